@@ -230,6 +230,7 @@ programs!(
     queue,
     storage,
     storages,
+    ends,
     jobs,
     background,
     control,

@@ -26,6 +26,188 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+/* Keys of reports, for platter_report_u64(), _double(), _bool() and _string(). */
+#define PLATTER_KEY_ABSOLUTE "absolute"
+#define PLATTER_KEY_ACTUAL_SIZE "actual-size"
+#define PLATTER_KEY_ALLOCATED_CLUSTERS "allocated-clusters"
+#define PLATTER_KEY_BACKED_BYTES "backed-bytes"
+#define PLATTER_KEY_BACKING_FILENAME "backing-filename"
+#define PLATTER_KEY_BACKING_FILENAME_FORMAT "backing-filename-format"
+#define PLATTER_KEY_BITMAP_COUNT "bitmap-count"
+#define PLATTER_KEY_BITMAPS "bitmaps"
+#define PLATTER_KEY_BYTES "bytes"
+#define PLATTER_KEY_CHECK_ERRORS "check-errors"
+#define PLATTER_KEY_CHILD_COUNT "child-count"
+#define PLATTER_KEY_CLUSTER_SIZE "cluster-size"
+#define PLATTER_KEY_COMPRESSED "compressed"
+#define PLATTER_KEY_COMPRESSED_BYTES "compressed-bytes"
+#define PLATTER_KEY_COMPRESSED_CLUSTERS "compressed-clusters"
+#define PLATTER_KEY_COMPRESSED_UNITS "compressed-units"
+#define PLATTER_KEY_CONTAINER_SHA256 "container-sha256"
+#define PLATTER_KEY_CONTENT_COUNT "content-count"
+#define PLATTER_KEY_CONTEXTS "contexts"
+#define PLATTER_KEY_CORRUPTIONS "corruptions"
+#define PLATTER_KEY_CORRUPTIONS_FIXED "corruptions-fixed"
+#define PLATTER_KEY_DATA "data"
+#define PLATTER_KEY_DATA_BYTES "data-bytes"
+#define PLATTER_KEY_DATE_NSEC "date-nsec"
+#define PLATTER_KEY_DATE_SEC "date-sec"
+#define PLATTER_KEY_DEPTH "depth"
+#define PLATTER_KEY_DESCRIPTION "description"
+#define PLATTER_KEY_DIRTY_FLAG "dirty-flag"
+#define PLATTER_KEY_ENABLED "enabled"
+#define PLATTER_KEY_ENCRYPTED "encrypted"
+#define PLATTER_KEY_ERROR "error"
+#define PLATTER_KEY_FEATURES "features"
+#define PLATTER_KEY_FILE_SIZE "file-size"
+#define PLATTER_KEY_FILENAME "filename"
+#define PLATTER_KEY_FLAGS "flags"
+#define PLATTER_KEY_FLUSHES "flushes"
+#define PLATTER_KEY_FORMAT "format"
+#define PLATTER_KEY_FORMAT_NAMED "format-named"
+#define PLATTER_KEY_FRAGMENTED_CLUSTERS "fragmented-clusters"
+#define PLATTER_KEY_FULL_BACKING_FILENAME "full-backing-filename"
+#define PLATTER_KEY_FULLY_ALLOCATED "fully-allocated"
+#define PLATTER_KEY_GRANULARITY "granularity"
+#define PLATTER_KEY_GUARD_COUNT "guard-count"
+#define PLATTER_KEY_ICOUNT "icount"
+#define PLATTER_KEY_ID "id"
+#define PLATTER_KEY_IDENTICAL "identical"
+#define PLATTER_KEY_IMAGE_END_OFFSET "image-end-offset"
+#define PLATTER_KEY_INCONSISTENT "inconsistent"
+#define PLATTER_KEY_JSON "json"
+#define PLATTER_KEY_LEAKS "leaks"
+#define PLATTER_KEY_LEAKS_FIXED "leaks-fixed"
+#define PLATTER_KEY_LENGTH "length"
+#define PLATTER_KEY_MAX_BLOCK "max-block"
+#define PLATTER_KEY_MIN_BLOCK "min-block"
+#define PLATTER_KEY_NAME "name"
+#define PLATTER_KEY_NAME_BYTES "name-bytes"
+#define PLATTER_KEY_OBJECTION_COUNT "objection-count"
+#define PLATTER_KEY_OFFLOADED_BYTES "offloaded-bytes"
+#define PLATTER_KEY_OFFSET "offset"
+#define PLATTER_KEY_OPT_BLOCK "opt-block"
+#define PLATTER_KEY_PARENT "parent"
+#define PLATTER_KEY_PASSED "passed"
+#define PLATTER_KEY_PLAIN "plain"
+#define PLATTER_KEY_PRESENT "present"
+#define PLATTER_KEY_PROFILE "profile"
+#define PLATTER_KEY_PROTOCOL "protocol"
+#define PLATTER_KEY_READ_ONLY "read-only"
+#define PLATTER_KEY_REASON "reason"
+#define PLATTER_KEY_REFERENCE_COUNT "reference-count"
+#define PLATTER_KEY_REMEDY "remedy"
+#define PLATTER_KEY_REQUESTS "requests"
+#define PLATTER_KEY_REQUESTS_PER_SECOND "requests-per-second"
+#define PLATTER_KEY_REQUIRED "required"
+#define PLATTER_KEY_ROLE "role"
+#define PLATTER_KEY_SECONDS "seconds"
+#define PLATTER_KEY_SHA256 "sha256"
+#define PLATTER_KEY_SIGNATURES "signatures"
+#define PLATTER_KEY_SIZE "size"
+#define PLATTER_KEY_SIZE_MISMATCH "size-mismatch"
+#define PLATTER_KEY_SNAPSHOT_COUNT "snapshot-count"
+#define PLATTER_KEY_START "start"
+#define PLATTER_KEY_SUMMARY "summary"
+#define PLATTER_KEY_TOTAL_CLUSTERS "total-clusters"
+#define PLATTER_KEY_TRANSACTION_BITS "transaction-bits"
+#define PLATTER_KEY_UNKNOWN "unknown"
+#define PLATTER_KEY_VERDICT "verdict"
+#define PLATTER_KEY_VIRTUAL_SIZE "virtual-size"
+#define PLATTER_KEY_VM_CLOCK_NSEC "vm-clock-nsec"
+#define PLATTER_KEY_VM_STATE_SIZE "vm-state-size"
+#define PLATTER_KEY_ZERO "zero"
+#define PLATTER_KEY_ZERO_BYTES "zero-bytes"
+
+/* Guards of an inspection: the `id` of its entries. */
+#define PLATTER_GUARD_FORMAT_MATCHES "format-matches"
+#define PLATTER_GUARD_SINGLE_FORMAT "single-format"
+#define PLATTER_GUARD_FORMAT_ALLOWED "format-allowed"
+#define PLATTER_GUARD_KNOWN_FEATURES "known-features"
+#define PLATTER_GUARD_NO_BACKING_FILE "no-backing-file"
+#define PLATTER_GUARD_BACKING_FORMAT "backing-format"
+#define PLATTER_GUARD_NO_DATA_FILE "no-data-file"
+#define PLATTER_GUARD_NO_EXTENTS "no-extents"
+#define PLATTER_GUARD_PLAIN_NAMES "plain-names"
+#define PLATTER_GUARD_HEADER_CONSISTENT "header-consistent"
+#define PLATTER_GUARD_VIRTUAL_SIZE "virtual-size"
+#define PLATTER_GUARD_TABLE_SIZES "table-sizes"
+#define PLATTER_GUARD_KEY_DERIVATION "key-derivation"
+#define PLATTER_GUARD_DECOMPRESSED_SIZE "decompressed-size"
+#define PLATTER_GUARD_FILE_SIZE "file-size"
+#define PLATTER_GUARD_SNAPSHOT_COUNT "snapshot-count"
+#define PLATTER_GUARD_CLEAN "clean"
+
+/* What an inspection says of a guard: its `verdict`. */
+#define PLATTER_VERDICT_PASS "pass"
+#define PLATTER_VERDICT_FAIL "fail"
+#define PLATTER_VERDICT_UNKNOWN "unknown"
+#define PLATTER_VERDICT_NOT_APPLICABLE "not-applicable"
+
+/* What a name in an image is for: its `role`. */
+#define PLATTER_REFERENCE_BACKING_FILE "backing-file"
+#define PLATTER_REFERENCE_DATA_FILE "data-file"
+#define PLATTER_REFERENCE_EXTENT "extent"
+#define PLATTER_REFERENCE_PARENT_LOCATOR "parent-locator"
+
+/* Keys of options with which images are made and amended, for platter_options_set(). */
+#define PLATTER_OPT_ADAPTER_TYPE "adapter_type"
+#define PLATTER_OPT_BACKING_FILE "backing_file"
+#define PLATTER_OPT_BACKING_FMT "backing_fmt"
+#define PLATTER_OPT_BLOCK_SIZE "block_size"
+#define PLATTER_OPT_BLOCK_STATE_ZERO "block_state_zero"
+#define PLATTER_OPT_CIPHER_ALG "cipher-alg"
+#define PLATTER_OPT_CIPHER_MODE "cipher-mode"
+#define PLATTER_OPT_CLUSTER_SIZE "cluster_size"
+#define PLATTER_OPT_COMPAT "compat"
+#define PLATTER_OPT_COMPAT6 "compat6"
+#define PLATTER_OPT_COMPRESSION_LEVEL "compression_level"
+#define PLATTER_OPT_COMPRESSION_TYPE "compression_type"
+#define PLATTER_OPT_DATA_FILE "data_file"
+#define PLATTER_OPT_DATA_FILE_RAW "data_file_raw"
+#define PLATTER_OPT_DETACHED_HEADER "detached-header"
+#define PLATTER_OPT_ENCRYPT_CIPHER_ALG "encrypt.cipher-alg"
+#define PLATTER_OPT_ENCRYPT_CIPHER_MODE "encrypt.cipher-mode"
+#define PLATTER_OPT_ENCRYPT_FORMAT "encrypt.format"
+#define PLATTER_OPT_ENCRYPT_HASH_ALG "encrypt.hash-alg"
+#define PLATTER_OPT_ENCRYPT_ITER_TIME "encrypt.iter-time"
+#define PLATTER_OPT_ENCRYPT_IVGEN_ALG "encrypt.ivgen-alg"
+#define PLATTER_OPT_ENCRYPT_IVGEN_HASH_ALG "encrypt.ivgen-hash-alg"
+#define PLATTER_OPT_ENCRYPT_KEY_SECRET "encrypt.key-secret"
+#define PLATTER_OPT_ENCRYPT_KEYSLOT "encrypt.keyslot"
+#define PLATTER_OPT_ENCRYPT_NEW_SECRET "encrypt.new-secret"
+#define PLATTER_OPT_ENCRYPT_OLD_SECRET "encrypt.old-secret"
+#define PLATTER_OPT_ENCRYPT_STATE "encrypt.state"
+#define PLATTER_OPT_ENCRYPTION "encryption"
+#define PLATTER_OPT_EXTENDED_L2 "extended_l2"
+#define PLATTER_OPT_EXTENT_SIZE_HINT "extent_size_hint"
+#define PLATTER_OPT_FORCE_SIZE "force_size"
+#define PLATTER_OPT_HASH_ALG "hash-alg"
+#define PLATTER_OPT_HWVERSION "hwversion"
+#define PLATTER_OPT_ITER_TIME "iter-time"
+#define PLATTER_OPT_IVGEN_ALG "ivgen-alg"
+#define PLATTER_OPT_IVGEN_HASH_ALG "ivgen-hash-alg"
+#define PLATTER_OPT_KEY_SECRET "key-secret"
+#define PLATTER_OPT_KEYSLOT "keyslot"
+#define PLATTER_OPT_LAZY_REFCOUNTS "lazy_refcounts"
+#define PLATTER_OPT_LOG_SIZE "log_size"
+#define PLATTER_OPT_LOGICAL_SECTOR_SIZE "logical_sector_size"
+#define PLATTER_OPT_NEW_SECRET "new-secret"
+#define PLATTER_OPT_NOCOW "nocow"
+#define PLATTER_OPT_OLD_SECRET "old-secret"
+#define PLATTER_OPT_PASSWORD_SECRET "password-secret"
+#define PLATTER_OPT_PHYSICAL_SECTOR_SIZE "physical_sector_size"
+#define PLATTER_OPT_PREALLOCATION "preallocation"
+#define PLATTER_OPT_REFCOUNT_BITS "refcount_bits"
+#define PLATTER_OPT_SIZE "size"
+#define PLATTER_OPT_STATE "state"
+#define PLATTER_OPT_STATIC "static"
+#define PLATTER_OPT_SUBFORMAT "subformat"
+#define PLATTER_OPT_TABLE_SIZE "table_size"
+#define PLATTER_OPT_TOOLSVERSION "toolsversion"
+#define PLATTER_OPT_ZEROED_GRAIN "zeroed_grain"
+
+
 /**
  * Stage of an error: not one that programs tell apart.
  */
@@ -581,6 +763,36 @@
 #define PLATTER_JOB_WAIT 1
 
 /**
+ * State of a job: made, and not run yet.
+ */
+#define PLATTER_JOB_STATE_NEW 1
+
+/**
+ * State of a job: it runs.
+ */
+#define PLATTER_JOB_STATE_RUNNING 2
+
+/**
+ * State of a job: it was begun, and is held, or will be at its next step, until `platter_job_resume()`.
+ */
+#define PLATTER_JOB_STATE_PAUSED 3
+
+/**
+ * State of a job: it ended well; `platter_job_result()` has its report.
+ */
+#define PLATTER_JOB_STATE_DONE 4
+
+/**
+ * State of a job: it ended with an error, which `platter_job_result()` tells.
+ */
+#define PLATTER_JOB_STATE_FAILED 5
+
+/**
+ * State of a job: it ended because it was cancelled, or late.
+ */
+#define PLATTER_JOB_STATE_CANCELLED 6
+
+/**
  * Kind of report: what an image is.
  */
 #define PLATTER_REPORT_INFO 1
@@ -746,6 +958,12 @@
 #define PLATTER_CONVERT_CHAIN 256
 
 /**
+ * Flag of `platter_convert_job_new()`: overwrite nothing. Where a file of the target is there already the job fails
+ * with EXISTS, whatever it holds; a storage of the program must be empty. Not for a target that exists or a stream.
+ */
+#define PLATTER_CONVERT_EXCLUSIVE 512
+
+/**
  * A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
  * up to 16 MiB, 0 allocates everything. The default is 4096.
  */
@@ -833,6 +1051,12 @@
 #define PLATTER_BACKING_UNSAFE 1
 
 /**
+ * Flag of `platter_create_job_new()`: overwrite nothing. Where a file of the new image is there already the job
+ * fails with EXISTS, whatever it holds; a storage of the program must be empty.
+ */
+#define PLATTER_CREATE_EXCLUSIVE 1
+
+/**
  * A number of a copy: bytes in a block, 1 to 2147483647. The default is 512.
  */
 #define PLATTER_DD_BLOCK_SIZE 1
@@ -863,6 +1087,12 @@
  * Flag of `platter_dd_job_new()`: write into an image that exists.
  */
 #define PLATTER_DD_OUTPUT_EXISTS 1
+
+/**
+ * Flag of `platter_dd_job_new()`: overwrite nothing. Where a file of the output is there already the job fails with
+ * EXISTS, whatever it holds; a storage of the program must be empty. Not for an output that exists or a stream.
+ */
+#define PLATTER_DD_EXCLUSIVE 2
 
 /**
  * Flag of `platter_image_describe()`: report the whole backing chain.
@@ -1265,9 +1495,16 @@ typedef struct platter_storage_ops {
                   uint32_t *flags,
                   void *user_data);
     /**
+     * Tells why a callback failed, in the program's own words: called with what the callback returned, on the
+     * same thread and before any other callback on it. Returns one line of UTF-8, which is read before the next
+     * callback on the thread, or NULL for none. NULL where nothing more is known than the code.
+     */
+    const char *(*message)(int code,
+                           void *user_data);
+    /**
      * NULL.
      */
-    void *reserved[8];
+    void *reserved[7];
 } platter_storage_ops;
 
 /**
@@ -1872,6 +2109,38 @@ int platter_open_options_set_format(struct platter_open_options *options,
                                     struct platter_error **err);
 
 /**
+ * Sets an option of the image, with the key that it has in a `driver=…` string: `encrypt.key-secret`,
+ * `lazy-refcounts`, `file.locking`, `backing.driver`. So it stands beside a path, a descriptor or a storage, and
+ * nothing is escaped. The options are the text of the value as it is, `on` or `off` for a truth; an empty `backing` is
+ * no backing file at all. A later value replaces an earlier one, NULL takes it away. Keys that the image has not, that
+ * the location has too, or that begin with `file.` where the file is open already are refused by the opening.
+ * `platter_option_describe()` lists them with `PLATTER_OPERATION_OPEN`. Where several images are opened with these
+ * options, each has them, and no image that one of them names. `flags` must be 0.
+ *
+ * Statuses: INVALID (an empty key, a key that is part of another one). Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `key` and `value` are NULL or NUL-terminated.
+ */
+int platter_open_options_set_option(struct platter_open_options *options,
+                                    const char *key,
+                                    const char *value,
+                                    uint32_t flags,
+                                    struct platter_error **err);
+
+/**
+ * Sets all options of the image at once, as `platter_open_options_set_option()` does one: those of a bag, in which
+ * numbers and truths are set by their own functions. A copy is kept, which replaces those set before; NULL stands
+ * for none. `flags` must be 0.
+ *
+ * Statuses: INVALID (a key that is part of another one). Threads: one at a time. Since 0.1.
+ */
+int platter_open_options_set_options(struct platter_open_options *options,
+                                     const struct platter_options *bag,
+                                     uint32_t flags,
+                                     struct platter_error **err);
+
+/**
  * Sets the cache mode: `none` (or `off`), `writeback`, `writethrough`, `directsync`, `unsafe`.
  * `flags` must be 0.
  *
@@ -2267,6 +2536,18 @@ int platter_policy_set_probe_footers(struct platter_policy *policy,
 int platter_policy_set_limit(struct platter_policy *policy,
                              uint32_t limit,
                              uint64_t value,
+                             uint32_t flags,
+                             struct platter_error **err);
+
+/**
+ * A ceiling, a `PLATTER_LIMIT_*`, as it is set; of a policy that is new, the default of its preset. What has none is
+ * UINT64_MAX, of `PLATTER_LIMIT_CHAIN_DEPTH` UINT32_MAX. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_policy_get_limit(uint64_t *out,
+                             const struct platter_policy *policy,
+                             uint32_t limit,
                              uint32_t flags,
                              struct platter_error **err);
 
@@ -3407,6 +3688,16 @@ int platter_job_failure_report(struct platter_report **out,
                                struct platter_error **err);
 
 /**
+ * Where the job stands: `*out` is a `PLATTER_JOB_STATE_*`. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: any. Since 0.1.
+ */
+int platter_job_state(uint32_t *out,
+                      const struct platter_job *job,
+                      uint32_t flags,
+                      struct platter_error **err);
+
+/**
  * How far the job has come.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
@@ -3549,7 +3840,13 @@ int platter_report_count(size_t *out,
 /**
  * A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
  *
- * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
+ * A header file cannot list all keys that formats have, but has a `PLATTER_KEY_*` for each that stands alone. What the
+ * JSON of info has deeper down is named by parts with dots, and items of lists by numbers:
+ * `format-specific.data.refcount-bits`, `snapshots.0.date-sec`, `children.0.info.actual-size`; the number of a list is
+ * that of its items: `format-specific.data.bitmaps`.
+ *
+ * Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`, `child-count`,
+ * `content-count`.
  * Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
  * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
@@ -4246,10 +4543,10 @@ int platter_create_set_control(struct platter_create *create,
  * Makes the job that creates the image. Everything that can be checked without touching the target
  * is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
  * line that announces the creation. `*out` belongs to the caller, who frees it with
- * `platter_job_free()`. `flags` must be 0. A job that fails or is cancelled leaves no new file.
+ * `platter_job_free()`. `flags` is 0 or `PLATTER_CREATE_EXCLUSIVE`. A job that fails or is cancelled leaves no new file.
  *
  * Statuses: INVALID, UNSUPPORTED, LIMIT, and of opening the backing file; of the job: OS, NO_SPACE,
- * LOCKED, READ_ONLY. Threads: any. Since 0.1.
+ * LOCKED, READ_ONLY, EXISTS. Threads: any. Since 0.1.
  */
 int platter_create_job_new(struct platter_job **out,
                            const struct platter_create *create,
@@ -4480,6 +4777,19 @@ int platter_image_describe(struct platter_report **out,
                            const struct platter_open_options *options,
                            uint32_t flags,
                            struct platter_error **err);
+
+/**
+ * Reports what an open image is, as `platter_image_describe()` does: the image as it is open, wherever it was opened
+ * from, and with `PLATTER_INFO_CHAIN` those below it that are open with it. What an image that is open for writing
+ * has cached is written out first. `flags` is 0 or `PLATTER_INFO_CHAIN`. `*out` belongs to the caller, who frees it
+ * with `platter_report_free()`.
+ *
+ * Statuses: OS, NO_SPACE, CORRUPT, CANCELLED, INVALID. Threads: any. Since 0.1.
+ */
+int platter_image_info(struct platter_report **out,
+                       const struct platter_image *image,
+                       uint32_t flags,
+                       struct platter_error **err);
 
 /**
  * Inspects the file at `location`: what it is, every file that it names, and a verdict per guard on

@@ -416,6 +416,11 @@ public:
     {
         return set(platter_open_options_set_cache, options_.get(), mode.c_str(), 0u);
     }
+    /// An option of the image, keyed as in a `driver=…` string.
+    open_options &option(const std::string &key, const std::string &value)
+    {
+        return set(platter_open_options_set_option, options_.get(), key.c_str(), value.c_str(), 0u);
+    }
     open_options &use(const platter::policy &policy)
     {
         failed_ = failed_ ? failed_ : policy.failure();

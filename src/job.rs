@@ -101,6 +101,11 @@ impl JobControl {
         self.rate.wake();
     }
 
+    /// Whether the work is held, or will be at its next checkpoint.
+    pub fn is_paused(&self) -> bool {
+        self.pausing.load(Ordering::SeqCst)
+    }
+
     /// Lets paused work go on.
     pub fn resume(&self) {
         *self.paused.lock() = false;

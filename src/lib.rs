@@ -54,6 +54,7 @@
 //!     backing_file: None,
 //!     backing_format: None,
 //!     backing_unsafe: false,
+//!     exclusive: false,
 //!     objects: Default::default(),
 //!     policy: OpenPolicy::strict(),
 //!     storages: None,

@@ -123,6 +123,7 @@ fn made_on(
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
+        exclusive: false,
         objects: objects.clone(),
         policy: OpenPolicy::permissive(),
         storages: None,

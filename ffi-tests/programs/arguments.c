@@ -328,6 +328,11 @@ static void policies(void)
     NO_FLAG(platter_policy_set_implicit_protocols(policy, true, BAD, &err));
     NO_NULL(platter_policy_set_probe_footers(NULL, true, 0, &err), "policy");
     NO_FLAG(platter_policy_set_probe_footers(policy, true, BAD, &err));
+    uint64_t limit;
+    NO_NULL(platter_policy_get_limit(NULL, policy, PLATTER_LIMIT_EXPANSION, 0, &err), "out");
+    NO_NULL(platter_policy_get_limit(&limit, NULL, PLATTER_LIMIT_EXPANSION, 0, &err), "policy");
+    NO_FLAG(platter_policy_get_limit(&limit, policy, PLATTER_LIMIT_EXPANSION, BAD, &err));
+    FAILS(platter_policy_get_limit(&limit, policy, 99, 0, &err), PLATTER_STATUS_INVALID, "99");
     NO_NULL(platter_policy_set_limit(NULL, PLATTER_LIMIT_CHAIN_DEPTH, 1, 0, &err), "policy");
     NO_FLAG(platter_policy_set_limit(policy, PLATTER_LIMIT_CHAIN_DEPTH, 1, BAD, &err));
     FAILS(platter_policy_set_limit(policy, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
@@ -345,6 +350,13 @@ static void policies(void)
     NO_FLAG(platter_open_options_set_cache(open, "none", BAD, &err));
     FAILS(platter_open_options_set_cache(open, "x", 0, &err), PLATTER_STATUS_INVALID,
           "Invalid cache option: x");
+    NO_NULL(platter_open_options_set_option(NULL, "a", "b", 0, &err), "options");
+    NO_NULL(platter_open_options_set_option(open, NULL, "b", 0, &err), "key");
+    NO_FLAG(platter_open_options_set_option(open, "a", "b", BAD, &err));
+    OK(platter_open_options_set_option(open, "a", NULL, 0, &err));
+    NO_NULL(platter_open_options_set_options(NULL, NULL, 0, &err), "options");
+    NO_FLAG(platter_open_options_set_options(open, NULL, BAD, &err));
+    OK(platter_open_options_set_options(open, NULL, 0, &err));
     NO_NULL(platter_open_options_set_compression_level(NULL, 1, 0, &err), "options");
     NO_FLAG(platter_open_options_set_compression_level(open, 1, BAD, &err));
     NO_NULL(platter_open_options_set_decompress(NULL, "auto", 0, &err), "options");
@@ -607,6 +619,10 @@ static void jobs(void)
     FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_BUSY, "not run");
     FAILS(platter_job_result(&report, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_BUSY, "not run");
     platter_progress progress;
+    uint32_t state;
+    NO_NULL(platter_job_state(NULL, job, 0, &err), "out");
+    NO_NULL(platter_job_state(&state, NULL, 0, &err), "job");
+    NO_FLAG(platter_job_state(&state, job, BAD, &err));
     NO_NULL(platter_job_progress(NULL, job, &err), "out");
     NO_NULL(platter_job_progress(&progress, NULL, &err), "job");
     NO_NULL(platter_job_pause(NULL, &err), "job");
@@ -681,6 +697,9 @@ static void jobs(void)
     CHECK(platter_report_warning(report, 0) == NULL);
     platter_report_free(report);
     platter_report_free(NULL);
+    NO_NULL(platter_image_info(NULL, image, 0, &err), "out");
+    NO_NULL(platter_image_info(&report, NULL, 0, &err), "image");
+    NO_FLAG(platter_image_info(&report, image, BAD, &err));
     NO_NULL(platter_image_describe(NULL, "a.raw", NULL, 0, &err), "out");
     report = POISONED;
     NO_NULL(platter_image_describe(&report, NULL, NULL, 0, &err), "location");

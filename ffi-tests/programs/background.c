@@ -190,6 +190,13 @@ static const struct {
     {"bench", make_bench},
 };
 
+static void stands(const platter_job *job, uint32_t expected)
+{
+    uint32_t state;
+    OK(platter_job_state(&state, job, 0, &err));
+    CHECK_U64(state, expected);
+}
+
 /* Whether the job ends within the time. */
 static bool ends_within(platter_job *job, int milliseconds)
 {
@@ -213,6 +220,7 @@ static void ends_well(platter_job *job)
     CHECK(ends_within(job, 60000));
     OK(platter_job_result(&report, job, 0, &err));
     CHECK(report != NULL);
+    stands(job, PLATTER_JOB_STATE_DONE);
     platter_report_free(report);
     finish(job);
 }
@@ -226,6 +234,7 @@ static void ends_cancelled(platter_job *job, int os_errno)
     if (os_errno == ETIMEDOUT)
         CHECK(strstr(platter_error_message(err), "its deadline has passed") != NULL);
     platter_error_free(err);
+    stands(job, PLATTER_JOB_STATE_CANCELLED);
     finish(job);
     CHECK(access("new.qcow2", F_OK) != 0);
 }
@@ -243,6 +252,7 @@ int main(void)
         fprintf(stderr, "%s\n", jobs[i].name);
 
         platter_job *job = jobs[i].make();
+        stands(job, PLATTER_JOB_STATE_NEW);
         platter_job_cancel(job);
         OK(platter_job_start(job, 0, &err));
         ends_cancelled(job, ECANCELED);
@@ -261,6 +271,7 @@ int main(void)
         OK(platter_job_start(job, 0, &err));
         CHECK(!ends_within(job, 20));
         FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_BUSY, "not ended");
+        stands(job, PLATTER_JOB_STATE_PAUSED);
         OK(platter_job_resume(job, &err));
         ends_well(job);
         make_disks();

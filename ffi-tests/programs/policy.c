@@ -248,7 +248,12 @@ int main(void)
 
     /* Limits. */
     fresh(PLATTER_POLICY_PERMISSIVE);
+    uint64_t limit;
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_CHAIN_DEPTH, 1, 0, &err));
+    OK(platter_policy_get_limit(&limit, policy, PLATTER_LIMIT_CHAIN_DEPTH, 0, &err));
+    CHECK_U64(limit, 1);
+    OK(platter_policy_get_limit(&limit, policy, PLATTER_LIMIT_EXPANSION, 0, &err));
+    CHECK(limit > 0);
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_LIMIT, "");
     fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_VIRTUAL_SIZE, 4096, 0, &err));

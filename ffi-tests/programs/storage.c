@@ -6,6 +6,7 @@ struct memory {
     uint64_t size, capacity;
     int reads, writes, flushes, zeroes, frees;
     int fail_reads, fail_flush;
+    int asked; /* why a callback failed */
 };
 
 static int mem_read(void *buf, size_t len, uint64_t offset, void *user_data)
@@ -84,6 +85,13 @@ static int mem_extent(uint64_t offset, uint64_t len, uint64_t *run, uint32_t *fl
 static void mem_free(void *user_data)
 {
     ((struct memory *)user_data)->frees++;
+}
+
+static const char *mem_message(int code, void *user_data)
+{
+    struct memory *m = user_data;
+    m->asked = code;
+    return code == PLATTER_STATUS_INTERNAL ? NULL : "the memory of \x01 is worn out";
 }
 
 static const platter_storage_ops OPS = {
@@ -173,6 +181,25 @@ int main(void)
     OK(platter_image_close(image, 0, &err));
     CHECK(m.frees == 3);
 
+    /* The program tells why in its own words; the status and the errno stay those of the code. */
+    platter_storage_ops telling = read_only;
+    telling.message = mem_message;
+    OK(open_over(&image, &telling, &m, "qcow2", 0, &err));
+    CHECK(m.asked == 0);
+    m.fail_reads = -EIO;
+    CHECK(platter_image_read(image, got, 1, 12345, 0, &error) == PLATTER_STATUS_OS);
+    CHECK(platter_error_errno(error) == EIO && m.asked == -EIO);
+    CHECK(strstr(platter_error_message(error), " is worn out") != NULL);
+    CHECK(strchr(platter_error_message(error), 1) == NULL);
+    platter_error_free(error);
+    m.fail_reads = PLATTER_STATUS_DENIED;
+    FAILS(platter_image_read(image, got, 1, 12345, 0, &err), PLATTER_STATUS_DENIED, "worn out");
+    m.fail_reads = PLATTER_STATUS_INTERNAL;
+    FAILS(platter_image_read(image, got, 1, 12345, 0, &err), PLATTER_STATUS_INTERNAL, "callback failed");
+    m.fail_reads = 0;
+    OK(platter_image_close(image, 0, &err));
+    m.frees--;
+
     /* A failed open frees exactly once. */
     m.fail_reads = -EIO;
     FAILS(open_over(&image, &OPS, &m, "qcow2", 0, &err), PLATTER_STATUS_OS, "memory");
@@ -187,7 +214,7 @@ int main(void)
           PLATTER_STATUS_INVALID, "flush");
     CHECK(m.frees == 5);
     platter_storage_ops reserved = OPS;
-    reserved.reserved[7] = &m;
+    reserved.reserved[6] = &m;
     FAILS(open_over(&image, &reserved, &m, "qcow2", 0, &err), PLATTER_STATUS_INVALID, "reserved");
     CHECK(m.frees == 6);
 

@@ -120,10 +120,9 @@ void storages_and_secrets()
         .run()
         .value();
     platter::open_options how;
+    how.format("qcow2").option("encrypt.key-secret", "key");
     how.use(secrets).use(storages).use(platter::policy(PLATTER_POLICY_PERMISSIVE));
-    auto image = platter::image::open("driver=qcow2,encrypt.key-secret=key,file.filename=vault", how,
-                                      PLATTER_OPEN_WRITE | PLATTER_LOCATION_IMAGE_OPTS)
-                     .value();
+    auto image = platter::image::open("vault", how, PLATTER_OPEN_WRITE).value();
     image.write(std::string_view("hidden"), 0).value();
     platter::storages shown;
     shown.add("plain", image);

@@ -64,6 +64,9 @@ pub const PLATTER_CONVERT_SKIP_BROKEN_BITMAPS: u32 = 128;
 /// target's format for an ending, over the image of the layer below it. The options of the target hold for
 /// each. When the job fails or is cancelled, the directory is removed.
 pub const PLATTER_CONVERT_CHAIN: u32 = 256;
+/// Flag of `platter_convert_job_new()`: overwrite nothing. Where a file of the target is there already the job fails
+/// with EXISTS, whatever it holds; a storage of the program must be empty. Not for a target that exists or a stream.
+pub const PLATTER_CONVERT_EXCLUSIVE: u32 = 512;
 
 /// Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
 /// target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
@@ -554,12 +557,14 @@ fn with_flags(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
             | PLATTER_CONVERT_SALVAGE
             | PLATTER_CONVERT_BITMAPS
             | PLATTER_CONVERT_SKIP_BROKEN_BITMAPS
-            | PLATTER_CONVERT_CHAIN,
+            | PLATTER_CONVERT_CHAIN
+            | PLATTER_CONVERT_EXCLUSIVE,
     )?;
     let mut request = params.request.clone();
     request.target.compress = flags & PLATTER_CONVERT_COMPRESS != 0;
     request.target.exists = flags & PLATTER_CONVERT_TARGET_EXISTS != 0;
     request.target.is_zero = flags & PLATTER_CONVERT_TARGET_IS_ZERO != 0;
+    request.target.exclusive = flags & PLATTER_CONVERT_EXCLUSIVE != 0;
     request.target.whole_chain = flags & PLATTER_CONVERT_CHAIN != 0;
     request.tuning.out_of_order = flags & PLATTER_CONVERT_OUT_OF_ORDER != 0;
     request.tuning.copy_range = flags & PLATTER_CONVERT_COPY_RANGE != 0;
@@ -583,6 +588,11 @@ fn request(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     if request.target.format.is_none() && request.target.profile.is_none() && !request.target.exists
     {
         return Err(Error::invalid("A new target needs a format"));
+    }
+    if request.target.exclusive && (request.target.exists || request.target.fd.is_some()) {
+        return Err(Error::invalid(
+            "What is written to exists already and cannot be new",
+        ));
     }
     check(&request)?;
     Ok(request)

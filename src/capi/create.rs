@@ -70,6 +70,7 @@ pub unsafe extern "C" fn platter_create_new(
                 backing_file: None,
                 backing_format: None,
                 backing_unsafe: false,
+                exclusive: false,
                 objects: Default::default(),
                 policy: OpenPolicy::default(),
                 storages: None,
@@ -223,13 +224,17 @@ pub extern "C" fn platter_create_set_control(
     })
 }
 
+/// Flag of `platter_create_job_new()`: overwrite nothing. Where a file of the new image is there already the job
+/// fails with EXISTS, whatever it holds; a storage of the program must be empty.
+pub const PLATTER_CREATE_EXCLUSIVE: u32 = 1;
+
 /// Makes the job that creates the image. Everything that can be checked without touching the target
 /// is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
 /// line that announces the creation. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`. `flags` must be 0. A job that fails or is cancelled leaves no new file.
+/// `platter_job_free()`. `flags` is 0 or `PLATTER_CREATE_EXCLUSIVE`. A job that fails or is cancelled leaves no new file.
 ///
 /// Statuses: INVALID, UNSUPPORTED, LIMIT, and of opening the backing file; of the job: OS, NO_SPACE,
-/// LOCKED, READ_ONLY. Threads: any. Since 0.1.
+/// LOCKED, READ_ONLY, EXISTS. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_create_job_new(
     out: Option<&mut MaybeUninit<*mut platter_job>>,
@@ -238,12 +243,14 @@ pub extern "C" fn platter_create_job_new(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, create, "create", err, |create| {
-        check_flags(flags, 0)?;
+        check_flags(flags, PLATTER_CREATE_EXCLUSIVE)?;
+        let mut request = create.request.clone();
+        request.exclusive = flags & PLATTER_CREATE_EXCLUSIVE != 0;
         let mut new = NewJob::new();
         if let Some(control) = &create.control {
             new.job.control().heed(control);
         }
-        let plan = CreatePlan::new(create.request.clone(), &mut new.job)?;
+        let plan = CreatePlan::new(request, &mut new.job)?;
         let summary = plan.summary().to_owned();
         let line = c_line(&summary);
         Ok(new.into_handle(

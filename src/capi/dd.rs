@@ -56,6 +56,9 @@ pub const PLATTER_DD_OUTPUT_SIZE: u32 = 5;
 
 /// Flag of `platter_dd_job_new()`: write into an image that exists.
 pub const PLATTER_DD_OUTPUT_EXISTS: u32 = 1;
+/// Flag of `platter_dd_job_new()`: overwrite nothing. Where a file of the output is there already the job fails with
+/// EXISTS, whatever it holds; a storage of the program must be empty. Not for an output that exists or a stream.
+pub const PLATTER_DD_EXCLUSIVE: u32 = 2;
 
 /// Begins the description of a copy with every default of `qemu-img dd`: into a raw image, in blocks of
 /// 512 bytes. The caller frees it with `platter_dd_free()`. `flags` must be 0.
@@ -347,7 +350,7 @@ pub extern "C" fn platter_dd_job_new(
 }
 
 fn request(params: &platter_dd, flags: u32) -> Result<DdRequest> {
-    check_flags(flags, PLATTER_DD_OUTPUT_EXISTS)?;
+    check_flags(flags, PLATTER_DD_OUTPUT_EXISTS | PLATTER_DD_EXCLUSIVE)?;
     if !params.has_input {
         return Err(Error::invalid("The copy has no input"));
     }
@@ -356,6 +359,13 @@ fn request(params: &platter_dd, flags: u32) -> Result<DdRequest> {
     }
     let mut request = params.request.clone();
     request.output_exists = flags & PLATTER_DD_OUTPUT_EXISTS != 0;
+    request.output_exclusive = flags & PLATTER_DD_EXCLUSIVE != 0;
+    if request.output_exclusive && (request.output_exists || matches!(request.output, DdEnd::Fd(_)))
+    {
+        return Err(Error::invalid(
+            "What is written to exists already and cannot be new",
+        ));
+    }
     if let DdEnd::Location(output) = &request.output
         && request.output_exists
         && params.output_is_name

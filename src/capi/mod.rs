@@ -12,6 +12,8 @@
 mod boundary;
 mod parameter;
 mod text;
+#[cfg(test)]
+mod words;
 
 // The header has the functions in this order.
 pub mod error_object;
@@ -43,6 +45,7 @@ pub mod storage;
 pub mod storages;
 
 pub mod job;
+mod layer_keys;
 pub mod report;
 pub mod report_write;
 

@@ -8,13 +8,15 @@ use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flag
 use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
 use crate::capi::nodes::{self, platter_nodes};
+use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
-use crate::capi::text::{optional_utf8, os, utf8};
+use crate::capi::text::{optional_name, optional_utf8, os, utf8};
 use crate::error::{Error, Result};
 use crate::image::{DetectZeroes, OpenOptions};
 use crate::location::Location;
+use crate::options::Options;
 use crate::storage::CacheMode;
 
 /// Flag of calls that open: for writing; without it the image is read-only.
@@ -163,6 +165,64 @@ pub unsafe extern "C" fn platter_open_options_set_format(
         // SAFETY: by the contract of this function.
         options.options.format = unsafe { optional_utf8(format, "format")? }.map(str::to_owned);
         Ok(())
+    })
+}
+
+/// Sets an option of the image, with the key that it has in a `driver=…` string: `encrypt.key-secret`,
+/// `lazy-refcounts`, `file.locking`, `backing.driver`. So it stands beside a path, a descriptor or a storage, and
+/// nothing is escaped. The options are the text of the value as it is, `on` or `off` for a truth; an empty `backing` is
+/// no backing file at all. A later value replaces an earlier one, NULL takes it away. Keys that the image has not, that
+/// the location has too, or that begin with `file.` where the file is open already are refused by the opening.
+/// `platter_option_describe()` lists them with `PLATTER_OPERATION_OPEN`. Where several images are opened with these
+/// options, each has them, and no image that one of them names. `flags` must be 0.
+///
+/// Statuses: INVALID (an empty key, a key that is part of another one). Threads: one at a time. Since 0.1.
+///
+/// # Safety
+/// `key` and `value` are NULL or NUL-terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_open_options_set_option(
+    options: Option<&mut platter_open_options>,
+    key: *const c_char,
+    value: *const c_char,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let (key, value) = unsafe { (utf8(key, "key")?, optional_name(value)) };
+        if key.split('.').any(str::is_empty) {
+            return Err(Error::invalid("Parameter 'key' has an empty part"));
+        }
+        let mut changed = options.options.driver_options.clone();
+        match value {
+            Some(value) => changed.set(key, value),
+            None => drop(changed.take(key)),
+        }
+        options.options.set_driver_options(changed)
+    })
+}
+
+/// Sets all options of the image at once, as `platter_open_options_set_option()` does one: those of a bag, in which
+/// numbers and truths are set by their own functions. A copy is kept, which replaces those set before; NULL stands
+/// for none. `flags` must be 0.
+///
+/// Statuses: INVALID (a key that is part of another one). Threads: one at a time. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_open_options_set_options(
+    options: Option<&mut platter_open_options>,
+    bag: Option<&platter_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        let Some(bag) = bag else {
+            return options.options.set_driver_options(Options::new());
+        };
+        bag.poison().check()?;
+        options.options.set_driver_options(bag.options().clone())
     })
 }
 

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::capi::boundary::{
-    self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
+    self, Handle, Poison, UserData, call_mut, call_out, call_ref_out, check_flags, given,
+    platter_free_fn,
 };
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, os, utf8};
@@ -421,6 +422,36 @@ pub extern "C" fn platter_policy_set_limit(
             _ => return Err(Error::invalid(format!("Unknown limit {limit}"))),
         }
         Ok(())
+    })
+}
+
+/// A ceiling, a `PLATTER_LIMIT_*`, as it is set; of a policy that is new, the default of its preset. What has none is
+/// UINT64_MAX, of `PLATTER_LIMIT_CHAIN_DEPTH` UINT32_MAX. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_policy_get_limit(
+    out: Option<&mut MaybeUninit<u64>>,
+    policy: Option<&platter_policy>,
+    limit: u32,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_ref_out(out, policy, "policy", err, |policy| {
+        check_flags(flags, 0)?;
+        let policy = &policy.policy;
+        Ok(match limit {
+            PLATTER_LIMIT_CHAIN_DEPTH => policy.max_chain_depth.into(),
+            PLATTER_LIMIT_VIRTUAL_SIZE => policy.max_virtual_size,
+            PLATTER_LIMIT_TABLE_BYTES => policy.max_table_bytes,
+            PLATTER_LIMIT_CACHE_BYTES => policy.max_cache_bytes,
+            PLATTER_LIMIT_DECOMPRESSED_BYTES => policy.max_decompressed_bytes,
+            PLATTER_LIMIT_DECODER_BYTES => policy.max_decoder_bytes,
+            PLATTER_LIMIT_EXPANSION => policy.max_expansion,
+            PLATTER_LIMIT_SPOOL_BYTES => policy.max_spool_bytes,
+            PLATTER_LIMIT_KEY_ITERATIONS => policy.max_key_iterations,
+            _ => return Err(Error::invalid(format!("Unknown limit {limit}"))),
+        })
     })
 }
 

@@ -12,6 +12,7 @@ use crate::capi::boundary::{self, Handle, Poison, call_ref, call_ref_out, check_
 pub(super) use crate::capi::content::Content;
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
+use crate::capi::layer_keys::{self, layer_fields};
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::inspect::{Finding, Reference};
@@ -23,7 +24,6 @@ use crate::ops::check::CheckOutcome;
 use crate::ops::compare::{CompareReport, Comparison};
 use crate::ops::convert::ConvertReport;
 use crate::ops::exports::{self, ExportsReport};
-use crate::ops::info::LayerInfo;
 use crate::ops::inspect::InspectReport;
 use crate::ops::map::MapEntry;
 use crate::ops::measure::MeasureReport;
@@ -230,6 +230,10 @@ impl Inner {
             ));
         }
         let value = match &self.content {
+            Content::Info(report) => report
+                .layers
+                .get(index)
+                .and_then(|layer| layer_keys::find(layer, key)),
             Content::Inspect(report) => inspect_fields(report, index).shift_remove(key),
             Content::Exports(report) => export_fields(report, index).shift_remove(key),
             _ => self
@@ -252,35 +256,26 @@ fn whole(text: Result<Vec<u8>>) -> Result<CString> {
 }
 
 /// Collects the members that are there.
-struct Fields(Vec<(&'static str, Value)>);
+pub(super) struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
-    fn add(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn into_inner(self) -> Vec<(&'static str, Value)> {
+        self.0
+    }
+
+    pub(super) fn add(mut self, key: &'static str, value: impl Into<Value>) -> Self {
         self.0.push((key, value.into()));
         self
     }
 
-    fn maybe<T: Into<Value>>(mut self, key: &'static str, value: Option<T>) -> Self {
+    pub(super) fn maybe<T: Into<Value>>(mut self, key: &'static str, value: Option<T>) -> Self {
         self.0.extend(value.map(|value| (key, value.into())));
         self
     }
-}
-
-fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("filename", layer.filename.as_bstr())
-        .add("format", layer.format.as_str())
-        .add("virtual-size", layer.virtual_size)
-        .maybe("actual-size", layer.actual_size)
-        .maybe("cluster-size", layer.cluster_size)
-        .add("encrypted", layer.encrypted)
-        .maybe("dirty-flag", layer.dirty)
-        .maybe("backing-filename", layer.backing_filename.clone())
-        .maybe("full-backing-filename", layer.full_backing_filename.clone())
-        .maybe("backing-filename-format", layer.backing_format.clone())
-        .add("snapshot-count", layer.snapshots.len() as u64)
-        .add("bitmap-count", layer.bitmaps)
-        .0
 }
 
 fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
@@ -297,7 +292,7 @@ fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
         .0
 }
 
-fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
+pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
     Fields(Vec::new())
         .add("id", snapshot.id.as_bstr())
         .add("name", snapshot.name.as_bstr())
@@ -546,7 +541,13 @@ pub extern "C" fn platter_report_count(
 
 /// A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
 ///
-/// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`.
+/// A header file cannot list all keys that formats have, but has a `PLATTER_KEY_*` for each that stands alone. What the
+/// JSON of info has deeper down is named by parts with dots, and items of lists by numbers:
+/// `format-specific.data.refcount-bits`, `snapshots.0.date-sec`, `children.0.info.actual-size`; the number of a list is
+/// that of its items: `format-specific.data.bitmaps`.
+///
+/// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`, `child-count`,
+/// `content-count`.
 /// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
@@ -571,7 +572,9 @@ pub unsafe extern "C" fn platter_report_u64(
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         let value = report.inner.field(index, key)?;
-        value.as_u64().ok_or_else(|| wrong_type(key, "a number"))
+        let items = value.as_array().map(|items| items.len() as u64);
+        let number = items.or_else(|| value.as_u64());
+        number.ok_or_else(|| wrong_type(key, "a number"))
     })
 }
 

@@ -1,13 +1,16 @@
 //! Storage that the program supplies: a table of callbacks.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
+
+use bstr::ByteSlice;
 
 use crate::capi::boundary::UserData;
 use crate::capi::extent::{
     PLATTER_EXTENT_DATA, PLATTER_EXTENT_ZERO, PLATTER_ZERO_MAY_UNMAP, PLATTER_ZERO_NO_FALLBACK,
 };
 use crate::capi::status::kind_of;
+use crate::capi::text::optional_name;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::{StorageCallbacks, ZeroFlags};
@@ -67,24 +70,54 @@ pub struct platter_storage_ops {
             user_data: *mut c_void,
         ) -> c_int,
     >,
+    /// Tells why a callback failed, in the program's own words: called with what the callback returned, on the
+    /// same thread and before any other callback on it. Returns one line of UTF-8, which is read before the next
+    /// callback on the thread, or NULL for none. NULL where nothing more is known than the code.
+    pub message: Option<unsafe extern "C" fn(code: c_int, user_data: *mut c_void) -> *const c_char>,
     /// NULL.
-    pub reserved: [*mut c_void; 8],
+    pub reserved: [*mut c_void; 7],
 }
 
-/// The error of a callback's return value.
-fn result(code: c_int) -> Result<()> {
-    if code == 0 {
-        return Ok(());
+/// What the calls of a table share: the data of the program, and who tells of failures.
+struct Calls {
+    data: UserData,
+    message: Option<MessageFn>,
+}
+
+type MessageFn = unsafe extern "C" fn(code: c_int, user_data: *mut c_void) -> *const c_char;
+
+impl Calls {
+    fn data(&self) -> *mut c_void {
+        self.data.get()
     }
-    Err(match kind_of(code) {
-        Some(kind) => Error::new(kind, "The storage callback failed"),
-        // Numbers that are neither a status nor -errno are a defect of the program.
-        None if (-4095..0).contains(&code) => Error::os(-code),
-        None => Error::new(
-            ErrorKind::Os,
-            format!("The storage callback returned {code}"),
-        ),
-    })
+
+    /// The error of a callback's return value.
+    fn result(&self, code: c_int) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        let error = match kind_of(code) {
+            Some(kind) => Error::new(kind, "The storage callback failed"),
+            // Numbers that are neither a status nor -errno are a defect of the program.
+            None if (-4095..0).contains(&code) => Error::os(-code),
+            None => Error::new(
+                ErrorKind::Os,
+                format!("The storage callback returned {code}"),
+            ),
+        };
+        Err(match self.told(code) {
+            Some(text) => error.with_message(text),
+            None => error,
+        })
+    }
+
+    /// What the program says of a failure.
+    fn told(&self, code: c_int) -> Option<String> {
+        let message = self.message?;
+        // SAFETY: the caller keeps both usable until `data` is dropped.
+        let text = unsafe { optional_name(message(code, self.data())) }?;
+        Some(text.to_str_lossy().into_owned())
+    }
 }
 
 /// The callbacks as the core takes them. The user data lives until the last of them is dropped.
@@ -97,39 +130,41 @@ pub(super) fn callbacks(ops: platter_storage_ops, user_data: UserData) -> Result
             "Storage callbacks have 'reserved' members set",
         ));
     }
-    let data = Arc::new(user_data);
-    let on = |data: &Arc<UserData>| data.clone();
-    let (d1, d2) = (on(&data), on(&data));
+    let calls = Arc::new(Calls {
+        data: user_data,
+        message: ops.message,
+    });
+    let (c1, c2) = (calls.clone(), calls.clone());
     Ok(StorageCallbacks {
         read: Box::new(move |buf, offset| {
             // SAFETY: `buf` is writable for its length; the caller keeps `user_data` usable.
-            result(unsafe { read(buf.as_mut_ptr().cast(), buf.len(), offset, d1.get()) })
+            c1.result(unsafe { read(buf.as_mut_ptr().cast(), buf.len(), offset, c1.data()) })
         }),
         size: Box::new(move || {
             let mut bytes = 0;
             // SAFETY: `bytes` is writable; the caller keeps `user_data` usable.
-            result(unsafe { size(&mut bytes, d2.get()) })?;
+            c2.result(unsafe { size(&mut bytes, c2.data()) })?;
             Ok(bytes)
         }),
         write: ops.write.map(|write| {
-            let data = on(&data);
+            let calls = calls.clone();
             Box::new(move |buf: &[u8], offset| {
                 // SAFETY: `buf` is readable for its length; the caller keeps `user_data` usable.
-                result(unsafe { write(buf.as_ptr().cast(), buf.len(), offset, data.get()) })
+                calls.result(unsafe { write(buf.as_ptr().cast(), buf.len(), offset, calls.data()) })
             }) as _
         }),
         flush: ops.flush.map(|flush| {
-            let data = on(&data);
+            let calls = calls.clone();
             // SAFETY: the caller keeps `user_data` usable.
-            Box::new(move || result(unsafe { flush(data.get()) })) as _
+            Box::new(move || calls.result(unsafe { flush(calls.data()) })) as _
         }),
         set_size: ops.set_size.map(|set_size| {
-            let data = on(&data);
+            let calls = calls.clone();
             // SAFETY: the caller keeps `user_data` usable.
-            Box::new(move |bytes| result(unsafe { set_size(bytes, data.get()) })) as _
+            Box::new(move |bytes| calls.result(unsafe { set_size(bytes, calls.data()) })) as _
         }),
         zero: ops.write_zeroes.map(|zero| {
-            let data = on(&data);
+            let calls = calls.clone();
             Box::new(move |offset, len, flags: ZeroFlags| {
                 let bits = if flags.contains(ZeroFlags::MAY_UNMAP) {
                     PLATTER_ZERO_MAY_UNMAP
@@ -141,20 +176,21 @@ pub(super) fn callbacks(ops: platter_storage_ops, user_data: UserData) -> Result
                     0
                 };
                 // SAFETY: the caller keeps `user_data` usable.
-                result(unsafe { zero(offset, len, bits, data.get()) })
+                calls.result(unsafe { zero(offset, len, bits, calls.data()) })
             }) as _
         }),
         discard: ops.discard.map(|discard| {
-            let data = on(&data);
+            let calls = calls.clone();
             // SAFETY: the caller keeps `user_data` usable.
-            Box::new(move |offset, len| result(unsafe { discard(offset, len, data.get()) })) as _
+            Box::new(move |offset, len| calls.result(unsafe { discard(offset, len, calls.data()) }))
+                as _
         }),
         extent: ops.extent.map(|extent| {
-            let data = on(&data);
+            let calls = calls.clone();
             Box::new(move |offset, len| {
                 let (mut run, mut flags) = (0, 0);
                 // SAFETY: both places are writable; the caller keeps `user_data` usable.
-                result(unsafe { extent(offset, len, &mut run, &mut flags, data.get()) })?;
+                calls.result(unsafe { extent(offset, len, &mut run, &mut flags, calls.data()) })?;
                 Ok(StorageExtent {
                     len: run,
                     zero: flags & PLATTER_EXTENT_ZERO != 0,

@@ -15,6 +15,7 @@ use crate::filter::ChildImage;
 use crate::format::Bitmaps;
 use crate::image::{Image, ReadsAs, TryRead};
 use crate::job::JobControl;
+use crate::size::round_up_sector;
 use crate::storage::{
     Compress, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, ReadRange,
     Storage, ZeroFlags,
@@ -68,9 +69,21 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         self.set_image_len(end, Preallocation::Off)
     }
 
+    /// Disks have whole sectors, files any length: what is asked for between two sectors is there, and the rest of
+    /// the last one is zero.
     fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.image
-            .set_size(len, preallocation, &JobControl::default())
+        let control = JobControl::default();
+        let whole = match self.image.driver().is_transparent {
+            true => len,
+            false => round_up_sector(len).unwrap_or(len),
+        };
+        let shrinks = whole < self.image.len();
+        self.image.set_size(whole, preallocation, &control)?;
+        if shrinks && whole > len {
+            let rest = whole - len;
+            return self.image.write_zeroes(len, rest, ZeroFlags::empty());
+        }
+        Ok(())
     }
 }
 

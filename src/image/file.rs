@@ -19,7 +19,7 @@ pub fn open_file(
     options: &OpenOptions,
 ) -> Result<(Arc<dyn Storage>, Option<String>)> {
     let open = || {
-        let plan = NodePlan::new(location, options.format.as_deref())?;
+        let plan = NodePlan::of(location, options)?;
         let file = match plan.child(ChildSpec::FILE.name) {
             Some(child) => child.file()?,
             None => None,

@@ -95,7 +95,7 @@ fn open_storage(
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where it leads to no server that has such a list; of the server.
 pub(crate) fn exports(location: &Location, options: &OpenOptions) -> Result<Vec<ExportInfo>> {
-    let (host, given) = NodePlan::new(location, None)?.into_host()?;
+    let (host, given) = NodePlan::of(location, options)?.into_host()?;
     let how = StorageOpen::default();
     with_driver(&host, &given, &how, options, StorageDriver::list_exports)
 }

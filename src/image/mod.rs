@@ -49,9 +49,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::Extent;
 use crate::format::{Bitmaps, Format, FormatDriver, FormatInfo};
 use crate::job::{Job, JobControl};
-use crate::location::Location;
+use crate::location::{self, Location};
 use crate::newest::Newest;
 use crate::object::Objects;
+use crate::options::Options;
 use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
@@ -66,6 +67,9 @@ use unit_lock::UnitLock;
 pub struct OpenOptions {
     /// The format, or None to probe where the policy allows it.
     pub format: Option<String>,
+    /// Options of the image and its children beside those of the location, keyed as in `driver=…` strings:
+    /// `encrypt.key-secret`, `file.locking`, `backing.driver`.
+    pub driver_options: Options,
     /// Open for writing.
     pub writable: bool,
     /// Page cache use and flush guarantees.
@@ -106,6 +110,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             format: None,
+            driver_options: Options::new(),
             writable: false,
             cache: CacheMode::Writeback,
             force_share: false,
@@ -127,6 +132,16 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
+    /// Sets all of [`OpenOptions::driver_options`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where a key has both a value and parts of its own.
+    pub fn set_driver_options(&mut self, options: Options) -> Result<()> {
+        location::tree::of_options(&options)?;
+        self.driver_options = options;
+        Ok(())
+    }
+
     /// The same for what a job opens: the job's control ends it too.
     pub(crate) fn within(&self, job: &Job) -> Self {
         job.control().heed(&self.control);

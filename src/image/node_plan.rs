@@ -10,7 +10,8 @@ use crate::driver_names::unknown_driver;
 use crate::error::{Error, Result};
 use crate::filter::{self, FilterDriver, ParsedName, decompress};
 use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
-use crate::location::tree::leaf_text;
+use crate::image::OpenOptions;
+use crate::location::tree::{self, leaf_text};
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, parse_value};
 use crate::storage::{CacheMode, StorageDriver, registry as protocols};
@@ -207,6 +208,73 @@ impl NodePlan {
             _ => None,
         };
         Self::over(Self::host(HostFile { protocol, name }), format)
+    }
+
+    /// The plan of a location with the options of an opening.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; also for an option that the location has too.
+    pub(super) fn of(location: &Location, options: &OpenOptions) -> Result<Self> {
+        let mut more = tree::of_options(&options.driver_options)?;
+        let driver = take_word(&mut more, "driver");
+        if let (Some(format), Some(driver)) = (&options.format, &driver)
+            && format != driver
+        {
+            return Err(Error::invalid(format!(
+                "The format '{format}' and the driver '{driver}' exclude each other"
+            )));
+        }
+        let mut plan = Self::new(location, options.format.as_deref().or(driver.as_deref()))?;
+        plan.add(more)?;
+        Ok(plan)
+    }
+
+    /// As [`Plan::of`], for an image whose own file is open already: no option says anything of that.
+    ///
+    /// # Errors
+    /// As [`Plan::of`].
+    pub(super) fn of_open_file(location: &Location, options: &OpenOptions) -> Result<Self> {
+        let file = ChildSpec::FILE.name;
+        let mut keys = options.driver_options.iter().map(|(key, _)| key);
+        if let Some(key) = keys.find(|key| key.split('.').next() == Some(file)) {
+            return Err(Error::invalid(format!(
+                "The file of the image is open already; the option '{key}' cannot change how"
+            )));
+        }
+        Self::of(location, options)
+    }
+
+    /// Adds options to those that it has.
+    fn add(&mut self, mut more: Map<String, Value>) -> Result<()> {
+        if more.is_empty() {
+            return Ok(());
+        }
+        add_common(&mut more, &mut self.common)?;
+        if let Driver::Host(host) = &self.driver
+            && !matches!(host.name, HostName::None)
+            && more.contains_key("filename")
+        {
+            return Err(given_twice("filename"));
+        }
+        for (name, child) in &mut self.children {
+            let Some(value) = take_at(&mut more, name) else {
+                continue;
+            };
+            match (child, value) {
+                (ChildPlan::Tree(tree), Value::Object(more)) => merge(tree, more)?,
+                (ChildPlan::Node(plan), Value::Object(more)) => plan.add(more)?,
+                _ => return Err(given_twice(name)),
+            }
+        }
+        merge(&mut self.given, more)?;
+        if let Driver::Host(host) = &mut self.driver {
+            if matches!(host.name, HostName::None) {
+                host.name = take_file_name(host.protocol.as_deref(), &mut self.given);
+            }
+            return Ok(());
+        }
+        self.take_children(self.driver.children())?;
+        self.check_children()
     }
 
     /// The plan of a node that is open already: a filter, or else a host storage.
@@ -674,30 +742,41 @@ pub(super) fn no_such_node(name: &BStr) -> Error {
 }
 
 fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
+    let mut common = Common::default();
+    add_common(tree, &mut common)?;
+    Ok(common)
+}
+
+/// Takes the options that every node takes; what is not given stays.
+fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> Result<()> {
     let mut cache = match tree.shift_remove("cache") {
         Some(Value::Object(cache)) => cache,
         Some(other) => Map::from_iter([("".to_owned(), other)]),
         None => Map::new(),
     };
-    let mut common = Common {
-        node_name: None,
-        direct: take_bool(&mut cache, "direct", "cache.direct")?,
-        no_flush: take_bool(&mut cache, "no-flush", "cache.no-flush")?,
-        read_only: take_bool(tree, "read-only", "read-only")?.unwrap_or(false),
-        force_share: take_bool(tree, "force-share", "force-share")?.unwrap_or(false),
-        ignore_discard: match take_word(tree, "discard").as_deref() {
-            None | Some("unmap" | "on") => false,
-            Some("ignore" | "off") => true,
-            Some(_) => return Err(Error::invalid("Invalid discard option")),
-        },
-        detect_zeroes: match take_word(tree, "detect-zeroes").as_deref() {
-            None => DetectZeroes::Off,
-            Some(name) => DetectZeroes::from_name(name)?,
-        },
-    };
+    if let Some(direct) = take_bool(&mut cache, "direct", "cache.direct")? {
+        common.direct = Some(direct);
+    }
+    if let Some(no_flush) = take_bool(&mut cache, "no-flush", "cache.no-flush")? {
+        common.no_flush = Some(no_flush);
+    }
+    if let Some(read_only) = take_bool(tree, "read-only", "read-only")? {
+        common.read_only = read_only;
+    }
+    if let Some(force_share) = take_bool(tree, "force-share", "force-share")? {
+        common.force_share = force_share;
+    }
+    match take_word(tree, "discard").as_deref() {
+        None => {}
+        Some("unmap" | "on") => common.ignore_discard = false,
+        Some("ignore" | "off") => common.ignore_discard = true,
+        Some(_) => return Err(Error::invalid("Invalid discard option")),
+    }
+    if let Some(name) = take_word(tree, "detect-zeroes") {
+        common.detect_zeroes = DetectZeroes::from_name(&name)?;
+    }
     take_bool(tree, "auto-read-only", "auto-read-only")?;
-    common.node_name = take_word(tree, "node-name");
-    if let Some(name) = &common.node_name {
+    if let Some(name) = take_word(tree, "node-name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(fits) {
             return Err(Error::invalid(format!("Invalid node-name: '{name}'")));
@@ -705,12 +784,44 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
         if name.len() > MAX_NODE_NAME {
             return Err(Error::invalid("Node name too long"));
         }
+        common.node_name = Some(name);
     }
     if !cache.is_empty() {
         // What is left is unknown; the format names it when it refuses it.
         tree.insert("cache".to_owned(), Value::Object(cache));
     }
-    Ok(common)
+    Ok(())
+}
+
+/// Takes the value below a dotted name.
+fn take_at(tree: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    let Some((list, rest)) = name.split_once('.') else {
+        return tree.shift_remove(name);
+    };
+    let inner = tree.get_mut(list)?.as_object_mut()?;
+    let value = take_at(inner, rest);
+    if inner.is_empty() {
+        tree.shift_remove(list);
+    }
+    value
+}
+
+/// Puts the options of one tree into another, which has none of them.
+fn merge(tree: &mut Map<String, Value>, more: Map<String, Value>) -> Result<()> {
+    for (key, value) in more {
+        match (tree.get_mut(&key), value) {
+            (None, value) => drop(tree.insert(key, value)),
+            (Some(Value::Object(inner)), Value::Object(more)) => merge(inner, more)?,
+            _ => return Err(given_twice(&key)),
+        }
+    }
+    Ok(())
+}
+
+fn given_twice(key: &str) -> Error {
+    Error::invalid(format!(
+        "The option '{key}' is given by the location and beside it"
+    ))
 }
 
 fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<BString> {

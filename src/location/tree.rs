@@ -24,6 +24,19 @@ pub(super) fn nest(flat: Map<String, Value>) -> Result<Map<String, Value>> {
     Ok(tree)
 }
 
+/// The tree of options with dotted keys.
+///
+/// # Errors
+/// As [`nest`].
+pub(crate) fn of_options(options: &Options) -> Result<Map<String, Value>> {
+    let values = options.iter();
+    nest(
+        values
+            .map(|(key, value)| (key.to_owned(), Value::String(value.to_owned())))
+            .collect(),
+    )
+}
+
 /// Inserts `value` below `path`, merging objects.
 fn insert(tree: &mut Map<String, Value>, path: &mut Vec<String>, value: Value) -> Result<()> {
     if path.len() > json::MAX_DEPTH {

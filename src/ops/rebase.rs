@@ -17,6 +17,7 @@ use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::known;
 use crate::ops::workers::{Pace, in_pieces};
+use crate::options::Options;
 use crate::storage::{CacheMode, ZeroFlags};
 use crate::zero::is_zero;
 
@@ -143,6 +144,7 @@ fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<
     }
     let options = OpenOptions {
         format: request.backing_format.clone(),
+        driver_options: Options::new(),
         writable: false,
         metadata_only: true,
         force_share: true,
@@ -184,6 +186,7 @@ fn open_new(
     };
     let options = OpenOptions {
         format: request.backing_format.clone(),
+        driver_options: Options::new(),
         writable: false,
         backing: true,
         metadata_only: false,

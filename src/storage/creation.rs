@@ -38,6 +38,14 @@ pub trait NewStorage: Debug + Send {
         self.storage().finish()
     }
 
+    /// Whether the storage was made for this operation.
+    fn is_made(&self) -> bool;
+
+    /// Whether the storage is one that the caller keeps.
+    fn is_given(&self) -> bool {
+        false
+    }
+
     /// Removes the storage if it was made for this operation; false where it was there before.
     ///
     /// # Errors
@@ -81,7 +89,7 @@ impl Creation {
 
     /// Of a storage that the caller has, and that is never removed.
     pub fn given(storage: Arc<dyn Storage>) -> Self {
-        Self::new(given(storage))
+        Self::new(Box::new(Given(storage, true)))
     }
 
     /// The storage.
@@ -104,6 +112,22 @@ impl Creation {
     pub fn empty(&mut self) -> Result<Option<String>> {
         self.state = State::Emptied;
         self.new.empty()
+    }
+
+    /// Makes sure that nothing is overwritten.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] where the storage was there before; one that the caller keeps may be, as long as it
+    /// is empty.
+    pub fn check_is_new(&self) -> Result<()> {
+        if self.new.is_made() || self.new.is_given() && self.storage().is_empty()? {
+            return Ok(());
+        }
+        let name = self.storage().name();
+        Err(Error::new(
+            ErrorKind::Exists,
+            format!("'{name}' exists already"),
+        ))
     }
 
     /// See [`NewStorage::finish`]: the last change of the storage.
@@ -150,11 +174,12 @@ pub(crate) fn no_new_images(driver: &str, error: Error) -> Error {
 
 /// A storage that was there before, and that is never removed.
 pub(super) fn given(storage: Arc<dyn Storage>) -> Box<dyn NewStorage> {
-    Box::new(Given(storage))
+    Box::new(Given(storage, false))
 }
 
+/// What was there before, and whether the caller keeps it.
 #[derive(Debug)]
-struct Given(Arc<dyn Storage>);
+struct Given(Arc<dyn Storage>, bool);
 
 impl NewStorage for Given {
     fn storage(&self) -> &Arc<dyn Storage> {
@@ -182,6 +207,14 @@ impl NewStorage for Given {
     fn finish(&self) -> Result<()> {
         // The caller goes on with it.
         Ok(())
+    }
+
+    fn is_made(&self) -> bool {
+        false
+    }
+
+    fn is_given(&self) -> bool {
+        self.1
     }
 
     fn remove(&self) -> Result<bool> {

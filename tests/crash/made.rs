@@ -285,6 +285,7 @@ fn create(target: &Config) -> usize {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
+        exclusive: false,
         objects: rig::objects(),
         policy: OpenPolicy::permissive(),
         storages: named(&files),

@@ -116,6 +116,7 @@ pub fn run(durability: Durability) -> usize {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
+        exclusive: false,
         objects: rig::objects(),
         policy: OpenPolicy::permissive(),
         storages: Some(files.clone()),

@@ -29,6 +29,7 @@ impl Case<'_> {
             backing_file: self.backing.map(Into::into),
             backing_format: self.backing_format.map(str::to_owned),
             backing_unsafe: self.unsafe_backing,
+            exclusive: false,
             objects: platter::object::Objects::default(),
             policy: OpenPolicy::permissive(),
             storages: None,

@@ -22,6 +22,7 @@ fn create(path: &Path, format: &str) -> platter::Result<()> {
         backing_file: None,
         backing_format: None,
         backing_unsafe: false,
+        exclusive: false,
         objects: Objects::default(),
         policy: OpenPolicy::permissive(),
         storages: None,

@@ -564,6 +564,7 @@ fn the_virtual_size_is_checked_before_anything_is_written() {
             backing_file: None,
             backing_format: None,
             backing_unsafe: false,
+            exclusive: false,
             objects: Objects::default(),
             policy: policy.clone(),
             storages: None,

@@ -128,6 +128,9 @@ class Policy:
             call(lib.platter_policy_set_limit, self.handle, limit, value, 0)
 
 
+_bag = options
+
+
 def opening(
     *,
     format: Optional[str] = None,
@@ -136,6 +139,7 @@ def opening(
     secrets: Optional[Secrets] = None,
     storages: Optional[Storages] = None,
     decompress: Optional[str] = None,
+    options: Optional[Options] = None,
     control: Any = None,
 ) -> Any:
     """The options of an opening."""
@@ -149,6 +153,7 @@ def opening(
     call(lib.platter_open_options_set_storages, made_options, named(storages), 0)
     if decompress is not None:
         call(lib.platter_open_options_set_decompress, made_options, name(decompress), 0)
+    call(lib.platter_open_options_set_options, made_options, _bag(options), 0)
     if control is not None:
         call(lib.platter_open_options_set_control, made_options, control, 0)
     return made_options

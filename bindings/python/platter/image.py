@@ -296,11 +296,12 @@ def open(  # As the built-in function of the same name.
     secrets: Optional[Secrets] = None,
     storages: Optional[Storages] = None,
     decompress: Optional[str] = None,
+    options: Optional[Options] = None,
     force_share: bool = False,
     backing: bool = True,
     for_check: bool = False,
 ) -> Image:
-    """Opens an image by its location or by a descriptor. An interrupt ends an opening that takes long."""
+    """Opens an image by its location or by a descriptor. ``options`` are those of its driver. An interrupt ends an opening that takes long."""
     flags = 0
     for wanted, flag in (
         (writable, lib.PLATTER_OPEN_WRITE),
@@ -319,6 +320,7 @@ def open(  # As the built-in function of the same name.
             secrets=secrets,
             storages=storages,
             decompress=decompress,
+            options=options,
             control=control,
         )
         if isinstance(location, int):

@@ -190,6 +190,11 @@ class TestPlatter(unittest.TestCase):
                 image.write(0, b"hidden")
             with platter.open(location, secrets={"key": "passphrase"}, **how) as image:
                 self.assertEqual(image.read(0, 6), b"hidden")
+            options = {"encrypt.key-secret": "key"}
+            with platter.open(
+                file.fileno(), format="qcow2", options=options, secrets={"key": "passphrase"}
+            ) as image:
+                self.assertEqual(image.read(0, 6), b"hidden")
             with self.assertRaises(platter.WrongSecret):
                 platter.open(location, secrets={"key": "guess"}, **how)
             file.seek(0)

@@ -83,6 +83,19 @@ pub type platter_message_fn =
 /// Flag of `platter_job_result()`: wait for the end of the job.
 pub const PLATTER_JOB_WAIT: u32 = 1;
 
+/// State of a job: made, and not run yet.
+pub const PLATTER_JOB_STATE_NEW: u32 = 1;
+/// State of a job: it runs.
+pub const PLATTER_JOB_STATE_RUNNING: u32 = 2;
+/// State of a job: it was begun, and is held, or will be at its next step, until `platter_job_resume()`.
+pub const PLATTER_JOB_STATE_PAUSED: u32 = 3;
+/// State of a job: it ended well; `platter_job_result()` has its report.
+pub const PLATTER_JOB_STATE_DONE: u32 = 4;
+/// State of a job: it ended with an error, which `platter_job_result()` tells.
+pub const PLATTER_JOB_STATE_FAILED: u32 = 5;
+/// State of a job: it ended because it was cancelled, or late.
+pub const PLATTER_JOB_STATE_CANCELLED: u32 = 6;
+
 /// The images that a job uses; a panic poisons them together with the job.
 pub(super) type Images = Vec<Arc<image::Shared>>;
 /// The work of a job.
@@ -333,6 +346,23 @@ pub extern "C" fn platter_job_failure_report(
         check_flags(flags, PLATTER_JOB_WAIT)?;
         let left = job.runner.left(flags & PLATTER_JOB_WAIT != 0)?;
         Ok(platter_report::new(left))
+    })
+}
+
+/// Where the job stands: `*out` is a `PLATTER_JOB_STATE_*`. `flags` must be 0.
+///
+/// Statuses: INVALID. Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_job_state(
+    out: Option<&mut MaybeUninit<u32>>,
+    job: Option<&platter_job>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    // Not through the poison: a job that ended badly still has a state.
+    boundary::call_out(out, err, || {
+        check_flags(flags, 0)?;
+        Ok(given(job, "job")?.runner.stand())
     })
 }
 

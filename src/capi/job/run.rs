@@ -11,10 +11,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::capi::boundary::{Poison, UserData, caught};
 use crate::capi::error::platter_error;
 use crate::capi::job::{
-    Body, Images, PLATTER_MESSAGE_NOTE, PLATTER_MESSAGE_WARNING, busy, platter_message,
-    platter_progress,
+    Body, Images, PLATTER_JOB_STATE_CANCELLED, PLATTER_JOB_STATE_DONE, PLATTER_JOB_STATE_FAILED,
+    PLATTER_JOB_STATE_NEW, PLATTER_JOB_STATE_PAUSED, PLATTER_JOB_STATE_RUNNING,
+    PLATTER_MESSAGE_NOTE, PLATTER_MESSAGE_WARNING, busy, platter_message, platter_progress,
 };
 use crate::capi::report;
+use crate::capi::status::PLATTER_STATUS_CANCELLED;
 use crate::capi::text::{c_line, c_lines};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, events, without_signals};
@@ -337,6 +339,20 @@ impl Runner {
                 }
                 Err(Error::io(&error)).context(|| "Could not start a thread".into())
             }
+        }
+    }
+
+    /// Where the job stands: a `PLATTER_JOB_STATE_*`.
+    pub(super) fn stand(&self) -> u32 {
+        match &*self.state.lock() {
+            State::Ready(_) => PLATTER_JOB_STATE_NEW,
+            State::Running(_) if self.control.is_paused() => PLATTER_JOB_STATE_PAUSED,
+            State::Running(_) => PLATTER_JOB_STATE_RUNNING,
+            State::Ended(Ok(_), _) => PLATTER_JOB_STATE_DONE,
+            State::Ended(Err(error), _) if error.status() == PLATTER_STATUS_CANCELLED => {
+                PLATTER_JOB_STATE_CANCELLED
+            }
+            State::Ended(Err(_), _) => PLATTER_JOB_STATE_FAILED,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::image::node::NamedNode;
 use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions};
 use crate::location::{Location, json_name, protocol_of};
+use crate::options::Options;
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::value::{Map, Value};
 
@@ -22,6 +23,7 @@ use crate::value::{Map, Value};
 pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
     OpenOptions {
         format: None,
+        driver_options: Options::new(),
         writable: false,
         deny_writers: false,
         for_check: false,

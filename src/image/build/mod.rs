@@ -35,7 +35,7 @@ impl Image {
     /// # Errors
     /// One line that begins with `Could not open '…'`.
     pub fn open(location: &Location, options: &OpenOptions) -> Result<Self> {
-        NodePlan::new(location, options.format.as_deref())
+        NodePlan::of(location, options)
             .and_then(|plan| match &options.decompress {
                 Some(kind) => plan.decompressing(kind),
                 None => Ok(plan),
@@ -56,7 +56,7 @@ impl Image {
             let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
             return Err(error.context(format!("Could not open '{}'", location.display())));
         }
-        NodePlan::new(&location, options.format.as_deref())
+        NodePlan::of_open_file(&location, options)
             .and_then(|plan| {
                 if options.decompress.is_some() {
                     return Err(Error::unsupported(

@@ -78,6 +78,7 @@ pub(super) fn fill_new(
         size: len.unwrap_or(0),
         values: &values,
         backing: backing.as_ref(),
+        exclusive: request.target.exclusive,
         cache: request.target.cache,
         objects: &request.target.objects,
         policy: &request.target.policy,

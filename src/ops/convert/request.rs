@@ -93,6 +93,8 @@ pub struct ConvertTarget {
     pub whole_chain: bool,
     /// `-n`: write into an existing image.
     pub exists: bool,
+    /// Overwrite nothing: a file that is there already is refused.
+    pub exclusive: bool,
     /// `--target-is-zero`: the existing image reads as zeroes.
     pub is_zero: bool,
     /// `-B`: the backing file; source data that it holds already is not copied.
@@ -152,6 +154,7 @@ impl ConvertRequest {
                 cache: CacheMode::Unsafe,
                 whole_chain: false,
                 exists: false,
+                exclusive: false,
                 is_zero: false,
                 backing_file: None,
                 backing_format: None,

@@ -1,6 +1,7 @@
 //! A source that can only be read in order. The worker that claims a range reads its bytes while it is its
 //! turn; what comes after that runs in parallel as for any source.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -18,7 +19,7 @@ use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::round_up_sector;
 use crate::storage::stream::{Direction, Stream, is_stream};
-use crate::storage::{Identity, LockRequest, Permissions, Storage};
+use crate::storage::{Identity, LockRequest, NamedStorages, Permissions, Storage, StorageOpen};
 
 use super::checksum::Checksum;
 use super::request::ConvertRequest;
@@ -225,6 +226,12 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
             None => Ok(Opened::Images),
         };
     };
+    if let Some((key, _)) = options.driver_options.iter().next() {
+        return Err(Error::invalid(format!(
+            "'{}' is read in order, as the bytes that it holds, and has no option '{key}'",
+            stream.name()
+        )));
+    }
     stream.lock(locks(request))?;
     if let Some(kind) = kind {
         return open_packed_stream(request, stream, kind, window, control);
@@ -252,7 +259,10 @@ fn open_stream(request: &ConvertRequest, control: &JobControl) -> Result<Option<
         (Some(named), _) => named.stream(Direction::Read).map(Some),
         (None, sources) => {
             let is_one = |location: &&crate::location::Location| match location.node() {
-                Node::Path(path) => is_stream(path, request.source.devices),
+                Node::Path(path) => {
+                    !is_kept(path, request.source.options.storages.as_ref())
+                        && is_stream(path, request.source.devices)
+                }
                 _ => false,
             };
             let Some(location) = sources.iter().find(is_one) else {
@@ -270,6 +280,11 @@ fn open_stream(request: &ConvertRequest, control: &JobControl) -> Result<Option<
             Stream::open(path, Direction::Read, &|| control.checkpoint()).map(Some)
         }
     }
+}
+
+/// Whether the caller keeps a storage under that name, which is used instead of any file.
+pub(super) fn is_kept(path: &Path, storages: Option<&Arc<dyn NamedStorages>>) -> bool {
+    storages.is_some_and(|storages| storages.find(path, &StorageOpen::default()).is_some())
 }
 
 /// Takes the checksum of what is decompressed, where one is asked for and all of it is read.
@@ -298,6 +313,7 @@ fn asks_for_more(request: &ConvertRequest) -> bool {
         || source.bitmaps
         || source.salvage
         || source.options.policy.probe_footers
+        || !source.options.driver_options.is_empty()
         || format.is_some_and(|name| name != registry::plain().name)
 }
 

@@ -22,6 +22,7 @@ use super::run::run;
 use super::sink::{Sink, at_byte};
 use super::sizes::{MAX_LONG_TASK, MIN_STEP, Shape, Writers};
 use super::sources::Sources;
+use super::stream_source::is_kept;
 
 /// The stream that a request writes to, if its target is one.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Stream>> {
@@ -30,7 +31,17 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Str
             refuse_format(request, &named.name)?;
             named.stream(Direction::Write)?
         }
-        (None, Node::Path(path)) if is_stream(path, is_raw(request)) => {
+        (None, Node::Path(path))
+            if !is_kept(path, request.target.storages.as_ref())
+                && is_stream(path, is_raw(request)) =>
+        {
+            if request.target.exclusive {
+                let name = request.target.location.display();
+                return Err(Error::new(
+                    ErrorKind::Exists,
+                    format!("'{name}' exists already"),
+                ));
+            }
             refuse_format(request, &request.target.location.display())?;
             let control = job.control().clone();
             Stream::open(path, Direction::Write, &|| control.checkpoint())?

@@ -43,6 +43,8 @@ pub struct CreateRequest {
     pub backing_format: Option<String>,
     /// `-u`: the backing file need not exist.
     pub backing_unsafe: bool,
+    /// Overwrite nothing: a file that is there already is refused.
+    pub exclusive: bool,
     /// The secrets and other objects that options name by ID.
     pub objects: Objects,
     /// What opening the backing file may do.
@@ -223,6 +225,7 @@ impl CreatePlan {
             size: self.size,
             values: &self.values,
             backing,
+            exclusive: self.request.exclusive,
             cache: CacheMode::Writeback,
             objects: &self.request.objects,
             policy: &self.request.policy,

@@ -81,6 +81,8 @@ pub struct TargetRequest<'a> {
     pub values: &'a Values,
     /// The backing file to record.
     pub backing: Option<&'a BackingRef>,
+    /// Overwrite nothing: every file of it is new.
+    pub exclusive: bool,
     /// How the target's storage is opened.
     pub cache: CacheMode,
     /// The secrets and other objects that options name by ID.
@@ -220,6 +222,9 @@ impl Planned<'_> {
         let mut files = Vec::with_capacity(planned.len());
         for file in &planned {
             files.push(self.claim(file)?);
+        }
+        if self.request.exclusive {
+            files.iter().try_for_each(Creation::check_is_new)?;
         }
         self.check(&planned, &files, kept)?;
         self.check_parent(&files, kept, parent)?;

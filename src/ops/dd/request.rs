@@ -57,6 +57,8 @@ pub struct DdRequest {
     pub output_cache: CacheMode,
     /// `-n`: write into an image that exists.
     pub output_exists: bool,
+    /// Overwrite nothing: a file that is there already is refused.
+    pub output_exclusive: bool,
     /// `bs=`: bytes in a block.
     pub block_size: u64,
     /// `count=`: the most blocks that are copied.
@@ -86,6 +88,7 @@ impl DdRequest {
             output_format: registry::plain().name.to_owned(),
             output_cache: CacheMode::Writeback,
             output_exists: false,
+            output_exclusive: false,
             block_size: 512,
             count: None,
             skip: 0,
@@ -112,6 +115,7 @@ impl DdRequest {
         request.target.format = Some(self.output_format.clone());
         request.target.cache = self.output_cache;
         request.target.exists = self.output_exists;
+        request.target.exclusive = self.output_exclusive;
         request.target.objects = self.objects.clone();
         request.target.policy = self.policy.clone();
         request.target.storages.clone_from(&self.storages);

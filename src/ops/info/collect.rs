@@ -5,11 +5,13 @@ use std::collections::HashSet;
 use bstr::BString;
 
 use super::contents::contents;
-use super::layer::layer_info;
+use super::layer::{layer_alone, layer_info};
 use super::{InfoReport, LayerInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, OpenOptions};
+use crate::job::JobControl;
 use crate::location::Location;
+use crate::memory;
 use crate::storage::Identity;
 
 /// Collects the report. Opens no data file; opens backing files only for `chain`.
@@ -60,6 +62,30 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
         layers,
         chain,
         warnings,
+    })
+}
+
+/// The report of an image that is open, and with `chain` of those below it that are open with it. What is cached
+/// is written out first, so that the report tells what stands in the file.
+///
+/// # Errors
+/// Of writing out, and of reading metadata.
+pub fn info_of_open(image: &Image, control: &JobControl, chain: bool) -> Result<InfoReport> {
+    if image.writable() {
+        image.flush()?;
+    }
+    let mut layers = Vec::new();
+    for layer in image.layers().take(if chain { usize::MAX } else { 1 }) {
+        let info = LayerInfo {
+            contents: contents(layer, control)?,
+            ..layer_alone(layer)?
+        };
+        memory::push(&mut layers, info)?;
+    }
+    Ok(InfoReport {
+        layers,
+        chain,
+        warnings: image.warnings().to_vec(),
     })
 }
 

@@ -14,6 +14,19 @@ use crate::value::{Map, Value};
 /// # Errors
 /// Of reading metadata.
 pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
+    let mut info = layer_alone(image)?;
+    if let Some(base) = image.backing() {
+        let below = (ChildSpec::BACKING.name.to_owned(), layer_info(base)?);
+        info.children.insert(0, below);
+    }
+    Ok(info)
+}
+
+/// The same without what lies below it.
+///
+/// # Errors
+/// Of reading metadata.
+pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     if image.format_name() != image.format().driver()
         && let Some(node) = image.children().first()
     {
@@ -26,10 +39,7 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     let details = image.info().map_err(|error| {
         error.context_if_bare(|| format!("Could not read the metadata of '{}'", image.filename()))
     })?;
-    let mut children = children_info(image.children())?;
-    if let Some(base) = image.backing() {
-        children.insert(0, (ChildSpec::BACKING.name.to_owned(), layer_info(base)?));
-    }
+    let children = children_info(image.children())?;
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
     let dirty = dirty.filter(|_| !image.format().hides_dirty());

@@ -9,7 +9,7 @@ use bstr::BString;
 
 use crate::value::Value;
 
-pub use collect::info;
+pub use collect::{info, info_of_open};
 pub(super) use render::write_snapshots;
 
 /// The report of `info` on an image or its chain.

@@ -245,7 +245,8 @@ pub(in crate::ops) fn write_snapshots<W: fmt::Write + ?Sized>(
 }
 
 impl ContentInfo {
-    fn value(&self) -> Value {
+    /// The members of its JSON.
+    pub fn value(&self) -> Value {
         Map::from_iter([
             ("name".to_owned(), Value::String(self.name.clone())),
             ("length".to_owned(), self.len.into()),

@@ -204,6 +204,10 @@ impl NewStorage for NewFile {
         empty(&self.file, &self.options)
     }
 
+    fn is_made(&self) -> bool {
+        self.made.is_some()
+    }
+
     fn remove(&self) -> Result<bool> {
         match &self.made {
             None => Ok(false),

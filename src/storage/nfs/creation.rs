@@ -62,6 +62,10 @@ impl NewStorage for NewFile {
         Ok(None)
     }
 
+    fn is_made(&self) -> bool {
+        self.made
+    }
+
     fn remove(&self) -> Result<bool> {
         if self.made {
             self.storage.remove(REMOVAL)?;

@@ -128,6 +128,10 @@ impl NewStorage for NewImage {
         Ok(None)
     }
 
+    fn is_made(&self) -> bool {
+        true
+    }
+
     fn remove(&self) -> Result<bool> {
         self.storage.remove(REMOVAL)?;
         Ok(true)

@@ -99,6 +99,7 @@ fn create_over(
         backing_file: backing.map(Into::into),
         backing_format: backing.map(|_| "qcow2".to_owned()),
         backing_unsafe: false,
+        exclusive: false,
         objects: at.objects(),
         policy: OpenPolicy::permissive(),
     };

@@ -83,6 +83,7 @@ fn qemu_reads_what_was_written_here() {
             backing_file: sample.overlay.then(|| "base".into()),
             backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
             backing_unsafe: false,
+            exclusive: false,
             objects: objects(),
             policy: OpenPolicy::permissive(),
             storages: None,

@@ -106,6 +106,7 @@ pub fn create(sample: &Sample, files: &[Arc<dyn Storage>]) -> Result<()> {
         backing_file: sample.overlay.then(|| FILES[2].into()),
         backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
         backing_unsafe: false,
+        exclusive: false,
         objects: objects(),
         policy: OpenPolicy::permissive(),
         storages: Some(Arc::new(Shelf(files.to_vec()))),

@@ -40,6 +40,7 @@ fn make(
         size,
         values: &values,
         backing: backing.as_ref(),
+        exclusive: false,
         cache: CacheMode::Writeback,
         objects: &Objects::default(),
         policy: &OpenPolicy::permissive(),

@@ -225,6 +225,7 @@ fn random_writes_leave_what_an_array_holds() {
                 backing_file: has_backing.then(|| dir.str("base.raw").into()),
                 backing_format: has_backing.then(|| "raw".into()),
                 backing_unsafe: false,
+                exclusive: false,
                 objects: objects(),
                 policy: OpenPolicy::permissive(),
                 storages: None,

@@ -488,6 +488,7 @@ fn a_device_that_is_smaller_than_the_image_is_no_data_file() {
             backing_file: None,
             backing_format: None,
             backing_unsafe: false,
+            exclusive: false,
             objects: Objects::default(),
             policy: OpenPolicy::permissive(),
             storages: Some(storages.clone()),

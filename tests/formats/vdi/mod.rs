@@ -441,6 +441,7 @@ fn new_images_have_their_data_on_a_border_that_storage_likes() {
             backing_file: None,
             backing_format: None,
             backing_unsafe: false,
+            exclusive: false,
             objects: platter::object::Objects::new(),
             policy: OpenPolicy::permissive(),
             storages: None,

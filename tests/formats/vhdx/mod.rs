@@ -60,6 +60,7 @@ fn create(
         backing_file: base.map(Into::into),
         backing_format: base.map(|_| "vhdx".to_owned()),
         backing_unsafe: false,
+        exclusive: false,
         objects: Default::default(),
         policy: OpenPolicy::permissive(),
         storages: None,

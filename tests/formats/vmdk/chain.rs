@@ -26,6 +26,7 @@ fn create(dir: &Dir, name: &str, options: &str, backing: Option<&str>) {
         backing_file: backing.map(Into::into),
         backing_format: backing.map(|_| "vmdk".to_owned()),
         backing_unsafe: false,
+        exclusive: false,
         objects: Default::default(),
         policy: OpenPolicy::permissive(),
         storages: None,

@@ -86,6 +86,7 @@ fn layer(dir: &Dir, kind: &Kind, name: &str, below: Option<&str>) {
         backing_file: below.map(Into::into),
         backing_format: below.map(|_| kind.format.to_owned()),
         backing_unsafe: false,
+        exclusive: false,
         objects: Default::default(),
         policy: OpenPolicy::permissive(),
         storages: None,

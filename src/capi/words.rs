@@ -1,0 +1,74 @@
+//! That the header has a `#define` for each word that programs compare or give.
+
+use std::collections::BTreeSet;
+
+use crate::format::inspect::{Requirement, Verdict};
+use crate::format::registry;
+use crate::storage;
+
+const HEADER: &str = include_str!("../../include/platter.h");
+/// Where the keys of reports stand.
+const SOURCES: [&str; 2] = [include_str!("report.rs"), include_str!("layer_keys.rs")];
+
+/// The words of a group, and that each name is made of its word.
+fn defined(group: &str) -> BTreeSet<String> {
+    let prefix = format!("#define {group}");
+    let lines = HEADER.lines().filter_map(|line| line.strip_prefix(&prefix));
+    lines
+        .filter_map(|line| {
+            let (name, word) = line.split_once(' ')?;
+            let word = word.strip_prefix('"')?.strip_suffix('"')?;
+            assert_eq!(name, word.replace(['-', '.'], "_").to_uppercase());
+            Some(word.to_owned())
+        })
+        .collect()
+}
+
+fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
+    words.into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_header_names_every_guard_and_verdict() {
+    let guards = Requirement::ALL.iter().map(|guard| guard.id());
+    assert_eq!(defined("PLATTER_GUARD_"), words(guards));
+    let verdicts = [
+        Verdict::Pass,
+        Verdict::Fail,
+        Verdict::Unknown,
+        Verdict::NotApplicable,
+    ];
+    assert_eq!(
+        defined("PLATTER_VERDICT_"),
+        words(verdicts.iter().map(|verdict| verdict.id()))
+    );
+}
+
+#[test]
+fn the_header_names_every_option_of_making_and_amending() {
+    let formats = registry::drivers().iter();
+    let formats = formats.flat_map(|driver| [driver.create_options, driver.amend_options]);
+    let protocols = storage::registry::drivers().iter();
+    let protocols = protocols.map(|driver| driver.create_options);
+    let options = formats.chain(protocols).flatten().map(|spec| spec.name);
+    assert_eq!(defined("PLATTER_OPT_"), words(options));
+}
+
+#[test]
+fn the_header_names_every_key_of_a_report() {
+    let keys = defined("PLATTER_KEY_");
+    for source in SOURCES {
+        let calls = [".add(", ".maybe(", "file.insert("];
+        for call in calls {
+            for (at, _) in source.match_indices(call) {
+                let rest = source[at + call.len()..].trim_start();
+                let Some(key) = rest.strip_prefix('"') else {
+                    continue;
+                };
+                let key = key.split('"').next().unwrap();
+                assert!(keys.contains(key), "no PLATTER_KEY_ for {key:?}");
+            }
+        }
+    }
+    assert!(keys.contains("virtual-size") && keys.contains("container-sha256"));
+}
