@@ -50,6 +50,14 @@ impl FilterDriver {
         self.shows.is_some() || self.contents.is_some()
     }
 
+    /// The child whose contents it has, unchanged: the one that shows through, or its file.
+    pub fn filtered(&self) -> Option<&'static str> {
+        let changes = self.contents.is_some() || self.holds_file;
+        let mut children = self.children.iter().map(|child| child.name);
+        let file = children.find(|name| !changes && *name == ChildSpec::FILE.name);
+        self.shows.or(file)
+    }
+
     /// Whether the snapshots of the image that shows through are its own: another child keeps something
     /// that would not go back with them.
     pub fn passes_snapshots(&self) -> bool {

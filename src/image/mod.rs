@@ -315,6 +315,12 @@ impl Image {
         self.file_image().filter(|_| self.driver.is_transparent)
     }
 
+    /// The image behind the filter that stands in the place of the format of this layer.
+    pub(crate) fn behind_filter(&self) -> Option<&Image> {
+        let file = self.children.first().filter(|_| self.is_filter())?;
+        file.node().filtered_image()
+    }
+
     /// Whether a filter stands in the place of the format: the layer counts for none.
     pub(crate) fn is_filter(&self) -> bool {
         let file = self

@@ -385,6 +385,20 @@ impl Node {
         children.find(|child| Some(&*child.name) == driver.shows)
     }
 
+    /// The image behind a filter that leaves its contents as they are, though it may watch what changes them.
+    pub(super) fn filtered_image(&self) -> Option<&Image> {
+        match &self.kind {
+            NodeKind::Image(image) => Some(image.image()),
+            NodeKind::Host => None,
+            NodeKind::Filter(driver, children) => {
+                let name = driver.filtered()?;
+                let mut children = children.iter();
+                let child = children.find(|child| child.name == name)?;
+                child.node.filtered_image()
+            }
+        }
+    }
+
     /// As [`Node::shown`], for a filter above it.
     pub(super) fn child_image(&self) -> Option<Arc<dyn ChildImage>> {
         self.shown().map(|image| image.clone() as _)

@@ -56,11 +56,15 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         for_check: false,
         ..request.options.within(job)
     };
-    let top = Image::open(&request.location, &options)?;
-    for warning in top.warnings() {
+    let opened = Image::open(&request.location, &options)?;
+    for warning in opened.warnings() {
         job.warn(warning.clone());
     }
-    let (parent, depth) = above_base(&top, request)?;
+    // Behind a filter stands the overlay. It keeps what it has, for the filter knows of no emptying.
+    let behind = opened.shown_through().filter(|_| opened.is_filter());
+    let top = behind.unwrap_or(&opened);
+    let keep = request.keep || request.base.is_some() || behind.is_some();
+    let (parent, depth) = above_base(top, request)?;
     if let Some(base) = parent.backing() {
         base.check_apart(top.layers().take(depth as usize))?;
     }
@@ -77,8 +81,8 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     {
         layer.hide_from_readers()?;
     }
-    name_again(&top, &base)?;
-    let copied = copy_down(&top, &base, depth, job).inspect_err(|_| base.abandon_writes());
+    name_again(top, &base)?;
+    let copied = copy_down(top, &base, depth, job).inspect_err(|_| base.abandon_writes());
     // Writing to the base may have made it another one in the eyes of its overlay.
     let id = base.format().parent_id();
     copied.and_then(|()| base.close()).map_err(|error| {
@@ -97,15 +101,12 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
             .context(|| format!("Could not change '{}'", top.filename()))?;
     }
     // The base is durable and closed: nothing is lost with the overlay's own copy.
-    if !request.keep
-        && request.base.is_none()
-        && let Some(overlay) = top.format().backing_change()
-    {
+    if !keep && let Some(overlay) = top.format().backing_change() {
         overlay
             .make_empty()
             .context(|| format!("Could not empty '{}'", top.filename()))?;
     }
-    top.close()?;
+    opened.close()?;
     job.finish()
 }
 

@@ -66,10 +66,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     };
     let opened = Image::open(&request.location, &options)?;
     // Behind a filter stands the overlay: it has a backing file to change, and layers to look at.
-    let top = match opened.is_filter() {
-        true => opened.shown_through().unwrap_or(&opened),
-        false => &opened,
-    };
+    let top = opened.behind_filter().unwrap_or(&opened);
     for warning in opened.warnings() {
         job.warn(warning.clone());
     }

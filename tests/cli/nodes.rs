@@ -184,11 +184,16 @@ fn the_backing_file_changes_behind_a_filter() {
         ("'driver':'compress'", 0),
         ("'driver':'copy-on-read'", 0),
         ("'driver':'preallocate'", 0),
+        (
+            "'driver':'copy-before-write','target':{'driver':'raw','file':{'driver':'file','filename':'backup.raw'}}",
+            0,
+        ),
         ("'driver':'raw'", 1),
     ] {
         let pair = Pair::with(&[
             "create -q -f raw b.raw 1M",
             "create -q -f raw c.raw 1M",
+            "create -q -f raw backup.raw 1M",
             "create -q -f qcow2 -b b.raw -F raw t.qcow2 1M",
         ]);
         pair.qemu_io("raw", "b.raw", &["write -P 1 0 1M"]);
@@ -204,6 +209,56 @@ fn the_backing_file_changes_behind_a_filter() {
             pair.same_image("t.qcow2", "qcow2");
         }
     }
+}
+
+#[test]
+fn what_an_overlay_behind_a_filter_holds_is_committed() {
+    let file = |filter: &str| format!("'driver':'{filter}','file'");
+    let log = "'driver':'blklogwrites','log':{'driver':'file','filename':'log.raw'},'file'";
+    let group = "'driver':'throttle','throttle-group':'g','file'";
+    let votes = "'driver':'quorum','vote-threshold':1,'children'";
+    for (filter, code) in [
+        (group.to_owned(), 0),
+        ("'driver':'blkdebug','image'".to_owned(), 0),
+        (file("preallocate"), 0),
+        (file("copy-on-read"), 0),
+        (log.to_owned(), 0),
+        (file("raw"), 1),
+        (votes.to_owned(), 1),
+    ] {
+        for more in [&[][..], &["-d"], &["-b", "b.raw"]] {
+            if !filter.contains("throttle") && !more.is_empty() {
+                continue;
+            }
+            let pair = Pair::with(&[
+                "create -q -f raw b.raw 1M",
+                "create -q -f raw log.raw 0",
+                "create -q -f qcow2 -b b.raw -F raw t.qcow2 1M",
+            ]);
+            pair.qemu_io("raw", "b.raw", &["write -P 1 0 1M"]);
+            pair.qemu_io("qcow2", "t.qcow2", &["write -P 3 64k 64k"]);
+            let overlay = "{'driver':'qcow2','file':{'driver':'file','filename':'t.qcow2'}}";
+            let below = match filter == votes {
+                true => format!("[{overlay}]"),
+                false => overlay.to_owned(),
+            };
+            let image = format!("json:{{{filter}:{below}}}");
+            let group = ["commit", "--object", "throttle-group,id=g"];
+            let ran = pair.same_args(&[&group[..], more, &[&image]].concat(), Loose::Exact);
+            assert_eq!(ran.code, code, "{ran:?}");
+            pair.same_image("b.raw", "raw");
+            pair.same_image("t.qcow2", "qcow2");
+        }
+    }
+    // The peer never ends here.
+    let dir = images();
+    dir.qemu("create -q -f qcow2 -b b.raw -F raw o.qcow2 1M");
+    dir.qemu_io("qcow2", "o.qcow2", &["write -P 3 64k 64k"]);
+    let image = "json:{'driver':'compress','file':{'driver':'qcow2','file':{'driver':'file','filename':'o.qcow2'}}}";
+    let ran = ours(&["commit", image], dir.ours().root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let bytes = std::fs::read(dir.ours().path("b.raw")).unwrap();
+    assert_eq!((bytes[64 << 10], bytes[128 << 10]), (3, 1));
 }
 
 #[test]
