@@ -5,12 +5,14 @@
 //! pipe is to be blocked on the thread that calls, for the library does not keep it back.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
+use super::attr;
+use super::fd::duplicate;
 use super::library::{Library, functions};
 use crate::secret::Secret;
 
@@ -59,7 +61,6 @@ functions! {
     ssh_connect: (*mut Ssh) -> c_int;
     ssh_disconnect: (*mut Ssh);
     ssh_get_error: (*mut c_void) -> *const c_char;
-    ssh_get_fd: (*mut Ssh) -> c_int;
     ssh_get_poll_flags: (*mut Ssh) -> c_int;
     ssh_get_server_publickey: (*mut Ssh, *mut *mut Key) -> c_int;
     ssh_get_publickey_hash: (*const Key, c_int, *mut *mut u8, *mut usize) -> c_int;
@@ -147,6 +148,10 @@ pub(crate) enum Hash {
 pub(crate) struct Session {
     f: &'static Functions,
     session: *mut Ssh,
+    /// The descriptor that the library has.
+    number: RawFd,
+    /// Another one of the same socket.
+    socket: OwnedFd,
     connected: bool,
     channel: *mut Channel,
     /// The subsystem was asked for when the channel was open.
@@ -168,6 +173,8 @@ impl Session {
         known_hosts: Option<&CStr>,
     ) -> Result<Self, String> {
         let f = functions()?;
+        let io = |error: std::io::Error| error.to_string();
+        let own = duplicate(socket.as_fd()).map_err(io)?;
         // SAFETY: no arguments.
         let session = unsafe { (f.ssh_new)() };
         if session.is_null() {
@@ -176,6 +183,8 @@ impl Session {
         let mut made = Self {
             f,
             session,
+            number: socket.into_raw_fd(),
+            socket: own,
             connected: false,
             channel: ptr::null_mut(),
             channel_open: false,
@@ -196,24 +205,17 @@ impl Session {
                 let _ = made.set(way, CIPHERS.as_ptr().cast());
             }
         }
-        let number = socket.as_raw_fd();
+        let number = made.number;
         made.set(SSH_OPTIONS_FD, (&raw const number).cast())?;
         // SAFETY: its own session.
         unsafe { (f.ssh_set_blocking)(session, 0) };
-        // From the first call on it is the session's, which closes it.
-        match made.connect() {
-            Ok(_) => {
-                let _ = socket.into_raw_fd();
-                Ok(made)
-            }
-            Err(error) => {
-                // SAFETY: its own session.
-                if unsafe { (f.ssh_get_fd)(session) } == number {
-                    let _ = socket.into_raw_fd();
-                }
-                Err(error)
-            }
-        }
+        made.connect()?;
+        Ok(made)
+    }
+
+    /// What is waited on.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     fn set(&mut self, option: c_int, value: *const c_void) -> Result<(), String> {
@@ -469,6 +471,17 @@ impl Drop for Session {
             }
             (self.f.ssh_disconnect)(self.session);
             (self.f.ssh_free)(self.session);
+        }
+        // Versions from 0.10 on close it only after some errors, older ones always. While the other descriptor is
+        // open, no other file has the identity of this one.
+        // SAFETY: only looked at; where nothing is open under that number, the call fails.
+        let left = attr::stat(unsafe { BorrowedFd::borrow_raw(self.number) });
+        let own = attr::stat(self.socket.as_fd());
+        if let (Ok(left), Ok(own)) = (left, own)
+            && left.identity == own.identity
+        {
+            // SAFETY: it was handed to the library alone, which is done with it.
+            drop(unsafe { OwnedFd::from_raw_fd(self.number) });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Files of SSH servers, against OpenSSH's server and QEMU's tool.
 
-mod server;
+pub mod server;
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ fn bytes(dir: &Dir, name: &str) -> Vec<u8> {
 }
 
 /// The hash of the server's key.
-fn fingerprint(dir: &Dir, sum: &str) -> String {
+pub fn fingerprint(dir: &Dir, sum: &str) -> String {
     let line = format!("awk '{{print $2}}' host.pub | base64 -d | {sum} | cut -d' ' -f1");
     let ran = crate::common::run_in(dir.root(), "sh", &["-c", &line]);
     ran.out.trim().to_owned()
@@ -458,4 +458,36 @@ fn a_read_goes_on_when_the_connection_is_killed() {
             .len(),
         256 << 20
     );
+}
+
+#[test]
+fn no_connection_is_left_when_an_image_is_closed_or_refused() {
+    if sshd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let server = Server::new(&dir);
+    let root = dir.root().display();
+    let options = platter::OpenOptions {
+        format: Some("raw".to_owned()),
+        policy: platter::OpenPolicy::permissive(),
+        ..platter::OpenOptions::default()
+    };
+    for (query, is_good) in [
+        ("host_key_check=no", true),
+        ("host_key_check=md5:00", false),
+    ] {
+        let url = server.url_with("a.raw", &format!("{query}&identity={root}/id"));
+        let location = platter::Location::parse(&url).expect("a name");
+        for _ in 0..3 {
+            let opened = platter::Image::open(&location, &options);
+            assert_eq!(opened.is_ok(), is_good, "{opened:?}");
+        }
+        // Those of this end that are still open.
+        let states = "state established state close-wait";
+        let line = format!("ss -Htn {states} '( dport = :{} )'", server.port);
+        let ran = crate::common::run_in(dir.root(), "sh", &["-c", &line]);
+        assert_eq!((ran.code, ran.out.trim()), (0, ""), "{query}");
+    }
 }

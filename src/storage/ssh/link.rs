@@ -48,18 +48,54 @@ pub(super) trait Pipe {
 
 /// Waits on behalf of what makes the connection.
 #[derive(Debug)]
-pub(super) struct Waiter<'a>(&'a Shared);
+pub(super) struct Waiter<'a> {
+    shared: &'a Shared,
+    patience: Patience,
+}
+
+/// How long a server that owes an answer may keep quiet, and since when it does.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    most: Option<Duration>,
+    since: Instant,
+}
+
+impl Patience {
+    fn new(most: Option<Duration>) -> Self {
+        Self {
+            most,
+            since: Instant::now(),
+        }
+    }
+
+    /// Fails where the server has kept quiet for too long.
+    fn check(&self) -> Result<()> {
+        match self.most {
+            Some(most) if self.since.elapsed() >= most => Err(Error::new(
+                ErrorKind::Os,
+                format!(
+                    "The server has not answered within {} seconds",
+                    most.as_secs()
+                ),
+            )
+            .with_errno(libc::ETIMEDOUT)),
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Waiter<'_> {
     /// Waits a moment for the socket to have data, or room where that is wanted.
     ///
     /// # Errors
-    /// Nobody waits for the connection any more.
+    /// Nobody waits for the connection any more; it takes too long.
     pub(super) fn wait(&self, socket: BorrowedFd<'_>, room: bool) -> Result<()> {
-        if self.0.state.lock().stop {
+        if self.shared.state.lock().stop {
             return Err(Error::cancelled());
         }
-        wait_or_wake(socket, room, self.0.wake.as_fd(), LOOK).map_err(|error| Error::io(&error))
+        self.patience.check()?;
+        let wake = self.shared.wake.as_fd();
+        wait_or_wake(socket, room, wake, LOOK).map_err(|error| Error::io(&error))
     }
 }
 
@@ -114,11 +150,15 @@ struct Job {
 }
 
 impl Link {
-    /// Makes a connection and greets the server.
+    /// Makes a connection and greets the server, which may keep quiet for `timeout` where it owes an answer.
     ///
     /// # Errors
     /// Of the connection, of the server, or where `control` ends the wait.
-    pub(super) fn open(connect: Connect, control: &JobControl) -> Result<Self> {
+    pub(super) fn open(
+        connect: Connect,
+        timeout: Option<Duration>,
+        control: &JobControl,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 phase: Phase::Opening,
@@ -131,7 +171,7 @@ impl Link {
         });
         let own = shared.clone();
         let thread = std::thread::Builder::new().name("ssh".to_owned());
-        let thread = without_signals(|| thread.spawn(move || run(&own, connect)))
+        let thread = without_signals(|| thread.spawn(move || run(&own, connect, timeout)))
             .map_err(|error| Error::io(&error))?;
         let mut link = Self {
             shared,
@@ -226,9 +266,10 @@ impl Drop for Link {
 }
 
 /// The life of a connection.
-fn run(shared: &Shared, connect: Connect) {
+fn run(shared: &Shared, connect: Connect, timeout: Option<Duration>) {
     let mut engine = None;
-    let ended = Engine::begin(shared, connect).and_then(|begun| engine.insert(begun).serve());
+    let begun = Engine::begin(shared, connect, timeout);
+    let ended = begun.and_then(|begun| engine.insert(begun).serve());
     let error = match ended {
         Ok(()) => Error::new(ErrorKind::Os, "The connection was ended").with_errno(libc::EPIPE),
         Err(error) => error,
@@ -255,6 +296,7 @@ fn run(shared: &Shared, connect: Connect) {
 /// What the thread has.
 struct Engine<'a> {
     shared: &'a Shared,
+    patience: Patience,
     pipe: Box<dyn Pipe>,
     packets: Packets,
     places: [Place; PLACES],
@@ -279,11 +321,13 @@ struct Sent {
 }
 
 impl<'a> Engine<'a> {
-    fn begin(shared: &'a Shared, connect: Connect) -> Result<Self> {
-        let waiter = Waiter(shared);
+    fn begin(shared: &'a Shared, connect: Connect, timeout: Option<Duration>) -> Result<Self> {
+        let patience = Patience::new(timeout);
+        let waiter = Waiter { shared, patience };
         let pipe = connect(&waiter)?;
         let mut engine = Self {
             shared,
+            patience,
             pipe,
             packets: Packets::default(),
             places: std::array::from_fn(|_| Place::default()),
@@ -331,6 +375,10 @@ impl<'a> Engine<'a> {
             }
             let sent = self.send()?;
             let received = self.receive(&mut buf)?;
+            if sent || received || self.places.iter().all(|place| place.sent.is_none()) {
+                self.patience.since = Instant::now();
+            }
+            self.patience.check()?;
             if !sent && !received {
                 let (socket, room) = (self.pipe.socket(), self.pipe.wants_write());
                 wait_or_wake(socket, room, self.shared.wake.as_fd(), SLEEP)

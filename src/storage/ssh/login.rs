@@ -1,6 +1,6 @@
 //! From a connected socket to a server that takes requests: keys, the identity of the host, that of the user.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -19,7 +19,6 @@ const AHEAD: usize = 512 << 10;
 /// The end of a channel of the library.
 struct SshPipe {
     session: Session,
-    socket: OwnedFd,
     /// Bytes since the server was allowed more.
     since: usize,
 }
@@ -54,7 +53,7 @@ impl Pipe for SshPipe {
     }
 
     fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.session.socket()
     }
 }
 
@@ -64,7 +63,7 @@ impl Pipe for SshPipe {
 /// [`ErrorKind::Denied`] where one end does not accept the other; of the connection.
 pub(super) fn log_in(
     settings: &Settings,
-    (socket, watched): (OwnedFd, OwnedFd),
+    socket: OwnedFd,
     waiter: &Waiter<'_>,
 ) -> Result<Box<dyn Pipe>> {
     let text = |bytes: &[u8], what: &str| {
@@ -78,7 +77,6 @@ pub(super) fn log_in(
     let session = Session::new(socket, &host, settings.port, &user, known.as_deref());
     let mut pipe = SshPipe {
         session: session.map_err(failed)?,
-        socket: watched,
         since: AHEAD,
     };
     pipe.until_done(waiter, Session::connect)
@@ -106,7 +104,7 @@ impl SshPipe {
             if let Step::Done(done) = call(&mut self.session).map_err(failed)? {
                 return Ok(done);
             }
-            waiter.wait(self.socket.as_fd(), self.session.wants_write())?;
+            waiter.wait(self.session.socket(), self.session.wants_write())?;
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which file of which server is wanted, and how: options, and file names that stand for them.
 
+use std::time::Duration;
+
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
@@ -17,6 +19,8 @@ use super::sftp::MAX_PATH;
 use super::text;
 
 const DEFAULT_PORT: u16 = 22;
+/// Seconds for which a server may be silent: what was written takes some to be made durable.
+const DEFAULT_TIMEOUT: u64 = 300;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     text("host", "Host of the server"),
@@ -67,6 +71,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The host is a number, not a name",
     ),
     text("server.port", "Port of the server"),
+    OptionSpec {
+        default: Some("300"),
+        ..option(
+            "timeout",
+            OptionKind::Num,
+            "Seconds for which a server may be silent; 0 is for ever",
+        )
+    },
     text("user", "Name of the user on the server"),
 ];
 
@@ -81,6 +93,7 @@ pub(super) const WEAK: &[&str] = &[
     "password-secret",
     "server.keep-alive",
     "server.numeric",
+    "timeout",
 ];
 
 /// Options that stand behind the `?` of a file name.
@@ -90,6 +103,7 @@ const IN_QUERY: &[&str] = &[
     "identity-secret",
     "known-hosts",
     "password-secret",
+    "timeout",
 ];
 
 /// How the identity of the server is made sure of.
@@ -110,6 +124,8 @@ pub(super) struct Settings {
     pub(super) port: u16,
     family: Family,
     pub(super) keep_alive: bool,
+    /// How long a server that owes an answer may keep quiet.
+    pub(super) timeout: Option<Duration>,
     pub(super) user: String,
     pub(super) path: BString,
     pub(super) check: HostCheck,
@@ -258,6 +274,10 @@ impl Settings {
             port,
             family,
             keep_alive: options.bool("server.keep-alive").unwrap_or(false),
+            timeout: match options.num("timeout").unwrap_or(DEFAULT_TIMEOUT) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             user,
             path: path.to_owned(),
             check: host_check(options)?,

@@ -87,7 +87,7 @@ pub fn sftp_over(socket: UnixStream, control: &Arc<JobControl>) -> Result<Arc<dy
         let socket = socket.lock().take();
         let socket = socket.ok_or_else(|| Error::os(libc::ECONNREFUSED))?;
         let make: Connect = Box::new(move |_| Ok(Box::new(Socket(socket))));
-        Link::open(make, control)
+        Link::open(make, None, control)
     });
     Ok(Arc::new(open(&dial, true, control)?))
 }

@@ -14,6 +14,7 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::net::{Wait, connect};
 use crate::options::{OptionValue, Values};
+use crate::storage::batch::Broken;
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
@@ -240,7 +241,11 @@ pub(super) fn dialer(settings: &Settings) -> Dial {
     let settings = settings.clone();
     Arc::new(move |control: &JobControl| {
         libssh::check().map_err(Error::unsupported)?;
-        let stream = connect(&settings.address(), Wait::new(control))?;
+        let mut wait = Wait::new(control);
+        if let Some(timeout) = settings.timeout {
+            wait = wait.at_most(timeout);
+        }
+        let stream = connect(&settings.address(), wait)?;
         if settings.keep_alive {
             // A hint: the connection is good without.
             let _ = stream.set_keepalive(SILENCE);
@@ -248,12 +253,11 @@ pub(super) fn dialer(settings: &Settings) -> Dial {
         let socket = stream
             .descriptor()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "The stream has no descriptor"))?;
-        // The stream goes; its socket stays, once for the library and once to be watched.
-        let both = fd::duplicate(socket).and_then(|one| Ok((one, fd::duplicate(socket)?)));
-        let both = both.map_err(|error| Error::io(&error))?;
-        let settings = settings.clone();
-        let make: Connect = Box::new(move |waiter| log_in(&settings, both, waiter));
-        Link::open(make, control)
+        // The stream goes; its socket stays.
+        let socket = fd::duplicate(socket).map_err(|error| Error::io(&error))?;
+        let own = settings.clone();
+        let make: Connect = Box::new(move |waiter| log_in(&own, socket, waiter));
+        Link::open(make, settings.timeout, control)
     })
 }
 
@@ -271,6 +275,8 @@ pub(super) struct SshStorage {
     opened: RwLock<Arc<Opened>>,
     /// Held while the connection is made again.
     reopening: Mutex<()>,
+    /// How often that has failed, and why the last time.
+    failures: Mutex<(u64, Option<Broken>)>,
     sync_failed: AtomicBool,
 }
 
@@ -359,6 +365,7 @@ impl SshStorage {
             file: RemoteLen::at(settings.place(), opened.len()),
             opened: RwLock::new(Arc::new(opened)),
             reopening: Mutex::new(()),
+            failures: Mutex::default(),
             sync_failed: AtomicBool::new(false),
         }
     }
@@ -378,6 +385,7 @@ impl SshStorage {
     fn read_inside(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut again = true;
         loop {
+            let before = self.failures.lock().0;
             let opened = self.opened();
             let Err(error) = opened.read(buf, offset, &self.control) else {
                 return Ok(());
@@ -386,15 +394,21 @@ impl SshStorage {
             if self.writable || !again || !opened.link.is_lost() {
                 return Err(self.about(&opened, error));
             }
-            again = self.reopen(&opened, &error)?;
+            again = self.reopen(&opened, before, &error)?;
         }
     }
 
-    /// Opens the file again in place of `lost`; true where somebody else had done so.
-    fn reopen(&self, lost: &Arc<Opened>, error: &Error) -> Result<bool> {
+    /// Opens the file again in place of `lost`; true where somebody else had done so. What has failed since there
+    /// were `before` failures is not tried again by each of those that waited.
+    fn reopen(&self, lost: &Arc<Opened>, before: u64, error: &Error) -> Result<bool> {
         let _alone = self.reopening.lock();
         if !Arc::ptr_eq(&self.opened(), lost) {
             return Ok(true);
+        }
+        if let (now, Some(broken)) = &*self.failures.lock()
+            && *now != before
+        {
+            return Err(broken.error());
         }
         let failed = |last: Error| {
             let text = format!("Connection to '{}': {error}", self.name);
@@ -427,8 +441,15 @@ impl SshStorage {
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                 Err(error) => last = error,
             }
+            // A server that keeps quiet was waited for already.
+            if last.errno() == libc::ETIMEDOUT {
+                break;
+            }
         }
-        Err(failed(last))
+        let last = failed(last);
+        let mut failures = self.failures.lock();
+        *failures = (failures.0 + 1, Some(Broken::of(&last)));
+        Err(last)
     }
 
     /// Refuses a change that cannot be; the end of its range.

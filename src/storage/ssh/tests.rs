@@ -71,6 +71,11 @@ fn serve(file: &Mutex<Vec<u8>>, most: usize, request: &[u8]) -> Vec<u8> {
 }
 
 fn dial(answer: Arc<Answer>) -> Dial {
+    dial_for(answer, None)
+}
+
+/// As [`dial`], to a server that may keep quiet for a time.
+fn dial_for(answer: Arc<Answer>, timeout: Option<Duration>) -> Dial {
     Arc::new(move |control: &JobControl| {
         let (near, mut far) = UnixStream::pair().unwrap();
         near.set_nonblocking(true).unwrap();
@@ -90,7 +95,7 @@ fn dial(answer: Arc<Answer>) -> Dial {
             }
         });
         let make: Connect = Box::new(move |_| Ok(Box::new(Socket(near))));
-        Link::open(make, control)
+        Link::open(make, timeout, control)
     })
 }
 
@@ -255,4 +260,52 @@ fn a_deadline_holds_wherever_a_server_stalls() {
             .unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Cancelled, "{silent}: {late}");
     }
+}
+
+#[test]
+fn a_server_that_keeps_quiet_is_given_up() {
+    for silent in [1, 3, 5, 8] {
+        let file = Mutex::new(bytes(10));
+        let answer: Arc<Answer> = Arc::new(move |request| match request[0] == silent {
+            true => Some(Vec::new()),
+            false => Some(serve(&file, 100, request)),
+        });
+        let dial = dial_for(answer, Some(Duration::from_millis(20)));
+        let found = open(&dial, false, &Arc::default())
+            .and_then(|storage| storage.read_at(&mut [0; 10], 0))
+            .unwrap_err();
+        assert!(
+            found.to_string().contains("has not answered"),
+            "{silent}: {found}"
+        );
+    }
+}
+
+#[test]
+fn a_connection_is_made_again_by_one_of_those_that_wait_for_it() {
+    let (file, reads) = (Mutex::new(bytes(10)), AtomicUsize::new(0));
+    // The connection ends when all have asked.
+    let answer: Arc<Answer> = Arc::new(move |request| match request[0] {
+        5 if reads.fetch_add(1, Ordering::SeqCst) == 7 => None,
+        5 => Some(Vec::new()),
+        _ => Some(serve(&file, 100, request)),
+    });
+    let (connect, dials) = (dial(answer), Arc::new(AtomicUsize::new(0)));
+    let counted: Dial = {
+        let dials = dials.clone();
+        Arc::new(move |control| match dials.fetch_add(1, Ordering::SeqCst) {
+            0 => connect(control),
+            _ => Err(crate::error::Error::os(libc::ECONNREFUSED)),
+        })
+    };
+    let storage = open(&counted, false, &Arc::default()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let found = storage.read_at(&mut [0; 10], 0).unwrap_err();
+                assert!(found.to_string().contains("refused"), "{found}");
+            });
+        }
+    });
+    assert_eq!(dials.load(Ordering::SeqCst), 1 + 4);
 }
