@@ -1,13 +1,13 @@
 //! Images on FTP servers, against pyftpdlib and `curl`.
 
-mod server;
+pub mod server;
 
 use crate::site::{self, Serves as _};
 use server::{Server, server_is_left_out};
 
-type Site = site::Site<Server>;
+pub type Site = site::Site<Server>;
 
-fn site() -> Option<Site> {
+pub fn site() -> Option<Site> {
     (!server_is_left_out()).then(Site::new)?
 }
 

@@ -1,14 +1,14 @@
 //! Images on web servers, against nginx and `curl`. What QEMU's tool says there is written down here: its module is
 //! in a package of its own, and hangs now and then.
 
-mod server;
+pub mod server;
 
 use crate::site::{self, Serves as _};
 use server::{Server, nginx_is_missing};
 
-type Site = site::Site<Server>;
+pub type Site = site::Site<Server>;
 
-fn site() -> Option<Site> {
+pub fn site() -> Option<Site> {
     (!nginx_is_missing()).then(Site::new)?
 }
 

@@ -25,6 +25,7 @@ mod dd;
 mod decompress;
 mod drivers;
 mod examples;
+mod faulty;
 mod filters;
 mod ftp;
 #[path = "../formats/kit/given/mod.rs"]
@@ -56,6 +57,7 @@ mod rbd;
 mod read_only;
 mod rebase;
 mod refused;
+mod remote_faults;
 mod repair;
 mod resize;
 mod samples;

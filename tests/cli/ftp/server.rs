@@ -24,6 +24,11 @@ pub fn server_is_left_out() -> bool {
 }
 
 impl Server {
+    /// The port without TLS.
+    pub fn plain(&self) -> u16 {
+        self.ports[0]
+    }
+
     /// That of one whose server is asked for TLS.
     pub fn asked(&self, path: &str) -> String {
         format!("ftp://localhost:{}/{path}", self.ports[1])

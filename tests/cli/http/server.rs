@@ -91,6 +91,16 @@ http {{
         })
     }
 
+    /// The port without TLS.
+    pub fn plain(&self) -> u16 {
+        self.plain
+    }
+
+    /// The port with TLS.
+    pub fn encrypted(&self) -> u16 {
+        self.tls
+    }
+
     /// That of one over TLS.
     pub fn tls(&self, path: &str) -> String {
         format!("https://localhost:{}/{path}", self.tls)
