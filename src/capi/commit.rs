@@ -19,7 +19,7 @@ pub const PLATTER_COMMIT_KEEP: u32 = 1;
 /// Makes a job that copies what the image at `location` and the layers below it hold down into
 /// `base`, an image of its backing chain; NULL is the one right below. `base` is its name as the layer above
 /// records or sees it, or any other name of the same file from the current directory. A smaller base
-/// grows first. When that is durable, the image is emptied, unless `base` or `PLATTER_COMMIT_KEEP` is
+/// grows first. When that is durable, the image is emptied, unless a filter stands above it, or `base` or `PLATTER_COMMIT_KEEP` is
 /// given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
 /// closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
 /// one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves part of the data in the base; the
