@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
-use bstr::BStr;
+use bstr::{BStr, ByteSlice};
 
 use crate::error::Result;
 use crate::net::tls::TlsCredentials;
+use crate::net::{Address, Stream, Wait, connect};
 use crate::secret::Secret;
 
 const SCRIPT: &str = r#"
@@ -92,4 +94,19 @@ pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
     }
     let path = made.path().to_owned();
     (made, path)
+}
+
+/// A connection with a server that begins to listen on this socket.
+pub(super) fn connected(socket: &Path) -> Stream {
+    let address = Address::unix(socket.as_os_str().as_encoded_bytes().as_bstr());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let error = match connect(&address, Wait::forever()) {
+            Ok(stream) => return stream,
+            Err(error) => error,
+        };
+        let early = matches!(error.errno(), libc::ENOENT | libc::ECONNREFUSED);
+        assert!(early && Instant::now() < deadline, "{error}");
+        std::thread::yield_now();
+    }
 }

@@ -1,15 +1,14 @@
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use bstr::BStr;
 
+use super::pki;
 use super::sessions::{Ends, talk};
 use crate::error::{ErrorKind, Result};
-use crate::job::JobControl;
 use crate::net::tls::session::Plain;
-use crate::net::{Address, Stream, TlsCredentials, Wait, connect};
+use crate::net::{Stream, TlsCredentials, Wait};
 
 const ALICE: &str = "alice:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const OTHER: &str = "alice:ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -144,9 +143,8 @@ fn openssl_is_a_peer_by_key_in_both_versions() {
         let Some(client) = client(ALICE, "NORMAL") else {
             return;
         };
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let own = tempfile::tempdir().unwrap();
+        let socket = own.path().join("s");
         let mut other = Command::new("openssl")
             .args([
                 "s_server",
@@ -157,21 +155,14 @@ fn openssl_is_a_peer_by_key_in_both_versions() {
                 "alice",
                 version,
             ])
-            .args(["-rev", "-accept", &format!("127.0.0.1:{port}")])
+            .args(["-rev", "-unix"])
+            .arg(&socket)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let control = JobControl::default();
-        let wait = Wait::new(&control).at_most(Duration::from_secs(20));
-        let stream = loop {
-            match connect(&Address::inet("127.0.0.1", port), wait) {
-                Ok(stream) => break stream,
-                Err(error) => assert_eq!(error.errno(), libc::ECONNREFUSED, "{error}"),
-            }
-            std::thread::yield_now();
-        };
+        let stream = pki::connected(&socket);
         let stream = stream.with_tls_client(&client, None, FOREVER).unwrap();
         stream.write_all(b"abc\n", FOREVER).unwrap();
         let mut got = [0; 4];

@@ -7,7 +7,7 @@ use super::pki::{self, x509};
 use crate::error::ErrorKind;
 use crate::job::JobControl;
 use crate::net::tls::Authorization;
-use crate::net::{Address, Stream, Wait, connect};
+use crate::net::{Stream, Wait};
 
 const FOREVER: Wait<'_> = Wait::forever();
 
@@ -193,9 +193,8 @@ fn openssl_is_a_peer_in_both_versions() {
         other.wait().unwrap();
     }
     let client = x509("client", "ca", "client", &[]);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let own = tempfile::tempdir().unwrap();
+    let socket = own.path().join("s");
     let mut other = Command::new("openssl")
         .args([
             "s_server",
@@ -211,27 +210,18 @@ fn openssl_is_a_peer_in_both_versions() {
             "-key",
             "server-key.pem",
             "-rev",
-            "-accept",
+            "-unix",
         ])
-        .arg(format!("127.0.0.1:{port}"))
+        .arg(&socket)
         .current_dir(dir)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let address = Address::inet("127.0.0.1", port);
-    let control = JobControl::default();
-    let wait = Wait::new(&control).at_most(Duration::from_secs(20));
-    let stream = loop {
-        match connect(&address, wait) {
-            Ok(stream) => break stream,
-            Err(error) => assert_eq!(error.errno(), libc::ECONNREFUSED, "{error}"),
-        }
-        std::thread::yield_now();
-    };
+    let stream = pki::connected(&socket);
     let stream = stream
-        .with_tls_client(&client, address.host(), FOREVER)
+        .with_tls_client(&client, Some("127.0.0.1"), FOREVER)
         .unwrap();
     stream.write_all(b"abc\n", FOREVER).unwrap();
     let mut got = [0; 4];
