@@ -41,6 +41,8 @@ pub struct Uri {
     pub export: BString,
     /// The name that the server's certificate is to have, where it is not that of the place.
     pub tls_hostname: Option<String>,
+    /// The ID of the credentials, an addition of ours.
+    pub tls_creds: Option<String>,
 }
 
 impl Uri {
@@ -66,16 +68,14 @@ impl Uri {
             return None;
         }
         let mut socket = None;
-        let mut tls_hostname = None;
+        let (mut tls_hostname, mut tls_creds) = (None, None);
         for pair in query.split_str("&").filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once_str("=").unwrap_or((pair, b""));
             let value = decoded(value)?;
             let free = match key {
                 b"socket" if kind == Kind::Unix => socket.replace(value).is_none(),
-                b"tls-hostname" if tls => {
-                    let name = String::from_utf8(value.into()).ok()?;
-                    tls_hostname.replace(name).is_none()
-                }
+                b"tls-hostname" if tls => tls_hostname.replace(text_of(value)?).is_none(),
+                b"tls-creds" if tls => tls_creds.replace(text_of(value)?).is_none(),
                 _ => false,
             };
             if !free {
@@ -107,6 +107,7 @@ impl Uri {
             place,
             export,
             tls_hostname,
+            tls_creds,
         })
     }
 }
@@ -116,6 +117,10 @@ enum Kind {
     Tcp,
     Unix,
     Vsock,
+}
+
+fn text_of(value: BString) -> Option<String> {
+    String::from_utf8(value.into()).ok()
 }
 
 fn tcp(authority: &[u8]) -> Option<Place> {
@@ -185,8 +190,9 @@ mod tests {
             assert_eq!((found.tls, &found.place), (tls, &place), "{text}");
             assert_eq!(found.export, export, "{text}");
         }
-        let named = parsed("nbds+unix:///?socket=s&tls-hostname=h").unwrap();
+        let named = parsed("nbds+unix:///?socket=s&tls-hostname=h&tls-creds=c").unwrap();
         assert_eq!(named.tls_hostname.as_deref(), Some("h"));
+        assert_eq!(named.tls_creds.as_deref(), Some("c"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::location::tree::flatten;
@@ -18,7 +19,16 @@ use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::value::{Map, Value};
 
 /// What file names begin with, before the colon.
-pub(super) const SCHEMES: &[&str] = &["nbd", "nbd+tcp", "nbd+unix", "nbd+vsock"];
+pub(super) const SCHEMES: &[&str] = &[
+    "nbd",
+    "nbd+tcp",
+    "nbd+unix",
+    "nbd+vsock",
+    "nbds",
+    "nbds+tcp",
+    "nbds+unix",
+    "nbds+vsock",
+];
 
 /// Connections where the server allows several.
 const DEFAULT_CONNECTIONS: u64 = 4;
@@ -104,6 +114,11 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The last port to try; of servers alone",
     ),
     option("server.type", OptionKind::Str, "inet, unix, vsock or fd"),
+    option(
+        "tls",
+        OptionKind::Bool,
+        "Encrypt the connection; without tls-creds, believe whom this machine trusts",
+    ),
     option("tls-creds", OptionKind::Str, "ID of the TLS credentials"),
     option(
         "tls-hostname",
@@ -133,6 +148,7 @@ pub(super) const WEAK: &[&str] = &[
 const UNSEEN: &[&str] = &[
     "server.numeric",
     "server.keep-alive",
+    "tls",
     "tls-creds",
     "tls-hostname",
 ];
@@ -186,9 +202,14 @@ impl Settings {
         }
         let address = address(options)?;
         let tls = options.str("tls-creds");
-        let tls = tls
-            .map(|id| objects.tls(id, Endpoint::Client))
-            .transpose()?;
+        let tls = match (tls, options.bool("tls")) {
+            (Some(_), Some(false)) => {
+                return Err(Error::invalid("tls-creds are of no use without TLS"));
+            }
+            (Some(id), _) => Some(objects.tls(id, Endpoint::Client)?),
+            (None, Some(true)) => Some(those_of_this_machine()?),
+            (None, _) => None,
+        };
         let tls_host = options.str("tls-hostname").or(address.host());
         let tls_host = tls_host.map(str::to_owned);
         let seconds = |key| Duration::from_secs(options.num(key).unwrap_or(0));
@@ -218,6 +239,17 @@ impl Settings {
             && self.tls == other.tls
             && self.tls_host == other.tls_host
     }
+}
+
+/// A client that trusts whom this machine trusts; one for all, so that what leads to one export is known to.
+fn those_of_this_machine() -> Result<TlsCredentials> {
+    static MADE: Mutex<Option<TlsCredentials>> = Mutex::new(None);
+    let mut made = MADE.lock();
+    if let Some(made) = &*made {
+        return Ok(made.clone());
+    }
+    let fresh = TlsCredentials::system(true)?;
+    Ok(made.insert(fresh).clone())
 }
 
 fn missing(name: &str) -> Error {
@@ -351,6 +383,18 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
         if !uri.export.is_empty() {
             set("export", uri.export.as_bstr());
         }
+        let named = [
+            ("tls-creds", &uri.tls_creds),
+            ("tls-hostname", &uri.tls_hostname),
+        ];
+        for (key, value) in named {
+            if let Some(value) = value {
+                set(key, value.as_bytes().as_bstr());
+            }
+        }
+        if uri.tls {
+            options.insert("tls".to_owned(), Value::from(true));
+        }
         return Ok(options);
     }
     let rest = name
@@ -401,6 +445,15 @@ pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
             None => place,
         }
     };
+    let secure = text("tls").is_some_and(|on| on == "on");
+    let scheme: BString = if secure { "nbds" } else { "nbd" }.into();
+    let mut query: Vec<BString> = Vec::new();
+    let mut say = |key: &str| {
+        let value = text(key).filter(|_| secure);
+        query.extend(value.map(|value| [key.as_bytes(), b"=", value].concat().into()));
+    };
+    say("tls-creds");
+    say("tls-hostname");
     let kind = text("server.type");
     let path = match kind {
         Some(kind) if kind == "unix" => text("server.path"),
@@ -409,8 +462,9 @@ pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     };
     if let Some(path) = path {
         return only(&["path", "server.path", "server.type"]).then(|| {
-            let place = behind("nbd+unix://".into());
-            [place.as_slice(), b"?socket=", path].concat().into()
+            let place = behind([&scheme[..], b"+unix://"].concat().into());
+            query.insert(0, [&b"socket="[..], path].concat().into());
+            [&place[..], b"?", &bstr::join("&", &query)].concat().into()
         });
     }
     let (host, port) = match kind {
@@ -422,9 +476,11 @@ pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let port = port.unwrap_or(default.as_bytes().as_bstr());
     let whole = only(&["host", "port", "server.host", "server.port", "server.type"]);
     let host = host.filter(|_| whole)?;
-    Some(behind(
-        [b"nbd://", host.as_bytes(), b":", port].concat().into(),
-    ))
+    let place = behind([&scheme[..], b"://", host, b":", port].concat().into());
+    Some(match query.is_empty() {
+        true => place,
+        false => [&place[..], b"?", &bstr::join("&", &query)].concat().into(),
+    })
 }
 
 #[cfg(test)]
@@ -433,7 +489,9 @@ mod tests {
 
     fn of_name(name: &str) -> Result<Settings> {
         let options = flatten(&parse_file_name(name.into())?);
-        Settings::of(&Values::check(&options, OPTIONS)?, &Objects::new())
+        let mut objects = Objects::new();
+        objects.add_tls("c", TlsCredentials::system(false)?)?;
+        Settings::of(&Values::check(&options, OPTIONS)?, &objects)
     }
 
     #[test]
@@ -455,6 +513,18 @@ mod tests {
                 "/a s",
                 "e",
                 "nbd+unix:///e?socket=/a s",
+            ),
+            (
+                "nbds://h/e?tls-creds=c",
+                "h:10809",
+                "e",
+                "nbds://h:10809/e?tls-creds=c",
+            ),
+            (
+                "nbds+unix:///e?socket=/s&tls-hostname=h&tls-creds=c",
+                "/s",
+                "e",
+                "nbds+unix:///e?socket=/s&tls-creds=c&tls-hostname=h",
             ),
         ] {
             let settings = of_name(name).unwrap();
@@ -496,6 +566,10 @@ mod tests {
             (
                 "server.type=unix,server.path=s,path=s",
                 "Cannot use 'server' and path/host/port at the same time",
+            ),
+            (
+                "path=s,tls=off,tls-creds=c",
+                "tls-creds are of no use without TLS",
             ),
             (
                 "path=s,connections=17",
