@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Opener;
 use crate::format::inspect::NameTraits;
 use crate::policy::ImplicitRole;
@@ -39,9 +39,7 @@ pub(crate) fn open_extent(
     if traits.absolute || traits.parent {
         return Err(elsewhere());
     }
-    let file = opener
-        .open_named(ImplicitRole::Extent, name, writable)
-        .context(|| format!("Could not open '{shown}'"))?;
+    let file = opener.open_named(ImplicitRole::Extent, name, writable)?;
     match file.limits().fixed_len {
         true => Err(elsewhere()),
         false => Ok(file),

@@ -1,5 +1,6 @@
 //! What an image begins as: the file is a descriptor, or an extent with or without one inside.
 
+use crate::bytes::le64;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
@@ -12,6 +13,9 @@ use super::disk::{CowdHeader, Descriptor, SparseHeader, cowd_header, not_vmdk};
 
 /// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has three quarters of this.
 const MAX_DESCRIPTOR: u64 = 2 << 20;
+
+/// Where the header of a hosted extent says where its metadata ends, in sectors.
+const OVERHEAD: usize = 64;
 
 /// What stands in the image's own file.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ pub(super) fn descriptor_text(
     storage.read_at(&mut head, 0)?;
     let file_len = storage.len()?;
     let (offset, len) = if head.starts_with(&sparse_header::MAGIC) {
-        let word = |at| crate::bytes::le64(&head, at).unwrap_or_default();
+        let word = |at| le64(&head, at).unwrap_or_default();
         (
             word(28).saturating_mul(SECTOR),
             word(36).saturating_mul(SECTOR),
@@ -96,6 +100,13 @@ pub(super) fn descriptor_text(
 pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     let mut bytes = [0; HEADER_LEN];
     storage.read_at(&mut bytes, 0)?;
+    let need = u128::from(le64(&bytes, OVERHEAD).unwrap_or_default()) * u128::from(SECTOR);
+    if bytes.starts_with(&sparse_header::MAGIC)
+        && u128::from(storage.len()?.next_multiple_of(SECTOR)) < need
+    {
+        let text = format!("File truncated, expecting at least {need} bytes");
+        return Err(Error::corrupt(text));
+    }
     let header = SparseHeader::from_bytes(&bytes)?;
     header.validate()?;
     if header.directory != GD_AT_END {
