@@ -44,6 +44,30 @@ fn information_is_the_same_for_images_of_either_side() {
 }
 
 #[test]
+fn the_largest_blocks_cross_both_ways() {
+    let dir = Dir::new();
+    dir.qemu_img_ok(&words("create -q -f raw s.raw 600M"));
+    let writes = [
+        "write -P 1 0 64k",
+        "write -P 2 300M 1M",
+        "write -P 3 599M 1M",
+    ];
+    dir.qemu_io("raw", "s.raw", &writes);
+    let line = |name: &str| format!("convert -O vhdx -o block_size=256M s.raw {name}");
+    dir.qemu_img_ok(&words(&line("theirs.vhdx")));
+    let ran = ours(&words(&line("ours.vhdx")), dir.root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = ours(&words("compare theirs.vhdx s.raw"), dir.root());
+    assert_eq!(ran.out, "Images are identical.\n", "{ran:?}");
+    for name in ["ours.vhdx", "theirs.vhdx"] {
+        let out = dir.qemu_img_ok(&["compare", name, "s.raw"]);
+        assert_eq!(out, "Images are identical.\n", "{name}");
+        let out = dir.qemu_img_ok(&["info", name]);
+        assert!(out.contains("cluster_size: 268435456"), "{out}");
+    }
+}
+
+#[test]
 fn conversions_to_and_from_vhdx_keep_every_byte() {
     let dir = Dir::new();
     let noise: Vec<u8> = (0..9_000_000u32)
