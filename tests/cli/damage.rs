@@ -2,7 +2,7 @@
 //! here with the reason why ours says more.
 
 use crate::given;
-use crate::pair::{Loose, Pair, words};
+use crate::pair::{Loose, Pair, ours, words};
 use crate::seal::seal;
 
 /// What QEMU's tool does where ours differs.
@@ -243,9 +243,9 @@ const VMDK_OWN: &[Own] = &[
     ),
     (
         &["overhead"],
-        Refuses,
-        "virtual size: 3 MiB",
-        "nothing is read from there",
+        Fails,
+        "File truncated, expecting at least 9444732965739290426880 bytes",
+        "theirs prints -512",
     ),
     (
         &["unclean shutdown"],
@@ -826,4 +826,54 @@ fn every_field_of_a_dmg() {
             (&["sectors"], Fails, "sectors is too large", A_REASON),
         ],
     });
+}
+
+/// What was cut off from a file must not become zeroes of the disk: it is damage, until a repair gives it up.
+#[test]
+fn a_disk_that_was_cut_off_is_never_taken_for_a_whole_one() {
+    for options in [
+        "-O vmdk",
+        "-O vdi",
+        "-O qcow",
+        "-O qed",
+        "-O parallels",
+        "-O vpc",
+        "-O vhdx -o block_size=1M",
+    ] {
+        let pair = Pair::new();
+        let model: Vec<u8> = (0..3_u32 << 20)
+            .map(|n| (n / 512 % 251) as u8 + 1)
+            .collect();
+        std::fs::write(pair.theirs().path("s.raw"), &model).expect("the disk");
+        let line = format!("convert {options} s.raw made");
+        pair.theirs().qemu_img_ok(&words(&line));
+        let good = std::fs::read(pair.theirs().path("made")).expect("the image");
+        let driver = options.split(' ').nth(1).expect("a driver");
+        let run = |line: &str| ours(&words(line), pair.ours().root());
+        let convert = format!("convert -f {driver} -O raw b out.raw");
+        let out = || std::fs::read(pair.ours().path("out.raw")).expect("the disk");
+        let mut failed = 0;
+        for len in (1..8).map(|part| good.len() * part / 8) {
+            std::fs::write(pair.ours().path("b"), &good[..len]).expect("the image");
+            if run(&convert).code == 0 {
+                assert!(out().starts_with(&model), "{options}: {len} bytes are left");
+                continue;
+            }
+            failed += 1;
+            let ran = run(&format!("check -f {driver} b"));
+            assert!([1, 2].contains(&ran.code), "{options}, {len}: {ran:?}");
+            if ran.code == 1 {
+                continue;
+            }
+            let ran = run(&format!("check -q -r all -f {driver} b"));
+            assert_eq!(ran.code, 0, "{options}, {len}: {ran:?}");
+            let ran = run(&convert);
+            assert_eq!(ran.code, 0, "{options}, {len}: {ran:?}");
+            // Each byte is what it was, or zero.
+            let out = out();
+            let mut both = out.iter().zip(&model);
+            assert!(both.all(|(now, was)| now == was || *now == 0), "{options}");
+        }
+        assert!(failed > 0, "{options}: nothing was missed");
+    }
 }

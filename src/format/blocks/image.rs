@@ -209,7 +209,7 @@ impl<F: BlockFormat> Format for BlockImage<F> {
         if !F::has_fixed_places(self) {
             return self.locate(offset, len);
         }
-        let (entry, mut len) = self.blocks.run(offset, len)?;
+        let (entry, mut len) = self.blocks.run_in_file(offset, len)?;
         // Where every block has its place, the host knows best what was never written.
         if let Entry::At(host) = entry {
             let run = self.blocks.storage.extent(host, len)?;

@@ -30,7 +30,8 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::inflight::InFlight;
 use crate::format::{FlushPlan, IoGuard, IoUsers, LongIoGuard};
 use crate::memory;
-use crate::storage::{Durability, Step, Storage, read_exact_at, steps};
+use crate::size::SECTOR;
+use crate::storage::{Durability, Preallocation, Step, Storage, read_exact_at, steps};
 
 pub(crate) use bulk::{BlockBulk, Finish};
 pub(crate) use coding::{BAD, ByteOrder, Coding, FREE, ZERO};
@@ -216,6 +217,14 @@ pub(crate) struct Blocks<K: Keeper> {
     dirty: Mutex<BTreeSet<u64>>,
     pass: Mutex<()>,
     lost: AtomicBool,
+    /// What the file was seen to have, in whole sectors.
+    seen_len: AtomicU64,
+}
+
+/// How many bytes of a block of that size a disk of that length shows, in whole sectors.
+pub(crate) fn shown_of(index: u64, block: u64, len: u64) -> u64 {
+    let shown = len.saturating_sub(index.saturating_mul(block)).min(block);
+    shown.next_multiple_of(SECTOR)
 }
 
 impl<K: Keeper> Blocks<K> {
@@ -241,6 +250,7 @@ impl<K: Keeper> Blocks<K> {
             dirty: Mutex::default(),
             pass: Mutex::default(),
             lost: AtomicBool::new(false),
+            seen_len: AtomicU64::new(0),
         }
     }
 
@@ -318,14 +328,56 @@ impl<K: Keeper> Blocks<K> {
     /// # Errors
     /// Of reading the table.
     pub(crate) fn map(&self, offset: u64, len: u64) -> Result<Extent> {
-        let (entry, len) = self.run(offset, len)?;
+        let (entry, len) = self.run_in_file(offset, len)?;
         Ok(self.extent(entry, len))
+    }
+
+    /// As [`Blocks::run`], as far as the file reaches: what was cut off from it must not read as zeroes.
+    ///
+    /// # Errors
+    /// As [`Blocks::run`]; [`ErrorKind::Corrupt`] where the file has nothing of the run.
+    pub(crate) fn run_in_file(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
+        let (entry, len) = self.run(offset, len)?;
+        let Entry::At(host) = entry else {
+            return Ok((entry, len));
+        };
+        if self.has_bytes(host, len) {
+            return Ok((entry, len));
+        }
+        let sectors = self.storage.len()?.next_multiple_of(SECTOR);
+        self.seen_len.store(sectors, Ordering::Relaxed);
+        match sectors.checked_sub(host) {
+            Some(rest) if rest > 0 => Ok((entry, len.min(rest))),
+            _ => Err(Error::corrupt(format!(
+                "'{}' ends before the guest bytes at {offset}, which stand at {host}; check the image",
+                self.storage.name()
+            ))),
+        }
+    }
+
+    /// Makes the file as long as that, so that a block which it ended within is whole.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn lengthen(&self, end: u64) -> Result<()> {
+        if self.storage.limits().fixed_len {
+            return Ok(());
+        }
+        self.storage.set_len(end, Preallocation::Off)
+    }
+
+    /// Whether the file is known to have these bytes.
+    fn has_bytes(&self, host: u64, len: u64) -> bool {
+        host.saturating_add(len) <= self.seen_len.load(Ordering::Relaxed)
     }
 
     /// As [`Blocks::map`] from memory alone.
     pub(crate) fn try_map(&self, offset: u64, len: u64) -> Option<Extent> {
         let (entry, len) = self.try_run(offset, len)?;
-        Some(self.extent(entry, len))
+        match entry {
+            Entry::At(host) if !self.has_bytes(host, len) => None,
+            _ => Some(self.extent(entry, len)),
+        }
     }
 
     fn extent(&self, entry: Entry, len: u64) -> Extent {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::bytes::le64;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
-use crate::format::blocks::{Entry, FREE, Layout};
+use crate::format::blocks::{Entry, FREE, Layout, shown_of};
 use crate::format::uses::Uses;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -35,6 +35,9 @@ pub(super) struct Findings {
     /// Entries that name a cluster which is something else, and the first of them.
     shared: u64,
     first_shared: Option<u64>,
+    /// Clusters that the file ends within, and where the last of them ends.
+    cut: u64,
+    cut_end: u64,
     /// L1 entries behind those of the disk that name no place for a table, or clusters of others.
     behind: u64,
     leaks: u64,
@@ -45,7 +48,12 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        self.bad_tables.len() as u64 + self.bad + self.shared + self.shared_clusters + self.behind
+        self.bad_tables.len() as u64
+            + self.bad
+            + self.shared
+            + self.shared_clusters
+            + self.behind
+            + self.cut
     }
 
     fn leaks(&self) -> u64 {
@@ -87,6 +95,10 @@ impl Repairable for Qed {
         let alone = blocks.exclusive();
         blocks.keeper.note_damage();
         blocks.keeper.begin(&*blocks.storage)?;
+        if found.cut_end > blocks.storage.len()? {
+            // What is left of it is kept, and the rest reads as zeroes.
+            blocks.lengthen(found.cut_end)?;
+        }
         self.clear_l1_behind(control)?;
         for part in &found.bad_tables {
             alone.drop_part(*part)?;
@@ -142,6 +154,7 @@ impl Qed {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let cluster = layout.block_size();
+        let disk = self.blocks.len();
         let file_len = self.blocks.storage.len()?.next_multiple_of(SECTOR);
         let mut uses = Uses::of(file_len / cluster);
         let mut found = Findings {
@@ -190,6 +203,13 @@ impl Qed {
             let breaks = before.is_some_and(|(table, end)| table == part && end != host);
             found.fragmented += u64::from(breaks);
             before = Some((part, end));
+            if let Entry::At(host) = entry {
+                let end = host + shown_of(index, layout.block_size(), disk);
+                if end > file_len {
+                    found.cut += 1;
+                    found.cut_end = found.cut_end.max(end);
+                }
+            }
             if entry == Entry::Bad {
                 found.bad += 1;
                 found.first_bad.get_or_insert(index);
@@ -282,6 +302,9 @@ impl Findings {
         }
         if let Some(index) = self.first_shared {
             return Some(format!("cluster {index} stands where something else does"));
+        }
+        if self.cut > 0 {
+            return Some("the file ends within a cluster".to_owned());
         }
         (self.behind > 0).then(|| {
             format!(

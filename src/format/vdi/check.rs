@@ -2,10 +2,11 @@
 
 use crate::error::Result;
 use crate::format::blocks::check::{self, Marks, Repairable};
-use crate::format::blocks::{Entry, FREE, Layout};
+use crate::format::blocks::{Entry, FREE, Layout, shown_of};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
+use crate::size::SECTOR;
 
 use super::Vdi;
 use super::disk::DISCARDED;
@@ -19,12 +20,16 @@ enum Fault {
     TooLarge,
     /// Another one stands there.
     Twice,
+    /// The file ends within it.
+    Cut,
 }
 
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     faults: u64,
+    /// Where the last block ends that the file ends within; 0 for none.
+    cut_end: u64,
     /// Blocks that have a place.
     used: u64,
     /// One more than the highest place.
@@ -69,6 +74,7 @@ impl Repairable for Vdi {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
+        let disk = self.blocks.len();
         let count = header.blocks;
         let mut marks = Marks::default();
         let mut notes = Notes::new(job);
@@ -84,14 +90,21 @@ impl Repairable for Vdi {
                 Some(Fault::TooLarge)
             } else {
                 found.used += 1;
-                match (marks.mark(u64::from(word))?, host >= file_len) {
-                    (false, _) => Some(Fault::Twice),
-                    (true, true) => Some(Fault::Missing),
-                    (true, false) => None,
+                let end = host + shown_of(index, layout.block_size(), disk);
+                match marks.mark(u64::from(word))? {
+                    false => Some(Fault::Twice),
+                    true if host >= file_len => Some(Fault::Missing),
+                    true if end > file_len.next_multiple_of(SECTOR) => {
+                        found.cut_end = found.cut_end.max(end);
+                        Some(Fault::Cut)
+                    }
+                    true => None,
                 }
             };
-            let Some(fault) = fault else {
+            if matches!(fault, None | Some(Fault::Cut)) {
                 found.places = found.places.max(u64::from(word) + 1);
+            }
+            let Some(fault) = fault else {
                 return notes.tick();
             };
             found.faults += 1;
@@ -100,6 +113,9 @@ impl Repairable for Vdi {
                 Fault::Twice => format!("ERROR: block index {word} also used by {word}"),
                 Fault::Missing => {
                     format!("ERROR: block index {index} is {word}, behind the end of the file")
+                }
+                Fault::Cut => {
+                    format!("ERROR: block index {index} is {word}, which the file ends within")
                 }
             });
             notes.tick()
@@ -130,7 +146,11 @@ impl Repairable for Vdi {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
         if found.faults > 0 {
-            // A block that is not there reads as zeroes, and goes on to.
+            if found.cut_end > file_len {
+                // What is left of it is kept, and the rest reads as zeroes.
+                self.blocks.lengthen(found.cut_end)?;
+            }
+            // A block that is not there reads as zeroes from now on.
             let nothing = match self.blocks.is_overlay() {
                 true => DISCARDED,
                 false => FREE,

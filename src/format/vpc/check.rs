@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
-use crate::format::blocks::{Entry, FREE, Keeper, Layout};
+use crate::format::blocks::{Entry, FREE, Keeper, Layout, shown_of};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
+use crate::size::SECTOR;
 
 use super::disk::{FOOTER_LEN, VpcLayout};
 use super::dynamic::Dynamic;
@@ -19,6 +20,9 @@ use super::open::Damage;
 pub(super) struct Findings {
     /// Blocks that do not stand within the data of the file: there is nothing, or no guest data.
     outside: u64,
+    /// Blocks that the file ends within, and where the last of them ends.
+    cut: u64,
+    cut_end: u64,
     /// Blocks that overlap another one, or a name of the parent.
     overlapping: Vec<u32>,
     /// What is wrong with the footers.
@@ -29,7 +33,7 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        let blocks = self.outside + self.overlapping.len() as u64;
+        let blocks = self.outside + self.cut + self.overlapping.len() as u64;
         blocks + u64::from(self.damage == Some(Damage::Front))
     }
 
@@ -56,6 +60,7 @@ impl Repairable for Dynamic {
     fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
+        let disk = self.blocks.len();
         let mut notes = Notes::new(job);
         let mut found = Findings {
             damage: Some(self.blocks.keeper.damage()),
@@ -79,7 +84,15 @@ impl Repairable for Dynamic {
                     found.outside += 1;
                     notes.tell(|| format!("ERROR: block {index} stands outside of the data"));
                 }
-                Entry::At(_) => memory::push(&mut used, (word, index as u32))?,
+                Entry::At(host) => {
+                    let end = host + shown_of(index, layout.block_size(), disk);
+                    if end > file_len.next_multiple_of(SECTOR) {
+                        found.cut += 1;
+                        found.cut_end = found.cut_end.max(end);
+                        notes.tell(|| format!("ERROR: the file ends within block {index}"));
+                    }
+                    memory::push(&mut used, (word, index as u32))?;
+                }
                 _ => {}
             }
             notes.tick()
@@ -126,8 +139,12 @@ impl Repairable for Dynamic {
         self.blocks.check_writable()?;
         let alone = self.blocks.exclusive();
         let layout = self.blocks.layout();
+        let file_len = self.blocks.storage.len()?;
+        if found.cut_end > file_len {
+            // What is left of it is kept, and the rest reads as zeroes.
+            self.blocks.lengthen(found.cut_end)?;
+        }
         if found.outside > 0 {
-            let file_len = self.blocks.storage.len()?;
             alone.rewrite(control, |_, word| match layout.entry(word) {
                 Entry::At(host) if is_outside(&layout, host, file_len) => FREE,
                 _ => word,

@@ -51,7 +51,7 @@ impl Dynamic {
 
     fn map_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<Extent> {
         let _io = self.blocks.begin_io();
-        let (entry, run) = self.blocks.run(offset, len)?;
+        let (entry, run) = self.blocks.run_in_file(offset, len)?;
         let Entry::At(host) = entry else {
             return self.blocks.map(offset, run);
         };
