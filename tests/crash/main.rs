@@ -39,7 +39,7 @@ fn given(name: &str) -> Option<u64> {
 
 /// The seeds of the runs of each configuration, and which of the states of each are looked at: all of the
 /// first seed, every ninth of a few more. `PLATTER_CRASH_SEED` names the first, `PLATTER_CRASH_RUNS`
-/// says how many are looked at in full.
+/// says how many are looked at in full; `PLATTER_CRASH_CONFIG` names the one configuration that is run.
 fn seeds() -> Vec<(u64, usize)> {
     let first = given("PLATTER_CRASH_SEED").unwrap_or(0);
     match given("PLATTER_CRASH_RUNS") {
@@ -54,8 +54,12 @@ fn seeds() -> Vec<(u64, usize)> {
 fn run(durability: Durability, seeds: &[(u64, usize)]) -> usize {
     let (next, states) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let failed = AtomicUsize::new(0);
+    let only = std::env::var("PLATTER_CRASH_CONFIG").ok();
     let work = || {
         while let Some(config) = CONFIGS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if only.as_ref().is_some_and(|only| only != config.name) {
+                continue;
+            }
             for (seed, step) in seeds {
                 match std::panic::catch_unwind(|| replay::run(config, durability, *seed, *step)) {
                     Ok(count) => states.fetch_add(count, Ordering::Relaxed),

@@ -11,7 +11,8 @@ use crate::random::Random;
 /// A state that holds a part of the next event.
 const PART_OF_NEXT: &str = "all, and of one more a part,";
 /// What a device may write at once.
-const UNITS: [u64; 2] = [512, PAGE];
+const UNITS: [u64; 2] = [SECTOR, PAGE];
+const SECTOR: u64 = 512;
 /// What the kernel keeps or gives up as one.
 const PAGE: u64 = 4096;
 
@@ -40,8 +41,11 @@ impl Crash {
     }
 }
 
-/// What the disk held before a file grew over it.
+/// What the disk held before a file grew over it, and the garbage that it left in a sector.
 pub const STALE: u8 = 0xa7;
+
+/// Whether a sector that was to hold these bytes may hold garbage.
+pub type MayBe<'a> = &'a dyn Fn(&[u8]) -> bool;
 
 /// A file while its log is replayed.
 struct File<'a> {
@@ -64,6 +68,38 @@ impl File<'_> {
         let mut bytes = self.durable.clone();
         for event in &self.pending {
             event.apply_torn(&mut bytes, unit, || random.coin());
+        }
+        bytes
+    }
+
+    /// Parts of what is pending, by sectors; a sector that was being written may hold neither what it held nor what
+    /// was written to it, where `may` says that this is promised to do no harm.
+    fn garbled(&self, may: MayBe<'_>, random: &mut Random) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        for event in &self.pending {
+            let Event::Write { offset, bytes: new } = event else {
+                event.apply_torn(&mut bytes, SECTOR, || random.coin());
+                continue;
+            };
+            // Whole sectors alone: the others hold bytes that nobody wrote.
+            let sectors = (*offset..).step_by(SECTOR as usize);
+            let whole = offset.is_multiple_of(SECTOR) && new.len().is_multiple_of(SECTOR as usize);
+            let sectors = sectors.zip(new.chunks(SECTOR as usize));
+            for (at, sector) in sectors.filter(|_| whole) {
+                let left = match random.below(3) {
+                    0 => continue,
+                    1 if may(sector) => vec![STALE; sector.len()],
+                    _ => sector.to_vec(),
+                };
+                let event = Event::Write {
+                    offset: at,
+                    bytes: left,
+                };
+                event.apply(&mut bytes);
+            }
+            if !whole {
+                event.apply_torn(&mut bytes, SECTOR, || random.coin());
+            }
         }
         bytes
     }
@@ -116,6 +152,19 @@ pub fn each(
     durability: Durability,
     random: &mut Random,
     step: usize,
+    visit: impl FnMut(Crash),
+) -> usize {
+    each_with_garbage(log, durability, random, step, None, visit)
+}
+
+/// As [`each`]; of what a power cut leaves, also garbage in the sectors that were being written and were to hold
+/// what `garbage` takes.
+pub fn each_with_garbage(
+    log: &Log,
+    durability: Durability,
+    random: &mut Random,
+    step: usize,
+    garbage: Option<MayBe<'_>>,
     mut visit: impl FnMut(Crash),
 ) -> usize {
     let records = log.records();
@@ -157,6 +206,13 @@ pub fn each(
                 give(count, "parts of writes", torn);
                 let stale = files.iter().map(|file| file.stale(random)).collect();
                 give(count, "some writes and stale bytes", stale);
+                if let Some(may) =
+                    garbage.filter(|_| count.is_multiple_of(3 * step) || count == records.len())
+                {
+                    let garbled = files.iter().map(|file| file.garbled(may, random));
+                    let garbled = garbled.collect();
+                    give(count, "parts of writes and garbage", garbled);
+                }
             }
             if let (Durability::Ordered, Some(next)) = (durability, records.get(count)) {
                 // The end of the process may come within a write.
