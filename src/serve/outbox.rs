@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
 use crate::job::without_signals;
+use crate::memory;
 use crate::net::{Stream, Wait};
 use crate::serve::budget::Held;
 use crate::storage::Storage;
@@ -296,7 +297,12 @@ impl Outbox {
         if state.failed {
             return;
         }
-        state.queue.extend(packets);
+        for packet in packets {
+            if state.queue.try_reserve(1).is_err() {
+                return self.fail(&mut state);
+            }
+            state.queue.push_back(packet);
+        }
         if std::mem::replace(&mut state.busy, true) {
             return;
         }
@@ -306,10 +312,24 @@ impl Outbox {
         self.write(by);
     }
 
+    /// Sends nothing any more: a client that cannot be answered is better off with another connection, and
+    /// the thread that reads must not wait for it.
+    fn fail(&self, state: &mut State) {
+        state.failed = true;
+        if !state.busy {
+            state.queue.clear();
+        }
+        self.stream.shutdown();
+    }
+
     /// Writes until nothing is left. `busy` is this thread's.
     fn write(self: &Arc<Self>, by: Sender) {
         let mut packets: Vec<Packet> = Vec::new();
+        let room = memory::reserve(&mut packets, MOST);
         let mut state = self.state.lock();
+        if room.is_err() {
+            self.fail(&mut state);
+        }
         loop {
             if state.failed {
                 state.queue.clear();
@@ -346,12 +366,15 @@ impl Outbox {
             state.taken = Some(Instant::now());
             match written {
                 Err(_) => {
-                    state.failed = true;
                     packets.clear();
-                    // The thread that reads must not wait for a client that cannot be answered.
-                    self.stream.shutdown();
+                    self.fail(&mut state);
                 }
                 Ok(written) if sent.saturating_add(written) < total => {
+                    if state.queue.try_reserve(packets.len()).is_err() {
+                        packets.clear();
+                        self.fail(&mut state);
+                        continue;
+                    }
                     for packet in packets.drain(..).rev() {
                         state.queue.push_front(packet);
                     }
@@ -443,11 +466,8 @@ impl Outbox {
             match spawned {
                 Ok(thread) => state.thread = Some(thread),
                 Err(_) => {
-                    // A client that cannot be answered is better off with another connection.
-                    state.failed = true;
-                    state.queue.clear();
                     state.busy = false;
-                    self.stream.shutdown();
+                    self.fail(&mut state);
                 }
             }
         }
@@ -543,6 +563,24 @@ mod tests {
         traffic.load.wait_for_rest(None);
         assert!(rests(0));
         traffic.outbox.close();
+    }
+
+    #[test]
+    fn what_has_failed_holds_nothing_of_a_client() {
+        let (near, far) = Stream::pair().unwrap();
+        let outbox = Outbox::new(Arc::new(near));
+        let load = Arc::<Load>::default();
+        let packet = || Packet::new(&[b"late"]).charged(Some(load.charge(0, 9, 9)));
+        // As while another thread writes.
+        outbox.state.lock().busy = true;
+        outbox.send([packet(), packet()], Sender::Worker);
+        outbox.fail(&mut outbox.state.lock());
+        assert_eq!(load.now().0, 2);
+        outbox.write(Sender::Connection);
+        outbox.send([packet()], Sender::Worker);
+        assert_eq!(load.now(), (0, 0));
+        assert!(outbox.has_failed());
+        far.read_exact(&mut [0], Wait::forever()).unwrap_err();
     }
 
     #[test]

@@ -85,19 +85,21 @@ impl Slice {
     }
 
     /// Decodes what was read, once.
-    fn fill(&self, bytes: &[u8]) {
+    fn fill(&self, bytes: &[u8]) -> Result<()> {
         let words = bytes.chunks_exact(8);
-        let words = words.map(|chunk| AtomicU64::new(be64(chunk))).collect();
-        let _ = self.words.set(words);
+        let words = memory::collect(words.map(|chunk| AtomicU64::new(be64(chunk))))?;
+        let _ = self.words.set(words.into());
+        Ok(())
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        memory::reserve(&mut bytes, self.words().len() * 8)?;
         // By whole words: byte by byte it takes several times as long.
-        let mut bytes = Vec::with_capacity(self.words().len() * 8);
         for word in self.words() {
             bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_be_bytes());
         }
-        bytes
+        Ok(bytes)
     }
 }
 
@@ -172,14 +174,12 @@ impl Cache {
             }
             if slice.words.get().is_none() {
                 let loaded = memory::zeroed(self.slice_bytes)
-                    .and_then(|mut bytes| load(&mut bytes).map(|()| bytes));
-                match loaded {
-                    Ok(bytes) => slice.fill(&bytes),
-                    Err(error) => {
-                        *failed = true;
-                        self.forget(&slice);
-                        return Err(error);
-                    }
+                    .and_then(|mut bytes| load(&mut bytes).map(|()| bytes))
+                    .and_then(|bytes| slice.fill(&bytes));
+                if let Err(error) = loaded {
+                    *failed = true;
+                    self.forget(&slice);
+                    return Err(error);
                 }
             }
             drop(failed);
@@ -212,14 +212,14 @@ impl Cache {
             let start = first.offset;
             let loaded = memory::zeroed((last.offset + step - start) as usize)
                 .and_then(|mut bytes| load(&mut bytes, start).map(|()| bytes));
-            if let Ok(bytes) = loaded {
-                for (slice, _) in &missing {
-                    let at = (slice.offset - start) as usize;
-                    slice.fill(bytes.get(at..at + self.slice_bytes).unwrap_or_default());
-                }
-            } else {
+            for (slice, failed) in &mut missing {
+                let at = (slice.offset - start) as usize;
+                let bytes = loaded
+                    .as_ref()
+                    .ok()
+                    .and_then(|bytes| bytes.get(at..at + self.slice_bytes));
                 // Which of them cannot be read shows where each is read alone.
-                for (slice, failed) in &mut missing {
+                if bytes.is_none_or(|bytes| slice.fill(bytes).is_err()) {
                     **failed = true;
                     self.forget(slice);
                 }
@@ -302,20 +302,38 @@ impl Cache {
     }
 
     /// Takes the contents of all dirty slices of a class, by offset; they count as clean.
-    pub(super) fn take_dirty(&self, class: Class) -> Vec<Taken> {
-        let set = std::mem::take(&mut *self.dirty_set(class).lock());
-        let mut taken: Vec<_> = set
-            .into_values()
-            .map(|slice| {
+    ///
+    /// # Errors
+    /// Where there is no memory for them: they are dirty as before then.
+    pub(super) fn take_dirty(&self, class: Class) -> Result<Vec<Taken>> {
+        let mut set = std::mem::take(&mut *self.dirty_set(class).lock());
+        let mut taken = Vec::new();
+        let mut outcome = memory::reserve(&mut taken, set.len());
+        for (_, slice) in set.drain() {
+            let copied = outcome.and_then(|()| {
                 let mut dirty = slice.dirty.lock();
+                let bytes = slice.to_bytes()?;
                 *dirty = false;
-                let bytes = slice.to_bytes();
-                drop(dirty);
-                Taken { slice, bytes }
-            })
-            .collect();
-        taken.sort_by_key(|taken| taken.slice.offset);
-        taken
+                Ok(bytes)
+            });
+            outcome = match copied {
+                Ok(bytes) => {
+                    taken.push(Taken { slice, bytes });
+                    Ok(())
+                }
+                Err(error) => {
+                    // It says that it is dirty, so nobody else puts it into the set.
+                    self.dirty_set(class).lock().insert(slice.offset, slice);
+                    Err(error)
+                }
+            };
+        }
+        if let Err(error) = outcome {
+            self.put_back(taken);
+            return Err(error);
+        }
+        taken.sort_unstable_by_key(|taken| taken.slice.offset);
+        Ok(taken)
     }
 
     /// Marks slices dirty again whose writing failed.
@@ -416,7 +434,7 @@ mod tests {
         assert_eq!(slice.word(63), 0x0102_0304);
         assert_eq!(slice.word(64), 0);
         cache.modify(&slice, |words| words[1].store(7, Ordering::Relaxed));
-        let taken = cache.take_dirty(Class::L2);
+        let taken = cache.take_dirty(Class::L2).unwrap();
         assert_eq!(taken.len(), 1);
         assert_eq!(taken[0].bytes[4..16], [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert!(!cache.is_dirty(Class::L2));

@@ -163,14 +163,13 @@ impl Qcow2 {
         // An amendment may have ended the writing of refcounts under the dirty bit meanwhile.
         let refcounts = refcounts || !self.lazy();
         let freed = self.limbo.take_fresh();
-        let l1 = match self.take_l1() {
-            Ok(l1) => l1,
+        let (l1, l2) = match self.take_links() {
+            Ok(links) => links,
             Err(error) => {
                 self.limbo.put_back(freed);
                 return Err(error);
             }
         };
-        let l2 = self.cache.take_dirty(Class::L2);
         let result = self
             .write_steps(refcounts, ordered, &l1, &l2)
             .and_then(|()| {
@@ -228,7 +227,7 @@ impl Qcow2 {
     }
 
     fn write_refcounts(&self) -> Result<()> {
-        let taken = self.cache.take_dirty(Class::Refcount);
+        let taken = self.cache.take_dirty(Class::Refcount)?;
         if let Err(error) = self.write_slices(Step::RefblockUpdatePart, &taken) {
             self.cache.put_back(taken);
             return Err(error);
@@ -307,6 +306,18 @@ impl Qcow2 {
             }
         }
         Ok(())
+    }
+
+    /// What leads to clusters, as of one instant.
+    fn take_links(&self) -> Result<(L1Copy, Vec<Taken>)> {
+        let l1 = self.take_l1()?;
+        match self.cache.take_dirty(Class::L2) {
+            Ok(l2) => Ok((l1, l2)),
+            Err(error) => {
+                self.l1_dirty.lock().extend(l1.units);
+                Err(error)
+            }
+        }
     }
 
     fn take_l1(&self) -> Result<L1Copy> {

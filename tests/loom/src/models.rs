@@ -156,7 +156,7 @@ fn cache_loses_no_change() {
         };
         let mut disk = 0u64;
         let mut write = |cache: &Cache| {
-            for taken in cache.take_dirty(Class::L2) {
+            for taken in cache.take_dirty(Class::L2).unwrap() {
                 disk = u64::from_be_bytes(taken.bytes[..8].try_into().unwrap());
             }
         };

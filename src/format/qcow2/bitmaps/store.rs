@@ -90,7 +90,8 @@ impl Qcow2 {
         moved: &mut Moved,
         control: &JobControl,
     ) -> Result<(Vec<Known>, TablePlace)> {
-        let mut known = Vec::with_capacity(next.len());
+        let mut known = Vec::new();
+        memory::reserve(&mut known, next.len())?;
         let mut directory = Vec::new();
         for next in next {
             let bitmap = self
@@ -105,7 +106,9 @@ impl Qcow2 {
             bitmap.entry.write_to(&mut directory);
             known.push(bitmap);
         }
-        let stay: HashSet<&[u8]> = next.iter().map(|next| &next.known.entry.name[..]).collect();
+        let mut stay: HashSet<&[u8]> = HashSet::new();
+        stay.try_reserve(next.len()).map_err(|_| memory::lack())?;
+        stay.extend(next.iter().map(|next| &next.known.entry.name[..]));
         for gone in &session.known {
             if !stay.contains(&gone.entry.name[..]) {
                 self.leave_bitmap(&gone.entry, moved)?;

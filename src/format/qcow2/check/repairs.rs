@@ -2,9 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::error::Result;
 use crate::format::qcow2::disk::Geometry;
+use crate::memory::{self, IoBuf};
 
 use super::reference_counts::ReferenceCounts;
+
+/// Bytes that an entry to be written takes, at most.
+const WORD: u64 = 64;
 
 /// What one walk may repair, or what a walk that only looks would like to.
 ///
@@ -28,10 +33,17 @@ pub(super) struct Repairs {
 }
 
 impl Repairs {
-    /// The entries of an L2 table follow.
-    pub fn begin_table(&mut self, table: u64) {
+    /// So many entries of an L2 table follow.
+    ///
+    /// # Errors
+    /// Where there is no memory to repair all of them.
+    pub fn begin_table(&mut self, table: u64, entries: usize) -> Result<()> {
         (self.table, self.wish, self.insane) = (table, false, false);
         self.may = self.allowed.contains(&table);
+        match self.may {
+            true => memory::headroom(entries as u64 * WORD),
+            false => Ok(()),
+        }
     }
 
     /// The table is complete.
@@ -43,20 +55,25 @@ impl Repairs {
     }
 
     /// An L2 table as it will be, where it was visited before and something in it is repaired.
-    pub fn overlaid(&self, at: u64, table: &[u8]) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Where there is no memory for it.
+    pub fn overlaid(&self, at: u64, table: &[u8]) -> Result<Option<IoBuf>> {
         let mut words = self
             .words
             .range(at..at.saturating_add(table.len() as u64))
             .peekable();
-        words.peek()?;
-        let mut copy = table.to_vec();
+        if words.peek().is_none() {
+            return Ok(None);
+        }
+        let mut copy = memory::copied(table)?;
         for (place, word) in words {
             let start = (place - at) as usize;
             if let Some(slot) = copy.get_mut(start..start + 8) {
                 slot.copy_from_slice(&word.to_be_bytes());
             }
         }
-        Some(copy)
+        Ok(Some(copy))
     }
 
     /// Whether the entry at hand, which is damaged in a way that has one cure, is repaired.

@@ -206,7 +206,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                         return Ok(());
                     }
                     self.l1_entry(entry, offset, place(index));
-                    self.l2_table(entry.offset(), table, role);
+                    self.l2_table(entry.offset(), table, role)?;
                     self.visit_bytes(table.len() as u64);
                     self.check_complete()?;
                     self.findings.advance(table.len() as u64)
@@ -279,13 +279,13 @@ impl<'a, 'b> Walker<'a, 'b> {
         }
     }
 
-    fn l2_table(&mut self, at: u64, table: &[u8], role: Role) {
+    fn l2_table(&mut self, at: u64, table: &[u8], role: Role) -> Result<()> {
         let geometry = self.layout.geometry;
         let entry_size = geometry.l2_entry_size();
         let mut stats = Stats::default();
-        let overlaid = self.repairs.overlaid(at, table);
+        let overlaid = self.repairs.overlaid(at, table)?;
         let table = overlaid.as_deref().unwrap_or(table);
-        self.repairs.begin_table(at);
+        self.repairs.begin_table(at, table.len() / entry_size)?;
         let places = (at..).step_by(entry_size);
         for ((slot, index), place) in table.chunks_exact(entry_size).zip(0usize..).zip(places) {
             let Some((word, bitmap)) = slot.split_first_chunk::<8>() else {
@@ -309,6 +309,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             self.findings.report.compressed_clusters += stats.compressed;
             self.findings.report.fragmented_clusters += stats.fragmented;
         }
+        Ok(())
     }
 
     /// Counts what an entry refers to; the entry as it is to be.
