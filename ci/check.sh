@@ -55,6 +55,9 @@ fi
 if ! have ganesha.nfsd || ! have nfs-cat || ! have nsenter || [ ! -x /usr/sbin/rpcbind ] || [ "$(id -u)" != 0 ]; then
     skip 'tests of NFS (need root, nfs-ganesha, nfs-ganesha-vfs, rpcbind, libnfs-utils and libnfs13)'
 fi
+if ! have glusterd || ! have nsenter || ! [ -c /dev/fuse ] || [ "$(id -u)" != 0 ]; then
+    skip 'tests of GlusterFS (need root, FUSE, glusterfs-server and libgfapi0)'
+fi
 if ! have openssl; then
     skip 'tests of TLS (need openssl)'
 fi

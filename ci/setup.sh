@@ -10,7 +10,8 @@ packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind xz-u
     nginx-light curl openssh-server openssh-client libssh-4 cmake zsh fish
     tgt libiscsi-bin libiscsi7
     ceph-mon ceph-osd ceph-common librbd1
-    nfs-ganesha nfs-ganesha-vfs rpcbind libnfs-utils libnfs13 iproute2 util-linux'
+    nfs-ganesha nfs-ganesha-vfs rpcbind libnfs-utils libnfs13 iproute2 util-linux
+    glusterfs-server libgfapi0'
 missing=
 for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
     qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind 7zz:7zip \
@@ -19,7 +20,7 @@ for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-im
     nginx:nginx-light curl:curl sshd:openssh-server ssh-keygen:openssh-client cmake:cmake zsh:zsh fish:fish \
     tgtd:tgt iscsi-readcapacity16:libiscsi-bin \
     ceph-mon:ceph-mon ceph-osd:ceph-osd rbd:ceph-common \
-    ganesha.nfsd:nfs-ganesha rpcbind:rpcbind nfs-cat:libnfs-utils ip:iproute2 nsenter:util-linux; do
+    ganesha.nfsd:nfs-ganesha rpcbind:rpcbind nfs-cat:libnfs-utils glusterd:glusterfs-server ip:iproute2 nsenter:util-linux; do
     PATH=$PATH:/usr/sbin:/sbin command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # Debian's own: its modules are for no other.

@@ -1,6 +1,7 @@
 //! The host side: byte stores with positional I/O.
 
 mod align;
+mod aside;
 mod batch;
 pub mod bounded;
 pub mod callbacks;
@@ -16,6 +17,7 @@ pub mod exports;
 pub mod file;
 pub(crate) mod forward;
 mod ftp;
+mod gluster;
 mod grow;
 mod holders;
 mod host;
@@ -33,6 +35,7 @@ pub mod null;
 mod rbd;
 pub mod registry;
 mod remote;
+mod remote_file;
 mod remote_len;
 mod shared;
 pub mod slice;

@@ -1,7 +1,7 @@
 //! The protocols that this build has. A new protocol is one line here.
 
 use crate::storage::driver::StorageDriver;
-use crate::storage::{file, ftp, http, iscsi, nbd, nfs, null, rbd, ssh, vvfat};
+use crate::storage::{file, ftp, gluster, http, iscsi, nbd, nfs, null, rbd, ssh, vvfat};
 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
@@ -9,6 +9,7 @@ static DRIVERS: &[&StorageDriver] = &[
     &file::HOST_DEVICE,
     &ftp::FTP,
     &ftp::FTPS,
+    &gluster::DRIVER,
     &http::HTTP,
     &http::HTTPS,
     &iscsi::ISCSI,

@@ -27,6 +27,20 @@ impl Library {
         }
         Ok(found)
     }
+
+    /// The place of a function in a version of the library's own.
+    pub(super) fn versioned(&self, name: &CStr, version: &CStr) -> Result<*mut c_void, String> {
+        // SAFETY: NUL-terminated names; the library is open.
+        let found = unsafe { libc::dlvsym(self.handle, name.as_ptr(), version.as_ptr()) };
+        if found.is_null() {
+            let text = |text: &CStr| text.to_string_lossy().into_owned();
+            let (library, name, version) = (text(self.name), text(name), text(version));
+            return Err(format!(
+                "{library} has no function {name} of version {version}"
+            ));
+        }
+        Ok(found)
+    }
 }
 
 /// Makes `struct Functions` with the functions of a library that are used, under their own names, and

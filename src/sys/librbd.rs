@@ -6,13 +6,12 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use zeroize::Zeroizing;
 
 use super::librados::{IoCtx, Pool, errno};
 use super::library::{Library, functions};
+use super::pending::{Pending, Request, Running};
 use crate::memory::IoBuf;
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -156,27 +155,6 @@ pub(crate) fn namespace_exists(pool: &Pool, name: &CStr) -> Result<bool, i32> {
     Ok(exists)
 }
 
-/// How many requests of an image the library still works on.
-#[derive(Default)]
-struct Running {
-    count: Mutex<usize>,
-    none: Condvar,
-}
-
-impl Running {
-    fn begin(&self) {
-        *self.count.lock() += 1;
-    }
-
-    fn end(&self) {
-        let mut count = self.count.lock();
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.none.notify_all();
-        }
-    }
-}
-
 /// An image that is open.
 pub(crate) struct Image {
     f: &'static Functions,
@@ -191,61 +169,16 @@ unsafe impl Send for Image {}
 // SAFETY: as above.
 unsafe impl Sync for Image {}
 
-/// What a request gave, and its bytes.
-type Outcome = (Result<u64, i32>, IoBuf);
-
-/// A request between who waits for it and the library, which both own it.
-struct Shared {
-    f: &'static Functions,
-    running: Arc<Running>,
-    state: Mutex<State>,
-    done: Condvar,
-}
-
-enum State {
-    /// The library has the address of the bytes: they are not touched here.
-    Running(IoBuf),
-    Done(Outcome),
-    Taken,
-}
-
-/// A request that was started. Dropped, it runs to its end, and its bytes are freed then.
-pub(crate) struct Pending(Arc<Shared>);
-
-impl Pending {
-    /// What it gave, if that comes in time.
-    pub(crate) fn wait(&self, time: Duration) -> Option<Outcome> {
-        let mut state = self.0.state.lock();
-        if matches!(*state, State::Running(_)) {
-            self.0.done.wait_for(&mut state, time);
-        }
-        match std::mem::replace(&mut *state, State::Taken) {
-            State::Done(outcome) => Some(outcome),
-            other => {
-                *state = other;
-                None
-            }
-        }
-    }
-}
-
 /// Called by the library, on a thread of its own, when a request has ended.
-unsafe extern "C" fn ended(completion: *mut Completion, shared: *mut c_void) {
-    // SAFETY: the reference that was given away when the request was started; this is called once for it.
-    let shared = unsafe { Arc::from_raw(shared.cast_const().cast::<Shared>()) };
-    // SAFETY: the request's own completion, which is complete, and released here alone.
-    let code = unsafe {
-        let code = (shared.f.rbd_aio_get_return_value)(completion);
-        (shared.f.rbd_aio_release)(completion);
-        code
-    };
-    let mut state = shared.state.lock();
-    if let State::Running(bytes) = std::mem::replace(&mut *state, State::Taken) {
-        *state = State::Done((errno(code as i64), bytes));
+unsafe extern "C" fn ended(completion: *mut Completion, request: *mut c_void) {
+    let Ok(f) = functions() else { return };
+    // SAFETY: the request's own completion, which is complete, and released here alone; the request is of
+    // `Image::start`, and this is called once for it.
+    unsafe {
+        let code = (f.rbd_aio_get_return_value)(completion);
+        (f.rbd_aio_release)(completion);
+        Request::taken_back(request).end(errno(code as i64));
     }
-    shared.done.notify_all();
-    drop(state);
-    shared.running.end();
 }
 
 impl Image {
@@ -461,32 +394,18 @@ impl Image {
         bytes: IoBuf,
         call: impl FnOnce(*mut c_char, *mut Completion) -> c_int,
     ) -> Result<Pending, i32> {
-        let mut bytes = bytes;
-        let at = bytes.as_mut_ptr().cast();
-        let shared = Arc::new(Shared {
-            f: self.f,
-            running: self.running.clone(),
-            state: Mutex::new(State::Running(bytes)),
-            done: Condvar::new(),
-        });
-        let arg = Arc::into_raw(shared.clone()).cast_mut().cast();
-        let mut completion = ptr::null_mut();
-        // SAFETY: the function takes the reference back when the request ends.
-        let made = unsafe { (self.f.rbd_aio_create_completion)(arg, ended, &raw mut completion) };
-        let failed = |errno| {
-            // SAFETY: given away above, and not taken back: the function is not called.
-            drop(unsafe { Arc::from_raw(arg.cast_const().cast::<Shared>()) });
-            errno
-        };
-        errno(made).map_err(failed)?;
-        self.running.begin();
-        if let Err(errno) = errno(call(at, completion)) {
-            self.running.end();
-            // SAFETY: its own completion, of a request that was not started.
-            unsafe { (self.f.rbd_aio_release)(completion) };
-            return Err(failed(errno));
-        }
-        Ok(Pending(shared))
+        self.running.start(bytes, |at, request| {
+            let mut completion = ptr::null_mut();
+            // SAFETY: the function takes the request back when it has ended.
+            let made =
+                unsafe { (self.f.rbd_aio_create_completion)(request, ended, &raw mut completion) };
+            errno(made)?;
+            errno(call(at.cast(), completion)).inspect_err(|_| {
+                // SAFETY: its own completion, of a request that was not started.
+                unsafe { (self.f.rbd_aio_release)(completion) };
+            })?;
+            Ok(())
+        })
     }
 
     /// Starts to fill all of `bytes` from `offset`.
@@ -534,11 +453,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        let mut count = self.running.count.lock();
-        while *count > 0 {
-            self.running.none.wait(&mut count);
-        }
-        drop(count);
+        self.running.wait();
         // SAFETY: its own handle, with no request under way. Waits for the cluster.
         unsafe { (self.f.rbd_close)(self.handle) };
     }

@@ -610,15 +610,15 @@ fn names_of_drivers_are_recorded_where_nothing_is_opened() {
     // Where the file is opened, a driver that is not here is one line.
     let run = |line: &str| ours(&words(line), pair.ours().root());
     for line in [
-        "create -q -f qcow2 -b base.raw -F gluster x.qcow2",
-        "convert -f gluster base.raw x.raw",
-        "info -f gluster base.raw",
+        "create -q -f qcow2 -b base.raw -F nvme x.qcow2",
+        "convert -f nvme base.raw x.raw",
+        "info -f nvme base.raw",
     ] {
         let ran = run(line);
         assert_eq!(ran.code, 1, "{line}");
         assert!(
             ran.err.lines().next().is_some_and(
-                |first| first.ends_with("The driver 'gluster' is not part of this build")
+                |first| first.ends_with("The driver 'nvme' is not part of this build")
             ),
             "{ran:?}"
         );

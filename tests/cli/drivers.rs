@@ -67,24 +67,12 @@ fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
             "Could not open 'a.raw': The driver 'nvme' is not part of this build",
         ),
         (
-            "info gluster+unix://h/x",
-            "Could not open 'gluster+unix://h/x': The protocol 'gluster+unix' is not part of this build",
-        ),
-        (
             "info json:{'driver':'nvme'}",
             "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build",
         ),
         (
             "info --image-opts driver=raw,file.driver=nvme",
             "Could not open 'driver=raw,file.driver=nvme': The driver 'nvme' is not part of this build",
-        ),
-        (
-            "create -f gluster x 1M",
-            "x: The driver 'gluster' is not part of this build",
-        ),
-        (
-            "create -f raw gluster://h/x 1M",
-            "gluster://h/x: The protocol 'gluster' is not part of this build",
         ),
         (
             "create -f nvme -o help",

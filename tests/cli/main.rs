@@ -30,6 +30,7 @@ mod filters;
 mod ftp;
 #[path = "../formats/kit/given/mod.rs"]
 mod given;
+mod gluster;
 mod header;
 mod http;
 mod info;

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::net::{Wait, numbers};
 use crate::storage::engine::{Engine, Link, serve_until};
+use crate::storage::remote_file::{How, check_regular};
 use crate::sys::libnfs::{self, Answer, Client, NfsError, Reply, Request, Stat};
 
 use super::options::Settings;
@@ -41,15 +42,6 @@ pub(super) struct Opened {
     pub(super) stat: Stat,
     /// The most data of a read and of a write.
     pub(super) limits: (usize, usize),
-}
-
-/// How a file is to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    Read,
-    Write,
-    /// It is not there yet.
-    Create,
 }
 
 fn lost(reason: impl Into<String>) -> Error {
@@ -191,14 +183,7 @@ fn open_in(
         Ok(_) => return Err(failed(Error::os(libc::EPROTO))),
         Err(failure) => return Err(failed(refused(&failure))),
     };
-    match stat.mode & u64::from(libc::S_IFMT) {
-        mode if mode == u64::from(libc::S_IFREG) => {}
-        mode if mode == u64::from(libc::S_IFDIR) => return Err(failed(Error::os(libc::EISDIR))),
-        _ => {
-            let error = Error::unsupported("It is no regular file, and has no length");
-            return Err(failed(error));
-        }
-    }
+    check_regular(u32::try_from(stat.mode).unwrap_or(0)).map_err(failed)?;
     let limit = |told: u64| {
         usize::try_from(told)
             .unwrap_or(usize::MAX)

@@ -1,15 +1,22 @@
 //! Files of NFS servers (`nfs://HOST/PATH`), by versions 3 and 4 of the protocol.
 //!
-//! libnfs, loaded at run time, speaks the protocol. How requests are cut and how many are under way, and what is
-//! done when a connection is lost, is decided here.
+//! libnfs, loaded at run time, speaks the protocol.
 
 mod client;
-mod creation;
+mod file;
 mod options;
-mod storage;
 
-use crate::options::{OptionKind, OptionSpec, option};
-use crate::storage::driver::{StorageDriver, StorageFeatures};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::net::Address;
+use crate::options::{OptionKind, OptionSpec, Values, option};
+use crate::storage::creation::NewStorage;
+use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageFeatures};
+use crate::storage::remote_file;
+use crate::storage::traits::Storage;
+
+use file::Nfs;
 
 /// The protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
@@ -26,10 +33,22 @@ pub static DRIVER: StorageDriver = StorageDriver {
     create_options: &[option("size", OptionKind::Size, "Virtual disk size")],
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
-    open: storage::open,
-    create: Some(creation::claim),
+    open,
+    create: Some(create),
     exports: None,
 };
+
+fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let (settings, name) = options::settings_of(&context.target, context.options)?;
+    let port = settings.wanted.port.unwrap_or(client::PORT);
+    context.check_server(&Address::inet(settings.host.clone(), port))?;
+    remote_file::open(context, name, Nfs(settings))
+}
+
+fn create(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let (settings, name) = options::settings_of(&context.target, &Values::default())?;
+    remote_file::claim(context, name, Nfs(settings))
+}
 
 /// One of [`OptionSpec`], for the table of options.
 const fn number(name: &'static str, help: &'static str) -> OptionSpec {

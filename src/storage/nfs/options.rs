@@ -6,6 +6,8 @@ use crate::error::{Error, Result};
 use crate::location::tree::flatten;
 use crate::net::url::decoded;
 use crate::options::{OptionKind, OptionSpec, Values, option};
+use crate::storage::driver::StorageTarget;
+use crate::storage::remote_file::given_options;
 use crate::sys::libnfs::Wanted;
 use crate::value::{Map, Value};
 
@@ -155,6 +157,20 @@ impl Settings {
         ];
         parts.concat().into()
     }
+}
+
+/// What the options and the name of a target say together, and the name to be shown.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`].
+pub(super) fn settings_of(
+    target: &StorageTarget<'_>,
+    options: &Values,
+) -> Result<(Settings, BString)> {
+    let (given, values) = given_options(target, options, OPTIONS, parse_file_name)?;
+    let settings = Settings::of(&values)?;
+    let name = file_name(&given).unwrap_or_else(|| settings.place());
+    Ok((settings, name))
 }
 
 /// The options that a file name stands for: `nfs://HOST/PATH[?KEY=VALUE&…]`.

@@ -8,11 +8,11 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
 use crate::job::JobControl;
+use crate::storage::aside::aside;
 use crate::storage::modes::CacheMode;
 use crate::sys::librados::{Cluster, Pool};
 use crate::sys::{librados, librbd};
 
-use super::aside::aside;
 use super::options::Settings;
 
 /// Seconds for which a cluster is waited for when it is connected, unless its settings say otherwise than the

@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Objects;
 use crate::options::Values;
+use crate::storage::aside::aside;
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::CreateContext;
 use crate::storage::modes::Preallocation;
 use crate::storage::traits::Storage;
 use crate::sys::librbd::{self, Image};
 
-use super::aside::aside;
 use super::client::{Client, connect, failed};
 use super::encryption::Wanted;
 use super::options::Settings;

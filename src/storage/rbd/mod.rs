@@ -1,7 +1,6 @@
 //! Images in pools of Ceph clusters (`rbd:POOL/IMAGE`), through the libraries librbd and librados, which are
 //! loaded at run time.
 
-mod aside;
 mod client;
 mod creation;
 mod encryption;

@@ -12,15 +12,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
+use crate::storage::aside::{LOOK, aside};
 use crate::storage::details::{StorageDetails, StorageSnapshot};
 use crate::storage::driver::OpenContext;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
 use crate::storage::traits::ReadRange;
 use crate::storage::{HostFile, Identity, Limits, Storage};
-use crate::sys::librbd::{self, Image, Pending};
+use crate::sys::librbd::{self, Image};
+use crate::sys::pending::Pending;
 
-use super::aside::{LOOK, aside};
 use super::client::{Client, connect, failed};
 use super::encryption::{TELLING, Wanted, told_by};
 use super::options::Settings;

@@ -1,5 +1,5 @@
-//! Calls of the library that wait for the cluster: each on a thread of its own, which is left to itself when
-//! nobody waits for it any longer.
+//! Calls of a library that wait for a server: each on a thread of its own, which is left to itself when nobody waits
+//! for it any longer.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
@@ -23,7 +23,7 @@ pub(super) fn aside<T: Send + 'static>(
 ) -> Result<T> {
     let late = patience.and_then(|time| Instant::now().checked_add(time));
     let (give, take) = sync_channel(1);
-    let thread = thread::Builder::new().name("rbd".to_owned());
+    let thread = thread::Builder::new().name("library".to_owned());
     // The library's own threads are made in these calls, and no signal is to be handled on them.
     let blocked = Blocked::all();
     let made = thread.spawn(move || {
@@ -38,7 +38,7 @@ pub(super) fn aside<T: Send + 'static>(
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::new(
                     ErrorKind::Internal,
-                    "A call of librbd has ended early",
+                    "A call of a library has ended early",
                 ));
             }
         }

@@ -1,36 +1,43 @@
-//! Files that an operation makes or empties.
+//! Files of servers that an operation makes or empties.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bstr::BString;
+
 use crate::error::Result;
-use crate::options::Values;
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::CreateContext;
 use crate::storage::modes::Preallocation;
 use crate::storage::traits::Storage;
 
-use super::client::{How, open};
-use super::storage::{NfsStorage, settings_of};
+use super::protocol::{How, Protocol};
+use super::storage::RemoteFile;
 
-/// How long the server is given to remove what was made, when the operation has failed.
+/// How long the server is given to remove what was made, or to empty what was there, when the operation has failed.
 const REMOVAL: Duration = Duration::from_secs(10);
 
 /// Opens the file to be filled, as it is, or makes it.
-pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
-    let (settings, name) = settings_of(&context.target, &Values::default())?;
+///
+/// # Errors
+/// Of the connection, or of the server.
+pub(in crate::storage) fn claim<P: Protocol>(
+    context: &CreateContext<'_>,
+    name: BString,
+    protocol: P,
+) -> Result<Box<dyn NewStorage>> {
     let control = context.control;
-    let (made, opened) = match open(&settings, How::Create, control) {
+    let (made, opened) = match protocol.open(How::Create, control) {
         Ok(opened) => (true, opened),
         // It is there, or it cannot be made: opening it as it is tells.
-        Err(first) => match open(&settings, How::Write, control) {
+        Err(first) => match protocol.open(How::Write, control) {
             Ok(opened) => (false, opened),
             Err(error) if error.os_errno() == Some(libc::ENOENT) => return Err(first),
             Err(error) => return Err(error),
         },
     };
-    let storage = NfsStorage::new(name, settings, opened, (true, context.cache), control);
-    let storage = Arc::new(storage);
+    let how = (true, context.cache);
+    let storage = Arc::new(RemoteFile::new(name, protocol, opened, how, control));
     Ok(Box::new(NewFile {
         shown: storage.clone(),
         storage,
@@ -39,19 +46,19 @@ pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> 
 }
 
 #[derive(Debug)]
-struct NewFile {
-    storage: Arc<NfsStorage>,
+struct NewFile<P: Protocol> {
+    storage: Arc<RemoteFile<P>>,
     shown: Arc<dyn Storage>,
     made: bool,
 }
 
-impl NewStorage for NewFile {
+impl<P: Protocol> NewStorage for NewFile<P> {
     fn storage(&self) -> &Arc<dyn Storage> {
         &self.shown
     }
 
     fn check_room(&self, _len: u64) -> Result<()> {
-        // What the server tells of its room is not what a file may take of it.
+        // What servers tell of their room, where they do, is not what a file may take of it.
         Ok(())
     }
 
@@ -71,5 +78,9 @@ impl NewStorage for NewFile {
             self.storage.remove(REMOVAL)?;
         }
         Ok(self.made)
+    }
+
+    fn empty_again(&self) -> Result<()> {
+        self.storage.clear(REMOVAL)
     }
 }

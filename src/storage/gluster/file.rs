@@ -1,0 +1,355 @@
+//! A file of a volume.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bstr::BString;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageExtent;
+use crate::job::JobControl;
+use crate::memory::{self, IoBuf};
+use crate::storage::ReadRange;
+use crate::storage::aside::{LOOK, aside};
+use crate::storage::modes::Preallocation;
+use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular, no_preallocation};
+use crate::sys::libgfapi::{self, Found as Sought, OpenFile, Stat, Volume};
+use crate::sys::pending::Pending;
+
+use super::options::Settings;
+use super::volumes::{connect, end, forget, known, text};
+
+/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
+const PIECE: usize = 256 << 10;
+/// How long it may take until a file is open.
+const OPENING: Duration = Duration::from_secs(60);
+/// How long closing a file is waited for, when the work is done.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Which file is meant.
+#[derive(Debug)]
+pub(super) struct Gluster {
+    settings: Settings,
+}
+
+/// A file that is open.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// None when it is being closed.
+    file: Option<Arc<OpenFile>>,
+    stat: Stat,
+    /// Something was written that the library may keep to itself yet, and does not count when it is asked for holes.
+    kept: AtomicBool,
+    /// The volume tells data from holes.
+    tells_holes: Mutex<Option<bool>>,
+    /// It makes zeroes by itself.
+    zeroes: AtomicBool,
+}
+
+impl Opened {
+    fn file(&self) -> Result<&Arc<OpenFile>> {
+        self.file.as_ref().ok_or_else(|| Error::os(libc::EBADF))
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        let volume = file.volume().clone();
+        // What was to be kept has been flushed. Servers that do not answer are left to the library.
+        let closed = aside(&JobControl::default(), Some(CLOSING), move || {
+            drop(file);
+            Ok(())
+        });
+        if closed.is_err() {
+            forget(&volume);
+        }
+        // Where nobody else has it, its end is not waited for either.
+        if Arc::strong_count(&volume) == 1 {
+            end(volume);
+        }
+    }
+}
+
+/// Opens a file, or makes it. Waits for the servers.
+fn opened(settings: &Settings, how: How) -> Result<Opened> {
+    libgfapi::check().map_err(Error::unsupported)?;
+    if let Some(volume) = known(settings) {
+        match opened_in(&volume, settings, how) {
+            Err(error) if error.os_errno() == Some(libc::ENOTCONN) => forget(&volume),
+            other => return other,
+        }
+    }
+    opened_in(&connect(settings)?, settings, how)
+}
+
+fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Opened> {
+    let flags = match how {
+        How::Read => libc::O_RDONLY,
+        How::Write => libc::O_RDWR,
+        How::Create => libc::O_RDWR | libc::O_CREAT | libc::O_EXCL,
+    };
+    let path = text(&settings.path)?;
+    let file = OpenFile::open(volume, &path, flags).map_err(Error::os)?;
+    let stat = file.stat().map_err(Error::os)?;
+    check_regular(stat.mode)?;
+    Ok(Opened {
+        file: Some(Arc::new(file)),
+        stat,
+        kept: AtomicBool::new(false),
+        tells_holes: Mutex::default(),
+        zeroes: AtomicBool::new(true),
+    })
+}
+
+/// Waits for a request.
+fn wait(pending: &Pending, control: &JobControl) -> Result<(usize, IoBuf)> {
+    loop {
+        if let Some((outcome, bytes)) = pending.wait(LOOK) {
+            let count = outcome.map_err(Error::os)?;
+            return Ok((usize::try_from(count).unwrap_or(usize::MAX), bytes));
+        }
+        control.check()?;
+    }
+}
+
+/// Makes a call that waits for the servers.
+fn call<T: Send + 'static>(
+    opened: &Opened,
+    control: &JobControl,
+    call: impl FnOnce(&OpenFile) -> Result<T, i32> + Send + 'static,
+) -> Result<T> {
+    let file = opened.file()?.clone();
+    let outcome = aside(control, None, move || Ok(call(&file)))?;
+    outcome.map_err(Error::os)
+}
+
+fn start(pending: Result<Pending, i32>, control: &JobControl) -> Result<()> {
+    wait(&pending.map_err(Error::os)?, control).map(|_| ())
+}
+
+/// Whether there is no such request on the volume.
+fn is_unknown(error: &Error) -> bool {
+    matches!(
+        error.os_errno(),
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)
+    )
+}
+
+/// The run at an offset of a file of `len` bytes. Waits for the servers.
+fn sought(file: &OpenFile, offset: u64, len: u64) -> Result<StorageExtent, i32> {
+    let run = |end: u64, zero: bool| StorageExtent {
+        len: end.saturating_sub(offset).clamp(1, len),
+        zero,
+        allocated: !zero,
+    };
+    let end = offset.saturating_add(len);
+    match file.seek(offset, true)? {
+        Sought::At(data) if data > offset => return Ok(run(data, true)),
+        Sought::At(_) => {}
+        // Of a file that was cut off it is no hole.
+        Sought::None if file.stat()?.size > offset => return Ok(run(end, true)),
+        Sought::None => return Err(libc::EIO),
+    }
+    Ok(match file.seek(offset, false)? {
+        Sought::At(hole) if hole > offset => run(hole, false),
+        _ => run(end, false),
+    })
+}
+
+/// Whether the volume tells data from holes.
+fn tells_holes(opened: &Opened, control: &JobControl) -> Result<bool> {
+    let mut known = opened.tells_holes.lock();
+    if let Some(tells) = *known {
+        return Ok(tells);
+    }
+    // Where it does, there is no data behind the end.
+    let tells = call(opened, control, |file| {
+        let end = file.stat()?.size;
+        Ok(matches!(file.seek(end, true), Ok(Sought::None)))
+    })?;
+    Ok(*known.insert(tells))
+}
+
+impl Gluster {
+    pub(super) fn of(settings: Settings) -> Self {
+        Self { settings }
+    }
+}
+
+impl Protocol for Gluster {
+    const NAME: &'static str = "gluster";
+    // The library replies to some writes before it has sent them.
+    const REPLIES_LAST: bool = false;
+    type Opened = Opened;
+
+    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
+        let settings = self.settings.clone();
+        aside(control, Some(OPENING), move || opened(&settings, how))
+    }
+
+    fn place(&self, opened: &Opened) -> BString {
+        // The number is half of one that is random for each file, whichever name of its servers leads to it.
+        let (volume, inode) = (&self.settings.volume, opened.stat.inode);
+        format!("gluster:{volume}/{inode}").into()
+    }
+
+    fn found(&self, opened: &Opened) -> Found {
+        Found {
+            len: opened.stat.size,
+            used: Some(opened.stat.used),
+            modified: None,
+            inode: Some((0, opened.stat.inode)),
+        }
+    }
+
+    fn is_lost(&self, _opened: &Opened) -> bool {
+        // The library connects again by itself, and fails what was under way.
+        false
+    }
+
+    fn room(&self, _opened: &Opened) -> Room {
+        Room {
+            read: PIECE,
+            write: PIECE,
+        }
+    }
+
+    fn read(
+        &self,
+        opened: &Opened,
+        pieces: &mut [ReadRange<'_>],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let file = opened.file()?;
+        let mut under_way = Vec::with_capacity(pieces.len());
+        for (offset, piece) in pieces.iter() {
+            let mut room = IoBuf::new();
+            room.room(piece.len())?;
+            under_way.push(file.read(*offset, room).map_err(Error::os)?);
+        }
+        let mut counts = Vec::with_capacity(pieces.len());
+        for ((_, piece), pending) in pieces.iter_mut().zip(under_way) {
+            let (count, bytes) = wait(&pending, control)?;
+            let came = bytes.get(..count).unwrap_or(&bytes);
+            for (to, from) in piece.iter_mut().zip(came) {
+                *to = *from;
+            }
+            counts.push(came.len());
+        }
+        Ok(counts)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        pieces: &[(u64, &[u8])],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let file = opened.file()?;
+        opened.kept.store(true, Ordering::Release);
+        let mut under_way = Vec::with_capacity(pieces.len());
+        for (offset, piece) in pieces {
+            let bytes = memory::copied(piece)?;
+            under_way.push(file.write(*offset, bytes).map_err(Error::os)?);
+        }
+        let counts = under_way.iter().map(|pending| wait(pending, control));
+        counts.map(|done| done.map(|(count, _)| count)).collect()
+    }
+
+    fn set_len(&self, opened: &Opened, len: u64, control: &JobControl) -> Result<()> {
+        start(opened.file()?.set_len(len), control)
+    }
+
+    fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        // What is written while it goes on is kept again.
+        opened.kept.store(false, Ordering::Release);
+        start(opened.file()?.sync(), control).inspect_err(|_| {
+            opened.kept.store(true, Ordering::Release);
+        })
+    }
+
+    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        let path = text(&self.settings.path)?;
+        call(opened, control, move |file| file.volume().unlink(&path))
+    }
+
+    fn zero(&self, opened: &Opened, range: (u64, u64), control: &JobControl) -> Result<bool> {
+        if !opened.zeroes.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let (offset, len) = (range.0, range.1 - range.0);
+        match start(opened.file()?.write_zeroes(offset, len), control) {
+            Err(error) if is_unknown(&error) => {
+                opened.zeroes.store(false, Ordering::Relaxed);
+                Ok(false)
+            }
+            other => other.map(|()| true),
+        }
+    }
+
+    fn discard(&self, opened: &Opened, range: (u64, u64), control: &JobControl) -> Result<()> {
+        let (offset, len) = (range.0, range.1 - range.0);
+        match start(opened.file()?.discard(offset, len), control) {
+            Err(error) if is_unknown(&error) => {
+                Err(Error::unsupported("Discarding is not supported"))
+            }
+            other => other,
+        }
+    }
+
+    fn extent(
+        &self,
+        opened: &Opened,
+        offset: u64,
+        len: u64,
+        control: &JobControl,
+    ) -> Result<Option<StorageExtent>> {
+        if !tells_holes(opened, control)? {
+            return Ok(None);
+        }
+        if opened.kept.load(Ordering::Acquire) {
+            self.flush(opened, control)?;
+        }
+        match call(opened, control, move |file| sought(file, offset, len)) {
+            Err(error) if is_unknown(&error) => Ok(None),
+            Err(error) if error.os_errno() == Some(libc::EIO) => Err(Error::new(
+                ErrorKind::Os,
+                format!("The file on the server ends before offset {offset}"),
+            )
+            .with_errno(libc::EIO)),
+            other => other.map(Some),
+        }
+    }
+
+    fn preallocate(
+        &self,
+        opened: &Opened,
+        (from, to): (u64, u64),
+        mode: Preallocation,
+        control: &JobControl,
+    ) -> Result<()> {
+        if to < from {
+            return Err(Error::unsupported(
+                "Preallocation can't be used for shrinking files",
+            ));
+        }
+        let done = match mode {
+            Preallocation::Falloc if from == to => Ok(()),
+            Preallocation::Falloc => {
+                call(opened, control, move |file| file.allocate(from, to - from))
+            }
+            Preallocation::Full => {
+                start(opened.file()?.set_len(to), control)?;
+                match from == to {
+                    true => Ok(()),
+                    false => start(opened.file()?.write_zeroes(from, to - from), control),
+                }
+            }
+            mode => Err(no_preallocation(mode)),
+        };
+        done.map_err(|error| error.context("Could not preallocate data"))
+    }
+}

@@ -1,0 +1,153 @@
+//! Volumes that are connected. They stay so for a while when nobody uses them: to be ended takes the library ten
+//! seconds, and to be connected takes several questions to a server.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::mem::discriminant;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::thread;
+
+use bstr::{BString, ByteSlice};
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::sys::libgfapi::Volume;
+use crate::sys::signal::Blocked;
+
+use super::options::{Log, Server, Settings};
+
+/// The most volumes that stay connected although nobody uses them.
+const KEPT: usize = 8;
+
+/// What the client keeps of files is asked for anew each time: others may have changed it.
+const FRESH: [(&CStr, &CStr); 3] = [
+    (c"*-md-cache", c"md-cache-timeout"),
+    (c"*-io-cache", c"cache-timeout"),
+    (c"*-quick-read", c"cache-timeout"),
+];
+
+static VOLUMES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// A volume that is connected, and what it was connected with.
+struct Known {
+    name: BString,
+    servers: Vec<Server>,
+    log: Log,
+    volume: Arc<Volume>,
+}
+
+impl Known {
+    fn is_of(&self, settings: &Settings) -> bool {
+        self.name == settings.volume && self.servers == settings.servers && self.log == settings.log
+    }
+}
+
+/// A text for the library.
+///
+/// # Errors
+/// It has a NUL in it.
+pub(super) fn text(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::invalid("A name has a NUL in it"))
+}
+
+/// The volume that is wanted, where it is connected already.
+pub(super) fn known(settings: &Settings) -> Option<Arc<Volume>> {
+    let volumes = VOLUMES.lock();
+    let known = volumes.iter().find(|known| known.is_of(settings));
+    known.map(|known| known.volume.clone())
+}
+
+/// A volume has lost its servers: nobody else is to get it.
+pub(super) fn forget(volume: &Arc<Volume>) {
+    let mut volumes = VOLUMES.lock();
+    volumes.retain(|known| !Arc::ptr_eq(&known.volume, volume));
+}
+
+/// Connects. Waits for the servers.
+///
+/// # Errors
+/// Of the library, which does not tell what is wrong.
+pub(super) fn connect(settings: &Settings) -> Result<Arc<Volume>> {
+    // The library does not go from a server of one kind to one of the other.
+    let mut groups = settings
+        .servers
+        .chunk_by(|one, other| discriminant(one) == discriminant(other));
+    let mut connected = Err(Error::os(libc::ENOTCONN));
+    while let Err(error) = connected {
+        let Some(servers) = groups.next() else {
+            let (volume, path) = (&settings.volume, &settings.path);
+            let text =
+                format!("Gluster connection for volume {volume}, path {path} failed to connect");
+            let hint =
+                |error: Error, server: &Server| error.with_hint(format!("failed on {server}"));
+            return Err(settings.servers.iter().fold(error.context(text), hint));
+        };
+        connected = connect_by(settings, servers);
+    }
+    let volume = connected?;
+    let volume = Arc::new(volume);
+    let mut volumes = VOLUMES.lock();
+    let mut idle = volumes
+        .iter()
+        .filter(|known| Arc::strong_count(&known.volume) == 1)
+        .count();
+    while idle >= KEPT {
+        let oldest = volumes
+            .iter()
+            .position(|known| Arc::strong_count(&known.volume) == 1);
+        if let Some(oldest) = oldest {
+            end(volumes.remove(oldest).volume);
+        }
+        idle -= 1;
+    }
+    volumes.push(Known {
+        name: settings.volume.clone(),
+        servers: settings.servers.clone(),
+        log: settings.log.clone(),
+        volume: volume.clone(),
+    });
+    Ok(volume)
+}
+
+/// Lets go of a volume on a thread of its own, which nobody waits for.
+pub(super) fn end(volume: Arc<Volume>) {
+    let blocked = Blocked::all();
+    // Without a thread it stays connected, which harms nothing.
+    let kept = Arc::new(Mutex::new(Some(volume)));
+    let own = kept.clone();
+    let thread = thread::Builder::new().name("library".to_owned());
+    let made = thread.spawn(move || drop(own.lock().take()));
+    drop(blocked);
+    if made.is_err() {
+        std::mem::forget(kept);
+    }
+}
+
+fn connect_by(settings: &Settings, servers: &[Server]) -> Result<Volume> {
+    let of = |errno: i32| Error::os(errno);
+    let volume = Volume::new(&text(&settings.volume)?).map_err(of)?;
+    for server in servers {
+        let (transport, host, port) = match server {
+            Server::Inet(host, port) => (c"tcp", host.as_bytes().as_bstr(), *port),
+            Server::Unix(path) => (c"unix", path.as_bstr(), 0),
+        };
+        let added = volume.add_server(transport, &text(host)?, port);
+        added.map_err(of)?;
+    }
+    for (part, key) in FRESH {
+        volume.set_option(part, key, c"0").map_err(of)?;
+    }
+    let log = &settings.log;
+    let file = match log.file.starts_with(b"/") || log.file == "-" {
+        true => log.file.clone(),
+        // The library takes a name without a directory for one.
+        false => {
+            let file = std::path::absolute(OsStr::from_bytes(&log.file));
+            let file = file.map_err(|error| Error::io(&error))?;
+            BString::from(file.into_os_string().into_encoded_bytes())
+        }
+    };
+    volume.set_log(&text(&file)?, log.level).map_err(of)?;
+    volume.connect().map_err(of)?;
+    Ok(volume)
+}

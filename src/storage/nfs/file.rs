@@ -1,0 +1,139 @@
+//! A file of a server.
+
+use std::ffi::CString;
+
+use bstr::BString;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::memory;
+use crate::storage::ReadRange;
+use crate::storage::remote_file::{Found, How, Protocol, Room};
+use crate::sys::libnfs::{Answer, Reply, Request};
+
+use super::client::{Opened, open, refused};
+use super::options::Settings;
+
+/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
+const PIECE: usize = 256 << 10;
+
+/// Which file is meant.
+#[derive(Debug)]
+pub(super) struct Nfs(pub(super) Settings);
+
+fn strange() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "A reply is of another kind than the request",
+    )
+}
+
+/// The only reply to the only request.
+fn ask(opened: &Opened, request: Request, control: &JobControl) -> Result<()> {
+    match opened.link.run(vec![request], control)?.pop() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(failure)) => Err(refused(&failure)),
+        None => Err(strange()),
+    }
+}
+
+fn answer(reply: Reply) -> Result<Answer> {
+    reply.map_err(|failure| refused(&failure))
+}
+
+impl Protocol for Nfs {
+    const NAME: &'static str = super::DRIVER.name;
+    type Opened = Opened;
+
+    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
+        open(&self.0, how, control)
+    }
+
+    fn place(&self, _opened: &Opened) -> BString {
+        self.0.place()
+    }
+
+    fn found(&self, opened: &Opened) -> Found {
+        let stat = opened.stat;
+        Found {
+            len: stat.size,
+            used: Some(stat.used),
+            modified: Some(stat.modified),
+            inode: Some(stat.inode),
+        }
+    }
+
+    fn is_lost(&self, opened: &Opened) -> bool {
+        opened.link.is_lost()
+    }
+
+    fn room(&self, opened: &Opened) -> Room {
+        let (read, write) = opened.limits;
+        Room {
+            read: read.min(PIECE),
+            write: write.min(PIECE),
+        }
+    }
+
+    fn read(
+        &self,
+        opened: &Opened,
+        pieces: &mut [ReadRange<'_>],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let mut requests = Vec::with_capacity(pieces.len());
+        for (offset, piece) in pieces.iter() {
+            requests.push(Request::Read(*offset, memory::zeroed(piece.len())?));
+        }
+        let replies = opened.link.run(requests, control)?;
+        let mut counts = Vec::with_capacity(pieces.len());
+        for ((_, piece), reply) in pieces.iter_mut().zip(replies) {
+            let Answer::Read(data, count) = answer(reply)? else {
+                return Err(strange());
+            };
+            for (to, from) in piece.iter_mut().zip(data.iter().take(count)) {
+                *to = *from;
+            }
+            counts.push(count);
+        }
+        Ok(counts)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        pieces: &[(u64, &[u8])],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let mut requests = Vec::with_capacity(pieces.len());
+        for (offset, piece) in pieces {
+            requests.push(Request::Write(*offset, memory::copied(piece)?));
+        }
+        let replies = opened.link.run(requests, control)?.into_iter();
+        let written = |reply| match answer(reply)? {
+            Answer::Written(count) => Ok(count),
+            _ => Err(strange()),
+        };
+        replies.map(written).collect()
+    }
+
+    fn set_len(&self, opened: &Opened, len: u64, control: &JobControl) -> Result<()> {
+        ask(opened, Request::SetLen(len), control)
+    }
+
+    fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        ask(opened, Request::Sync, control)
+    }
+
+    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        let path = [b"/", self.0.file.as_slice()].concat();
+        let path = CString::new(path).map_err(|_| strange())?;
+        match opened.link.is_lost() {
+            false => ask(opened, Request::Unlink(path), control),
+            true => {
+                let again = open(&self.0, How::Read, control)?;
+                ask(&again, Request::Unlink(path), control)
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A volume of GlusterFS for the length of a test, in a network of its own: bricks take ports as they come.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::common::{Dir, Ran, run_in};
+use crate::pair::words;
+
+/// Whether tests with the server have to be left out.
+pub fn gluster_is_missing() -> bool {
+    let root = run_in(std::path::Path::new("/"), "id", &["-u"]).out.trim() == "0";
+    let library = Command::new("ldconfig").arg("-p").output();
+    let library =
+        library.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains("libgfapi.so.0 "));
+    let files = [
+        "/usr/sbin/glusterd",
+        "/usr/sbin/glusterfs",
+        "/usr/sbin/gluster",
+        "/usr/bin/nsenter",
+        "/dev/fuse",
+    ];
+    let files = files.iter().all(|file| std::path::Path::new(file).exists());
+    if !(root && library && files) {
+        eprintln!(
+            "LEFT OUT: tests of GlusterFS need root, FUSE, glusterfs-server and libgfapi0 (ci/setup.sh)"
+        );
+        return true;
+    }
+    false
+}
+
+/// The server takes no brick on 127.0.0.1, for that is no name that others could use.
+pub const HOST: &str = "127.0.0.2";
+
+const START: &str = "
+ip link set lo up
+ip addr add 127.0.0.2/8 dev lo
+mount -t tmpfs none /run
+mount -t tmpfs none /var/log
+mkdir -p /run/gluster /var/log/glusterfs
+cd $1
+cat > config <<END
+volume management
+    type mgmt/glusterd
+    option working-directory $1/state
+    option run-directory $1/state/run
+    option transport-type socket
+    option transport.socket.listen-port 24007
+    option transport.socket.bind-address 127.0.0.2
+    option ping-timeout 0
+    option base-port 49152
+    option max-port 60999
+    option rpc-auth-allow-insecure on
+end-volume
+END
+glusterd -N -f $1/config -p $1/pid -l $1/told &
+ask() { gluster --mode=script --log-file=$1/asked $2 >>answers 2>&1; }
+until [ -S /run/glusterd.socket ] && ask $1 'pool list'; do kill -0 $! || exit; sleep 0.02; done
+ask $1 \"volume create v transport tcp 127.0.0.2:$1/brick force\" &&
+ask $1 'volume set v server.allow-insecure on' &&
+ask $1 'volume start v' &&
+glusterfs --volfile-server=127.0.0.2 --volfile-id=v mounted &&
+touch started
+wait
+";
+
+/// A volume of one brick, the directory `brick`, which is mounted by FUSE on `mounted`, where the server alone sees it;
+/// ended when it is dropped.
+pub struct Server {
+    child: Child,
+}
+
+impl Server {
+    pub fn new(dir: &Dir) -> Self {
+        for name in ["brick", "state", "state/run", "mounted"] {
+            std::fs::create_dir_all(dir.path(name)).expect("a directory");
+        }
+        let child = Command::new("unshare")
+            .args(["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child"])
+            .args(["bash", "-c", START, "bash"])
+            .arg(dir.root())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("unshare");
+        let mut server = Self { child };
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let told = || {
+            ["answers", "told"]
+                .map(|name| std::fs::read_to_string(dir.path(name)).unwrap_or_default())
+        };
+        while !dir.path("started").exists() {
+            let ended = server.child.try_wait().expect("its state");
+            assert!(ended.is_none(), "the server has ended: {:?}", told());
+            assert!(
+                Instant::now() < deadline,
+                "the server does not start: {:?}",
+                told()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    /// A command in the server's network.
+    pub fn command(&self, dir: &Dir, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/proc/{}/ns/net", self.child.id()))
+            .arg(program)
+            .args(args)
+            .current_dir(dir.root())
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The path of something that the server alone sees at `path`.
+    pub fn seen(&self, path: &std::path::Path) -> PathBuf {
+        let inside = self.process(|name| name == "bash").expect("the shell");
+        let root = PathBuf::from(format!("/proc/{inside}/root"));
+        root.join(path.strip_prefix("/").expect("a whole path"))
+    }
+
+    /// The tool.
+    pub fn tool(&self, dir: &Dir, line: &str) -> Command {
+        let tool = crate::build::tool().to_str().expect("a path");
+        self.command(dir, tool, &words(line))
+    }
+
+    pub fn run(&self, dir: &Dir, line: &str) -> Ran {
+        let output = self.tool(dir, line).output().expect("nsenter");
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Sends a signal to what serves the brick.
+    pub fn signal_brick(&self, signal: &str) {
+        let brick = self.process(|name| name == "glusterfsd");
+        let sent = Command::new("kill")
+            .args([signal, &brick.expect("the brick")])
+            .status();
+        assert!(sent.expect("kill").success());
+    }
+
+    /// A process of the server's by its name.
+    fn process(&self, is: impl Fn(&str) -> bool) -> Option<String> {
+        let mut all = vec![self.child.id().to_string()];
+        while let Some(pid) = all.pop() {
+            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+            // What has begun by its own name: `comm` is that of a thread for some.
+            let line = read("cmdline").unwrap_or_default();
+            let name = line.split('\0').next().unwrap_or_default();
+            if is(name.rsplit('/').next().unwrap_or_default()) {
+                return Some(pid);
+            }
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+            for task in tasks.into_iter().flatten().flatten() {
+                let children = std::fs::read_to_string(task.path().join("children"));
+                let children = children.unwrap_or_default();
+                all.extend(children.split_whitespace().map(str::to_owned));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
