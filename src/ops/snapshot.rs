@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
 use crate::format::{Features, NewSnapshot, SnapshotInfo, Snapshots};
 use crate::image::Image;
 use crate::job::Job;
@@ -62,17 +63,21 @@ impl SnapshotReport {
 /// # Errors
 /// Of reading them.
 pub fn list(image: &Image) -> Result<SnapshotReport> {
-    Ok(SnapshotReport {
-        snapshots: image
-            .shown()
-            .info()
-            .map_err(|error| {
-                error.context_if_bare(|| {
-                    format!("Could not list the snapshots of '{}'", image.filename())
-                })
-            })?
-            .snapshots,
-    })
+    let snapshots = listed(image.shown()).map_err(|error| {
+        error.context_if_bare(|| format!("Could not list the snapshots of '{}'", image.filename()))
+    })?;
+    Ok(SnapshotReport { snapshots })
+}
+
+fn listed(image: &Image) -> Result<Vec<SnapshotInfo>> {
+    let mut snapshots = image.info()?.snapshots;
+    if image.driver().is_transparent {
+        // Those that the storage keeps show through.
+        let kept = image.format().storage(StorageSlot::MAIN)?.details()?;
+        let kept = kept.unwrap_or_default().snapshots.into_iter();
+        snapshots.extend(kept.map(SnapshotInfo::of_storage));
+    }
+    Ok(snapshots)
 }
 
 /// Records the current contents under `name`, which may be empty or taken. Returns the new ID.

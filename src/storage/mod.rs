@@ -55,7 +55,7 @@ pub use bounded::BoundedStorage;
 pub use callbacks::{CallbackStorage, StorageCallbacks};
 pub use compress::Compress;
 pub use creation::{Creation, NewStorage};
-pub use details::{StorageDetails, StorageSnapshot};
+pub use details::{StorageDetails, StorageSnapshot, StorageSnapshots};
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use file::{FileOpen, FileStorage, Locking};
 pub use grow::{fill, grow, zero};

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::size::SECTOR;
 use crate::storage::compress::Compress;
-use crate::storage::details::StorageDetails;
+use crate::storage::details::{StorageDetails, StorageSnapshots};
 use crate::storage::host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
@@ -253,6 +253,11 @@ pub trait Storage: Send + Sync + Debug {
     /// Of the server.
     fn details(&self) -> Result<Option<StorageDetails>> {
         Ok(None)
+    }
+
+    /// Snapshots that it keeps of itself, where it does.
+    fn snapshots(&self) -> Option<&dyn StorageSnapshots> {
+        None
     }
 
     /// Takes or changes the locks of an image opened on this storage; see [`LockRequest`].

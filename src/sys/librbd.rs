@@ -73,6 +73,9 @@ functions! {
     rbd_get_features: (*mut Handle, *mut u64) -> c_int;
     rbd_get_flags: (*mut Handle, *mut u64) -> c_int;
     rbd_resize: (*mut Handle, u64) -> c_int;
+    rbd_snap_create: (*mut Handle, *const c_char) -> c_int;
+    rbd_snap_remove: (*mut Handle, *const c_char) -> c_int;
+    rbd_snap_rollback: (*mut Handle, *const c_char) -> c_int;
     rbd_snap_list: (*mut Handle, *mut SnapInfo, *mut c_int) -> c_int;
     rbd_snap_list_end: (*mut SnapInfo);
     rbd_diff_iterate2: (*mut Handle, *const c_char, u64, u64, u8, u8, Visit, *mut c_void) -> c_int;
@@ -254,6 +257,24 @@ impl Image {
     pub(crate) fn resize(&self, size: u64) -> Result<(), i32> {
         // SAFETY: its own handle.
         errno(unsafe { (self.f.rbd_resize)(self.handle, size) }).map(|_| ())
+    }
+
+    /// Makes a snapshot of what was written out.
+    pub(crate) fn create_snapshot(&self, name: &CStr) -> Result<(), i32> {
+        // SAFETY: its own handle; the name is copied.
+        errno(unsafe { (self.f.rbd_snap_create)(self.handle, name.as_ptr()) }).map(|_| ())
+    }
+
+    /// Removes a snapshot.
+    pub(crate) fn remove_snapshot(&self, name: &CStr) -> Result<(), i32> {
+        // SAFETY: its own handle; the name is copied.
+        errno(unsafe { (self.f.rbd_snap_remove)(self.handle, name.as_ptr()) }).map(|_| ())
+    }
+
+    /// Makes bytes and length those of a snapshot.
+    pub(crate) fn roll_back(&self, name: &CStr) -> Result<(), i32> {
+        // SAFETY: its own handle; the name is copied.
+        errno(unsafe { (self.f.rbd_snap_rollback)(self.handle, name.as_ptr()) }).map(|_| ())
     }
 
     /// Its snapshots.

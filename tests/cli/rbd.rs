@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, words};
+use crate::serve::Served;
 use cluster::{Cluster, ceph_is_missing, fresh, shared};
 
 fn run(line: &str, dir: &Dir) -> Ran {
@@ -252,6 +253,84 @@ fn snapshots_are_listed_and_read() {
 }
 
 #[test]
+fn snapshots_are_made_gone_back_to_and_dropped() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    let disk = disk(&dir, "a.raw");
+    let name = cluster.name(&image);
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    let snapshot = |words: &str| run(&format!("snapshot -f raw {words} {name}"), &dir);
+    let done = |words: &str| {
+        let done = snapshot(words);
+        assert_eq!(done.code, 0, "{words}: {done:?}");
+        done.out
+    };
+    let refused = |words: &str, text: &str| {
+        let refused = snapshot(words);
+        let expected = format!("qemu-img: {text}\n");
+        assert_eq!((refused.code, refused.err), (1, expected), "{words}");
+    };
+    assert_eq!(done("-l"), "");
+    done("-c one");
+    assert!(
+        cluster
+            .rbd(&format!("snap ls rbd/{image}"))
+            .contains(" one ")
+    );
+    let listed = done("-l");
+    assert!(listed.contains("\none     one             "), "{listed}");
+    refused("-c one", "Could not create snapshot 'one': File exists");
+    // Other bytes, and another length.
+    ran(&format!("bench -c 10 -w --pattern=7 -f raw {name}"), &dir);
+    ran(&format!("resize -q -f raw {name} 50M"), &dir);
+    done("-c two");
+    done("-a one");
+    assert!(exported(cluster, &dir, &image) == disk);
+    done("-a two");
+    assert_eq!(exported(cluster, &dir, &image).len(), 50 << 20);
+    refused(
+        "-a none",
+        "Could not apply snapshot 'none': Failed to load snapshot: No such file or directory",
+    );
+    refused(
+        "-d none",
+        "Could not delete snapshot 'none': snapshot not found",
+    );
+    cluster.rbd(&format!("snap protect rbd/{image}@one"));
+    refused(
+        "-d one",
+        "Could not delete snapshot 'one': Failed to remove the snapshot: Device or resource busy",
+    );
+    cluster.rbd(&format!("snap unprotect rbd/{image}@one"));
+    done("-d one");
+    done("-d two");
+    assert_eq!(done("-l"), "");
+}
+
+#[test]
+fn what_a_guest_gives_back_is_given_back_to_the_cluster() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    std::fs::write(dir.path("a.raw"), vec![7; 16 << 20]).expect("a disk");
+    let name = cluster.name(&image);
+    ran(&format!("convert -f raw -O raw a.raw {name}"), &dir);
+    let served = Served::ours(&dir, &["-f", "raw", "--discard=unmap", &name]);
+    let discard = ["-f", "raw", "-c", "discard 4M 8M", &served.uri("")];
+    let done = crate::common::run_in(dir.root(), "qemu-io", &discard);
+    assert_eq!(done.code, 0, "{done:?}");
+    served.end();
+    let map = ran(&format!("map --output=json -f raw {name}"), &dir).out;
+    assert!(
+        map.contains("\"start\": 4194304, \"length\": 8388608, \"depth\": 0, \"present\": true, \"zero\": true"),
+        "{map}"
+    );
+}
+
+#[test]
 fn names_are_shown_as_the_peer_shows_them() {
     if ceph_is_missing() {
         return;
@@ -462,6 +541,34 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
     }
     cluster.signal_store("-CONT");
     ran(&format!("compare -f raw -F raw a.raw {name}"), &dir);
+    // In the middle of a transfer, both ways.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let out = || std::fs::metadata(dir.path("out.raw")).is_ok_and(|meta| meta.len() > 0);
+    let made = || cluster.rbd("ls rbd").lines().any(|image| image == "new");
+    let new = name.replace("/i:", "/new:");
+    for (from, to, begun) in [
+        (name.as_str(), "out.raw", &out as &dyn Fn() -> bool),
+        ("a.raw", new.as_str(), &made),
+    ] {
+        let mut words = vec!["convert", "-f", "raw", "-O", "raw", "-r", "4M"];
+        words.extend([from, to]);
+        let child = std::process::Command::new(crate::build::tool())
+            .args(words)
+            .current_dir(dir.root())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the tool");
+        while !begun() {
+            assert!(Instant::now() < deadline, "nothing has come");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        cluster.signal_store("-STOP");
+        let ended = child.wait_with_output().expect("its end");
+        cluster.signal_store("-CONT");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(1), "{text}");
+        assert!(text.contains("timed out"), "{text}");
+    }
     cluster.signal_store("-KILL");
     let failed = run(&format!("compare -f raw -F raw a.raw {name}"), &dir);
     assert!(

@@ -33,14 +33,14 @@ fn libnbd() -> bool {
 }
 
 /// A server on a local socket; it ends with this.
-struct Served {
+pub(crate) struct Served {
     child: Child,
     socket: PathBuf,
 }
 
 impl Served {
     /// Ours, with these further arguments.
-    fn ours(dir: &Dir, args: &[&str]) -> Self {
+    pub(crate) fn ours(dir: &Dir, args: &[&str]) -> Self {
         let mut command = Command::new(crate::build::tool());
         command.arg("serve");
         Self::start(dir, command, "ours", args)
@@ -77,7 +77,7 @@ impl Served {
         served
     }
 
-    fn uri(&self, export: &str) -> String {
+    pub(crate) fn uri(&self, export: &str) -> String {
         format!("nbd+unix:///{export}?socket={}", self.socket.display())
     }
 
@@ -89,7 +89,7 @@ impl Served {
     }
 
     /// Ends it by a signal, as users do.
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.signal("-TERM");
         let status = self.child.wait().expect("the end of the server");
         assert!(status.success(), "{status:?}");

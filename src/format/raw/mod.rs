@@ -2,6 +2,7 @@
 
 mod create;
 mod inspect;
+mod snapshots;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use crate::format::magic::PROBE_BYTES;
 use crate::format::{
     Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo,
     FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe, RecogniseFn,
-    Resize,
+    Resize, Snapshots,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -248,6 +249,11 @@ impl Format for Raw {
 
     fn writer(&self) -> Option<&dyn FormatWrite> {
         Some(self)
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        let whole = self.start == 0 && !self.window;
+        (whole && self.storage.snapshots().is_some()).then_some(self)
     }
 
     fn immediate(&self) -> Option<&dyn Immediate> {

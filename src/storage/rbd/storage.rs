@@ -1,5 +1,6 @@
 //! An image of a cluster as a storage.
 
+use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::aside::{LOOK, aside};
-use crate::storage::details::{StorageDetails, StorageSnapshot};
+use crate::storage::details::{StorageDetails, StorageSnapshot, StorageSnapshots};
 use crate::storage::driver::OpenContext;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
@@ -400,6 +401,16 @@ impl RbdStorage {
         Ok(found)
     }
 
+    /// Gives back what was reserved; only with `growing` held alone.
+    fn trim(&self) -> Result<()> {
+        let shown = self.len.get();
+        if self.len.reserved() > shown {
+            self.resize(shown)?;
+            self.len.set(shown);
+        }
+        Ok(())
+    }
+
     /// What there is to tell whether the image is encrypted.
     fn start(&self) -> Result<[u8; TELLING]> {
         let mut start = [0; TELLING];
@@ -659,11 +670,7 @@ impl Storage for RbdStorage {
             return Ok(());
         }
         let alone = self.len.growing.write();
-        let shown = self.len.get();
-        if self.len.reserved() > shown {
-            self.resize(shown)?;
-            self.len.set(shown);
-        }
+        self.trim()?;
         drop(alone);
         // What the library still keeps is written out, or it is known that it cannot be.
         self.sync(Durability::Ordered)
@@ -702,6 +709,10 @@ impl Storage for RbdStorage {
         }))
     }
 
+    fn snapshots(&self) -> Option<&dyn StorageSnapshots> {
+        Some(self)
+    }
+
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The library takes the image's own lock with the first write, where the image has one.
         Ok(())
@@ -709,6 +720,48 @@ impl Storage for RbdStorage {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+/// The name of a snapshot, for the library.
+fn snapshot_name(name: &BStr) -> Result<CString> {
+    let name = CString::new(name.to_vec());
+    let name = name.ok().filter(|name| !name.is_empty());
+    name.ok_or_else(|| Error::os(libc::EINVAL))
+}
+
+impl StorageSnapshots for RbdStorage {
+    fn create(&self, name: &BStr) -> Result<()> {
+        self.check_write(0, 0)?;
+        let name = snapshot_name(name)?;
+        // No write makes it longer meanwhile, and all that was written is in it.
+        let _alone = self.len.growing.write();
+        self.trim()?;
+        self.sync(Durability::Synced)?;
+        self.aside(move |image| image.create_snapshot(&name))
+    }
+
+    fn apply(&self, name: &BStr) -> Result<()> {
+        self.check_write(0, 0)?;
+        let name = snapshot_name(name)?;
+        let _alone = self.len.growing.write();
+        self.trim()?;
+        self.sync(Durability::Synced)?;
+        self.status.forget();
+        let done = self.aside(move |image| {
+            image.roll_back(&name)?;
+            image.size()
+        });
+        self.status.forget();
+        self.len.set(done?);
+        Ok(())
+    }
+
+    fn delete(&self, name: &BStr) -> Result<()> {
+        self.check_write(0, 0)?;
+        let name = snapshot_name(name)?;
+        let done = self.aside(move |image| image.remove_snapshot(&name));
+        done.map_err(|error| error.context("Failed to remove the snapshot"))
     }
 }
 
