@@ -3,25 +3,21 @@
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use bstr::{BStr, BString, ByteSlice};
-use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::net::Address;
-use crate::options::{OptionValue, Values};
 use crate::storage::align::{Parts, around, in_pieces};
-use crate::storage::driver::{OpenContext, StorageTarget};
+use crate::storage::driver::OpenContext;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::remote_file::{Lasting, Renew, given_options};
 use crate::storage::status::Run;
-use crate::storage::unflushed::Unflushed;
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use crate::sys::libiscsi::Command;
-use crate::value::{Map, Value};
 
 use super::device::{Device, capacity, carry_out, is_unknown};
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
@@ -43,16 +39,6 @@ const MAX_SAME: u64 = 32 << 20;
 const MAX_UNMAP: u64 = 1 << 30;
 /// The most blocks of a short command.
 const MAX_SHORT: u64 = u16::MAX as u64;
-/// How long attempts to connect again go on, and the pauses between them.
-const RECONNECT: Duration = Duration::from_secs(15);
-const PAUSES: [Duration; 5] = [
-    Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-];
-
 /// What a unit is called in messages about its length.
 const KIND: &str = "iSCSI devices";
 
@@ -71,12 +57,8 @@ pub(super) struct IscsiStorage {
     /// The unit has said that it has another size.
     resized: AtomicBool,
     unit: Arc<Unit>,
-    connection: RwLock<Arc<Connection>>,
-    /// Held while the connection is made again.
-    reopening: Mutex<()>,
-    /// Writes that the unit may still have in a cache.
-    unflushed: Unflushed,
-    sync_failed: AtomicBool,
+    /// What was changed over it the unit may still have in a cache.
+    connection: Lasting<Connection>,
     /// The unit has said that it has no such command after all.
     no_same: AtomicBool,
     no_status: AtomicBool,
@@ -93,37 +75,12 @@ impl std::fmt::Debug for IscsiStorage {
 
 /// What the options and the name of a target say together.
 fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BString)> {
-    let named = match &context.target {
-        StorageTarget::Uri(uri) => Some(uri.as_bytes().as_bstr().to_owned()),
-        StorageTarget::Path(path) => Some(BString::from(path.as_os_str().as_encoded_bytes())),
-        StorageTarget::Unnamed => None,
-    };
-    let mut given = tree_of(context.options);
-    if let Some(name) = named {
-        for (key, value) in parse_file_name(scheme, name.as_bstr())? {
-            given.entry(key).or_insert(value);
-        }
-    }
-    let values = Values::check(&crate::location::tree::flatten(&given), OPTIONS)?;
+    let (given, values) = given_options(&context.target, context.options, OPTIONS, |name| {
+        parse_file_name(scheme, name)
+    })?;
     let settings = Settings::of(scheme, &values, context.objects)?;
     let name = file_name(scheme, &given).unwrap_or_else(|| settings.place());
     Ok((settings, name))
-}
-
-/// Checked options as they were given.
-fn tree_of(values: &Values) -> Map<String, Value> {
-    values
-        .iter()
-        .map(|(key, value)| {
-            let value = match value {
-                OptionValue::Str(text) => Value::from(text.as_str()),
-                OptionValue::Name(name) => Value::String(name.clone()),
-                OptionValue::Num(number) => Value::from(*number),
-                OptionValue::Bool(flag) => Value::from(*flag),
-            };
-            (key.to_owned(), value)
-        })
-        .collect()
 }
 
 /// Opens a unit.
@@ -156,20 +113,50 @@ pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Ar
         resized: AtomicBool::new(false),
         device,
         unit: Unit::at(place),
-        connection: RwLock::new(Arc::new(connection)),
-        reopening: Mutex::new(()),
-        unflushed: Unflushed::default(),
-        sync_failed: AtomicBool::new(false),
+        connection: Lasting::new(connection),
         no_same: AtomicBool::new(false),
         no_status: AtomicBool::new(false),
     }))
 }
 
-impl IscsiStorage {
-    fn connection(&self) -> Arc<Connection> {
-        self.connection.read().clone()
+impl Renew for IscsiStorage {
+    type Connection = Connection;
+
+    fn shown(&self) -> &BStr {
+        self.name.as_bstr()
     }
 
+    fn control(&self) -> &JobControl {
+        &self.control
+    }
+
+    fn is_lost(&self, connection: &Connection) -> bool {
+        connection.is_lost()
+    }
+
+    fn may_renew(&self, _lost: &Connection) -> bool {
+        true
+    }
+
+    fn renew(&self) -> Result<Connection> {
+        connect(&self.settings, &self.control)
+    }
+
+    fn accept(&self, _lost: &Connection, fresh: &Connection) -> Result<()> {
+        let device = Device::of(fresh, &self.control)?;
+        if !self.device.is_same(&device) {
+            return Err(Error::new(
+                ErrorKind::Os,
+                format!("The unit of '{}' is not what it was before", self.name),
+            )
+            .with_errno(libc::ESTALE));
+        }
+        self.len.store(device.len(), Ordering::Release);
+        Ok(())
+    }
+}
+
+impl IscsiStorage {
     fn size(&self) -> u64 {
         self.len.load(Ordering::Acquire)
     }
@@ -212,81 +199,27 @@ impl IscsiStorage {
 
     /// Has `work` done over the connection; over a new one where it is lost and nothing that was written can be.
     fn with_connection<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
-        let mut fresh = 0;
-        loop {
-            let connection = self.connection();
-            let done = work(&connection);
-            if self.resized.swap(false, Ordering::AcqRel) {
-                self.look_at_size(&connection)?;
-            }
-            let Err(error) = done else {
-                return done;
-            };
-            if !connection.is_lost() || error.kind() == ErrorKind::Cancelled {
-                return Err(error);
-            }
-            self.control.check()?;
-            // A target that ends each connection is not asked for ever.
-            if fresh == 3 {
-                return Err(self.about(&error));
-            }
-            fresh += 1;
-            self.reconnect(&connection, &error)?;
-        }
+        self.connection
+            .run(self, |connection| self.heard(connection, &mut work))
     }
 
-    fn about(&self, error: &Error) -> Error {
-        Error::new(
-            ErrorKind::Os,
-            format!("Connection to '{}': {error}", self.name),
-        )
-        .with_errno(match error.errno() {
-            0 => libc::EIO,
-            errno => errno,
-        })
+    /// As that, of what changes something that the unit may have in a cache.
+    fn with_cache<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
+        self.connection
+            .change(self, |connection| self.heard(connection, &mut work))
     }
 
-    /// Makes a connection in place of `lost`.
-    fn reconnect(&self, lost: &Arc<Connection>, error: &Error) -> Result<()> {
-        let _alone = self.reopening.lock();
-        if !Arc::ptr_eq(&self.connection(), lost) {
-            return Ok(());
+    /// Has `work` done, and looks at the size where the unit has said meanwhile that it has another.
+    fn heard<T>(
+        &self,
+        connection: &Connection,
+        work: &mut impl FnMut(&Connection) -> Result<T>,
+    ) -> Result<T> {
+        let done = work(connection);
+        if self.resized.swap(false, Ordering::AcqRel) {
+            self.look_at_size(connection)?;
         }
-        if self.unflushed.is_any() || self.sync_failed.load(Ordering::Acquire) {
-            // The target may have been started anew, and what it had in its cache be gone.
-            self.sync_failed.store(true, Ordering::Release);
-            let hint = "What was written since the last flush may be lost";
-            return Err(self.about(error).with_hint(hint));
-        }
-        let end = Instant::now() + RECONNECT;
-        let mut pauses = PAUSES.iter().copied();
-        loop {
-            self.control.check()?;
-            std::thread::sleep(pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]));
-            let made = connect(&self.settings, &self.control).and_then(|connection| {
-                let device = Device::of(&connection, &self.control)?;
-                Ok((connection, device))
-            });
-            match made {
-                Ok((_, device)) if !self.device.is_same(&device) => {
-                    return Err(Error::new(
-                        ErrorKind::Os,
-                        format!("The unit of '{}' is not what it was before", self.name),
-                    )
-                    .with_errno(libc::ESTALE));
-                }
-                Ok((connection, device)) => {
-                    self.len.store(device.len(), Ordering::Release);
-                    *self.connection.write() = Arc::new(connection);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                Err(last) if Instant::now() >= end => {
-                    return Err(last.context(format!("Connection to '{}': {error}", self.name)));
-                }
-                Err(_) => {}
-            }
-        }
+        done
     }
 
     /// Carries commands out, and hears what the unit has to say besides.
@@ -382,21 +315,16 @@ impl IscsiStorage {
         durable: bool,
         mut commands: impl FnMut() -> Result<Vec<Command>>,
     ) -> Result<()> {
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
-        }
+        self.connection.check()?;
         self.unit.status.forget(offset, len);
-        let done = self.with_connection(|connection| {
+        let change = |connection: &Connection| {
             let commands = commands()?;
-            let carried_out = match self.device.cached && !durable {
-                true => {
-                    let change = || self.carry_out(connection, commands);
-                    self.unflushed.change(change)
-                }
-                false => self.carry_out(connection, commands),
-            };
-            carried_out.map(|_| ())
-        });
+            self.carry_out(connection, commands).map(|_| ())
+        };
+        let done = match self.device.cached && !durable {
+            true => self.with_cache(change),
+            false => self.with_connection(change),
+        };
         self.unit.status.forget(offset, len);
         done?;
         match self.cache.write_through() && !durable {
@@ -428,17 +356,16 @@ impl IscsiStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        let mark = self.unflushed.mark();
-        let done = self.with_connection(|connection| {
-            self.carry_out(connection, vec![scsi::synchronize_cache()])
-        });
-        match done {
-            // A unit without the command has nothing to be flushed.
-            Err(error) if error.os_errno() == Some(libc::ENOTSUP) => {}
-            other => drop(other?),
-        }
-        self.unflushed.flushed(mark);
-        Ok(())
+        self.connection.flush(self, |connection| {
+            let mut flush = |connection: &Connection| {
+                self.carry_out(connection, vec![scsi::synchronize_cache()])
+            };
+            match self.heard(connection, &mut flush) {
+                // A unit without the command has nothing to be flushed.
+                Err(error) if error.os_errno() == Some(libc::ENOTSUP) => Ok(()),
+                other => other.map(|_| ()),
+            }
+        })
     }
 
     /// Changes a part of a block, by what `change` does to its bytes.
@@ -691,14 +618,7 @@ impl Storage for IscsiStorage {
             // What the unit has replied to survives this process.
             return Ok(());
         }
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
-        }
-        let done = self.flush();
-        if done.is_err() {
-            self.sync_failed.store(true, Ordering::Release);
-        }
-        done
+        self.connection.sync(|| self.flush())
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

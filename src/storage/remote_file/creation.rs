@@ -11,7 +11,7 @@ use crate::storage::driver::CreateContext;
 use crate::storage::modes::Preallocation;
 use crate::storage::traits::Storage;
 
-use super::protocol::{How, Protocol};
+use super::protocol::Protocol;
 use super::storage::RemoteFile;
 
 /// How long the server is given to remove what was made, or to empty what was there, when the operation has failed.
@@ -27,15 +27,7 @@ pub(in crate::storage) fn claim<P: Protocol>(
     protocol: P,
 ) -> Result<Box<dyn NewStorage>> {
     let control = context.control;
-    let (made, opened) = match protocol.open(How::Create, control) {
-        Ok(opened) => (true, opened),
-        // It is there, or it cannot be made: opening it as it is tells.
-        Err(first) => match protocol.open(How::Write, control) {
-            Ok(opened) => (false, opened),
-            Err(error) if error.os_errno() == Some(libc::ENOENT) => return Err(first),
-            Err(error) => return Err(error),
-        },
-    };
+    let (made, opened) = protocol.make_or_open(control)?;
     let how = (true, context.cache);
     let storage = Arc::new(RemoteFile::new(name, protocol, opened, how, control));
     Ok(Box::new(NewFile {

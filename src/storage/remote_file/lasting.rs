@@ -9,10 +9,10 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
+use crate::storage::batch::Broken;
 use crate::storage::unflushed::Unflushed;
 
-/// How long attempts to connect again go on, and the pauses between them.
-const RECONNECT: Duration = Duration::from_secs(15);
+/// The pauses between attempts to connect again.
 const PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -37,6 +37,11 @@ pub(in crate::storage) trait Renew {
     /// Whether a connection has ended by itself.
     fn is_lost(&self, connection: &Self::Connection) -> bool;
 
+    /// How long attempts to make another go on.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
     /// Whether another may take its place at all.
     fn may_renew(&self, lost: &Self::Connection) -> bool;
 
@@ -59,6 +64,8 @@ pub(in crate::storage) struct Lasting<C> {
     current: RwLock<Arc<C>>,
     /// Held while the connection is made again.
     renewing: Mutex<()>,
+    /// How often that has failed, and why the last time.
+    failures: Mutex<(u64, Option<Broken>)>,
     unflushed: Unflushed,
     sync_failed: AtomicBool,
 }
@@ -68,6 +75,7 @@ impl<C> Lasting<C> {
         Self {
             current: RwLock::new(Arc::new(connection)),
             renewing: Mutex::default(),
+            failures: Mutex::default(),
             unflushed: Unflushed::default(),
             sync_failed: AtomicBool::new(false),
         }
@@ -100,6 +108,7 @@ impl<C> Lasting<C> {
     ) -> Result<T> {
         let mut lost = 0;
         loop {
+            let before = self.failures.lock().0;
             let connection = self.current();
             let error = match work(&connection) {
                 Ok(done) => return Ok(done),
@@ -113,7 +122,7 @@ impl<C> Lasting<C> {
                 return Err(about(whose.shown(), &error));
             }
             lost += 1;
-            self.renew(whose, &connection, &error)?;
+            self.renew(whose, &connection, before, &error)?;
         }
     }
 
@@ -160,16 +169,23 @@ impl<C> Lasting<C> {
         done
     }
 
-    /// Makes a connection in place of `lost`.
+    /// Makes a connection in place of `lost`. What has failed since there were `before` failures is not tried again by
+    /// each of those that waited.
     fn renew(
         &self,
         whose: &impl Renew<Connection = C>,
         lost: &Arc<C>,
+        before: u64,
         error: &Error,
     ) -> Result<()> {
         let _alone = self.renewing.lock();
         if !Arc::ptr_eq(&self.current(), lost) {
             return Ok(());
+        }
+        if let (now, Some(broken)) = &*self.failures.lock()
+            && *now != before
+        {
+            return Err(broken.error());
         }
         if self.unflushed.is_any() || self.check().is_err() {
             // The server may have been started anew, and what it had in memory be gone.
@@ -177,7 +193,7 @@ impl<C> Lasting<C> {
             let hint = "What was written since the last flush may be lost";
             return Err(about(whose.shown(), error).with_hint(hint));
         }
-        let end = Instant::now() + RECONNECT;
+        let end = Instant::now() + whose.patience();
         let mut pauses = PAUSES.iter().copied();
         loop {
             whose.control().check()?;
@@ -189,9 +205,12 @@ impl<C> Lasting<C> {
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                Err(last) if Instant::now() >= end => {
-                    let text = format!("Connection to '{}': {error}", whose.shown());
-                    return Err(last.context(text));
+                // A server that keeps quiet was waited for already.
+                Err(last) if Instant::now() >= end || last.errno() == libc::ETIMEDOUT => {
+                    let last = last.context(format!("Connection to '{}': {error}", whose.shown()));
+                    let mut failures = self.failures.lock();
+                    *failures = (failures.0 + 1, Some(Broken::of(&last)));
+                    return Err(last);
                 }
                 Err(_) => {}
             }

@@ -9,6 +9,7 @@ mod protocol;
 mod storage;
 
 pub(super) use creation::claim;
+pub(super) use lasting::{Lasting, Renew};
 pub(super) use named::given_options;
 pub(super) use protocol::{Found, How, Protocol, Room, no_preallocation};
-pub(super) use storage::{check_regular, open};
+pub(super) use storage::{RemoteFile, check_regular, open};

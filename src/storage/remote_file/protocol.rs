@@ -1,6 +1,7 @@
 //! What a protocol knows of its files.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use bstr::BString;
 
@@ -42,6 +43,8 @@ pub(in crate::storage) struct Room {
 pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
     /// The driver.
     const NAME: &'static str;
+    /// How long attempts to connect again go on.
+    const PATIENCE: Duration = Duration::from_secs(15);
     /// What the server has replied to survives this process. Otherwise only what was flushed does.
     const REPLIES_LAST: bool = true;
     /// A file that is open.
@@ -52,6 +55,22 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
     /// # Errors
     /// Of the connection, or of the server.
     fn open(&self, how: How, control: &JobControl) -> Result<Self::Opened>;
+
+    /// Makes the file, true, or opens the one that is there.
+    ///
+    /// # Errors
+    /// Of the connection, or of the server.
+    fn make_or_open(&self, control: &JobControl) -> Result<(bool, Self::Opened)> {
+        match self.open(How::Create, control) {
+            Ok(opened) => Ok((true, opened)),
+            // It is there, or it cannot be made: opening it as it is tells.
+            Err(first) => match self.open(How::Write, control) {
+                Ok(opened) => Ok((false, opened)),
+                Err(error) if error.os_errno() == Some(libc::ENOENT) => Err(first),
+                Err(error) => Err(error),
+            },
+        }
+    }
 
     /// What tells it from others, whoever opens it.
     fn place(&self, opened: &Self::Opened) -> BString;

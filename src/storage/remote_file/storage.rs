@@ -111,6 +111,10 @@ impl<P: Protocol> Renew for RemoteFile<P> {
         self.protocol.is_lost(opened)
     }
 
+    fn patience(&self) -> Duration {
+        P::PATIENCE
+    }
+
     fn may_renew(&self, lost: &P::Opened) -> bool {
         !self.writable || self.protocol.tells_what_is_flushed(lost)
     }
@@ -135,7 +139,7 @@ impl<P: Protocol> Renew for RemoteFile<P> {
 
 impl<P: Protocol> RemoteFile<P> {
     /// Of a file that is open.
-    pub(super) fn new(
+    pub(in crate::storage) fn new(
         name: BString,
         protocol: P,
         opened: P::Opened,

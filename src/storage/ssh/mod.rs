@@ -3,20 +3,27 @@
 //! libssh, loaded at run time, makes the connection and makes sure of both ends. The protocol for files is
 //! spoken here, with many requests under way at once, which the library does not do.
 
-mod creation;
+mod file;
 mod link;
 mod login;
 mod options;
 mod plain;
 mod sftp;
-mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use plain::sftp_over;
 
-use crate::options::{OptionKind, OptionSpec, option};
-use crate::storage::driver::{StorageDriver, StorageFeatures};
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::options::{OptionKind, OptionSpec, Values, option};
+use crate::storage::creation::NewStorage;
+use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageFeatures};
+use crate::storage::remote_file;
+use crate::storage::traits::Storage;
+
+use file::{Ssh, dialer};
 
 /// The protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
@@ -33,10 +40,23 @@ pub static DRIVER: StorageDriver = StorageDriver {
     create_options: &[option("size", OptionKind::Size, "Virtual disk size")],
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
-    open: storage::open,
-    create: Some(creation::claim),
+    open,
+    create: Some(create),
     exports: None,
 };
+
+fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    let (target, objects) = (&context.target, context.objects);
+    let (settings, name) = options::settings_of(target, context.options, objects)?;
+    context.check_server(&settings.address())?;
+    remote_file::open(context, name, Ssh::new(&settings, dialer(&settings)))
+}
+
+fn create(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let (target, objects) = (&context.target, context.objects);
+    let (settings, name) = options::settings_of(target, &Values::default(), objects)?;
+    remote_file::claim(context, name, Ssh::new(&settings, dialer(&settings)))
+}
 
 /// One of [`OptionSpec`], for the table of options.
 const fn text(name: &'static str, help: &'static str) -> OptionSpec {

@@ -11,6 +11,8 @@ use crate::net::{Address, Family};
 use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::secret::Secret;
+use crate::storage::driver::StorageTarget;
+use crate::storage::remote_file::given_options;
 use crate::sys::libssh::Hash;
 use crate::sys::user;
 use crate::value::{Map, Value};
@@ -302,6 +304,21 @@ impl Settings {
         let server = format!("ssh://{}:{}/", self.host.to_ascii_lowercase(), self.port);
         [server.as_bytes(), &self.path].concat().into()
     }
+}
+
+/// What the options and the name of a target say together, and the name to be shown.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`], or of a secret.
+pub(super) fn settings_of(
+    target: &StorageTarget<'_>,
+    options: &Values,
+    objects: &Objects,
+) -> Result<(Settings, BString)> {
+    let (given, values) = given_options(target, options, OPTIONS, parse_file_name)?;
+    let settings = Settings::of(&values, objects)?;
+    let name = file_name(&given).unwrap_or_else(|| settings.place());
+    Ok((settings, name))
 }
 
 /// The options that a file name stands for: `ssh://[USER@]HOST[:PORT]/PATH[?host_key_check=…]`.

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::file::{Dial, Ssh};
 use super::link::{Connect, Link, Pipe};
 use super::options::{OPTIONS, Settings};
-use super::sftp::OpenFlags;
-use super::storage::{Dial, Opened, SshStorage};
 use crate::error::{Error, Result};
 use crate::job::JobControl;
 use crate::object::Objects;
 use crate::options::{Options, Values};
+use crate::storage::remote_file::{How, Protocol, RemoteFile};
 use crate::storage::{CacheMode, Storage};
 
 /// A socket in the place of the library.
@@ -52,22 +52,26 @@ impl Pipe for Socket {
 ///
 /// # Errors
 /// Of the server.
-pub(super) fn open(dial: &Dial, writable: bool, control: &Arc<JobControl>) -> Result<SshStorage> {
+pub(super) fn open(
+    dial: &Dial,
+    writable: bool,
+    control: &Arc<JobControl>,
+) -> Result<RemoteFile<Ssh>> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let list = format!("host=h,user=u,path=/{number}");
     let options = Values::check(&Options::parse(&list)?, OPTIONS)?;
     let settings = Settings::of(&options, &Objects::new())?;
-    let mut flags = OpenFlags::READ;
-    flags.set(OpenFlags::WRITE, writable);
-    let link = dial(control)?;
-    let opened = Opened::open(link, "/p".into(), flags, control).map_err(|(error, _)| error)?;
+    let file = Ssh::new(&settings, dial.clone());
+    let how = match writable {
+        true => How::Write,
+        false => How::Read,
+    };
+    let opened = file.open(how, control)?;
     let how = (writable, CacheMode::Writeback);
-    let dial = dial.clone();
-    Ok(SshStorage::new(
+    Ok(RemoteFile::new(
         "ssh://h/p".into(),
-        &settings,
-        dial,
+        file,
         opened,
         how,
         control,

@@ -1,0 +1,343 @@
+//! A file of a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bstr::{BStr, BString, ByteSlice};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
+use crate::net::{Wait, connect};
+use crate::storage::ReadRange;
+use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular};
+use crate::sys::fd;
+use crate::sys::libssh;
+
+use super::link::{Connect, Link};
+use super::login::log_in;
+use super::options::Settings;
+use super::sftp::{Attributes, Code, OpenFlags, Reply, Request, violation};
+
+/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
+const PIECE: usize = 128 << 10;
+/// How long a server that is silent is left alone, where that was asked for.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Makes a connection with a server; another one in tests.
+pub(super) type Dial = Arc<dyn Fn(&JobControl) -> Result<Link> + Send + Sync>;
+
+/// A file that is open on a server.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) link: Link,
+    handle: Vec<u8>,
+    attributes: Attributes,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.link.tell(Request::Close {
+            handle: &self.handle,
+        });
+    }
+}
+
+/// The one reply to one request, where that is no error.
+pub(super) fn ask(link: &Link, request: Request<'_>, control: &JobControl) -> Result<Reply> {
+    let reply = link.run(&[request], control)?.pop();
+    match reply {
+        Some(Reply::Status(status)) if status.code != Code::Ok => Err(status.error()),
+        Some(reply) => Ok(reply),
+        None => Err(strange()),
+    }
+}
+
+fn strange() -> Error {
+    violation("The server's reply is of another kind than the request")
+}
+
+fn expect_ok(reply: &Reply) -> Result<()> {
+    match reply {
+        Reply::Status(status) if status.code == Code::Ok => Ok(()),
+        Reply::Status(status) => Err(status.error()),
+        _ => Err(strange()),
+    }
+}
+
+impl Opened {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// Of the server, in its words; where it is no regular file.
+    pub(super) fn open(
+        link: Link,
+        path: &BStr,
+        flags: OpenFlags,
+        control: &JobControl,
+    ) -> Result<Self, (Error, Option<Link>)> {
+        let failed = |error: Error| {
+            error.context_if_server(|| format!("failed to open remote file '{path}'"))
+        };
+        let mode = flags.contains(OpenFlags::CREATE).then_some(0o644);
+        let request = Request::Open { path, flags, mode };
+        let handle = match ask(&link, request, control) {
+            Ok(Reply::Handle(handle)) => handle,
+            Ok(_) => return Err((strange(), None)),
+            Err(error) => return Err((failed(error), Some(link))),
+        };
+        let mut opened = Self {
+            link,
+            handle,
+            attributes: Attributes::default(),
+        };
+        opened.attributes = opened
+            .stat(control)
+            .map_err(|error| (error.context("failed to read file attributes"), None))?;
+        let kind = opened.attributes.mode.map(|mode| mode & libc::S_IFMT);
+        // Not all servers tell.
+        match kind.filter(|kind| *kind != 0).map_or(Ok(()), check_regular) {
+            Ok(()) => Ok(opened),
+            Err(error) => Err((failed(error), None)),
+        }
+    }
+
+    fn stat(&self, control: &JobControl) -> Result<Attributes> {
+        let handle = &self.handle;
+        match ask(&self.link, Request::Stat { handle }, control)? {
+            Reply::Attributes(attributes) if attributes.size.is_some() => Ok(attributes),
+            Reply::Attributes(_) => Err(violation("The server does not say how long the file is")),
+            _ => Err(strange()),
+        }
+    }
+}
+
+/// Whether an error is a server's own refusal, which says nothing of the file.
+trait OfServer {
+    fn context_if_server(self, message: impl FnOnce() -> String) -> Error;
+}
+
+impl OfServer for Error {
+    fn context_if_server(self, message: impl FnOnce() -> String) -> Error {
+        match self.kind() {
+            ErrorKind::Cancelled => self,
+            _ => self.context(message()),
+        }
+    }
+}
+
+/// How connections with a server are made.
+pub(super) fn dialer(settings: &Settings) -> Dial {
+    let settings = settings.clone();
+    Arc::new(move |control: &JobControl| {
+        libssh::check().map_err(Error::unsupported)?;
+        let mut wait = Wait::new(control);
+        if let Some(timeout) = settings.timeout {
+            wait = wait.at_most(timeout);
+        }
+        let stream = connect(&settings.address(), wait)?;
+        if settings.keep_alive {
+            // A hint: the connection is good without.
+            let _ = stream.set_keepalive(SILENCE);
+        }
+        let socket = stream
+            .descriptor()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "The stream has no descriptor"))?;
+        // The stream goes; its socket stays.
+        let socket = fd::duplicate(socket).map_err(|error| Error::io(&error))?;
+        let own = settings.clone();
+        let make: Connect = Box::new(move |waiter| log_in(&own, socket, waiter));
+        Link::open(make, settings.timeout, control)
+    })
+}
+
+/// Which file of which server is meant.
+pub(super) struct Ssh {
+    host: String,
+    path: BString,
+    place: BString,
+    dial: Dial,
+}
+
+impl std::fmt::Debug for Ssh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ssh")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+fn flags_of(how: How) -> OpenFlags {
+    let both = OpenFlags::READ | OpenFlags::WRITE;
+    match how {
+        How::Read => OpenFlags::READ,
+        How::Write => both,
+        How::Create => both | OpenFlags::CREATE | OpenFlags::EXCLUSIVE,
+    }
+}
+
+impl Ssh {
+    pub(super) fn new(settings: &Settings, dial: Dial) -> Self {
+        Self {
+            host: settings.host.clone(),
+            path: settings.path.clone(),
+            place: settings.place(),
+            dial,
+        }
+    }
+
+    fn open_over(
+        &self,
+        link: Link,
+        how: How,
+        control: &JobControl,
+    ) -> Result<Opened, (Error, Option<Link>)> {
+        Opened::open(link, self.path.as_bstr(), flags_of(how), control)
+    }
+}
+
+impl Protocol for Ssh {
+    const NAME: &'static str = super::DRIVER.name;
+    // Each attempt makes a connection and logs in.
+    const PATIENCE: Duration = Duration::from_millis(750);
+    type Opened = Opened;
+
+    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
+        let link = (self.dial)(control)?;
+        self.open_over(link, how, control)
+            .map_err(|(error, _)| error)
+    }
+
+    fn make_or_open(&self, control: &JobControl) -> Result<(bool, Opened)> {
+        let link = (self.dial)(control)?;
+        match self.open_over(link, How::Create, control) {
+            Ok(opened) => Ok((true, opened)),
+            // It is there, or it cannot be made: opening it as it is tells. Logging in once is enough.
+            Err((first, Some(link))) => match self.open_over(link, How::Write, control) {
+                Ok(opened) => Ok((false, opened)),
+                Err((error, _)) if error.os_errno() == Some(libc::ENOENT) => Err(first),
+                Err((error, _)) => Err(error),
+            },
+            Err((error, None)) => Err(error),
+        }
+    }
+
+    fn place(&self, _opened: &Opened) -> BString {
+        self.place.clone()
+    }
+
+    fn found(&self, opened: &Opened) -> Found {
+        let attributes = opened.attributes;
+        Found {
+            len: attributes.size.unwrap_or(0),
+            used: None,
+            modified: attributes.modified.map(|time| (time.into(), 0)),
+            inode: None,
+        }
+    }
+
+    fn is_lost(&self, opened: &Opened) -> bool {
+        opened.link.is_lost()
+    }
+
+    fn tells_what_is_flushed(&self, _opened: &Opened) -> bool {
+        // Not all servers can flush.
+        false
+    }
+
+    fn warnings(&self, opened: &Opened, writable: bool) -> Vec<String> {
+        match writable && !opened.link.extensions.fsync {
+            true => vec![format!(
+                "ssh server {} does not support fsync; to support fsync, you need OpenSSH >= 6.3",
+                self.host
+            )],
+            false => Vec::new(),
+        }
+    }
+
+    fn room(&self, opened: &Opened) -> Room {
+        let limits = &opened.link.limits;
+        let room = |limit: u32| PIECE.min(limit as usize);
+        Room {
+            read: room(limits.read),
+            write: room(limits.write),
+        }
+    }
+
+    fn read(
+        &self,
+        opened: &Opened,
+        pieces: &mut [ReadRange<'_>],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let requests: Vec<_> = pieces
+            .iter()
+            .map(|(offset, piece)| Request::Read {
+                handle: &opened.handle,
+                offset: *offset,
+                // No piece is longer than a request may be.
+                len: piece.len() as u32,
+            })
+            .collect();
+        let replies = opened.link.run(&requests, control)?;
+        drop(requests);
+        let mut counts = Vec::with_capacity(pieces.len());
+        for ((_, piece), reply) in pieces.iter_mut().zip(replies) {
+            counts.push(match &reply {
+                Reply::Data(data) => {
+                    // No more than was asked for has come.
+                    for (to, from) in piece.iter_mut().zip(data.iter()) {
+                        *to = *from;
+                    }
+                    data.len()
+                }
+                Reply::Status(status) if status.code == Code::End => 0,
+                Reply::Status(status) => return Err(status.error()),
+                _ => return Err(strange()),
+            });
+        }
+        Ok(counts)
+    }
+
+    fn write(
+        &self,
+        opened: &Opened,
+        pieces: &[(u64, &[u8])],
+        control: &JobControl,
+    ) -> Result<Vec<usize>> {
+        let handle = &opened.handle;
+        let requests: Vec<_> = pieces
+            .iter()
+            .map(|(offset, data)| Request::Write {
+                handle,
+                offset: *offset,
+                data,
+            })
+            .collect();
+        let replies = opened.link.run(&requests, control)?;
+        replies.iter().try_for_each(expect_ok)?;
+        Ok(pieces.iter().map(|(_, data)| data.len()).collect())
+    }
+
+    fn set_len(&self, opened: &Opened, len: u64, control: &JobControl) -> Result<()> {
+        let handle = &opened.handle;
+        ask(&opened.link, Request::SetLen { handle, len }, control).map(|_| ())
+    }
+
+    fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        if !opened.link.extensions.fsync {
+            // Whoever opened it was told.
+            return Ok(());
+        }
+        let handle = &opened.handle;
+        ask(&opened.link, Request::Sync { handle }, control).map(|_| ())
+    }
+
+    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+        let path = &self.path;
+        let done = match opened.link.is_lost() {
+            true => ask(&(self.dial)(control)?, Request::Remove { path }, control),
+            false => ask(&opened.link, Request::Remove { path }, control),
+        };
+        done.map(|_| ())
+    }
+}
