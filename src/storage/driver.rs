@@ -93,6 +93,12 @@ impl OpenContext<'_> {
         }
         self.policy.check_host(server.host(), server.port())
     }
+
+    /// The policy that servers are asked about which are known only when others have been reached; None where the
+    /// caller names the image itself.
+    pub(super) fn policy_of_servers(&self) -> Option<OpenPolicy> {
+        self.how.named_by_image.then(|| self.policy.clone())
+    }
 }
 
 /// What creating a storage gets.

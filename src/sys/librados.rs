@@ -100,16 +100,22 @@ impl Cluster {
             .map(|_| ())
     }
 
-    /// A setting that is a number.
-    pub(crate) fn number(&self, key: &CStr) -> Option<u64> {
-        let mut text = [0u8; 64];
+    /// A setting; None where it is none, or is longer than one that somebody wrote.
+    pub(crate) fn text(&self, key: &CStr) -> Option<String> {
+        let mut text = [0u8; 4096];
         // SAFETY: its own handle; the text is NUL-terminated within its length, or the call fails.
         let code = unsafe {
             let to = text.as_mut_ptr().cast();
             (self.f.rados_conf_get)(self.handle, key.as_ptr(), to, text.len())
         };
         errno(code).ok()?;
-        let text = CStr::from_bytes_until_nul(&text).ok()?.to_str().ok()?;
+        let text = CStr::from_bytes_until_nul(&text).ok()?;
+        Some(text.to_str().ok()?.to_owned())
+    }
+
+    /// A setting that is a number.
+    pub(crate) fn number(&self, key: &CStr) -> Option<u64> {
+        let text = self.text(key)?;
         let digits = text.find(|c: char| !c.is_ascii_digit());
         text.get(..digits.unwrap_or(text.len()))?.parse().ok()
     }

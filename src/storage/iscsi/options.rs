@@ -9,6 +9,7 @@ use crate::location::tree::flatten;
 use crate::net::url::decoded;
 use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values, option};
+use crate::policy::OpenPolicy;
 use crate::printable::without_passwords;
 use crate::secret::Secret;
 use crate::sys::libiscsi::{HeaderDigest, Login, Wanted};
@@ -78,6 +79,8 @@ pub(super) struct Settings {
     pub(super) port: u16,
     pub(super) lun: u16,
     wanted: Wanted,
+    /// What is asked about where the target sends us.
+    pub(super) policy: Option<OpenPolicy>,
 }
 
 fn missing(name: &str) -> Error {
@@ -196,6 +199,7 @@ impl Settings {
                 number: RandomState::new().hash_one(0) as u32,
                 timeout: timeout as u32,
             },
+            policy: None,
         })
     }
 

@@ -107,6 +107,9 @@ pub(super) fn connect(settings: &Settings, control: &JobControl) -> Result<Conne
                 Ok(Reached::Moved(place)) => {
                     failed = None;
                     at = portal(&place)?;
+                    if let Some(policy) = &settings.policy {
+                        policy.check_host(Some(&at.0), Some(at.1))?;
+                    }
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),

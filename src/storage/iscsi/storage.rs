@@ -85,7 +85,8 @@ fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BSt
 
 /// Opens a unit.
 pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
-    let (settings, name) = settings_of(scheme, context)?;
+    let (mut settings, name) = settings_of(scheme, context)?;
+    settings.policy = context.policy_of_servers();
     context.check_server(&Address::inet(settings.host.clone(), settings.port))?;
     let connection = connect(&settings, context.control)?;
     let device = Device::of(&connection, context.control).map_err(|error| match error.kind() {

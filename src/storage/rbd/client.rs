@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, Result};
 use crate::job::JobControl;
+use crate::policy::OpenPolicy;
 use crate::storage::aside::aside;
 use crate::storage::modes::CacheMode;
 use crate::sys::librados::{Cluster, Pool};
@@ -102,6 +103,9 @@ fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
         let seconds = cluster.number(key).filter(|seconds| *seconds > 0);
         patience += seconds.unwrap_or(u64::from(u32::MAX));
     }
+    if let Some(policy) = &settings.policy {
+        check_monitors(policy, cluster.text(c"mon_host").as_deref())?;
+    }
     cluster
         .connect()
         .map_err(|errno| failed(errno, "error connecting"))?;
@@ -126,4 +130,83 @@ fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
         pool: Arc::new(pool),
         patience: Duration::from_secs(patience),
     })
+}
+
+/// Asks whether the monitors may be reached that settings name, in the form of `mon_host`.
+///
+/// # Errors
+/// [`crate::ErrorKind::Denied`]; also where none is named, for the library would look for some.
+fn check_monitors(policy: &OpenPolicy, list: Option<&str>) -> Result<()> {
+    let separators = |c: char| matches!(c, ',' | ';') || c.is_whitespace();
+    let list = list.unwrap_or_default();
+    let mut monitors = list
+        .split(separators)
+        .filter(|word| !word.is_empty())
+        .peekable();
+    if monitors.peek().is_none() {
+        return policy.check_host(None, None);
+    }
+    monitors.try_for_each(|word| {
+        let (host, port) = monitor(word);
+        policy.check_host(Some(host), port)
+    })
+}
+
+/// The host and the port of one address of a monitor: `[v2:HOST:PORT/NONCE`, `HOST:PORT`, `[NUMBER]:PORT`…
+fn monitor(word: &str) -> (&str, Option<u16>) {
+    let kinds = ["v1:", "v2:", "any:"];
+    let of_group = word.trim_start_matches('[');
+    let word = match kinds.iter().find_map(|kind| of_group.strip_prefix(kind)) {
+        Some(rest) => rest,
+        None => word,
+    };
+    let word = word.split('/').next().unwrap_or_default();
+    let (host, rest) = match word.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or((rest, "")),
+        // A number of version 6 without brackets has no port.
+        None if word.matches(':').count() > 1 => (word, ""),
+        None => word.split_at(word.find(':').unwrap_or(word.len())),
+    };
+    let port = rest.trim_end_matches(']').strip_prefix(':');
+    (
+        host.trim_end_matches(']'),
+        port.and_then(|port| port.parse().ok()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::HostRule;
+
+    #[test]
+    fn monitors_are_found_in_every_form_of_their_list() {
+        for (word, host, port) in [
+            ("h", "h", None),
+            ("h:6789", "h", Some(6789)),
+            ("[v2:127.0.0.1:3300/0", "127.0.0.1", Some(3300)),
+            ("v1:127.0.0.1:6789/0]", "127.0.0.1", Some(6789)),
+            ("[v2:[fd00::1]:3300/0]", "fd00::1", Some(3300)),
+            ("[fd00::1]:6789", "fd00::1", Some(6789)),
+            ("[fd00::1]", "fd00::1", None),
+            ("fd00::1", "fd00::1", None),
+        ] {
+            assert_eq!(monitor(word), (host, port), "{word}");
+        }
+    }
+
+    #[test]
+    fn each_monitor_is_asked_about_and_none_is_denied() {
+        let policy = OpenPolicy {
+            implicit_hosts: ["a", "b"]
+                .map(|host| HostRule::parse(host).unwrap())
+                .to_vec(),
+            ..OpenPolicy::permissive()
+        };
+        check_monitors(&policy, Some("[v2:a:1/0,v1:a:2/0], b")).unwrap();
+        for list in [Some("a,c"), Some(" "), None] {
+            let denied = check_monitors(&policy, list).unwrap_err();
+            assert_eq!(denied.kind(), crate::ErrorKind::Denied, "{list:?}");
+        }
+    }
 }

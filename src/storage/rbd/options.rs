@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::location::tree::flatten;
 use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, OptionValue, Values, option};
+use crate::policy::OpenPolicy;
 use crate::secret::Secret;
 use crate::storage::driver::StorageTarget;
 use crate::value::{Map, Value};
@@ -85,6 +86,8 @@ pub(super) struct Settings {
     pub(super) further: Vec<(CString, CString)>,
     pub(super) key: Option<Secret>,
     pub(super) encryption: Option<Wanted>,
+    /// What is asked about the monitors of the cluster.
+    pub(super) policy: Option<OpenPolicy>,
 }
 
 fn missing(name: &str) -> Error {
@@ -221,6 +224,7 @@ impl Settings {
             further,
             key: key.transpose()?,
             encryption: Wanted::of(options, objects)?,
+            policy: None,
         })
     }
 

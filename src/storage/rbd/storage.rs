@@ -131,7 +131,8 @@ impl std::fmt::Debug for RbdStorage {
 
 /// Opens an image.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
-    let settings = Settings::of(&context.target, context.options, context.objects)?;
+    let mut settings = Settings::of(&context.target, context.options, context.objects)?;
+    settings.policy = context.policy_of_servers();
     let writable = context.how.writable;
     if writable && settings.snapshot.is_some() {
         return Err(Error::new(
