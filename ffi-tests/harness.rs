@@ -224,6 +224,7 @@ programs!(
     arguments,
     options,
     drivers,
+    defaults,
     policy,
     inspect,
     image_io,

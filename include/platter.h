@@ -1303,7 +1303,8 @@ typedef struct platter_option_info {
      */
     const char *help;
     /**
-     * The value when the option is not given; NULL where there is none.
+     * The value when the option is not given, also one that no help prints; NULL where there is none, or where it
+     * follows from other options or the size.
      */
     const char *default_value;
     /**

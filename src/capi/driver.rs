@@ -11,6 +11,7 @@ use crate::capi::text::{c_string, owned, utf8};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter;
+use crate::format::unstated::{self, Unstated};
 use crate::format::{ChildSpec, Features, registry};
 use crate::ops::help;
 use crate::options::{OptionKind, OptionSpec};
@@ -88,7 +89,8 @@ pub struct platter_option_info {
     pub name: *const c_char,
     /// One line of help.
     pub help: *const c_char,
-    /// The value when the option is not given; NULL where there is none.
+    /// The value when the option is not given, also one that no help prints; NULL where there is none, or where it
+    /// follows from other options or the size.
     pub default_value: *const c_char,
     /// The values allowed, ended by NULL; NULL where any value of the type is.
     pub allowed: *const *const c_char,
@@ -146,12 +148,26 @@ fn drivers() -> &'static [Entry] {
             ];
             let features = features(driver.features());
             let kind = PLATTER_DRIVER_FORMAT;
-            entry(driver.name, kind, features, driver.children, tables)
+            entry(
+                driver.name,
+                kind,
+                features,
+                driver.children,
+                tables,
+                driver.unstated,
+            )
         });
         let protocols = storage::registry::drivers().iter().map(|driver| {
             let tables = [driver.create_options, driver.open_options, &[]];
             let features = protocol_features(driver.features);
-            entry(driver.name, PLATTER_DRIVER_PROTOCOL, features, &[], tables)
+            entry(
+                driver.name,
+                PLATTER_DRIVER_PROTOCOL,
+                features,
+                &[],
+                tables,
+                &[],
+            )
         });
         let filters = filter::registry::drivers().iter().map(|driver| {
             let tables = [&[], driver.open_options, &[]];
@@ -161,6 +177,7 @@ fn drivers() -> &'static [Entry] {
                 0,
                 driver.children,
                 tables,
+                &[],
             )
         });
         let mut drivers: Vec<_> = formats.chain(protocols).chain(filters).collect();
@@ -175,15 +192,24 @@ fn entry(
     features: u32,
     children: &[ChildSpec],
     tables: [&[OptionSpec]; 3],
+    unstated: &'static [Unstated],
 ) -> Entry {
     let mut strings = Vec::new();
     let mut lists = Vec::new();
+    let mut operation = PLATTER_OPERATION_CREATE - 1;
     let options = tables.map(|table| {
+        operation += 1;
         let mut table: Vec<_> = table.iter().collect();
         table.sort_by_key(|spec| spec.name);
         table
             .into_iter()
-            .map(|spec| describe(spec, &mut strings, &mut lists))
+            .map(|spec| {
+                let spec = match operation {
+                    PLATTER_OPERATION_CREATE => stated(unstated, spec),
+                    _ => *spec,
+                };
+                describe(&spec, &mut strings, &mut lists)
+            })
             .collect()
     });
     let children = children
@@ -203,6 +229,21 @@ fn entry(
         options,
         _strings: strings,
         _lists: lists,
+    }
+}
+
+/// An option of a creation with what its table leaves out.
+fn stated(own: &'static [Unstated], spec: &OptionSpec) -> OptionSpec {
+    let Some(more) = unstated::find(own, spec.name) else {
+        return *spec;
+    };
+    OptionSpec {
+        default: spec.default.or(more.default),
+        allowed: match spec.allowed {
+            [] => more.allowed,
+            allowed => allowed,
+        },
+        ..*spec
     }
 }
 

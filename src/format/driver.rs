@@ -13,6 +13,7 @@ use crate::format::in_order::InOrder;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId, ParentSearch};
 use crate::format::traits::{Format, Opener};
+use crate::format::unstated::Unstated;
 use crate::job::JobControl;
 use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
@@ -57,6 +58,8 @@ pub struct FormatDriver {
     pub measure: Option<MeasureFn>,
     /// Options of `create`, sorted by name.
     pub create_options: &'static [OptionSpec],
+    /// What [`FormatDriver::create_options`] leaves out.
+    pub unstated: &'static [Unstated],
     /// Those of them that QEMU's format of that name does not have; help shows them behind the others.
     pub own_options: &'static [&'static str],
     /// Keys of the "Formatting" line of `create` in QEMU's order, without those of the protocol;
@@ -96,6 +99,7 @@ impl FormatDriver {
             outline: |_| Outline::default(),
             measure: None,
             create_options: &[],
+            unstated: &[],
             own_options: &[],
             summary: &[],
             amend_options: &[],

@@ -43,6 +43,7 @@ pub mod sparsebundle;
 pub mod sparseimage;
 pub(crate) mod table_cache;
 pub mod traits;
+pub mod unstated;
 pub(crate) mod uses;
 pub mod vdi;
 pub mod vhdx;

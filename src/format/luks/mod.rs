@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::unstated::of;
 use crate::format::{
     Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
     FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize,
@@ -52,6 +53,14 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[
+        of("cipher-alg", "aes-256"),
+        of("cipher-mode", "xts"),
+        of("ivgen-alg", "plain64"),
+        of("hash-alg", "sha256"),
+        of("iter-time", "2000"),
+        of("detached-header", "off"),
+    ],
     own_options: &[],
     summary: &[
         ("size", None),

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{ErrorKind, Result};
 use crate::format::blocks::{BlockFormat, BlockImage};
+use crate::format::unstated::of;
 use crate::format::{
     Check, ChildSpec, Features, Format, FormatDriver, FormatInfo, InspectContext, Inspection,
     OpenContext, Resize, Signature,
@@ -47,6 +48,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[of("cluster_size", "1048576")],
     own_options: &[],
     summary: create::SUMMARY,
     amend_options: &[],

@@ -41,6 +41,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[],
     own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: &[],

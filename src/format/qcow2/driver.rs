@@ -8,6 +8,7 @@ use bstr::BString;
 use crate::bytes::be32;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::unstated::of;
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, DecodeAhead,
     Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite,
@@ -47,6 +48,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(super::measure::measure),
     create_options: create::OPTIONS,
+    unstated: &[of("compat", "1.1"), of("data_file_raw", "off")],
     own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: super::amend::OPTIONS,

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::blocks::{BlockFormat, BlockImage};
+use crate::format::unstated::of;
 use crate::format::{
     BackingChange, Check, ChildSpec, Features, FormatDriver, ParentRef, Resize, Signature,
 };
@@ -43,6 +44,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[of("cluster_size", "65536"), of("table_size", "4")],
     own_options: &[],
     summary: create::SUMMARY,
     amend_options: &[],

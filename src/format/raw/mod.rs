@@ -40,6 +40,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[],
     own_options: &[],
     summary: &[("size", None)],
     amend_options: &[],

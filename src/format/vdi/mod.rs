@@ -43,6 +43,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[],
     own_options: create::OWN,
     summary: create::SUMMARY,
     amend_options: &[],

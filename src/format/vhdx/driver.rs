@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::unstated::{of, one_of};
 use crate::format::{
     BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
     FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, ParentId, ParentRef,
@@ -44,6 +45,11 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[
+        of("block_state_zero", "on"),
+        of("log_size", "1048576"),
+        one_of("subformat", "dynamic", &["dynamic", "fixed"]),
+    ],
     own_options: create::OWN,
     summary: create::SUMMARY,
     amend_options: &[],

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::format::magic::PROBE_BYTES;
+use crate::format::unstated::{of, one_of};
 use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Probe, Signature};
 use crate::options::COMPRESSION_LEVEL;
 
@@ -34,6 +35,26 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[
+        one_of(
+            "adapter_type",
+            "ide",
+            &["ide", "lsilogic", "buslogic", "legacyESX"],
+        ),
+        of("compat6", "off"),
+        of("zeroed_grain", "off"),
+        one_of(
+            "subformat",
+            "monolithicSparse",
+            &[
+                "monolithicSparse",
+                "monolithicFlat",
+                "twoGbMaxExtentSparse",
+                "twoGbMaxExtentFlat",
+                "streamOptimized",
+            ],
+        ),
+    ],
     own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: &[],

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{Blocks, ByteOrder, Parts, Table};
+use crate::format::unstated::{of, one_of};
 use crate::format::{ChildSpec, Features, Format, FormatDriver, OpenContext, Signature};
 use crate::options::{OptionKind, OptionSpec};
 use crate::size::SECTOR;
@@ -58,6 +59,10 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
+    unstated: &[
+        of("force_size", "off"),
+        one_of("subformat", "dynamic", &["dynamic", "fixed"]),
+    ],
     own_options: create::OWN,
     summary: create::SUMMARY,
     amend_options: &[],

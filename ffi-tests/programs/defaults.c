@@ -1,0 +1,165 @@
+/* What introspection says of an option that is not given is what a format does then, and each value that it lists
+ * is taken. */
+#include "check.h"
+
+#define SIZE "4194304"
+
+static platter_secrets *secrets;
+
+static int make(const char *path, const char *format, const char *key, const char *value)
+{
+    platter_create *create;
+    platter_options *bag;
+    platter_job *job;
+    OK(platter_create_new(&create, path, format, 0, &err));
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_set(bag, "size", SIZE, 0, &err));
+    if (strcmp(format, "luks") == 0) {
+        OK(platter_options_set(bag, PLATTER_OPT_KEY_SECRET, "key", 0, &err));
+        OK(platter_options_set(bag, PLATTER_OPT_ITER_TIME, "10", 0, &err));
+    }
+    if (key != NULL)
+        OK(platter_options_set(bag, key, value, 0, &err));
+    OK(platter_create_set_options(create, bag, 0, &err));
+    OK(platter_create_set_secrets(create, secrets, 0, &err));
+    int status = platter_create_job_new(&job, create, 0, NULL);
+    if (status == PLATTER_OK)
+        status = platter_job_run(job, 0, NULL);
+    platter_job_free(job);
+    platter_options_free(bag);
+    platter_create_free(create);
+    return status;
+}
+
+/* What the report of an image says of its format, without what is random in each. */
+static char *described(const char *path, const char *format)
+{
+    platter_open_options *options;
+    platter_report *report;
+    const char *json;
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_format(options, format, 0, &err));
+    OK(platter_image_describe(&report, path, options, 0, &err));
+    OK(platter_report_json(&json, report, 0, &err));
+    char *kept = strdup(json);
+    CHECK(kept != NULL);
+    platter_report_free(report);
+    platter_open_options_free(options);
+    for (const char *const *key = (const char *const[]){"\"cid\": ", "iters\": ", "\"uuid\": ", NULL}; *key; key++)
+        for (char *at = kept; (at = strstr(at, *key)) != NULL;)
+            for (at += strlen(*key); *at != '\n' && *at != '\0'; at++)
+                *at = '.';
+    return kept;
+}
+
+/* Equal but for how many digits a random number has. */
+static void same(const char *a, const char *b)
+{
+    for (; *a != '\0' && *b != '\0'; a++, b++) {
+        while (*a == '.')
+            a++;
+        while (*b == '.')
+            b++;
+        CHECK(*a == *b);
+    }
+}
+
+/* So many bytes of an image may be random: identifiers, and the checksums over them. */
+#define RANDOM 160
+
+static unsigned char *contents(const char *path, size_t *len)
+{
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    *len = (size_t)ftell(file);
+    unsigned char *bytes = malloc(*len);
+    rewind(file);
+    CHECK(bytes != NULL && fread(bytes, 1, *len, file) == *len);
+    fclose(file);
+    return bytes;
+}
+
+/* Whether two images are the same but for what is random. */
+static void same_bytes(const unsigned char *a, size_t a_len, const unsigned char *b, size_t b_len)
+{
+    size_t other = 0;
+    CHECK_U64(a_len, b_len);
+    for (size_t i = 0; i < a_len; i++)
+        other += a[i] != b[i];
+    CHECK(other <= RANDOM);
+}
+
+static void try_option(const char *format, const platter_option_info *option)
+{
+    /* Such an image is not made without more; and how long a key was derived is not seen. */
+    static const char *const left_out[] = {"data_file_raw", "detached-header", "iter-time"};
+    for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
+        if (strcmp(option->name, left_out[i]) == 0)
+            return;
+    if (option->default_value != NULL) {
+        fprintf(stderr, "%s %s=%s\n", format, option->name, option->default_value);
+        CHECK(make("disk", format, option->name, option->default_value) == PLATTER_OK);
+        size_t given_len, without_len;
+        unsigned char *bytes = contents("disk", &given_len);
+        char *given = described("disk", format);
+        CHECK(make("disk", format, NULL, NULL) == PLATTER_OK);
+        char *without = described("disk", format);
+        same(given, without);
+        unsigned char *bytes_without = contents("disk", &without_len);
+        /* A volume is a key, and random as a whole. */
+        if (strcmp(format, "luks") != 0)
+            same_bytes(bytes, given_len, bytes_without, without_len);
+        free(bytes);
+        free(bytes_without);
+        free(given);
+        free(without);
+    }
+    if (strcmp(option->name, "subformat") != 0 && strcmp(option->name, "adapter_type") != 0)
+        return;
+    CHECK(option->allowed != NULL);
+    for (const char *const *value = option->allowed; *value != NULL; value++) {
+        fprintf(stderr, "%s %s=%s\n", format, option->name, *value);
+        CHECK(make("disk", format, option->name, *value) == PLATTER_OK);
+    }
+    CHECK(make("disk", format, option->name, "no-such") == PLATTER_STATUS_INVALID);
+}
+
+/* The value of an option when it is not given. */
+static void expect(const char *driver, const char *key, const char *expected)
+{
+    const platter_option_info *option;
+    for (size_t at = 0;; at++) {
+        OK(platter_option_describe(&option, driver, PLATTER_OPERATION_CREATE, at, 0, &err));
+        if (strcmp(option->name, key) == 0)
+            break;
+    }
+    CHECK_STR(option->default_value, expected);
+}
+
+int main(void)
+{
+    const platter_driver_info *driver;
+    const platter_option_info *option;
+    OK(platter_secrets_new(&secrets, 0, &err));
+    OK(platter_secrets_add(secrets, "key", "secret", 6, 0, &err));
+    for (size_t i = 0; platter_driver_describe(&driver, i, 0, NULL) == PLATTER_OK; i++) {
+        if (driver->kind != PLATTER_DRIVER_FORMAT || !(driver->features & PLATTER_FEATURE_CREATE))
+            continue;
+#ifdef SLOW_RUN
+        /* Keys take long to derive there. */
+        if (strcmp(driver->name, "luks") == 0)
+            continue;
+#endif
+        for (size_t at = 0; platter_option_describe(&option, driver->name, PLATTER_OPERATION_CREATE,
+                                                    at, 0, NULL) == PLATTER_OK;
+             at++)
+            try_option(driver->name, option);
+    }
+    expect("qcow2", PLATTER_OPT_CLUSTER_SIZE, "65536");
+    expect("qcow2", PLATTER_OPT_PREALLOCATION, "off");
+    expect("vmdk", PLATTER_OPT_SUBFORMAT, "monolithicSparse");
+    expect("luks", PLATTER_OPT_CIPHER_ALG, "aes-256");
+    platter_secrets_free(secrets);
+    passed();
+    return 0;
+}
