@@ -48,6 +48,17 @@ pub(crate) fn serving(in_flight: u32, depth: u32) -> usize {
     (depth.min(in_flight.max(MIN_SERVED)) as usize).clamp(1, MAX_THREADS)
 }
 
+/// The stack of a thread. Said here, for else the environment would say it (`RUST_MIN_STACK`).
+const STACK: usize = 2 << 20;
+
+/// A thread of the library: every one is made from this, with all signals blocked, and named so that a panic is known
+/// for one of the library.
+pub(crate) fn thread(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new()
+        .name(format!("platter-{name}"))
+        .stack_size(STACK)
+}
+
 /// How many threads compute at once.
 pub(crate) fn processors() -> usize {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
@@ -97,6 +108,40 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Else the environment has a say in its stack, a signal may be handled on it, or a panic is told to standard error.
+    #[test]
+    fn threads_are_made_by_this_module_alone() {
+        fn look(directory: &std::path::Path, found: &mut Vec<String>) {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.to_string_lossy().into_owned();
+                if path.is_dir() {
+                    if !name.ends_with("/tests") && !name.ends_with("/testing") {
+                        look(&path, found);
+                    }
+                    continue;
+                }
+                if name.ends_with("/tests.rs") || name.ends_with("src/crew.rs") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+                for line in code.lines().map(str::trim_start) {
+                    let makes = ["thread::Builder::new", "thread::spawn", "scope.spawn("];
+                    if !line.starts_with("//") && makes.iter().any(|make| line.contains(make)) {
+                        found.push(format!("{name}: {line}"));
+                    }
+                }
+            }
+        }
+        let mut found = Vec::new();
+        look(
+            &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut found,
+        );
+        assert_eq!(found, Vec::<String>::new());
+    }
 
     #[test]
     fn waiting_and_computing_threads_are_counted_apart_within_the_memory() {

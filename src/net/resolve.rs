@@ -6,6 +6,7 @@ use std::sync::mpsc;
 
 use super::address::Family;
 use super::wait::Wait;
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::job::without_signals;
 use crate::sys::resolve::{Question, Version, resolve as ask};
@@ -67,7 +68,7 @@ pub(super) fn resolve(
                 // Nobody listens any more where the wait was over.
                 let _ = answer.send(ask(name.as_deref(), &service, question));
             };
-            let thread = std::thread::Builder::new().name("resolve".to_owned());
+            let thread = crew::thread("resolve");
             without_signals(|| thread.spawn(asking)).map_err(|error| Error::io(&error))?;
             let answer = wait.message(&answered)?;
             answer.unwrap_or_else(|| Err("no answer".to_owned()))

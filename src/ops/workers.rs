@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::crew::Load;
+use crate::crew::{self, Load};
 use crate::error::{Error, Result};
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
@@ -83,8 +83,7 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     std::thread::scope(|scope| {
         for n in 1..threads.min(wanted) {
             let spawned = without_signals(|| {
-                std::thread::Builder::new()
-                    .name(format!("platter-worker-{n}"))
+                crew::thread(&format!("worker-{n}"))
                     .spawn_scoped(scope, || one(&mut || control.checkpoint()))
             });
             // Fewer threads than wanted do the same work.

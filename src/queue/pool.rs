@@ -106,9 +106,7 @@ impl Pool {
     fn spawn(&mut self) {
         let shared = self.shared.clone();
         let spawned = without_signals(|| {
-            std::thread::Builder::new()
-                .name(format!("platter-queue-{}", self.threads.len() + 1))
-                .spawn(move || shared.serve())
+            crew::thread(&format!("queue-{}", self.threads.len() + 1)).spawn(move || shared.serve())
         });
         // Fewer threads than wanted do the same work.
         self.threads.extend(spawned);

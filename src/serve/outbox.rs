@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::job::without_signals;
 use crate::memory;
@@ -458,8 +459,7 @@ impl Outbox {
         if state.thread.is_none() && !state.closed {
             let outbox = self.clone();
             let spawned = without_signals(|| {
-                std::thread::Builder::new()
-                    .name("platter-serve-out".to_owned())
+                crew::thread("serve-out")
                     .stack_size(128 << 10)
                     .spawn(move || outbox.serve())
             });

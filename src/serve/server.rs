@@ -181,7 +181,7 @@ impl Server {
             return Err(stopped());
         }
         let (shared, own) = (self.shared.clone(), listener.clone());
-        let thread = spawn("platter-serve-accept", 128 << 10, move || {
+        let thread = spawn("serve-accept", 128 << 10, move || {
             accept(&shared, &own);
         })?;
         listeners.push((listener, thread));
@@ -300,7 +300,7 @@ fn begin(shared: &Arc<Shared>, stream: Stream) -> Result<()> {
     let stream = Arc::new(stream);
     let id = shared.enter(Some(stream.clone()))?;
     let own = shared.clone();
-    let begun = spawn("platter-serve-client", STACK, move || {
+    let begun = spawn("serve-client", STACK, move || {
         let peer = stream.peer().to_string();
         let served = catch_unwind(AssertUnwindSafe(|| session::serve(&own, id, stream)));
         let (level, error) = match served {
@@ -327,9 +327,7 @@ pub(super) fn spawn(
     stack: usize,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(stack);
+    let builder = crew::thread(name).stack_size(stack);
     without_signals(|| builder.spawn(run))
         .map_err(|error| Error::io(&error))
         .context(|| "Could not start a thread".into())

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::crew;
 use crate::job::without_signals;
 
 /// What a thread is to do. A panic ends only it.
@@ -62,8 +63,7 @@ impl Workers {
         if state.idle < state.tasks.len() && state.threads.len() < state.limit {
             let shared = self.0.clone();
             let spawned = without_signals(|| {
-                std::thread::Builder::new()
-                    .name(format!("platter-serve-{}", state.threads.len() + 1))
+                crew::thread(&format!("serve-{}", state.threads.len() + 1))
                     .spawn(move || shared.serve())
             });
             // Fewer threads than wanted do the same work.

@@ -2,9 +2,9 @@
 //! for it any longer.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::sys::signal::Blocked;
@@ -23,7 +23,7 @@ pub(super) fn aside<T: Send + 'static>(
 ) -> Result<T> {
     let late = patience.and_then(|time| Instant::now().checked_add(time));
     let (give, take) = sync_channel(1);
-    let thread = thread::Builder::new().name("library".to_owned());
+    let thread = crew::thread("library");
     // The library's own threads are made in these calls, and no signal is to be handled on them.
     let blocked = Blocked::all();
     let made = thread.spawn(move || {

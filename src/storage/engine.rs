@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, without_signals};
 use crate::storage::batch::{Batch, Broken, LOOK};
@@ -151,7 +152,7 @@ impl<E: Engine> Link<E> {
             wake: Event::new().map_err(|error| Error::io(&error))?,
         });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name(name.to_owned());
+        let thread = crew::thread(name);
         let thread = without_signals(|| thread.spawn(move || run(&own, engine)))
             .map_err(|error| Error::io(&error))?;
         Ok(Self {

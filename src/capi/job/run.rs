@@ -18,6 +18,7 @@ use crate::capi::job::{
 use crate::capi::report;
 use crate::capi::status::PLATTER_STATUS_CANCELLED;
 use crate::capi::text::{c_line, c_lines};
+use crate::crew;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::{Job, JobControl, Message, Progress, Verdict, events, without_signals};
 use crate::log::{Level, log};
@@ -318,15 +319,13 @@ impl Runner {
         let slot = Arc::new(Mutex::new(Some(work)));
         let given = slot.clone();
         let spawned = without_signals(|| {
-            std::thread::Builder::new()
-                .name("platter-job".into())
-                .spawn(move || {
-                    let Some(work) = given.lock().take() else {
-                        return;
-                    };
-                    // The result waits in the runner.
-                    let _ = runner.execute(*work);
-                })
+            crew::thread("job").spawn(move || {
+                let Some(work) = given.lock().take() else {
+                    return;
+                };
+                // The result waits in the runner.
+                let _ = runner.execute(*work);
+            })
         });
         match spawned {
             Ok(handle) => {

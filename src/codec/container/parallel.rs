@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::crew;
 use crate::error::Result;
+use crate::job::without_signals;
 use crate::memory::{self, IoBuf};
 
 /// Does the work of every job, with as many threads as there are processors; the results are in the order of the
@@ -39,7 +40,7 @@ pub(super) fn each<J: Sync, R: Send>(
     thread::scope(|scope| {
         for _ in 1..crew::processors().min(jobs.len()) {
             // Those that are there do the work of one that is not.
-            let _ = thread::Builder::new().spawn_scoped(scope, run);
+            let _ = without_signals(|| crew::thread("codec").spawn_scoped(scope, run));
         }
         run();
     });

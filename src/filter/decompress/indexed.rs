@@ -12,6 +12,7 @@ use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::format::decoded::DecodedUnits;
 use crate::job::JobControl;
+use crate::job::without_signals;
 use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
 use crate::storage::forward::{forward, read_only};
@@ -67,7 +68,7 @@ impl Indexed {
             for next in (part + 1..self.index.parts()).take(ahead - 1) {
                 // What goes wrong is found again by whoever wants the part.
                 let work = move || drop(self.unpack(next));
-                let _ = thread::Builder::new().spawn_scoped(scope, work);
+                let _ = without_signals(|| crew::thread("unpack").spawn_scoped(scope, work));
             }
             self.unpack(part)
         })

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::pieces::{GuestPiece, Pieces, Task};
 use super::{SECTOR, read_failed, status_failed};
-use crate::crew::Load;
+use crate::crew::{self, Load};
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
@@ -69,8 +69,7 @@ pub(super) fn first_difference(
             .map_while(|n| {
                 // Fewer threads than asked for do the same work.
                 without_signals(|| {
-                    std::thread::Builder::new()
-                        .name(format!("platter-compare-{n}"))
+                    crew::thread(&format!("compare-{n}"))
                         .spawn_scoped(scope, || {
                             let _working = shared.control.work_here();
                             shared.work(|| shared.control.checkpoint())

@@ -1,6 +1,6 @@
 //! The workers: each prepares ranges, places what is in turn, and writes.
 
-use crate::crew::Computing;
+use crate::crew::{self, Computing};
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
@@ -64,8 +64,7 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             for n in 1..self.workers {
                 let spawned = without_signals(|| {
-                    std::thread::Builder::new()
-                        .name(format!("platter-convert-{n}"))
+                    crew::thread(&format!("convert-{n}"))
                         .spawn_scoped(scope, || {
                             let _working = control.work_here();
                             self.work(&planner, &order, &control, &mut || Ok(()));

@@ -87,7 +87,7 @@ impl Server {
                     changed: Condvar::new(),
                 });
                 let own = mount.clone();
-                spawn("platter-serve-mount", 128 << 10, move || own.serve(session))?;
+                spawn("serve-mount", 128 << 10, move || own.serve(session))?;
                 Ok(mount)
             });
         match begun {

@@ -69,7 +69,7 @@ impl Server {
             thread: Mutex::default(),
         });
         let serving = socket.clone();
-        let thread = spawn("platter-serve-vhost", 128 << 10, move || serving.run(own))?;
+        let thread = spawn("serve-vhost", 128 << 10, move || serving.run(own))?;
         *socket.thread.lock() = Some(thread);
         self.keep(Box::new(socket))
     }
@@ -160,7 +160,7 @@ impl Socket {
             memory.clone(),
         );
         let device = Arc::new(device.map_err(|error| Error::io(&error))?);
-        let name = "platter-serve-guest".to_owned();
+        let name = "serve-guest".to_owned();
         let mut daemon = VhostUserDaemon::new(name, device.clone(), memory).map_err(other)?;
         let ending = Ending(device.clone());
         let (event, number) = device.end_event();

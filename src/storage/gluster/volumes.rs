@@ -10,6 +10,7 @@ use std::thread;
 use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
 
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::sys::libgfapi::Volume;
 use crate::sys::signal::Blocked;
@@ -115,7 +116,7 @@ pub(super) fn end(volume: Arc<Volume>) {
     // Without a thread it stays connected, which harms nothing.
     let kept = Arc::new(Mutex::new(Some(volume)));
     let own = kept.clone();
-    let thread = thread::Builder::new().name("library".to_owned());
+    let thread = crew::thread("library");
     let made = thread.spawn(move || drop(own.lock().take()));
     drop(blocked);
     if made.is_err() {

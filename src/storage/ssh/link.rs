@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, without_signals};
 use crate::memory;
@@ -170,7 +171,7 @@ impl Link {
             wake: Event::new().map_err(|error| Error::io(&error))?,
         });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("ssh".to_owned());
+        let thread = crew::thread("ssh");
         let thread = without_signals(|| thread.spawn(move || run(&own, connect, timeout)))
             .map_err(|error| Error::io(&error))?;
         let mut link = Self {
