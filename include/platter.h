@@ -7,7 +7,7 @@
  * platter_error_free(). On success `*err` is NULL. Objects are freed with their own function; freeing
  * NULL does nothing. Strings given to the library are copied. Unknown bits of `flags` are refused.
  * Functions that take an object as `const` may be called on it from several threads at once. Nothing is
- * printed, no signal handler is installed; the only environment variable read is PLATTER_LOG.
+ * printed, no signal handler is installed. platter(3) lists the environment that is read.
  *
  * The numbers 0 to 2 belong to the program's standard streams, also while they are closed: no descriptor
  * that the library keeps or hands out has one of them. Broken pipes and the limit on the size of files
@@ -339,22 +339,22 @@
 #define PLATTER_VERSION_NUMBER 1000
 
 /**
- * Log level: calls that fail.
+ * Log level: requests of queues and of the clients of a server that fail, of which nobody else gets the message.
  */
 #define PLATTER_LOG_ERROR 1
 
 /**
- * Log level: and what the user should know although the work goes on.
+ * Log level: and warnings of jobs, and clients of a server that break the protocol or are left.
  */
 #define PLATTER_LOG_WARNING 2
 
 /**
- * Log level: and images and jobs that begin and end.
+ * Log level: and images that are opened, jobs that begin and end.
  */
 #define PLATTER_LOG_INFO 3
 
 /**
- * Log level: and decisions within an operation.
+ * Log level: and calls that fail, with the message that the caller gets.
  */
 #define PLATTER_LOG_DEBUG 4
 

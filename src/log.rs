@@ -8,13 +8,13 @@ use parking_lot::RwLock;
 /// How grave a log line is; a sink takes its level and those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// A call failed.
+    /// A request failed, and nobody else gets the message.
     Error = 1,
-    /// The work goes on, but the user should know.
+    /// A warning of a job, or a client of a server that breaks the protocol or is left.
     Warning = 2,
-    /// An image or a job begins or ends.
+    /// An image was opened, or a job begins or ends.
     Info = 3,
-    /// Decisions within an operation.
+    /// A call failed; its caller gets the message.
     Debug = 4,
     /// Trace events that are on; see [`crate::trace`].
     Trace = 5,

@@ -13,6 +13,29 @@ static void on_line(uint32_t level, const char *line, void *user_data)
         images++;
 }
 
+/* At the level of calls that fail, each gives the message that its caller gets. */
+static char failure[200];
+static int failures;
+
+static void on_failure(uint32_t level, const char *line, void *user_data)
+{
+    CHECK(user_data == &lines);
+    if (level != PLATTER_LOG_DEBUG)
+        return;
+    failures++;
+    snprintf(failure, sizeof failure, "%s", line);
+}
+
+static void fail(void)
+{
+    char expected[200];
+    platter_error *error = NULL;
+    CHECK(platter_image_open(NULL, "missing", NULL, 0, &error) == PLATTER_STATUS_INVALID);
+    snprintf(expected, sizeof expected, "a call fails: %s", platter_error_message(error));
+    platter_error_free(error);
+    CHECK(failures == 0 || strcmp(failure, expected) == 0);
+}
+
 static int events;
 
 static void on_event(uint32_t level, const char *line, void *user_data)
@@ -46,6 +69,15 @@ int main(void)
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(lines == 0);
 
+    OK(platter_log_set(on_failure, &lines, count_free, PLATTER_LOG_INFO, 0, &err));
+    fail();
+    CHECK(failures == 0);
+    OK(platter_log_set(on_failure, &lines, count_free, PLATTER_LOG_DEBUG, 0, &err));
+    fail();
+    CHECK(failures == 1);
+    OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
+    CHECK(frees == 4);
+
     /* Trace events: off until a pattern switches them on, and only at their level. */
     const char *name = NULL;
     size_t count = 0, listed = 0;
@@ -69,7 +101,7 @@ int main(void)
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(events == 1);
     OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
-    CHECK(frees == 4);
+    CHECK(frees == 6);
     passed();
     return 0;
 }

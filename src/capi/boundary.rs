@@ -13,6 +13,7 @@ pub(super) use crate::capi::parameter::given;
 use crate::capi::status::PLATTER_OK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, Working};
+use crate::log::{Level, log};
 
 /// Set on a handle when a panic ran through it: its state is unknown, so later calls are refused.
 #[derive(Debug, Default)]
@@ -232,7 +233,10 @@ fn finish(err: ErrOut<'_>, result: Result<()>) -> c_int {
             }
             PLATTER_OK
         }
-        Err(error) => report(err, &platter_error::new(&error)),
+        Err(error) => {
+            log(Level::Debug, || format!("a call fails: {error}"));
+            report(err, &platter_error::new(&error))
+        }
     }
 }
 

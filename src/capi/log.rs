@@ -10,13 +10,13 @@ use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
 use crate::log::Level;
 
-/// Log level: calls that fail.
+/// Log level: requests of queues and of the clients of a server that fail, of which nobody else gets the message.
 pub const PLATTER_LOG_ERROR: u32 = 1;
-/// Log level: and what the user should know although the work goes on.
+/// Log level: and warnings of jobs, and clients of a server that break the protocol or are left.
 pub const PLATTER_LOG_WARNING: u32 = 2;
-/// Log level: and images and jobs that begin and end.
+/// Log level: and images that are opened, jobs that begin and end.
 pub const PLATTER_LOG_INFO: u32 = 3;
-/// Log level: and decisions within an operation.
+/// Log level: and calls that fail, with the message that the caller gets.
 pub const PLATTER_LOG_DEBUG: u32 = 4;
 
 /// Log level: and trace events that `platter_trace_switch()` has switched on.
