@@ -4,7 +4,8 @@
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
-#   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=
+#   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=, DOCDIR=
+#   make html             the manual as HTML, in build/manual/html
 #   make python           the wheel of the Python package, in build/python/
 #   make dist             a tarball of the sources, in build/
 #   make demo, make bench, make header, make uninstall, make clean
@@ -21,6 +22,7 @@ INCLUDEDIR ?= $(PREFIX)/include
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DATADIR ?= $(PREFIX)/share
+DOCDIR ?= $(DATADIR)/doc/platter
 CMAKEDIR = $(LIBDIR)/cmake/Platter
 BASH_COMPLETIONS = $(DATADIR)/bash-completion/completions
 ZSH_COMPLETIONS = $(DATADIR)/zsh/site-functions
@@ -83,11 +85,13 @@ examples = PKG_CONFIG_PATH='$(CURDIR)/$(BUILD)' $(MAKE) --no-print-directory -C 
 $(BUILD)/platter-img: $(BUILD)/$(REAL) $(BUILD)/libplatter.a $(BUILD)/platter.pc include/platter.h FORCE
 	$(examples) BUILD='$(CURDIR)/$(BUILD)' LDFLAGS='-Wl,-rpath,\$$$$ORIGIN $(LDFLAGS)'
 
-man: $(BUILD)/man/platter.3
+# Pages for man and HTML come from the same sources.
+man html: $(BUILD)/manual/html/index.html
 
-$(BUILD)/man/platter.3: include/platter.h ci/man.awk
-	@rm -rf $(BUILD)/man && mkdir -p $(BUILD)/man
-	awk -v dir=$(BUILD)/man -v version=$(VERSION) -f ci/man.awk include/platter.h
+$(BUILD)/manual/html/index.html: include/platter.h Cargo.toml bindings/python/examples/tasks.py \
+		$(wildcard packaging/manual/* docs/manual/* docs/man/* examples-c/samples/*)
+	@mkdir -p $(BUILD)
+	sh packaging/manual/build.sh $(VERSION) $(BUILD)/manual
 
 completions: $(BUILD)/completions/platter-img
 
@@ -131,6 +135,8 @@ header-check: $(CBINDGEN)
 $(CBINDGEN):
 	$(CARGO) install cbindgen --version $(CBINDGEN_VERSION) --locked --root $(BUILD)/tools
 
+EXAMPLES := $(sort $(wildcard examples-c/samples/*)) bindings/python/examples/tasks.py
+
 install: all
 	install -d '$(DESTDIR)$(LIBDIR)/pkgconfig' '$(DESTDIR)$(INCLUDEDIR)' '$(DESTDIR)$(BINDIR)'
 	install -m 644 include/platter.h '$(DESTDIR)$(INCLUDEDIR)/platter.h'
@@ -150,10 +156,13 @@ install: all
 	@# Linked once more without the run path into the build tree.
 	$(examples) BUILD='$(CURDIR)/$(BUILD)/installed' LDFLAGS='$(LDFLAGS)'
 	install -m 755 $(BUILD)/installed/platter-img '$(DESTDIR)$(BINDIR)/platter-img'
-	@for page in docs/man/*.1 $(BUILD)/man/*.3; do \
-		dir='$(DESTDIR)$(MANDIR)'/man$${page##*.}; \
-		install -d "$$dir" && install -m 644 "$$page" "$$dir/" || exit 1; \
+	@for section in 1 3 7; do \
+		install -d '$(DESTDIR)$(MANDIR)'/man$$section && \
+		install -m 644 $(BUILD)/manual/man/*.$$section '$(DESTDIR)$(MANDIR)'/man$$section/ || exit 1; \
 	done
+	install -d '$(DESTDIR)$(DOCDIR)/html' '$(DESTDIR)$(DOCDIR)/examples'
+	install -m 644 $(BUILD)/manual/html/* '$(DESTDIR)$(DOCDIR)/html/'
+	install -m 644 $(EXAMPLES) '$(DESTDIR)$(DOCDIR)/examples/'
 
 uninstall: man
 	rm -f '$(DESTDIR)$(INCLUDEDIR)/platter.h' '$(DESTDIR)$(INCLUDEDIR)/platter.hpp' '$(DESTDIR)$(LIBDIR)/libplatter.a' \
@@ -163,9 +172,11 @@ uninstall: man
 		'$(DESTDIR)$(ZSH_COMPLETIONS)/_platter-img' '$(DESTDIR)$(FISH_COMPLETIONS)/platter-img.fish' \
 		'$(DESTDIR)$(CMAKEDIR)/PlatterConfig.cmake' '$(DESTDIR)$(CMAKEDIR)/PlatterConfigVersion.cmake'
 	@! [ -d '$(DESTDIR)$(CMAKEDIR)' ] || rmdir '$(DESTDIR)$(CMAKEDIR)'
-	@for page in docs/man/*.1 $(BUILD)/man/*.3; do \
-		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/}; \
+	@for page in $(BUILD)/manual/man/*; do \
+		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/} || exit 1; \
 	done
+	@for page in $(BUILD)/manual/html/*; do rm -f '$(DESTDIR)$(DOCDIR)/html'/$${page##*/} || exit 1; done
+	@for file in $(EXAMPLES); do rm -f '$(DESTDIR)$(DOCDIR)/examples'/$${file##*/} || exit 1; done
 
 # A copy is built, which leaves the source tree as it is. PIP_FLAGS=--no-build-isolation needs no network where
 # setuptools and cffi are installed.
@@ -185,4 +196,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man completions python dist check crash fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man html completions python dist check crash fuzz demo bench header header-check install uninstall clean FORCE

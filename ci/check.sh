@@ -72,6 +72,10 @@ fi
 make --no-print-directory all
 sh ci/symbols.sh
 sh ci/header.sh
+sh ci/manual.sh
+if ! have chromium-headless-shell && ! have chromium && ! have chromium-browser && ! have google-chrome; then
+    skip 'the search of the manual in a browser (needs chromium-headless-shell)'
+fi
 
 if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
     $CARGO test --lib

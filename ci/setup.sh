@@ -54,6 +54,12 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
+# Without it the search of the manual is not tried.
+if ! command -v chromium-headless-shell >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium-headless-shell ||
+        echo 'The search of the manual is left out: there is no browser' >&2
+fi
+
 sh ci/machine.sh || echo 'Tests with a virtual machine are left out: ci/machine.sh failed' >&2
 
 # Readers of other projects, a server of FTP and tools for Python, in a directory of their own.

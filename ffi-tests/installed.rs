@@ -57,6 +57,7 @@ fn with_an_installed_tree() {
     tree.make("install");
     completions(&tree);
     by_cmake(&tree);
+    examples(&tree);
     python::by_wheel(&tree.path("usr/lib"));
     by_pkg_config(&tree);
     tree.make("uninstall");
@@ -98,6 +99,44 @@ fn by_pkg_config(tree: &Tree) {
             &flags(&["--static"]),
         )));
     });
+}
+
+/// The examples of the manual, built and run where they are installed.
+fn examples(tree: &Tree) {
+    let directory = tree.path("usr/share/doc/platter/examples");
+    let library = tree.path("usr/lib");
+    let work = tempfile::tempdir().expect("a temporary directory");
+    for entry in fs::read_dir(&directory).expect("the examples") {
+        let path = entry.expect("an entry").path();
+        fs::copy(&path, work.path().join(path.file_name().expect("a name"))).expect("a copy");
+    }
+    done(
+        Command::new("make")
+            .args(["-j2", "CFLAGS=-Wall -Wextra -Wconversion -Werror"])
+            .current_dir(work.path())
+            .env("PKG_CONFIG_LIBDIR", library.join("pkgconfig"))
+            .env("PKG_CONFIG_SYSROOT_DIR", tree.path("")),
+    );
+    let path = std::env::var("PATH").unwrap_or_default();
+    done(
+        Command::new("sh")
+            .arg(root().join("ffi-tests/examples.sh"))
+            .current_dir(work.path())
+            .env("PATH", format!("{}:{path}", tree.path("usr/bin").display()))
+            .env("LD_LIBRARY_PATH", &library),
+    );
+    for page in [
+        "man3/platter.3",
+        "man3/platter_image_open.3",
+        "man7/platter-upload.7",
+        "man1/platter-img.1",
+    ] {
+        assert!(
+            tree.path("usr/share/man").join(page).exists(),
+            "{page} is missing"
+        );
+    }
+    assert!(tree.path("usr/share/doc/platter/html/index.html").exists());
 }
 
 /// Does the same with every program, as many side by side as there are cores.

@@ -35,18 +35,26 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Runs the tests with the package that stands in `package`; a warning is an error.
+/// Runs the tests and the examples with the package that stands in `package`; a warning is an error.
 pub fn run_tests(package: &Path, library: &Path) {
-    let mut tests = Command::new(python());
-    tests
-        .args(["-W", "error"])
-        .arg(root().join("bindings/python/tests/test_platter.py"))
-        .env("PYTHONPATH", package)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("LD_LIBRARY_PATH", library)
-        .env_remove("PLATTER_LIBRARY")
-        .env_remove("PLATTER_LOG");
-    let output = done(&mut tests);
+    let bindings = root().join("bindings/python");
+    let python = || {
+        let mut python = Command::new(python());
+        python
+            .args(["-W", "error"])
+            .env("PYTHONPATH", package)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("LD_LIBRARY_PATH", library)
+            .env_remove("PLATTER_LIBRARY")
+            .env_remove("PLATTER_LOG");
+        python
+    };
+    done(
+        python()
+            .args(["-m", "doctest", "-o", "ELLIPSIS"])
+            .arg(bindings.join("examples/tasks.py")),
+    );
+    let output = done(python().arg(bindings.join("tests/test_platter.py")));
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.ends_with("\nOK\n"), "{told}");
     assert!(!told.contains("Exception ignored"), "{told}");

@@ -1,0 +1,71 @@
+#!/bin/sh
+# Runs the installed examples, which are built in the current directory, as their pages say; platter-img is in PATH.
+set -eux
+
+same() { cmp -n 512 "$1" "$2"; }
+refused() { if "$@" 2>refusal; then exit 1; fi }
+
+here=$PWD
+cd "$(mktemp -d -p "$here")"
+head -c 1048576 /dev/urandom >disk
+
+# Pipes, both ways.
+"$here/through-pipes" in disk.qcow2 <disk
+"$here/through-pipes" out disk.qcow2 | cmp - disk
+"$here/read-sector" disk.qcow2 >/dev/null
+"$here/convert-progress" disk.qcow2 disk.vmdk vmdk 2>progress
+grep -q '100 %' progress
+
+# The sum of all bytes, from a queue.
+sum=$(od -An -v -tu1 disk | awk '{ for (i = 1; i <= NF; i++) sum += $i } END { print sum }')
+[ "$("$here/queue-epoll" disk.qcow2)" = "$sum" ]
+
+"$here/convert-in-memory" >memory.qcow2
+platter-img check -q memory.qcow2
+"$here/through-pipes" out memory.qcow2 | head -c 16 | grep -qx 'the first sector'
+
+# An upload, and one that names a file of this machine.
+"$here/check-upload" qcow2 kept.qcow2 <disk.qcow2
+platter-img compare -q -F qcow2 disk.qcow2 kept.qcow2
+platter-img create -q -f qcow2 -b disk.qcow2 -F qcow2 overlay.qcow2
+refused "$here/check-upload" qcow2 refused.qcow2 <overlay.qcow2
+grep -q 'FAIL *no-backing-file' refusal
+[ ! -e refused.qcow2 ]
+
+# Chains below one directory, and out of it.
+"$here/open-chain" overlay.qcow2 . | same disk -
+platter-img create -q -f qcow2 -b "$PWD/disk.qcow2" -F qcow2 outside.qcow2
+refused "$here/open-chain" outside.qcow2 .
+
+printf 'secret word' >secret
+printf 'secret word\n' >passphrase
+printf 'another\n' >wrong
+platter-img create -q --object secret,id=s,file=secret -f qcow2 \
+    -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 encrypted.qcow2 1M
+"$here/open-encrypted" passphrase <encrypted.qcow2 | same /dev/zero -
+status=0
+"$here/open-encrypted" wrong <encrypted.qcow2 2>refusal || status=$?
+[ $status = 3 ]
+
+# A backup of everything, then of what has changed.
+truncate -s 1M copy
+"$here/backup-changes" disk.qcow2 copy
+cmp copy disk
+head -c 65536 /dev/urandom | dd of=disk bs=64k seek=3 conv=notrunc status=none
+platter-img convert -q -n -f raw -O qcow2 disk disk.qcow2
+"$here/backup-changes" disk.qcow2 copy
+cmp copy disk
+
+platter-img create -q -f qcow2 -b disk.qcow2 -F qcow2 overlay.qcow2
+head -c 1048576 /dev/urandom >changed
+platter-img convert -q -n -f raw -O qcow2 changed overlay.qcow2
+"$here/commit-background" overlay.qcow2 .
+"$here/through-pipes" out disk.qcow2 | cmp - changed
+
+# Until the client has left.
+"$here/serve-image" disk.qcow2 socket >served &
+server=$!
+while [ ! -S socket ]; do kill -0 $server; sleep 0.05; done
+platter-img compare -q -f raw -F qcow2 "nbd+unix:///?socket=$PWD/socket" disk.qcow2
+wait $server
+grep -q 'bytes read' served
