@@ -73,6 +73,8 @@ make --no-print-directory all
 sh ci/symbols.sh
 sh ci/header.sh
 sh ci/manual.sh
+have bindgen || skip 'the header with bindgen'
+have go || skip 'the header with cgo (needs golang-go)'
 if ! have chromium-headless-shell && ! have chromium && ! have chromium-browser && ! have google-chrome; then
     skip 'the search of the manual in a browser (needs chromium-headless-shell)'
 fi

@@ -54,11 +54,16 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
-# Without it the search of the manual is not tried.
-if ! command -v chromium-headless-shell >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium-headless-shell ||
-        echo 'The search of the manual is left out: there is no browser' >&2
-fi
+# Without these the search of the manual and the header with bindgen are not tried.
+for pair in chromium-headless-shell:chromium-headless-shell bindgen:bindgen; do
+    command -v "${pair%%:*}" >/dev/null && continue
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || continue
+    extra=
+    [ "$pair" != bindgen:bindgen ] || extra=libclang1-14
+    # shellcheck disable=SC2086
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${pair##*:}" $extra ||
+        echo "${pair##*:} cannot be installed: its tests are left out" >&2
+done
 
 sh ci/machine.sh || echo 'Tests with a virtual machine are left out: ci/machine.sh failed' >&2
 

@@ -4,6 +4,7 @@
 //!
 //! `PLATTER_SKIP_VALGRIND=1` leaves valgrind out where it is not installed.
 
+mod foreign;
 mod installed;
 mod python;
 
@@ -160,12 +161,15 @@ fn valgrind_run(name: &str) {
     let mut command = Command::new("valgrind");
     command
         .args(["-q", "--error-exitcode=99", "--leak-check=full"])
-        // Rust keeps pointers into the middle of live blocks (hash tables, threads), which valgrind
-        // calls possibly lost; the leak check of the address sanitizer follows them.
         .args([
-            "--show-leak-kinds=definite",
-            "--errors-for-leak-kinds=definite",
+            "--show-leak-kinds=definite,possible",
+            "--errors-for-leak-kinds=definite,possible",
         ])
+        // The one that is installed, and nothing beside it.
+        .arg(format!(
+            "--suppressions={}",
+            root().join("packaging/platter.supp").display()
+        ))
         .args(["--num-callers=40", "--fair-sched=yes"])
         .arg(program);
     run(command);
