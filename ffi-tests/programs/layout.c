@@ -37,7 +37,8 @@ AT(platter_storage_ops, set_size, 32);
 AT(platter_storage_ops, write_zeroes, 40);
 AT(platter_storage_ops, discard, 48);
 AT(platter_storage_ops, extent, 56);
-AT(platter_storage_ops, reserved, 64);
+AT(platter_storage_ops, message, 64);
+AT(platter_storage_ops, reserved, 72);
 
 SIZE(platter_extent, 64);
 AT(platter_extent, offset, 0);
