@@ -9,7 +9,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::sync::{Arc, OnceLock};
 
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use super::pending::{Pending, Request, Running};
 use crate::memory::IoBuf;
 
@@ -69,7 +69,10 @@ fn loaded() -> Result<&'static Loaded, String> {
     let loaded = LOADED.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             let name = NAME.to_string_lossy();
-            format!("gluster needs {name}, which cannot be loaded: install the package {PACKAGE}")
+            format!(
+                "gluster needs {name}, which cannot be loaded: {}",
+                remedy(PACKAGE)
+            )
         })?;
         load(&library).map_err(|lack| format!("{lack}: a newer version of {PACKAGE} is needed"))
     });

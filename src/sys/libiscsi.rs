@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use crate::memory::IoBuf;
 use crate::secret::Secret;
 
@@ -101,7 +101,10 @@ fn functions() -> Result<&'static Functions, String> {
     let loaded = FUNCTIONS.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             let name = NAME.to_string_lossy();
-            format!("iSCSI needs {name}, which cannot be loaded: install the package {PACKAGE}")
+            format!(
+                "iSCSI needs {name}, which cannot be loaded: {}",
+                remedy(PACKAGE)
+            )
         })?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }

@@ -13,7 +13,7 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use crate::memory::IoBuf;
 
 /// The versions whose interface is known here, the newest first, and whether an offset comes before a buffer.
@@ -116,8 +116,9 @@ fn loaded() -> Result<&'static Loaded, String> {
         let (library, order) = found.ok_or_else(|| {
             let names = NAMES.map(|(name, _)| name.to_string_lossy().into_owned());
             format!(
-                "NFS needs one of {}, of which none can be loaded: install the package {PACKAGE}",
-                names.join(", ")
+                "NFS needs one of {}, of which none can be loaded: {}",
+                names.join(", "),
+                remedy(PACKAGE)
             )
         })?;
         let (read, write) = (

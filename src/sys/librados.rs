@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 
 /// The only version whose interface is known here, and the package that brings it.
 const NAME: &CStr = c"librados.so.2";
@@ -36,7 +36,10 @@ fn functions() -> Result<&'static Functions, String> {
     let loaded = FUNCTIONS.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             let name = NAME.to_string_lossy();
-            format!("rbd needs {name}, which cannot be loaded: install the package {PACKAGE}")
+            format!(
+                "rbd needs {name}, which cannot be loaded: {}",
+                remedy(PACKAGE)
+            )
         })?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }

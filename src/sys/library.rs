@@ -1,6 +1,6 @@
 //! Libraries of the system that are loaded when they are first needed.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
 /// A library that stays loaded: some leave threads' data behind.
 pub(super) struct Library {
@@ -8,9 +8,44 @@ pub(super) struct Library {
     name: &'static CStr,
 }
 
+/// What helps where a library cannot be loaded.
+pub(super) fn remedy(package: &str) -> String {
+    match is_linked_statically() {
+        true => "this program is linked statically and loads no libraries".to_owned(),
+        false => format!("install the package {package}"),
+    }
+}
+
+/// Whether the program has no dynamic linker. What it loads would bring a second libc, and may crash in it.
+fn is_linked_statically() -> bool {
+    unsafe extern "C" fn look(
+        info: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        found: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the structure, and the headers that it names, are there for the length of this call; `found` is
+        // the caller's.
+        unsafe {
+            let count = usize::from((*info).dlpi_phnum);
+            let headers = std::slice::from_raw_parts((*info).dlpi_phdr, count);
+            let interpreted = headers.iter().any(|one| one.p_type == libc::PT_INTERP);
+            found.cast::<bool>().write(!interpreted);
+        }
+        // The program comes first, and is all that is looked at.
+        1
+    }
+    let mut found = false;
+    // SAFETY: `found` outlives the call, and nothing else writes to it.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut found).cast()) };
+    found
+}
+
 impl Library {
     /// The library of that file name; None where it cannot be loaded.
     pub(super) fn load(name: &'static CStr) -> Option<Self> {
+        if is_linked_statically() {
+            return None;
+        }
         // SAFETY: a NUL-terminated name. The initialisers of the library are its own matter.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         (!handle.is_null()).then_some(Self { handle, name })

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 use super::librados::{IoCtx, Pool, errno};
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use super::pending::{Pending, Request, Running};
 use crate::memory::IoBuf;
 
@@ -96,7 +96,10 @@ fn functions() -> Result<&'static Functions, String> {
     let loaded = FUNCTIONS.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             let name = NAME.to_string_lossy();
-            format!("rbd needs {name}, which cannot be loaded: install the package {PACKAGE}")
+            format!(
+                "rbd needs {name}, which cannot be loaded: {}",
+                remedy(PACKAGE)
+            )
         })?;
         // SAFETY: opened just now, by the name of its version.
         let loaded = unsafe { Functions::load(&library) };

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::attr;
 use super::fd::duplicate;
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use crate::secret::Secret;
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -91,7 +91,10 @@ fn functions() -> Result<&'static Functions, String> {
     let loaded = FUNCTIONS.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             let name = NAME.to_string_lossy();
-            format!("ssh needs {name}, which cannot be loaded: install the package {PACKAGE}")
+            format!(
+                "ssh needs {name}, which cannot be loaded: {}",
+                remedy(PACKAGE)
+            )
         })?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::library::{Library, functions};
+use super::library::{Library, functions, remedy};
 use crate::secret::Secret;
 
 /// The only version whose interface is known here.
@@ -85,8 +85,9 @@ fn functions() -> Result<&'static Functions, String> {
     let loaded = FUNCTIONS.get_or_init(|| {
         let library = Library::load(NAME).ok_or_else(|| {
             format!(
-                "TLS with pre-shared keys needs {}, which cannot be loaded",
-                NAME.to_string_lossy()
+                "TLS with pre-shared keys needs {}, which cannot be loaded: {}",
+                NAME.to_string_lossy(),
+                remedy("libssl3")
             )
         })?;
         // SAFETY: opened just now, by the name of its version.

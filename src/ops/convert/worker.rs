@@ -64,11 +64,10 @@ impl Work<'_> {
         std::thread::scope(|scope| {
             for n in 1..self.workers {
                 let spawned = without_signals(|| {
-                    crew::thread(&format!("convert-{n}"))
-                        .spawn_scoped(scope, || {
-                            let _working = control.work_here();
-                            self.work(&planner, &order, &control, &mut || Ok(()));
-                        })
+                    crew::thread(&format!("convert-{n}")).spawn_scoped(scope, || {
+                        let _working = control.work_here();
+                        self.work(&planner, &order, &control, &mut || Ok(()));
+                    })
                 });
                 // Fewer threads than asked for do the same work.
                 if spawned.is_err() {

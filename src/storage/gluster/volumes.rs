@@ -5,7 +5,6 @@ use std::ffi::{CStr, CString, OsStr};
 use std::mem::discriminant;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::thread;
 
 use bstr::{BString, ByteSlice};
 use parking_lot::Mutex;
