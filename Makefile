@@ -23,6 +23,7 @@ BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 DATADIR ?= $(PREFIX)/share
 DOCDIR ?= $(DATADIR)/doc/platter
+SUPPDIR = $(DATADIR)/platter
 CMAKEDIR = $(LIBDIR)/cmake/Platter
 BASH_COMPLETIONS = $(DATADIR)/bash-completion/completions
 ZSH_COMPLETIONS = $(DATADIR)/zsh/site-functions
@@ -53,16 +54,20 @@ renew = cmp -s $(1) $(2) || cp $(1) $(2)
 rust:
 	@mkdir -p $(BUILD)
 	$(release) rustc --release --lib --crate-type staticlib
-	@$(call renew,$(TARGET)/release/libplatter.a,$(BUILD)/libplatter.a)
+	@$(call renew,$(TARGET)/release/libplatter.a,$(BUILD)/rust.a)
 	$(release) rustc --release --lib --crate-type staticlib -- -C lto=fat -C codegen-units=1 \
 		--print native-static-libs 2>$(BUILD)/dist.log || { cat $(BUILD)/dist.log >&2; exit 1; }
 	@$(call renew,$(TARGET)/release/libplatter.a,$(BUILD)/dist.a)
 	@grep -v 'native-static-libs\|link against the following' $(BUILD)/dist.log >&2 || true
-	@sed -n 's/.*native-static-libs: //p' $(BUILD)/dist.log | tail -n 1 >$(BUILD)/native-libs.new
+	@# The compiler adds libgcc by itself, in the kind that goes with -static or without.
+	@sed -n 's/.*native-static-libs: //p' $(BUILD)/dist.log | tail -n 1 | sed 's/-lgcc_s *//' >$(BUILD)/native-libs.new
 	@test -s $(BUILD)/native-libs.new
 	@$(call renew,$(BUILD)/native-libs.new,$(BUILD)/native-libs)
 
-$(BUILD)/dist.a $(BUILD)/native-libs $(BUILD)/libplatter.a: rust ;
+$(BUILD)/dist.a $(BUILD)/native-libs $(BUILD)/rust.a: rust ;
+
+$(BUILD)/libplatter.a: $(BUILD)/rust.a platter.map ci/archive.sh
+	sh ci/archive.sh $< $@ platter.map
 
 # A cdylib from rustc has neither soname nor version nodes, so the archive is linked here.
 $(BUILD)/$(REAL): $(BUILD)/dist.a $(BUILD)/native-libs platter.map ci/link-so.sh
@@ -160,7 +165,8 @@ install: all
 		install -d '$(DESTDIR)$(MANDIR)'/man$$section && \
 		install -m 644 $(BUILD)/manual/man/*.$$section '$(DESTDIR)$(MANDIR)'/man$$section/ || exit 1; \
 	done
-	install -d '$(DESTDIR)$(DOCDIR)/html' '$(DESTDIR)$(DOCDIR)/examples'
+	install -d '$(DESTDIR)$(SUPPDIR)' '$(DESTDIR)$(DOCDIR)/html' '$(DESTDIR)$(DOCDIR)/examples'
+	install -m 644 packaging/platter.supp '$(DESTDIR)$(SUPPDIR)/platter.supp'
 	install -m 644 $(BUILD)/manual/html/* '$(DESTDIR)$(DOCDIR)/html/'
 	install -m 644 $(EXAMPLES) '$(DESTDIR)$(DOCDIR)/examples/'
 
@@ -170,7 +176,7 @@ uninstall: man
 		'$(DESTDIR)$(LIBDIR)/libplatter.so' '$(DESTDIR)$(LIBDIR)/pkgconfig/platter.pc' \
 		'$(DESTDIR)$(BINDIR)/platter-img' '$(DESTDIR)$(BASH_COMPLETIONS)/platter-img' \
 		'$(DESTDIR)$(ZSH_COMPLETIONS)/_platter-img' '$(DESTDIR)$(FISH_COMPLETIONS)/platter-img.fish' \
-		'$(DESTDIR)$(CMAKEDIR)/PlatterConfig.cmake' '$(DESTDIR)$(CMAKEDIR)/PlatterConfigVersion.cmake'
+		'$(DESTDIR)$(SUPPDIR)/platter.supp' '$(DESTDIR)$(CMAKEDIR)/PlatterConfig.cmake' '$(DESTDIR)$(CMAKEDIR)/PlatterConfigVersion.cmake'
 	@! [ -d '$(DESTDIR)$(CMAKEDIR)' ] || rmdir '$(DESTDIR)$(CMAKEDIR)'
 	@for page in $(BUILD)/manual/man/*; do \
 		rm -f '$(DESTDIR)$(MANDIR)'/man$${page##*.}/$${page##*/} || exit 1; \

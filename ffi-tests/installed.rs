@@ -55,6 +55,12 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 fn with_an_installed_tree() {
     let tree = Tree(tempfile::tempdir().expect("a temporary directory"));
     tree.make("install");
+    done(
+        Command::new("sh")
+            .arg("ci/debian.sh")
+            .arg(tree.path(""))
+            .current_dir(root()),
+    );
     completions(&tree);
     by_cmake(&tree);
     examples(&tree);
@@ -99,6 +105,60 @@ fn by_pkg_config(tree: &Tree) {
             &flags(&["--static"]),
         )));
     });
+    statically(&flags(&["--static"]), &libdir);
+}
+
+/// Programs without any shared object, that of C included.
+fn statically(flags: &[String], libdir: &Path) {
+    let flags = [&["-static".to_owned()], flags].concat();
+    for name in ["operations", "panics", "workflow", "wrapper"] {
+        let program = compile(name, "installed-alone", &flags);
+        let linked = done(Command::new("file").arg(&program));
+        let linked = String::from_utf8_lossy(&linked.stdout);
+        assert!(linked.contains("statically linked"), "{linked}");
+        run(Command::new(program));
+    }
+    // Libraries that are loaded when they are needed would bring a libc of their own.
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let program = work.path().join("read-sector");
+    done(
+        Command::new("cc")
+            .arg(root().join("examples-c/samples/read-sector.c"))
+            .arg("-o")
+            .arg(&program)
+            .args(&flags),
+    );
+    for (name, library) in [
+        ("ssh://127.0.0.1/disk", "libssh"),
+        ("iscsi://127.0.0.1/disk/0", "libiscsi"),
+        ("nfs://127.0.0.1/exported/disk", "libnfs"),
+        ("rbd:pool/disk", "librbd"),
+    ] {
+        let output = Command::new(&program)
+            .arg(name)
+            .output()
+            .expect("a program");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{name}: {told}");
+        assert!(told.contains(library), "{told}");
+        assert!(told.contains("linked statically"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+    // Of the archive's symbols the functions alone are seen, and nothing in it is for debuggers.
+    let archive = libdir.join("libplatter.a");
+    let symbols = done(
+        Command::new("nm")
+            .args(["-g", "--defined-only", "-j"])
+            .arg(&archive),
+    );
+    let symbols = String::from_utf8_lossy(&symbols.stdout).into_owned();
+    let foreign: Vec<_> = symbols
+        .lines()
+        .filter(|line| !line.is_empty() && !line.ends_with(':') && !line.starts_with("platter_"))
+        .collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    let sections = done(Command::new("readelf").args(["-S", "-W"]).arg(&archive));
+    assert!(!String::from_utf8_lossy(&sections.stdout).contains(".debug_info"));
 }
 
 /// The examples of the manual, built and run where they are installed.
