@@ -71,6 +71,7 @@ function close_blocks(    out) {
 }
 
 function json(text) {
+    gsub(/`/, "", text)
     gsub(/\\/, "\\\\", text)
     gsub(/"/, "\\\"", text)
     # Not read as the end of the script.

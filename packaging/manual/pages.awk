@@ -26,6 +26,8 @@ function summary(text,    at) {
     gsub(/`/, "", text)
     if (match(text, /[.:;] /)) text = substr(text, 1, RSTART - 1)
     sub(/[.: ]+$/, "", text)
+    # A bracket that was left open goes with what is in it.
+    if (text ~ /\([^)]*$/) sub(/ *\([^)]*$/, "", text)
     if (text ~ /^[A-Z][^A-Z]/) text = tolower(substr(text, 1, 1)) substr(text, 2)
     return text
 }
