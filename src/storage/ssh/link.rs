@@ -34,6 +34,8 @@ const READS: usize = 32;
 const SLEEP: Duration = Duration::from_secs(1);
 /// How long the server is given to take what was sent when the connection is ended.
 const FAREWELL: Duration = Duration::from_secs(2);
+/// The same for one that owes replies which nobody waits for any more: the work was cancelled, or is late.
+const BRIEF_FAREWELL: Duration = Duration::from_millis(50);
 
 /// Both ways of a connection, without blocking.
 pub(super) trait Pipe {
@@ -368,9 +370,10 @@ impl<'a> Engine<'a> {
         let mut end = None;
         loop {
             self.shared.wake.clear();
-            if self.take_up() {
-                let end = *end.get_or_insert_with(|| Instant::now() + FAREWELL);
-                if self.out.is_empty() || Instant::now() >= end {
+            let (stop, all_taken) = self.take_up();
+            if stop {
+                let end = *end.get_or_insert_with(|| Instant::now() + self.farewell());
+                if (all_taken && self.out.is_empty()) || Instant::now() >= end {
                     return Ok(());
                 }
             }
@@ -382,14 +385,25 @@ impl<'a> Engine<'a> {
             self.patience.check()?;
             if !sent && !received {
                 let (socket, room) = (self.pipe.socket(), self.pipe.wants_write());
-                wait_or_wake(socket, room, self.shared.wake.as_fd(), SLEEP)
+                let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                let sleep = left.unwrap_or(SLEEP).min(SLEEP);
+                wait_or_wake(socket, room, self.shared.wake.as_fd(), sleep)
                     .map_err(|error| Error::io(&error))?;
             }
         }
     }
 
-    /// Takes up requests while there are places; true where the connection is to end.
-    fn take_up(&mut self) -> bool {
+    /// How long the server is given when the connection is to end.
+    fn farewell(&self) -> Duration {
+        let mut sent = self.places.iter().filter_map(|place| place.sent.as_ref());
+        match sent.any(|sent| sent.batch.is_abandoned()) {
+            true => BRIEF_FAREWELL,
+            false => FAREWELL,
+        }
+    }
+
+    /// Takes up requests while there are places; whether the connection is to end, and whether all were taken up.
+    fn take_up(&mut self) -> (bool, bool) {
         let mut state = self.shared.state.lock();
         let mut free = 0;
         while self.out_bytes < MAX_UNSENT {
@@ -414,7 +428,7 @@ impl<'a> Engine<'a> {
             self.out_bytes += job.packet.len();
             self.out.push_back(job.packet);
         }
-        state.stop && state.queue.is_empty()
+        (state.stop, state.queue.is_empty())
     }
 
     fn push(&mut self, packet: Vec<u8>) {

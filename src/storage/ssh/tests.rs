@@ -310,3 +310,41 @@ fn a_connection_is_made_again_by_one_of_those_that_wait_for_it() {
     // One has tried, a few times, for all of them.
     assert!(dials.load(Ordering::SeqCst) <= 1 + 4);
 }
+
+#[test]
+fn a_connection_whose_server_owes_replies_ends_with_the_work() {
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let (file, reads) = (Mutex::new(bytes(100_000)), Arc::new(AtomicUsize::new(0)));
+    let control = Arc::new(JobControl::default());
+    let dial = {
+        let (reads, own) = (reads.clone(), control.clone());
+        dial(Arc::new(move |request| {
+            // Dropped with the last of those who may answer.
+            let _ended = &ended;
+            match request[0] {
+                5 => {
+                    // All places are taken when the work is cancelled.
+                    if reads.fetch_add(1, Ordering::SeqCst) == 63 {
+                        own.cancel();
+                    }
+                    Some(Vec::new())
+                }
+                _ => Some(serve(&file, 1000, request)),
+            }
+        }))
+    };
+    let storage = open(&dial, false, &control).unwrap();
+    drop(dial);
+    std::thread::scope(|scope| {
+        for at in 0..64 {
+            let storage = &storage;
+            scope.spawn(move || {
+                let found = storage.read_at(&mut [0; 10], at * 1000).unwrap_err();
+                assert_eq!(found.kind(), ErrorKind::Cancelled);
+            });
+        }
+    });
+    drop(storage);
+    // Nobody says anything: the other end has gone.
+    assert!(end.recv().is_err());
+}
