@@ -96,13 +96,26 @@ pub fn is_known_scheme(scheme: &str) -> bool {
     drivers.any(|(_, schemes)| schemes.contains(&scheme))
 }
 
+/// What a driver that is not here works on, where the same can be had in another way.
+fn wants(name: &str) -> &'static str {
+    match name {
+        "nvme" => {
+            ": it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened"
+        }
+        _ => "",
+    }
+}
+
 /// The error of a driver that is not here.
 pub fn unknown_driver(name: &str) -> Error {
     let name = canonical(name);
     Error::unsupported(if OF_RUNNING_MACHINES.contains(&name) {
         format!("The driver '{name}' works inside a running machine alone")
     } else if is_known(name) {
-        format!("The driver '{name}' is not part of this build")
+        format!(
+            "The driver '{name}' is not part of this build{}",
+            wants(name)
+        )
     } else {
         format!("Unknown driver '{name}'")
     })
@@ -119,7 +132,10 @@ pub fn unknown_format(name: &str) -> Error {
 /// The error of a file name that begins with `scheme:`, for which there is no driver here.
 pub fn unknown_protocol(scheme: &str) -> Error {
     match is_known_scheme(scheme) {
-        true => Error::unsupported(format!("The protocol '{scheme}' is not part of this build")),
+        true => Error::unsupported(format!(
+            "The protocol '{scheme}' is not part of this build{}",
+            wants(scheme)
+        )),
         false => Error::invalid(format!("Unknown protocol '{scheme}'")),
     }
 }

@@ -64,35 +64,35 @@ fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
     for (line, refusal) in [
         (
             "info -f nvme a.raw",
-            "Could not open 'a.raw': The driver 'nvme' is not part of this build",
+            "Could not open 'a.raw': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "info json:{'driver':'nvme'}",
-            "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build",
+            "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "info --image-opts driver=raw,file.driver=nvme",
-            "Could not open 'driver=raw,file.driver=nvme': The driver 'nvme' is not part of this build",
+            "Could not open 'driver=raw,file.driver=nvme': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "create -f nvme -o help",
-            "The driver 'nvme' is not part of this build",
+            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "amend -f nvme -o help",
-            "The driver 'nvme' is not part of this build",
+            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "convert -O nvme a.raw x",
-            "The driver 'nvme' is not part of this build",
+            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "dd -O nvme if=a.raw of=x",
-            "The driver 'nvme' is not part of this build",
+            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
         (
             "measure -O nvme a.raw",
-            "The driver 'nvme' is not part of this build",
+            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
         ),
     ] {
         let ran = ours(&words(line), pair.ours().root());
