@@ -113,9 +113,10 @@ fn statically(flags: &[String], libdir: &Path) {
     let flags = [&["-static".to_owned()], flags].concat();
     for name in ["operations", "panics", "workflow", "wrapper"] {
         let program = compile(name, "installed-alone", &flags);
-        let linked = done(Command::new("file").arg(&program));
-        let linked = String::from_utf8_lossy(&linked.stdout);
-        assert!(linked.contains("statically linked"), "{linked}");
+        let headers = done(Command::new("readelf").arg("-lW").arg(&program));
+        let headers = String::from_utf8_lossy(&headers.stdout);
+        assert!(headers.contains("LOAD"), "{headers}");
+        assert!(!headers.contains("INTERP"), "{headers}");
         run(Command::new(program));
     }
     // Libraries that are loaded when they are needed would bring a libc of their own.
