@@ -37,6 +37,15 @@ impl JobControl {
         }
     }
 
+    /// Does what is owed also where the work of this thread has ended, such as removing what it made: with a control
+    /// that ends after `time`, and with no other.
+    pub(crate) fn apart<T>(time: Duration, owed: impl FnOnce(&Self) -> T) -> T {
+        let control = Arc::new(Self::default());
+        control.set_deadline(Some(time));
+        let _working = control.work_here();
+        owed(&control)
+    }
+
     /// As [`JobControl::check`], a moment after the work has ended.
     fn check_late(&self) -> Result<()> {
         let Err(error) = self.check_own() else {
@@ -98,6 +107,8 @@ mod tests {
             let other = scope.spawn(|| storage.check());
             other.join().unwrap().unwrap();
         });
+        JobControl::apart(Duration::from_secs(60), JobControl::check).unwrap();
+        JobControl::apart(Duration::ZERO, JobControl::check).unwrap_err();
         let inner = Arc::new(JobControl::default());
         let within = inner.work_here();
         storage.check().unwrap();

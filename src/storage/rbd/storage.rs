@@ -428,10 +428,11 @@ impl RbdStorage {
     pub(super) fn remove(&self, time: Duration) -> Result<()> {
         let image = self.image.write().take();
         let (pool, name) = (self.client.pool.clone(), self.settings.image.clone());
-        aside(&JobControl::default(), Some(time), move || {
+        let removed = move || {
             drop(image);
             librbd::remove(&pool, &name).map_err(Error::os)
-        })
+        };
+        JobControl::apart(time, |control| aside(control, None, removed))
     }
 }
 

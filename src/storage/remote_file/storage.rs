@@ -297,9 +297,9 @@ impl<P: Protocol> RemoteFile<P> {
     /// # Errors
     /// Of the connection, or of the server.
     pub(super) fn remove(&self, time: Duration) -> Result<()> {
-        let control = JobControl::default();
-        control.set_deadline(Some(time));
-        self.protocol.remove(&self.opened.current(), &control)
+        JobControl::apart(time, |control| {
+            self.protocol.remove(&self.opened.current(), control)
+        })
     }
 
     /// Empties the file, also where the work was cancelled. What was sent before is done before.
@@ -307,16 +307,16 @@ impl<P: Protocol> RemoteFile<P> {
     /// # Errors
     /// Of the connection, or of the server.
     pub(super) fn clear(&self, time: Duration) -> Result<()> {
-        let control = JobControl::default();
-        control.set_deadline(Some(time));
-        let mut opened = self.opened.current();
-        if self.protocol.is_lost(&opened) {
-            opened = Arc::new(self.protocol.open(How::Write, &control)?);
-        }
-        let _alone = self.len.growing.write();
-        self.protocol.set_len(&opened, 0, &control)?;
-        self.len.set(0);
-        Ok(())
+        JobControl::apart(time, |control| {
+            let mut opened = self.opened.current();
+            if self.protocol.is_lost(&opened) {
+                opened = Arc::new(self.protocol.open(How::Write, control)?);
+            }
+            let _alone = self.len.growing.write();
+            self.protocol.set_len(&opened, 0, control)?;
+            self.len.set(0);
+            Ok(())
+        })
     }
 }
 
