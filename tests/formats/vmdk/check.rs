@@ -184,11 +184,21 @@ fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
         let mut bytes = whole.clone();
         bytes[64..72].copy_from_slice(&u64::to_le_bytes(sectors));
         std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
-        let image = open(&dir, "v.vmdk", true).expect("it opens");
-        let error = image.write_at(&[3; 512], 5 << 20).expect_err("no room");
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        let _ = image.close();
+        let error = open(&dir, "v.vmdk", true).expect_err("metadata that is not there");
+        assert!(error.to_string().contains("File truncated"), "{error}");
     }
+    let mut bytes = whole;
+    bytes[64..72].copy_from_slice(&u64::to_le_bytes(1 << 32));
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path("v.vmdk"))
+        .expect("the image");
+    file.set_len(1 << 41).expect("a sparse file");
+    let image = open(&dir, "v.vmdk", true).expect("it opens");
+    let error = image.write_at(&[3; 512], 5 << 20).expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    let _ = image.close();
 }
 
 #[test]
