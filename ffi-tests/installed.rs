@@ -133,7 +133,7 @@ fn statically(flags: &[String], libdir: &Path) {
         ("ssh://127.0.0.1/disk", "libssh"),
         ("iscsi://127.0.0.1/disk/0", "libiscsi"),
         ("nfs://127.0.0.1/exported/disk", "libnfs"),
-        ("rbd:pool/disk", "librbd"),
+        ("rbd:pool/disk", "librados"),
     ] {
         let output = Command::new(&program)
             .arg(name)
