@@ -13,7 +13,7 @@ use std::time::Duration;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use platter::nbd::chunk::{ErrorChunk, OffsetData, OffsetHole, StatusExtent, StatusHead};
-use platter::nbd::export::{BlockSizes, Info, InfoCode};
+use platter::nbd::export::{BlockSizes, Info, InfoCode, Listed};
 use platter::nbd::flags::{
     ChunkFlags, ClientFlags, CommandFlags, HandshakeFlags, TransmissionFlags,
 };
@@ -23,6 +23,7 @@ use platter::nbd::meta::{ALLOCATION, MetaContext};
 use platter::nbd::option::{OptionCode, OptionHeader, OptionReply, ReplyCode};
 use platter::nbd::reply::{Chunk, ChunkType, Headers, SimpleReply};
 use platter::nbd::request::{Command, Request};
+use platter::ops::exports;
 use platter::storage::{Durability, Storage, ZeroFlags};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 use platter_fuzz::look_at;
@@ -60,6 +61,11 @@ struct Hello {
 }
 
 impl Hello {
+    /// The client wants the list of exports.
+    fn lists(&self) -> bool {
+        (192..224).contains(&self.style)
+    }
+
     fn flags(&self) -> HandshakeFlags {
         HandshakeFlags::from_bits_retain(u16::from(!self.without))
     }
@@ -326,14 +332,18 @@ impl Peer<'_> {
         let client = ClientFlags::from_bytes(self.read()?);
         let mut answers = case.answers.iter();
         // A client that asks without end would be at fault.
-        for _ in 0..16 {
+        let most = 16 + 2 * MOST;
+        for _ in 0..most {
             let header = OptionHeader::from_bytes(&self.read()?).expect("an option");
             assert!(header.len <= MAX_OPTION);
             let mut data = vec![0; header.len as usize];
             self.fill(&mut data).then_some(())?;
             let answer = answers.next().and_then(Turn::bad);
             if header.option == OptionCode::ABORT {
-                self.played.fault();
+                // After a list it is a farewell.
+                if !case.hello.lists() {
+                    self.played.fault();
+                }
                 return None;
             }
             let good = match header.option {
@@ -419,14 +429,23 @@ impl Peer<'_> {
             all.extend(data);
         };
         match option {
-            OptionCode::SET_META_CONTEXT => {
+            OptionCode::LIST => {
+                for plan in self.case.plans.iter().take(MOST) {
+                    let listed = Listed {
+                        name: plan.cuts.clone().into(),
+                        description: format!("{:?}", plan.extents).into(),
+                    };
+                    reply(ReplyCode::SERVER, &listed.to_bytes());
+                }
+            }
+            OptionCode::SET_META_CONTEXT | OptionCode::LIST_META_CONTEXT => {
                 let context = MetaContext {
                     id: CONTEXT,
                     name: ALLOCATION.into(),
                 };
                 reply(ReplyCode::META_CONTEXT, &context.to_bytes());
             }
-            OptionCode::GO => {
+            OptionCode::GO | OptionCode::INFO => {
                 if let Some((code, data)) = &offer.more {
                     // Information of a known kind has its own form.
                     if *code <= InfoCode::BLOCK_SIZE.0 {
@@ -919,7 +938,31 @@ impl Calls<'_> {
     }
 }
 
+/// Asks for the list: what is in it is what was sent.
+fn list(case: &Case, near: UnixStream, played: &Played) {
+    let number = near.as_raw_fd();
+    let location =
+        Location::from_image_opts(&format!("driver=nbd,server.type=fd,server.str={number}"));
+    let options = OpenOptions {
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let found = exports::list(&location.expect("a location"), &options);
+    drop(near);
+    // A server may send names that no export can have.
+    if let Ok(found) = found
+        && played.tells_data()
+    {
+        let sent = case.plans.iter().take(MOST);
+        let names = found.exports.iter().map(|export| export.name.to_vec());
+        assert!(names.eq(sent.map(|plan| plan.cuts.clone())));
+    }
+}
+
 fn play(case: &Case, near: UnixStream, played: &Played) {
+    if case.hello.lists() {
+        return list(case, near, played);
+    }
     let number = near.as_raw_fd();
     let location = Location::from_image_opts(&format!(
         "driver=raw,file.driver=nbd,file.server.type=fd,file.server.str={number}"
