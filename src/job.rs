@@ -6,6 +6,7 @@
 pub mod events;
 mod rate;
 mod thread;
+mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -170,7 +170,7 @@ pub(super) fn carry_out(
         attentions += 1;
         if pause.is_some() {
             let longest = PAUSES.last().copied().unwrap_or_default();
-            std::thread::sleep(pauses.next().unwrap_or(longest));
+            control.sleep(pauses.next().unwrap_or(longest))?;
         }
         places = again;
     }

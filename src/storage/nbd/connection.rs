@@ -341,7 +341,7 @@ impl Connection {
     }
 
     fn write(&self, parts: &mut [IoSlice<'_>], control: &JobControl) -> Result<()> {
-        let _alone = locked(&self.sending, control)?;
+        let _alone = control.lock(&self.sending)?;
         self.stream.write_all_vectored(parts, Wait::new(control))
     }
 
@@ -647,22 +647,6 @@ impl Drop for Connection {
             .stream
             .write_all(&bytes, Wait::forever().at_most(FAREWELL));
         self.stream.shutdown();
-    }
-}
-
-/// Locks what another thread may hold while it waits for the server.
-///
-/// # Errors
-/// Where `control` ends the wait.
-pub(super) fn locked<'a, T>(
-    mutex: &'a Mutex<T>,
-    control: &JobControl,
-) -> Result<MutexGuard<'a, T>> {
-    loop {
-        if let Some(held) = mutex.try_lock_for(LOOK) {
-            return Ok(held);
-        }
-        control.check()?;
     }
 }
 

@@ -15,7 +15,7 @@ use crate::nbd::request::Command;
 use crate::net::{Stream, Wait, connect};
 use crate::storage::exports::ExportInfo;
 
-use super::connection::{Connection, locked};
+use super::connection::Connection;
 use super::handshake::{Export, Wanted, negotiate};
 use super::journal::{Journal, Kept, MAX_BYTES};
 use super::listing;
@@ -348,7 +348,7 @@ impl Pool {
     fn flush_connections(&self, control: &JobControl) -> Result<()> {
         let mut unflushed = Vec::new();
         for lane in self.open_lanes() {
-            let line = locked(&lane.line, control)?;
+            let line = control.lock(&lane.line)?;
             let connection = line.connection.as_ref();
             unflushed.extend(connection.filter(|one| one.is_unflushed()).cloned());
         }
@@ -440,7 +440,7 @@ impl Pool {
     /// The connection of a lane; one that was lost is made again, for as long as the delay allows.
     fn connection(&self, lane: &Lane, control: &JobControl) -> Result<Arc<Connection>> {
         control.check()?;
-        let mut line = locked(&lane.line, control)?;
+        let mut line = control.lock(&lane.line)?;
         if let Some(connection) = &line.connection {
             match connection.ended() {
                 None => return Ok(connection.clone()),

@@ -130,14 +130,7 @@ impl Tries {
         if again >= until {
             return Ok(false);
         }
-        loop {
-            control.check()?;
-            let left = again.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
+        control.sleep(pause)?;
         self.pause = (self.pause * 2).min(LONG_PAUSE);
         Ok(true)
     }

@@ -178,7 +178,7 @@ impl<C> Lasting<C> {
         before: u64,
         error: &Error,
     ) -> Result<()> {
-        let _alone = self.renewing.lock();
+        let _alone = whose.control().lock(&self.renewing)?;
         if !Arc::ptr_eq(&self.current(), lost) {
             return Ok(());
         }
@@ -196,8 +196,8 @@ impl<C> Lasting<C> {
         let end = Instant::now() + whose.patience();
         let mut pauses = PAUSES.iter().copied();
         loop {
-            whose.control().check()?;
-            std::thread::sleep(pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]));
+            let pause = pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]);
+            whose.control().sleep(pause)?;
             match whose.renew() {
                 Ok(fresh) => {
                     whose.accept(lost, &fresh)?;

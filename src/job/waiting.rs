@@ -1,0 +1,61 @@
+//! Waits that end with the work where nothing but time, or another thread, ends them.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::error::Result;
+
+use super::JobControl;
+
+/// How long a wait goes without a look at the control: whatever cancels can only store a flag.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl JobControl {
+    /// Waits for so long.
+    ///
+    /// # Errors
+    /// As [`JobControl::check`], which ends the wait.
+    pub(crate) fn sleep(&self, time: Duration) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            self.check()?;
+            let left = time.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+
+    /// Locks what another thread may hold while it waits for a server.
+    ///
+    /// # Errors
+    /// As [`JobControl::check`], which ends the wait.
+    pub(crate) fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> Result<MutexGuard<'a, T>> {
+        loop {
+            if let Some(held) = mutex.try_lock_for(LOOK) {
+                return Ok(held);
+            }
+            self.check()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_end_with_the_work() {
+        let control = JobControl::default();
+        control.sleep(Duration::from_millis(1)).unwrap();
+        let mutex = Mutex::new(());
+        let held = control.lock(&mutex).unwrap();
+        control.cancel();
+        control.sleep(Duration::MAX).unwrap_err();
+        control.lock(&mutex).unwrap_err();
+        drop(held);
+        drop(control.lock(&mutex).unwrap());
+    }
+}
