@@ -198,13 +198,20 @@ impl<C> Lasting<C> {
         loop {
             let pause = pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]);
             whose.control().sleep(pause)?;
-            match whose.renew() {
+            let fresh = whose
+                .renew()
+                .and_then(|fresh| whose.accept(lost, &fresh).map(|()| fresh));
+            match fresh {
                 Ok(fresh) => {
-                    whose.accept(lost, &fresh)?;
                     *self.current.write() = Arc::new(fresh);
                     return Ok(());
                 }
-                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                // It is another one; all else may be a server that is not ready yet.
+                Err(error)
+                    if error.kind() == ErrorKind::Cancelled || error.errno() == libc::ESTALE =>
+                {
+                    return Err(error);
+                }
                 // A server that keeps quiet was waited for already.
                 Err(last) if Instant::now() >= end || last.errno() == libc::ETIMEDOUT => {
                     let last = last.context(format!("Connection to '{}': {error}", whose.shown()));
