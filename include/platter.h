@@ -21,7 +21,6 @@
 #ifndef PLATTER_H
 #define PLATTER_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -228,7 +227,7 @@
 /**
  * What `platter_error_offset()` returns where no offset is known.
  */
-#define PLATTER_OFFSET_UNKNOWN UINT64_MAX
+#define PLATTER_OFFSET_UNKNOWN 18446744073709551615ull
 
 /**
  * Success.
@@ -747,7 +746,7 @@
 /**
  * Length of a window for `platter_export_set_window()`: up to the end of the image.
  */
-#define PLATTER_EXPORT_REST UINT64_MAX
+#define PLATTER_EXPORT_REST 18446744073709551615ull
 
 /**
  * Kind of message: a finding of a check, or another line of the job's normal output.
@@ -1104,7 +1103,7 @@
 /**
  * Length of a map: to the end of the image.
  */
-#define PLATTER_LENGTH_ALL UINT64_MAX
+#define PLATTER_LENGTH_ALL 18446744073709551615ull
 
 /**
  * Flag of `platter_rebase_job_new()`: change the name alone. No backing file is opened, and the guest
@@ -1899,7 +1898,7 @@ int platter_log_set(platter_log_fn log_fn,
                     struct platter_error **err);
 
 /**
- * Switches the trace events whose names match `pattern` on (`on` is true) or off, for the whole process;
+ * Switches the trace events whose names match `pattern` on (`on` is 1) or off (0), for the whole process;
  * all are off at first, and one that is off costs next to nothing. `*` stands for any characters, `?` for
  * one. `*out` is the number of events that match, which may be 0. Events go as lines
  * `NAME KEY=VALUE ...` to the function of `platter_log_set()` where that takes `PLATTER_LOG_TRACE`.
@@ -1912,7 +1911,7 @@ int platter_log_set(platter_log_fn log_fn,
  */
 int platter_trace_switch(size_t *out,
                          const char *pattern,
-                         bool on,
+                         uint32_t on,
                          uint32_t flags,
                          struct platter_error **err);
 
@@ -1971,12 +1970,13 @@ void platter_control_cancel(const struct platter_control *control);
 
 /**
  * Ends the calls that heed the control with CANCELLED (and `ETIMEDOUT` as the error's errno) once
- * `milliseconds` from now have passed; 0 lifts that, also where they have passed.
+ * `milliseconds` from now have passed; 0 lifts that, also where they have passed. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_control_set_deadline(const struct platter_control *control,
                                  uint64_t milliseconds,
+                                 uint32_t flags,
                                  struct platter_error **err);
 
 /**
@@ -2234,13 +2234,13 @@ int platter_open_options_set_decompress(struct platter_open_options *options,
                                         struct platter_error **err);
 
 /**
- * Sets whether discards reach the host: 0 leaves the space where it is, anything else gives it back, whatever
+ * Sets whether discards reach the host: 0 leaves the space where it is, 1 gives it back, whatever
  * the location says. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
 int platter_open_options_set_discard(struct platter_open_options *options,
-                                     int discard,
+                                     uint32_t discard,
                                      uint32_t flags,
                                      struct platter_error **err);
 
@@ -2334,7 +2334,7 @@ int platter_options_set_u64(struct platter_options *options,
                             struct platter_error **err);
 
 /**
- * Sets `key` to `on` or `off`. `flags` must be 0.
+ * Sets `key` to `on` where `value` is 1, and to `off` where it is 0. `flags` must be 0.
  *
  * Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
  *
@@ -2343,7 +2343,7 @@ int platter_options_set_u64(struct platter_options *options,
  */
 int platter_options_set_bool(struct platter_options *options,
                              const char *key,
-                             bool value,
+                             uint32_t value,
                              uint32_t flags,
                              struct platter_error **err);
 
@@ -2374,13 +2374,14 @@ const char *platter_options_get(const struct platter_options *options,
 
 /**
  * The key of the entry at `index`, in the order of setting; `*out` lives until the bag changes or is
- * freed. Ask `platter_options_get()` for its value.
+ * freed. Ask `platter_options_get()` for its value. `flags` must be 0.
  *
  * Statuses: NOT_FOUND past the last entry, INVALID. Threads: any. Since 0.1.
  */
 int platter_options_key(const char **out,
                         const struct platter_options *options,
                         size_t index,
+                        uint32_t flags,
                         struct platter_error **err);
 
 /**
@@ -2505,7 +2506,7 @@ int platter_policy_set_callback(struct platter_policy *policy,
                                 struct platter_error **err);
 
 /**
- * Sets whether the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
+ * Sets whether (1) or not (0) the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
  * than a plain file name; names of data files and extents are always plain. Whatever the policy, what
  * such a name leads to must be a regular file or a block device, none of procfs or its like, and not
  * reached through what a process has open (`/dev/fd/N`): else opening fails with INVALID. `flags`
@@ -2514,12 +2515,12 @@ int platter_policy_set_callback(struct platter_policy *policy,
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
 int platter_policy_set_implicit_protocols(struct platter_policy *policy,
-                                          bool allowed,
+                                          uint32_t allowed,
                                           uint32_t flags,
                                           struct platter_error **err);
 
 /**
- * Sets whether the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
+ * Sets whether (1) or not (0) the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
  * of fixed size has a footer only. Off in both presets: a guest that may write to the end of its plain disk
  * can make it look like such an image. While it is on, what looks like a plain disk is not opened for writing
  * unless its format is named (DENIED). `flags` must be 0.
@@ -2527,7 +2528,7 @@ int platter_policy_set_implicit_protocols(struct platter_policy *policy,
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  */
 int platter_policy_set_probe_footers(struct platter_policy *policy,
-                                     bool on,
+                                     uint32_t on,
                                      uint32_t flags,
                                      struct platter_error **err);
 
@@ -2860,21 +2861,23 @@ int platter_storages_add_image(struct platter_storages *storages,
                                struct platter_error **err);
 
 /**
- * The virtual size in bytes.
+ * The virtual size in bytes. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_image_size(uint64_t *out,
                        const struct platter_image *image,
+                       uint32_t flags,
                        struct platter_error **err);
 
 /**
- * The allocation unit in bytes.
+ * The allocation unit in bytes. `flags` must be 0.
  *
  * Statuses: NOT_FOUND where the format has none, INVALID. Threads: any. Since 0.1.
  */
 int platter_image_cluster_size(uint32_t *out,
                                const struct platter_image *image,
+                               uint32_t flags,
                                struct platter_error **err);
 
 /**
@@ -2906,11 +2909,11 @@ int platter_image_features(uint32_t *out,
 const char *platter_image_filename(const struct platter_image *image);
 
 /**
- * Whether writes are refused. `true` for NULL.
+ * Whether writes are refused: 1 where they are, and for NULL; else 0.
  *
  * Threads: any. Since 0.1.
  */
-bool platter_image_is_read_only(const struct platter_image *image);
+uint32_t platter_image_is_read_only(const struct platter_image *image);
 
 /**
  * What the user should know although the image could be opened: UTF-8, several lines where there is
@@ -3292,11 +3295,12 @@ void platter_export_free(struct platter_export *export_);
 
 /**
  * Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute
- * for a client that takes nothing.
+ * for a client that takes nothing. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_server_limits_defaults(struct platter_server_limits *out,
+                                   uint32_t flags,
                                    struct platter_error **err);
 
 /**
@@ -3701,12 +3705,13 @@ int platter_job_state(uint32_t *out,
                       struct platter_error **err);
 
 /**
- * How far the job has come.
+ * How far the job has come. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_job_progress(struct platter_progress *out,
                          const struct platter_job *job,
+                         uint32_t flags,
                          struct platter_error **err);
 
 /**
@@ -3727,42 +3732,46 @@ const char *platter_job_warning(const struct platter_job *job,
 void platter_job_cancel(const struct platter_job *job);
 
 /**
- * Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`.
+ * Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_job_pause(const struct platter_job *job,
+                      uint32_t flags,
                       struct platter_error **err);
 
 /**
- * Lets a paused job go on.
+ * Lets a paused job go on. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_job_resume(const struct platter_job *job,
+                       uint32_t flags,
                        struct platter_error **err);
 
 /**
  * Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
  * limit. It counts at once, also for a job that waits already: what was copied before is then waited for
  * at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
- * snapshots) refuse a limit.
+ * snapshots) refuse a limit. `flags` must be 0.
  *
  * Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
  */
 int platter_job_set_rate(const struct platter_job *job,
                          uint64_t bytes_per_second,
+                         uint32_t flags,
                          struct platter_error **err);
 
 /**
  * Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
  * `milliseconds` from now have passed, whether it runs by then, is paused or has not begun; 0 lifts
- * that. What the job leaves behind is the same as when it is cancelled.
+ * that. What the job leaves behind is the same as when it is cancelled. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_job_set_deadline(const struct platter_job *job,
                              uint64_t milliseconds,
+                             uint32_t flags,
                              struct platter_error **err);
 
 /**
@@ -3821,23 +3830,25 @@ int platter_report_text_end(const struct platter_report *report,
 /**
  * The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts
  * could not be checked), 2 (corruptions) or 3 (leaks alone); for compare 0 (identical) or 1; for an
- * inspection 0 (every guard passes) or 2; else 0.
+ * inspection 0 (every guard passes) or 2; else 0. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_report_exit_code(int *out,
                              const struct platter_report *report,
+                             uint32_t flags,
                              struct platter_error **err);
 
 /**
  * The number of entries: layers of an info report (the image, then its backing chain), runs of a
  * map, snapshots, bitmaps, dirty runs, exports, the file, the guards and the names of an inspection; 1 for every
- * other report.
+ * other report. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_report_count(size_t *out,
                          const struct platter_report *report,
+                         uint32_t flags,
                          struct platter_error **err);
 
 /**
@@ -3857,6 +3868,7 @@ int platter_report_count(size_t *out,
  * bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
  * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
+ * `flags` must be 0.
  *
  * Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
  *
@@ -3867,11 +3879,12 @@ int platter_report_u64(uint64_t *out,
                        const struct platter_report *report,
                        size_t index,
                        const char *key,
+                       uint32_t flags,
                        struct platter_error **err);
 
 /**
  * A number of entry `index` that need not be whole, by the key of the JSON; whole ones too. Keys of
- * bench: `seconds`, `requests-per-second`.
+ * bench: `seconds`, `requests-per-second`. `flags` must be 0.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
@@ -3882,23 +3895,25 @@ int platter_report_double(double *out,
                           const struct platter_report *report,
                           size_t index,
                           const char *key,
+                          uint32_t flags,
                           struct platter_error **err);
 
 /**
- * A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
+ * A truth of entry `index`, by the key of the JSON: 1 or 0. Keys of info: `encrypted`, `dirty-flag`. Map:
  * `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`).
  * Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
- * `size-mismatch`.
+ * `size-mismatch`. `flags` must be 0.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
  * # Safety
  * `key` is NULL or NUL-terminated.
  */
-int platter_report_bool(bool *out,
+int platter_report_bool(uint32_t *out,
                         const struct platter_report *report,
                         size_t index,
                         const char *key,
+                        uint32_t flags,
                         struct platter_error **err);
 
 /**
@@ -3906,6 +3921,7 @@ int platter_report_bool(bool *out,
  * what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
  * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+ * `flags` must be 0.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
  *
@@ -3916,6 +3932,7 @@ int platter_report_string(const char **out,
                           const struct platter_report *report,
                           size_t index,
                           const char *key,
+                          uint32_t flags,
                           struct platter_error **err);
 
 /**
@@ -3929,13 +3946,14 @@ const char *platter_report_warning(const struct platter_report *report,
                                    size_t index);
 
 /**
- * The run at `index` of a map report, or of a report of dirty bytes.
+ * The run at `index` of a map report, or of a report of dirty bytes. `flags` must be 0.
  *
  * Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
  */
 int platter_report_extent(struct platter_extent *out,
                           const struct platter_report *report,
                           size_t index,
+                          uint32_t flags,
                           struct platter_error **err);
 
 /**
@@ -3985,11 +4003,12 @@ int platter_amend_job_new(struct platter_job **out,
                           struct platter_error **err);
 
 /**
- * Fills `*out` with the defaults of `qemu-img bench`.
+ * Fills `*out` with the defaults of `qemu-img bench`. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: any. Since 0.1.
  */
 int platter_bench_defaults(struct platter_bench *out,
+                           uint32_t flags,
                            struct platter_error **err);
 
 /**

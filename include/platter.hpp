@@ -292,7 +292,8 @@ public:
     }
     options &set_flag(const std::string &key, bool value)
     {
-        return set(platter_options_set_bool, bag_.get(), key.c_str(), value, 0u);
+        return set(platter_options_set_bool, bag_.get(), key.c_str(), value ? 1u : 0u,
+                   0u);
     }
     /// A list such as "cluster_size=64k,lazy_refcounts=on".
     options &parse(const std::string &list)
@@ -465,28 +466,32 @@ public:
     }
     result<std::uint64_t> number(const std::string &key, std::size_t index = 0) const
     {
-        return detail::get<std::uint64_t>(platter_report_u64, report_.get(), index, key.c_str());
+        return detail::get<std::uint64_t>(platter_report_u64, report_.get(), index, key.c_str(), 0u);
     }
     result<bool> flag(const std::string &key, std::size_t index = 0) const
     {
-        return detail::get<bool>(platter_report_bool, report_.get(), index, key.c_str());
+        auto truth = detail::get<std::uint32_t>(platter_report_bool, report_.get(), index,
+                                                key.c_str(), 0u);
+        if (!truth)
+            return truth.error();
+        return *truth != 0;
     }
     result<std::string> text(const std::string &key, std::size_t index = 0) const
     {
         auto text = detail::get<const char *>(platter_report_string, report_.get(), index,
-                                              key.c_str());
+                                              key.c_str(), 0u);
         if (!text)
             return text.error();
         return std::string(*text);
     }
     result<std::size_t> size() const
     {
-        return detail::get<std::size_t>(platter_report_count, report_.get());
+        return detail::get<std::size_t>(platter_report_count, report_.get(), 0u);
     }
     /// What the tool would exit with.
     result<int> exit_code() const
     {
-        return detail::get<int>(platter_report_exit_code, report_.get());
+        return detail::get<int>(platter_report_exit_code, report_.get(), 0u);
     }
     platter_report *get() const noexcept { return report_.get(); }
 
@@ -515,7 +520,7 @@ public:
     }
     result<void> set_rate(std::uint64_t bytes_per_second)
     {
-        return detail::call(platter_job_set_rate, job_.get(), bytes_per_second);
+        return detail::call(platter_job_set_rate, job_.get(), bytes_per_second, 0u);
     }
     /// Runs it on this thread.
     result<report> run()
@@ -531,8 +536,8 @@ public:
     /// Becomes readable when it has ended.
     result<int> fd() const { return detail::get<int>(platter_job_fd, job_.get(), 0u); }
     void cancel() const noexcept { platter_job_cancel(job_.get()); }
-    result<void> pause() const { return detail::call(platter_job_pause, job_.get()); }
-    result<void> resume() const { return detail::call(platter_job_resume, job_.get()); }
+    result<void> pause() const { return detail::call(platter_job_pause, job_.get(), 0u); }
+    result<void> resume() const { return detail::call(platter_job_resume, job_.get(), 0u); }
     platter_job *get() const noexcept { return job_.get(); }
 
 private:
@@ -593,7 +598,7 @@ public:
     }
     result<std::uint64_t> size() const
     {
-        return detail::get<std::uint64_t>(platter_image_size, image_.get());
+        return detail::get<std::uint64_t>(platter_image_size, image_.get(), 0u);
     }
     std::string_view format() const { return platter_image_format(image_.get()); }
     std::string filename() const { return platter_image_filename(image_.get()); }

@@ -27,10 +27,8 @@ def declarations(text: str) -> str:
         elif line.startswith("#endif"):
             in_cpp = False
         elif line.startswith("#define"):
-            if re.fullmatch(r"#define \w+ -?\d+", line):
-                lines.append(line)
-            elif line.endswith(" UINT64_MAX"):
-                lines.append(line.replace("UINT64_MAX", str(2**64 - 1)))
+            if re.fullmatch(r"#define \w+ -?\d+(ull)?", line):
+                lines.append(line.removesuffix("ull"))
         elif not in_cpp and not line.startswith("#"):
             lines.append(line)
     return "\n".join(lines)

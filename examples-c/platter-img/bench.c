@@ -215,7 +215,7 @@ static int run(void)
     platter_image *image = NULL;
     bool done = false;
 
-    if (platter_bench_defaults(&request.bench, NULL) != PLATTER_OK || !parse(&request))
+    if (platter_bench_defaults(&request.bench, 0, NULL) != PLATTER_OK || !parse(&request))
         return 1;
     name = options_one_image();
     if (!is_consistent(&request))

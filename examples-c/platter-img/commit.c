@@ -40,7 +40,7 @@ static bool commit(const char *name, const char *base, const struct open_request
     status = platter_commit_job_new(&job, name, base, open,
                                     flags | open_location_flags(request->image_opts), &error);
     if (status == PLATTER_OK)
-        platter_job_set_rate(job, rate, NULL);
+        platter_job_set_rate(job, rate, 0, NULL);
     done = common_run(status, job, &display, error);
     platter_open_options_free(open);
     return done;

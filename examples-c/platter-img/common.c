@@ -47,7 +47,7 @@ int common_judge(platter_report *report, bool json, bool quiet, int failure)
     int code = failure;
 
     if ((quiet || print_report(report, json)) &&
-        platter_report_exit_code(&code, report, &error) != PLATTER_OK) {
+        platter_report_exit_code(&code, report, 0, &error) != PLATTER_OK) {
         print_platter_error(error);
         code = failure;
     }

@@ -181,7 +181,7 @@ static void print_checksums(const platter_report *report, const char *target)
     const char *value = NULL;
 
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (platter_report_string(&value, report, 0, keys[i], NULL) == PLATTER_OK)
+        if (platter_report_string(&value, report, 0, keys[i], 0, NULL) == PLATTER_OK)
             fprintf(out, "%s: %s\n", keys[i], value);
 }
 
@@ -381,7 +381,7 @@ static int convert_images(const struct request *request, char **names, int count
         describe_sources(request, names, count - 1, &error) &&
         describe_target(request, names[count - 1], &error) &&
         platter_convert_job_new(&job, request->convert, request->flags, &error) == PLATTER_OK &&
-        platter_job_set_rate(job, request->rate, &error) == PLATTER_OK &&
+        platter_job_set_rate(job, request->rate, 0, &error) == PLATTER_OK &&
         (report = jobs_run(job, &display, &error)) != NULL;
 
     if (error != NULL)

@@ -96,10 +96,10 @@ static bool is_complete(const platter_report *report)
     size_t count = 0;
     const char *refusal = NULL;
 
-    if (platter_report_count(&count, report, NULL) != PLATTER_OK)
+    if (platter_report_count(&count, report, 0, NULL) != PLATTER_OK)
         return false;
     for (size_t i = 0; i < count; i++) {
-        if (platter_report_string(&refusal, report, i, "error", NULL) == PLATTER_OK) {
+        if (platter_report_string(&refusal, report, i, "error", 0, NULL) == PLATTER_OK) {
             print_error("%s", refusal);
             return false;
         }

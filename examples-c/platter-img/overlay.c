@@ -110,7 +110,7 @@ platter_image *overlay_open(const platter_image *base, const char *name,
     /* Beside the overlay, a relative name means another file. */
     if (!request->image_opts)
         absolute = realpath(name, NULL);
-    if (path != NULL && platter_image_size(&size, base, &error) != PLATTER_OK) {
+    if (path != NULL && platter_image_size(&size, base, 0, &error) != PLATTER_OK) {
         print_platter_error(error);
     } else if (path != NULL &&
                create(path, size, request->image_opts ? NULL : absolute != NULL ? absolute : name,

@@ -118,7 +118,7 @@ static void init(struct serving *serving, bool drop_in)
         .queues = 1,
         .others = PLATTER_MOUNT_OTHERS_IF_ALLOWED,
     };
-    platter_server_limits_defaults(&serving->limits, NULL);
+    platter_server_limits_defaults(&serving->limits, 0, NULL);
     if (drop_in)
         serving->limits.clients = 1;
 }

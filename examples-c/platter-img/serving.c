@@ -203,7 +203,8 @@ static platter_image *open_served(const struct serving *serving)
         platter_open_options_set_format(options, NULL, 0, &error) != PLATTER_OK) {
         print_platter_error(error);
     } else if (serving->discard >= 0 &&
-               platter_open_options_set_discard(options, serving->discard, 0, &error) != PLATTER_OK) {
+               platter_open_options_set_discard(options, serving->discard > 0 ? 1 : 0, 0,
+                                                &error) != PLATTER_OK) {
         print_platter_error(error);
     } else if (platter_open_options_set_detect_zeroes(options, serving->detect_zeroes, 0, &error) !=
                PLATTER_OK) {

@@ -62,7 +62,8 @@ static enum trace_outcome switch_events(const char *pattern)
     }
     if (!start_listening())
         return TRACE_REFUSED;
-    if (platter_trace_switch(&count, off ? pattern + 1 : pattern, !off, 0, &error) != PLATTER_OK) {
+    if (platter_trace_switch(&count, off ? pattern + 1 : pattern, off ? 0 : 1, 0, &error) !=
+        PLATTER_OK) {
         print_platter_error(error);
         return TRACE_REFUSED;
     }

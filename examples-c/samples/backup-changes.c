@@ -32,11 +32,11 @@ static int copy_changes(const platter_image *from, const platter_image *to, uint
     int status = platter_bitmap_dirty(&dirty, from, "backup", 0, size, 0, error);
 
     if (status == PLATTER_OK)
-        status = platter_report_count(&count, dirty, error);
+        status = platter_report_count(&count, dirty, 0, error);
     for (size_t i = 0; status == PLATTER_OK && i < count; i++) {
         platter_extent run;
 
-        status = platter_report_extent(&run, dirty, i, error);
+        status = platter_report_extent(&run, dirty, i, 0, error);
         if (status == PLATTER_OK)
             status = copy(from, to, run.offset, run.length, error);
     }
@@ -48,7 +48,7 @@ static int copy_changes(const platter_image *from, const platter_image *to, uint
 static int back_up(const platter_image *image, const platter_image *target, platter_error **error)
 {
     uint64_t size = 0;
-    int status = platter_image_size(&size, image, error);
+    int status = platter_image_size(&size, image, 0, error);
     int first = 0;
 
     if (status == PLATTER_OK)

@@ -18,7 +18,7 @@ static int inspect(const char *format, platter_error **error)
     if (status == PLATTER_OK)
         status = platter_inspect_fd(&report, STDIN_FILENO, "the upload", options, 0, error);
     if (status == PLATTER_OK)
-        status = platter_report_exit_code(&exit_code, report, error);
+        status = platter_report_exit_code(&exit_code, report, 0, error);
     if (status == PLATTER_OK && exit_code != 0) {
         const char *text = NULL;
 
@@ -67,7 +67,7 @@ static int keep(const char *format, const char *target, platter_error **error)
     if (status == PLATTER_OK)
         status = platter_convert_job_new(&job, convert, 0, error);
     if (status == PLATTER_OK)
-        status = platter_job_set_deadline(job, 10 * 60 * 1000, error);
+        status = platter_job_set_deadline(job, 10 * 60 * 1000, 0, error);
     if (status == PLATTER_OK)
         status = platter_job_run(job, 0, error);
     platter_job_free(job);

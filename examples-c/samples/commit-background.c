@@ -34,7 +34,7 @@ static int watch(platter_job *job, platter_error **error)
     while (status == PLATTER_OK && poll(&end, 1, 500) == 0) {
         platter_progress progress;
 
-        status = platter_job_progress(&progress, job, error);
+        status = platter_job_progress(&progress, job, 0, error);
         if (status == PLATTER_OK)
             fprintf(stderr, "%llu of %llu\n", (unsigned long long)progress.done,
                     (unsigned long long)progress.total);

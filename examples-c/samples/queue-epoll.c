@@ -68,7 +68,7 @@ int main(int argc, char **argv)
         return 2;
     status = platter_image_open(&image, argv[1], NULL, 0, &error);
     if (status == PLATTER_OK)
-        status = platter_image_size(&size, image, &error);
+        status = platter_image_size(&size, image, 0, &error);
     if (status == PLATTER_OK)
         status = platter_queue_new(&queue, image, 64, 0, &error);
     if (status == PLATTER_OK)

@@ -101,7 +101,7 @@ int main(void)
     platter_options_free(options);
     OK(platter_image_write(image, "a", 1, 5, 0, &err));
     CHECK(try_amend(image, "refcount_bits=64,size=2M", NULL) == PLATTER_OK);
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, 2 << 20);
     CHECK(try_amend(image, "refcount_bits=3", NULL) == PLATTER_STATUS_INVALID);
     CHECK(try_amend(image, "compat=0.10", NULL) == PLATTER_STATUS_INVALID);

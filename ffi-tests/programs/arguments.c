@@ -102,10 +102,12 @@ static void basics(void)
     CHECK(frees == 3);
     frees = 0;
     size_t count = 7;
-    NO_NULL(platter_trace_switch(NULL, "*", true, 0, &err), "out");
-    NO_NULL(platter_trace_switch(&count, NULL, true, 0, &err), "pattern");
+    NO_NULL(platter_trace_switch(NULL, "*", 1, 0, &err), "out");
+    NO_NULL(platter_trace_switch(&count, NULL, 1, 0, &err), "pattern");
     CHECK(count == 0);
-    NO_FLAG(platter_trace_switch(&count, "*", true, BAD, &err));
+    NO_FLAG(platter_trace_switch(&count, "*", 1, BAD, &err));
+    FAILS(platter_trace_switch(&count, "*", 2, 0, &err), PLATTER_STATUS_INVALID,
+          "'on' must be 0 or 1");
     CHECK(platter_trace_event(SIZE_MAX) == NULL);
 }
 
@@ -127,8 +129,11 @@ static void options(void)
     FAILS(platter_options_set(bag, "", "v", 0, &err), PLATTER_STATUS_INVALID, "empty");
     NO_NULL(platter_options_set_u64(NULL, "k", 1, 0, &err), "options");
     NO_NULL(platter_options_set_u64(bag, NULL, 1, 0, &err), "key");
-    NO_NULL(platter_options_set_bool(NULL, "k", true, 0, &err), "options");
-    NO_NULL(platter_options_set_bool(bag, NULL, true, 0, &err), "key");
+    NO_NULL(platter_options_set_bool(NULL, "k", 1, 0, &err), "options");
+    NO_NULL(platter_options_set_bool(bag, NULL, 1, 0, &err), "key");
+    NO_FLAG(platter_options_set_bool(bag, "k", 1, BAD, &err));
+    FAILS(platter_options_set_bool(bag, "k", 2, 0, &err), PLATTER_STATUS_INVALID,
+          "'value' must be 0 or 1");
     NO_NULL(platter_options_unset(NULL, "k", 0, &err), "options");
     NO_NULL(platter_options_unset(bag, NULL, 0, &err), "key");
     NO_FLAG(platter_options_unset(bag, "k", BAD, &err));
@@ -136,10 +141,11 @@ static void options(void)
     CHECK(platter_options_get(bag, NULL) == NULL);
     CHECK(platter_options_get(bag, "k") == NULL);
     const char *key = POISONED;
-    NO_NULL(platter_options_key(NULL, bag, 0, &err), "out");
-    NO_NULL(platter_options_key(&key, NULL, 0, &err), "options");
+    NO_NULL(platter_options_key(NULL, bag, 0, 0, &err), "out");
+    NO_NULL(platter_options_key(&key, NULL, 0, 0, &err), "options");
     CHECK(key == NULL);
-    FAILS(platter_options_key(&key, bag, 0, &err), PLATTER_STATUS_NOT_FOUND, "0");
+    FAILS(platter_options_key(&key, bag, 0, 0, &err), PLATTER_STATUS_NOT_FOUND, "0");
+    NO_FLAG(platter_options_key(&key, bag, 0, BAD, &err));
     platter_options_free(bag);
     platter_options_free(NULL);
 }
@@ -324,10 +330,14 @@ static void policies(void)
     NO_FLAG(platter_policy_set_callback(policy, on_implicit, &frees, count_free, BAD, &err));
     CHECK(frees == 3);
     frees = 0;
-    NO_NULL(platter_policy_set_implicit_protocols(NULL, true, 0, &err), "policy");
-    NO_FLAG(platter_policy_set_implicit_protocols(policy, true, BAD, &err));
-    NO_NULL(platter_policy_set_probe_footers(NULL, true, 0, &err), "policy");
-    NO_FLAG(platter_policy_set_probe_footers(policy, true, BAD, &err));
+    NO_NULL(platter_policy_set_implicit_protocols(NULL, 1, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_implicit_protocols(policy, 1, BAD, &err));
+    FAILS(platter_policy_set_implicit_protocols(policy, 2, 0, &err), PLATTER_STATUS_INVALID,
+          "'allowed' must be 0 or 1");
+    NO_NULL(platter_policy_set_probe_footers(NULL, 1, 0, &err), "policy");
+    NO_FLAG(platter_policy_set_probe_footers(policy, 1, BAD, &err));
+    FAILS(platter_policy_set_probe_footers(policy, 2, 0, &err), PLATTER_STATUS_INVALID,
+          "'on' must be 0 or 1");
     uint64_t limit;
     NO_NULL(platter_policy_get_limit(NULL, policy, PLATTER_LIMIT_EXPANSION, 0, &err), "out");
     NO_NULL(platter_policy_get_limit(&limit, NULL, PLATTER_LIMIT_EXPANSION, 0, &err), "policy");
@@ -365,6 +375,8 @@ static void policies(void)
     NO_NULL(platter_open_options_set_discard(NULL, 1, 0, &err), "options");
     NO_FLAG(platter_open_options_set_discard(open, 1, BAD, &err));
     OK(platter_open_options_set_discard(open, 1, 0, &err));
+    FAILS(platter_open_options_set_discard(open, 2, 0, &err), PLATTER_STATUS_INVALID,
+          "'discard' must be 0 or 1");
     NO_NULL(platter_open_options_set_detect_zeroes(NULL, "on", 0, &err), "options");
     NO_FLAG(platter_open_options_set_detect_zeroes(open, "on", BAD, &err));
     FAILS(platter_open_options_set_detect_zeroes(open, "some", 0, &err), PLATTER_STATUS_INVALID, "some");
@@ -377,7 +389,8 @@ static void policies(void)
     NO_FLAG(platter_control_new(&control, BAD, &err));
     CHECK(control == NULL);
     OK(platter_control_new(&control, 0, &err));
-    NO_NULL(platter_control_set_deadline(NULL, 1, &err), "control");
+    NO_NULL(platter_control_set_deadline(NULL, 1, 0, &err), "control");
+    NO_FLAG(platter_control_set_deadline(control, 1, BAD, &err));
     NO_NULL(platter_open_options_set_control(NULL, control, 0, &err), "options");
     NO_FLAG(platter_open_options_set_control(open, control, BAD, &err));
     OK(platter_open_options_set_control(open, NULL, 0, &err));
@@ -418,17 +431,19 @@ static void images(void)
     make_image("a.raw", "raw", 1 << 20, NULL);
     image = open_image("a.raw", "raw", PLATTER_OPEN_WRITE);
     uint64_t size = 7;
-    NO_NULL(platter_image_size(NULL, image, &err), "out");
-    NO_NULL(platter_image_size(&size, NULL, &err), "image");
+    NO_NULL(platter_image_size(NULL, image, 0, &err), "out");
+    NO_NULL(platter_image_size(&size, NULL, 0, &err), "image");
+    NO_FLAG(platter_image_size(&size, image, BAD, &err));
     CHECK(size == 0);
     uint32_t cluster = 7;
     uint32_t features;
     NO_NULL(platter_image_features(NULL, image, 0, &err), "out");
     NO_NULL(platter_image_features(&features, NULL, 0, &err), "image");
     NO_FLAG(platter_image_features(&features, image, BAD, &err));
-    NO_NULL(platter_image_cluster_size(NULL, image, &err), "out");
-    NO_NULL(platter_image_cluster_size(&cluster, NULL, &err), "image");
-    FAILS(platter_image_cluster_size(&cluster, image, &err), PLATTER_STATUS_NOT_FOUND, "raw");
+    NO_NULL(platter_image_cluster_size(NULL, image, 0, &err), "out");
+    NO_NULL(platter_image_cluster_size(&cluster, NULL, 0, &err), "image");
+    FAILS(platter_image_cluster_size(&cluster, image, 0, &err), PLATTER_STATUS_NOT_FOUND, "raw");
+    NO_FLAG(platter_image_cluster_size(&cluster, image, BAD, &err));
     CHECK(platter_image_format(NULL) == NULL);
     CHECK(platter_image_filename(NULL) == NULL);
     CHECK(platter_image_is_read_only(NULL));
@@ -623,12 +638,17 @@ static void jobs(void)
     NO_NULL(platter_job_state(NULL, job, 0, &err), "out");
     NO_NULL(platter_job_state(&state, NULL, 0, &err), "job");
     NO_FLAG(platter_job_state(&state, job, BAD, &err));
-    NO_NULL(platter_job_progress(NULL, job, &err), "out");
-    NO_NULL(platter_job_progress(&progress, NULL, &err), "job");
-    NO_NULL(platter_job_pause(NULL, &err), "job");
-    NO_NULL(platter_job_resume(NULL, &err), "job");
-    NO_NULL(platter_job_set_rate(NULL, 1, &err), "job");
-    NO_NULL(platter_job_set_deadline(NULL, 1, &err), "job");
+    NO_NULL(platter_job_progress(NULL, job, 0, &err), "out");
+    NO_NULL(platter_job_progress(&progress, NULL, 0, &err), "job");
+    NO_FLAG(platter_job_progress(&progress, job, BAD, &err));
+    NO_NULL(platter_job_pause(NULL, 0, &err), "job");
+    NO_FLAG(platter_job_pause(job, BAD, &err));
+    NO_NULL(platter_job_resume(NULL, 0, &err), "job");
+    NO_FLAG(platter_job_resume(job, BAD, &err));
+    NO_NULL(platter_job_set_rate(NULL, 1, 0, &err), "job");
+    NO_FLAG(platter_job_set_rate(job, 1, BAD, &err));
+    NO_NULL(platter_job_set_deadline(NULL, 1, 0, &err), "job");
+    NO_FLAG(platter_job_set_deadline(job, 1, BAD, &err));
     platter_job_cancel(NULL);
     platter_job_free(NULL);
     OK(platter_job_run(job, 0, &err));
@@ -645,7 +665,7 @@ static void jobs(void)
 
     uint64_t number = 7;
     size_t count = 7;
-    bool truth = true;
+    uint32_t truth = 7;
     int code = 7;
     const char *text = POISONED;
     platter_extent extent;
@@ -662,37 +682,49 @@ static void jobs(void)
     NO_FLAG(platter_report_write(report, takes_all, NULL, BAD, &err));
     NO_NULL(platter_report_text_end(NULL, 0, &err), "report");
     NO_FLAG(platter_report_text_end(report, BAD, &err));
-    NO_NULL(platter_report_exit_code(NULL, report, &err), "out");
-    NO_NULL(platter_report_exit_code(&code, NULL, &err), "report");
-    NO_NULL(platter_report_count(NULL, report, &err), "out");
-    NO_NULL(platter_report_count(&count, NULL, &err), "report");
-    NO_NULL(platter_report_u64(NULL, report, 0, "start", &err), "out");
-    NO_NULL(platter_report_u64(&number, NULL, 0, "start", &err), "report");
-    NO_NULL(platter_report_u64(&number, report, 0, NULL, &err), "key");
+    NO_NULL(platter_report_exit_code(NULL, report, 0, &err), "out");
+    NO_NULL(platter_report_exit_code(&code, NULL, 0, &err), "report");
+    NO_FLAG(platter_report_exit_code(&code, report, BAD, &err));
+    NO_NULL(platter_report_count(NULL, report, 0, &err), "out");
+    NO_NULL(platter_report_count(&count, NULL, 0, &err), "report");
+    NO_FLAG(platter_report_count(&count, report, BAD, &err));
+    NO_NULL(platter_report_u64(NULL, report, 0, "start", 0, &err), "out");
+    NO_NULL(platter_report_u64(&number, NULL, 0, "start", 0, &err), "report");
+    NO_NULL(platter_report_u64(&number, report, 0, NULL, 0, &err), "key");
     CHECK(number == 0 && count == 0 && code == 0);
-    FAILS(platter_report_u64(&number, report, 0, "x", &err), PLATTER_STATUS_NOT_FOUND, "'x'");
-    FAILS(platter_report_u64(&number, report, 99, "start", &err), PLATTER_STATUS_NOT_FOUND, "99");
-    FAILS(platter_report_u64(&number, report, 0, "zero", &err), PLATTER_STATUS_INVALID, "'zero'");
+    FAILS(platter_report_u64(&number, report, 0, "x", 0, &err), PLATTER_STATUS_NOT_FOUND, "'x'");
+    FAILS(platter_report_u64(&number, report, 99, "start", 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "99");
+    FAILS(platter_report_u64(&number, report, 0, "zero", 0, &err),
+          PLATTER_STATUS_INVALID, "'zero'");
+    NO_FLAG(platter_report_u64(&number, report, 0, "start", BAD, &err));
     double real = 7;
-    NO_NULL(platter_report_double(NULL, report, 0, "start", &err), "out");
-    NO_NULL(platter_report_double(&real, NULL, 0, "start", &err), "report");
-    NO_NULL(platter_report_double(&real, report, 0, NULL, &err), "key");
+    NO_NULL(platter_report_double(NULL, report, 0, "start", 0, &err), "out");
+    NO_NULL(platter_report_double(&real, NULL, 0, "start", 0, &err), "report");
+    NO_NULL(platter_report_double(&real, report, 0, NULL, 0, &err), "key");
     CHECK(real == 0);
-    FAILS(platter_report_double(&real, report, 0, "zero", &err), PLATTER_STATUS_INVALID, "'zero'");
-    FAILS(platter_report_double(&real, report, 0, "x", &err), PLATTER_STATUS_NOT_FOUND, "'x'");
-    OK(platter_report_double(&real, report, 0, "start", &err));
-    NO_NULL(platter_report_bool(NULL, report, 0, "zero", &err), "out");
-    NO_NULL(platter_report_bool(&truth, NULL, 0, "zero", &err), "report");
+    FAILS(platter_report_double(&real, report, 0, "zero", 0, &err),
+          PLATTER_STATUS_INVALID, "'zero'");
+    FAILS(platter_report_double(&real, report, 0, "x", 0, &err), PLATTER_STATUS_NOT_FOUND, "'x'");
+    OK(platter_report_double(&real, report, 0, "start", 0, &err));
+    NO_FLAG(platter_report_double(&real, report, 0, "start", BAD, &err));
+    NO_NULL(platter_report_bool(NULL, report, 0, "zero", 0, &err), "out");
+    NO_NULL(platter_report_bool(&truth, NULL, 0, "zero", 0, &err), "report");
     CHECK(!truth);
-    NO_NULL(platter_report_bool(&truth, report, 0, NULL, &err), "key");
-    FAILS(platter_report_bool(&truth, report, 0, "start", &err), PLATTER_STATUS_INVALID, "'start'");
-    NO_NULL(platter_report_string(NULL, report, 0, "x", &err), "out");
-    NO_NULL(platter_report_string(&text, NULL, 0, "x", &err), "report");
-    NO_NULL(platter_report_string(&text, report, 0, NULL, &err), "key");
-    FAILS(platter_report_string(&text, report, 0, "start", &err), PLATTER_STATUS_INVALID, "'start'");
-    NO_NULL(platter_report_extent(NULL, report, 0, &err), "out");
-    NO_NULL(platter_report_extent(&extent, NULL, 0, &err), "report");
-    FAILS(platter_report_extent(&extent, report, 99, &err), PLATTER_STATUS_NOT_FOUND, "99");
+    NO_NULL(platter_report_bool(&truth, report, 0, NULL, 0, &err), "key");
+    FAILS(platter_report_bool(&truth, report, 0, "start", 0, &err),
+          PLATTER_STATUS_INVALID, "'start'");
+    NO_FLAG(platter_report_bool(&truth, report, 0, "zero", BAD, &err));
+    NO_NULL(platter_report_string(NULL, report, 0, "x", 0, &err), "out");
+    NO_NULL(platter_report_string(&text, NULL, 0, "x", 0, &err), "report");
+    NO_NULL(platter_report_string(&text, report, 0, NULL, 0, &err), "key");
+    FAILS(platter_report_string(&text, report, 0, "start", 0, &err),
+          PLATTER_STATUS_INVALID, "'start'");
+    NO_FLAG(platter_report_string(&text, report, 0, "x", BAD, &err));
+    NO_NULL(platter_report_extent(NULL, report, 0, 0, &err), "out");
+    NO_NULL(platter_report_extent(&extent, NULL, 0, 0, &err), "report");
+    FAILS(platter_report_extent(&extent, report, 99, 0, &err), PLATTER_STATUS_NOT_FOUND, "99");
+    NO_FLAG(platter_report_extent(&extent, report, 0, BAD, &err));
     CHECK(platter_report_warning(NULL, 0) == NULL);
     CHECK(platter_report_warning(report, 0) == NULL);
     platter_report_free(report);
@@ -992,8 +1024,9 @@ static void queues(void)
 
     platter_bench bench;
     platter_job *job = POISONED;
-    NO_NULL(platter_bench_defaults(NULL, &err), "out");
-    OK(platter_bench_defaults(&bench, &err));
+    NO_NULL(platter_bench_defaults(NULL, 0, &err), "out");
+    NO_FLAG(platter_bench_defaults(&bench, BAD, &err));
+    OK(platter_bench_defaults(&bench, 0, &err));
     NO_NULL(platter_bench_job_new(NULL, image, &bench, 0, &err), "out");
     NO_NULL(platter_bench_job_new(&job, NULL, &bench, 0, &err), "image");
     NO_NULL(platter_bench_job_new(&job, image, NULL, 0, &err), "bench");
@@ -1051,8 +1084,9 @@ static void servers(void)
     FAILS(platter_export_add_bitmap(export, "a", 0, &err), PLATTER_STATUS_NOT_FOUND, "not found");
     CHECK_U64(platter_export_size(NULL), 0);
 
-    NO_NULL(platter_server_limits_defaults(NULL, &err), "out");
-    OK(platter_server_limits_defaults(&limits, &err));
+    NO_NULL(platter_server_limits_defaults(NULL, 0, &err), "out");
+    NO_FLAG(platter_server_limits_defaults(&limits, BAD, &err));
+    OK(platter_server_limits_defaults(&limits, 0, &err));
     NO_NULL(platter_server_new(NULL, NULL, 0, &err), "out");
     NO_FLAG(platter_server_new(&server, NULL, BAD, &err));
     limits.reserved[3] = 1;

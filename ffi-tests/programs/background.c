@@ -161,7 +161,7 @@ static platter_job *make_bench(void)
     platter_bench bench;
     platter_job *job;
     images[0] = open_image("base.qcow2", "qcow2", 0);
-    OK(platter_bench_defaults(&bench, &err));
+    OK(platter_bench_defaults(&bench, 0, &err));
     CHECK(bench.count == 75000 && bench.depth == 64 && bench.buffer_size == 4096);
     bench.count = 100;
     OK(platter_bench_job_new(&job, images[0], &bench, 0, &err));
@@ -258,29 +258,29 @@ int main(void)
         ends_cancelled(job, ECANCELED);
 
         job = jobs[i].make();
-        OK(platter_job_pause(job, &err));
-        OK(platter_job_set_deadline(job, 20, &err));
+        OK(platter_job_pause(job, 0, &err));
+        OK(platter_job_set_deadline(job, 20, 0, &err));
         OK(platter_job_start(job, 0, &err));
         ends_cancelled(job, ETIMEDOUT);
 
         /* All that was cancelled has left the images as they were: it can still be done. */
         job = jobs[i].make();
-        OK(platter_job_pause(job, &err));
-        OK(platter_job_set_deadline(job, 1, &err));
-        OK(platter_job_set_deadline(job, 0, &err));
+        OK(platter_job_pause(job, 0, &err));
+        OK(platter_job_set_deadline(job, 1, 0, &err));
+        OK(platter_job_set_deadline(job, 0, 0, &err));
         OK(platter_job_start(job, 0, &err));
         CHECK(!ends_within(job, 20));
         FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_BUSY, "not ended");
         stands(job, PLATTER_JOB_STATE_PAUSED);
-        OK(platter_job_resume(job, &err));
+        OK(platter_job_resume(job, 0, &err));
         ends_well(job);
         make_disks();
 
         job = jobs[i].make();
         /* Jobs that move no guest data refuse a rate. */
-        const int limited = platter_job_set_rate(job, 1 << 30, NULL);
+        const int limited = platter_job_set_rate(job, 1 << 30, 0, NULL);
         CHECK(limited == PLATTER_OK || limited == PLATTER_STATUS_UNSUPPORTED);
-        OK(platter_job_set_deadline(job, 3600000, &err));
+        OK(platter_job_set_deadline(job, 3600000, 0, &err));
         OK(platter_job_start(job, 0, &err));
         ends_well(job);
         make_disks();

@@ -4,7 +4,7 @@
 static size_t count_of(platter_report *report)
 {
     size_t count;
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     platter_report_free(report);
     return count;
 }
@@ -17,12 +17,13 @@ static size_t dirty(const platter_image *image, const char *name, platter_extent
 
     OK(platter_bitmap_dirty(&report, image, name, 0, UINT64_MAX, 0, &err));
     CHECK(platter_report_kind(report) == PLATTER_REPORT_DIRTY);
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     if (count > 0) {
-        OK(platter_report_extent(first, report, 0, &err));
+        OK(platter_report_extent(first, report, 0, 0, &err));
         CHECK(first->flags == PLATTER_EXTENT_DIRTY);
     }
-    FAILS(platter_report_extent(first + 1, report, count, &err), PLATTER_STATUS_NOT_FOUND, "run");
+    FAILS(platter_report_extent(first + 1, report, count, 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "run");
     platter_report_free(report);
     return count;
 }
@@ -38,7 +39,7 @@ int main(void)
     platter_job *job;
     const char *text;
     uint64_t value;
-    bool truth;
+    uint32_t truth;
 
     make_image("b.qcow2", "qcow2", 1 << 20, NULL);
     make_image("o.qcow2", "qcow2", 1 << 20, NULL);
@@ -58,13 +59,13 @@ int main(void)
           "power of 2 and at least 512");
     OK(platter_bitmap_disable(image, "two", 0, &err));
     OK(platter_bitmap_list(&report, image, 0, &err));
-    OK(platter_report_string(&text, report, 0, "name", &err));
+    OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "one");
-    OK(platter_report_u64(&value, report, 1, "granularity", &err));
+    OK(platter_report_u64(&value, report, 1, "granularity", 0, &err));
     CHECK(value == 65536);
-    OK(platter_report_bool(&truth, report, 1, "enabled", &err));
+    OK(platter_report_bool(&truth, report, 1, "enabled", 0, &err));
     CHECK(!truth);
-    OK(platter_report_bool(&truth, report, 1, "inconsistent", &err));
+    OK(platter_report_bool(&truth, report, 1, "inconsistent", 0, &err));
     CHECK(!truth);
     OK(platter_report_text(&text, report, 0, &err));
     CHECK_STR(text, "one 4096 enabled\ntwo 65536 disabled\n");
@@ -79,7 +80,7 @@ int main(void)
     OK(platter_bitmap_dirty(&report, image, "one", 0, 4096, 0, &err));
     CHECK(count_of(report) == 0);
     OK(platter_bitmap_dirty(&report, image, "one", 4000, 200, 0, &err));
-    OK(platter_report_u64(&value, report, 0, "length", &err));
+    OK(platter_report_u64(&value, report, 0, "length", 0, &err));
     CHECK(value == 104);
     OK(platter_report_text(&text, report, 0, &err));
     CHECK_STR(text, "0x1000 0x68\n");

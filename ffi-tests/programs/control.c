@@ -59,19 +59,19 @@ static void openings(void)
     OK(platter_control_new(&control, 0, &err));
     platter_open_options *options = options_with_control();
     /* Opened in time, a deadline does not matter any more. */
-    OK(platter_control_set_deadline(control, 1, &err));
+    OK(platter_control_set_deadline(control, 1, 0, &err));
     usleep(2000);
-    OK(platter_control_set_deadline(control, 0, &err));
+    OK(platter_control_set_deadline(control, 0, 0, &err));
     OK(platter_image_open(&image, "disk.raw", options, 0, &err));
     OK(platter_image_close(image, 0, &err));
 
-    OK(platter_control_set_deadline(control, 50, &err));
+    OK(platter_control_set_deadline(control, 50, 0, &err));
     platter_error *error = NULL;
     CHECK(platter_image_open(&image, OPTIONS_OF("slow.luks"), options,
                              PLATTER_LOCATION_IMAGE_OPTS, &error) == PLATTER_STATUS_CANCELLED);
     CHECK(image == NULL && platter_error_errno(error) == ETIMEDOUT);
     platter_error_free(error);
-    OK(platter_control_set_deadline(control, 0, &err));
+    OK(platter_control_set_deadline(control, 0, 0, &err));
 
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, cancel, NULL) == 0);
@@ -104,9 +104,9 @@ static void jobs_that_open(void)
         OK(platter_convert_set_target(convert, "out.raw", "raw", 0, &err));
         OK(platter_convert_job_new(&job, convert, 0, &err));
         if (own)
-            OK(platter_job_set_deadline(job, 50, &err));
+            OK(platter_job_set_deadline(job, 50, 0, &err));
         else
-            OK(platter_control_set_deadline(control, 50, &err));
+            OK(platter_control_set_deadline(control, 50, 0, &err));
         FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CANCELLED, "deadline");
         CHECK(access("out.raw", F_OK) != 0);
         platter_job_free(job);
@@ -132,7 +132,7 @@ static void creations(void)
     OK(platter_create_set_secrets(create, secrets, 0, &err));
     OK(platter_create_set_control(create, control, 0, &err));
     OK(platter_create_job_new(&job, create, 0, &err));
-    OK(platter_control_set_deadline(control, 300, &err));
+    OK(platter_control_set_deadline(control, 300, 0, &err));
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CANCELLED, "deadline");
     CHECK(access("new.luks", F_OK) != 0);
     platter_job_free(job);
@@ -156,7 +156,7 @@ static void calls_on_an_image(void)
     platter_extent extent;
     platter_report *report;
     platter_image *image;
-    bool inconsistent;
+    uint32_t inconsistent;
     make_image("calls.qcow2", "qcow2", 1 << 20, NULL);
     image = open_image("calls.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_control_new(&control, 0, &err));
@@ -187,7 +187,7 @@ static void calls_on_an_image(void)
     OK(platter_image_read(image, seen, sizeof seen, 0, 0, &err));
     CHECK(memcmp(seen, bytes, sizeof seen) == 0);
     OK(platter_bitmap_list(&report, image, 0, &err));
-    OK(platter_report_bool(&inconsistent, report, 0, "inconsistent", &err));
+    OK(platter_report_bool(&inconsistent, report, 0, "inconsistent", 0, &err));
     CHECK(inconsistent);
     platter_report_free(report);
     OK(platter_image_close(image, 0, &err));
@@ -199,21 +199,21 @@ static void rates(void)
     platter_job *job;
     platter_image *a = open_image("disk.raw", "raw", 0), *b = open_image("other.raw", "raw", 0);
     OK(platter_compare_job_new(&job, a, b, 0, &err));
-    OK(platter_job_set_rate(job, 1, &err));
+    OK(platter_job_set_rate(job, 1, 0, &err));
     int fd;
     OK(platter_job_fd(&fd, job, 0, &err));
     OK(platter_job_start(job, 0, &err));
     struct pollfd ended = {.fd = fd, .events = POLLIN};
     CHECK(poll(&ended, 1, 100) == 0);
-    OK(platter_job_set_rate(job, 0, &err));
+    OK(platter_job_set_rate(job, 0, 0, &err));
     CHECK(poll(&ended, 1, 60000) == 1);
     OK(platter_job_result(NULL, job, 0, &err));
     platter_job_free(job);
 
     /* What cannot be honoured is refused. */
     OK(platter_map_job_new(&job, a, 0, PLATTER_LENGTH_ALL, 0, &err));
-    FAILS(platter_job_set_rate(job, 1, &err), PLATTER_STATUS_UNSUPPORTED, "'map'");
-    OK(platter_job_set_rate(job, 0, &err));
+    FAILS(platter_job_set_rate(job, 1, 0, &err), PLATTER_STATUS_UNSUPPORTED, "'map'");
+    OK(platter_job_set_rate(job, 0, 0, &err));
     platter_job_free(job);
     OK(platter_image_close(a, 0, &err));
     OK(platter_image_close(b, 0, &err));
@@ -267,7 +267,7 @@ static void progress(void)
     OK(platter_commit_job_new(&job, "top.qcow2", NULL, options, PLATTER_LOCATION_PATH, &err));
     OK(platter_job_set_progress(job, on_progress, &steps, NULL, 0, &err));
     /* So slow that every thread of the job has its share. */
-    OK(platter_job_set_rate(job, 64 << 20, &err));
+    OK(platter_job_set_rate(job, 64 << 20, 0, &err));
     OK(platter_job_run(job, 0, &err));
     platter_job_free(job);
     CHECK_U64(steps.total, 40 << 20);
@@ -284,7 +284,7 @@ static void arguments(void)
     FAILS(platter_control_new(NULL, 0, &err), PLATTER_STATUS_INVALID, "'out'");
     FAILS(platter_control_new(&control, 0x80, &err), PLATTER_STATUS_INVALID, "flags");
     CHECK(control == NULL);
-    FAILS(platter_control_set_deadline(NULL, 1, &err), PLATTER_STATUS_INVALID, "'control'");
+    FAILS(platter_control_set_deadline(NULL, 1, 0, &err), PLATTER_STATUS_INVALID, "'control'");
     platter_control_cancel(NULL);
     platter_control_free(NULL);
     OK(platter_open_options_new(&options, 0, &err));

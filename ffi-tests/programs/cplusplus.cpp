@@ -47,7 +47,7 @@ int main()
     OK(platter_image_describe(&raw_report, "a.qcow2", nullptr, 0, &err));
     Report report(raw_report);
     const char *format;
-    OK(platter_report_string(&format, report.get(), 0, "format", &err));
+    OK(platter_report_string(&format, report.get(), 0, "format", 0, &err));
     CHECK(std::string(format) == "qcow2");
     passed();
     return 0;

@@ -225,7 +225,7 @@ static void call_create(const struct files *files)
     create(files, "disk", "qcow2", NULL);
     platter_image *image = open_one(files, "disk", 0);
     uint64_t size;
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, SIZE);
     OK(platter_image_close(image, 0, &err));
 }
@@ -286,34 +286,34 @@ static void call_describe(const struct files *files)
     size_t layers;
     uint64_t size;
     OK(platter_image_describe(&report, "over", files->qcow2, PLATTER_INFO_CHAIN, &err));
-    OK(platter_report_count(&layers, report, &err));
+    OK(platter_report_count(&layers, report, 0, &err));
     CHECK_U64(layers, 2);
-    OK(platter_report_u64(&size, report, 1, PLATTER_KEY_VIRTUAL_SIZE, &err));
+    OK(platter_report_u64(&size, report, 1, PLATTER_KEY_VIRTUAL_SIZE, 0, &err));
     CHECK_U64(size, SIZE);
 
     /* Also what stands deep in the JSON has its getter. */
     uint64_t number;
     const char *string;
-    bool truth;
-    OK(platter_report_u64(&number, report, 0, "format-specific.data.refcount-bits", &err));
+    uint32_t truth;
+    OK(platter_report_u64(&number, report, 0, "format-specific.data.refcount-bits", 0, &err));
     CHECK_U64(number, 16);
-    OK(platter_report_string(&string, report, 0, "format-specific.type", &err));
+    OK(platter_report_string(&string, report, 0, "format-specific.type", 0, &err));
     CHECK_STR(string, "qcow2");
-    OK(platter_report_string(&string, report, 0, "format-specific.data.compat", &err));
+    OK(platter_report_string(&string, report, 0, "format-specific.data.compat", 0, &err));
     CHECK_STR(string, "1.1");
-    OK(platter_report_bool(&truth, report, 0, "format-specific.data.lazy-refcounts", &err));
+    OK(platter_report_bool(&truth, report, 0, "format-specific.data.lazy-refcounts", 0, &err));
     CHECK(!truth);
-    OK(platter_report_u64(&number, report, 0, PLATTER_KEY_CHILD_COUNT, &err));
+    OK(platter_report_u64(&number, report, 0, PLATTER_KEY_CHILD_COUNT, 0, &err));
     CHECK_U64(number, 1);
-    OK(platter_report_string(&string, report, 0, "children.0.name", &err));
+    OK(platter_report_string(&string, report, 0, "children.0.name", 0, &err));
     CHECK_STR(string, "file");
-    OK(platter_report_u64(&number, report, 0, "children.0.info.virtual-size", &err));
+    OK(platter_report_u64(&number, report, 0, "children.0.info.virtual-size", 0, &err));
     CHECK(number > 0);
-    FAILS(platter_report_u64(&number, report, 0, "children.1.info.virtual-size", &err),
+    FAILS(platter_report_u64(&number, report, 0, "children.1.info.virtual-size", 0, &err),
           PLATTER_STATUS_NOT_FOUND, "children.1");
-    FAILS(platter_report_u64(&number, report, 0, "format-specific.data.compat", &err),
+    FAILS(platter_report_u64(&number, report, 0, "format-specific.data.compat", 0, &err),
           PLATTER_STATUS_INVALID, "number");
-    FAILS(platter_report_u64(&number, report, 0, "format-specific.data..", &err),
+    FAILS(platter_report_u64(&number, report, 0, "format-specific.data..", 0, &err),
           PLATTER_STATUS_NOT_FOUND, "");
 
     /* One that is open is described as it is. */
@@ -326,7 +326,7 @@ static void call_describe(const struct files *files)
     CHECK_STR(json_of_open, json);
     platter_report_free(of_open);
     OK(platter_image_info(&of_open, image, 0, &err));
-    OK(platter_report_count(&layers, of_open, &err));
+    OK(platter_report_count(&layers, of_open, 0, &err));
     CHECK_U64(layers, 1);
     platter_report_free(of_open);
     OK(platter_image_close(image, 0, &err));
@@ -340,9 +340,9 @@ static void call_inspect(const struct files *files)
     const char *format;
     uint64_t names;
     OK(platter_inspect(&report, "over", files->qcow2, 0, &err));
-    OK(platter_report_string(&format, report, 0, "format", &err));
+    OK(platter_report_string(&format, report, 0, "format", 0, &err));
     CHECK_STR(format, "qcow2");
-    OK(platter_report_u64(&names, report, 0, "reference-count", &err));
+    OK(platter_report_u64(&names, report, 0, "reference-count", 0, &err));
     CHECK_U64(names, 1);
     platter_report_free(report);
 }
@@ -357,7 +357,7 @@ static void call_check(const struct files *files)
     OK(platter_check_job_new(&job, image, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_exit_code(&code, report, &err));
+    OK(platter_report_exit_code(&code, report, 0, &err));
     CHECK(code == 0);
     platter_report_free(report);
     platter_job_free(job);
@@ -374,7 +374,7 @@ static void call_compare(const struct files *files)
     OK(platter_compare_job_new(&job, a, b, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_u64(&offset, report, 0, "offset", &err));
+    OK(platter_report_u64(&offset, report, 0, "offset", 0, &err));
     CHECK(offset >= 4 * PART && offset < 5 * PART);
     platter_report_free(report);
     platter_job_free(job);
@@ -413,7 +413,7 @@ static void call_resize(const struct files *files)
     uint64_t size;
     OK(platter_resize_job_new(&job, image, 2 * SIZE, NULL, 0, &err));
     run(job);
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, 2 * SIZE);
     OK(platter_image_close(image, 0, &err));
 }
@@ -446,7 +446,7 @@ static void call_snapshot(const struct files *files)
     OK(platter_snapshot_apply_job_new(&job, image, "before", 0, &err));
     run(job);
     OK(platter_snapshot_list(&report, image, 0, &err));
-    OK(platter_report_count(&snapshots, report, &err));
+    OK(platter_report_count(&snapshots, report, 0, &err));
     CHECK_U64(snapshots, 1);
     platter_report_free(report);
     OK(platter_snapshot_delete_job_new(&job, image, "before", 0, &err));
@@ -466,7 +466,7 @@ static void call_bitmap(const struct files *files)
     OK(platter_image_close(image, 0, &err));
     image = open_one(files, "disk", 0);
     OK(platter_bitmap_dirty(&report, image, "since", 0, SIZE, 0, &err));
-    OK(platter_report_extent(&extent, report, 0, &err));
+    OK(platter_report_extent(&extent, report, 0, 0, &err));
     CHECK_U64(extent.offset, 8 * PART);
     CHECK_U64(extent.length, PART);
     platter_report_free(report);
@@ -483,7 +483,7 @@ static void call_measure(const struct files *files)
     OK(platter_measure_job_new(&job, image, 0, "qcow2", NULL, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_u64(&required, report, 0, "required", &err));
+    OK(platter_report_u64(&required, report, 0, "required", 0, &err));
     CHECK(required > PART && required < SIZE);
     platter_report_free(report);
     platter_job_free(job);
@@ -500,7 +500,7 @@ static void call_map(const struct files *files)
     OK(platter_map_job_new(&job, image, PART, SIZE - PART, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_extent(&extent, report, 0, &err));
+    OK(platter_report_extent(&extent, report, 0, 0, &err));
     CHECK_U64(extent.offset, PART);
     CHECK_U64(extent.depth, 1);
     CHECK((extent.flags & PLATTER_EXTENT_DATA) != 0);
@@ -672,7 +672,7 @@ static void options_beside_what_is_open(void)
     /* A bag has numbers and truths. */
     platter_options *bag;
     OK(platter_options_new(&bag, 0, &err));
-    OK(platter_options_set_bool(bag, "lazy-refcounts", true, 0, &err));
+    OK(platter_options_set_bool(bag, "lazy-refcounts", 1, 0, &err));
     OK(platter_options_set_u64(bag, "l2-cache-size", 1 << 20, 0, &err));
     OK(platter_open_options_set_format(options, "qcow2", 0, &err));
     OK(platter_open_options_set_options(options, bag, 0, &err));

@@ -31,7 +31,7 @@ static void round_trip(const char *path, const char *format)
 {
     platter_image *image = open_image(path, format, PLATTER_OPEN_WRITE);
     uint64_t size;
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, SIZE);
     CHECK_STR(platter_image_format(image), format);
     CHECK_STR(platter_image_filename(image), path);
@@ -87,14 +87,14 @@ static void same_as_map(platter_image *image)
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     for (size_t i = 0; i < count; i++) {
         platter_extent entry, run;
-        bool is_unknown;
-        OK(platter_report_extent(&entry, report, i, &err));
+        uint32_t is_unknown;
+        OK(platter_report_extent(&entry, report, i, 0, &err));
         OK(platter_image_extent(&run, image, entry.offset, SIZE - entry.offset, 0, &err));
         CHECK(memcmp(&entry, &run, sizeof run) == 0);
-        OK(platter_report_bool(&is_unknown, report, i, "unknown", &err));
+        OK(platter_report_bool(&is_unknown, report, i, "unknown", 0, &err));
         CHECK(is_unknown == ((run.flags & PLATTER_EXTENT_UNKNOWN) != 0));
     }
     platter_report_free(report);
@@ -260,7 +260,7 @@ int main(void)
 
     platter_image *image = open_image("d.qcow2", "qcow2", 0);
     uint32_t cluster;
-    OK(platter_image_cluster_size(&cluster, image, &err));
+    OK(platter_image_cluster_size(&cluster, image, 0, &err));
     CHECK_U64(cluster, 65536);
     OK(platter_image_close(image, 0, &err));
 

@@ -86,22 +86,22 @@ static void make_upload(struct upload *upload, const char *backing, const char *
 static const char *string_of(const platter_report *report, size_t index, const char *key)
 {
     const char *text = NULL;
-    OK(platter_report_string(&text, report, index, key, &err));
+    OK(platter_report_string(&text, report, index, key, 0, &err));
     return text;
 }
 
 static uint64_t number_of(const platter_report *report, size_t index, const char *key)
 {
     uint64_t number = 0;
-    OK(platter_report_u64(&number, report, index, key, &err));
+    OK(platter_report_u64(&number, report, index, key, 0, &err));
     return number;
 }
 
 static bool truth_of(const platter_report *report, size_t index, const char *key)
 {
-    bool truth = false;
-    OK(platter_report_bool(&truth, report, index, key, &err));
-    return truth;
+    uint32_t truth = 7;
+    OK(platter_report_bool(&truth, report, index, key, 0, &err));
+    return truth != 0;
 }
 
 static void expect_attack(const platter_report *report)
@@ -110,14 +110,14 @@ static void expect_attack(const platter_report *report)
     size_t count = 0, failed = 0;
     int code = 0;
     CHECK(platter_report_kind(report) == PLATTER_REPORT_INSPECT);
-    OK(platter_report_exit_code(&code, report, &err));
+    OK(platter_report_exit_code(&code, report, 0, &err));
     CHECK(code == 2);
     CHECK(!truth_of(report, 0, "passed"));
     CHECK(truth_of(report, 0, "format-named"));
     CHECK_STR(string_of(report, 0, "format"), "qcow2");
     CHECK_STR(string_of(report, 0, "signatures"), "qcow2");
     CHECK_U64(number_of(report, 0, "virtual-size"), 1 << 20);
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     CHECK_U64(number_of(report, 0, "reference-count"), 2);
     CHECK(count == 1 + guards + 2);
     for (size_t i = 1; i <= guards; i++) {
@@ -136,10 +136,10 @@ static void expect_attack(const platter_report *report)
     CHECK_STR(string_of(report, guards + 2, "role"), "data-file");
     CHECK_STR(string_of(report, guards + 2, "name"), "/etc/passwd");
     CHECK(truth_of(report, guards + 2, "absolute"));
-    FAILS(platter_report_u64(&(uint64_t){0}, report, count, "offset", &err),
+    FAILS(platter_report_u64(&(uint64_t){0}, report, count, "offset", 0, &err),
           PLATTER_STATUS_NOT_FOUND, "no entry");
-    FAILS(platter_report_u64(&(uint64_t){0}, report, 1, "offset", &err), PLATTER_STATUS_NOT_FOUND,
-          "offset");
+    FAILS(platter_report_u64(&(uint64_t){0}, report, 1, "offset", 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "offset");
 }
 
 int main(void)

@@ -63,13 +63,13 @@ static void runs_with_progress(void)
     OK(platter_job_set_progress(job, on_progress, &watch, count_free, 0, &err));
     CHECK(frees == 1);
     platter_progress progress;
-    OK(platter_job_progress(&progress, job, &err));
+    OK(platter_job_progress(&progress, job, 0, &err));
     CHECK(progress.done == 0);
     CHECK(access("a.qcow2", F_OK) != 0);
     OK(platter_job_run(job, 0, &err));
     CHECK(watch.calls >= 1 && watch.last == watch.total && watch.total > 0);
     CHECK(pthread_equal(watch.thread, pthread_self()));
-    OK(platter_job_progress(&progress, job, &err));
+    OK(platter_job_progress(&progress, job, 0, &err));
     CHECK(progress.done == watch.total && progress.total == watch.total);
     CHECK(frees == 1);
     platter_job_free(job);
@@ -129,7 +129,7 @@ static void started(void)
 
     /* Freeing a job that runs cancels it and waits for its end. */
     job = conversion("e.qcow2", "qcow2", 0);
-    OK(platter_job_set_rate(job, 1 << 20, &err));
+    OK(platter_job_set_rate(job, 1 << 20, 0, &err));
     OK(platter_job_start(job, 0, &err));
     platter_job_free(job);
     CHECK(access("e.qcow2", F_OK) != 0);
@@ -144,7 +144,7 @@ static void *cancel_later(void *job)
 {
     platter_progress progress = {0};
     while (progress.done == 0)
-        OK(platter_job_progress(&progress, job, &err));
+        OK(platter_job_progress(&progress, job, 0, &err));
     platter_job_cancel(job);
     return NULL;
 }
@@ -153,7 +153,7 @@ static void cancelled_by_a_thread(void)
 {
     platter_job *job = conversion("g.qcow2", "qcow2", 0);
     /* Slow enough for the other thread to see it run. */
-    OK(platter_job_set_rate(job, 4 << 20, &err));
+    OK(platter_job_set_rate(job, 4 << 20, 0, &err));
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, cancel_later, job) == 0);
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CANCELLED, "");
@@ -165,20 +165,20 @@ static void cancelled_by_a_thread(void)
 static void paused(void)
 {
     platter_job *job = conversion("h.qcow2", "qcow2", 0);
-    OK(platter_job_pause(job, &err));
+    OK(platter_job_pause(job, 0, &err));
     OK(platter_job_start(job, 0, &err));
     int fd;
     OK(platter_job_fd(&fd, job, 0, &err));
     struct pollfd poller = {.fd = fd, .events = POLLIN};
     CHECK(poll(&poller, 1, 100) == 0);
     FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_BUSY, "not ended");
-    OK(platter_job_resume(job, &err));
+    OK(platter_job_resume(job, 0, &err));
     OK(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err));
     platter_job_free(job);
 
     /* A paused job can be cancelled. */
     job = conversion("i.qcow2", "qcow2", 0);
-    OK(platter_job_pause(job, &err));
+    OK(platter_job_pause(job, 0, &err));
     OK(platter_job_start(job, 0, &err));
     platter_job_cancel(job);
     FAILS(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_CANCELLED, "");

@@ -84,16 +84,16 @@ int main(void)
     while ((name = platter_trace_event(listed)) != NULL)
         listed++;
     CHECK(listed > 5);
-    OK(platter_trace_switch(&count, "*", true, 0, &err));
+    OK(platter_trace_switch(&count, "*", 1, 0, &err));
     CHECK(count == listed);
-    OK(platter_trace_switch(&count, "*", false, 0, &err));
+    OK(platter_trace_switch(&count, "*", 0, 0, &err));
     CHECK(count == listed);
-    OK(platter_trace_switch(&count, "no_such_event", true, 0, &err));
+    OK(platter_trace_switch(&count, "no_such_event", 1, 0, &err));
     CHECK(count == 0);
     OK(platter_log_set(on_event, &lines, count_free, PLATTER_LOG_TRACE, 0, &err));
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(events == 0);
-    OK(platter_trace_switch(&count, "image_?pen", true, 0, &err));
+    OK(platter_trace_switch(&count, "image_?pen", 1, 0, &err));
     CHECK(count == 1);
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(events == 1);

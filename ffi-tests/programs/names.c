@@ -50,9 +50,9 @@ static void check_backing(const char *name, const char *expected)
     platter_report *report;
     const char *text;
     OK(platter_image_describe(&report, name, options, PLATTER_LOCATION_PATH, &err));
-    OK(platter_report_string(&text, report, 0, "filename", &err));
+    OK(platter_report_string(&text, report, 0, "filename", 0, &err));
     CHECK_STR(text, name);
-    OK(platter_report_string(&text, report, 0, "backing-filename", &err));
+    OK(platter_report_string(&text, report, 0, "backing-filename", 0, &err));
     CHECK_STR(text, expected);
     OK(platter_report_text(&text, report, 0, &err));
     CHECK(strstr(text, expected) != NULL);
@@ -125,7 +125,7 @@ static void of_snapshots_and_bitmaps(void)
     OK(platter_snapshot_create_job_new(&job, image, "s\xe9", 0, &err));
     finish(job);
     OK(platter_snapshot_list(&report, image, 0, &err));
-    OK(platter_report_string(&text, report, 0, "name", &err));
+    OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "s\xe9");
     platter_report_free(report);
     OK(platter_snapshot_delete_job_new(&job, image, "s\xef\xbf\xbd", 0, &err));
@@ -135,7 +135,7 @@ static void of_snapshots_and_bitmaps(void)
     finish(job);
     OK(platter_bitmap_add(image, "m\xe9", 0, 0, &err));
     OK(platter_bitmap_list(&report, image, 0, &err));
-    OK(platter_report_string(&text, report, 0, "name", &err));
+    OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "m\xe9");
     platter_report_free(report);
     OK(platter_bitmap_remove(image, "m\xe9", 0, &err));

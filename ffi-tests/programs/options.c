@@ -19,7 +19,7 @@ static void bags(void)
     CHECK_STR(platter_options_get(bag, "compat"), "1.1");
     OK(platter_options_set(bag, "compat", "0.10", 0, &err));
     OK(platter_options_set_u64(bag, "size", 1048576, 0, &err));
-    OK(platter_options_set_bool(bag, "extended_l2", true, 0, &err));
+    OK(platter_options_set_bool(bag, "extended_l2", 1, 0, &err));
     CHECK_STR(platter_options_get(bag, "compat"), "0.10");
     CHECK_STR(platter_options_get(bag, "size"), "1048576");
     CHECK_STR(platter_options_get(bag, "extended_l2"), "on");
@@ -30,7 +30,7 @@ static void bags(void)
     for (;;) {
         platter_error *err = NULL;
         const char *key;
-        int status = platter_options_key(&key, bag, count, &err);
+        int status = platter_options_key(&key, bag, count, 0, &err);
         if (status != 0) {
             CHECK(status == PLATTER_STATUS_NOT_FOUND);
             CHECK(key == NULL);

@@ -36,7 +36,7 @@ static void opens(void)
     unsigned char bytes[512];
 
     OK(platter_image_open(&image, "disk.gz", options, 0, &err));
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, 512);
     memset(bytes, 1, sizeof bytes);
     OK(platter_image_read(image, bytes, sizeof bytes, 0, 0, &err));
@@ -80,9 +80,9 @@ static void converts(void)
     OK(platter_convert_job_new(&job, convert, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    OK(platter_report_string(&text, report, 0, "sha256", &err));
+    OK(platter_report_string(&text, report, 0, "sha256", 0, &err));
     CHECK_STR(text, "076a27c79e5ace2a3d47f9dd2e83e4ff6ea8872b3c2218f66c92b89b55f36560");
-    OK(platter_report_string(&text, report, 0, "container-sha256", &err));
+    OK(platter_report_string(&text, report, 0, "container-sha256", 0, &err));
     CHECK_STR(text, "936ee8c2b59719dd6f818b01afe4f5c36e89c9887b035b73a9893203826d7072");
     platter_report_free(report);
     platter_job_free(job);
@@ -92,7 +92,7 @@ static void converts(void)
     OK(platter_convert_job_new(&job, convert, 0, &err));
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
-    FAILS(platter_report_string(&text, report, 0, "sha256", &err), PLATTER_STATUS_NOT_FOUND, "");
+    FAILS(platter_report_string(&text, report, 0, "sha256", 0, &err), PLATTER_STATUS_NOT_FOUND, "");
     platter_report_free(report);
     platter_job_free(job);
     platter_convert_free(convert);

@@ -204,7 +204,7 @@ int main(void)
     OK(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err));
     CHECK_STR(platter_image_format(image), "raw");
     OK(platter_image_close(image, 0, &err));
-    OK(platter_policy_set_probe_footers(policy, true, 0, &err));
+    OK(platter_policy_set_probe_footers(policy, 1, 0, &err));
     FAILS(try_open(&image, "disk.img", 0, &err), PLATTER_STATUS_CORRUPT, "property list");
     OK(try_open(&image, "base.qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_close(image, 0, &err));
@@ -212,7 +212,8 @@ int main(void)
     OK(try_open(&image, "disk.img", 0, &err));
     OK(platter_image_close(image, 0, &err));
     /* Its guest could write a footer. */
-    FAILS(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_DENIED, "name the format");
+    FAILS(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err),
+          PLATTER_STATUS_DENIED, "name the format");
 
     /* Protocols. */
     fresh(PLATTER_POLICY_PERMISSIVE);
@@ -232,9 +233,11 @@ int main(void)
     platter_job_free(job);
     platter_create_free(create);
     fresh(PLATTER_POLICY_PERMISSIVE);
-    FAILS(platter_policy_allow_host(policy, "http://a", 0, &err), PLATTER_STATUS_INVALID, "names no host");
+    FAILS(platter_policy_allow_host(policy, "http://a", 0, &err),
+          PLATTER_STATUS_INVALID, "names no host");
     OK(platter_policy_allow_host(policy, "*.example.org", 0, &err));
-    FAILS(try_open(&image, "remote.qcow2", 0, &err), PLATTER_STATUS_DENIED, "the server '127.0.0.1:1'");
+    FAILS(try_open(&image, "remote.qcow2", 0, &err),
+          PLATTER_STATUS_DENIED, "the server '127.0.0.1:1'");
     OK(platter_policy_allow_host(policy, "127.0.0.1:1", 0, &err));
     FAILS(try_open(&image, "remote.qcow2", 0, &err), PLATTER_STATUS_OS, "Connection refused");
 

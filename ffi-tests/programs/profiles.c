@@ -55,16 +55,16 @@ static uint64_t objections(const char *file, const char *profile)
     int code;
 
     OK(platter_inspect_for_profile(&report, file, profile, NULL, 0, &err));
-    OK(platter_report_u64(&count, report, 0, "objection-count", &err));
-    OK(platter_report_string(&text, report, 0, "profile", &err));
+    OK(platter_report_u64(&count, report, 0, "objection-count", 0, &err));
+    OK(platter_report_string(&text, report, 0, "profile", 0, &err));
     CHECK_STR(text, profile);
-    OK(platter_report_count(&entries, report, &err));
-    OK(platter_report_exit_code(&code, report, &err));
+    OK(platter_report_count(&entries, report, 0, &err));
+    OK(platter_report_exit_code(&code, report, 0, &err));
     for (size_t i = entries - count; i < entries; i++) {
         CHECK(code == 2);
-        OK(platter_report_string(&text, report, i, "reason", &err));
+        OK(platter_report_string(&text, report, i, "reason", 0, &err));
         CHECK(*text != '\0');
-        OK(platter_report_string(&text, report, i, "remedy", &err));
+        OK(platter_report_string(&text, report, i, "remedy", 0, &err));
         CHECK(*text != '\0');
     }
     platter_report_free(report);
@@ -95,7 +95,7 @@ int main(void)
     CHECK_U64(objections("a.vhd", "azure"), 0);
     CHECK(objections("base.qcow2", "azure") > 0);
     image = open_image("a.vhd", "vhd", 0);
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, 31 << 20);
     OK(platter_image_close(image, 0, &err));
 

@@ -4,14 +4,14 @@
 static uint64_t number(const platter_report *report, size_t index, const char *key)
 {
     uint64_t value;
-    OK(platter_report_u64(&value, report, index, key, &err));
+    OK(platter_report_u64(&value, report, index, key, 0, &err));
     return value;
 }
 
 static const char *string(const platter_report *report, size_t index, const char *key)
 {
     const char *value;
-    OK(platter_report_string(&value, report, index, key, &err));
+    OK(platter_report_string(&value, report, index, key, 0, &err));
     return value;
 }
 
@@ -69,7 +69,7 @@ int main(void)
     CHECK(rename("away.raw", "base.raw") == 0);
     CHECK(platter_report_kind(report) == PLATTER_REPORT_INFO);
     size_t layers;
-    OK(platter_report_count(&layers, report, &err));
+    OK(platter_report_count(&layers, report, 0, &err));
     CHECK_U64(layers, 1);
     CHECK_STR(string(report, 0, "filename"), "top.qcow2");
     CHECK_STR(string(report, 0, "format"), "qcow2");
@@ -81,8 +81,8 @@ int main(void)
     CHECK(platter_report_warning(report, 0) == NULL);
     CHECK(platter_report_warning(NULL, 0) == NULL);
     CHECK(number(report, 0, "actual-size") > 0);
-    bool dirty = true;
-    OK(platter_report_bool(&dirty, report, 0, "dirty-flag", &err));
+    uint32_t dirty = 7;
+    OK(platter_report_bool(&dirty, report, 0, "dirty-flag", 0, &err));
     CHECK(!dirty);
     const char *json, *text, *again;
     OK(platter_report_json(&json, report, 0, &err));
@@ -94,7 +94,7 @@ int main(void)
     CHECK(strncmp(text, "image: top.qcow2\nfile format: qcow2\nvirtual size: 1 MiB", 52) == 0);
     OK(platter_report_text_end(report, 0, &err));
     int code = 7;
-    OK(platter_report_exit_code(&code, report, &err));
+    OK(platter_report_exit_code(&code, report, 0, &err));
     CHECK(code == 0);
     check_pieces(report);
     FAILS(platter_report_write(report, takes_none, NULL, 0, &err), PLATTER_STATUS_CANCELLED, "");
@@ -105,12 +105,12 @@ int main(void)
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
     OK(platter_image_describe(&report, "top.qcow2", options, PLATTER_INFO_CHAIN, &err));
-    OK(platter_report_count(&layers, report, &err));
+    OK(platter_report_count(&layers, report, 0, &err));
     CHECK_U64(layers, 2);
     CHECK_STR(string(report, 1, "format"), "raw");
     uint64_t cluster;
-    FAILS(platter_report_u64(&cluster, report, 1, "cluster-size", &err), PLATTER_STATUS_NOT_FOUND,
-          "cluster-size");
+    FAILS(platter_report_u64(&cluster, report, 1, "cluster-size", 0, &err),
+          PLATTER_STATUS_NOT_FOUND, "cluster-size");
     OK(platter_report_json(&json, report, 0, &err));
     CHECK(json[0] == '[');
     check_pieces(report);

@@ -140,7 +140,7 @@ static void clients_come_to_addresses(void)
 {
     struct stat found;
     struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "s.sock"};
-    bool truth;
+    uint32_t truth;
     size_t count;
     uint64_t number;
     const char *text;
@@ -165,17 +165,17 @@ static void clients_come_to_addresses(void)
     OK(platter_open_options_set_policy(options, policy, 0, &err));
     OK(platter_export_list(&report, "nbd+unix://?socket=s.sock", options, 0, &err));
     CHECK_U64(platter_report_kind(report), PLATTER_REPORT_EXPORTS);
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     CHECK_U64(count, 1);
-    OK(platter_report_string(&text, report, 0, "name", &err));
+    OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "");
-    OK(platter_report_string(&text, report, 0, "contexts", &err));
+    OK(platter_report_string(&text, report, 0, "contexts", 0, &err));
     CHECK_STR(text, "base:allocation");
-    OK(platter_report_u64(&number, report, 0, "size", &err));
+    OK(platter_report_u64(&number, report, 0, "size", 0, &err));
     CHECK_U64(number, SIZE);
-    OK(platter_report_u64(&number, report, 0, "transaction-bits", &err));
+    OK(platter_report_u64(&number, report, 0, "transaction-bits", 0, &err));
     CHECK_U64(number, 64);
-    OK(platter_report_bool(&truth, report, 0, "read-only", &err));
+    OK(platter_report_bool(&truth, report, 0, "read-only", 0, &err));
     CHECK(truth);
     OK(platter_report_text(&text, report, 0, &err));
     CHECK(strncmp(text, "exports available: 1\n export: ''\n", 33) == 0);

@@ -121,7 +121,7 @@ int main(void)
 
     /* On the caller's thread: the signal goes to it, not to the workers. */
     job = conversion("a.qcow2");
-    OK(platter_job_set_rate(job, 2 << 20, &err));
+    OK(platter_job_set_rate(job, 2 << 20, 0, &err));
     CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_CANCELLED, "");
     CHECK(handled > 0 && !elsewhere);
@@ -131,7 +131,7 @@ int main(void)
     /* On a thread of the library. */
     handled = 0;
     platter_job *next = conversion("b.qcow2");
-    OK(platter_job_set_rate(next, 2 << 20, &err));
+    OK(platter_job_set_rate(next, 2 << 20, 0, &err));
     OK(platter_job_start(next, 0, &err));
     job = next;
     platter_job_free(ended);

@@ -14,7 +14,7 @@ static platter_report *result_of(platter_job *job)
 static size_t count_of(platter_report *report)
 {
     size_t count;
-    OK(platter_report_count(&count, report, &err));
+    OK(platter_report_count(&count, report, 0, &err));
     platter_report_free(report);
     return count;
 }
@@ -38,11 +38,11 @@ int main(void)
     OK(platter_image_write(image, "a", 1, 5, 0, &err));
     OK(platter_snapshot_create_job_new(&job, image, "one", 0, &err));
     report = result_of(job);
-    OK(platter_report_string(&text, report, 0, "id", &err));
+    OK(platter_report_string(&text, report, 0, "id", 0, &err));
     CHECK_STR(text, "1");
-    OK(platter_report_string(&text, report, 0, "name", &err));
+    OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "one");
-    OK(platter_report_u64(&value, report, 0, "virtual-size", &err));
+    OK(platter_report_u64(&value, report, 0, "virtual-size", 0, &err));
     CHECK(value == 1 << 20);
     CHECK(count_of(report) == 1);
 

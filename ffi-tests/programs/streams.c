@@ -71,7 +71,7 @@ int main(void)
     OK(platter_job_run(job, 0, &err));
     OK(platter_job_result(&report, job, 0, &err));
     CHECK(platter_report_kind(report) == PLATTER_REPORT_CONVERT);
-    OK(platter_report_u64(&value, report, 0, "virtual-size", &err));
+    OK(platter_report_u64(&value, report, 0, "virtual-size", 0, &err));
     CHECK_U64(value, 3072);
     platter_report_free(report);
     platter_job_free(job);

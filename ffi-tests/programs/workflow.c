@@ -168,7 +168,7 @@ static void holds_what_was_written(const char *location, uint32_t flags)
 {
     platter_image *image = opened(location, flags);
     uint64_t size;
-    OK(platter_image_size(&size, image, &err));
+    OK(platter_image_size(&size, image, 0, &err));
     CHECK_U64(size, SIZE);
     OK(platter_image_read(image, found, sizeof found, 0, 0, &err));
     CHECK(memcmp(found, expected, sizeof found) == 0);
@@ -223,7 +223,7 @@ int main(void)
     platter_report *dirty;
     size_t count;
     OK(platter_bitmap_dirty(&dirty, disk, "tuesday", 0, UINT64_MAX, 0, &err));
-    OK(platter_report_count(&count, dirty, &err));
+    OK(platter_report_count(&count, dirty, 0, &err));
     CHECK_U64(count, 1);
     platter_report_free(dirty);
     OK(platter_image_close(disk, 0, &err));

@@ -49,15 +49,17 @@ impl OutValue for platter_bench {
     }
 }
 
-/// Fills `*out` with the defaults of `qemu-img bench`.
+/// Fills `*out` with the defaults of `qemu-img bench`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_bench_defaults(
     out: Option<&mut MaybeUninit<platter_bench>>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_out(out, err, || {
+        check_flags(flags, 0)?;
         let defaults = BenchRequest::default();
         Ok(platter_bench {
             count: defaults.count,

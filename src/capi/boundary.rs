@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
 
 use crate::capi::error_object::platter_error;
-pub(super) use crate::capi::parameter::given;
+pub(super) use crate::capi::parameter::{given, truth};
 use crate::capi::status::PLATTER_OK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, Working};
@@ -83,7 +83,7 @@ macro_rules! zero_is_empty {
     )*};
 }
 
-zero_is_empty!(bool, c_int, u32, u64, usize, f64);
+zero_is_empty!(c_int, u32, u64, usize, f64);
 
 /// The place of a `platter_error **`.
 pub(super) type ErrOut<'a> = Option<&'a mut MaybeUninit<*mut platter_error>>;

@@ -63,17 +63,19 @@ pub extern "C" fn platter_control_cancel(control: Option<&platter_control>) {
 }
 
 /// Ends the calls that heed the control with CANCELLED (and `ETIMEDOUT` as the error's errno) once
-/// `milliseconds` from now have passed; 0 lifts that, also where they have passed.
+/// `milliseconds` from now have passed; 0 lifts that, also where they have passed. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_control_set_deadline(
     control: Option<&platter_control>,
     milliseconds: u64,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     let time = (milliseconds != 0).then(|| Duration::from_millis(milliseconds));
     call_ref(control, "control", err, |control| {
+        check_flags(flags, 0)?;
         control.control.set_deadline(time);
         Ok(())
     })

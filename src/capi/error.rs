@@ -8,7 +8,7 @@ use crate::capi::error_object::PLATTER_STAGE_OTHER;
 pub use crate::capi::error_object::platter_error;
 
 /// What `platter_error_offset()` returns where no offset is known.
-pub const PLATTER_OFFSET_UNKNOWN: u64 = u64::MAX;
+pub const PLATTER_OFFSET_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
 
 /// The status: a `PLATTER_STATUS_*`. 0 for NULL.
 ///

@@ -348,28 +348,34 @@ pub unsafe extern "C" fn platter_storages_add_image(
     })
 }
 
-/// The virtual size in bytes.
+/// The virtual size in bytes. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_size(
     out: Option<&mut MaybeUninit<u64>>,
     image: Option<&platter_image>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_ref_out(out, image, "image", err, |image| Ok(image.shared.len()))
+    call_ref_out(out, image, "image", err, |image| {
+        check_flags(flags, 0)?;
+        Ok(image.shared.len())
+    })
 }
 
-/// The allocation unit in bytes.
+/// The allocation unit in bytes. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where the format has none, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_cluster_size(
     out: Option<&mut MaybeUninit<u32>>,
     image: Option<&platter_image>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, image, "image", err, |image| {
+        check_flags(flags, 0)?;
         image.shared.format().cluster_size().ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
@@ -415,12 +421,14 @@ pub extern "C" fn platter_image_filename(image: Option<&platter_image>) -> *cons
     image.map_or(std::ptr::null(), |image| image.shared.filename.as_ptr())
 }
 
-/// Whether writes are refused. `true` for NULL.
+/// Whether writes are refused: 1 where they are, and for NULL; else 0.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn platter_image_is_read_only(image: Option<&platter_image>) -> bool {
-    get(true, || image.is_none_or(|image| !image.shared.writable()))
+pub extern "C" fn platter_image_is_read_only(image: Option<&platter_image>) -> u32 {
+    get(1, || {
+        u32::from(image.is_none_or(|image| !image.shared.writable()))
+    })
 }
 
 /// What the user should know although the image could be opened: UTF-8, several lines where there is

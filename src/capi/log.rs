@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, OnceLock};
 
-use crate::capi::boundary::{UserData, call, call_out, check_flags, get, platter_free_fn};
+use crate::capi::boundary::{UserData, call, call_out, check_flags, get, platter_free_fn, truth};
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn platter_log_set(
     })
 }
 
-/// Switches the trace events whose names match `pattern` on (`on` is true) or off, for the whole process;
+/// Switches the trace events whose names match `pattern` on (`on` is 1) or off (0), for the whole process;
 /// all are off at first, and one that is off costs next to nothing. `*` stands for any characters, `?` for
 /// one. `*out` is the number of events that match, which may be 0. Events go as lines
 /// `NAME KEY=VALUE ...` to the function of `platter_log_set()` where that takes `PLATTER_LOG_TRACE`.
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn platter_log_set(
 pub unsafe extern "C" fn platter_trace_switch(
     out: Option<&mut MaybeUninit<usize>>,
     pattern: *const c_char,
-    on: bool,
+    on: u32,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn platter_trace_switch(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let pattern = unsafe { utf8(pattern, "pattern")? };
-        Ok(crate::ops::trace::switch(pattern, on))
+        Ok(crate::ops::trace::switch(pattern, truth(on, "on")?))
     })
 }
 

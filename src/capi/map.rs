@@ -16,7 +16,7 @@ use crate::job::Job;
 use crate::ops;
 
 /// Length of a map: to the end of the image.
-pub const PLATTER_LENGTH_ALL: u64 = u64::MAX;
+pub const PLATTER_LENGTH_ALL: u64 = 0xffff_ffff_ffff_ffff;
 
 /// Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length
 /// past the end is cut. Its report has all runs, neighbours of one kind merged; an image of a few

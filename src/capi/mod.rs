@@ -11,6 +11,8 @@
 
 mod boundary;
 mod parameter;
+#[cfg(test)]
+mod rules;
 mod text;
 #[cfg(test)]
 mod words;

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flags, given};
+use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flags, given, truth};
 use crate::capi::control::{self, platter_control};
 use crate::capi::error::platter_error;
 use crate::capi::nodes::{self, platter_nodes};
@@ -369,20 +369,20 @@ pub unsafe extern "C" fn platter_open_options_set_decompress(
     })
 }
 
-/// Sets whether discards reach the host: 0 leaves the space where it is, anything else gives it back, whatever
+/// Sets whether discards reach the host: 0 leaves the space where it is, 1 gives it back, whatever
 /// the location says. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_open_options_set_discard(
     options: Option<&mut platter_open_options>,
-    discard: c_int,
+    discard: u32,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
-        options.options.discard = Some(discard != 0);
+        options.options.discard = Some(truth(discard, "discard")?);
         Ok(())
     })
 }

@@ -7,10 +7,12 @@ use std::mem::MaybeUninit;
 use bstr::{BStr, BString};
 use parking_lot::Mutex;
 
-use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags};
+use crate::capi::boundary::{
+    self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, truth,
+};
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, name, utf8};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 
 /// A bag of options: the keys and values of `-o`. What uses it copies it and checks it: an unknown
@@ -39,6 +41,14 @@ impl platter_options {
     fn change(&mut self) -> &mut Options {
         self.lent.get_mut().clear();
         &mut self.options
+    }
+
+    fn set(&mut self, key: &str, value: &BStr) -> Result<()> {
+        if key.is_empty() {
+            return Err(Error::invalid("Parameter 'key' is empty"));
+        }
+        self.change().set(key, value);
+        Ok(())
     }
 }
 
@@ -104,11 +114,7 @@ pub unsafe extern "C" fn platter_options_set(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let (key, value) = unsafe { (utf8(key, "key")?, name(value, "value")?) };
-        if key.is_empty() {
-            return Err(Error::invalid("Parameter 'key' is empty"));
-        }
-        options.change().set(key, value);
-        Ok(())
+        options.set(key, value)
     })
 }
 
@@ -131,7 +137,7 @@ pub unsafe extern "C" fn platter_options_set_u64(
     unsafe { platter_options_set(options, key, value.as_ptr(), flags, err) }
 }
 
-/// Sets `key` to `on` or `off`. `flags` must be 0.
+/// Sets `key` to `on` where `value` is 1, and to `off` where it is 0. `flags` must be 0.
 ///
 /// Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
 ///
@@ -141,13 +147,17 @@ pub unsafe extern "C" fn platter_options_set_u64(
 pub unsafe extern "C" fn platter_options_set_bool(
     options: Option<&mut platter_options>,
     key: *const c_char,
-    value: bool,
+    value: u32,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    let value = if value { c"on" } else { c"off" };
-    // SAFETY: by the contract of this function; `value` is NUL-terminated.
-    unsafe { platter_options_set(options, key, value.as_ptr(), flags, err) }
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        let word = if truth(value, "value")? { "on" } else { "off" };
+        options.set(key, word.into())
+    })
 }
 
 /// Removes `key` where it is set. `flags` must be 0.
@@ -195,7 +205,7 @@ pub unsafe extern "C" fn platter_options_get(
 }
 
 /// The key of the entry at `index`, in the order of setting; `*out` lives until the bag changes or is
-/// freed. Ask `platter_options_get()` for its value.
+/// freed. Ask `platter_options_get()` for its value. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last entry, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -203,9 +213,11 @@ pub extern "C" fn platter_options_key(
     out: Option<&mut MaybeUninit<*const c_char>>,
     options: Option<&platter_options>,
     index: usize,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, options, "options", err, |bag| {
+        check_flags(flags, 0)?;
         let entry = bag.options.iter().nth(index);
         entry
             .map(|(key, _)| bag.borrow_text(key.into()))

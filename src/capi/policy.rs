@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, call_ref_out, check_flags, given,
-    platter_free_fn,
+    platter_free_fn, truth,
 };
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, os, utf8};
@@ -352,7 +352,7 @@ fn answered(answer: c_int, fd: c_int) -> Result<ImplicitAnswer> {
     }
 }
 
-/// Sets whether the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
+/// Sets whether (1) or not (0) the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
 /// than a plain file name; names of data files and extents are always plain. Whatever the policy, what
 /// such a name leads to must be a regular file or a block device, none of procfs or its like, and not
 /// reached through what a process has open (`/dev/fd/N`): else opening fails with INVALID. `flags`
@@ -362,18 +362,18 @@ fn answered(answer: c_int, fd: c_int) -> Result<ImplicitAnswer> {
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_policy_set_implicit_protocols(
     policy: Option<&mut platter_policy>,
-    allowed: bool,
+    allowed: u32,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(policy, "policy", err, |policy| {
         check_flags(flags, 0)?;
-        policy.policy.implicit_protocols = allowed;
+        policy.policy.implicit_protocols = truth(allowed, "allowed")?;
         Ok(())
     })
 }
 
-/// Sets whether the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
+/// Sets whether (1) or not (0) the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
 /// of fixed size has a footer only. Off in both presets: a guest that may write to the end of its plain disk
 /// can make it look like such an image. While it is on, what looks like a plain disk is not opened for writing
 /// unless its format is named (DENIED). `flags` must be 0.
@@ -382,13 +382,13 @@ pub extern "C" fn platter_policy_set_implicit_protocols(
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_policy_set_probe_footers(
     policy: Option<&mut platter_policy>,
-    on: bool,
+    on: u32,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(policy, "policy", err, |policy| {
         check_flags(flags, 0)?;
-        policy.policy.probe_footers = on;
+        policy.policy.probe_footers = truth(on, "on")?;
         Ok(())
     })
 }

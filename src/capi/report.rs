@@ -504,16 +504,18 @@ pub extern "C" fn platter_report_text_end(
 
 /// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts
 /// could not be checked), 2 (corruptions) or 3 (leaks alone); for compare 0 (identical) or 1; for an
-/// inspection 0 (every guard passes) or 2; else 0.
+/// inspection 0 (every guard passes) or 2; else 0. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_report_exit_code(
     out: Option<&mut MaybeUninit<c_int>>,
     report: Option<&platter_report>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         Ok(match &report.inner.content {
             Content::Check(report) => report.exit_code(),
             Content::Inspect(report) => report.exit_code(),
@@ -525,16 +527,18 @@ pub extern "C" fn platter_report_exit_code(
 
 /// The number of entries: layers of an info report (the image, then its backing chain), runs of a
 /// map, snapshots, bitmaps, dirty runs, exports, the file, the guards and the names of an inspection; 1 for every
-/// other report.
+/// other report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_report_count(
     out: Option<&mut MaybeUninit<usize>>,
     report: Option<&platter_report>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         Ok(report.inner.count())
     })
 }
@@ -555,6 +559,7 @@ pub extern "C" fn platter_report_count(
 /// bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
 /// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
+/// `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///
@@ -566,9 +571,11 @@ pub unsafe extern "C" fn platter_report_u64(
     report: Option<&platter_report>,
     index: usize,
     key: *const c_char,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         let value = report.inner.field(index, key)?;
@@ -579,7 +586,7 @@ pub unsafe extern "C" fn platter_report_u64(
 }
 
 /// A number of entry `index` that need not be whole, by the key of the JSON; whole ones too. Keys of
-/// bench: `seconds`, `requests-per-second`.
+/// bench: `seconds`, `requests-per-second`. `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -591,9 +598,11 @@ pub unsafe extern "C" fn platter_report_double(
     report: Option<&platter_report>,
     index: usize,
     key: *const c_char,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         let value = report.inner.field(index, key)?;
@@ -601,10 +610,10 @@ pub unsafe extern "C" fn platter_report_double(
     })
 }
 
-/// A truth of entry `index`, by the key of the JSON. Keys of info: `encrypted`, `dirty-flag`. Map:
+/// A truth of entry `index`, by the key of the JSON: 1 or 0. Keys of info: `encrypted`, `dirty-flag`. Map:
 /// `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`).
 /// Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
-/// `size-mismatch`.
+/// `size-mismatch`. `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -612,17 +621,20 @@ pub unsafe extern "C" fn platter_report_double(
 /// `key` is NULL or NUL-terminated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_report_bool(
-    out: Option<&mut MaybeUninit<bool>>,
+    out: Option<&mut MaybeUninit<u32>>,
     report: Option<&platter_report>,
     index: usize,
     key: *const c_char,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         let value = report.inner.field(index, key)?;
-        value.as_bool().ok_or_else(|| wrong_type(key, "a truth"))
+        let truth = value.as_bool().ok_or_else(|| wrong_type(key, "a truth"))?;
+        Ok(u32::from(truth))
     })
 }
 
@@ -630,6 +642,7 @@ pub unsafe extern "C" fn platter_report_bool(
 /// what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
 /// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+/// `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -641,9 +654,11 @@ pub unsafe extern "C" fn platter_report_string(
     report: Option<&platter_report>,
     index: usize,
     key: *const c_char,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let key = unsafe { utf8(key, "key")? };
         match report.inner.field(index, key)? {
@@ -694,7 +709,7 @@ fn dirty_extent(dirty: &DirtyReport, index: usize) -> Result<platter_extent> {
     })
 }
 
-/// The run at `index` of a map report, or of a report of dirty bytes.
+/// The run at `index` of a map report, or of a report of dirty bytes. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -702,9 +717,11 @@ pub extern "C" fn platter_report_extent(
     out: Option<&mut MaybeUninit<platter_extent>>,
     report: Option<&platter_report>,
     index: usize,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, report, "report", err, |report| {
+        check_flags(flags, 0)?;
         let map = match &report.inner.content {
             Content::Map(map) => map,
             Content::Dirty(dirty) => return dirty_extent(dirty, index),

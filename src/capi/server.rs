@@ -39,7 +39,7 @@ pub const PLATTER_MOUNT_OTHERS: u32 = 2;
 pub const PLATTER_MOUNT_OTHERS_IF_ALLOWED: u32 = 4;
 
 /// Length of a window for `platter_export_set_window()`: up to the end of the image.
-pub const PLATTER_EXPORT_REST: u64 = u64::MAX;
+pub const PLATTER_EXPORT_REST: u64 = 0xffff_ffff_ffff_ffff;
 
 /// An image, or a window of it, as a server offers it. What uses it copies it; it keeps its image alive.
 #[derive(Debug)]
@@ -311,15 +311,17 @@ pub unsafe extern "C" fn platter_export_free(export: *mut platter_export) {
 }
 
 /// Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute
-/// for a client that takes nothing.
+/// for a client that takes nothing. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_server_limits_defaults(
     out: Option<&mut MaybeUninit<platter_server_limits>>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_out(out, err, || {
+        check_flags(flags, 0)?;
         let limits = Limits::default();
         let handshake = limits.handshake.map_or(0, |time| time.as_millis());
         Ok(platter_server_limits {

@@ -98,12 +98,12 @@ class Image:
     @property
     def size(self) -> int:
         """The virtual size in bytes."""
-        return int(number("uint64_t", lib.platter_image_size, self.handle))
+        return int(number("uint64_t", lib.platter_image_size, self.handle, 0))
 
     @property
     def cluster_size(self) -> int:
         """The unit of allocation in bytes; 0 where there is none."""
-        return int(number("uint32_t", lib.platter_image_cluster_size, self.handle))
+        return int(number("uint32_t", lib.platter_image_cluster_size, self.handle, 0))
 
     @property
     def format(self) -> str:

@@ -25,7 +25,7 @@ class Report:
         self.handle = handle
 
     def __len__(self) -> int:
-        return int(number("size_t", lib.platter_report_count, self.handle))
+        return int(number("size_t", lib.platter_report_count, self.handle, 0))
 
     def json(self) -> Any:
         """The same values that ``--output=json`` of the tool has."""
@@ -42,18 +42,18 @@ class Report:
     def number(self, key: str, index: int = 0) -> int:
         """A number by its key."""
         key_bytes = key.encode()
-        return int(number("uint64_t", lib.platter_report_u64, self.handle, index, key_bytes))
+        return int(number("uint64_t", lib.platter_report_u64, self.handle, index, key_bytes, 0))
 
     def string(self, key: str, index: int = 0) -> str:
         """A text by its key."""
         place = ffi.new("const char **")
-        call(lib.platter_report_string, place, self.handle, index, key.encode())
+        call(lib.platter_report_string, place, self.handle, index, key.encode(), 0)
         return text(place[0])
 
     def flag(self, key: str, index: int = 0) -> bool:
         """A truth by its key."""
         key_bytes = key.encode()
-        return bool(number("bool", lib.platter_report_bool, self.handle, index, key_bytes))
+        return bool(number("uint32_t", lib.platter_report_bool, self.handle, index, key_bytes, 0))
 
     def numbers(self, keys: Iterable[str]) -> Dict[str, int]:
         """Those of the numbers that the report has."""
@@ -68,7 +68,7 @@ class Report:
     @property
     def exit_code(self) -> int:
         """What the tool would exit with."""
-        return int(number("int", lib.platter_report_exit_code, self.handle))
+        return int(number("int", lib.platter_report_exit_code, self.handle, 0))
 
     @property
     def warnings(self) -> Tuple[str, ...]:
@@ -98,9 +98,9 @@ def run(
     """Runs a job on a thread of the library. ``KeyboardInterrupt``, or whatever ``progress`` raises, cancels it
     and waits until it has cleaned up."""
     if rate is not None:
-        call(lib.platter_job_set_rate, job, rate)
+        call(lib.platter_job_set_rate, job, rate, 0)
     if timeout is not None:
-        call(lib.platter_job_set_deadline, job, max(1, int(timeout * 1000)))
+        call(lib.platter_job_set_deadline, job, max(1, int(timeout * 1000)), 0)
     call(lib.platter_job_start, job, 0)
     try:
         ends = select.poll()
@@ -122,5 +122,5 @@ def _tell(job: Any, progress: Optional[Progress]) -> None:
     if progress is None:
         return
     place = ffi.new("platter_progress *")
-    call(lib.platter_job_progress, place, job)
+    call(lib.platter_job_progress, place, job, 0)
     progress(place.done, place.total)

@@ -366,16 +366,18 @@ pub extern "C" fn platter_job_state(
     })
 }
 
-/// How far the job has come.
+/// How far the job has come. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_progress(
     out: Option<&mut MaybeUninit<platter_progress>>,
     job: Option<&platter_job>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref_out(out, job, "job", err, |job| {
+        check_flags(flags, 0)?;
         Ok(run::shown(job.runner.control().progress()))
     })
 }
@@ -402,41 +404,45 @@ pub extern "C" fn platter_job_cancel(job: Option<&platter_job>) {
     }
 }
 
-/// Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`.
+/// Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_pause(
     job: Option<&platter_job>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    control(job, err, JobControl::pause)
+    control(job, flags, err, JobControl::pause)
 }
 
-/// Lets a paused job go on.
+/// Lets a paused job go on. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_resume(
     job: Option<&platter_job>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    control(job, err, JobControl::resume)
+    control(job, flags, err, JobControl::resume)
 }
 
 /// Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
 /// limit. It counts at once, also for a job that waits already: what was copied before is then waited for
 /// at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
-/// snapshots) refuse a limit.
+/// snapshots) refuse a limit. `flags` must be 0.
 ///
 /// Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_set_rate(
     job: Option<&platter_job>,
     bytes_per_second: u64,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_ref(job, "job", err, |job| {
+        check_flags(flags, 0)?;
         if bytes_per_second > 0 && !job.heeds_rate {
             return Err(Error::unsupported(format!(
                 "A job of the kind '{}' moves no guest data whose rate could be limited",
@@ -450,25 +456,28 @@ pub extern "C" fn platter_job_set_rate(
 
 /// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
 /// `milliseconds` from now have passed, whether it runs by then, is paused or has not begun; 0 lifts
-/// that. What the job leaves behind is the same as when it is cancelled.
+/// that. What the job leaves behind is the same as when it is cancelled. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_set_deadline(
     job: Option<&platter_job>,
     milliseconds: u64,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     let time = (milliseconds != 0).then(|| Duration::from_millis(milliseconds));
-    control(job, err, |control| control.set_deadline(time))
+    control(job, flags, err, |control| control.set_deadline(time))
 }
 
 fn control(
     job: Option<&platter_job>,
+    flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
     action: impl FnOnce(&JobControl),
 ) -> c_int {
     call_ref(job, "job", err, |job| {
+        check_flags(flags, 0)?;
         action(job.runner.control());
         Ok(())
     })

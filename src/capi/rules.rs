@@ -1,0 +1,149 @@
+//! That every function, constant and structure of the header keeps the rules of the ABI, which nobody could mend
+//! once it is released.
+
+const HEADER: &str = include_str!("../../include/platter.h");
+
+/// Functions of a status or an error, that answer with a number: they cannot fail.
+const NUMBERS: [&str; 3] = [
+    "platter_error_status",
+    "platter_error_errno",
+    "platter_status_errno",
+];
+
+/// The header without its comments and its lines for the preprocessor.
+fn code() -> String {
+    let mut code = String::new();
+    let mut rest = HEADER;
+    while let Some((before, comment)) = rest.split_once("/*") {
+        code.push_str(before);
+        rest = comment.split_once("*/").unwrap().1;
+    }
+    code.push_str(rest);
+    code.lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+struct Function {
+    result: String,
+    name: String,
+    parameters: Vec<String>,
+}
+
+impl Function {
+    /// Whether it can fail, and says so.
+    fn has_error(&self) -> bool {
+        let last = self.parameters.last();
+        last.is_some_and(|last| last == "struct platter_error **err")
+    }
+}
+
+fn functions() -> Vec<Function> {
+    let code = code();
+    let functions: Vec<_> = code
+        .split(';')
+        .filter(|item| !item.contains('{') && !item.contains("typedef"))
+        .filter_map(|item| {
+            let (head, parameters) = item.trim().split_once('(')?;
+            let at = head.find("platter_").filter(|_| !head.contains('('))?;
+            // The name is the last word; a pointer's star stands in front of it.
+            let name = head.rsplit([' ', '*']).next().filter(|_| at < head.len())?;
+            let parameters = parameters.strip_suffix(')')?.split(',');
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            Some(Function {
+                result: words(head.strip_suffix(name)?),
+                name: name.to_owned(),
+                parameters: parameters.map(words).collect(),
+            })
+        })
+        .collect();
+    assert!(functions.len() > 200, "{}", functions.len());
+    functions
+}
+
+#[test]
+fn what_can_fail_returns_a_status_and_takes_flags_and_the_place_of_an_error() {
+    for function in functions().iter().filter(|function| function.has_error()) {
+        let name = &function.name;
+        assert_eq!(function.result, "int", "{name}");
+        let [.., flags, _] = &function.parameters[..] else {
+            panic!("{name} has no flags");
+        };
+        assert_eq!(flags, "uint32_t flags", "{name}");
+    }
+}
+
+#[test]
+fn what_takes_no_error_frees_cancels_submits_or_answers_at_once() {
+    for function in functions().iter().filter(|function| !function.has_error()) {
+        let name = function.name.as_str();
+        let keeps = match function.result.as_str() {
+            "void" => {
+                ["_free", "_cancel"].iter().any(|end| name.ends_with(end))
+                    || name == "platter_free"
+                    || name.starts_with("platter_queue_")
+            }
+            "int" => NUMBERS.contains(&name),
+            _ => !function.parameters.iter().any(|each| each.contains("**")),
+        };
+        assert!(keeps, "{name} can fail and takes no error, or does more");
+    }
+}
+
+#[test]
+fn what_leaves_by_a_place_comes_first() {
+    for function in functions() {
+        let outs = function.parameters.iter().map(|each| {
+            let name = each.rsplit([' ', '*']).next().unwrap_or_default();
+            name == "out" || name.starts_with("out_")
+        });
+        let outs: Vec<bool> = outs.collect();
+        let behind = outs.iter().skip_while(|out| **out).any(|out| *out);
+        assert!(!behind, "{}", function.name);
+    }
+}
+
+#[test]
+fn no_type_is_one_that_compilers_may_lay_out_as_they_like() {
+    let code = code();
+    let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
+    for word in words {
+        let loose = [
+            "bool", "_Bool", "short", "long", "unsigned", "enum", "union", "float",
+        ];
+        assert!(!loose.contains(&word), "{word}");
+    }
+    assert!(!code.contains("..."), "variable arguments");
+}
+
+#[test]
+fn structures_tell_their_size_or_have_room() {
+    let code = code();
+    let structures: Vec<_> = code
+        .split("typedef struct ")
+        .filter_map(|item| item.split_once('}')?.0.split_once('{'))
+        .collect();
+    assert!(structures.len() > 10, "{}", structures.len());
+    for (name, members) in structures {
+        let sized = members.trim_start().starts_with("size_t size;");
+        assert!(sized || members.contains("reserved"), "{name}");
+        assert!(!members.contains(" : "), "{name} has bits");
+    }
+}
+
+#[test]
+fn constants_are_literals() {
+    let defined = HEADER.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
+        Some((name, value))
+    });
+    let defined: Vec<_> = defined.collect();
+    assert!(defined.len() > 300, "{}", defined.len());
+    for (name, value) in defined {
+        let number = value.trim_end_matches("ull").parse::<i128>().is_ok();
+        let text = value.starts_with('"') && value.ends_with('"');
+        assert!(number || text, "{name} {value}");
+        assert!(!name.contains('('), "{name}");
+    }
+}
