@@ -899,6 +899,11 @@
 #define PLATTER_CHECK_REPAIR_ALL 2
 
 /**
+ * Flag of `platter_check_job_new()`: changes of the image wait until the job has ended.
+ */
+#define PLATTER_CHECK_HOLD_CHANGES 4
+
+/**
  * Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
  */
 #define PLATTER_COMMIT_KEEP 1
@@ -4159,17 +4164,26 @@ int platter_bitmap_merge(const struct platter_image *image,
  * Makes a job that checks the consistency of `image`, which was opened with
  * `PLATTER_OPEN_FOR_CHECK`. Each finding is a message, a `PLATTER_MESSAGE_NOTE`; the report has the
  * numbers. The job keeps the image alive. `*out` belongs to the caller, who frees it with
- * `platter_job_free()`. `flags` is 0, `PLATTER_CHECK_REPAIR_LEAKS` or
- * `PLATTER_CHECK_REPAIR_ALL`; a repair needs an image that was opened with `PLATTER_OPEN_WRITE` too, and
+ * `platter_job_free()`. `flags` is a combination of `PLATTER_CHECK_HOLD_CHANGES` and one of
+ * `PLATTER_CHECK_REPAIR_LEAKS` and `PLATTER_CHECK_REPAIR_ALL`, or 0; a repair needs an image that was opened with `PLATTER_OPEN_WRITE` too, and
  * is followed by a second check, which the report shows. A check that is cancelled changes nothing
  * from then on.
+ *
+ * What a check tells is of one state of the image. Other threads may go on writing to it through the same handle:
+ * the job waits for the changes that are under way, and where another one changes metadata before it has ended (a
+ * write that allocates, a discard, a snapshot…), it ends with BUSY, has no report, and tells nothing from then on.
+ * Messages from before are true of the state that it began with. Check again at a quieter time, or set
+ * `PLATTER_CHECK_HOLD_CHANGES`: writes and all other changes of the image then wait, each in its call, until the
+ * job has ended; reads do not. A repair always has them wait. A change within a callback of such a job, on the thread
+ * that runs it, is refused with BUSY. Writes of other processes are kept out by locks, unless the image was
+ * opened with `PLATTER_OPEN_FORCE_SHARE`: then nobody knows of them, and what is found may be of no state at all.
  *
  * Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
  * used ones like leaked ones, the job ends with CORRUPT and has changed nothing;
  * `platter_job_failure_report()` then gives the report. `PLATTER_CHECK_REPAIR_ALL` repairs both.
  *
- * Statuses: INVALID; of the job: UNSUPPORTED where the format has no check, CORRUPT where damage
- * keeps it from being carried out, OS. Threads: any. Since 0.1.
+ * Statuses: INVALID; of the job: BUSY where the image was changed meanwhile, UNSUPPORTED where the format has no
+ * check, CORRUPT where damage keeps it from being carried out, OS. Threads: any. Since 0.1.
  */
 int platter_check_job_new(struct platter_job **out,
                           const struct platter_image *image,
@@ -4906,7 +4920,8 @@ int platter_inspect_storage(struct platter_report **out,
  * past the end is cut. Its report has all runs, neighbours of one kind merged; an image of a few
  * kilobytes can have any number of them, so the job fails where there are more than 1,048,576: map
  * parts of such an image, or take the runs with `platter_map_each_job_new()`. The job keeps the image
- * alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+ * alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0. Where
+ * other threads write to the image meanwhile, each run is as it was when the job came to it.
  *
  * Statuses: INVALID; of the job: LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
  */
@@ -4944,7 +4959,8 @@ int platter_map_each_job_new(struct platter_job **out,
  * contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
  * guest bytes. `options` (may be NULL) are those of creation. Nothing is created and no data is
  * read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
- * `platter_job_free()`. `flags` must be 0.
+ * `platter_job_free()`. `flags` must be 0. Where other threads write to the image
+ * meanwhile, each part of it counts as it was when the job came to it.
  *
  * Statuses: INVALID, also for an unknown format, UNSUPPORTED for one that cannot be made; of the job:
  * INVALID for bad options, UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.

@@ -6,6 +6,7 @@
 pub mod events;
 mod rate;
 mod thread;
+mod unchanged;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use rate::Rate;
 
 pub use thread::Working;
+pub(crate) use unchanged::Unchanged;
 
 /// How far the work has come, in bytes of guest data (or in the unit that the operation documents).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -295,6 +297,8 @@ pub struct Job {
     on_message: Option<MessageFn>,
     warnings: Vec<String>,
     last: Option<(Instant, Progress)>,
+    /// What has to stay as it is for the work to be worth anything.
+    needed: Option<Unchanged>,
 }
 
 /// Warnings kept for the caller when no message callback takes them; later ones are dropped.
@@ -332,11 +336,28 @@ impl Job {
         &self.control
     }
 
+    /// Ends the work at its next tick, with [`ErrorKind::Busy`], once something has changed, and tells no more
+    /// findings from then on; None lifts that.
+    pub(crate) fn need(&mut self, unchanged: Option<Unchanged>) {
+        self.needed = unchanged;
+    }
+
+    /// Whether nothing has changed that the work needs.
+    fn is_valid(&self) -> bool {
+        self.needed.as_ref().is_none_or(Unchanged::holds)
+    }
+
     /// Called by the running thread between chunks: reports progress, waits while paused.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Cancelled`] when cancelled or the callback says so.
     pub fn tick(&mut self) -> Result<()> {
+        if !self.is_valid() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "What the work needs has changed",
+            ));
+        }
         self.report(false)?;
         self.control.checkpoint()
     }
@@ -376,6 +397,9 @@ impl Job {
 
     /// Hands one line of the operation's findings to the message callback.
     pub fn note(&mut self, line: impl Into<String>) {
+        if !self.is_valid() {
+            return;
+        }
         if let Some(callback) = self.on_message.as_mut() {
             callback(&Message::Note(line.into()));
         }

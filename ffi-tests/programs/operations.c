@@ -1,6 +1,8 @@
 /* create, convert, check, map and compare end to end. */
 #include "check.h"
 
+#include <pthread.h>
+
 #define SIZE ((uint64_t)8 << 20)
 
 static platter_report *result_of(platter_job *job)
@@ -93,6 +95,68 @@ static void check_lost(const char *path)
     check_clean(path);
 }
 
+/* An image that is written to while it is checked. */
+struct live {
+    platter_image *image;
+    int expected; /* of each change */
+    bool done;
+};
+
+static void *write_there(void *user_data)
+{
+    struct live *live = user_data;
+    int status = platter_image_write(live->image, "x", 1, 512 << 10, 0, NULL);
+    CHECK(status == live->expected);
+    status = platter_image_flush(live->image, 0, NULL);
+    CHECK(status == live->expected);
+    live->done = true;
+    return NULL;
+}
+
+static int write_from_a_thread(const platter_progress *progress, void *user_data)
+{
+    struct live *live = user_data;
+    pthread_t writer;
+    (void)progress;
+    if (live->done)
+        return 0;
+    CHECK(pthread_create(&writer, NULL, write_there, live) == 0);
+    CHECK(pthread_join(writer, NULL) == 0);
+    return 0;
+}
+
+static int write_from_here(const platter_progress *progress, void *user_data)
+{
+    (void)progress;
+    write_there(user_data);
+    return 0;
+}
+
+/* A check tells what is true of one state of the image, or nothing. */
+static void check_live(const char *path)
+{
+    struct live live = {open_image(path, "qcow2", PLATTER_OPEN_WRITE), 0, false};
+    platter_job *job;
+    platter_report *report = NULL;
+    OK(platter_check_job_new(&job, live.image, 0, &err));
+    OK(platter_job_set_progress(job, write_from_a_thread, &live, NULL, 0, &err));
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_BUSY, "was changed meanwhile");
+    CHECK(live.done);
+    FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_BUSY, path);
+    CHECK(report == NULL);
+    FAILS(platter_job_failure_report(&report, job, 0, &err), PLATTER_STATUS_NOT_FOUND, "");
+    platter_job_free(job);
+
+    live.expected = PLATTER_STATUS_BUSY;
+    OK(platter_check_job_new(&job, live.image, PLATTER_CHECK_HOLD_CHANGES, &err));
+    OK(platter_job_set_progress(job, write_from_here, &live, NULL, 0, &err));
+    report = result_of(job);
+    CHECK(number(report, "corruptions") == 0 && number(report, "leaks") == 0);
+    platter_report_free(report);
+    OK(platter_image_close(live.image, 0, &err));
+    check_clean(path);
+}
+
 static void make_small(const char *path)
 {
     platter_create *create;
@@ -165,6 +229,8 @@ int main(void)
 {
     make_small("lost.qcow2");
     check_lost("lost.qcow2");
+    make_small("live.qcow2");
+    check_live("live.qcow2");
 
     /* create: the summary comes before anything is touched. */
     platter_create *create;

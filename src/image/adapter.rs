@@ -203,7 +203,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
         if self.read_only() {
             return Ok(());
         }
-        self.image.writer()?.flush(durability)
+        self.image.flush_beside_changes(durability)
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

@@ -4,6 +4,7 @@ mod adapter;
 mod ahead;
 mod align;
 mod build;
+mod changes;
 mod directory;
 pub mod events;
 mod file;
@@ -59,6 +60,7 @@ use crate::value::{Map, Value};
 
 pub use node_plan::DetectZeroes;
 
+use changes::Changes;
 use node_plan::ChildPlan;
 use unit_lock::UnitLock;
 
@@ -185,6 +187,7 @@ pub struct Image {
     writable: bool,
     settings: Settings,
     units: UnitLock,
+    changes: Changes,
     sparse: status::Sparse,
     closed: AtomicBool,
 }
@@ -441,7 +444,7 @@ impl Image {
                 self.flush_as(Durability::None).and(Err(error))
             }
             stored => {
-                let flushed = self.flush();
+                let flushed = self.flush_as(self.settings.cache.durability());
                 stored.and(flushed).and(self.format.close())
             }
         };

@@ -69,6 +69,7 @@ impl Image {
         control: &JobControl,
     ) -> Result<()> {
         let resizer = self.resizer()?;
+        let _under_way = self.begin_change()?;
         match resizer.files() {
             Some(files) => self.resize_files(resizer, files, len, preallocation, control),
             None => resizer.resize_above(len, preallocation, self, control),

@@ -42,7 +42,9 @@ impl Image {
         if buf.is_empty() {
             return Ok(());
         }
+        let change = self.begin_write(offset, buf.len() as u64)?;
         self.write_layer(buf, offset)?;
+        drop(change);
         self.written()
     }
 
@@ -56,11 +58,13 @@ impl Image {
             .try_fold(0u64, |sum, buf| sum.checked_add(buf.len() as u64))
             .ok_or_else(|| Error::invalid("The buffers are too long"))?;
         self.check_writable(offset, total)?;
+        let change = self.begin_write(offset, total)?;
         let mut at = offset;
         for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
             self.write_layer(buf, at)?;
             at += buf.len() as u64;
         }
+        drop(change);
         self.written()
     }
 
@@ -140,7 +144,9 @@ impl Image {
         while at < end {
             control.check()?;
             let next = (at / unit + 1).saturating_mul(unit).min(end);
+            let under_way = self.begin_change()?;
             change(at, next - at)?;
+            drop(under_way);
             at = next;
         }
         Ok(())
@@ -167,7 +173,14 @@ impl Image {
     /// # Errors
     /// Of I/O; data may be lost then.
     pub fn flush(&self) -> Result<()> {
-        self.flush_as(self.settings.cache.durability())
+        self.flush_beside_changes(self.settings.cache.durability())
+    }
+
+    /// As [`Image::flush_as`], where others may need the image in one state.
+    pub(super) fn flush_beside_changes(&self, durability: Durability) -> Result<()> {
+        // What it writes belongs to changes that were noted.
+        let _under_way = self.changes.begin(|| true)?;
+        self.flush_as(durability)
     }
 
     /// Hands all completed writes to the files, and makes them as durable as asked.
@@ -194,6 +207,10 @@ impl Image {
 
     /// The way to write compressed clusters, where there is one: the format's, or that of a filter in its place.
     pub fn compressor(&self) -> Option<&dyn Compress> {
+        self.own_compressor().map(|_| self as _)
+    }
+
+    fn own_compressor(&self) -> Option<&dyn Compress> {
         match self.is_filter() {
             true => self.storage.compressor(),
             false => self.format.writer()?.compressor(),
@@ -237,5 +254,25 @@ impl Image {
         } else {
             Ok(())
         }
+    }
+}
+
+impl Compress for Image {
+    fn encode_unit(&self) -> u32 {
+        self.own_compressor().map_or(1, Compress::encode_unit)
+    }
+
+    fn is_required(&self) -> bool {
+        self.own_compressor().is_some_and(Compress::is_required)
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.own_compressor().is_some_and(Compress::is_ordered)
+    }
+
+    fn write_compressed(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let compressor = self.own_compressor().ok_or_else(Error::no_compression)?;
+        let _under_way = self.begin_change()?;
+        compressor.write_compressed(buf, offset)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
 use crate::error::Result;
 
@@ -40,6 +40,20 @@ impl JobControl {
             self.check()?;
         }
     }
+
+    /// Locks what others share for as long as their requests take.
+    ///
+    /// # Errors
+    /// As [`JobControl::check`], which ends the wait.
+    pub(crate) fn lock_alone<'a, T>(&self, lock: &'a RwLock<T>) -> Result<RwLockWriteGuard<'a, T>> {
+        loop {
+            // Those that come meanwhile wait, so that there is an end of those that are there.
+            if let Some(held) = lock.try_write_for(LOOK) {
+                return Ok(held);
+            }
+            self.check()?;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,5 +71,10 @@ mod tests {
         control.lock(&mutex).unwrap_err();
         drop(held);
         drop(control.lock(&mutex).unwrap());
+        let shared = RwLock::new(());
+        let held = shared.read();
+        control.lock_alone(&shared).unwrap_err();
+        drop(held);
+        drop(control.lock_alone(&shared).unwrap());
     }
 }

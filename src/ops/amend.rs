@@ -68,8 +68,9 @@ fn change(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
     }
     let amender = amender(image)?;
     let locks = image.lock_keys()?;
+    let under_way = image.begin_change()?;
     amender.amend(&context, job)?;
-    drop(locks);
+    drop((under_way, locks));
     image.flush()
 }
 

@@ -78,6 +78,7 @@ fn apply(image: &Image, name: &BStr, change: &Change<'_>, control: &JobControl) 
     let Some(bitmaps) = image.bitmaps() else {
         return Err(unsupported(image, name, change));
     };
+    let _under_way = image.begin_change()?;
     match change {
         Change::Add(granularity) => bitmaps.add(name, *granularity, control),
         Change::Remove => bitmaps.remove(name, control),

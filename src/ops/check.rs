@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use bstr::BString;
 
-use crate::error::{Error, Result};
-use crate::format::{CheckReport, RepairMode};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{Check, CheckReport, RepairMode};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::render::json;
@@ -25,12 +25,46 @@ pub struct CheckOutcome {
 
 /// Checks `image`, opened with `for_check`; each finding is a note of `job`.
 ///
+/// What is found is of one state of the image: where another thread changes its metadata meanwhile, nothing is. Writes
+/// that only put other guest bytes in the place of earlier ones change none. While an image is repaired, all changes
+/// of other threads wait.
+///
 /// After a repair the image is checked once more: the report then has what was repaired and what
 /// the second check found. See [`CheckOutcome::refusal`] for a repair that was not done.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] where the format has no check, or when it cannot be done.
+/// [`ErrorKind::Busy`] where the image was changed meanwhile, [`ErrorKind::Unsupported`] where the format has no
+/// check, or when it cannot be done.
 pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOutcome> {
+    if repair != RepairMode::Report {
+        return check_held(image, repair, job);
+    }
+    let checker = checker_of(image, repair)?;
+    let watch = image.watch_changes(job.control()).map_err(failed)?;
+    let unchanged = watch.unchanged();
+    job.need(Some(unchanged.clone()));
+    let outcome = run(image, checker, repair, job);
+    job.need(None);
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+        _ if !unchanged.holds() => Err(image.changed_meanwhile().context("Check failed")),
+        outcome => outcome,
+    }
+}
+
+/// As [`check`]; changes that other threads make wait until it has ended. This thread, in a callback of `job`, must
+/// not make any: that is [`ErrorKind::Busy`].
+///
+/// # Errors
+/// As [`check`].
+pub fn check_held(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOutcome> {
+    let checker = checker_of(image, repair)?;
+    let repairs = repair != RepairMode::Report;
+    let _hold = image.hold_changes(repairs, job.control()).map_err(failed)?;
+    run(image, checker, repair, job)
+}
+
+fn checker_of(image: &Image, repair: RepairMode) -> Result<&dyn Check> {
     let Some(checker) = image.format().checker() else {
         return Err(Error::unsupported(
             "This image format does not support checks",
@@ -41,17 +75,24 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
             "This image format does not support repairs",
         ));
     }
-    let failed = |error: Error| {
-        if error.kind() == crate::ErrorKind::Cancelled {
-            error
-        } else {
-            error.context("Check failed")
-        }
-    };
-    if image.writable() {
-        // What is cached must be in the file, where a check looks.
-        image.flush().map_err(failed)?;
+    Ok(checker)
+}
+
+fn failed(error: Error) -> Error {
+    if error.kind() == ErrorKind::Cancelled {
+        error
+    } else {
+        error.context("Check failed")
     }
+}
+
+/// Checks an image whose files hold what was cached.
+fn run(
+    image: &Image,
+    checker: &dyn Check,
+    repair: RepairMode,
+    job: &mut Job,
+) -> Result<CheckOutcome> {
     let mut report = checker.check(repair, job).map_err(failed)?;
     if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
         let again = checker.check(RepairMode::Report, job).map_err(failed)?;

@@ -96,14 +96,14 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         && let Some(id) = id
         && let Some(overlay) = top.format().backing_change()
     {
-        overlay
-            .set_parent_id(id)
+        top.begin_change()
+            .and_then(|_under_way| overlay.set_parent_id(id))
             .context(|| format!("Could not change '{}'", top.filename()))?;
     }
     // The base is durable and closed: nothing is lost with the overlay's own copy.
     if !keep && let Some(overlay) = top.format().backing_change() {
-        overlay
-            .make_empty()
+        top.begin_change()
+            .and_then(|_under_way| overlay.make_empty())
             .context(|| format!("Could not empty '{}'", top.filename()))?;
     }
     opened.close()?;
@@ -117,13 +117,14 @@ fn name_again(top: &Image, base: &Image) -> Result<()> {
         return Ok(());
     }
     if let Some(writer) = base.format().writer() {
-        writer
-            .prepare()
+        base.begin_change()
+            .and_then(|_under_way| writer.prepare())
             .context(|| format!("Could not change '{}'", base.filename()))?;
     }
     match (base.format().parent_id(), top.format().backing_change()) {
-        (Some(id), Some(overlay)) => overlay
-            .set_parent_id(id)
+        (Some(id), Some(overlay)) => top
+            .begin_change()
+            .and_then(|_under_way| overlay.set_parent_id(id))
             .context(|| format!("Could not change '{}'", top.filename())),
         _ => Ok(()),
     }

@@ -122,8 +122,8 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
             error.context_if_bare(|| format!("Could not rebase '{}'", top.filename()))
         })?;
     }
-    backing
-        .set_backing(named.as_ref(), id)
+    top.begin_change()
+        .and_then(|_under_way| backing.set_backing(named.as_ref(), id))
         .map_err(|error| with_reason(change, error))?;
     opened.close()?;
     job.finish()

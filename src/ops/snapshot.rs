@@ -97,7 +97,10 @@ pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BS
         date_nsec: now.subsec_nanos(),
     };
     let created = match image.shown().format().snapshots() {
-        Some(snapshots) => snapshots.create(&snapshot, job.control()),
+        Some(snapshots) => image
+            .shown()
+            .begin_change()
+            .and_then(|_under_way| snapshots.create(&snapshot, job.control())),
         None => Err(Error::unsupported("Operation not supported").with_errno(libc::ENOTSUP)),
     };
     let id =
@@ -127,7 +130,10 @@ pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<(
     let known = list(image).map_err(context)?.snapshots;
     let found = by_id(&known, wanted).or_else(|| by_name(&known, wanted));
     let applied = match found {
-        Some(found) => snapshots.apply(found.id.as_bstr(), job.control()),
+        Some(found) => image
+            .shown()
+            .begin_change()
+            .and_then(|_under_way| snapshots.apply(found.id.as_bstr(), job.control())),
         None => Err(Error::os(libc::ENOENT).with_kind(ErrorKind::NotFound)),
     };
     applied.map_err(|error| context(error.context("Failed to load snapshot")))?;
@@ -150,7 +156,10 @@ pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()
         )));
     };
     supported(image)
-        .and_then(|snapshots| snapshots.delete(found.id.as_bstr(), job.control()))
+        .and_then(|snapshots| {
+            let _under_way = image.shown().begin_change()?;
+            snapshots.delete(found.id.as_bstr(), job.control())
+        })
         .map_err(context)?;
     job.finish()
 }

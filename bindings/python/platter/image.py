@@ -195,14 +195,23 @@ class Image:
             offset += place.length
 
     def check(
-        self, *, repair: Optional[str] = None, progress: Optional[Progress] = None
+        self,
+        *,
+        repair: Optional[str] = None,
+        hold_changes: bool = False,
+        progress: Optional[Progress] = None,
     ) -> Report:
-        """Checks the consistency; ``repair`` is ``leaks`` or ``all``."""
+        """Checks the consistency; ``repair`` is ``leaks`` or ``all``.
+
+        Where other threads change the image meanwhile that is ``BUSY``, unless they are held back.
+        """
         flags = {
             None: 0,
             "leaks": lib.PLATTER_CHECK_REPAIR_LEAKS,
             "all": lib.PLATTER_CHECK_REPAIR_ALL,
         }[repair]
+        if hold_changes:
+            flags |= lib.PLATTER_CHECK_HOLD_CHANGES
         job = made("platter_job", lib.platter_check_job_new, self.handle, flags)
         return jobs.run(job, progress=progress)
 

@@ -12,6 +12,7 @@ use super::opener::LayerOpener;
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
+use crate::image::changes::Changes;
 use crate::image::node::{Child, Node};
 use crate::image::node_plan::{ChildPlan, Driver, NodePlan, no_such_node};
 use crate::image::status::Sparse;
@@ -218,6 +219,7 @@ fn open_over(
             force_share,
         },
         units: UnitLock::default(),
+        changes: Changes::default(),
         sparse: Sparse::default(),
         closed: Default::default(),
         location,

@@ -10,6 +10,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentId, ParentRef, raw,
 };
+use crate::image::changes::Changes;
 use crate::image::node_plan::DetectZeroes;
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
@@ -128,6 +129,7 @@ impl Fake {
                 force_share: false,
             },
             units: UnitLock::default(),
+            changes: Changes::default(),
             sparse: Sparse::default(),
             closed: Default::default(),
         }

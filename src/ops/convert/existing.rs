@@ -103,7 +103,10 @@ pub(super) fn fill_existing(
     let offload = Offload::default();
     run(request, &sources, &offload, &sink, shape, writers, job)
         .and_then(|()| match bitmaps {
-            Some(bitmaps) => bitmaps.copy(image.bitmaps(), &sources, job),
+            Some(bitmaps) => {
+                let _under_way = image.begin_change()?;
+                bitmaps.copy(image.bitmaps(), &sources, job)
+            }
             None => Ok(()),
         })
         .inspect_err(|_| image.abandon_writes())?;
