@@ -109,6 +109,7 @@ pub mod filter;
 pub mod format;
 pub mod image;
 pub mod job;
+mod lack;
 pub mod location;
 pub mod log;
 pub mod memory;

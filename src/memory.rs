@@ -4,144 +4,11 @@
 use std::fmt;
 use std::hint::black_box;
 use std::io;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use zeroize::Zeroize;
-
-use crate::error::{Error, Result};
-use crate::sys::AlignedBuf;
-
-/// Bytes that are read from a file or written to one: as a `Vec<u8>`, but at the start of a page where
-/// they are as long as one, and from the pool of buffers where they are long.
-#[derive(Default)]
-pub struct IoBuf {
-    memory: Option<AlignedBuf>,
-    len: usize,
-}
-
-impl IoBuf {
-    /// No bytes.
-    pub const fn new() -> Self {
-        Self {
-            memory: None,
-            len: 0,
-        }
-    }
-
-    /// As `Vec::resize` with zeroes.
-    ///
-    /// # Errors
-    /// Where there is no memory; nothing has changed then.
-    pub fn resize(&mut self, len: usize) -> Result<()> {
-        let old = self.len;
-        let fresh = self.make_room(len)?;
-        self.len = len;
-        if let Some(new) = self.get_mut(old..).filter(|_| !fresh) {
-            new.fill(0);
-        }
-        Ok(())
-    }
-
-    /// Changes the length; the bytes are whatever was there.
-    ///
-    /// # Errors
-    /// Where there is no memory; nothing has changed then.
-    pub fn room(&mut self, len: usize) -> Result<&mut [u8]> {
-        if self.capacity() < len {
-            self.clear();
-            self.make_room(len)?;
-        }
-        self.len = len;
-        Ok(self)
-    }
-
-    /// As `Vec::extend_from_slice`.
-    ///
-    /// # Errors
-    /// Where there is no memory; nothing has changed then.
-    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
-        let old = self.len;
-        let len = old.checked_add(bytes.len()).ok_or_else(lack)?;
-        if self.capacity() < len {
-            self.make_room(len.max(old.saturating_mul(2)))?;
-        }
-        self.len = len;
-        if let Some(new) = self.get_mut(old..) {
-            new.copy_from_slice(bytes);
-        }
-        Ok(())
-    }
-
-    /// As `Vec::truncate`.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// As `Vec::clear`.
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    fn capacity(&self) -> usize {
-        self.memory.as_ref().map_or(0, |memory| memory.len())
-    }
-
-    /// Memory for so many bytes, which begins with those that there are; true where it is fresh,
-    /// and zero behind them.
-    fn make_room(&mut self, len: usize) -> Result<bool> {
-        if self.capacity() >= len {
-            return Ok(false);
-        }
-        let mut memory = AlignedBuf::zeroed(len, 1).map_err(|_| lack())?;
-        if let Some(start) = memory.get_mut(..self.len) {
-            start.copy_from_slice(self);
-        }
-        self.memory = Some(memory);
-        Ok(true)
-    }
-}
-
-impl Deref for IoBuf {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        let memory = self.memory.as_deref().and_then(|all| all.get(..self.len));
-        memory.unwrap_or_default()
-    }
-}
-
-impl DerefMut for IoBuf {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        let len = self.len;
-        let memory = self.memory.as_deref_mut();
-        memory
-            .and_then(|all| all.get_mut(..len))
-            .unwrap_or_default()
-    }
-}
-
-impl AsRef<[u8]> for IoBuf {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-/// All of the memory, also what a longer content has left.
-impl Zeroize for IoBuf {
-    fn zeroize(&mut self) {
-        if let Some(memory) = self.memory.as_deref_mut() {
-            memory.zeroize();
-        }
-        self.len = 0;
-    }
-}
-
-impl fmt::Debug for IoBuf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "IoBuf({} bytes)", self.len)
-    }
-}
+use crate::error::Result;
+pub(crate) use crate::lack::{keep_reserve, lack};
+pub use crate::sys::IoBuf;
 
 /// `len` zero bytes.
 ///
@@ -149,8 +16,7 @@ impl fmt::Debug for IoBuf {
 /// Where there is no memory.
 pub(crate) fn zeroed(len: usize) -> Result<IoBuf> {
     let mut bytes = IoBuf::new();
-    bytes.make_room(len)?;
-    bytes.len = len;
+    bytes.resize(len)?;
     Ok(bytes)
 }
 
@@ -173,7 +39,7 @@ pub(crate) fn joined<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Resul
         .clone()
         .fold(0usize, |len, part| len.saturating_add(part.len()));
     let mut all = IoBuf::new();
-    all.make_room(len)?;
+    all.reserve(len)?;
     for part in parts {
         all.extend_from_slice(part)?;
     }
@@ -339,60 +205,12 @@ pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBu
     Ok(bytes)
 }
 
-/// Memory with which to tell that there is none: many small parts may have used up the last of it.
-static RESERVE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
-const RESERVE_BYTES: usize = 32 << 10;
-
 /// For what is allocated beside a value that is shared.
 const BESIDE: u64 = 4 << 10;
-
-/// Keeps a little memory for the error that tells of a lack of it; before anything that can take much.
-pub(crate) fn keep_reserve() {
-    if let Some(mut reserve) = RESERVE.try_lock()
-        && reserve.capacity() == 0
-    {
-        // Without it that error may end the process, as any small allocation may.
-        let _ = reserve.try_reserve_exact(RESERVE_BYTES);
-    }
-}
-
-/// The error of an allocation that failed.
-pub(crate) fn lack() -> Error {
-    *RESERVE.lock() = Vec::new();
-    Error::os(libc::ENOMEM)
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_for_io_are_those_of_a_vector_at_the_start_of_a_page() {
-        for len in [4096, 100_000, 1 << 20, 3 << 20] {
-            let mut bytes = zeroed(len).unwrap();
-            assert_eq!(bytes.len(), len);
-            assert_eq!(bytes.as_ptr() as usize % 4096, 0);
-            assert!(bytes.iter().all(|byte| *byte == 0));
-            bytes.fill(1);
-        }
-        let mut bytes = IoBuf::new();
-        assert!(bytes.is_empty());
-        bytes.extend_from_slice(&[1, 2, 3]).unwrap();
-        bytes.resize(100_000).unwrap();
-        assert_eq!(bytes[..4], [1, 2, 3, 0]);
-        bytes.fill(9);
-        bytes.truncate(2);
-        bytes.extend_from_slice(&[5]).unwrap();
-        // What a longer content has left is not seen again.
-        bytes.resize(5).unwrap();
-        assert_eq!(*bytes, [9, 9, 5, 0, 0]);
-        assert_eq!(bytes.room(200_000).unwrap().len(), 200_000);
-        assert_eq!(bytes.room(7).unwrap().len(), 7);
-        bytes.fill(3);
-        bytes.zeroize();
-        assert!(bytes.is_empty());
-        assert_eq!(bytes.room(7).unwrap(), [0; 7]);
-    }
 
     #[test]
     fn a_lack_of_memory_is_an_error() {

@@ -1,5 +1,7 @@
 //! What options name by ID: secrets, groups of limits, credentials of TLS, and who is authorised by them.
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +10,7 @@ use bstr::BStr;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
-use crate::secret::{Secret, decode};
+use crate::secret::Secret;
 use crate::throttle::{ThrottleGroup, ThrottleLimits};
 
 /// Gives the secret of an ID when it is needed; None where there is none.
@@ -194,7 +196,7 @@ impl Objects {
     /// # Errors
     /// [`ErrorKind::Exists`] when the ID is taken; [`ErrorKind::Invalid`], or of reading the file.
     pub fn define_secret(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
-        let secret = decode(properties, &|id| self.secret(id))?;
+        let secret = secret::decode(properties, &|id| self.secret(id))?;
         self.add_secret(id, secret)
     }
 }

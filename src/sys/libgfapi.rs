@@ -9,9 +9,9 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use super::IoBuf;
 use super::library::{Library, functions, remedy};
 use super::pending::{Pending, Request, Running};
-use crate::memory::IoBuf;
 
 /// The only version whose interface is known here, and the package that brings it.
 const NAME: &CStr = c"libgfapi.so.0";

@@ -13,8 +13,8 @@ use std::sync::OnceLock;
 
 use zeroize::Zeroizing;
 
+use super::IoBuf;
 use super::library::{Library, functions, remedy};
-use crate::memory::IoBuf;
 use crate::secret::Secret;
 
 /// The only version whose interface is known here, and the package that brings it.

@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 
+use super::IoBuf;
 use super::library::{Library, functions, remedy};
-use crate::memory::IoBuf;
 
 /// The versions whose interface is known here, the newest first, and whether an offset comes before a buffer.
 const NAMES: [(&CStr, Order); 4] = [

@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
+use super::IoBuf;
 use super::librados::{IoCtx, Pool, errno};
 use super::library::{Library, functions, remedy};
 use super::pending::{Pending, Request, Running};
-use crate::memory::IoBuf;
 
 /// The only version whose interface is known here, and the package that brings it.
 const NAME: &CStr = c"librbd.so.1";

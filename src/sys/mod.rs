@@ -11,6 +11,7 @@ pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
+mod io_buf;
 pub(crate) mod libgfapi;
 pub(crate) mod libiscsi;
 pub(crate) mod libnfs;
@@ -37,6 +38,7 @@ pub(crate) mod uring;
 pub(crate) mod user;
 
 pub(crate) use aligned::AlignedBuf;
+pub use io_buf::IoBuf;
 
 use std::io;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::memory::IoBuf;
+use super::IoBuf;
 
 /// What a request gave, or an errno, and its bytes.
 type Outcome = (Result<u64, i32>, IoBuf);
