@@ -6,7 +6,7 @@ use crate::format::SnapshotInfo;
 use crate::ops::info::LayerInfo;
 use crate::value::Value;
 
-use super::report::{Fields, snapshot_fields};
+use super::report_fields::{Fields, snapshot_fields};
 
 /// The members of a layer that have keys of one part.
 pub(super) fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {

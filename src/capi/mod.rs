@@ -49,6 +49,7 @@ pub mod storages;
 pub mod job;
 mod layer_keys;
 pub mod report;
+mod report_fields;
 pub mod report_write;
 
 pub mod amend;

@@ -13,20 +13,15 @@ pub(super) use crate::capi::content::Content;
 use crate::capi::error::platter_error;
 use crate::capi::extent::{PLATTER_EXTENT_DIRTY, platter_extent};
 use crate::capi::layer_keys::{self, layer_fields};
+use crate::capi::report_fields::{
+    Fields, bench_fields, bitmap_fields, check_fields, compare_fields, convert_fields,
+    dirty_fields, entry_fields, export_fields, inspect_fields, measure_fields, snapshot_fields,
+};
 use crate::capi::text::{c_string, utf8};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::format::inspect::{Finding, Reference};
-use crate::format::{BitmapInfo, Objection, SnapshotInfo};
 use crate::memory;
-use crate::ops::bench::BenchReport;
 use crate::ops::bitmap::DirtyReport;
-use crate::ops::check::CheckOutcome;
-use crate::ops::compare::{CompareReport, Comparison};
-use crate::ops::convert::ConvertReport;
-use crate::ops::exports::{self, ExportsReport};
-use crate::ops::inspect::InspectReport;
-use crate::ops::map::MapEntry;
-use crate::ops::measure::MeasureReport;
+use crate::ops::compare::Comparison;
 use crate::value::{Map, Value};
 
 /// Kind of report: what an image is.
@@ -215,9 +210,11 @@ impl Inner {
             Content::Measure(report) => Some(measure_fields(report)),
             Content::Bench(report) => Some(bench_fields(report)),
             Content::Create { summary } => Some(vec![("summary", summary.as_bstr().into())]),
-            Content::Done { virtual_size } => {
-                Some(Fields(Vec::new()).maybe("virtual-size", *virtual_size).0)
-            }
+            Content::Done { virtual_size } => Some(
+                Fields::new()
+                    .maybe("virtual-size", *virtual_size)
+                    .into_inner(),
+            ),
         }
         .unwrap_or_default()
     }
@@ -253,176 +250,6 @@ fn whole(text: Result<Vec<u8>>) -> Result<CString> {
         Ok(c_string(text))
     });
     made.context(|| "Could not make the report".to_owned())
-}
-
-/// Collects the members that are there.
-pub(super) struct Fields(Vec<(&'static str, Value)>);
-
-impl Fields {
-    pub(super) fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    pub(super) fn into_inner(self) -> Vec<(&'static str, Value)> {
-        self.0
-    }
-
-    pub(super) fn add(mut self, key: &'static str, value: impl Into<Value>) -> Self {
-        self.0.push((key, value.into()));
-        self
-    }
-
-    pub(super) fn maybe<T: Into<Value>>(mut self, key: &'static str, value: Option<T>) -> Self {
-        self.0.extend(value.map(|value| (key, value.into())));
-        self
-    }
-}
-
-fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("start", entry.start)
-        .add("length", entry.length)
-        .add("depth", entry.depth)
-        .add("present", entry.present)
-        .add("zero", entry.zero)
-        .add("data", entry.data)
-        .add("compressed", entry.compressed)
-        .add("unknown", entry.unknown)
-        .maybe("offset", entry.offset)
-        .0
-}
-
-pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("id", snapshot.id.as_bstr())
-        .add("name", snapshot.name.as_bstr())
-        .add("vm-state-size", snapshot.vm_state_size)
-        .add("date-sec", snapshot.date_sec)
-        .add("date-nsec", snapshot.date_nsec)
-        .add("vm-clock-nsec", snapshot.vm_clock_nsec)
-        .maybe("icount", snapshot.icount)
-        .maybe("virtual-size", snapshot.disk_size)
-        .0
-}
-
-/// The file, its guards, the names in it.
-fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
-    let Some(index) = index.checked_sub(1) else {
-        let mut file = report.fields();
-        file.insert("signatures".into(), report.signatures.join(",").into());
-        file.insert("passed".into(), report.passed().into());
-        file.insert("guard-count".into(), report.requirements.len().into());
-        file.insert("reference-count".into(), report.references.len().into());
-        if let Some((profile, objections)) = &report.profile {
-            file.insert("profile".into(), profile.name.into());
-            file.insert("objection-count".into(), objections.len().into());
-        }
-        return file;
-    };
-    let requirements = report.requirements.iter().map(Finding::fields);
-    let names = report.references.iter().map(Reference::fields);
-    let objections = report.objections().iter().map(Objection::fields);
-    requirements
-        .chain(names)
-        .chain(objections)
-        .nth(index)
-        .unwrap_or_default()
-}
-
-/// The members of an export; lists as texts of a line each.
-fn export_fields(report: &ExportsReport, index: usize) -> Map<String, Value> {
-    let mut fields = report.exports.get(index).map(exports::fields);
-    for (_, value) in fields.iter_mut().flatten() {
-        if let Value::Array(items) = value {
-            let names = items.iter().filter_map(Value::as_name);
-            *value = BString::from(bstr::join("\n", names)).into();
-        }
-    }
-    fields.unwrap_or_default()
-}
-
-fn bitmap_fields(bitmap: &BitmapInfo) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("name", bitmap.name.as_bstr())
-        .add("granularity", bitmap.granularity)
-        .add("enabled", bitmap.enabled)
-        .add("inconsistent", bitmap.inconsistent)
-        .0
-}
-
-fn dirty_fields(range: &(u64, u64)) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("start", range.0)
-        .add("length", range.1)
-        .0
-}
-
-fn check_fields(outcome: &CheckOutcome) -> Vec<(&'static str, Value)> {
-    let report = &outcome.report;
-    Fields(Vec::new())
-        .add("filename", outcome.filename.as_bstr())
-        .add("format", outcome.format.as_str())
-        .add("check-errors", report.check_errors)
-        .add("corruptions", report.corruptions)
-        .add("leaks", report.leaks)
-        .add("corruptions-fixed", report.corruptions_fixed)
-        .add("leaks-fixed", report.leaks_fixed)
-        .maybe("image-end-offset", report.image_end_offset)
-        .maybe("total-clusters", report.total_clusters)
-        .add("allocated-clusters", report.allocated_clusters)
-        .add("fragmented-clusters", report.fragmented_clusters)
-        .add("compressed-clusters", report.compressed_clusters)
-        .0
-}
-
-fn compare_fields(report: &CompareReport) -> Vec<(&'static str, Value)> {
-    let (identical, reason, offset) = match report.result {
-        Comparison::Identical => (true, None, None),
-        Comparison::ContentMismatch(offset) => (false, Some("content"), Some(offset)),
-        Comparison::StatusMismatch(offset) => (false, Some("status"), Some(offset)),
-        Comparison::SizeMismatch => (false, Some("size"), None),
-    };
-    Fields(Vec::new())
-        .add("identical", identical)
-        .maybe("reason", reason)
-        .maybe("offset", offset)
-        .add("size-mismatch", report.size_mismatch)
-        .0
-}
-
-fn convert_fields(report: &ConvertReport) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("virtual-size", report.virtual_size)
-        .add("data-bytes", report.data_bytes)
-        .add("offloaded-bytes", report.offloaded_bytes)
-        .add("zero-bytes", report.zero_bytes)
-        .add("backed-bytes", report.backed_bytes)
-        .add("compressed-units", report.compressed_units)
-        .add("compressed-bytes", report.compressed_bytes)
-        .maybe("sha256", report.checksum.map(|sum| sum.to_string()))
-        .maybe(
-            "container-sha256",
-            report.container_checksum.map(|sum| sum.to_string()),
-        )
-        .0
-}
-
-fn measure_fields(report: &MeasureReport) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .maybe("bitmaps", report.0.bitmaps)
-        .add("required", report.0.required)
-        .add("fully-allocated", report.0.fully_allocated)
-        .0
-}
-
-fn bench_fields(report: &BenchReport) -> Vec<(&'static str, Value)> {
-    Fields(Vec::new())
-        .add("requests", report.requests)
-        .add("flushes", report.flushes)
-        .add("bytes", report.bytes)
-        .add("seconds", report.time.as_secs_f64())
-        .add("requests-per-second", report.rate())
-        .0
 }
 
 /// The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.

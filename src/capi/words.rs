@@ -8,7 +8,11 @@ use crate::storage;
 
 const HEADER: &str = include_str!("../../include/platter.h");
 /// Where the keys of reports stand.
-const SOURCES: [&str; 2] = [include_str!("report.rs"), include_str!("layer_keys.rs")];
+const SOURCES: [&str; 3] = [
+    include_str!("report.rs"),
+    include_str!("report_fields.rs"),
+    include_str!("layer_keys.rs"),
+];
 
 /// The words of a group, and that each name is made of its word.
 fn defined(group: &str) -> BTreeSet<String> {

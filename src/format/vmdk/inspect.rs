@@ -11,10 +11,10 @@ use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement,
 use crate::policy::ImplicitRole;
 use crate::size::SECTOR;
 
+use super::NAME;
 use super::disk::descriptor::{NamedRole, named_files};
 use super::disk::sparse_header::{GD_AT_END, HEADER_LEN};
 use super::disk::{Descriptor, SparseHeader};
-use super::driver::NAME;
 use super::open::check_type;
 use super::source::{Source, descriptor_text};
 use super::sparse::{Sparse, SparseInput, TablePlace};

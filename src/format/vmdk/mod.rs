@@ -30,3 +30,6 @@ mod write;
 pub use driver::DRIVER;
 pub use ova::OVA;
 pub use profile::{ESXI, ESXI_DATASTORE};
+
+/// The driver's name.
+const NAME: &str = "vmdk";

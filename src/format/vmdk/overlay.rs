@@ -5,9 +5,9 @@ use bstr::ByteSlice;
 use crate::error::{Error, Result};
 use crate::format::{BackingChange, BackingRef, ParentId};
 
+use super::NAME;
 use super::disk::Descriptor;
 use super::disk::descriptor::NO_PARENT;
-use super::driver::NAME;
 use super::parts::PartKind;
 use super::state::Vmdk;
 

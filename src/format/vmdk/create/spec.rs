@@ -11,8 +11,8 @@ use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Preallocation;
 
+use super::super::NAME;
 use super::super::disk::ExtentType;
-use super::super::driver::NAME;
 use super::layout::SparseLayout;
 
 /// Sectors of each part of a disk in parts of 2 GiB.
