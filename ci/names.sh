@@ -25,7 +25,7 @@ formats=$(modules src/format/registry.rs)
 protocols="$(modules src/storage/registry.rs)|host_device|host_cdrom|null-co|null-aio|https|ftp|ftps|iscsi|nfs|rbd|gluster|nvme"
 
 found() {
-    find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |
+    find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -name 'architecture.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |
         while read -r file; do
             awk -v file="$file" -v names="$formats|$protocols" '
                 /^ *#\[cfg\(test\)\]/ { exit }

@@ -96,6 +96,8 @@
 //! assert!(!target.exists());
 //! ```
 
+#[cfg(test)]
+mod architecture;
 mod archive;
 pub mod bytes;
 pub mod capi;
