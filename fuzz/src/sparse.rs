@@ -264,10 +264,6 @@ impl Storage for SparseStorage {
         Some(pages.pages.len() as u64 * PAGE)
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _: LockRequest) -> Result<()> {
         Ok(())
     }

@@ -230,10 +230,6 @@ impl Storage for Verified {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.raw.lock(request)?;
         self.test.lock(request)

@@ -73,7 +73,7 @@ impl CompressWrites {
 impl Storage for CompressWrites {
     forward!(
         file: name, identity, read_only, read_at, read_vectored_at, try_read, len, set_len, sync, extent,
-        limits, allocated_size, specific_info, lock
+        limits, allocated_size, lock
     );
 
     fn compressor(&self) -> Option<&dyn Compress> {

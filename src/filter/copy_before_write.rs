@@ -246,8 +246,7 @@ impl CopyBeforeWrite {
 
 impl Storage for CopyBeforeWrite {
     forward!(
-        file: name, read_only, read_at, read_vectored_at, try_read, len, extent, limits, allocated_size,
-        specific_info
+        file: name, read_only, read_at, read_vectored_at, try_read, len, extent, limits, allocated_size
     );
 
     fn driver(&self) -> &'static str {

@@ -114,7 +114,7 @@ impl CopyOnRead {
 }
 
 impl Storage for CopyOnRead {
-    forward!(file: name, identity, read_only, len, sync, extent, limits, allocated_size, specific_info, lock);
+    forward!(file: name, identity, read_only, len, sync, extent, limits, allocated_size, lock);
 
     fn driver(&self) -> &'static str {
         DRIVER.name

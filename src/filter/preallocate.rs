@@ -11,6 +11,7 @@ use crate::extent::StorageExtent;
 use crate::filter::{FilterContext, FilterDriver};
 use crate::format::ChildSpec;
 use crate::options::{OptionKind, OptionSpec};
+use crate::storage::Ending;
 use crate::storage::forward::forward;
 use crate::storage::{HostFile, Preallocation, Storage, ZeroFlags};
 
@@ -167,7 +168,7 @@ impl Drop for Preallocated {
 }
 
 impl Storage for Preallocated {
-    forward!(inner: name, identity, read_only, sync, limits, allocated_size, specific_info, lock);
+    forward!(inner: name, identity, read_only, sync, limits, allocated_size, lock);
 
     fn driver(&self) -> &'static str {
         DRIVER.name
@@ -244,13 +245,19 @@ impl Storage for Preallocated {
         self.inner.extent(offset, len)
     }
 
-    fn finish(&self) -> Result<()> {
-        self.give_back()
-    }
-
     fn host(&self) -> Option<&dyn HostFile> {
         // Calls on the descriptor would not see where the file ends.
         None
+    }
+
+    fn ending(&self) -> Option<&dyn Ending> {
+        Some(self)
+    }
+}
+
+impl Ending for Preallocated {
+    fn finish(&self) -> Result<()> {
+        self.give_back()
     }
 }
 

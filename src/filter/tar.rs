@@ -190,10 +190,6 @@ impl Storage for TarMember {
         }
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn host(&self) -> Option<&dyn HostFile> {
         // Its bytes lie at other offsets there.
         None

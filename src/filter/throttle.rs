@@ -103,10 +103,6 @@ impl Storage for Throttled {
         self.inner.discard(offset, len)
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn compressor(&self) -> Option<&dyn Compress> {
         self.inner.compressor().map(|_| self as _)
     }

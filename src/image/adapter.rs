@@ -244,10 +244,6 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
         self.image.actual_size()
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The image took those of its own file when it was opened.
         Ok(())

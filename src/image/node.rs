@@ -255,19 +255,22 @@ impl Node {
                 let ended = self.storage.finish();
                 let within = children.iter().map(|child| child.node.finish(control));
                 let failures: Vec<_> = within.filter_map(Result::err).collect();
-                let enough = self.storage.does_without(failures.len());
+                let enough = (self.storage.ending())
+                    .is_some_and(|ending| ending.does_without(failures.len()));
                 let first = failures.into_iter().next().filter(|_| !enough);
                 ended.and(first.map_or(Ok(()), Err))
             }
         }
     }
 
-    /// Keeps what was written from being carried on: see [`Storage::abandon`].
+    /// Keeps what was written from being carried on: see [`crate::storage::Ending::abandon`].
     pub(super) fn abandon_writes(&self) {
         if self.shared {
             return;
         }
-        self.storage.abandon();
+        if let Some(ending) = self.storage.ending() {
+            ending.abandon();
+        }
         match &self.kind {
             NodeKind::Host => {}
             NodeKind::Image(image) => image.image().abandon_writes(),
@@ -357,7 +360,9 @@ impl Node {
     /// The warnings of opening the images in it.
     pub(super) fn warnings(&self) -> Vec<String> {
         match &self.kind {
-            NodeKind::Host => self.storage.warnings(),
+            NodeKind::Host => {
+                (self.storage.report()).map_or_else(Vec::new, |report| report.warnings())
+            }
             NodeKind::Image(image) => image.image().warnings().to_vec(),
             NodeKind::Filter(_, children) => {
                 let nodes = children.iter().map(Child::node);

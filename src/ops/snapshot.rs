@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::job::Job;
 use crate::ops::render::{human, json};
 use crate::options::Options;
+use crate::storage::StorageReport;
 
 /// The internal snapshots of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +74,9 @@ fn listed(image: &Image) -> Result<Vec<SnapshotInfo>> {
     let mut snapshots = image.info()?.snapshots;
     if image.driver().is_transparent {
         // Those that the storage keeps show through.
-        let kept = image.format().storage(StorageSlot::MAIN)?.details()?;
+        let report = image.format().storage(StorageSlot::MAIN)?.report();
+        let details = report.map(StorageReport::details).transpose()?;
+        let kept = details.and_then(|details| details.image);
         let kept = kept.unwrap_or_default().snapshots.into_iter();
         snapshots.extend(kept.map(SnapshotInfo::of_storage));
     }

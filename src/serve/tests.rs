@@ -695,7 +695,7 @@ impl Gated {
 
 impl Storage for Gated {
     crate::storage::forward::forward!(bytes: name, driver, identity, read_only, write_at, len, set_len,
-        write_zeroes, discard, sync, extent, limits, allocated_size, specific_info, lock, host);
+        write_zeroes, discard, sync, extent, limits, allocated_size, lock, host);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> crate::Result<()> {
         let mut is_open = self.is_open.lock();

@@ -52,7 +52,7 @@ impl BoundedStorage {
 
 impl Storage for BoundedStorage {
     forward!(
-        inner: name, driver, identity, len, extent, limits, allocated_size, specific_info, step_watcher, lock,
+        inner: name, driver, identity, len, extent, limits, allocated_size, step_watcher, lock,
     );
     read_only!(refused);
 

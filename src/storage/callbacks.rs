@@ -335,10 +335,6 @@ impl Storage for CallbackStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The caller alone knows who else has the bytes.
         Ok(())

@@ -114,7 +114,7 @@ impl fmt::Debug for CryptStorage {
 
 impl Storage for CryptStorage {
     forward!(
-        inner: name, driver, identity, read_only, sync, allocated_size, specific_info, step_watcher, lock,
+        inner: name, driver, identity, read_only, sync, allocated_size, step_watcher, lock,
     );
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

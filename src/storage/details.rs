@@ -1,21 +1,46 @@
-//! What a storage is besides bytes, where it is an image by itself.
+//! What a storage is besides bytes.
 
 use bstr::{BStr, BString};
 
 use crate::error::Result;
+use crate::value::Value;
 
-/// What `info` shows of a storage that is an image of its own kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StorageDetails {
-    /// The pieces in which space is taken, in bytes.
-    pub cluster_size: Option<u64>,
-    /// Its snapshots.
-    pub snapshots: Vec<StorageSnapshot>,
-    /// Further information, by the driver's own keys.
-    pub specific: Vec<(&'static str, String)>,
+/// What reports say of a storage beyond what every storage has, reached through
+/// [`Storage::report`](crate::storage::Storage::report).
+pub trait StorageReport: Send + Sync {
+    /// What whoever opened it should know, one line each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What `info` shows of it. It may take a question to a server.
+    ///
+    /// # Errors
+    /// Of the server.
+    fn details(&self) -> Result<StorageDetails> {
+        Ok(StorageDetails::default())
+    }
 }
 
-/// Snapshots that a storage keeps of itself, by their names; [`StorageDetails`] lists them.
+/// What `info` shows of a storage beyond what every storage has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StorageDetails {
+    /// Where it is an image of its own kind, what that has.
+    pub image: Option<StoredImage>,
+    /// Further information, by the driver's own keys in QEMU's order.
+    pub specific: Vec<(&'static str, Value)>,
+}
+
+/// What is known of a storage that is an image by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredImage {
+    /// The pieces in which space is taken, in bytes.
+    pub cluster_size: u64,
+    /// Its snapshots.
+    pub snapshots: Vec<StorageSnapshot>,
+}
+
+/// Snapshots that a storage keeps of itself, by their names; [`StoredImage`] lists them.
 pub trait StorageSnapshots: Send + Sync {
     /// Records the current bytes and length.
     ///

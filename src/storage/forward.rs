@@ -124,11 +124,6 @@ macro_rules! forward {
             self.$inner.allocated_size()
         }
     };
-    (@specific_info $inner:ident) => {
-        fn specific_info(&self) -> Vec<(&'static str, u64)> {
-            self.$inner.specific_info()
-        }
-    };
     (@step_watcher $inner:ident) => {
         fn step_watcher(&self) -> Option<&dyn $crate::storage::StepWatcher> {
             self.$inner.step_watcher()

@@ -159,7 +159,6 @@ mod tests {
             extent,
             compressor,
             allocated_size,
-            specific_info,
             step_watcher,
             lock,
             limits,

@@ -180,10 +180,6 @@ impl Storage for MemoryStorage {
         Some(self.bytes.read().len() as u64)
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Nothing outside this process can reach it.
         Ok(())

@@ -208,10 +208,6 @@ impl Storage for NullStorage {
         Some(0)
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Nothing is stored that others could disturb.
         Ok(())

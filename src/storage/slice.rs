@@ -55,7 +55,7 @@ impl SliceStorage {
 
 impl Storage for SliceStorage {
     forward!(
-        inner: name, driver, identity, read_only, sync, allocated_size, specific_info, step_watcher, lock,
+        inner: name, driver, identity, read_only, sync, allocated_size, step_watcher, lock,
     );
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

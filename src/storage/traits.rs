@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::size::SECTOR;
 use crate::storage::compress::Compress;
-use crate::storage::details::{StorageDetails, StorageSnapshots};
+use crate::storage::details::{StorageReport, StorageSnapshots};
+use crate::storage::ending::Ending;
 use crate::storage::host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
@@ -78,6 +79,10 @@ pub type ReadRange<'a> = (u64, &'a mut [u8]);
 ///
 /// No method has a default that weakens a guarantee. Offsets and lengths need no alignment, and
 /// requests may be of any length: a storage bounces or splits what does not fit.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "it is the same for every storage, so it stands beside the trait"
+)]
 pub trait Storage: Send + Sync + Debug {
     /// The name for messages: the path as the user gave it, or a URI.
     fn name(&self) -> &BStr;
@@ -95,11 +100,6 @@ pub trait Storage: Send + Sync + Debug {
         if let Some(own) = self.identity() {
             visit(own);
         }
-    }
-
-    /// What whoever opened it should know, one line each.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
     }
 
     /// Whether writes are refused.
@@ -168,14 +168,6 @@ pub trait Storage: Send + Sync + Debug {
     /// The operating system's.
     fn len(&self) -> Result<u64>;
 
-    /// Whether the length is 0.
-    ///
-    /// # Errors
-    /// As [`Storage::len`].
-    fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
     /// Grows (reserving the new range as `preallocation` says) or shrinks the storage.
     ///
     /// # Errors
@@ -207,23 +199,6 @@ pub trait Storage: Send + Sync + Debug {
     /// The operating system's.
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent>;
 
-    /// Ends use: gives back what was reserved beyond what was written. Nothing is written afterwards.
-    ///
-    /// # Errors
-    /// The operating system's; the storage is longer than it was shown to be then.
-    fn finish(&self) -> Result<()> {
-        Ok(())
-    }
-
-    /// Keeps what was written from being carried on, where the storage does that later: the operation that wrote
-    /// it has not succeeded.
-    fn abandon(&self) {}
-
-    /// Whether it holds what was written although so many of the storages below it could not be ended.
-    fn does_without(&self, failed: usize) -> bool {
-        failed == 0
-    }
-
     /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
     /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
@@ -242,21 +217,19 @@ pub trait Storage: Send + Sync + Debug {
     /// Bytes that the storage occupies on the host (`st_blocks × 512`), if known.
     fn allocated_size(&self) -> Option<u64>;
 
-    /// The driver-specific information of `info`: (key, value) pairs in qemu's order, for `file`
-    /// empty or the extent size hint.
-    fn specific_info(&self) -> Vec<(&'static str, u64)>;
-
-    /// What else there is to it, where it is an image by itself. It may take a question to a server: it is asked
-    /// for reports alone.
-    ///
-    /// # Errors
-    /// Of the server.
-    fn details(&self) -> Result<Option<StorageDetails>> {
-        Ok(None)
+    /// What reports say of it beyond what every storage has, where there is anything.
+    fn report(&self) -> Option<&dyn StorageReport> {
+        None
     }
 
     /// Snapshots that it keeps of itself, where it does.
     fn snapshots(&self) -> Option<&dyn StorageSnapshots> {
+        None
+    }
+
+    /// What it does at the end of use, where that is more than to close what it has open. Who ends a node asks the
+    /// storage of each one below as well: a filter does not pass it on.
+    fn ending(&self) -> Option<&dyn Ending> {
         None
     }
 
@@ -271,7 +244,23 @@ pub trait Storage: Send + Sync + Debug {
     fn host(&self) -> Option<&dyn HostFile>;
 }
 
-impl dyn Storage {
+impl dyn Storage + '_ {
+    /// Whether the length is 0.
+    ///
+    /// # Errors
+    /// As [`Storage::len`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Ends use; see [`Ending::finish`].
+    ///
+    /// # Errors
+    /// As [`Ending::finish`].
+    pub fn finish(&self) -> Result<()> {
+        self.ending().map_or(Ok(()), Ending::finish)
+    }
+
     /// How [`Storage::sync`] would be carried out now.
     pub fn sync_plan(&self, durability: Durability) -> SyncPlan {
         self.host()

@@ -232,10 +232,6 @@ impl Storage for Debugged {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         let (takes, denies) = self.permissions;
         self.inner.lock(LockRequest {

@@ -170,10 +170,6 @@ impl Storage for Logged {
         }
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.file.lock(request)?;
         match self.read_only() {

@@ -174,10 +174,6 @@ impl Storage for Indexed {
             ..Limits::default()
         }
     }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
 }
 
 /// Memory that threads share; who wants more than is left waits.

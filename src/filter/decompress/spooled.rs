@@ -178,8 +178,4 @@ impl Storage for Spooled {
             ..Limits::default()
         }
     }
-
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
 }

@@ -12,6 +12,7 @@ use crate::extent::StorageExtent;
 use crate::filter::differ::difference;
 use crate::format::inflight::InFlight;
 use crate::memory::IoBuf;
+use crate::storage::Ending;
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -280,10 +281,6 @@ impl Storage for Quorum {
         self.on_all(|child| child.sync(durability))
     }
 
-    fn does_without(&self, failed: usize) -> bool {
-        self.children.len().saturating_sub(failed) >= self.threshold
-    }
-
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         let mut all = StorageExtent {
             len,
@@ -319,10 +316,6 @@ impl Storage for Quorum {
         sizes.try_fold(0u64, |sum, size| Some(sum.saturating_add(size?)))
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.storages()
             .try_for_each(|storage| storage.lock(request))
@@ -331,6 +324,21 @@ impl Storage for Quorum {
     fn host(&self) -> Option<&dyn HostFile> {
         // Calls on one descriptor would pass by the other children.
         None
+    }
+
+    fn ending(&self) -> Option<&dyn Ending> {
+        Some(self)
+    }
+}
+
+impl Ending for Quorum {
+    fn finish(&self) -> Result<()> {
+        // Its children are nodes, which are ended by themselves.
+        Ok(())
+    }
+
+    fn does_without(&self, failed: usize) -> bool {
+        self.children.len().saturating_sub(failed) >= self.threshold
     }
 }
 

@@ -121,7 +121,7 @@ impl fmt::Debug for Plain {
 }
 
 impl Storage for Plain {
-    forward!(file: name, driver, identity, allocated_size, specific_info, step_watcher, lock);
+    forward!(file: name, driver, identity, allocated_size, step_watcher, lock);
     read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

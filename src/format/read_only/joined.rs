@@ -58,7 +58,7 @@ impl Joined {
 }
 
 impl Storage for Joined {
-    forward!(first: name, driver, identity, specific_info, step_watcher, lock, limits);
+    forward!(first: name, driver, identity, step_watcher, lock, limits);
     read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

@@ -92,7 +92,7 @@ impl Bands {
 }
 
 impl Storage for Bands {
-    forward!(info: name, driver, identity, allocated_size, specific_info, step_watcher, lock);
+    forward!(info: name, driver, identity, allocated_size, step_watcher, lock);
     read_only!(refused, made, solid);
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

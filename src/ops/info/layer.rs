@@ -6,8 +6,9 @@ use crate::format::{ChildSpec, SnapshotInfo};
 use crate::image::{Child, Image, Node};
 use crate::memory;
 use crate::size::round_up_sector;
+use crate::storage::StorageDetails;
 use crate::storage::{Storage, StorageFeatures, registry};
-use crate::value::{Map, Value};
+use crate::value::Value;
 
 /// The report of one layer.
 ///
@@ -135,17 +136,17 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
 fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     let driver = registry::find(storage.driver());
     let kind = driver.and_then(|driver| driver.info_type);
-    let specific = storage.specific_info().into_iter();
-    let mut specific: Map<String, Value> = specific
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .collect();
-    let details = storage.details()?;
-    let is_image = details.is_some();
-    let details = details.unwrap_or_default();
-    for (key, value) in details.specific {
-        specific.insert(key.to_owned(), value.into());
-    }
-    let snapshots = details.snapshots.into_iter().map(SnapshotInfo::of_storage);
+    let details = match storage.report() {
+        Some(report) => report.details()?,
+        None => StorageDetails::default(),
+    };
+    let specific = details.specific.into_iter();
+    let specific = specific.map(|(key, value)| (key.to_owned(), value));
+    let (cluster_size, snapshots) = match details.image {
+        Some(image) => (Some(image.cluster_size), image.snapshots),
+        None => (None, Vec::new()),
+    };
+    let snapshots = snapshots.into_iter().map(SnapshotInfo::of_storage);
     Ok(LayerInfo {
         filename: storage.name().to_owned(),
         format: storage.driver().to_owned(),
@@ -153,15 +154,15 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         actual_size: storage.allocated_size(),
         // QEMU shows it for what lies on the host and for images that a server keeps as such, but not for
         // other remote storages.
-        dirty: (is_image
+        dirty: (cluster_size.is_some()
             || driver.is_some_and(|driver| {
                 driver.is_local && driver.features.contains(StorageFeatures::PLACES)
             }))
         .then_some(false),
-        cluster_size: details.cluster_size,
+        cluster_size,
         snapshots: snapshots.collect(),
         specific_type: kind,
-        specific: kind.map(|_| Value::Object(specific)),
+        specific: kind.map(|_| Value::Object(specific.collect())),
         ..LayerInfo::default()
     })
 }

@@ -35,6 +35,7 @@ use parking_lot::RwLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::storage::details::{StorageDetails, StorageReport};
 use crate::storage::locks::Locks;
 use crate::storage::{
     CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
@@ -291,15 +292,6 @@ impl Storage for FileStorage {
         Some(sys::attr::stat(self.fd()).ok()?.allocated)
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        match sys::attr::extent_size_hint(self.fd()) {
-            Some(bytes) if bytes != 0 && self.kind == Kind::Regular => {
-                vec![("extent-size-hint", u64::from(bytes))]
-            }
-            _ => Vec::new(),
-        }
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.locks.change(self.fd(), self.name(), request)
     }
@@ -307,6 +299,24 @@ impl Storage for FileStorage {
     fn host(&self) -> Option<&dyn HostFile> {
         // What the kernel makes up is read with care, so by the methods of this type alone.
         (!self.made_up).then_some(self)
+    }
+
+    fn report(&self) -> Option<&dyn StorageReport> {
+        Some(self)
+    }
+}
+
+impl StorageReport for FileStorage {
+    fn details(&self) -> Result<StorageDetails> {
+        let hint = sys::attr::extent_size_hint(self.fd());
+        let hint = hint.filter(|bytes| *bytes != 0 && self.kind == Kind::Regular);
+        Ok(StorageDetails {
+            specific: hint
+                .map(|bytes| ("extent-size-hint", u64::from(bytes).into()))
+                .into_iter()
+                .collect(),
+            ..StorageDetails::default()
+        })
     }
 }
 

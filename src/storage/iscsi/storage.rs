@@ -663,10 +663,6 @@ impl Storage for IscsiStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The protocol has none that images take: the target's matter.
         Ok(())

@@ -629,10 +629,6 @@ impl Storage for NbdStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // The protocol has none: the server's matter.
         Ok(())

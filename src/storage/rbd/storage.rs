@@ -14,8 +14,11 @@ use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::aside::{LOOK, aside};
-use crate::storage::details::{StorageDetails, StorageSnapshot, StorageSnapshots};
+use crate::storage::details::{
+    StorageDetails, StorageReport, StorageSnapshot, StorageSnapshots, StoredImage,
+};
 use crate::storage::driver::OpenContext;
+use crate::storage::ending::Ending;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
 use crate::storage::traits::ReadRange;
@@ -667,17 +670,6 @@ impl Storage for RbdStorage {
         Ok(found.unwrap_or(unknown))
     }
 
-    fn finish(&self) -> Result<()> {
-        if !self.writable {
-            return Ok(());
-        }
-        let alone = self.len.growing.write();
-        self.trim()?;
-        drop(alone);
-        // What the library still keeps is written out, or it is known that it cannot be.
-        self.sync(Durability::Ordered)
-    }
-
     fn limits(&self) -> Limits {
         Limits {
             grown_is_zero: true,
@@ -690,25 +682,12 @@ impl Storage for RbdStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+    fn report(&self) -> Option<&dyn StorageReport> {
+        Some(self)
     }
 
-    fn details(&self) -> Result<Option<StorageDetails>> {
-        let snapshots = self.aside(Image::snapshots)?;
-        let snapshots = snapshots.into_iter().map(|snapshot| StorageSnapshot {
-            name: snapshot.name.into(),
-            len: snapshot.size,
-        });
-        let encryption = told_by(&self.start()?);
-        Ok(Some(StorageDetails {
-            cluster_size: Some(self.object_size),
-            snapshots: snapshots.collect(),
-            specific: encryption
-                .map(|format| ("encryption-format", format.to_owned()))
-                .into_iter()
-                .collect(),
-        }))
+    fn ending(&self) -> Option<&dyn Ending> {
+        Some(self)
     }
 
     fn snapshots(&self) -> Option<&dyn StorageSnapshots> {
@@ -722,6 +701,40 @@ impl Storage for RbdStorage {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+impl Ending for RbdStorage {
+    fn finish(&self) -> Result<()> {
+        if !self.writable {
+            return Ok(());
+        }
+        let alone = self.len.growing.write();
+        self.trim()?;
+        drop(alone);
+        // What the library still keeps is written out, or it is known that it cannot be.
+        self.sync(Durability::Ordered)
+    }
+}
+
+impl StorageReport for RbdStorage {
+    fn details(&self) -> Result<StorageDetails> {
+        let snapshots = self.aside(Image::snapshots)?;
+        let snapshots = snapshots.into_iter().map(|snapshot| StorageSnapshot {
+            name: snapshot.name.into(),
+            len: snapshot.size,
+        });
+        let encryption = told_by(&self.start()?);
+        Ok(StorageDetails {
+            image: Some(StoredImage {
+                cluster_size: self.object_size,
+                snapshots: snapshots.collect(),
+            }),
+            specific: encryption
+                .map(|format| ("encryption-format", format.into()))
+                .into_iter()
+                .collect(),
+        })
     }
 }
 

@@ -188,10 +188,6 @@ impl Storage for RemoteStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Such protocols have none.
         Ok(())

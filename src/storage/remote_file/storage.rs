@@ -11,7 +11,9 @@ use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::align::in_pieces;
+use crate::storage::details::StorageReport;
 use crate::storage::driver::OpenContext;
+use crate::storage::ending::Ending;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_len::RemoteLen;
 use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
@@ -333,11 +335,6 @@ impl<P: Protocol> Storage for RemoteFile<P> {
         Some(self.identity.clone())
     }
 
-    fn warnings(&self) -> Vec<String> {
-        self.protocol
-            .warnings(&self.opened.current(), self.writable)
-    }
-
     fn read_only(&self) -> bool {
         !self.writable
     }
@@ -463,14 +460,6 @@ impl<P: Protocol> Storage for RemoteFile<P> {
         }))
     }
 
-    fn finish(&self) -> Result<()> {
-        match P::REPLIES_LAST {
-            true => Ok(()),
-            // Who gives the file up gives up what only this process has.
-            false => self.sync(Durability::Ordered),
-        }
-    }
-
     fn limits(&self) -> Limits {
         Limits {
             grown_is_zero: true,
@@ -483,10 +472,6 @@ impl<P: Protocol> Storage for RemoteFile<P> {
         self.protocol.found(&self.opened.current()).used
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, _request: LockRequest) -> Result<()> {
         // Locks of the protocols are not taken, as QEMU takes none: the server's matter.
         Ok(())
@@ -494,5 +479,30 @@ impl<P: Protocol> Storage for RemoteFile<P> {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+
+    fn report(&self) -> Option<&dyn StorageReport> {
+        Some(self)
+    }
+
+    fn ending(&self) -> Option<&dyn Ending> {
+        Some(self)
+    }
+}
+
+impl<P: Protocol> Ending for RemoteFile<P> {
+    fn finish(&self) -> Result<()> {
+        match P::REPLIES_LAST {
+            true => Ok(()),
+            // Who gives the file up gives up what only this process has.
+            false => self.sync(Durability::Ordered),
+        }
+    }
+}
+
+impl<P: Protocol> StorageReport for RemoteFile<P> {
+    fn warnings(&self) -> Vec<String> {
+        self.protocol
+            .warnings(&self.opened.current(), self.writable)
     }
 }

@@ -127,7 +127,7 @@ fn reads_and_writes_of_any_length_come_together_from_short_replies() {
     assert_eq!(*file.lock(), bytes(5));
     // The server cannot sync, which is told at the beginning.
     storage.sync(Durability::Synced).unwrap();
-    assert!(storage.warnings()[0].contains("does not support fsync"));
+    assert!(storage.report().unwrap().warnings()[0].contains("does not support fsync"));
 }
 
 #[test]

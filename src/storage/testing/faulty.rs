@@ -131,7 +131,7 @@ impl FaultyStorage {
 }
 
 impl Storage for FaultyStorage {
-    forward!(inner: name, driver, identity, read_only, len, limits, allocated_size, specific_info, lock);
+    forward!(inner: name, driver, identity, read_only, len, limits, allocated_size, lock);
 
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
         Some(self)

@@ -82,7 +82,7 @@ impl GatedStorage {
 impl Storage for GatedStorage {
     forward!(
         inner: name, driver, identity, read_only, read_at, read_vectored_at, try_read, len,
-        discard, sync, extent, allocated_size, specific_info, step_watcher, lock
+        discard, sync, extent, allocated_size, step_watcher, lock
     );
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {

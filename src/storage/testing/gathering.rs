@@ -80,7 +80,7 @@ impl GatheringStorage {
 impl Storage for GatheringStorage {
     forward!(
         inner: name, driver, identity, read_only, write_at, write_vectored_at, len, set_len,
-        write_zeroes, discard, sync, extent, allocated_size, specific_info, step_watcher, lock
+        write_zeroes, discard, sync, extent, allocated_size, step_watcher, lock
     );
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {

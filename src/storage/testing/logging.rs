@@ -261,7 +261,7 @@ impl Event {
 impl Storage for LoggingStorage {
     forward!(
         memory: name, identity, read_only, read_at, read_vectored_at, try_read, len, extent, limits,
-        allocated_size, specific_info, lock, host,
+        allocated_size, lock, host,
     );
 
     fn driver(&self) -> &'static str {

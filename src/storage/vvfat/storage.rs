@@ -22,7 +22,9 @@ use super::settings::Settings;
 use super::written::read_volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
+use crate::storage::details::StorageReport;
 use crate::storage::driver::OpenContext;
+use crate::storage::ending::Ending;
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Permissions, Preallocation, Storage,
     ZeroFlags,
@@ -253,10 +255,6 @@ impl Storage for VvfatStorage {
         }
     }
 
-    fn warnings(&self) -> Vec<String> {
-        self.warnings.clone()
-    }
-
     fn read_only(&self) -> bool {
         self.writing.is_none()
     }
@@ -329,12 +327,6 @@ impl Storage for VvfatStorage {
         }
     }
 
-    fn abandon(&self) {
-        if let Some(writing) = &self.writing {
-            writing.given_up.store(true, Ordering::Release);
-        }
-    }
-
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
         let mut len = len;
         if let Some(writing) = &self.writing
@@ -370,10 +362,6 @@ impl Storage for VvfatStorage {
         None
     }
 
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
-
     fn lock(&self, request: LockRequest) -> Result<()> {
         let how = if request.uses.contains(Permissions::WRITE) {
             Hold::Alone
@@ -395,5 +383,32 @@ impl Storage for VvfatStorage {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+
+    fn report(&self) -> Option<&dyn StorageReport> {
+        Some(self)
+    }
+
+    fn ending(&self) -> Option<&dyn Ending> {
+        Some(self)
+    }
+}
+
+impl Ending for VvfatStorage {
+    fn finish(&self) -> Result<()> {
+        // What was written is carried on by a sync.
+        Ok(())
+    }
+
+    fn abandon(&self) {
+        if let Some(writing) = &self.writing {
+            writing.given_up.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl StorageReport for VvfatStorage {
+    fn warnings(&self) -> Vec<String> {
+        self.warnings.clone()
     }
 }

@@ -246,7 +246,7 @@ fn what_an_operation_did_not_finish_is_not_carried_over() {
     let disk = open(old.path(), "floppy=on,rw=on");
     disk.write_at(&bytes(&*open(new.path(), "floppy=on")), 0)
         .unwrap();
-    disk.abandon();
+    disk.ending().unwrap().abandon();
     disk.sync(Durability::Synced).unwrap();
     drop(disk);
     assert!(old.path().join("file").exists());

@@ -114,9 +114,6 @@ impl Storage for Hooked {
     fn allocated_size(&self) -> Option<u64> {
         self.inner.allocated_size()
     }
-    fn specific_info(&self) -> Vec<(&'static str, u64)> {
-        self.inner.specific_info()
-    }
     fn lock(&self, request: LockRequest) -> Result<()> {
         self.inner.lock(request)
     }

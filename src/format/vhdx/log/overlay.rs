@@ -120,7 +120,7 @@ impl LogOverlay {
 
 impl Storage for LogOverlay {
     forward!(
-        inner: name, driver, identity, limits, allocated_size, specific_info, step_watcher, lock,
+        inner: name, driver, identity, limits, allocated_size, step_watcher, lock,
     );
 
     fn read_only(&self) -> bool {
