@@ -133,8 +133,8 @@ impl DecodedUnits {
         })
     }
 
-    /// As [`DecodedUnits::get`], else what `decode` makes, which is kept. While one thread decodes a unit,
-    /// others that want it wait.
+    /// A unit that is kept, else what `decode` makes, which is kept. While one thread decodes a unit, others that want it
+    /// wait.
     ///
     /// # Errors
     /// Of `decode`.
@@ -158,7 +158,8 @@ impl DecodedUnits {
         }
     }
 
-    /// As [`DecodedUnits::get_or_decode`], without waiting; None where that, or `decode`, would have to.
+    /// A unit that is kept, else what `decode` makes, which is kept; never waits. None where another thread decodes the unit,
+    /// or where `decode` would have to wait.
     ///
     /// # Errors
     /// Of `decode`.

@@ -213,7 +213,7 @@ impl NodePlan {
     /// The plan of a location with the options of an opening.
     ///
     /// # Errors
-    /// As [`Plan::new`]; also for an option that the location has too.
+    /// [`crate::ErrorKind::Invalid`] for options that do not go together, that no driver has, or that the location has too.
     pub(super) fn of(location: &Location, options: &OpenOptions) -> Result<Self> {
         let mut more = tree::of_options(&options.driver_options)?;
         let driver = take_word(&mut more, "driver");
@@ -232,7 +232,7 @@ impl NodePlan {
     /// As [`Plan::of`], for an image whose own file is open already: no option says anything of that.
     ///
     /// # Errors
-    /// As [`Plan::of`].
+    /// For an option of the file; else as [`Plan::of`].
     pub(super) fn of_open_file(location: &Location, options: &OpenOptions) -> Result<Self> {
         let file = ChildSpec::FILE.name;
         let mut keys = options.driver_options.iter().map(|(key, _)| key);

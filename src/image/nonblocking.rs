@@ -22,8 +22,8 @@ pub(crate) enum TryRead {
 }
 
 impl Image {
-    /// As [`Image::read_vectored_at`] where that does not block, nor decode or decrypt more than `work`
-    /// bytes; else the buffers are undefined.
+    /// Reads into several buffers in turn where that does not block, nor decode or decrypt more than `work` bytes; else the
+    /// buffers are undefined.
     ///
     /// # Errors
     /// As [`Image::read_at`].

@@ -46,7 +46,7 @@ impl JobControl {
         owed(&control)
     }
 
-    /// As [`JobControl::check`], a moment after the work has ended.
+    /// Fails a moment after the work has ended, so that what has begun can still be undone.
     fn check_late(&self) -> Result<()> {
         let Err(error) = self.check_own() else {
             return Ok(());

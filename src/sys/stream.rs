@@ -114,7 +114,7 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     })
 }
 
-/// As [`write`] to a socket, without waiting for room.
+/// One `send` to a socket, without waiting for room; may be short. A broken pipe is an error and never a signal.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     retry(|| {
@@ -136,7 +136,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     })
 }
 
-/// As [`send`], from several buffers; takes at most the first 1024 of them.
+/// One `sendmsg` to a socket from several buffers, at most the first 1024 of them, without waiting for room; may be short.
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let count = bufs.len().min(libc::UIO_MAXIOV as usize);

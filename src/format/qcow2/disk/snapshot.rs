@@ -244,8 +244,8 @@ pub struct SalvagedSnapshots {
     pub too_big: u32,
 }
 
-/// As [`read_damaged_snapshot_table`], for a repair: takes what is usable of a table with too many
-/// entries or too much extra data.
+/// Reads for a repair what is usable of a table with too many entries, too much extra data, or an end past that of the
+/// file.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Corrupt`] where the table's offset is not usable, or of I/O.
