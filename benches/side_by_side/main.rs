@@ -6,8 +6,10 @@
 //! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
 
 mod chains;
+mod device;
 mod disk;
 mod encryption;
+mod exports;
 mod formats;
 mod nbd;
 mod network;
@@ -17,6 +19,7 @@ mod random;
 mod requests;
 mod rows;
 mod run;
+mod server;
 mod table;
 
 use std::path::PathBuf;
@@ -102,13 +105,16 @@ fn touch_free_memory() {
 /// Where this program was called to be the client of a row, does that.
 fn as_client() -> Option<Result<(), String>> {
     let mut args = std::env::args().skip(1);
-    if args.next()? != random::ARGUMENT {
-        return None;
-    }
-    let socket = args.next().unwrap_or_default();
+    let client = match args.next()?.as_str() {
+        random::ARGUMENT => random::read,
+        random::FILE => random::read_file,
+        device::ARGUMENT => device::read,
+        _ => return None,
+    };
+    let at = args.next().unwrap_or_default();
     let count = args.next().and_then(|count| count.parse().ok());
     Some(match count {
-        Some(count) => random::read(&socket, count),
+        Some(count) => client(&at, count),
         None => Err("how many reads?".to_owned()),
     })
 }

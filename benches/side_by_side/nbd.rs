@@ -1,11 +1,8 @@
 //! Exports of NBD servers on unix sockets: both directions against QEMU's tool and nbdcopy, and our server against
 //! QEMU's.
 
-use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use crate::rows::{Row, measure_row, remove, wanted};
+use crate::server::Server;
 use crate::{Setup, random, run};
 
 /// The largest ratio to nbdcopy that is good enough.
@@ -14,49 +11,8 @@ const AGAINST_NBDCOPY: f64 = 0.8;
 /// Reads of the rows that read here and there.
 const READS: &str = "200000";
 
-/// A server, ended when it is dropped.
-struct Server {
-    child: Child,
-    socket: String,
-}
-
-impl Server {
-    /// Starts `argv`, which is to listen at `socket`, and waits until it does.
-    fn start(argv: &[&str], socket: String) -> Result<Self, String> {
-        let (program, args) = argv.split_first().ok_or("nothing to run")?;
-        remove(&socket)?;
-        let child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("{program}: {e}"))?;
-        let mut server = Self { child, socket };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while UnixStream::connect(&server.socket).is_err() {
-            let ended = server.child.try_wait().map_err(|e| e.to_string())?;
-            if ended.is_some() || Instant::now() > deadline {
-                return Err(format!("{} does not listen", argv.join(" ")));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
-    }
-
-    fn url(&self) -> String {
-        format!("nbd+unix:///?socket={}", self.socket)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = remove(&self.socket);
-    }
-}
-
-fn row<'a>(
+/// A row without an output to compare.
+pub fn row<'a>(
     name: &'a str,
     ours: Vec<&'a str>,
     theirs: Vec<(&'a str, Vec<&'a str>, f64)>,
@@ -183,10 +139,7 @@ fn server(setup: &Setup) -> Result<(), String> {
             let word = |word: &&str| word.replace("URL", server).replace("SOCKET", socket);
             client.iter().map(word).collect()
         };
-        let (ours, theirs) = (
-            command(&urls.0, &ours.socket),
-            command(&urls.1, &theirs.socket),
-        );
+        let (ours, theirs) = (command(&urls.0, &ours.at), command(&urls.1, &theirs.at));
         let theirs = theirs.iter().map(String::as_str).collect();
         let ours = ours.iter().map(String::as_str).collect();
         measure_row(setup, &row(name, ours, vec![("qemu-nbd", theirs, target)]))?;

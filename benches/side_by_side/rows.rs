@@ -5,7 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::run::{self, Cost};
-use crate::{Setup, chains, encryption, formats, nbd, network, overlays, packed, requests, table};
+use crate::{
+    Setup, chains, encryption, exports, formats, nbd, network, overlays, packed, requests, table,
+};
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
 pub struct Row<'a> {
@@ -260,6 +262,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     packed::measure(setup, plain)?;
     encryption::measure(setup)?;
     nbd::measure(setup)?;
+    exports::measure(setup)?;
     network::measure(setup)?;
     overlays::measure(setup)?;
     tables(setup)?;

@@ -4,6 +4,7 @@
 mod access;
 mod command_line;
 mod fuse;
+mod guest;
 mod killed;
 mod large;
 mod life;

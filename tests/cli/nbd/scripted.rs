@@ -12,6 +12,8 @@ use crate::common::Dir;
 pub enum Fault {
     /// It does not reply any more.
     Stall,
+    /// From now on its replies come late and in pieces.
+    Slow,
     /// It ends, and whoever comes afterwards is sent away.
     Gone,
     /// It is started anew, without what was not flushed.
@@ -33,6 +35,7 @@ struct State {
     struck: bool,
     /// Nothing is replied to.
     stalled: bool,
+    slow: bool,
     gone: bool,
     streams: Vec<UnixStream>,
 }
@@ -118,6 +121,8 @@ fn number<const N: usize>(stream: &mut UnixStream) -> std::io::Result<u64> {
 
 const SIMPLE: u32 = 0x6744_6698;
 const CHUNK: u32 = 0x668e_33ef;
+/// How long a slow server waits before each piece of a reply.
+const LATE: Duration = Duration::from_millis(1);
 /// Flags, flush, trim, zeroes, several connections.
 const FLAGS: u16 = 1 | 1 << 2 | 1 << 5 | 1 << 6 | 1 << 8;
 /// The context of block status.
@@ -193,6 +198,7 @@ impl Shared {
             self.changed.notify_all();
             match fault {
                 Fault::Stall => state.stalled = true,
+                Fault::Slow => state.slow = true,
                 Fault::Gone => {
                     state.gone = true;
                     state.end_all();
@@ -245,8 +251,19 @@ impl Shared {
             }
             _ => simple(22),
         };
+        let slow = state.slow;
         drop(state);
-        stream.write_all(&reply)?;
+        let step = if slow {
+            reply.len() / 3 + 1
+        } else {
+            reply.len()
+        };
+        for piece in reply.chunks(step) {
+            if slow {
+                std::thread::sleep(LATE);
+            }
+            stream.write_all(piece)?;
+        }
         Ok(true)
     }
 }

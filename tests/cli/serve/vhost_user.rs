@@ -4,51 +4,18 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{Ordering, fence};
 
-use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures,
-};
+use vhost::vhost_user::message::{VhostUserHeaderFlag, VhostUserProtocolFeatures};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-use vmm_sys_util::eventfd::EventFd;
 
+use super::guest::{
+    AVAIL, BUFFER, BUFFERS, DISCARD, FAILED, FLUSH, Guest, ID, IN, INDIRECT, INDIRECT_DESC, MEMORY,
+    NEXT, OK, OUT, PROTOCOL, RO, SYNC, TRIM, UNKNOWN, VERSION_1, WRITE, ZERO, ZEROES, segment,
+};
 use super::{images, until};
 use crate::common::{Dir, Random};
-
-const MEMORY: usize = 32 << 20;
-const ENTRIES: u16 = 128;
-/// The rings of a queue.
-const RINGS: u64 = 64 << 10;
-const AVAIL: u64 = 0x4000;
-const USED: u64 = 0x8000;
-/// Where the buffers of requests are.
-const BUFFERS: u64 = 1 << 20;
-const BUFFER: u64 = 256 << 10;
-
-const NEXT: u16 = 1;
-const WRITE: u16 = 2;
-const INDIRECT: u16 = 4;
-
-const RO: u64 = 1 << 5;
-const FLUSH: u64 = 1 << 9;
-const DISCARD: u64 = 1 << 13;
-const ZEROES: u64 = 1 << 14;
-const INDIRECT_DESC: u64 = 1 << 28;
-const VERSION_1: u64 = 1 << 32;
-const PROTOCOL: u64 = 1 << 30;
-
-const IN: u32 = 0;
-const OUT: u32 = 1;
-const SYNC: u32 = 4;
-const ID: u32 = 8;
-const TRIM: u32 = 11;
-const ZERO: u32 = 13;
-
-const OK: u8 = 0;
-const FAILED: u8 = 1;
-const UNKNOWN: u8 = 2;
 
 /// A server with a device at a socket; it ends with this.
 pub(super) struct Served {
@@ -119,225 +86,9 @@ impl Drop for Served {
     }
 }
 
-/// What the driver has said to a queue.
-struct Queue {
-    kick: EventFd,
-    _call: EventFd,
-    avail: u16,
-    /// The next descriptor.
-    next: u16,
-}
-
-/// A machine with its driver.
-struct Guest {
-    frontend: Frontend,
-    memory: GuestMemoryMmap,
-    queues: Vec<Queue>,
-    offered: u64,
-}
-
-impl Guest {
-    fn new(dir: &Dir, served: &Served) -> Self {
-        let file = fs::File::create_new(dir.path("memory"))
-            .or_else(|_| {
-                fs::remove_file(dir.path("memory"))?;
-                fs::File::create_new(dir.path("memory"))
-            })
-            .expect("memory");
-        file.set_len(MEMORY as u64).expect("memory");
-        drop(file);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(dir.path("memory"))
-            .expect("memory");
-        let ranges = [(GuestAddress(0), MEMORY, Some(FileOffset::new(file, 0)))];
-        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory");
-
-        let mut frontend = Frontend::connect(&served.socket, 2).expect("a connection");
-        frontend.set_owner().expect("to own it");
-        let offered = frontend.get_features().expect("features");
-        let wanted = FLUSH | DISCARD | ZEROES | RO | INDIRECT_DESC | VERSION_1 | PROTOCOL;
-        let protocol = frontend.get_protocol_features().expect("features");
-        let ours = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ;
-        frontend
-            .set_protocol_features(protocol & ours)
-            .expect("to set features");
-        frontend
-            .set_features(offered & wanted)
-            .expect("to set features");
-        let region = memory.iter().next().expect("a region");
-        let region = VhostUserMemoryRegionInfo::from_guest_region(region).expect("a region");
-        frontend.set_mem_table(&[region]).expect("to share memory");
-        let mut guest = Self {
-            frontend,
-            memory,
-            queues: Vec::new(),
-            offered,
-        };
-        for index in 0..2 {
-            guest.start(index, region.userspace_addr);
-        }
-        guest
-    }
-
-    fn start(&mut self, index: usize, base: u64) {
-        let rings = index as u64 * RINGS;
-        let (kick, call) = (
-            EventFd::new(0).expect("an event"),
-            EventFd::new(0).expect("an event"),
-        );
-        let data = VringConfigData {
-            queue_max_size: ENTRIES,
-            queue_size: ENTRIES,
-            flags: 0,
-            desc_table_addr: base + rings,
-            avail_ring_addr: base + rings + AVAIL,
-            used_ring_addr: base + rings + USED,
-            log_addr: None,
-        };
-        let frontend = &mut self.frontend;
-        frontend.set_vring_num(index, ENTRIES).expect("a size");
-        frontend.set_vring_base(index, 0).expect("a base");
-        frontend.set_vring_addr(index, &data).expect("addresses");
-        frontend.set_vring_call(index, &call).expect("a call");
-        frontend.set_vring_kick(index, &kick).expect("a kick");
-        frontend
-            .set_vring_enable(index, true)
-            .expect("to enable it");
-        self.queues.push(Queue {
-            kick,
-            _call: call,
-            avail: 0,
-            next: 0,
-        });
-    }
-
-    fn config(&mut self) -> Vec<u8> {
-        let flags = VhostUserConfigFlags::WRITABLE;
-        let config = self.frontend.get_config(0, 60, flags, &[0; 60]);
-        config.expect("the configuration").1
-    }
-
-    fn descriptor(&self, at: u64, (addr, len, flags, next): (u64, u32, u16, u16)) {
-        let mut bytes = addr.to_le_bytes().to_vec();
-        bytes.extend(len.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        bytes.extend(next.to_le_bytes());
-        self.memory
-            .write_slice(&bytes, GuestAddress(at))
-            .expect("a descriptor");
-    }
-
-    /// Puts a chain into a queue, without a kick; each piece is an address, a length and whether the device
-    /// writes it.
-    fn put(&mut self, index: usize, pieces: &[(u64, u32, bool)]) {
-        let head = self.queues[index].next;
-        for (number, (addr, len, write)) in pieces.iter().enumerate() {
-            let at = self.queues[index].next;
-            let next = (at + 1) % ENTRIES;
-            let last = number + 1 == pieces.len();
-            let flags = if *write { WRITE } else { 0 } | if last { 0 } else { NEXT };
-            let place = index as u64 * RINGS + u64::from(at) * 16;
-            self.descriptor(place, (*addr, *len, flags, next));
-            self.queues[index].next = next;
-        }
-        self.put_head(index, head);
-    }
-
-    fn put_head(&mut self, index: usize, head: u16) {
-        let queue = &mut self.queues[index];
-        let slot = u64::from(queue.avail % ENTRIES);
-        let ring = index as u64 * RINGS + AVAIL;
-        queue.avail = queue.avail.wrapping_add(1);
-        let write = |bytes: [u8; 2], at| {
-            let done = self.memory.write_slice(&bytes, GuestAddress(at));
-            done.expect("the ring");
-        };
-        write(head.to_le_bytes(), ring + 4 + slot * 2);
-        fence(Ordering::SeqCst);
-        write(queue.avail.to_le_bytes(), ring + 2);
-        fence(Ordering::SeqCst);
-    }
-
-    fn kick(&self, index: usize) {
-        self.queues[index].kick.write(1).expect("a kick");
-    }
-
-    /// Waits for the answers to all that was put into a queue.
-    fn wait(&mut self, index: usize) {
-        let ring = index as u64 * RINGS + USED;
-        let wanted = self.queues[index].avail;
-        until("the device", || {
-            let mut used = [0; 2];
-            let read = self.memory.read_slice(&mut used, GuestAddress(ring + 2));
-            read.expect("the ring");
-            u16::from_le_bytes(used) == wanted
-        });
-        fence(Ordering::SeqCst);
-    }
-
-    /// Prepares a request in buffer `number`, and puts it into a queue.
-    fn request(&mut self, index: usize, number: u64, kind: u32, sector: u64, data: &[u8]) {
-        let at = BUFFERS + number * BUFFER;
-        let mut head = kind.to_le_bytes().to_vec();
-        head.extend([0; 4]);
-        head.extend(sector.to_le_bytes());
-        let write = |bytes: &[u8], at| {
-            let done = self.memory.write_slice(bytes, GuestAddress(at));
-            done.expect("a buffer");
-        };
-        write(&head, at);
-        write(&[0xff], at + 16);
-        write(data, at + 512);
-        let reads = kind == IN || kind == ID;
-        let len = data.len() as u32;
-        let mut pieces = vec![(at, 16, false)];
-        if len > 1024 {
-            pieces.push((at + 512, 1000, reads));
-            pieces.push((at + 1512, len - 1000, reads));
-        } else if len > 0 {
-            pieces.push((at + 512, len, reads));
-        }
-        pieces.push((at + 16, 1, true));
-        self.put(index, &pieces);
-    }
-
-    fn status(&self, number: u64) -> u8 {
-        let mut status = [0];
-        let at = BUFFERS + number * BUFFER + 16;
-        let read = self.memory.read_slice(&mut status, GuestAddress(at));
-        read.expect("a status");
-        status[0]
-    }
-
-    fn data(&self, number: u64, len: usize) -> Vec<u8> {
-        let mut data = vec![0; len];
-        let at = BUFFERS + number * BUFFER + 512;
-        let read = self.memory.read_slice(&mut data, GuestAddress(at));
-        read.expect("data");
-        data
-    }
-
-    /// One request, and its status.
-    fn ask(&mut self, kind: u32, sector: u64, data: &[u8]) -> u8 {
-        self.request(0, 0, kind, sector, data);
-        self.kick(0);
-        self.wait(0);
-        self.status(0)
-    }
-
-    fn read(&mut self, sector: u64, len: usize) -> Vec<u8> {
-        assert_eq!(self.ask(IN, sector, &vec![0; len]), OK);
-        self.data(0, len)
-    }
-}
-
-fn segment(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
-    let mut bytes = sector.to_le_bytes().to_vec();
-    bytes.extend(sectors.to_le_bytes());
-    bytes.extend(flags.to_le_bytes());
-    bytes
+/// The driver of a machine whose memory is a file in `dir`.
+fn driver(dir: &Dir, served: &Served) -> Guest {
+    Guest::new(&dir.path("memory"), &served.socket)
 }
 
 #[test]
@@ -350,7 +101,7 @@ fn a_guest_sees_the_same_through_qemus_server() {
                 true => Served::ours(&dir, &["-w", "-f", format, file]),
                 false => Served::theirs(&dir, format, file),
             };
-            let mut guest = Guest::new(&dir, &served);
+            let mut guest = driver(&dir, &served);
             let wanted = FLUSH | DISCARD | ZEROES | INDIRECT_DESC | VERSION_1;
             assert_eq!(guest.offered & (wanted | RO), wanted);
             let config = guest.config();
@@ -399,7 +150,7 @@ fn many_requests_on_two_queues_equal_a_model() {
     images(&dir);
     let mut model = fs::read(dir.path("a.raw")).expect("the bytes");
     let served = Served::ours(&dir, &["-w", "-f", "qcow2", "b.qcow2"]);
-    let mut guest = Guest::new(&dir, &served);
+    let mut guest = driver(&dir, &served);
     let mut random = Random(7);
     for round in 0..40u8 {
         // Sixteen at once, each in a stripe of its own.
@@ -440,7 +191,7 @@ fn many_requests_on_two_queues_equal_a_model() {
     assert_eq!(guest.ask(SYNC, 0, &[]), OK);
     drop(guest);
     // Another machine comes, and what it leaves under way is carried out.
-    let mut guest = Guest::new(&dir, &served);
+    let mut guest = driver(&dir, &served);
     assert!(guest.read(0, 128 << 10) == model[..128 << 10]);
     for number in 0..8 {
         guest.request(1, number, OUT, number * 512, &vec![0xee; 128 << 10]);
@@ -488,7 +239,7 @@ fn a_front_end_that_shares_more_memory_than_its_file_has_is_refused() {
         frontend.set_mem_table(&[region]).expect_err("too short");
     }
     // The next one is served.
-    let mut guest = Guest::new(&dir, &served);
+    let mut guest = driver(&dir, &served);
     assert!(guest.read((20 << 20) / 512, 512) == [4; 512]);
 }
 
@@ -497,7 +248,7 @@ fn a_hostile_guest_harms_nobody() {
     let dir = Dir::new();
     images(&dir);
     let served = Served::ours(&dir, &["-f", "qcow2", "b.qcow2"]);
-    let mut guest = Guest::new(&dir, &served);
+    let mut guest = driver(&dir, &served);
     assert_eq!(guest.offered & (RO | DISCARD | ZEROES), RO);
     for kind in [OUT, TRIM, ZERO] {
         assert_eq!(guest.ask(kind, 0, &segment(0, 1, 0).repeat(32)), FAILED);
@@ -584,7 +335,7 @@ fn a_hostile_guest_harms_nobody() {
     guest.wait(1);
     assert_eq!((guest.status(3), guest.data(3, 512)), (OK, vec![2; 512]));
     drop(guest);
-    let mut guest = Guest::new(&dir, &served);
+    let mut guest = driver(&dir, &served);
     assert_eq!(guest.read(5 << 11, 512), vec![2; 512]);
     served.end();
 }
