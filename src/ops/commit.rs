@@ -82,7 +82,8 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
         layer.hide_from_readers()?;
     }
     name_again(top, &base)?;
-    let copied = copy_down(top, &base, depth, job).inspect_err(|_| base.abandon_writes());
+    let copied = copy_down((&opened, top), &base, depth, job);
+    let copied = copied.inspect_err(|_| base.abandon_writes());
     // Writing to the base may have made it another one in the eyes of its overlay.
     let id = base.format().parent_id();
     copied.and_then(|()| base.close()).map_err(|error| {
@@ -176,13 +177,23 @@ fn is_file(base: &Image, name: &OsStr) -> bool {
     id.is_some() && id == base.identity()
 }
 
-fn copy_down(top: &Image, base: &Image, depth: u32, job: &mut Job) -> Result<()> {
+fn copy_down(
+    (shown, top): (&Image, &Image),
+    base: &Image,
+    depth: u32,
+    job: &mut Job,
+) -> Result<()> {
     let len = top.len();
     if base.len() < len {
         let grown = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
         base.resize(grown, Preallocation::Off)?;
     }
-    let copier = Copier { top, base, depth };
+    let copier = Copier {
+        shown,
+        top,
+        base,
+        depth,
+    };
     let estimate = forecast::held_by(forecast::layers(top).take(depth as usize));
     let forecast = Forecast::new(len, estimate, |at| {
         let (held, len) = copier.held(at, len - at)?;
@@ -214,6 +225,8 @@ enum Held {
 }
 
 struct Copier<'a> {
+    /// What is read: the overlay, or the filter above it, which has a say in every request.
+    shown: &'a Image,
     top: &'a Image,
     base: &'a Image,
     depth: u32,
@@ -221,6 +234,9 @@ struct Copier<'a> {
 
 impl Copier<'_> {
     fn piece(&self, range: Range<u64>, buf: &mut IoBuf, pace: &mut Pace<'_>) -> Result<()> {
+        if self.shown.is_filter() {
+            self.shown.status(range.start, range.end - range.start)?;
+        }
         let mut data = range.start..range.start;
         let mut at = range.start;
         while at < range.end {
@@ -263,7 +279,7 @@ impl Copier<'_> {
             let len = (data.end - at).min(BUFFER);
             pace.before(len)?;
             let part = buf.room(len as usize)?;
-            self.top.read_at(part, at)?;
+            self.shown.read_at(part, at)?;
             self.write(part, at)?;
             pace.after(len)?;
             at += len;

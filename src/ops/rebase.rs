@@ -75,7 +75,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     {
         return Err(Error::invalid(format!("Invalid format name: '{name}'")));
     }
-    if request.compress && top.compressor().is_none() {
+    if request.compress && opened.compressor().is_none() {
         return Err(Error::no_compression());
     }
     let new = open_new(top, nodes.apart(), request, job)?;
@@ -108,7 +108,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     }
     job.tick()?;
     if !request.name_only {
-        let rebaser = Rebaser::new(top, new.as_ref(), request.compress);
+        let rebaser = Rebaser::new((&opened, top), new.as_ref(), request.compress);
         in_pieces(
             rebaser.forecast(),
             PIECE.next_multiple_of(rebaser.buffer),
@@ -245,6 +245,8 @@ fn step(old: &mut Side<'_>, new: &mut Side<'_>, at: u64, limit: u64) -> Result<(
 }
 
 struct Rebaser<'a> {
+    /// What is written to: the overlay, or the filter above it, which has a say in every request.
+    shown: &'a Image,
     top: &'a Image,
     old: Chain<'a>,
     new: Chain<'a>,
@@ -256,15 +258,16 @@ struct Rebaser<'a> {
 }
 
 impl<'a> Rebaser<'a> {
-    fn new(top: &'a Image, new: Option<&'a Image>, compress: bool) -> Self {
+    fn new((shown, top): (&'a Image, &'a Image), new: Option<&'a Image>, compress: bool) -> Self {
         let format = top.format();
-        let compressor = top.compressor().filter(|_| compress);
+        let compressor = shown.compressor().filter(|_| compress);
         let unit = match compressor {
             Some(compressor) => u64::from(compressor.encode_unit()).max(512),
             // Of larger units the parts are written one after the other.
             None => u64::from(format.layer_unit().unwrap_or(65536)).clamp(512, BUFFER),
         };
         Self {
+            shown,
             top,
             old: Chain::new(top.backing().map(AsRef::as_ref)),
             new: Chain::new(new),
@@ -413,7 +416,7 @@ impl<'a> Rebaser<'a> {
         if !is_zero(bytes) {
             return self.write(bytes, at);
         }
-        self.top.write_zeroes(at, len, ZeroFlags::MAY_UNMAP)?;
+        self.shown.write_zeroes(at, len, ZeroFlags::MAY_UNMAP)?;
         if self.is_held(at, len)? {
             return Ok(());
         }
@@ -432,7 +435,7 @@ impl<'a> Rebaser<'a> {
         if bytes.is_empty() {
             return Ok(());
         }
-        self.top.write_at(bytes, at)
+        self.shown.write_at(bytes, at)
     }
 
     /// Whether the overlay itself holds the whole range.

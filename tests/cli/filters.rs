@@ -298,3 +298,136 @@ fn compressed_writes_count_against_the_limits_of_a_group() {
     pair.ours()
         .qemu_img_ok(&["compare", "alone.qcow2", "new.qcow2"]);
 }
+
+/// An overlay over a base, both with data, and the filter in the place of its format.
+fn overlay(pair: &Pair) {
+    pair.qemu("create -q -f qcow2 cb.qcow2 2M");
+    pair.qemu_io("qcow2", "cb.qcow2", &["write -P 4 0 1536k"]);
+    pair.qemu("create -q -f qcow2 -b cb.qcow2 -F qcow2 ct.qcow2 2M");
+    pair.qemu_io("qcow2", "ct.qcow2", &["write -P 3 0 512k"]);
+}
+
+const OVERLAY: &str = r#"{"driver":"qcow2","file":{"driver":"file","filename":"ct.qcow2"}}"#;
+
+#[test]
+fn a_filter_above_the_overlay_has_a_say_in_commit_and_rebase() {
+    let pair = Pair::new();
+    for kind in ["read", "write", "write-zeroes", "discard", "block-status"] {
+        let image = format!(
+            r#"json:{{"driver":"blkdebug","image":{OVERLAY},"inject-error":[{{"event":"none","iotype":"{kind}","errno":5}}]}}"#
+        );
+        for line in ["commit", "commit -d", "rebase -b ''"] {
+            overlay(&pair);
+            let args = [&words(line)[..], &[&image]].concat();
+            let (theirs, ours, _) = pair.both(&args, Loose::Exact);
+            let seen = format!("{line} {kind}: {theirs:?} {ours:?}");
+            assert_eq!(theirs.code, ours.code, "{seen}");
+            let fails = match line {
+                "rebase -b ''" => ["write"].contains(&kind),
+                _ => ["read", "block-status"].contains(&kind),
+            };
+            assert_eq!(ours.code, i32::from(fails), "{seen}");
+            let info = pair.ours().qemu_img(&["info", "ct.qcow2"]);
+            let has_parent = info.out.contains("backing file: cb.qcow2");
+            assert_eq!(has_parent, fails || line != "rebase -b ''", "{info:?}");
+            pair.same_image("ct.qcow2", "qcow2");
+        }
+    }
+}
+
+#[test]
+fn a_rebase_behind_a_filter_is_logged_compressed_or_held_back() {
+    let pair = Pair::new();
+    overlay(&pair);
+    pair.qemu("create -q -f raw log 4M");
+    let logged = format!(
+        r#"json:{{"driver":"blklogwrites","log":{{"driver":"file","filename":"log"}},"file":{OVERLAY}}}"#
+    );
+    pair.same_args(&["rebase", "-b", "", &logged], Loose::Exact);
+    pair.same_image("ct.qcow2", "qcow2");
+    let log = std::fs::read(pair.ours().path("log")).expect("the log");
+    let entry = |log: &[u8]| {
+        log.windows(4096)
+            .any(|part| part.iter().all(|byte| *byte == 4))
+    };
+    assert!(entry(&log), "what was copied is not in the log");
+    // Whether it is asked for or the filter makes it so.
+    for (line, filter, compressed) in [
+        ("rebase", "compress", true),
+        ("rebase", "copy-on-read", false),
+        ("rebase -c", "copy-on-read", true),
+    ] {
+        overlay(&pair);
+        let image = over(filter, OVERLAY);
+        let args = [&words(line)[..], &["-b", "", &image]].concat();
+        pair.same_args(&args, Loose::Exact);
+        pair.same_image("ct.qcow2", "qcow2");
+        let checked = pair.same("check ct.qcow2");
+        let some = !checked.out.contains(" 0.00% compressed clusters");
+        assert_eq!(some, compressed, "{line} {filter}: {checked:?}");
+    }
+    for filter in ["compress", "preallocate"] {
+        overlay(&pair);
+        let ran = ours(
+            &["rebase", "-c", "-b", "", &over(filter, OVERLAY)],
+            pair.ours().root(),
+        );
+        assert_eq!(ran.code, 1, "{filter}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_commit_and_a_rebase_keep_to_the_limits_of_a_group_above_the_overlay() {
+    let pair = Pair::new();
+    let image = format!(r#"json:{{"driver":"throttle","throttle-group":"g","file":{OVERLAY}}}"#);
+    for (line, limit) in [("commit -d", "iops-read"), ("rebase -b ''", "iops-write")] {
+        pair.qemu("create -q -f qcow2 -o cluster_size=4k cb.qcow2 1M");
+        pair.qemu("create -q -f qcow2 -o cluster_size=4k -b cb.qcow2 -F qcow2 ct.qcow2 1M");
+        let writes: Vec<String> = (0..64).map(|at| format!("write {}k 4k", 8 * at)).collect();
+        let writes: Vec<&str> = writes.iter().map(String::as_str).collect();
+        let written = if line == "commit -d" {
+            "ct.qcow2"
+        } else {
+            "cb.qcow2"
+        };
+        pair.qemu_io("qcow2", written, &writes);
+        let group = format!("throttle-group,id=g,limits.{limit}=200");
+        let args = [&words(line)[..], &["--object", &group, &image]].concat();
+        let began = std::time::Instant::now();
+        let ran = ours(&args, pair.ours().root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        // Each cluster is a request of its own, and a tenth of a second is free.
+        let took = began.elapsed();
+        assert!(took.as_millis() >= 200, "{line}: {took:?}");
+    }
+}
+
+#[test]
+fn a_strict_comparison_looks_through_filters() {
+    let pair = images();
+    pair.qemu("create -q -f qcow2 -b base.raw -F raw z.qcow2 2M");
+    pair.qemu_io(
+        "qcow2",
+        "z.qcow2",
+        &["write -P 2 100k 100k", "write -z 1M 64k"],
+    );
+    pair.qemu("convert -O qcow2 t.qcow2 flat.qcow2");
+    let group = "throttle-group,id=g";
+    let mut codes = std::collections::BTreeSet::new();
+    for image in [
+        over("copy-on-read", INNER),
+        over("compress", INNER),
+        over("preallocate", INNER),
+        format!(r#"json:{{"driver":"throttle","throttle-group":"g","file":{INNER}}}"#),
+        format!(r#"json:{{"driver":"blkdebug","image":{INNER}}}"#),
+        r#"json:{"driver":"qcow2","file":{"driver":"blkdebug","image":{"driver":"file","filename":"t.qcow2"}}}"#.to_owned(),
+    ] {
+        for other in ["t.qcow2", "z.qcow2", "flat.qcow2", "alone.qcow2"] {
+            for pairing in [[&*image, other], [other, &*image]] {
+                let args = [&["compare", "-s", "--object", group], &pairing[..]].concat();
+                codes.insert(pair.same_args(&args, Loose::Exact).code);
+            }
+        }
+    }
+    assert!(codes.contains(&0) && codes.contains(&1), "{codes:?}");
+}
