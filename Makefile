@@ -119,7 +119,7 @@ check:
 CRASH_MINUTES ?= 10
 crash:
 	PLATTER_CRASH_MINUTES=$(CRASH_MINUTES) $(if $(CRASH_SEED),PLATTER_CRASH_SEED=$(CRASH_SEED) PLATTER_CRASH_MINUTES=0) \
-		$(CARGO) test --test crash for_a_given_time -- --ignored --nocapture
+		$(CARGO) test --test crash --test faults for_a_given_time -- --ignored --nocapture
 
 FUZZ_SECONDS ?= 600
 fuzz:

@@ -8,6 +8,7 @@ mod bitmaps;
 mod chain;
 mod configs;
 mod damaged;
+mod environment;
 mod fresh;
 mod made;
 mod model;
@@ -25,17 +26,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use configs::{CONFIGS, FIXED_VHD, LUKS};
+use environment::given;
 use platter::storage::{CacheMode, Durability, Preallocation};
-
-/// A number from the environment.
-fn given(name: &str) -> Option<u64> {
-    let value = std::env::var(name).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{name} is no number")),
-    )
-}
 
 /// The seeds of the runs of each configuration, and which of the states of each are looked at: all of the
 /// first seed, every ninth of a few more. `PLATTER_CRASH_SEED` names the first, `PLATTER_CRASH_RUNS`

@@ -1,6 +1,7 @@
 //! The operations of the library in this process, with every single call failing in turn: a typed
 //! error, and of every image the state before or after; the operation done again succeeds.
 
+mod contents;
 mod cuts;
 mod operations;
 
@@ -20,6 +21,7 @@ use super::interpose::{Armed, Strike};
 use super::table::{self, Content};
 use super::{FAULTS, Fault, Files, KNOWN, files_of, is_dirty, loses_nothing};
 use crate::common::Dir;
+use contents::Contents;
 
 /// What is done, and what it may leave when a call of it fails.
 pub struct Operation {
@@ -114,9 +116,9 @@ impl At<'_> {
 /// All that an image shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Shown {
-    contents: Vec<u8>,
+    contents: Contents,
     /// Of each snapshot its name and contents.
-    snapshots: Vec<(String, Vec<u8>)>,
+    snapshots: Vec<(String, Contents)>,
     /// Of each bitmap its name and dirty ranges.
     bitmaps: BTreeMap<String, Vec<(u64, u64)>>,
 }
@@ -137,17 +139,11 @@ impl Shown {
     }
 }
 
-fn contents(image: &Image) -> platter::Result<Vec<u8>> {
-    let mut bytes = vec![0; image.len() as usize];
-    image.read_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
 fn show(at: &At<'_>, name: &str) -> platter::Result<Shown> {
     let options = at.options(name);
     let mut image = Image::open(&at.location(name), &options)?;
     let mut shown = Shown {
-        contents: contents(&image)?,
+        contents: Contents::of(&image)?,
         ..Shown::default()
     };
     for one in bitmap::list(&image)?.bitmaps {
@@ -162,7 +158,7 @@ fn show(at: &At<'_>, name: &str) -> platter::Result<Shown> {
         image.load_snapshot(&one.id)?;
         shown
             .snapshots
-            .push((one.name.to_string(), contents(&image)?));
+            .push((one.name.to_string(), Contents::of(&image)?));
         drop(image);
         image = Image::open(&at.location(name), &options)?;
     }
@@ -221,12 +217,24 @@ impl<'a> Rig<'a> {
 
     /// Makes the files what they were at first; `now` is what they are.
     fn fill(&self, now: &Files) {
-        for name in now.keys().filter(|name| !self.pristine.contains_key(*name)) {
+        self.place(&self.pristine, now);
+    }
+
+    /// Makes the files these; `now` is what they are.
+    fn place(&self, files: &Files, now: &Files) {
+        for name in now.keys().filter(|name| !files.contains_key(*name)) {
             std::fs::remove_file(self.root.join(name)).expect("to remove a file");
+            let above = Path::new(name).ancestors().skip(1);
+            for directory in above.filter(|above| !above.as_os_str().is_empty()) {
+                // Where nothing is left in it.
+                let _ = std::fs::remove_dir(self.root.join(directory));
+            }
         }
-        for (name, bytes) in &self.pristine {
+        for (name, bytes) in files {
             if now.get(name) != Some(bytes) {
-                std::fs::write(self.root.join(name), bytes).expect("a file of the test");
+                let path = self.root.join(name);
+                std::fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
+                std::fs::write(path, bytes).expect("a file of the test");
             }
         }
     }
@@ -441,9 +449,7 @@ fn is_checked(name: &str) -> bool {
 fn difference(now: &Shown, before: &Shown, after: &Shown) -> String {
     let mut text = String::new();
     for (other, name) in [(before, "before"), (after, "after")] {
-        if now.contents != other.contents {
-            let pairs = now.contents.iter().zip(&other.contents);
-            let at = pairs.take_while(|(a, b)| a == b).count();
+        if let Some(at) = now.contents.differ_at(&other.contents) {
             let _ = write!(text, "other contents than {name} at {at}; ");
         }
         if now.bitmaps != other.bitmaps {

@@ -6,6 +6,8 @@ mod blocks;
 mod build;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../crash/environment.rs"]
+mod environment;
 mod inside;
 #[path = "../tools/interpose.rs"]
 mod interpose;
@@ -132,13 +134,19 @@ fn is_dirty(bytes: &[u8]) -> bool {
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn files_of(directory: &Path) -> Files {
-    let entries = std::fs::read_dir(directory).expect("the directory");
-    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(directory).expect("the directory") {
         let entry = entry.expect("an entry");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type().expect("what it is").is_dir() {
+            let below = files_of(&entry.path()).into_iter();
+            files.extend(below.map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
+            continue;
+        }
         let bytes = std::fs::read(entry.path()).expect("a file of the test");
-        (entry.file_name().to_string_lossy().into_owned(), bytes)
-    };
-    entries.map(read).collect()
+        files.insert(name, bytes);
+    }
+    files
 }
 
 /// The length of a disk, and its blocks other than zeroes with their places.

@@ -155,7 +155,10 @@ pub fn images(dir: &Dir, line: &str) {
         dir.qemu_img_ok(&[&convert[..], &options, &["stream.vmdk"]].concat());
         std::fs::remove_file(dir.path("source.raw")).expect("to remove a file");
     }
-    if uses("child.vmdk") || uses("parent.vmdk") || uses("long.vmdk") {
+    if ["child", "parent", "long", "far"]
+        .iter()
+        .any(|name| uses(&format!("{name}.vmdk")))
+    {
         create("parent.vmdk 1M");
         dir.qemu_io("vmdk", "parent.vmdk", &["write -P 3 0 500k"]);
         create("-b parent.vmdk -F vmdk child.vmdk");
@@ -167,6 +170,11 @@ pub fn images(dir: &Dir, line: &str) {
         let options = format!("subformat=twoGbMaxExtentSparse,toolsversion={tools}");
         create(&format!("-o {options} -b parent.vmdk -F vmdk long.vmdk"));
         dir.qemu_io("vmdk", "long.vmdk", &["write -P 4 100k 50k"]);
+    }
+    if uses("far.vmdk") {
+        // A descriptor whose many lines all move when the name of the parent goes.
+        create("-o subformat=twoGbMaxExtentSparse -b parent.vmdk -F vmdk far.vmdk 40G");
+        dir.qemu_io("vmdk", "far.vmdk", &["write -P 4 100k 50k"]);
     }
     if uses("other.vmdk") {
         create("other.vmdk 1M");

@@ -2,170 +2,33 @@
 //! sync of a file has covered, names may be gone that no sync of their directory has. What an operation
 //! has reported done is there.
 
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+mod recorder;
+mod vvfat;
 
-use platter::storage::testing::{Log, LoggingStorage};
-use platter::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use platter::storage::Durability;
 use platter::{Error, ErrorKind, OpenOptions};
 
 use super::super::{Files, files_of};
 use super::operations::{self, DURABLE};
-use super::{Operation, Rig, contents, difference, is_checked};
-use crate::interpose::{Change, Watch, Watching};
+use super::{Contents, Operation, Rig, difference, is_checked};
+use crate::environment::given;
+use crate::interpose::Watching;
 use crate::random::Random;
 use crate::states::{self, Crash};
-
-/// Names that a directory may get during a run.
-const NAMES: usize = 64;
-
-/// Logs what happens to the files of a directory.
-struct Recorder {
-    root: PathBuf,
-    log: Arc<Log>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The directory: a byte for each name that it has had, 1 where that is there.
-    names: Option<Arc<LoggingStorage>>,
-    /// Each name, with the place of its file in the log.
-    links: Vec<(String, usize)>,
-    /// By inode: the place in the log, the log of the file.
-    files: BTreeMap<u64, (usize, Arc<LoggingStorage>)>,
-    /// The links that are there, by name and inode.
-    there: BTreeMap<(String, u64), usize>,
-}
-
-impl State {
-    /// Takes note of names that have come or gone.
-    fn look(&mut self, root: &Path, log: &Arc<Log>) {
-        let mut gone = self.there.clone();
-        for entry in std::fs::read_dir(root).expect("the directory") {
-            let entry = entry.expect("an entry");
-            let name = entry.file_name().into_string().expect("a name");
-            let Ok(inode) = entry.metadata().map(|meta| meta.ino()) else {
-                continue;
-            };
-            let key = (name, inode);
-            if gone.remove(&key).is_some() {
-                continue;
-            }
-            let next = self.files.len() + 1;
-            let (file, _) = self
-                .files
-                .entry(inode)
-                .or_insert_with(|| (next, log.file(key.0.clone(), Vec::new())));
-            let link = self.links.len();
-            assert!(link < NAMES);
-            self.links.push((key.0.clone(), *file));
-            self.there.insert(key, link);
-            self.set(link, 1);
-        }
-        for (key, link) in gone {
-            self.there.remove(&key);
-            self.set(link, 0);
-        }
-    }
-
-    fn set(&self, link: usize, value: u8) {
-        let names = self.names.as_ref().expect("the directory's log");
-        names.write_at(&[value], link as u64).expect("memory");
-    }
-}
-
-impl Recorder {
-    /// Of a directory whose files are durable.
-    fn new(root: &Path) -> Self {
-        let (log, mut state) = (Log::new(), State::default());
-        let mut names = vec![0; NAMES];
-        let files = files_of(root);
-        names[..files.len()].fill(1);
-        state.names = Some(log.file("names", names));
-        for (link, (name, bytes)) in files.into_iter().enumerate() {
-            let inode = root.join(&name).metadata().expect("a file").ino();
-            let file = (link + 1, log.file(name.clone(), bytes));
-            state.links.push((name.clone(), file.0));
-            state.there.insert((name, inode), link);
-            state.files.insert(inode, file);
-        }
-        Self {
-            root: root.to_owned(),
-            log,
-            state: Mutex::new(state),
-        }
-    }
-
-    /// The files of a directory after a crash.
-    fn files(&self, crash: &Crash) -> Files {
-        let state = self.state.lock().expect("no panic");
-        let links = state.links.iter().zip(&crash.files[0]);
-        let there = links.filter(|(_, byte)| **byte == 1);
-        there
-            .map(|((name, file), _)| (name.clone(), crash.files[*file].clone()))
-            .collect()
-    }
-}
-
-impl Watch for Recorder {
-    fn changed(&self, fd: BorrowedFd<'_>, change: Change) {
-        // Another description, which reads also where this one only writes or wants aligned memory.
-        let file = std::fs::File::open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        let file = file.expect("an open file");
-        let meta = file.metadata().expect("what it is");
-        let mut state = self.state.lock().expect("no panic");
-        state.look(&self.root, &self.log);
-        if meta.is_dir() {
-            let names = state.names.as_ref().expect("the directory's log");
-            return names.sync(Durability::Synced).expect("memory");
-        }
-        // A file without a name is gone with the process.
-        let Some((_, log)) = state.files.get(&meta.ino()) else {
-            return;
-        };
-        let len = log.len().expect("memory");
-        let done = match change {
-            Change::Bytes(at, n) => {
-                let mut bytes = vec![0; n as usize];
-                file.read_exact_at(&mut bytes, at)
-                    .expect("what was written");
-                log.write_at(&bytes, at)
-            }
-            Change::Zero(at, n) => match len.min(at + n).checked_sub(at) {
-                None | Some(0) => Ok(()),
-                Some(n) => log.write_zeroes(at, n, ZeroFlags::empty()),
-            },
-            Change::Grow(end) if end <= len => Ok(()),
-            Change::Grow(end) | Change::SetLen(end) => log.set_len(end, Preallocation::Off),
-            Change::Sync => log.sync(Durability::Synced),
-        };
-        done.expect("memory");
-    }
-}
+use recorder::Recorder;
 
 impl Rig<'_> {
-    /// Makes the files of the directory these.
-    fn place(&self, files: &Files) {
-        let now = files_of(&self.root);
-        for name in now.keys().filter(|name| !files.contains_key(*name)) {
-            std::fs::remove_file(self.root.join(name)).expect("to remove a file");
-        }
-        for (name, bytes) in files {
-            if now.get(name) != Some(bytes) {
-                std::fs::write(self.root.join(name), bytes).expect("a file of the test");
-            }
-        }
-    }
-
     /// What is wrong with what a power cut has left.
     fn judge_cut(&self, files: &Files, done: bool) -> Result<(), String> {
-        self.place(files);
+        self.place(files, &files_of(&self.root));
         for (name, bytes) in &self.pristine {
             match files.get(name) {
+                // A part of a disk, which does not open where it still names that.
+                None if name.contains("-s0") && self.operation.touches.contains(&&**name) => {}
                 None => return Err(format!("'{name}' is gone")),
                 Some(now) if now != bytes && !self.operation.touches.contains(&name.as_str()) => {
                     return Err(format!("'{name}' has changed"));
@@ -198,7 +61,7 @@ impl Rig<'_> {
             Err(error) if error.os_errno() == Some(libc::ENOENT) => Ok(()),
             Err(error) => Err(failed(error)),
             Ok(image) => {
-                let shown = contents(&image).map_err(failed)?;
+                let shown = Contents::of(&image).map_err(failed)?;
                 drop(image);
                 if shown != self.made[name].contents {
                     return Err(format!("'{name}' opens and is not complete"));
@@ -221,15 +84,8 @@ impl Rig<'_> {
             return Ok(());
         };
         let (before, after) = (&self.before[0], &self.after[0]);
-        let same = |sector: usize| {
-            let at = sector * 512..(sector * 512 + 512).min(now.contents.len());
-            let of = |other: &Vec<u8>| other.get(at.clone()) == now.contents.get(at.clone());
-            of(&before.contents) || of(&after.contents)
-        };
-        let sectors = now.contents.len().div_ceil(512);
-        let lens = [before.contents.len(), after.contents.len()];
         let names = now.snapshots.len() + now.bitmaps.len();
-        let sane = (0..sectors).all(same) && lens.contains(&now.contents.len());
+        let sane = now.contents.is_between(&before.contents, &after.contents);
         match sane && names <= before.snapshots.len().max(after.snapshots.len()) + 8 {
             true => Ok(()),
             false => Err(format!("it shows {}", difference(now, before, after))),
@@ -237,8 +93,21 @@ impl Rig<'_> {
     }
 }
 
+/// The seeds of what a cut leaves: `PLATTER_CRASH_SEED` names one.
+fn seeds() -> Vec<u64> {
+    match given("PLATTER_CRASH_SEED") {
+        Some(seed) => vec![seed],
+        None => vec![0, 1],
+    }
+}
+
 /// Cuts the power during each operation; returns the number of states.
 fn run(operations: &[Operation]) -> usize {
+    run_with(operations, &seeds(), super::super::every_call())
+}
+
+/// With each of the seeds, at every call or at some.
+fn run_with(operations: &[Operation], seeds: &[u64], every: bool) -> usize {
     let (mut wrong, mut total) = (Vec::new(), 0);
     for operation in operations {
         let rig = Rig::new(operation);
@@ -246,30 +115,30 @@ fn run(operations: &[Operation]) -> usize {
         let watching = Watching::new(&rig.root, recorder.clone());
         let outcome = rig.run();
         drop(watching);
-        let mut state = recorder.state.lock().expect("no panic");
-        state.look(&rig.root, &recorder.log);
-        drop(state);
+        recorder.look();
         assert!(outcome.is_ok(), "{}: {outcome:?}", operation.line);
         let (log, end) = (&recorder.log, recorder.log.count());
-        let mut random = Random(operation.line.len() as u64);
-        let step = match super::super::every_call() {
+        let step = match every {
             true => 1,
             false => end.div_ceil(4).max(1),
         };
-        let mut states = 0;
-        total += states::each(log, Durability::Synced, &mut random, step, |crash| {
-            let done = crash.count == end;
-            states += usize::from(done);
-            if let Err(text) = rig.judge_cut(&recorder.files(&crash), done) {
-                let Crash { count, what, .. } = crash;
-                let line = operation.line;
-                wrong.push(format!(
-                    "`{line}`, {what} of the first {count} of {end}: {text}"
-                ));
-            }
-        });
-        // Where nothing waits for a sync at the end, there is one state.
-        assert!(states > 0, "{}", operation.line);
+        for seed in seeds {
+            let mut random = Random(seed.wrapping_add(operation.line.len() as u64));
+            let mut states = 0;
+            total += states::each(log, Durability::Synced, &mut random, step, |crash| {
+                let done = crash.count == end;
+                states += usize::from(done);
+                if let Err(text) = rig.judge_cut(&recorder.files(&crash), done) {
+                    let Crash { count, what, .. } = crash;
+                    let line = operation.line;
+                    wrong.push(format!(
+                        "`{line}`, PLATTER_CRASH_SEED={seed}: {what} of the first {count} of {end}: {text}"
+                    ));
+                }
+            });
+            // Where nothing waits for a sync at the end, there is one state.
+            assert!(states > 0, "{}", operation.line);
+        }
     }
     let count = wrong.len();
     wrong.truncate(100);
@@ -281,6 +150,40 @@ fn run(operations: &[Operation]) -> usize {
 fn a_power_cut_leaves_no_new_image_or_all_of_it() {
     let states = run(operations::MAKE) + run(DURABLE);
     assert!(states > 300, "only {states} states");
+}
+
+#[test]
+fn a_power_cut_leaves_names_that_lead_to_the_old_files_or_the_new_ones() {
+    let states = run(operations::NAMES);
+    assert!(states > 100, "only {states} states");
+}
+
+/// Seed after seed, at every call, until `PLATTER_CRASH_MINUTES` have passed.
+#[test]
+#[ignore = "runs for as long as it is told: make crash"]
+fn any_seed_of_power_cuts_leaves_whole_files_for_a_given_time() {
+    let minutes = given("PLATTER_CRASH_MINUTES").unwrap_or(1);
+    let end = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut random = Random(RandomState::new().hash_one(std::process::id()));
+    loop {
+        let seed = given("PLATTER_CRASH_SEED").unwrap_or_else(|| random.next() >> 32);
+        println!("seed {seed}");
+        let kinds = [
+            operations::NAMES,
+            operations::MAKE,
+            DURABLE,
+            operations::CHAIN,
+        ];
+        for kind in kinds
+            .into_iter()
+            .chain([operations::CHANGE, operations::VMDK])
+        {
+            run_with(kind, &[seed], true);
+        }
+        if Instant::now() >= end {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -392,6 +392,25 @@ pub const DURABLE: &[Operation] = &[
     }),
 ];
 
+/// Operations after which other names lead to other files.
+pub const NAMES: &[Operation] = &[
+    plain("convert --chain -t writeback tip.qcow2", |at| {
+        durably(at, ["tip.qcow2", "chain", "qcow2"], "", |request| {
+            request.target.whole_chain = true;
+        })
+    }),
+    either("resize parts.vmdk 2049M", VMDK_PARTS, |at| {
+        resized(at, "parts.vmdk", 2049 << 20, "off")
+    }),
+    either("resize two.vmdk 300k", VMDK_TWO, |at| {
+        resized(at, "two.vmdk", 300 << 10, "off")
+    }),
+    // The new descriptor is another file.
+    either("rebase -u -b '' far.vmdk", &["far.vmdk"], |at| {
+        rebased(at, "far.vmdk", None, |request| request.name_only = true)
+    }),
+];
+
 fn durably(
     at: &At<'_>,
     names: [&str; 3],
@@ -587,6 +606,8 @@ pub const CHAIN: &[Operation] = &[
 
 const VMDK_DISK: &[&str] = &["disk.vmdk"];
 const VMDK_CHILD: &[&str] = &["child.vmdk"];
+const VMDK_PARTS: &[&str] = &["parts.vmdk", "parts-s001.vmdk"];
+const VMDK_TWO: &[&str] = &["two.vmdk", "two-s001.vmdk", "two-s002.vmdk"];
 const VMDK_LONG: &[&str] = &["long.vmdk", "long-s001.vmdk"];
 
 /// Of disks of VMware.
