@@ -1,6 +1,8 @@
 //! An error at the n-th event of each kind that blkdebug knows, in the commands that change images: how
 //! they end beside QEMU's tool, and that nothing is lost.
 
+mod blocks;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -10,17 +12,17 @@ use crate::common::{Dir, Ran};
 use crate::pair::{ours, run, words};
 
 /// A command, with an error at some event in one of its files.
-struct Case {
+struct Case<'a> {
     /// `@FILE` stands for the file below blkdebug, `%FILE` for an image over that, and
     /// `^FILE` for the whole path: theirs takes a relative one wrongly beside a name with rules.
-    line: &'static str,
-    /// The images that it reads or changes.
-    files: &'static [&'static str],
+    line: &'a str,
+    /// The images that it reads or changes; what stands on another one behind that.
+    files: &'a [&'a str],
     /// Theirs can do it too.
     beside: bool,
 }
 
-const fn case(line: &'static str, files: &'static [&'static str]) -> Case {
+const fn case<'a>(line: &'a str, files: &'a [&'a str]) -> Case<'a> {
     let beside = true;
     Case {
         line,
@@ -30,7 +32,7 @@ const fn case(line: &'static str, files: &'static [&'static str]) -> Case {
 }
 
 /// As [`case`], for what ours alone can do.
-const fn ours_alone(line: &'static str, files: &'static [&'static str]) -> Case {
+const fn ours_alone<'a>(line: &'a str, files: &'a [&'a str]) -> Case<'a> {
     Case {
         beside: false,
         ..case(line, files)
@@ -219,6 +221,8 @@ fn fails_at(event: &str, n: u32, (errno, once): (i32, bool)) -> String {
     )
 }
 
+const PAGE: [u8; 4096] = [0; 4096];
+
 /// What the guest sees of an image: its contents under no name, and those of its snapshots.
 type Contents = BTreeMap<String, Vec<u8>>;
 
@@ -239,12 +243,47 @@ impl Known {
         let mut hasher = DefaultHasher::new();
         file.hash(&mut hasher);
         for name in files {
-            std::fs::read(dir.join(name))
-                .expect("an image")
-                .hash(&mut hasher);
+            let bytes = std::fs::read(dir.join(name)).expect("an image");
+            bytes.len().hash(&mut hasher);
+            // Most pages are empty, and to find that out is quicker.
+            let pages = bytes.chunks(PAGE.len()).enumerate();
+            let filled = pages.filter(|(_, page)| *page != &PAGE[..page.len()]);
+            filled.for_each(|page| page.hash(&mut hasher));
         }
         let state = self.0.entry(hasher.finish());
         state.or_insert_with(|| look(dir, file)).clone()
+    }
+}
+
+/// How an image is opened to read it, whatever its writer left behind.
+fn opened(file: &str) -> Vec<String> {
+    let options = match format_of(file) {
+        "vhdx" => "driver=vhdx,replay-log=on",
+        "luks" => "driver=luks,key-secret=s",
+        _ => return vec![file.to_owned()],
+    };
+    let opts = format!("{options},file.filename={file}");
+    let words = ["--object", "secret,id=s,data=x", "--image-opts", &opts];
+    words.map(str::to_owned).into()
+}
+
+/// The parent of an image may just have been under change: its log is replayed, and where the image could not be
+/// told of the change, naming the parent again is the remedy.
+fn know_parent(dir: &Path, file: &str) {
+    let (Some(("top", end)), "vhdx" | "vmdk") = (file.split_once('.'), format_of(file)) else {
+        return;
+    };
+    let base = format!("base.{end}");
+    if end == "vhdx" {
+        let repaired = ours(&["check", "-q", "-r", "all", &base], dir);
+        assert!([0, 2, 3].contains(&repaired.code), "{base}: {repaired:?}");
+    }
+    let opened = opened(file);
+    let opened = opened.iter().map(String::as_str);
+    let args: Vec<&str> = std::iter::once("map").chain(opened).collect();
+    if ours(&args, dir).err.contains("was changed since") {
+        let named = ours(&["rebase", "-u", "-b", &base, "-F", end, file], dir);
+        assert_eq!(named.code, 0, "{file}: {named:?}");
     }
 }
 
@@ -256,13 +295,26 @@ fn look(dir: &Path, file: &str) -> State {
             contents: [(String::new(), bytes)].into(),
         };
     }
-    let tool = match format_of(file) {
-        // Theirs checks none of these.
-        "qcow" => build::tool(),
-        _ => Path::new("qemu-img"),
+    let check = |args: &[&str], file: &str| {
+        let opened = opened(file);
+        let opened: Vec<&str> = opened.iter().map(String::as_str).collect();
+        let args = [args, &opened].concat();
+        match format_of(file) {
+            // Theirs checks none of these, or knows no chains of them.
+            "qcow" | "vdi" | "vpc" | "vhdx" => ours(&args, dir),
+            _ => run(Path::new("qemu-img"), &args, dir),
+        }
     };
-    let check = |args: &[&str], file| run(tool, &[args, &[file]].concat(), dir);
-    let found = check(&["check"], file);
+    know_parent(dir, file);
+    let found = match format_of(file) {
+        // It has nothing that could be checked.
+        "luks" => Ran {
+            code: 0,
+            out: String::new(),
+            err: String::new(),
+        },
+        _ => check(&["check"], file),
+    };
     let mut errors = found.err.lines().filter(|line| line.starts_with("ERROR"));
     let mut checked = found.code;
     if checked == 2 && format_of(file) == "parallels" {
@@ -294,18 +346,18 @@ fn look(dir: &Path, file: &str) -> State {
     let names = names.filter_map(|line| line.split_whitespace().nth(1));
     for name in std::iter::once("").chain(names) {
         let wanted = format!("snapshot.name={name}");
-        let mut args = vec!["convert", "-O", "raw", file, "seen.raw"];
+        let opened = opened(file);
+        let mut args = vec!["convert", "-O", "raw"];
+        args.extend(opened.iter().map(String::as_str));
+        args.push("seen.raw");
         if !name.is_empty() {
             args.splice(1..1, ["-l", &wanted]);
         }
-        let mut read = ours(&args, dir);
-        if format_of(file) == "vmdk" && read.err.contains("was changed since") {
-            // The parent has changed and could not tell the image: naming it again is the remedy.
-            let named = "rebase -u -b base.vmdk -F vmdk";
-            let named = ours(&[&words(named)[..], &[file]].concat(), dir);
-            assert_eq!(named.code, 0, "{file}: {named:?}");
-            read = ours(&args, dir);
-        }
+        let read = match format_of(file) {
+            // Which derives keys faster than ours without optimization.
+            "luks" => run(Path::new("qemu-img"), &args, dir),
+            _ => ours(&args, dir),
+        };
         assert_eq!(read.code, 0, "{file}: {read:?}");
         let bytes = std::fs::read(dir.join("seen.raw")).expect("the contents");
         std::fs::remove_file(dir.join("seen.raw")).expect("to remove a file");
@@ -362,7 +414,7 @@ fn judge(
 
 /// The directories in which one command runs again and again.
 struct Bench<'a> {
-    case: &'a Case,
+    case: &'a Case<'a>,
     seed: &'a Dir,
     theirs: Dir,
     ours: Dir,
@@ -371,7 +423,7 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(case: &'a Case, seed: &'a Dir) -> Self {
+    fn new(case: &'a Case<'a>, seed: &'a Dir) -> Self {
         let (theirs, ours) = (Dir::new(), Dir::new());
         let args = |dir: &Dir| -> Vec<String> {
             let words = words(case.line).into_iter();
@@ -379,9 +431,13 @@ impl<'a> Bench<'a> {
                 (Some("@"), Some(file)) => format!("blkdebug:r.cfg:{file}"),
                 (Some("^"), Some(file)) => dir.str(file),
                 (Some("%"), Some(file)) => format!(
-                    "json:{{'driver':'{}','file':{{'driver':'blkdebug','config':'r.cfg',\
+                    "json:{{'driver':'{}',{}'file':{{'driver':'blkdebug','config':'r.cfg',\
                      'image':{{'driver':'file','filename':'{file}'}}}}}}",
-                    format_of(file)
+                    format_of(file),
+                    match format_of(file) {
+                        "luks" => "'key-secret':'s',",
+                        _ => "",
+                    }
                 ),
                 _ => word.to_owned(),
             };
@@ -452,7 +508,15 @@ fn agree(ours: &Ran, theirs: &Ran, clean: &Ran) -> bool {
     }
 }
 
-fn nothing_is_lost(seed: &Dir, cases: &[Case]) {
+fn nothing_is_lost(seed: &Dir, cases: &[Case<'_>]) {
+    nothing_is_lost_at(seed, cases, |count| {
+        let first = [(1, ONCE), (1, FROM_THEN_ON), (2, ONCE)];
+        first.into_iter().chain([(count, FROM_THEN_ON)]).collect()
+    });
+}
+
+/// With errors at these places, of so many at which an event occurs.
+fn nothing_is_lost_at(seed: &Dir, cases: &[Case<'_>], places: impl Fn(u32) -> Vec<(u32, Way)>) {
     let mut wrong = Vec::new();
     let mut runs = 0;
     for case in cases {
@@ -472,12 +536,7 @@ fn nothing_is_lost(seed: &Dir, cases: &[Case]) {
         };
         let (before, done) = (states(seed), states(&bench.ours));
         for (event, count) in &events {
-            let mut places = vec![
-                (1, ONCE),
-                (1, FROM_THEN_ON),
-                (2, ONCE),
-                (*count, FROM_THEN_ON),
-            ];
+            let mut places = places(*count);
             places.retain(|(n, _)| n <= count);
             places.dedup();
             for (n, way) in places {
