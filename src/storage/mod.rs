@@ -3,6 +3,7 @@
 mod align;
 mod aside;
 mod batch;
+mod blocks;
 pub mod bounded;
 pub mod callbacks;
 pub mod compress;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::net::Address;
-use crate::storage::align::{Parts, around, in_pieces};
+use crate::storage::align::{Parts, in_pieces};
+use crate::storage::blocks::{Blocks, buffer};
 use crate::storage::driver::OpenContext;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_file::{Lasting, Renew, given_options};
@@ -21,7 +23,7 @@ use crate::sys::libiscsi::Command;
 
 use super::device::{Device, capacity, carry_out, is_unknown};
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
-use super::scsi::{self, Blocks, Reply};
+use super::scsi::{self, Reply};
 use super::session::{Connection, connect};
 use super::shared::Unit;
 
@@ -158,14 +160,6 @@ impl Renew for IscsiStorage {
 }
 
 impl IscsiStorage {
-    fn size(&self) -> u64 {
-        self.len.load(Ordering::Acquire)
-    }
-
-    fn block(&self) -> u64 {
-        u64::from(self.device.capacity.block)
-    }
-
     /// The longest command with data, in whole blocks.
     fn most(&self) -> u64 {
         let block = self.block();
@@ -180,22 +174,12 @@ impl IscsiStorage {
         told.min(short).min(PIECE.max(block))
     }
 
-    fn blocks(&self, offset: u64, len: u64) -> Blocks {
-        Blocks {
+    fn blocks(&self, offset: u64, len: u64) -> scsi::Blocks {
+        scsi::Blocks {
             first: offset / self.block(),
             // No command is longer than 32 bits of blocks.
             count: u32::try_from(len / self.block()).unwrap_or(u32::MAX),
         }
-    }
-
-    fn is_whole(&self, offset: u64, len: u64) -> bool {
-        let block = self.block();
-        offset.is_multiple_of(block) && len.is_multiple_of(block)
-    }
-
-    /// How much of `len` bytes from `offset` on is on the unit.
-    fn inside(&self, offset: u64, len: u64) -> u64 {
-        len.min(self.size().saturating_sub(offset))
     }
 
     /// Has `work` done over the connection; over a new one where it is lost and nothing that was written can be.
@@ -251,11 +235,6 @@ impl IscsiStorage {
         Ok(())
     }
 
-    /// Reads what is in whole blocks and on the unit.
-    fn read_whole(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.read_ranges(&mut [(offset, buf)])
-    }
-
     /// Reads ranges that are in whole blocks and on the unit, several at once.
     fn read_ranges(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
         let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
@@ -294,20 +273,6 @@ impl IscsiStorage {
         Ok(())
     }
 
-    /// Refuses a change that cannot be; the end of its range.
-    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
-        if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
-        }
-        match offset.checked_add(len) {
-            Some(end) if end <= self.size() => Ok(end),
-            _ => Err(Error::os(libc::ENOSPC)),
-        }
-    }
-
     /// Carries out commands that change a range, and makes them durable where that is wanted of each. `durable`
     /// says that they are so by themselves.
     fn change(
@@ -334,28 +299,6 @@ impl IscsiStorage {
         }
     }
 
-    /// Writes what is in whole blocks and on the unit.
-    fn write_whole(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let through = self.cache.write_through() && self.device.through;
-        let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
-        let batch = usize::try_from(BATCH).unwrap_or(usize::MAX).max(most) / most * most;
-        let mut start = offset;
-        for batch in buf.chunks(batch) {
-            self.change((start, batch.len() as u64), through, || {
-                let mut at = start;
-                let mut commands = Vec::with_capacity(batch.len().div_ceil(most));
-                for part in batch.chunks(most) {
-                    let blocks = self.blocks(at, part.len() as u64);
-                    commands.push(scsi::write(blocks, through, memory::copied(part)?));
-                    at += part.len() as u64;
-                }
-                Ok(commands)
-            })?;
-            start += batch.len() as u64;
-        }
-        Ok(())
-    }
-
     fn flush(&self) -> Result<()> {
         self.connection.flush(self, |connection| {
             let mut flush = |connection: &Connection| {
@@ -367,24 +310,6 @@ impl IscsiStorage {
                 other => other.map(|_| ()),
             }
         })
-    }
-
-    /// Changes a part of a block, by what `change` does to its bytes.
-    fn change_partial(
-        &self,
-        (start, end): (u64, u64),
-        change: impl FnOnce(&mut [u8]),
-    ) -> Result<()> {
-        let _alone = self.unit.partial.lock();
-        let (from, to) = around(start, end, self.block(), self.size());
-        let mut block = buffer(to - from)?;
-        self.read_whole(&mut block, from)?;
-        let at = usize::try_from(start - from).unwrap_or(usize::MAX);
-        let len = usize::try_from(end - start).unwrap_or(usize::MAX);
-        if let Some(part) = block.get_mut(at..).and_then(|rest| rest.get_mut(..len)) {
-            change(part);
-        }
-        self.write_whole(&block, from)
     }
 
     /// Writes zeroes as data.
@@ -465,8 +390,43 @@ impl IscsiStorage {
     }
 }
 
-fn buffer(len: u64) -> Result<IoBuf> {
-    memory::zeroed(usize::try_from(len).map_err(|_| Error::os(libc::ENOMEM))?)
+impl Blocks for IscsiStorage {
+    fn block(&self) -> u64 {
+        u64::from(self.device.capacity.block)
+    }
+
+    fn size(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    fn partial(&self) -> &Mutex<()> {
+        &self.unit.partial
+    }
+
+    fn read_whole(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        self.read_ranges(&mut [(offset, buf)])
+    }
+
+    fn write_whole(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let through = self.cache.write_through() && self.device.through;
+        let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
+        let batch = usize::try_from(BATCH).unwrap_or(usize::MAX).max(most) / most * most;
+        let mut start = offset;
+        for batch in buf.chunks(batch) {
+            self.change((start, batch.len() as u64), through, || {
+                let mut at = start;
+                let mut commands = Vec::with_capacity(batch.len().div_ceil(most));
+                for part in batch.chunks(most) {
+                    let blocks = self.blocks(at, part.len() as u64);
+                    commands.push(scsi::write(blocks, through, memory::copied(part)?));
+                    at += part.len() as u64;
+                }
+                Ok(commands)
+            })?;
+            start += batch.len() as u64;
+        }
+        Ok(())
+    }
 }
 
 impl Storage for IscsiStorage {
@@ -487,36 +447,7 @@ impl Storage for IscsiStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let len = self.inside(offset, buf.len() as u64);
-        let (buf, past) = buf.split_at_mut(usize::try_from(len).unwrap_or(usize::MAX));
-        past.fill(0);
-        if buf.is_empty() {
-            return Ok(());
-        }
-        if self.is_whole(offset, len) {
-            return self.read_whole(buf, offset);
-        }
-        let parts = Parts::of(offset, offset + len, self.block(), self.size());
-        let mut rest = buf;
-        for (start, end) in [parts.head, parts.middle, parts.tail] {
-            let len = usize::try_from(end - start).unwrap_or(usize::MAX);
-            let (now, then) = rest.split_at_mut(len);
-            rest = then;
-            if now.is_empty() {
-                continue;
-            }
-            if self.is_whole(start, end - start) {
-                self.read_whole(now, start)?;
-                continue;
-            }
-            let (from, to) = around(start, end, self.block(), self.size());
-            let mut block = buffer(to - from)?;
-            self.read_whole(&mut block, from)?;
-            let at = usize::try_from(start - from).unwrap_or(usize::MAX);
-            let part = block.get(at..).and_then(|rest| rest.get(..len));
-            now.copy_from_slice(part.unwrap_or_default());
-        }
-        Ok(())
+        self.read_bytes(buf, offset)
     }
 
     fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
@@ -540,21 +471,7 @@ impl Storage for IscsiStorage {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let len = buf.len() as u64;
-        let end = self.check_write(offset, len)?;
-        if self.is_whole(offset, len) {
-            return self.write_whole(buf, offset);
-        }
-        let parts = Parts::of(offset, end, self.block(), self.size());
-        let of = |(start, end): (u64, u64)| {
-            let at = |at: u64| usize::try_from(at - offset).unwrap_or(usize::MAX);
-            buf.get(at(start)..at(end)).unwrap_or_default()
-        };
-        self.write_whole(of(parts.middle), parts.middle.0)?;
-        for edge in parts.edges() {
-            self.change_partial(edge, |bytes| bytes.copy_from_slice(of(edge)))?;
-        }
-        Ok(())
+        self.write_bytes(buf, offset)
     }
 
     fn len(&self) -> Result<u64> {
@@ -594,7 +511,7 @@ impl Storage for IscsiStorage {
             self.write_zero_data(range)?;
         }
         for edge in parts.edges() {
-            self.change_partial(edge, |bytes| bytes.fill(0))?;
+            self.change_partial(edge, &mut |bytes| bytes.fill(0))?;
         }
         Ok(())
     }
