@@ -30,6 +30,7 @@ found() {
             awk -v file="$file" -v names="$formats|$protocols" '
                 /^ *#\[cfg\(test\)\]/ { exit }
                 /^ *\/\// { next }
+                /^ *#\[cfg\(feature = / { next }
                 {
                     line = $0
                     pattern = "\"(" names ")\"|(^|[^a-z_:])(crate::format::)?(raw|luks|qcow2)::[A-Za-z]"

@@ -34,6 +34,8 @@ mod named;
 mod nbd;
 mod nfs;
 pub mod null;
+#[cfg(feature = "nvme")]
+mod nvme;
 mod rbd;
 pub mod registry;
 mod remote;

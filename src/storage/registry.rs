@@ -18,6 +18,8 @@ static DRIVERS: &[&StorageDriver] = &[
     &nfs::DRIVER,
     &null::AIO,
     &null::CO,
+    #[cfg(feature = "nvme")]
+    &crate::storage::nvme::DRIVER,
     &rbd::DRIVER,
     &ssh::DRIVER,
     &vvfat::DRIVER,

@@ -31,14 +31,20 @@ pub(crate) mod reopen;
 pub(crate) mod resolve;
 pub(crate) mod rw;
 pub(crate) mod seek;
+#[cfg(feature = "nvme")]
+mod shared_memory;
 pub mod signal;
 pub(crate) mod stream;
 pub(crate) mod time;
 pub(crate) mod uring;
 pub(crate) mod user;
+#[cfg(feature = "nvme")]
+pub(crate) mod vfio;
 
 pub(crate) use aligned::AlignedBuf;
 pub use io_buf::IoBuf;
+#[cfg(feature = "nvme")]
+pub(crate) use shared_memory::SharedMemory;
 
 use std::io;
 

@@ -1,0 +1,33 @@
+//! What is between a controller and this process.
+
+use std::fmt::Debug;
+use std::io;
+
+use crate::sys::vfio::{Device, SEEN_AT};
+use crate::sys::{SharedMemory, vfio};
+
+/// The registers of a controller, by their offsets, and memory that it reaches.
+pub(super) trait Bus: Debug + Send + Sync {
+    fn read(&self, at: u64) -> io::Result<u32>;
+    fn write(&self, at: u64, value: u32) -> io::Result<()>;
+    fn memory(&self) -> &SharedMemory;
+}
+
+impl Bus for Device {
+    fn read(&self, at: u64) -> io::Result<u32> {
+        vfio::Device::read(self, at)
+    }
+
+    fn write(&self, at: u64, value: u32) -> io::Result<()> {
+        vfio::Device::write(self, at, value)
+    }
+
+    fn memory(&self) -> &SharedMemory {
+        vfio::Device::memory(self)
+    }
+}
+
+/// Where the controller sees a place of the memory.
+pub(super) fn seen(at: usize) -> u64 {
+    SEEN_AT + at as u64
+}
