@@ -319,6 +319,178 @@ fn a_loop_device_is_the_file_that_it_shows() {
     }
 }
 
+#[test]
+#[ignore = "needs root and a loop device"]
+fn what_a_device_had_before_it_became_shorter_does_not_read_as_zeroes() {
+    let dir = Dir::new();
+    let backing = dir.path("disk");
+    for cache in [CacheMode::Writeback, CacheMode::None] {
+        std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
+        let device = Loop::over(&backing, &[]);
+        let storage = open(&device.0, cache);
+        let mut bytes = [1; 1024];
+        // What was never there does.
+        storage.read_at(&mut bytes, LEN - 512).unwrap();
+        assert_eq!(
+            (bytes[..512].to_vec(), bytes[512..].to_vec()),
+            (vec![0xee; 512], vec![0; 512])
+        );
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&backing)
+            .unwrap();
+        file.set_len(LEN / 2).unwrap();
+        let output = Command::new("losetup")
+            .arg("-c")
+            .arg(&device.0)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let mut halves = [vec![1; 512], vec![1; 512]];
+        for _ in 0..2 {
+            let error = storage
+                .read_at(&mut bytes, LEN / 2 - 512)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.ends_with("has become shorter than it was: 8388608 bytes"),
+                "{error}"
+            );
+            let mut bufs = halves.each_mut().map(|half| std::io::IoSliceMut::new(half));
+            storage.read_vectored_at(&mut bufs, LEN - 1024).unwrap_err();
+            assert!(!storage.try_read(&mut bufs, LEN - 1024).unwrap_or(false));
+            // Its length is that of now.
+            assert_eq!(storage.len().unwrap(), LEN / 2);
+        }
+        storage.read_at(&mut bytes, LEN / 2 - 1024).unwrap();
+        assert_eq!(
+            storage.write_at(&[1; 512], LEN / 2).unwrap_err().os_errno(),
+            Some(libc::ENOSPC)
+        );
+    }
+}
+
+/// What [`the_kernel_zeroes_and_discards_where_qemus_tools_have_it_do_that`] watches.
+#[test]
+#[ignore = "a part of another test"]
+fn zeroes_and_discards() {
+    let Some(device) = std::env::var_os("PLATTER_ZEROED") else {
+        return;
+    };
+    for cache in [CacheMode::None, CacheMode::Writeback] {
+        let storage = open(Path::new(&device), cache);
+        storage.write_zeroes(0, 65536, ZeroFlags::empty()).unwrap();
+        storage
+            .write_zeroes(65536, 65536, ZeroFlags::MAY_UNMAP)
+            .unwrap();
+        storage
+            .write_zeroes(131_272, 10_000, ZeroFlags::empty())
+            .unwrap();
+        let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
+        storage.write_zeroes(196_608, 65536, flags).unwrap();
+        storage
+            .write_zeroes(0, 512, ZeroFlags::NO_FALLBACK)
+            .unwrap_err();
+        storage.discard(262_144, 65536).unwrap();
+        storage.discard(327_780, 10_000).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root, a loop device and strace"]
+fn the_kernel_zeroes_and_discards_where_qemus_tools_have_it_do_that() {
+    let dir = Dir::new();
+    let backing = dir.path("disk");
+    std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
+    let device = Loop::over(&backing, &[]);
+    let watched = |program: &Path, args: &[&str]| {
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-o"])
+            .arg(dir.path("calls"))
+            .args(["-e", "trace=ioctl,fallocate"])
+            .arg(program)
+            .args(args)
+            .env("PLATTER_ZEROED", &device.0)
+            .output()
+            .expect("strace must be installed for this test");
+        assert!(output.status.success(), "{output:?}");
+        let calls = std::fs::read_to_string(dir.path("calls")).unwrap();
+        let lines = calls.lines().filter_map(|line| {
+            let known = ["BLKZEROOUT", "BLKDISCARD", "FALLOC_FL"];
+            known.iter().find(|name| line.contains(**name))?;
+            // Without the number of the thread and of the descriptor.
+            line.split_once(", ").map(|(_, rest)| rest.to_owned())
+        });
+        lines.collect::<Vec<String>>()
+    };
+    let ours = watched(
+        &std::env::current_exe().unwrap(),
+        &["--ignored", "--exact", "zeroes_and_discards"],
+    );
+    let device = device.0.to_str().unwrap();
+    let theirs = ["none", "writeback"].map(|cache| {
+        let commands = [
+            "write -z 0 64k",
+            "write -z -u 64k 64k",
+            "write -z -u -n 192k 64k",
+            "discard 256k 64k",
+        ];
+        let mut args = vec!["-f", "raw", "-t", cache];
+        commands
+            .iter()
+            .for_each(|command| args.extend(["-c", command]));
+        args.push(device);
+        watched(Path::new("qemu-io"), &args)
+    });
+    for call in theirs.concat() {
+        assert!(ours.contains(&call), "{call}\n{ours:#?}");
+    }
+    // Whole sectors of a range that is not whole, and in a cache what QEMU's tools write as data.
+    let zeroed = "BLKZEROOUT, [131584, 9216]) = 0";
+    for call in [
+        zeroed,
+        "FALLOC_FL_KEEP_SIZE|FALLOC_FL_ZERO_RANGE, 0, 65536) = 0",
+        "BLKDISCARD, [328192, 9216]) = 0",
+    ] {
+        assert!(ours.iter().any(|ours| ours == call), "{call}\n{ours:#?}");
+    }
+    let bytes = std::fs::read(&backing).unwrap();
+    assert_eq!(bytes[131_272..141_272], [0; 10_000]);
+    for (at, byte) in [(131_271, 0xee), (141_272, 0xee), (327_779, 0xee)] {
+        assert_eq!(bytes[at], byte, "{at}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn a_drive_of_discs_is_no_other_device() {
+    let dir = Dir::new();
+    let backing = dir.path("disk");
+    std::fs::write(&backing, vec![0xee; LEN as usize]).unwrap();
+    let device = Loop::over(&backing, &[]);
+    let by = |path: &Path, driver| {
+        let options = FileOpen {
+            driver: Some(driver),
+            ..FileOpen::default()
+        };
+        file::open(path, &options).map(|storage| storage.driver())
+    };
+    assert_eq!(by(&device.0, "host_device").unwrap(), "host_device");
+    for path in [&device.0, Path::new("/dev/null")] {
+        let error = by(path, "host_cdrom").unwrap_err().to_string();
+        let wanted = format!(
+            "'host_cdrom' driver requires '{}' to be a drive of discs",
+            path.display()
+        );
+        assert_eq!(error, wanted);
+    }
+    let error = by(&backing, "host_cdrom").unwrap_err().to_string();
+    assert!(
+        error.ends_with("to be either a character or block device"),
+        "{error}"
+    );
+}
+
 /// A file system over a file, unmounted when dropped.
 struct Mount {
     at: PathBuf,

@@ -35,12 +35,12 @@ pub fn driver_of_scheme(scheme: &str) -> Result<&'static StorageDriver> {
 
 /// The driver of a path that no protocol was named for: what is there decides.
 pub fn driver_of_path(path: &Path) -> &'static StorageDriver {
-    let device = path
-        .metadata()
-        .is_ok_and(|meta| meta.file_type().is_block_device() || meta.file_type().is_char_device());
-    match device {
-        true => &file::HOST_DEVICE,
-        false => &file::FILE,
+    match path.metadata() {
+        Ok(meta) if file::is_disc_drive(&meta) => &file::HOST_CDROM,
+        Ok(meta) if meta.file_type().is_block_device() || meta.file_type().is_char_device() => {
+            &file::HOST_DEVICE
+        }
+        _ => &file::FILE,
     }
 }
 

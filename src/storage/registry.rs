@@ -6,6 +6,7 @@ use crate::storage::{file, ftp, gluster, http, iscsi, nbd, nfs, null, rbd, ssh, 
 /// Every protocol, sorted by name.
 static DRIVERS: &[&StorageDriver] = &[
     &file::FILE,
+    &file::HOST_CDROM,
     &file::HOST_DEVICE,
     &ftp::FTP,
     &ftp::FTPS,

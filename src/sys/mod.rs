@@ -5,6 +5,7 @@ pub(crate) mod aligned;
 pub(crate) mod attr;
 pub(crate) mod blkdev;
 pub(crate) mod buffer;
+pub(crate) mod cdrom;
 pub(crate) mod copy;
 pub(crate) mod dio;
 pub(crate) mod directory;

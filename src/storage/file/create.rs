@@ -172,9 +172,13 @@ pub fn make_like(
 /// # Errors
 /// Where there is no device.
 pub fn claim_device(path: &Path, options: &FileCreate) -> Result<NewFile> {
-    const DRIVER: &str = "host_device";
-    let file = open::open(path, &options.open(Some(DRIVER)))
-        .map_err(|error| no_new_images(DRIVER, error))?;
+    claim_by("host_device", path, options)
+}
+
+/// As [`claim_device`], by the name of a driver.
+pub(super) fn claim_by(driver: &'static str, path: &Path, options: &FileCreate) -> Result<NewFile> {
+    let file = open::open(path, &options.open(Some(driver)))
+        .map_err(|error| no_new_images(driver, error))?;
     Ok(NewFile::new(file, None, options))
 }
 

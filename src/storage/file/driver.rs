@@ -1,10 +1,11 @@
-//! The drivers `file` and `host_device`.
+//! The drivers `file`, `host_device` and `host_cdrom`.
 
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{FileCreate, FileOpen, Locking, claim, claim_device, open};
+use super::create::claim_by;
+use super::{DISC_DRIVER, FileCreate, FileOpen, Locking, claim, open};
 use crate::error::{Error, Result};
 use crate::location::path_behind_protocol;
 use crate::options::{OptionKind, OptionSpec, option};
@@ -32,7 +33,9 @@ pub static FILE: StorageDriver = StorageDriver {
 };
 
 /// Devices of the host.
-pub static HOST_DEVICE: StorageDriver = StorageDriver {
+pub static HOST_DEVICE: StorageDriver = DEVICE;
+
+const DEVICE: StorageDriver = StorageDriver {
     name: "host_device",
     schemes: &["host_device"],
     features: StorageFeatures::all().difference(StorageFeatures::RESIZE),
@@ -44,8 +47,17 @@ pub static HOST_DEVICE: StorageDriver = StorageDriver {
     parse_file_name: None,
     file_name: None,
     open: |context| open_file("host_device", context),
-    create: Some(create_device),
+    create: Some(|context| create_device("host_device", context)),
     exports: None,
+};
+
+/// Drives of discs.
+pub static HOST_CDROM: StorageDriver = StorageDriver {
+    name: DISC_DRIVER,
+    schemes: &[DISC_DRIVER],
+    open: |context| open_file(DISC_DRIVER, context),
+    create: Some(|context| create_device(DISC_DRIVER, context)),
+    ..DEVICE
 };
 
 const SIZE: OptionSpec = option("size", OptionKind::Size, "Virtual disk size");
@@ -127,9 +139,9 @@ fn create_file(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
     Ok(Box::new(claim(&path, &create_options(context))?))
 }
 
-fn create_device(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
-    let path = path_of("host_device", &context.target)?;
-    Ok(Box::new(claim_device(&path, &create_options(context))?))
+fn create_device(driver: &'static str, context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
+    let path = path_of(driver, &context.target)?;
+    Ok(Box::new(claim_by(driver, &path, &create_options(context))?))
 }
 
 /// The path of a target: the protocol is cut off, nothing is decoded.

@@ -17,6 +17,7 @@ impl FileStorage {
             None => rw::read_full(self.fd(), buf, offset),
         };
         let done = done.map_err(|error| Error::io(&error))?;
+        self.check_short(offset, buf.len() as u64, done as u64)?;
         buf[done..].fill(0);
         Ok(())
     }
@@ -47,6 +48,8 @@ impl FileStorage {
             None => rw::readv_full(self.fd(), bufs, offset),
         };
         let mut done = done.map_err(|error| Error::io(&error))?;
+        let len = bufs.iter().map(|buf| buf.len() as u64).sum();
+        self.check_short(offset, len, done as u64)?;
         for buf in bufs {
             let filled = done.min(buf.len());
             buf[filled..].fill(0);

@@ -1,7 +1,8 @@
-//! Regular files (`file`) and host devices (`host_device`).
+//! Regular files (`file`), host devices (`host_device`) and drives of discs (`host_cdrom`).
 
 mod copy;
 mod create;
+mod device;
 mod direct;
 mod driver;
 mod entry;
@@ -21,13 +22,14 @@ mod tests;
 mod zero;
 
 pub use create::{FileCreate, NewFile, claim, claim_device, make_like};
-pub use driver::{FILE, HOST_DEVICE};
+pub(crate) use device::is_disc_drive;
+pub use driver::{FILE, HOST_CDROM, HOST_DEVICE};
 pub(crate) use entry::sync_name;
 pub use open::{FileOpen, Locking, duplicate, open, open_fd};
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bstr::{BStr, BString, ByteSlice};
@@ -56,6 +58,9 @@ enum Kind {
     Character,
 }
 
+/// The driver of drives of discs.
+const DISC_DRIVER: &str = "host_cdrom";
+
 /// An open file or device.
 #[derive(Debug)]
 pub struct FileStorage {
@@ -65,6 +70,10 @@ pub struct FileStorage {
     is_named: bool,
     identity: Option<Identity>,
     kind: Kind,
+    /// A drive whose disc is held in place.
+    is_disc: bool,
+    /// The longest length of a device that was told: what lies before it is no end.
+    told_len: AtomicU64,
     /// The kernel makes the contents up, and gives more than the length says.
     made_up: bool,
     read_only: bool,
@@ -181,6 +190,20 @@ impl FileStorage {
         self.syncs.fail(error.raw_os_error().unwrap_or(libc::EIO))
     }
 
+    /// Judges a read of `len` bytes that gave `done`: what is past the end reads as zeroes, but not what a device had
+    /// before it became shorter, or was taken away.
+    fn check_short(&self, offset: u64, len: u64, done: u64) -> Result<()> {
+        let told = self.told_len.load(Ordering::Relaxed);
+        let expected = told.saturating_sub(offset).min(len);
+        if self.kind != Kind::Block || done >= expected {
+            return Ok(());
+        }
+        Err(Error::os(libc::EIO).with_message(format!(
+            "'{}' has become shorter than it was: {told} bytes",
+            self.name
+        )))
+    }
+
     /// The end of a range; ranges that no file can hold are refused.
     fn end_of(offset: u64, len: u64) -> Result<u64> {
         offset
@@ -212,6 +235,7 @@ impl Storage for FileStorage {
     fn driver(&self) -> &'static str {
         match self.kind {
             Kind::Regular => "file",
+            Kind::Block | Kind::Character if self.is_disc => DISC_DRIVER,
             Kind::Block | Kind::Character => "host_device",
         }
     }
@@ -247,7 +271,9 @@ impl Storage for FileStorage {
     fn len(&self) -> Result<u64> {
         // A padded direct write makes the file longer for a moment.
         let _growth = self.direct.is_some().then(|| self.growth.read());
-        self.raw_len().map_err(|error| Error::io(&error))
+        let len = self.raw_len().map_err(|error| Error::io(&error))?;
+        self.told_len.fetch_max(len, Ordering::Relaxed);
+        Ok(len)
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {

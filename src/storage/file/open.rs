@@ -15,7 +15,7 @@ use super::direct::Direct;
 use super::entry::Entry;
 use super::extents::ExtentCache;
 use super::opening::{could_not_open, no_direct, not_regular, open_raw};
-use super::{Abilities, FileStorage, Kind, NEXT_ID, named};
+use super::{Abilities, DISC_DRIVER, FileStorage, Kind, NEXT_ID, device, named};
 use crate::error::{Error, Result};
 use crate::storage::identity::Identity;
 use crate::storage::locks::{Locks, Reach};
@@ -44,7 +44,7 @@ pub struct FileOpen {
     pub cache: CacheMode,
     /// Whether locks are taken.
     pub locking: Locking,
-    /// The driver asked for: `file` or `host_device`; either when not given.
+    /// The driver asked for: `file`, `host_device` or `host_cdrom`; one of the first two when not given.
     pub driver: Option<&'static str>,
     /// An image names the file: it must be a regular file or a block device, none that the kernel makes
     /// up, and not reached through what a process has open.
@@ -63,8 +63,10 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
             "The '{driver}' block driver requires a file name"
         )));
     }
+    device::refuse_streams(path, name.as_bstr())?;
     if options.named_by_image {
         let fd = named::open_named(path, options.writable, options.cache)?;
+        let fd = device::hold_disc(fd, name.as_bstr(), options)?;
         return by_name(fd, name, options);
     }
     let mut how = OpenOptions::new();
@@ -74,6 +76,7 @@ pub fn open(path: &Path, options: &FileOpen) -> Result<FileStorage> {
         Some(libc::EINVAL) if options.cache.direct() => no_direct(name.as_bstr()),
         _ => could_not_open(name.as_bstr(), &error),
     })?;
+    let fd = device::hold_disc(fd, name.as_bstr(), options)?;
     by_name(fd, name, options)
 }
 
@@ -124,9 +127,9 @@ pub fn duplicate(number: RawFd) -> Result<OwnedFd> {
         .map_err(|error| Error::io(&error).context("Could not use the file descriptor"))
 }
 
-fn not_device(name: &BStr) -> Error {
+fn not_device(driver: &str, name: &BStr) -> Error {
     Error::invalid(format!(
-        "'host_device' driver requires '{name}' to be either a character or block device"
+        "'{driver}' driver requires '{name}' to be either a character or block device"
     ))
 }
 
@@ -142,12 +145,16 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
         libc::S_IFREG => Kind::Regular,
         libc::S_IFBLK => Kind::Block,
         libc::S_IFCHR => Kind::Character,
-        _ if options.driver == Some("host_device") => return Err(not_device(name.as_bstr())),
-        _ => return Err(not_regular(name.as_bstr())),
+        _ => match options.driver {
+            Some("file") | None => return Err(not_regular(name.as_bstr())),
+            Some(driver) => return Err(not_device(driver, name.as_bstr())),
+        },
     };
     match (options.driver, kind) {
         (Some("file"), Kind::Block | Kind::Character) => return Err(not_regular(name.as_bstr())),
-        (Some("host_device"), Kind::Regular) => return Err(not_device(name.as_bstr())),
+        (Some(driver), Kind::Regular) if driver != "file" => {
+            return Err(not_device(driver, name.as_bstr()));
+        }
         _ => {}
     }
     if options.writable && kind == Kind::Block && blkdev::read_only(fd.as_fd()).map_err(failed)? {
@@ -161,11 +168,17 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
         .map_err(failed)?
         .map(Direct::new);
     let made_up = kind == Kind::Regular && attr::is_made_up(fd.as_fd()).unwrap_or(false);
+    let device_len = match kind {
+        Kind::Block => blkdev::size(fd.as_fd()).map_err(failed)?,
+        Kind::Regular | Kind::Character => 0,
+    };
     let reach = reach(fd.as_fd(), options.locking).map_err(failed)?;
     Ok(FileStorage {
         name,
         is_named: false,
         kind,
+        is_disc: options.driver == Some(DISC_DRIVER),
+        told_len: AtomicU64::new(device_len),
         identity: Identity::of_open(fd.as_fd(), &stat),
         made_up,
         read_only: !options.writable,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{FileStorage, Kind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::align::Parts;
 use crate::storage::modes::ZeroFlags;
 use crate::sys::blkdev;
 use crate::sys::falloc::{self, Falloc};
@@ -36,6 +37,18 @@ impl FileStorage {
         let end = self.writable_end(offset, len)?;
         if len == 0 {
             return Ok(());
+        }
+        if self.kind == Kind::Block && !flags.contains(ZeroFlags::NO_FALLBACK) {
+            // The kernel zeroes whole sectors, and what is left over at the ends is little.
+            let sector = blkdev::logical_sector(self.fd()).map_err(|error| Error::io(&error))?;
+            let parts = Parts::of(offset, end, u64::from(sector.max(512)), u64::MAX);
+            let middle = parts.middle;
+            if parts.edges().next().is_some() && middle.0 < middle.1 {
+                self.zero(middle.0, middle.1 - middle.0, flags)?;
+                return parts
+                    .edges()
+                    .try_for_each(|(start, end)| self.write_zero_bytes(start, end - start));
+            }
         }
         let result = {
             let _range = self.direct.as_ref().map(|direct| direct.enter(offset, end));
@@ -122,10 +135,18 @@ impl FileStorage {
         if flags.contains(ZeroFlags::NO_FALLBACK) {
             return Ok(false);
         }
-        // These two may write inside the kernel.
+        // These two may write inside the kernel. Old kernels have the first alone, which left their caches as they
+        // were.
+        if self.direct.is_some() && self.zero_out(offset, end)? {
+            return Ok(true);
+        }
         if self.attempt(&self.can.zero_range, Falloc::ZeroKeepSize, offset, end)? {
             return Ok(true);
         }
+        self.zero_out(offset, end)
+    }
+
+    fn zero_out(&self, offset: u64, end: u64) -> Result<bool> {
         match blkdev::zero_out(self.fd(), offset, end - offset) {
             Ok(()) => Ok(true),
             Err(error) if try_other(&error) => Ok(false),
