@@ -1,11 +1,11 @@
 //! A volume of GlusterFS for the length of a test, in a network of its own: bricks take ports as they come.
 
+use std::ops::Deref;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use crate::common::{Dir, Ran, run_in};
-use crate::pair::words;
+use crate::apart::Apart;
+use crate::common::{Dir, run_in};
 
 /// Whether tests with the server have to be left out.
 pub fn gluster_is_missing() -> bool {
@@ -67,54 +67,24 @@ wait
 
 /// A volume of one brick, the directory `brick`, which is mounted by FUSE on `mounted`, where the server alone sees it;
 /// ended when it is dropped.
-pub struct Server {
-    child: Child,
-}
+pub struct Server(Apart);
 
 impl Server {
     pub fn new(dir: &Dir) -> Self {
         for name in ["brick", "state", "state/run", "mounted"] {
             std::fs::create_dir_all(dir.path(name)).expect("a directory");
         }
-        let child = Command::new("unshare")
-            .args(["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child"])
-            .args(["bash", "-c", START, "bash"])
-            .arg(dir.root())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("unshare");
-        let mut server = Self { child };
-        let deadline = Instant::now() + Duration::from_secs(120);
         let told = || {
             ["answers", "told"]
                 .map(|name| std::fs::read_to_string(dir.path(name)).unwrap_or_default())
+                .join("\n")
         };
-        while !dir.path("started").exists() {
-            let ended = server.child.try_wait().expect("its state");
-            assert!(ended.is_none(), "the server has ended: {:?}", told());
-            assert!(
-                Instant::now() < deadline,
-                "the server does not start: {:?}",
-                told()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        server
-    }
-
-    /// A command in the server's network.
-    pub fn command(&self, dir: &Dir, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.child.id()))
-            .arg(program)
-            .args(args)
-            .current_dir(dir.root())
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
-        command
+        Self(Apart::start(
+            dir,
+            START,
+            || dir.path("started").exists(),
+            told,
+        ))
     }
 
     /// The path of something that the server alone sees at `path`.
@@ -122,21 +92,6 @@ impl Server {
         let inside = self.process(|name| name == "bash").expect("the shell");
         let root = PathBuf::from(format!("/proc/{inside}/root"));
         root.join(path.strip_prefix("/").expect("a whole path"))
-    }
-
-    /// The tool.
-    pub fn tool(&self, dir: &Dir, line: &str) -> Command {
-        let tool = crate::build::tool().to_str().expect("a path");
-        self.command(dir, tool, &words(line))
-    }
-
-    pub fn run(&self, dir: &Dir, line: &str) -> Ran {
-        let output = self.tool(dir, line).output().expect("nsenter");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
     }
 
     /// Sends a signal to what serves the brick.
@@ -147,32 +102,12 @@ impl Server {
             .status();
         assert!(sent.expect("kill").success());
     }
-
-    /// A process of the server's by its name.
-    fn process(&self, is: impl Fn(&str) -> bool) -> Option<String> {
-        let mut all = vec![self.child.id().to_string()];
-        while let Some(pid) = all.pop() {
-            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-            // What has begun by its own name: `comm` is that of a thread for some.
-            let line = read("cmdline").unwrap_or_default();
-            let name = line.split('\0').next().unwrap_or_default();
-            if is(name.rsplit('/').next().unwrap_or_default()) {
-                return Some(pid);
-            }
-            let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-            for task in tasks.into_iter().flatten().flatten() {
-                let children = std::fs::read_to_string(task.path().join("children"));
-                let children = children.unwrap_or_default();
-                all.extend(children.split_whitespace().map(str::to_owned));
-            }
-        }
-        None
-    }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Server {
+    type Target = Apart;
+
+    fn deref(&self) -> &Apart {
+        &self.0
     }
 }

@@ -1,10 +1,10 @@
 //! An NFS server for the length of a test, in a network of its own: it needs a server of ports at a fixed one.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::ops::Deref;
+use std::process::Command;
 
-use crate::common::{Dir, Ran, run_in};
-use crate::pair::words;
+use crate::apart::Apart;
+use crate::common::{Dir, run_in};
 
 /// Whether tests with the server have to be left out.
 pub fn ganesha_is_missing() -> bool {
@@ -43,9 +43,7 @@ while :; do ganesha.nfsd -F -L $1/log -f $1/config -p $1/pid -N EVENT; rm $1/pid
 ";
 
 /// A server of the directory `exp`; ended when it is dropped.
-pub struct Server {
-    child: Child,
-}
+pub struct Server(Apart);
 
 impl Server {
     pub fn new(dir: &Dir) -> Self {
@@ -63,78 +61,25 @@ impl Server {
         );
         std::fs::write(dir.path("config"), config).expect("a configuration");
         let _ = std::fs::remove_file(dir.path("log"));
-        let child = Command::new("unshare")
-            .args(["-n", "-m", "-p", "-f", "--mount-proc", "--kill-child"])
-            .args(["bash", "-c", START, "bash"])
-            .arg(dir.root())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("unshare");
-        let mut server = Self { child };
-        let deadline = Instant::now() + Duration::from_secs(60);
         let log = || std::fs::read_to_string(dir.path("log")).unwrap_or_default();
-        while !log().contains("NFS SERVER INITIALIZED") {
-            let ended = server.child.try_wait().expect("its state");
-            assert!(ended.is_none(), "the server has ended: {}", log());
-            assert!(
-                Instant::now() < deadline,
-                "the server does not start: {}",
-                log()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        server
-    }
-
-    /// A command in the server's network.
-    pub fn command(&self, dir: &Dir, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net=/proc/{}/ns/net", self.child.id()))
-            .arg(program)
-            .args(args)
-            .current_dir(dir.root())
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// The tool.
-    pub fn tool(&self, dir: &Dir, line: &str) -> Command {
-        let tool = crate::build::tool().to_str().expect("a path");
-        self.command(dir, tool, &words(line))
-    }
-
-    pub fn run(&self, dir: &Dir, line: &str) -> Ran {
-        let output = self.tool(dir, line).output().expect("nsenter");
-        Ran {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let ready = || log().contains("NFS SERVER INITIALIZED");
+        Self(Apart::start(dir, START, ready, log))
     }
 
     /// Kills the server itself, which is started anew.
     pub fn kill(&self) {
-        let mut all = vec![self.child.id().to_string()];
-        while let Some(pid) = all.pop() {
-            let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-            if read("comm").is_ok_and(|name| name.starts_with("ganesha")) {
-                let _ = Command::new("kill").args(["-9", &pid]).status();
-                return;
-            }
-            let children = read(&format!("task/{pid}/children")).unwrap_or_default();
-            all.extend(children.split_whitespace().map(str::to_owned));
-        }
-        panic!("the server is gone");
+        let server = self.process(|name| name == "ganesha.nfsd");
+        let sent = Command::new("kill")
+            .args(["-9", &server.expect("the server")])
+            .status();
+        assert!(sent.expect("kill").success());
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+impl Deref for Server {
+    type Target = Apart;
+
+    fn deref(&self) -> &Apart {
+        &self.0
     }
 }
