@@ -150,7 +150,11 @@ impl Drop for Creation {
             return;
         }
         // The error that ends the operation is the one to report; a second one adds nothing.
-        let removed = self.new.remove().unwrap_or(false);
+        let removed = match self.new.remove() {
+            Ok(removed) => removed,
+            // A server that does not answer empties nothing either.
+            Err(error) => error.kind() == ErrorKind::Cancelled,
+        };
         if !removed && self.state == State::Emptied {
             let _ = self.new.empty_again();
         }

@@ -12,6 +12,7 @@ mod common;
 mod pair;
 
 mod amend;
+mod apart;
 mod archive;
 mod check;
 mod checksum;
@@ -59,6 +60,7 @@ mod read_only;
 mod rebase;
 mod refused;
 mod remote_faults;
+mod remote_writes;
 mod repair;
 mod resize;
 mod samples;

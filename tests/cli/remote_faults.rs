@@ -292,7 +292,7 @@ impl Far<'_> {
 }
 
 /// How a child ends, which would else wait for ever.
-fn end_of(child: &mut Child, what: &str) -> ExitStatus {
+pub fn end_of(child: &mut Child, what: &str) -> ExitStatus {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(status) = child.try_wait().expect("its state") {

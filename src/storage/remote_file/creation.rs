@@ -16,6 +16,8 @@ use super::storage::RemoteFile;
 
 /// How long the server is given to remove what was made, or to empty what was there, when the operation has failed.
 const REMOVAL: Duration = Duration::from_secs(10);
+/// The same where the operation was cancelled: somebody waits for its end.
+const QUICK_REMOVAL: Duration = Duration::from_secs(1);
 
 /// Opens the file to be filled, as it is, or makes it.
 ///
@@ -44,6 +46,15 @@ struct NewFile<P: Protocol> {
     made: bool,
 }
 
+impl<P: Protocol> NewFile<P> {
+    fn time(&self) -> Duration {
+        match self.storage.is_cancelled() {
+            true => QUICK_REMOVAL,
+            false => REMOVAL,
+        }
+    }
+}
+
 impl<P: Protocol> NewStorage for NewFile<P> {
     fn storage(&self) -> &Arc<dyn Storage> {
         &self.shown
@@ -67,12 +78,12 @@ impl<P: Protocol> NewStorage for NewFile<P> {
 
     fn remove(&self) -> Result<bool> {
         if self.made {
-            self.storage.remove(REMOVAL)?;
+            self.storage.remove(self.time())?;
         }
         Ok(self.made)
     }
 
     fn empty_again(&self) -> Result<()> {
-        self.storage.clear(REMOVAL)
+        self.storage.clear(self.time())
     }
 }

@@ -294,6 +294,11 @@ impl<P: Protocol> RemoteFile<P> {
         Ok(end)
     }
 
+    /// Whether the work on the file has been cancelled, or is late.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.control.check().is_err()
+    }
+
     /// Removes the file, also where the work was cancelled.
     ///
     /// # Errors
