@@ -12,13 +12,27 @@ pub fn tool() -> &'static Path {
         Some(path) => PathBuf::from(path)
             .canonicalize()
             .expect("PLATTER_IMG names a file"),
-        None => build("platter-img", &sources("examples-c/platter-img")),
+        None => build("platter-img", &sources("examples-c/platter-img"), &[]),
     })
 }
 
 /// Builds one of the samples beside the tool.
 pub fn sample(name: &str) -> PathBuf {
-    build(name, &[root().join(format!("examples-c/samples/{name}.c"))])
+    build(
+        name,
+        &[root().join(format!("examples-c/samples/{name}.c"))],
+        &[],
+    )
+}
+
+/// Builds one of the programs of `ffi-tests`, for which only these tests have the servers.
+pub fn program(name: &str) -> PathBuf {
+    let source = root().join(format!("ffi-tests/programs/{name}.c"));
+    build(
+        name,
+        &[source],
+        &["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/ffi-tests")],
+    )
 }
 
 fn root() -> &'static Path {
@@ -48,7 +62,7 @@ fn library() -> PathBuf {
     library
 }
 
-fn build(name: &str, sources: &[PathBuf]) -> PathBuf {
+fn build(name: &str, sources: &[PathBuf], kind: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let test = std::env::current_exe().expect("the path of the test");
     let test = test
@@ -62,12 +76,18 @@ fn build(name: &str, sources: &[PathBuf]) -> PathBuf {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let ran = Command::new(&compiler)
         .args(["-std=c11", "-O1", "-g", "-D_GNU_SOURCE"])
+        .args(kind)
         .args(["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"])
         .arg("-I")
         .arg(root().join("include"))
         .args(sources)
         .arg(library())
-        .args(["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"])
+        .arg(if kind.contains(&"-static") {
+            "-lgcc_eh"
+        } else {
+            "-lgcc_s"
+        })
+        .args(["-lutil", "-lrt", "-lpthread", "-lm", "-ldl"])
         .arg("-o")
         .arg(&fresh)
         .output()
@@ -84,7 +104,7 @@ fn build(name: &str, sources: &[PathBuf]) -> PathBuf {
 /// The helper that runs a program under a limit on time and measures its memory.
 pub fn limited() -> &'static Path {
     static TOOL: OnceLock<PathBuf> = OnceLock::new();
-    TOOL.get_or_init(|| build("limited", &[root().join("tests/tools/limited.c")]))
+    TOOL.get_or_init(|| build("limited", &[root().join("tests/tools/limited.c")], &[]))
 }
 
 /// A shared object that lets calls of a program fail; see its source.

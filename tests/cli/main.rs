@@ -60,6 +60,7 @@ mod read_only;
 mod rebase;
 mod refused;
 mod remote_faults;
+mod remote_workflow;
 mod remote_writes;
 mod repair;
 mod resize;

@@ -1,6 +1,6 @@
 //! Images of Ceph clusters, against Ceph's own tool.
 
-mod cluster;
+pub mod cluster;
 
 use std::time::{Duration, Instant};
 
