@@ -1,5 +1,6 @@
 //! Servers in a network and with processes of their own, for those that want fixed ports.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -59,7 +60,7 @@ impl Apart {
     }
 
     /// The path of something that the server alone sees at `path`.
-    pub fn seen(&self, path: &std::path::Path) -> PathBuf {
+    pub fn seen(&self, path: &Path) -> PathBuf {
         let inside = self.process(|name| name == "bash").expect("the shell");
         let root = PathBuf::from(format!("/proc/{inside}/root"));
         root.join(path.strip_prefix("/").expect("a whole path"))

@@ -16,6 +16,18 @@ pub fn tool() -> &'static Path {
     })
 }
 
+/// The tool without any shared object, for where there is none; always built here.
+pub fn lone_tool() -> &'static Path {
+    static TOOL: OnceLock<PathBuf> = OnceLock::new();
+    TOOL.get_or_init(|| {
+        build(
+            "platter-img-alone",
+            &sources("examples-c/platter-img"),
+            &["-static", "-s"],
+        )
+    })
+}
+
 /// Builds one of the samples beside the tool.
 pub fn sample(name: &str) -> PathBuf {
     build(
@@ -123,6 +135,12 @@ pub fn scan() -> &'static Path {
 pub fn guest() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| alone("guest", &["-static"], &[]))
+}
+
+/// The program of a virtual machine that carries out commands; see its source.
+pub fn machine() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| alone("machine", &["-static"], &[]))
 }
 
 fn preloaded(name: &str) -> PathBuf {

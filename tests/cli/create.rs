@@ -607,19 +607,12 @@ fn names_of_drivers_are_recorded_where_nothing_is_opened() {
         pair.same(&format!("rebase -u -b base.raw -F {name} over.qcow2"));
         pair.same("info over.qcow2");
     }
-    // Where the file is opened, a driver that is not here is one line.
-    let run = |line: &str| ours(&words(line), pair.ours().root());
+    // Where the file is opened, it is no name of a controller.
     for line in [
         "create -q -f qcow2 -b base.raw -F nvme x.qcow2",
         "convert -f nvme base.raw x.raw",
         "info -f nvme base.raw",
     ] {
-        let ran = run(line);
-        assert_eq!(ran.code, 1, "{line}");
-        let first = ran.err.lines().next().unwrap_or_default();
-        assert!(
-            first.contains("The driver 'nvme' is not part of this build: it needs a device"),
-            "{ran:?}"
-        );
+        pair.same(line);
     }
 }

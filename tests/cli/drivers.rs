@@ -59,44 +59,18 @@ fn every_name_of_a_driver_is_recorded_and_printed() {
 }
 
 #[test]
-fn a_driver_that_is_not_in_this_build_is_refused_in_one_line() {
+fn what_names_no_nvme_controller_is_refused_alike() {
     let pair = Pair::with(&["create -f raw a.raw 1M"]);
-    for (line, refusal) in [
-        (
-            "info -f nvme a.raw",
-            "Could not open 'a.raw': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "info json:{'driver':'nvme'}",
-            "Could not open 'json:{'driver':'nvme'}': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "info --image-opts driver=raw,file.driver=nvme",
-            "Could not open 'driver=raw,file.driver=nvme': The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "create -f nvme -o help",
-            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "amend -f nvme -o help",
-            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "convert -O nvme a.raw x",
-            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "dd -O nvme if=a.raw of=x",
-            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
-        (
-            "measure -O nvme a.raw",
-            "The driver 'nvme' is not part of this build: it needs a device that is bound to vfio-pci; one that the kernel has is a block device, which can be opened",
-        ),
+    for line in [
+        "info -f nvme a.raw",
+        "info json:{'driver':'nvme'}",
+        "info --image-opts driver=raw,file.driver=nvme",
+        "create -f nvme -o help",
+        "amend -f nvme -o help",
+        "convert -O nvme a.raw x",
+        "dd -O nvme if=a.raw of=x",
+        "measure -O nvme a.raw",
     ] {
-        let ran = ours(&words(line), pair.ours().root());
-        assert_eq!(ran.err, format!("qemu-img: {refusal}\n"), "{line}");
-        assert_eq!(ran.code, 1, "{line}");
+        pair.same(line);
     }
 }

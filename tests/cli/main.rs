@@ -40,6 +40,8 @@ mod iscsi;
 mod lengths;
 mod levels;
 mod locks;
+mod machine;
+mod machine_devices;
 mod map;
 mod measure;
 mod names;

@@ -135,8 +135,7 @@ impl FileStorage {
         if flags.contains(ZeroFlags::NO_FALLBACK) {
             return Ok(false);
         }
-        // These two may write inside the kernel. Old kernels have the first alone, which left their caches as they
-        // were.
+        // Both may write inside the kernel. The first, as QEMU's tools have it done, where no cache is in between.
         if self.direct.is_some() && self.zero_out(offset, end)? {
             return Ok(true);
         }

@@ -26,13 +26,17 @@ pub(super) struct Settings {
     pub(super) namespace: u32,
 }
 
+fn no_device() -> Error {
+    Error::invalid("'device' option is required")
+}
+
 impl Settings {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub(super) fn of(options: &Values) -> Result<Self> {
         let device = options
             .str("device")
-            .ok_or_else(|| Error::invalid("'device' option is required"))?
+            .ok_or_else(no_device)?
             .to_ascii_lowercase();
         if !is_address(&device) {
             return Err(Error::invalid(format!(
@@ -74,7 +78,8 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
             "'{name}' is no name of a namespace; its form is {SCHEME}DEVICE/NAMESPACE"
         ))
     };
-    let rest = name.strip_prefix(SCHEME.as_bytes()).ok_or_else(strange)?;
+    let rest = name.strip_prefix(SCHEME.as_bytes());
+    let rest = rest.ok_or_else(no_device)?;
     let (device, namespace) = rest.split_once_str("/").unwrap_or((rest, b"1"));
     let namespace = namespace.to_str().ok().and_then(|text| text.parse().ok());
     let namespace: u64 = namespace.ok_or_else(strange)?;
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn what_is_no_address_leads_nowhere() {
         for (name, text) in [
-            ("nvme:", "'nvme:' is no name of a namespace"),
+            ("nvme:", "'device' option is required"),
             (
                 "nvme://0000:01:00.0/x",
                 "'nvme://0000:01:00.0/x' is no name",

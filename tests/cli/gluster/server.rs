@@ -1,7 +1,6 @@
 //! A volume of GlusterFS for the length of a test, in a network of its own: bricks take ports as they come.
 
 use std::ops::Deref;
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::apart::Apart;
@@ -85,13 +84,6 @@ impl Server {
             || dir.path("started").exists(),
             told,
         ))
-    }
-
-    /// The path of something that the server alone sees at `path`.
-    pub fn seen(&self, path: &std::path::Path) -> PathBuf {
-        let inside = self.process(|name| name == "bash").expect("the shell");
-        let root = PathBuf::from(format!("/proc/{inside}/root"));
-        root.join(path.strip_prefix("/").expect("a whole path"))
     }
 
     /// Sends a signal to what serves the brick.
