@@ -26,6 +26,8 @@ pub(super) struct Initiator {
     session: Session,
     lun: u16,
     asked: Instant,
+    /// What has ended and was not fetched yet.
+    done: Vec<Done>,
 }
 
 /// A session that takes commands.
@@ -50,6 +52,16 @@ impl Engine for Initiator {
 
     fn serve(&mut self, ready: c_int) -> Result<()> {
         self.session.serve(ready).map_err(lost)?;
+        self.done.extend(self.session.done());
+        // The library ends all commands when it loses the target, and goes on as if nothing had been: whoever hears of
+        // that has to find the connection lost.
+        if self
+            .done
+            .iter()
+            .any(|done| done.status == Status::Cancelled)
+        {
+            return Err(lost("The target ended the connection"));
+        }
         let gone = c_int::from(libc::POLLERR | libc::POLLHUP | libc::POLLNVAL);
         match ready & gone != 0 || self.session.events().0 < 0 {
             true => Err(lost("The target ended the connection")),
@@ -58,7 +70,9 @@ impl Engine for Initiator {
     }
 
     fn replies(&mut self) -> Vec<(u64, (Status, Data))> {
-        let done = self.session.done().into_iter();
+        let mut done = std::mem::take(&mut self.done);
+        done.extend(self.session.done());
+        let done = done.into_iter();
         done.map(
             |Done {
                  token,
@@ -135,6 +149,7 @@ fn connect_to(settings: &Settings, number: SocketAddr, control: &JobControl) -> 
         session,
         lun: settings.lun,
         asked: Instant::now(),
+        done: Vec::new(),
     };
     let wait = Wait::new(control).at_most(LOGIN);
     let begun = initiator.session.connect(&number.to_string());
