@@ -133,9 +133,8 @@ pub type ExportsFn = fn(&OpenContext<'_>) -> Result<Vec<ExportInfo>>;
 
 /// A protocol, as one line of the registry.
 ///
-/// What a driver loads or connects at first use, and what may fail then, belongs in a
-/// `once_cell::sync::OnceCell` that is filled by `get_or_try_init`: a failure is reported and leaves
-/// the next use free to try again.
+/// The functions of a client library are loaded at first use, and once: the outcome is that of every
+/// later use. A connection belongs to the storage that `open` gives.
 #[derive(Debug)]
 pub struct StorageDriver {
     /// The name used as `driver=`.
