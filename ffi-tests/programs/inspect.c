@@ -194,6 +194,22 @@ int main(void)
     CHECK(!truth_of(report, 0, "format-named"));
     platter_report_free(report);
 
+    /* Of what cannot be understood nothing is known, and nothing passes. */
+    make_image("disk.vmdk", "vmdk", 1 << 20, NULL);
+    OK(platter_open_options_set_format(options, "qcow2", 0, &err));
+    OK(platter_inspect(&report, "disk.vmdk", options, 0, &err));
+    CHECK(!truth_of(report, 0, "passed"));
+    size_t unknown = 0;
+    for (size_t i = 1; platter_report_string(&text, report, i, "id", 0, NULL) == 0; i++) {
+        if (strcmp(text, "no-backing-file") == 0 || strcmp(text, "no-data-file") == 0 ||
+            strcmp(text, "no-extents") == 0) {
+            CHECK_STR(string_of(report, i, "verdict"), "unknown");
+            unknown++;
+        }
+    }
+    CHECK(unknown == 3);
+    platter_report_free(report);
+
     OK(platter_open_options_set_format(options, "nonsense", 0, &err));
     FAILS(platter_inspect(&report, "good.qcow2", options, 0, &err), PLATTER_STATUS_UNSUPPORTED,
           "nonsense");

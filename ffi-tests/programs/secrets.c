@@ -45,6 +45,25 @@ static void leave(void *user_data)
     vault->left++;
 }
 
+/* An image without a name is unlocked as others are: an option names the secret. */
+static void by_descriptor(const platter_secrets *secrets)
+{
+    platter_open_options *options;
+    platter_image *image;
+    const int fd = open("disk.luks", O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    OK(platter_open_options_new(&options, 0, &err));
+    OK(platter_open_options_set_format(options, "luks", 0, &err));
+    OK(platter_open_options_set_secrets(options, secrets, 0, &err));
+    FAILS(platter_image_open_fd(&image, fd, NULL, options, 0, &err), PLATTER_STATUS_NEEDS_SECRET,
+          "key-secret");
+    OK(platter_open_options_set_option(options, "key-secret", "disk", 0, &err));
+    OK(platter_image_open_fd(&image, fd, NULL, options, 0, &err));
+    OK(platter_image_close(image, 0, &err));
+    platter_open_options_free(options);
+    CHECK(close(fd) == 0);
+}
+
 int main(void)
 {
     /* A passphrase is text, so that every other tool can give it too. */
@@ -144,8 +163,9 @@ int main(void)
     OK(platter_secrets_new(&secrets, 0, &err));
     OK(platter_secrets_define(secrets, "disk", coded, 0, &err));
     platter_image *image = open_disk(secrets, PLATTER_OK, NULL);
-    platter_secrets_free(secrets);
     OK(platter_image_close(image, 0, &err));
+    by_descriptor(secrets);
+    platter_secrets_free(secrets);
 
     OK(platter_secrets_new(&secrets, 0, &err));
     OK(platter_secrets_add(secrets, "disk", "wrong", 5, 0, &err));

@@ -259,10 +259,15 @@ fn a_limit_on_memory_ends_a_command_with_an_error_and_not_by_an_abort() {
 
 /// Runs the lines in little memory: none may be aborted, and some have to lack it.
 fn all_without_an_abort(dir: &Dir, lines: &[&str]) {
+    none_is_aborted(dir, lines, &[0, 300, 1300, 3300]);
+}
+
+/// As [`all_without_an_abort`], with so many KiB beyond what the program itself takes.
+fn none_is_aborted(dir: &Dir, lines: &[&str], limits: &[u32]) {
     let mut lacking = 0;
     let least = least_memory(dir);
     for line in lines {
-        for kib in [least, least + 300, least + 1300, least + 3300] {
+        for kib in limits.iter().map(|more| least + more) {
             let ran = under_shell(dir.root(), &format!("ulimit -d {kib}; exec \"$P\" {line}"));
             let known = (0..=3).contains(&ran.code) || ran.code == 63;
             let aborted = ran.err.contains("memory allocation of") || !known;
@@ -338,4 +343,66 @@ fn a_limit_on_memory_ends_commands_on_other_formats_with_an_error() {
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     all_without_an_abort(&dir, &lines);
+}
+
+/// An image whose upper table names, in each of its entries, no table at all or the one that there is.
+fn with_upper_table(dir: &Dir, format: &str, name: &str, shares: bool) {
+    dir.qemu_io(format, name, &["write -P 1 0 64k"]);
+    let path = dir.path(name);
+    let mut bytes = std::fs::read(&path).expect("an image");
+    // Both formats name it in the same place of the header, in their own order of bytes.
+    let is_big = format == "qcow";
+    let word = |bytes: &[u8], at: usize| {
+        let word = bytes[at..at + 8].try_into().expect("a word");
+        match is_big {
+            true => u64::from_be_bytes(word),
+            false => u64::from_le_bytes(word),
+        }
+    };
+    let at = word(&bytes, 40) as usize;
+    let entries = match is_big {
+        true => word(&bytes, 24).div_ceil(512 << 12),
+        // Tables of two clusters of 4 KiB, or of 16 of 64 KiB, as many as the disk has.
+        false if shares => 256,
+        false => 1 << 15,
+    };
+    let entry = match shares {
+        true => word(&bytes, at),
+        false => (1 << 50) + 3,
+    };
+    let entry = match is_big {
+        true => entry.to_be_bytes(),
+        false => entry.to_le_bytes(),
+    };
+    let end = at + 8 * entries as usize;
+    bytes.resize(bytes.len().max(end), 0);
+    for place in bytes[at..end].chunks_exact_mut(8) {
+        place.copy_from_slice(&entry);
+    }
+    std::fs::write(&path, bytes).expect("an image");
+}
+
+/// What a check counts of damage follows the tables of the image.
+#[test]
+fn a_limit_on_memory_ends_checks_of_damaged_images_with_an_error() {
+    let dir = Dir::new();
+    for (line, shares) in [
+        ("-f qcow lost.qcow 256G", false),
+        ("-f qcow shared.qcow 1G", true),
+        (
+            "-f qed -o cluster_size=64k,table_size=16 lost.qed 256T",
+            false,
+        ),
+        ("-f qed -o cluster_size=4k,table_size=2 shared.qed 1G", true),
+    ] {
+        let args: Vec<&str> = line.split(' ').collect();
+        dir.qemu_img_ok(&[&["create", "-q"], &args[..]].concat());
+        let name = args[args.len() - 2];
+        with_upper_table(&dir, args[1], name, shares);
+    }
+    // So close that one of them ends within each list.
+    let close: Vec<u32> = (0..2200).step_by(100).collect();
+    none_is_aborted(&dir, &["check lost.qcow", "check lost.qed"], &close);
+    let repairs = ["check -r all shared.qcow", "check -r all shared.qed"];
+    none_is_aborted(&dir, &repairs, &[0, 150, 300]);
 }

@@ -1,6 +1,5 @@
 //! The upper level of a table in two levels: where the tables of the lower one stand.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -20,29 +19,37 @@ pub(crate) struct Directory {
     own: u64,
     /// The number of each table; [`FREE`] where there is none.
     words: Vec<u32>,
-    /// Where the directory itself stands, and each table.
-    places: BTreeSet<u64>,
+    /// Where the directory itself stands, and each table: each place once, in order. There is room for one of
+    /// each.
+    places: Vec<u64>,
 }
 
 impl Directory {
     /// The directory that stands at `own` and is as long as a table, with these numbers.
+    ///
+    /// # Errors
+    /// Where there is no memory.
     pub(crate) fn new(
         own: u64,
         (table_len, per_table): (u64, u64),
         bits: u32,
         words: Vec<u32>,
-    ) -> Self {
-        let mut places = BTreeSet::from([own]);
+    ) -> Result<Self> {
+        let mut places = Vec::new();
+        memory::reserve(&mut places, words.len() + 1)?;
+        places.push(own);
         let known = words.iter().filter(|word| **word < BAD);
         places.extend(known.map(|word| u64::from(*word) << bits));
-        Self {
+        places.sort_unstable();
+        places.dedup();
+        Ok(Self {
             per_table,
             table_len,
             bits,
             own,
             words,
             places,
-        }
+        })
     }
 
     /// Where it stands itself.
@@ -91,10 +98,14 @@ impl Directory {
                 .iter()
                 .any(|word| u64::from(*word) << self.bits == old)
         {
-            self.places.remove(&old);
+            if let Ok(at) = self.places.binary_search(&old) {
+                self.places.remove(at);
+            }
         }
-        if let Some(host) = self.host(table) {
-            self.places.insert(host);
+        if let Some(host) = self.host(table)
+            && let Err(at) = self.places.binary_search(&host)
+        {
+            self.places.insert(at, host);
         }
     }
 
@@ -105,6 +116,8 @@ impl Directory {
     pub(super) fn grow(&mut self, tables: u64) -> Result<()> {
         let more = (tables as usize).saturating_sub(self.words.len());
         memory::reserve(&mut self.words, more)?;
+        let room = (self.words.len() + more + 1).saturating_sub(self.places.len());
+        memory::reserve(&mut self.places, room)?;
         self.words.extend(std::iter::repeat_n(FREE, more));
         Ok(())
     }
@@ -119,7 +132,8 @@ impl Directory {
     /// Whether the directory or a table stands in a place.
     pub(super) fn is_in(&self, place: &Range<u64>) -> bool {
         let first = place.start.saturating_sub(self.table_len - 1);
-        first < place.end && self.places.range(first..place.end).next().is_some()
+        let at = self.places.partition_point(|start| *start < first);
+        self.places.get(at).is_some_and(|start| *start < place.end)
     }
 
     /// Where the directory and the tables stand.
@@ -135,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_directory_keeps_its_place_whatever_a_table_names() {
-        let mut directory = Directory::new(4096, (4096, 512), 12, vec![1, 2, 2, BAD]);
+        let mut directory = Directory::new(4096, (4096, 512), 12, vec![1, 2, 2, BAD]).unwrap();
         assert!(directory.is_in(&(8191..8192)));
         assert!(directory.is_in(&(12287..20000)));
         assert!(!directory.is_in(&(0..4096)));

@@ -523,7 +523,7 @@ mod tests {
     #[test]
     fn parts_have_a_place_once_they_hold_anything() {
         let coding = Coding::Offsets { bits: 12 };
-        let directory = Directory::new(4096, (4096, 512), 12, vec![FREE, 5, BAD]);
+        let directory = Directory::new(4096, (4096, 512), 12, vec![FREE, 5, BAD]).unwrap();
         let mut table = Table::in_parts(3 * 512, 4096, coding, directory).unwrap();
         assert_eq!(table.get(0), Ok(FREE));
         assert_eq!(table.free_from(1), Some(511));
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn a_new_table_in_parts_is_written_with_its_directory() {
         let coding = Coding::Offsets { bits: 12 };
-        let directory = Directory::new(4096, (4096, 512), 12, Vec::new());
+        let directory = Directory::new(4096, (4096, 512), 12, Vec::new()).unwrap();
         let mut table = Table::in_parts(512 * 1000, 4096, coding, directory).unwrap();
         table.put(0, 7).unwrap();
         table.put(512 * 900, 8).unwrap();

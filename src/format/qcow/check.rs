@@ -1,6 +1,5 @@
 //! The consistency check: entries name places in the file, and only what is compressed shares its place.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
@@ -215,7 +214,6 @@ impl Qcow {
             end = end.max(name.end);
             survey.mark(name)?;
         }
-        let mut skipped = BTreeSet::new();
         for index in 0..self.l1.len() as u32 {
             let host = self.table_host(index);
             if host == 0 {
@@ -223,10 +221,8 @@ impl Qcow {
             }
             if !self.is_table_place(host) {
                 memory::push(&mut found.bad_tables, index)?;
-                skipped.insert(index);
             } else if !survey.mark_solid(host..host + table_len)? {
                 memory::push(&mut found.shared_tables, index)?;
-                skipped.insert(index);
             } else {
                 end = end.max(host + table_len);
             }
@@ -234,8 +230,10 @@ impl Qcow {
         // Where the cluster before ends.
         let mut before = None;
         self.each_entry(|number, index, word| {
+            let is_in = |tables: &[u32]| tables.binary_search(&index).is_ok();
+            let is_skipped = is_in(&found.bad_tables) || is_in(&found.shared_tables);
             // Clusters behind the end of the disk are nobody's.
-            if skipped.contains(&index) || number >= found.total {
+            if is_skipped || number >= found.total {
                 return Ok(());
             }
             found.allocated += 1;

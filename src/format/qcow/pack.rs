@@ -32,18 +32,22 @@ struct Gaps {
 
 impl Gaps {
     /// A place of `len` bytes before `limit`.
-    fn take(&mut self, len: u64, unit: u64, limit: u64) -> Option<u64> {
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    fn take(&mut self, len: u64, unit: u64, limit: u64) -> Result<Option<u64>> {
+        self.from.try_reserve(1).map_err(|_| memory::lack())?;
         let from = self.from.entry((len, unit)).or_default();
         while let Some(gap) = self.gaps.get_mut(*from).filter(|gap| gap.start < limit) {
             let start = gap.start.next_multiple_of(unit);
             if start + len <= gap.end {
                 // What is left before a place with a large unit is given up.
                 gap.start = start + len;
-                return Some(start);
+                return Ok(Some(start));
             }
             *from += 1;
         }
-        None
+        Ok(None)
     }
 }
 
@@ -132,7 +136,7 @@ impl Qcow {
             Owner::Table(_) | Owner::Cluster(_) => cluster,
             Owner::Packed(_) => SECTOR,
         };
-        let Some(host) = gaps.take(len, unit, place.start) else {
+        let Some(host) = gaps.take(len, unit, place.start)? else {
             return Ok(None);
         };
         match owner {

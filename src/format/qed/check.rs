@@ -1,6 +1,5 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::bytes::le64;
@@ -166,12 +165,15 @@ impl Qed {
         uses.mark_all(0..u64::from(header.header_size).min(file_len / cluster))?;
         found.shared_clusters += uses.mark_all(table_at(header.table_offset))?;
         let hosts = self.blocks.with_directory(|known| {
-            let words = (0_u64..).zip(known.words());
-            let words = words.filter(|(_, word)| **word != FREE);
-            words.map(|(part, _)| (part, known.host(part))).collect()
+            let mut hosts: Vec<(u64, Option<u64>)> = Vec::new();
+            for (part, word) in (0_u64..).zip(known.words()) {
+                if *word != FREE {
+                    memory::push(&mut hosts, (part, known.host(part)))?;
+                }
+            }
+            Ok(hosts)
         });
-        let hosts: Vec<(u64, Option<u64>)> = hosts.unwrap_or_default();
-        let mut skipped = BTreeSet::new();
+        let hosts = hosts.transpose()?.unwrap_or_default();
         for (part, host) in hosts {
             match host {
                 None => memory::push(&mut found.bad_tables, part)?,
@@ -180,7 +182,6 @@ impl Qed {
                     if shared > 0 {
                         found.shared_clusters += shared;
                         memory::push(&mut found.shared_tables, part)?;
-                        skipped.insert(part);
                     }
                 }
             }
@@ -191,7 +192,9 @@ impl Qed {
         self.blocks.each(|index, word| {
             let part = index / per_table;
             let entry = layout.entry(word);
-            if skipped.contains(&part) || matches!(entry, Entry::Free | Entry::Zero) {
+            if found.shared_tables.binary_search(&part).is_ok()
+                || matches!(entry, Entry::Free | Entry::Zero)
+            {
                 return Ok(());
             }
             found.allocated += 1;

@@ -147,7 +147,7 @@ impl NewImage for NewQed {
             (header.table_len(), header.per_table()),
             header.cluster_size.trailing_zeros(),
             Vec::new(),
-        );
+        )?;
         self.table = Some(Table::in_parts(
             header.clusters(),
             header.table_offset,

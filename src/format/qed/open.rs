@@ -116,12 +116,12 @@ fn read_directory(
         if fits { word } else { BAD }
     };
     let words = memory::collect(coding.words(&bytes).map(vet))?;
-    Ok(Directory::new(
+    Directory::new(
         header.table_offset,
         (header.table_len(), header.per_table()),
         header.cluster_size.trailing_zeros(),
         words,
-    ))
+    )
 }
 
 /// Checks and repairs an image that was not closed, as far as nothing is damaged beyond repair.
