@@ -388,7 +388,7 @@ fn a_limit_on_memory_ends_checks_of_damaged_images_with_an_error() {
     let dir = Dir::new();
     for (line, shares) in [
         ("-f qcow lost.qcow 256G", false),
-        ("-f qcow shared.qcow 1G", true),
+        ("-f qcow shared.qcow 128M", true),
         (
             "-f qed -o cluster_size=64k,table_size=16 lost.qed 256T",
             false,
