@@ -69,6 +69,31 @@ fn new_qcow2_images_end_with_a_whole_cluster() {
 }
 
 #[test]
+fn converted_images_of_other_formats_end_with_a_whole_sector() {
+    let dir = Dir::new();
+    let contents: Vec<u8> = (0..300_032u32)
+        .map(|i| (i.wrapping_mul(i) >> 9) as u8)
+        .collect();
+    std::fs::write(dir.path("r.raw"), contents).unwrap();
+    for options in [
+        "-O qcow",
+        "-c -O qcow",
+        "-O qed",
+        "-O parallels",
+        "-O vdi",
+        "-O vhdx",
+        "-O vpc",
+        "-O vpc -o subformat=fixed",
+        "-O vmdk",
+        "-O vmdk -o subformat=streamOptimized",
+    ] {
+        run(&dir, &format!("convert -f raw {options} r.raw i"));
+        let len = len(&dir, "i");
+        assert!(len.is_multiple_of(512), "{options}: {len} bytes");
+    }
+}
+
+#[test]
 fn qcow2_images_that_grow_in_use_end_with_a_whole_cluster() {
     let dir = Dir::new();
     let contents: Vec<u8> = (0..300_000u32).map(|i| (i >> 8) as u8).collect();

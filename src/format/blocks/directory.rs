@@ -97,10 +97,9 @@ impl Directory {
                 .words
                 .iter()
                 .any(|word| u64::from(*word) << self.bits == old)
+            && let Ok(at) = self.places.binary_search(&old)
         {
-            if let Ok(at) = self.places.binary_search(&old) {
-                self.places.remove(at);
-            }
+            self.places.remove(at);
         }
         if let Some(host) = self.host(table)
             && let Err(at) = self.places.binary_search(&host)

@@ -147,7 +147,7 @@ impl Spec {
 
     /// Bytes of the file before any guest data.
     fn empty_len(&self) -> u64 {
-        self.header.l1_offset + self.header.tables() * 8
+        (self.header.l1_offset + self.header.tables() * 8).next_multiple_of(SECTOR)
     }
 }
 
@@ -515,8 +515,9 @@ impl Bulk for QcowBulk {
         let out = &*self.storage;
         self.write_table(state)?;
         self.write_l1(state)?;
-        if !out.limits().fixed_len && out.len()? < state.next {
-            out.set_len(state.next, Preallocation::Off)?;
+        let end = state.next.next_multiple_of(SECTOR);
+        if !out.limits().fixed_len && out.len()? < end {
+            out.set_len(end, Preallocation::Off)?;
         }
         let mut bytes = memory::zeroed(HEADER_LEN)?;
         bytes.copy_from_slice(&self.spec.header.to_bytes());

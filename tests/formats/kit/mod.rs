@@ -7,6 +7,7 @@ mod faults;
 mod flushes;
 pub mod given;
 pub mod hostile;
+mod lengths;
 mod live_check;
 mod measure;
 mod model;
