@@ -94,6 +94,40 @@ fn converted_images_of_other_formats_end_with_a_whole_sector() {
 }
 
 #[test]
+fn a_source_that_ends_within_a_sector_loses_none_of_it() {
+    let dir = Dir::new();
+    let contents: Vec<u8> = (0..(1u32 << 20) - 1).map(|i| (i % 251) as u8 + 1).collect();
+    std::fs::write(dir.path("r.raw"), &contents).unwrap();
+    for format in [
+        "raw",
+        "qcow2",
+        "qcow",
+        "qed",
+        "parallels",
+        "vdi",
+        "vhdx",
+        "vpc",
+        "vmdk",
+    ] {
+        run(&dir, &format!("convert -f raw -O {format} r.raw i"));
+        dir.qemu_img_ok(&["convert", "-f", format, "-O", "raw", "i", "back.raw"]);
+        let back = std::fs::read(dir.path("back.raw")).unwrap();
+        // A disk of VHD ends where a cylinder does.
+        assert!(
+            format == "vpc" || back.len() == 1 << 20,
+            "{format}: {}",
+            back.len()
+        );
+        let (kept, more) = back.split_at(contents.len());
+        assert!(kept == contents, "{format}");
+        assert!(
+            !more.is_empty() && more.iter().all(|byte| *byte == 0),
+            "{format}"
+        );
+    }
+}
+
+#[test]
 fn qcow2_images_that_grow_in_use_end_with_a_whole_cluster() {
     let dir = Dir::new();
     let contents: Vec<u8> = (0..300_000u32).map(|i| (i >> 8) as u8).collect();
