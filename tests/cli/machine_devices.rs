@@ -49,16 +49,16 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
     }
     let dir = Dir::new();
     // A disk with data and holes, and a namespace full of something else.
-    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "disk.qcow2", "24M"]);
+    dir.qemu_img_ok(&["create", "-q", "-f", "qcow2", "disk.qcow2", "6M"]);
     let writes = [
-        "write -q -P 1 0 3M",
-        "write -q -P 2 5M 100k",
-        "write -q -z 8M 1M",
-        "write -q -P 3 23M 1M",
+        "write -q -P 1 0 1M",
+        "write -q -P 2 2M 100k",
+        "write -q -z 3M 1M",
+        "write -q -P 3 5M 1M",
     ];
     dir.qemu_io("qcow2", "disk.qcow2", &writes);
     dir.qemu_img_ok(&["convert", "-O", "raw", "disk.qcow2", "disk.raw"]);
-    fs::write(dir.path("nvme.raw"), vec![0xee; 24 << 20]).expect("a namespace");
+    fs::write(dir.path("nvme.raw"), vec![0xee; 6 << 20]).expect("a namespace");
     fs::write(dir.path("small.raw"), vec![0xee; 4 << 20]).expect("a namespace");
     fs::copy(dir.path("disk.raw"), dir.path("disc.iso")).expect("a disc");
 
@@ -98,7 +98,7 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
         (
             tool("info NVME"),
             "0",
-            "virtual size: 24 MiB (25165824 bytes)",
+            "virtual size: 6 MiB (6291456 bytes)",
         ),
         (tool("info NVME"), "0", "protocol type: nvme"),
         (
@@ -122,7 +122,7 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
         (
             tool("map -f raw --output=json NVME"),
             "0",
-            "\"length\": 25165824",
+            "\"length\": 6291456",
         ),
         (
             tool("resize -f raw NVME 32M"),
@@ -134,7 +134,7 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
             "1",
             "Cannot grow NVMe namespaces",
         ),
-        (tool("create -q -f qcow2 SECOND 16M"), "0", ""),
+        (tool("create -q -f qcow2 SECOND 4M"), "0", ""),
         (
             tool("convert -n -f raw -O qcow2 -S 0 NVME SECOND"),
             "1",
@@ -148,7 +148,7 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
         (tool("check SECOND"), "0", "No errors were found"),
         (tool("snapshot -c s SECOND"), "0", ""),
         (
-            tool("bench -f raw -w -c 100 -s 4096 -o 20971520 --pattern=9 NVME"),
+            tool("bench -f raw -w -c 100 -s 4096 -o 4194304 --pattern=9 NVME"),
             "0",
             "Run completed",
         ),
@@ -237,7 +237,7 @@ fn nvme_namespaces_and_discs_are_read_and_written_as_images() {
     }
     // What the controller has is what was written to it.
     let mut wanted = fs::read(dir.path("disk.raw")).expect("the disk");
-    wanted[(20 * MIB) as usize..][..100 * 4096].fill(9);
+    wanted[(4 * MIB) as usize..][..100 * 4096].fill(9);
     assert!(fs::read(dir.path("nvme.raw")).expect("the namespace") == wanted);
     dir.qemu_img_ok(&["check", "-f", "qcow2", "small.raw"]);
     let listed = dir.qemu_img_ok(&["snapshot", "-l", "small.raw"]);
