@@ -62,6 +62,8 @@ pub struct ChildSpec {
     pub is_image: bool,
     /// Where the user names a directory, the name of the file in it that is meant.
     pub in_directory: Option<&'static str>,
+    /// An image that does not record one has none, whatever the user says.
+    pub is_recorded: bool,
 }
 
 impl ChildSpec {
@@ -69,6 +71,11 @@ impl ChildSpec {
     pub const FILE: Self = Self::required("file");
     /// The image below an overlay.
     pub const BACKING: Self = Self::optional("backing", FileRole::Backing);
+    /// The same of formats whose images say by themselves whether anything below them shows.
+    pub const PARENT: Self = Self {
+        is_recorded: true,
+        ..Self::BACKING
+    };
     /// The file of the guest data.
     pub const DATA_FILE: Self = Self::optional("data-file", FileRole::Data);
     /// The files of the pieces of the guest data.
@@ -84,6 +91,7 @@ impl ChildSpec {
             required: true,
             is_image: false,
             in_directory: None,
+            is_recorded: false,
         }
     }
 
@@ -95,6 +103,7 @@ impl ChildSpec {
             required: false,
             is_image: false,
             in_directory: None,
+            is_recorded: false,
         }
     }
 

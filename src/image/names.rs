@@ -151,6 +151,7 @@ const ORDER: &[&str] = &[
     "cookie-secret",
     "proxy-username",
     "read-zeroes",
+    "force_size_calc",
     "server.to",
     "server.host",
     "server.port",

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::filter::{self, FilterDriver, ParsedName, decompress};
 use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
 use crate::image::OpenOptions;
-use crate::location::tree::{self, leaf_text};
+use crate::location::tree::{self, flatten, leaf_text};
 use crate::location::{Location, Node, path_behind_protocol, plain_path};
 use crate::options::{OptionKind, OptionSpec, OptionValue, parse_value};
 use crate::storage::{CacheMode, StorageDriver, registry as protocols};
@@ -19,6 +19,9 @@ use crate::value::{Map, Value};
 
 /// The child below an overlay.
 const BACKING: &str = ChildSpec::BACKING.name;
+
+/// What whoever writes `"backing": ""` is told.
+const EMPTY_BACKING: &str = "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead";
 
 /// The longest name of a node.
 const MAX_NODE_NAME: usize = 31;
@@ -32,6 +35,8 @@ pub(super) struct NodePlan {
     pub(super) given: Map<String, Value>,
     /// Options that every node takes.
     pub(super) common: Common,
+    /// What the user should know of how it was described.
+    pub(super) warnings: Vec<&'static str>,
     /// The children that were described, in the order of the driver's list.
     children: Vec<(String, ChildPlan)>,
 }
@@ -479,10 +484,7 @@ impl NodePlan {
     /// # Errors
     /// As [`NodePlan::new`].
     pub(super) fn of_file(tree: Map<String, Value>) -> Result<Self> {
-        if tree.get("driver").is_some_and(Value::is_string)
-            || tree.get("file").is_some_and(Value::is_object)
-                && !tree.get("filename").is_some_and(Value::is_string)
-        {
+        if tree.get("driver").is_some_and(Value::is_string) {
             return Self::of_tree(tree, None);
         }
         let mut tree = tree;
@@ -501,6 +503,21 @@ impl NodePlan {
             common,
             ..Self::host(host)
         })
+    }
+
+    /// The plan of a file that an image names, with what the user says of it beside the name.
+    ///
+    /// # Errors
+    /// As [`NodePlan::new`].
+    pub(super) fn of_named(named: &Location, mut tree: Map<String, Value>) -> Result<Self> {
+        let driver = take_word(&mut tree, "driver");
+        let mut plan = Self::new(named, driver.as_deref())?;
+        if driver.is_none() {
+            // The contents of what a name alone leads to are not looked at.
+            plan = plan.without_format()?;
+        }
+        plan.add(tree)?;
+        Ok(plan)
     }
 
     /// The plan of a backing file: the tree that the user gave for it over the location that the
@@ -539,7 +556,12 @@ impl NodePlan {
                     continue;
                 };
                 let child = match spec.name {
-                    BACKING => ChildPlan::of_backing(value)
+                    // The old way to say null.
+                    BACKING if value.as_str() == Some("") => {
+                        self.warnings.push(EMPTY_BACKING);
+                        Some(ChildPlan::Null)
+                    }
+                    BACKING => ChildPlan::of_value(value)
                         .map_err(|error| error.context("Could not open backing file"))?,
                     _ => ChildPlan::of_value(value)?,
                 };
@@ -615,6 +637,7 @@ impl NodePlan {
             driver,
             given: Map::new(),
             common: Common::default(),
+            warnings: Vec::new(),
             children: Vec::new(),
         }
     }
@@ -646,11 +669,16 @@ impl ChildPlan {
         }
     }
 
-    /// The same of a backing file: there an empty text is the old way to say null.
-    fn of_backing(value: Value) -> Result<Option<Self>> {
-        match value {
-            Value::String(text) if text.is_empty() => Ok(Some(Self::Null)),
-            value => Self::of_value(value),
+    /// The first option that says something of it, as a child of that name; None where it says that there is
+    /// to be none.
+    pub(super) fn first_option(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Null => None,
+            Self::Node(_) => Some(name.to_owned()),
+            Self::Tree(tree) => Some(match flatten(tree).iter().next() {
+                Some((key, _)) => format!("{name}.{key}"),
+                None => name.to_owned(),
+            }),
         }
     }
 
@@ -749,10 +777,9 @@ fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
 
 /// Takes the options that every node takes; what is not given stays.
 fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> Result<()> {
-    let mut cache = match tree.shift_remove("cache") {
-        Some(Value::Object(cache)) => cache,
-        Some(other) => Map::from_iter([("".to_owned(), other)]),
-        None => Map::new(),
+    let mut cache = match tree.get_mut("cache") {
+        Some(Value::Object(cache)) => std::mem::take(cache),
+        Some(_) | None => Map::new(),
     };
     if let Some(direct) = take_bool(&mut cache, "direct", "cache.direct")? {
         common.direct = Some(direct);
@@ -786,9 +813,11 @@ fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> Result<()> 
         }
         common.node_name = Some(name);
     }
-    if !cache.is_empty() {
-        // What is left is unknown; the format names it when it refuses it.
-        tree.insert("cache".to_owned(), Value::Object(cache));
+    // What is left is unknown; the format names it when it refuses it.
+    match tree.get_mut("cache") {
+        Some(Value::Object(left)) if !cache.is_empty() => *left = cache,
+        Some(Value::Object(_)) => drop(tree.shift_remove("cache")),
+        Some(_) | None => {}
     }
     Ok(())
 }

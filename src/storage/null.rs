@@ -3,6 +3,7 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -13,6 +14,7 @@ use crate::storage::driver::{OpenContext, StorageDriver, StorageFeatures, Storag
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
+use crate::value::{Map, Value};
 
 const DEFAULT_SIZE: u64 = 1 << 30;
 
@@ -20,6 +22,7 @@ const DEFAULT_SIZE: u64 = 1 << 30;
 pub static AIO: StorageDriver = StorageDriver {
     name: "null-aio",
     schemes: &["null-aio"],
+    file_name: Some(|given| file_name("null-aio", given)),
     open: |context| NullStorage::open("null-aio", context),
     ..DRIVER
 };
@@ -34,16 +37,23 @@ const DRIVER: StorageDriver = StorageDriver {
     is_local: false,
     info_type: None,
     open_options: OPEN,
-    weak_options: &[],
+    weak_options: &["latency-ns"],
     create_options: &[],
     parse_file_name: None,
-    file_name: None,
+    file_name: Some(|given| file_name("null-co", given)),
     open: |context| NullStorage::open("null-co", context),
     create: None,
     exports: None,
 };
 
 const OPEN: &[OptionSpec] = &[
+    OptionSpec {
+        name: "latency-ns",
+        kind: OptionKind::Num,
+        help: "Nanoseconds that each request takes",
+        default: Some("0"),
+        allowed: &[],
+    },
     OptionSpec {
         name: "read-zeroes",
         kind: OptionKind::Bool,
@@ -60,6 +70,13 @@ const OPEN: &[OptionSpec] = &[
     },
 ];
 
+/// The name of the device where no option says how large it is or what it reads as.
+fn file_name(driver: &str, given: &Map<String, Value>) -> Option<BString> {
+    let is_weak = |key: &String| DRIVER.weak_options.contains(&key.as_str());
+    let named = given.keys().all(is_weak);
+    named.then(|| format!("{driver}://").into())
+}
+
 /// Reads give zeroes, which are promised only with `read-zeroes`; writes are dropped.
 #[derive(Debug)]
 pub struct NullStorage {
@@ -68,6 +85,7 @@ pub struct NullStorage {
     read_only: bool,
     len: u64,
     read_zeroes: bool,
+    latency: Duration,
 }
 
 impl NullStorage {
@@ -79,6 +97,14 @@ impl NullStorage {
             read_only: !writable,
             len,
             read_zeroes,
+            latency: Duration::ZERO,
+        }
+    }
+
+    /// Waits as long as a request takes.
+    fn work(&self) {
+        if !self.latency.is_zero() {
+            std::thread::sleep(self.latency);
         }
     }
 
@@ -103,7 +129,14 @@ impl NullStorage {
         }
         let read_zeroes = options.bool("read-zeroes").unwrap_or(false);
         let writable = context.how.writable;
-        Ok(Arc::new(Self::new(driver, size, read_zeroes, writable)))
+        let latency = options.num("latency-ns").unwrap_or(0);
+        if i64::try_from(latency).is_err() {
+            return Err(Error::invalid("latency-ns is invalid"));
+        }
+        Ok(Arc::new(Self {
+            latency: Duration::from_nanos(latency),
+            ..Self::new(driver, size, read_zeroes, writable)
+        }))
     }
 
     fn check_write(&self, offset: u64, len: u64) -> Result<()> {
@@ -139,21 +172,30 @@ impl Storage for NullStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+        self.work();
         // Always: the buffer may be a reused one that holds another image's bytes.
         buf.fill(0);
         Ok(())
     }
 
     fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        self.read_vectored_at(bufs, offset).map(|()| true)
+        // It blocks where a request takes time.
+        match self.latency.is_zero() {
+            true => self.read_vectored_at(bufs, offset).map(|()| true),
+            false => Ok(false),
+        }
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.check_write(offset, buf.len() as u64)
+        self.check_write(offset, buf.len() as u64)?;
+        self.work();
+        Ok(())
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        self.check_write(offset, bufs.iter().map(|buf| buf.len() as u64).sum())
+        self.check_write(offset, bufs.iter().map(|buf| buf.len() as u64).sum())?;
+        self.work();
+        Ok(())
     }
 
     fn len(&self) -> Result<u64> {
@@ -171,7 +213,9 @@ impl Storage for NullStorage {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
-        self.check_write(offset, len)
+        self.check_write(offset, len)?;
+        self.work();
+        Ok(())
     }
 
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
@@ -181,6 +225,7 @@ impl Storage for NullStorage {
 
     fn sync(&self, _durability: Durability) -> Result<()> {
         // Nothing is kept, so there is nothing to make durable.
+        self.work();
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod apart;
 mod archive;
 mod check;
 mod checksum;
+mod children;
 mod commit;
 mod compare;
 mod convert;

@@ -15,6 +15,8 @@ const SETUP: &[&str] = &[
     "create -q -f qcow2 -o cluster_size=4k,data_file=ground.data ground.qcow2 64k",
     "create -q -f qcow2 -o cluster_size=4k -b ground.qcow2 -F qcow2 base.qcow2",
     "create -q --object secret,id=s,file=pw -f luks -o key-secret=s,iter-time=1,detached-header=on vol.header",
+    "create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 64k",
+    "create -q -f qcow2 -b flat.vmdk -F vmdk onflat.qcow2",
 ];
 
 /// A source with its data file, over a backing file with its own.
@@ -29,6 +31,12 @@ const SECOND: &[&str] = &["second.raw"];
 const BELOW: &[&str] = &["base.qcow2", "ground.qcow2", "ground.data"];
 /// An encrypted volume and its detached header.
 const VOLUME: &[&str] = &["vol.luks", "vol.header"];
+/// A disk of a descriptor and an extent.
+const FLAT: &[&str] = &["flat.vmdk", "flat-flat.vmdk"];
+/// A source that stands on it.
+const ON_FLAT: &[&str] = &["onflat.qcow2", "flat.vmdk", "flat-flat.vmdk"];
+/// A file of a directory that is read as a disk.
+const IN_DIRECTORY: &[&str] = &["guest.file"];
 /// The image that is changed in place.
 const TOP: &[&str] = &["src.qcow2", "src.data"];
 /// What stands below that.
@@ -235,6 +243,38 @@ const CASES: &[Case] = &[
         &[SOURCE, SECOND],
         Names::Paths,
     ),
+    refused(
+        "convert -f qcow2 -O raw onflat.qcow2 NAME",
+        &[ON_FLAT],
+        Names::All,
+    ),
+    refused(
+        "convert -n -f qcow2 -O raw onflat.qcow2 NAME",
+        &[ON_FLAT],
+        Names::Some,
+    ),
+    refused(
+        "create -q -f qcow2 -b flat.vmdk -F vmdk NAME",
+        &[FLAT],
+        Names::Some,
+    ),
+    refused(
+        "create -q -f qcow2 -b onflat.qcow2 -F qcow2 -o data_file=NAME new",
+        &[ON_FLAT],
+        Names::Paths,
+    ),
+    refused(
+        "dd -f vmdk -O raw if=flat.vmdk of=NAME",
+        &[FLAT],
+        Names::Some,
+    ),
+    // Its extent would be the source.
+    refused(
+        "convert -O vmdk -o subformat=monolithicFlat NAME flat.vmdk",
+        &[&["flat-flat.vmdk"]],
+        Names::Some,
+    ),
+    refused("convert -O raw fat:dir NAME", &[IN_DIRECTORY], Names::Some),
     // What lies below an image is not the image, nor its data file.
     refused("rebase -q -b NAME -F raw src.qcow2", &[TOP], Names::Paths),
     refused(
@@ -318,7 +358,19 @@ fn images() -> Dir {
         let write = format!("write -P {} {}k 8k", at + 1, at * 16);
         dir.qemu_io("qcow2", image, &[&write]);
     }
-    for file in [SOURCE, BELOW, VOLUME, LOGGED, &COPIES[1..]].concat() {
+    std::fs::write(dir.path("guest.file"), [5; 4 << 10]).unwrap();
+    std::fs::hard_link(dir.path("guest.file"), dir.path("dir/guest.file")).unwrap();
+    dir.qemu_io("raw", "flat-flat.vmdk", &["write -P 6 0 8k"]);
+    let lists = [
+        SOURCE,
+        BELOW,
+        VOLUME,
+        LOGGED,
+        &COPIES[1..],
+        ON_FLAT,
+        IN_DIRECTORY,
+    ];
+    for file in lists.concat() {
         std::fs::hard_link(dir.path(file), dir.path(&format!("hard.{file}"))).unwrap();
         symlink(file, dir.path(&format!("sym.{file}"))).unwrap();
     }

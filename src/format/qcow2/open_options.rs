@@ -26,6 +26,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("l2-cache-size", OptionKind::Size, IGNORED),
     option("lazy-refcounts", OptionKind::Bool, BUILT_IN),
     option("overlap-check", OptionKind::Str, BUILT_IN),
+    option("overlap-check.active-l1", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.active-l2", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.bitmap-directory", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.inactive-l1", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.inactive-l2", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.main-header", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.refcount-block", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.refcount-table", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.snapshot-table", OptionKind::Bool, BUILT_IN),
+    option("overlap-check.template", OptionKind::Str, BUILT_IN),
     option("pass-discard-other", OptionKind::Bool, BUILT_IN),
     option("pass-discard-request", OptionKind::Bool, BUILT_IN),
     option("pass-discard-snapshot", OptionKind::Bool, BUILT_IN),
@@ -42,7 +52,41 @@ pub(super) fn check(values: &Values, cluster_size: u64) -> Result<()> {
              ({cluster_size})"
         )));
     }
-    match values.str("overlap-check") {
+    check_caches(values)?;
+    check_overlap(values)
+}
+
+/// The cache for both kinds of tables is divided between them as the others leave it.
+fn check_caches(values: &Values) -> Result<()> {
+    let both = values.num("cache-size");
+    let parts = ["l2-cache-size", "refcount-cache-size"].map(|key| (key, values.num(key)));
+    let Some(both) = both else {
+        return Ok(());
+    };
+    if parts.iter().all(|(_, size)| size.is_some()) {
+        return Err(Error::invalid(
+            "cache-size, l2-cache-size and refcount-cache-size may not be set at the same time",
+        ));
+    }
+    match parts.iter().find(|(_, size)| *size > Some(both)) {
+        None => Ok(()),
+        Some((key, _)) => Err(Error::invalid(format!("{key} may not exceed cache-size"))),
+    }
+}
+
+fn check_overlap(values: &Values) -> Result<()> {
+    let (short, long) = (
+        values.str("overlap-check"),
+        values.str("overlap-check.template"),
+    );
+    if let (Some(short), Some(long)) = (short, long)
+        && short != long
+    {
+        return Err(Error::invalid(format!(
+            "Conflicting values for qcow2 options 'overlap-check' ('{short}') and 'overlap-check.template' ('{long}')"
+        )));
+    }
+    match short.or(long) {
         None | Some("none" | "constant" | "cached" | "all") => Ok(()),
         Some(other) => Err(Error::invalid(format!(
             "Unsupported value '{other}' for qcow2 option 'overlap-check'. Allowed are any of the \

@@ -38,7 +38,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     has_metadata: true,
     is_transparent: false,
     is_stream: false,
-    children: &[ChildSpec::FILE, ChildSpec::BACKING],
+    children: &[ChildSpec::FILE, ChildSpec::PARENT],
     open: |context| Ok(Box::new(Vhdx::open(&context)?)),
     inspect: super::inspect::inspect,
     create: Some(create::plan),

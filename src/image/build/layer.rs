@@ -7,14 +7,14 @@ use bstr::{BString, ByteSlice};
 
 use super::ancestors::Ancestors;
 use super::more_files::MoreFiles;
-use super::node::{NODE, checked_options};
+use super::node::{NODE, checked_options, unknown_option};
 use super::opener::LayerOpener;
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{ChildSpec, FileRole, FormatDriver, OpenContext, probe, registry};
+use crate::format::{ChildSpec, FileRole, Format, FormatDriver, OpenContext, probe, registry};
 use crate::image::changes::Changes;
 use crate::image::node::{Child, Node};
-use crate::image::node_plan::{ChildPlan, Driver, NodePlan, no_such_node};
+use crate::image::node_plan::{ChildPlan, DetectZeroes, Driver, NodePlan, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{
@@ -132,7 +132,7 @@ fn open_over(
         Default::default()
     } else {
         plan.take_children(driver.children)?;
-        check_backing(&plan, driver)?;
+        check_backing(&plan, driver, options)?;
         checked_options(
             &format!("Block format '{}' does not", driver.name),
             driver.open_options,
@@ -156,6 +156,15 @@ fn open_over(
             node: file,
         },
     );
+    let ignore_discard = options
+        .discard
+        .map_or(plan.common.ignore_discard, |discard| !discard);
+    let detect_zeroes = options.detect_zeroes.unwrap_or(plan.common.detect_zeroes);
+    if ignore_discard && detect_zeroes == DetectZeroes::Unmap {
+        return Err(Error::invalid(
+            "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+        ));
+    }
     let warnings = RefCell::new(Vec::new());
     let format = (driver.open)(OpenContext {
         storage: storage.clone(),
@@ -171,6 +180,8 @@ fn open_over(
         warn: &|text| warnings.borrow_mut().push(text),
         control: &options.control,
     })?;
+    opener.check_described()?;
+    check_parent(&plan, driver, &*format)?;
     if options.writable {
         write::check_writer(&*format)?;
     }
@@ -186,6 +197,7 @@ fn open_over(
     let nodes = children.iter().map(Child::node);
     let mut all_warnings: Vec<_> = nodes.flat_map(Node::warnings).collect();
     all_warnings.append(&mut warnings.into_inner());
+    all_warnings.extend(plan.warnings.iter().map(|text| (*text).to_owned()));
     all_warnings.extend(misnamed.map(|format| {
         format!(
             "'{name}' is named like a {format} image but does not end like one, and is taken for a plain disk"
@@ -211,10 +223,8 @@ fn open_over(
         writable: options.writable,
         settings: Settings {
             cache,
-            ignore_discard: options
-                .discard
-                .map_or(plan.common.ignore_discard, |discard| !discard),
-            detect_zeroes: options.detect_zeroes.unwrap_or(plan.common.detect_zeroes),
+            ignore_discard,
+            detect_zeroes,
             max_len: options.policy.max_virtual_size,
             force_share,
         },
@@ -280,14 +290,36 @@ fn choose_driver(
     }
 }
 
-/// Refuses what was said of a backing file that the format cannot have.
-fn check_backing(plan: &NodePlan, driver: &FormatDriver) -> Result<()> {
+/// Refuses what was said of a backing file that the format cannot have, or that is not opened.
+fn check_backing(plan: &NodePlan, driver: &FormatDriver, options: &OpenOptions) -> Result<()> {
     let name = ChildSpec::BACKING.name;
+    if !options.backing {
+        let said = plan.child(name).and_then(|child| child.first_option(name));
+        return said.map_or(Ok(()), |option| Err(unknown_option(driver, &option)));
+    }
     let described = plan.given.get(name).is_some_and(|value| value.is_object());
     if described && !driver.children.iter().any(|spec| spec.name == name) {
-        return Err(Error::unsupported("Driver doesn't support backing files"));
+        return Err(no_backing());
     }
     Ok(())
+}
+
+/// Refuses a backing file for an image that shows none, though others of its format do.
+fn check_parent(plan: &NodePlan, driver: &FormatDriver, format: &dyn Format) -> Result<()> {
+    let mut specs = driver.children.iter();
+    let of_image = specs.any(|spec| *spec == ChildSpec::PARENT);
+    let described = matches!(
+        plan.child(ChildSpec::PARENT.name),
+        Some(ChildPlan::Tree(_) | ChildPlan::Node(_))
+    );
+    match of_image && described && format.parent().is_none() {
+        true => Err(no_backing()),
+        false => Ok(()),
+    }
+}
+
+fn no_backing() -> Error {
+    Error::unsupported("Driver doesn't support backing files")
 }
 
 /// What the user of a writable image learns when its raw format was guessed; three lines.

@@ -125,7 +125,9 @@ fn open_chain(
             image.warnings.extend(base.warnings.iter().cloned());
         }
         image.backing = below;
-        names::add_backing(&mut image);
+        if options.backing {
+            names::add_backing(&mut image);
+        }
         if layers.is_empty() {
             if writable {
                 image.check_files_apart()?;

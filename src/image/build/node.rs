@@ -6,6 +6,7 @@ use super::open_chain;
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
+use crate::format::FormatDriver;
 use crate::image::node::{Child, NamedNode, Node};
 use crate::image::node_plan::{Driver, NodePlan, no_such_node};
 use crate::image::nodes::conflict;
@@ -140,6 +141,14 @@ fn check_writable(plan: &NodePlan, writable: bool) -> Result<()> {
         true => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
         false => Ok(()),
     }
+}
+
+/// The refusal of an option that a format does not know.
+pub(super) fn unknown_option(driver: &FormatDriver, key: &str) -> Error {
+    let name = driver.name;
+    Error::invalid(format!(
+        "Block format '{name}' does not support the option '{key}'"
+    ))
 }
 
 /// The options of a plan, checked against those of its driver. `words` begin the refusal of what is not

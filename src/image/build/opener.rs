@@ -1,7 +1,7 @@
 //! Opens the files that stand beside the file of a layer: those that the user described, and those that
 //! the image names, under the policy.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -12,15 +12,17 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
+use super::node::unknown_option;
 use super::start::Builder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FilesBelow, FormatDriver, Opener};
 use crate::image::node::{Child, Node};
-use crate::image::node_plan::{ChildPlan, Driver, NodePlan};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
 use crate::storage::{CacheMode, Storage, file};
+use crate::value::{Map, Value};
 
 /// The [`Opener`] of a layer that is being opened.
 pub(super) struct LayerOpener<'a> {
@@ -40,6 +42,21 @@ struct Adopted {
     children: Vec<Child>,
     /// How many of them each list has, by its name.
     listed: HashMap<&'static str, usize>,
+    /// Those that the user described and the format wanted.
+    wanted: HashSet<String>,
+}
+
+impl Adopted {
+    /// The name of the child that comes next of those that `spec` stands for.
+    fn next_name(&self, spec: &ChildSpec) -> String {
+        match spec.list() {
+            None => spec.name.to_owned(),
+            Some(list) => {
+                let count = self.listed.get(list).copied().unwrap_or_default();
+                format!("{list}.{count}")
+            }
+        }
+    }
 }
 
 /// What a name inside an image leads to.
@@ -129,6 +146,7 @@ impl<'a> LayerOpener<'a> {
             children: Mutex::new(Adopted {
                 children: vec![file],
                 listed: HashMap::new(),
+                wanted: HashSet::new(),
             }),
         }
     }
@@ -138,12 +156,49 @@ impl<'a> LayerOpener<'a> {
         self.children.into_inner().children
     }
 
+    /// Refuses what was described of children that the image does not have. Where its metadata alone is wanted,
+    /// not all of them were asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub(super) fn check_described(&self) -> Result<()> {
+        if self.builder.options.metadata_only {
+            return Ok(());
+        }
+        let adopted = self.children.lock();
+        let above = [ChildSpec::FILE.name, ChildSpec::BACKING.name];
+        let is_beside = |name: &str| {
+            let mut specs = self.driver.children.iter();
+            specs.any(|spec| !above.contains(&spec.name) && spec.covers(name))
+        };
+        let unknown = (self.plan.children())
+            .filter(|(name, _)| is_beside(name) && !adopted.wanted.contains(*name))
+            .find_map(|(name, child)| child.first_option(name));
+        match unknown {
+            None => Ok(()),
+            Some(option) => Err(unknown_option(self.driver, &option)),
+        }
+    }
+
+    /// What the user described of a child, now that the format wants it.
+    fn described(&self, name: &str) -> Option<&ChildPlan> {
+        let described = self.plan.child(name)?;
+        self.children.lock().wanted.insert(name.to_owned());
+        Some(described)
+    }
+
     fn named_by(&self) -> &BStr {
         self.base.as_bytes().as_bstr()
     }
 
-    /// The node that a name inside the image leads to.
-    fn resolved(&self, role: ImplicitRole, name: &BStr, writable: bool) -> Result<Node> {
+    /// The node that a name inside the image leads to; `options` are what the user says of it beside the name.
+    fn resolved(
+        &self,
+        role: ImplicitRole,
+        name: &BStr,
+        options: Map<String, Value>,
+        writable: bool,
+    ) -> Result<Node> {
         let builder = Builder {
             named_by_image: true,
             ..self.builder
@@ -157,11 +212,13 @@ impl<'a> LayerOpener<'a> {
             writable,
             builder.options,
         )? {
-            ResolvedName::Storage(node) => Ok(node),
+            ResolvedName::Storage(node) if options.is_empty() => Ok(node),
+            ResolvedName::Storage(node) => Err(Error::invalid(format!(
+                "'{}' is open already, so that no option can change how",
+                node.filename()
+            ))),
             ResolvedName::Location(location) => {
-                let plan = NodePlan::new(&location, None)?;
-                // The contents of what a name alone leads to are not looked at.
-                builder.node(&plan.without_format()?, writable)
+                builder.node(&NodePlan::of_named(&location, options)?, writable)
             }
         }
     }
@@ -188,15 +245,10 @@ impl<'a> LayerOpener<'a> {
         }
         let storage = node.storage.clone();
         let adopted = &mut *self.children.lock();
-        let name = match spec.list() {
-            None => spec.name.to_owned(),
-            Some(list) => {
-                let count = adopted.listed.entry(list).or_default();
-                let name = format!("{list}.{count}");
-                *count += 1;
-                name
-            }
-        };
+        let name = adopted.next_name(spec);
+        if let Some(list) = spec.list() {
+            *adopted.listed.entry(list).or_default() += 1;
+        }
         adopted.children.push(Child { name, role, node });
         Ok(storage)
     }
@@ -220,7 +272,12 @@ impl Opener for LayerOpener<'_> {
         writable: bool,
     ) -> Result<Arc<dyn Storage>> {
         let spec = self.spec(|spec| spec.role == FileRole::from(role))?;
-        let node = self.resolved(role, name, writable)?;
+        let child = self.children.lock().next_name(spec);
+        let options = match self.described(&child) {
+            Some(ChildPlan::Tree(tree)) if spec.list().is_some() => tree.clone(),
+            _ => Map::new(),
+        };
+        let node = self.resolved(role, name, options, writable)?;
         self.adopt(spec, node, writable)
     }
 
@@ -243,10 +300,15 @@ impl Opener for LayerOpener<'_> {
     }
 
     fn child(&self, name: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>> {
-        let Some(child) = self.plan.child(name) else {
+        let Some(child) = self.described(name) else {
             return Ok(None);
         };
         let spec = self.spec(|spec| spec.covers(name))?;
+        let names_none = matches!(child, ChildPlan::Tree(tree) if !names_a_file(tree));
+        if spec.list().is_some() && names_none {
+            // It says something of the file that the image names.
+            return Ok(None);
+        }
         let Some(plan) = child.file()? else {
             return Ok(None);
         };
@@ -256,7 +318,7 @@ impl Opener for LayerOpener<'_> {
 
     fn has_child(&self, name: &str) -> bool {
         matches!(
-            self.plan.child(name),
+            self.described(name),
             Some(ChildPlan::Tree(_) | ChildPlan::Node(_))
         )
     }

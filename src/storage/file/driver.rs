@@ -23,7 +23,7 @@ pub static FILE: StorageDriver = StorageDriver {
     is_local: true,
     info_type: Some("file"),
     open_options: OPEN,
-    weak_options: &["locking"],
+    weak_options: WEAK,
     create_options: FILE_CREATE,
     parse_file_name: None,
     file_name: None,
@@ -42,7 +42,7 @@ const DEVICE: StorageDriver = StorageDriver {
     is_local: true,
     info_type: Some("file"),
     open_options: OPEN,
-    weak_options: &["locking"],
+    weak_options: WEAK,
     create_options: DEVICE_CREATE,
     parse_file_name: None,
     file_name: None,
@@ -96,14 +96,62 @@ const DEVICE_CREATE: &[OptionSpec] = &[
     SIZE,
 ];
 
+/// Those of [`OPEN`] that do not change which bytes are shown.
+const WEAK: &[&str] = &[
+    "aio",
+    "drop-cache",
+    "locking",
+    "pr-manager",
+    "x-check-cache-dropped",
+];
+
 const OPEN: &[OptionSpec] = &[
+    OptionSpec {
+        allowed: &["threads", "native", "io_uring"],
+        ..option(
+            "aio",
+            OptionKind::Str,
+            "How requests are sent to the kernel, which is chosen here for each of them",
+        )
+    },
+    option(
+        "drop-cache",
+        OptionKind::Bool,
+        "Drop the page cache when a virtual machine has moved, which none does here",
+    ),
     option("filename", OptionKind::Name, "File name of the image"),
     OptionSpec {
         allowed: &["auto", "on", "off"],
         default: Some("auto"),
         ..option("locking", OptionKind::Str, "File locking mode")
     },
+    option(
+        "pr-manager",
+        OptionKind::Str,
+        "ID of the helper for persistent reservations",
+    ),
+    option(
+        "x-check-cache-dropped",
+        OptionKind::Bool,
+        "Check that drop-cache has worked",
+    ),
 ];
+
+/// Refuses options that ask for what is not there.
+fn check_options(context: &OpenContext<'_>) -> Result<()> {
+    let options = context.options;
+    if options.str("aio") == Some("native") && !context.how.cache.direct() {
+        return Err(Error::invalid(
+            "aio=native was specified, but it requires cache.direct=on, which was not specified.",
+        ));
+    }
+    match options.str("pr-manager") {
+        Some(id) => Err(Error::invalid(format!(
+            "No persistent reservation manager with id '{id}'"
+        ))),
+        None => Ok(()),
+    }
+}
 
 fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let how = FileOpen {
@@ -118,6 +166,7 @@ fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn 
         named_by_image: context.how.named_by_image,
     };
     let path = path_of(driver, &context.target)?;
+    check_options(context)?;
     Ok(Arc::new(open(&path, &how)?))
 }
 
