@@ -69,7 +69,8 @@ pub use io_users::{IoGuard, LongIoGuard};
 pub use objection::Objection;
 pub use package::{Package, PackageContext};
 pub use parent::{
-    BackingRef, ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, ParentRef, ParentSearch,
+    BackingRef, ExpectedParent, Lineage, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
+    ParentSearch,
 };
 pub use profile::Profile;
 pub use traits::{

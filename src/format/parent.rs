@@ -4,8 +4,31 @@
 use std::fmt;
 
 use bstr::{BStr, BString, ByteSlice};
+use uuid::Uuid;
 
 use crate::driver_names::canonical;
+
+/// The image below one, and what images above it record of it; reached through
+/// [`Format::lineage`](crate::format::Format::lineage).
+pub trait Lineage: Send + Sync {
+    /// The backing file that the image names.
+    fn parent(&self) -> Option<ParentRef>;
+
+    /// How the parent is found where the image has no name for it; None where it has to be named.
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        None
+    }
+
+    /// What images that have this one as their parent record of it, in formats that do.
+    fn id(&self) -> Option<ParentId> {
+        None
+    }
+
+    /// The identity of the disk, which all layers of a chain share, in formats that record it.
+    fn disk_id(&self) -> Option<Uuid> {
+        None
+    }
+}
 
 /// A backing file as users give it and as images record it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
 use crate::format::io_users::IoGuard;
-use crate::format::parent::{ParentId, ParentRef, ParentSearch};
+use crate::format::parent::{Lineage, ParentId, ParentRef, ParentSearch};
 use crate::format::write::{FormatWrite, Resize};
 use crate::job::{Job, JobControl};
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -22,17 +22,16 @@ use crate::value::Value;
 /// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
 ///
 /// All methods may be called from many threads at once. No lock is held across data I/O.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "it is the same for every format, so it stands beside the trait"
+)]
 pub trait Format: Send + Sync + Debug {
     /// The driver's name: `raw`, `qcow2`…
     fn driver(&self) -> &'static str;
 
     /// The virtual size in bytes.
     fn len(&self) -> u64;
-
-    /// Whether the virtual size is 0.
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 
     /// The allocation unit in bytes, for formats that have one.
     fn cluster_size(&self) -> Option<u32>;
@@ -107,29 +106,16 @@ pub trait Format: Send + Sync + Debug {
     /// Of I/O.
     fn info(&self) -> Result<FormatInfo>;
 
-    /// The backing file that the image names.
-    fn parent(&self) -> Option<ParentRef>;
-
-    /// How the parent is found where the image has no name for it; None where it has to be named.
-    fn parent_search(&self) -> Option<&'static ParentSearch> {
-        None
-    }
-
-    /// What images that have this one as their parent record of it, in formats that do.
-    fn parent_id(&self) -> Option<ParentId> {
-        None
-    }
-
-    /// The identity of the disk, which all layers of a chain share, in formats that record it.
-    fn disk_id(&self) -> Option<uuid::Uuid> {
-        None
-    }
-
     /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
     ///
     /// # Errors
     /// Of I/O; data may be lost then.
     fn close(&self) -> Result<()>;
+
+    /// The image below and what images above record of this one, where the format has either.
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        None
+    }
 
     /// Changing of the guest contents; None where the format has none, or this is a view of contents
     /// that stay.
@@ -179,6 +165,31 @@ pub trait Format: Send + Sync + Debug {
 }
 
 impl dyn Format + '_ {
+    /// Whether the virtual size is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// See [`Lineage::parent`].
+    pub fn parent(&self) -> Option<ParentRef> {
+        self.lineage()?.parent()
+    }
+
+    /// See [`Lineage::parent_search`].
+    pub fn parent_search(&self) -> Option<&'static ParentSearch> {
+        self.lineage()?.parent_search()
+    }
+
+    /// See [`Lineage::id`].
+    pub fn parent_id(&self) -> Option<ParentId> {
+        self.lineage()?.id()
+    }
+
+    /// See [`Lineage::disk_id`].
+    pub fn disk_id(&self) -> Option<uuid::Uuid> {
+        self.lineage()?.disk_id()
+    }
+
     /// What this image can do: what it has accessors for, whether or not it was opened for writing.
     pub fn features(&self) -> Features {
         let writer = self.writer();

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     BackingChange, Below, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite,
-    Immediate, IoGuard, LongIoGuard, ParentId, ParentRef, ParentSearch, Resize,
+    Immediate, IoGuard, Lineage, LongIoGuard, ParentId, ParentRef, ParentSearch, Resize,
 };
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -57,17 +57,17 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         false
     }
 
-    /// See [`Format::parent`].
+    /// See [`Lineage::parent`].
     fn parent(_: &BlockImage<Self>) -> Option<ParentRef> {
         None
     }
 
-    /// See [`Format::parent_search`].
+    /// See [`Lineage::parent_search`].
     fn parent_search() -> Option<&'static ParentSearch> {
         None
     }
 
-    /// See [`Format::parent_id`].
+    /// See [`Lineage::id`].
     fn parent_id(_: &BlockImage<Self>) -> Option<ParentId> {
         None
     }
@@ -266,18 +266,6 @@ impl<F: BlockFormat> Format for BlockImage<F> {
         F::hides_dirty()
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        F::parent(self)
-    }
-
-    fn parent_search(&self) -> Option<&'static ParentSearch> {
-        F::parent_search()
-    }
-
-    fn parent_id(&self) -> Option<ParentId> {
-        F::parent_id(self)
-    }
-
     fn close(&self) -> Result<()> {
         let durability = self.blocks.durability();
         match F::parts(self) {
@@ -295,12 +283,30 @@ impl<F: BlockFormat> Format for BlockImage<F> {
         F::checker(self)
     }
 
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
+    }
+
     fn writer(&self) -> Option<&dyn FormatWrite> {
         Some(self)
     }
 
     fn immediate(&self) -> Option<&dyn Immediate> {
         Some(self)
+    }
+}
+
+impl<F: BlockFormat> Lineage for BlockImage<F> {
+    fn parent(&self) -> Option<ParentRef> {
+        F::parent(self)
+    }
+
+    fn parent_search(&self) -> Option<&'static ParentSearch> {
+        F::parent_search()
+    }
+
+    fn id(&self) -> Option<ParentId> {
+        F::parent_id(self)
     }
 }
 

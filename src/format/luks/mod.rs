@@ -20,8 +20,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::unstated::of;
 use crate::format::{
     Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
-    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize,
-    Signature,
+    FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, Resize, Signature,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -233,10 +232,6 @@ impl Format for Luks {
             )),
             ..FormatInfo::default()
         })
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        None
     }
 
     fn close(&self) -> Result<()> {

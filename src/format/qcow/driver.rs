@@ -11,7 +11,7 @@ use crate::format::blocks::main_slot;
 use crate::format::{
     BackingChange, BackingRef, Below, Check, ChildSpec, Compress, DecodeAhead, Features, FileRole,
     FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
-    LongIoGuard, ParentRef, Signature,
+    Lineage, LongIoGuard, ParentRef, Signature,
 };
 use crate::options::COMPRESSION_LEVEL;
 use crate::storage::{Durability, Storage, ZeroFlags};
@@ -101,11 +101,6 @@ impl Format for Qcow {
         })
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        let name = self.backing.lock().clone()?;
-        Some(ParentRef::named(BackingRef { name, format: None }))
-    }
-
     fn backing_change(&self) -> Option<&dyn BackingChange> {
         Some(self)
     }
@@ -115,6 +110,10 @@ impl Format for Qcow {
     }
 
     fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn lineage(&self) -> Option<&dyn Lineage> {
         Some(self)
     }
 
@@ -128,6 +127,13 @@ impl Format for Qcow {
 
     fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
         Some(self)
+    }
+}
+
+impl Lineage for Qcow {
+    fn parent(&self) -> Option<ParentRef> {
+        let name = self.backing.lock().clone()?;
+        Some(ParentRef::named(BackingRef { name, format: None }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Inspecting an untrusted image: its header, its name, and its tables in pieces.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Format;
+use crate::format::Lineage;
 use crate::format::blocks::check::{Findings, Repairable};
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
 use crate::policy::ImplicitRole;

@@ -12,7 +12,7 @@ use crate::format::unstated::of;
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, DecodeAhead,
     Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite,
-    Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Resize, Signature, Snapshots,
+    Immediate, IoGuard, Lineage, LongIoGuard, OpenContext, ParentRef, Resize, Signature, Snapshots,
     SpaceCount,
 };
 use crate::job::JobControl;
@@ -136,14 +136,6 @@ impl Format for Qcow2 {
         super::info::info(&self.storage, &image)
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        let image = self.header.lock();
-        Some(ParentRef::named(BackingRef {
-            name: image.backing_file.clone()?.into(),
-            format: image.backing_format(),
-        }))
-    }
-
     fn close(&self) -> Result<()> {
         self.close_all()
     }
@@ -168,6 +160,10 @@ impl Format for Qcow2 {
         Some(self)
     }
 
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
+    }
+
     fn writer(&self) -> Option<&dyn FormatWrite> {
         Some(self)
     }
@@ -182,6 +178,16 @@ impl Format for Qcow2 {
 
     fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
         Some(self)
+    }
+}
+
+impl Lineage for Qcow2 {
+    fn parent(&self) -> Option<ParentRef> {
+        let image = self.header.lock();
+        Some(ParentRef::named(BackingRef {
+            name: image.backing_file.clone()?.into(),
+            format: image.backing_format(),
+        }))
     }
 }
 

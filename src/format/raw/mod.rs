@@ -15,8 +15,8 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::magic::PROBE_BYTES;
 use crate::format::{
     Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile, FormatInfo,
-    FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, ParentRef, Probe, RecogniseFn,
-    Resize, Snapshots,
+    FormatWrite, Immediate, IoGuard, LongIoGuard, OpenContext, Probe, RecogniseFn, Resize,
+    Snapshots,
 };
 use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
@@ -235,10 +235,6 @@ impl Format for Raw {
 
     fn info(&self) -> Result<FormatInfo> {
         Ok(FormatInfo::default())
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        None
     }
 
     fn close(&self) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
     Check, CheckReport, DecodeAhead, FileRole, Format, FormatDriver, FormatFile, FormatInfo,
-    IoGuard, ParentRef, RepairMode,
+    IoGuard, RepairMode,
 };
 use crate::job::Job;
 use crate::storage::Storage;
@@ -261,10 +261,6 @@ impl<C: Contents> Format for ReadOnly<C> {
             encrypted: self.encrypted,
             ..FormatInfo::default()
         })
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        None
     }
 
     fn close(&self) -> Result<()> {

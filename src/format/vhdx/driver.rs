@@ -11,8 +11,8 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::unstated::{of, one_of};
 use crate::format::{
     BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
-    FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, LongIoGuard, ParentId, ParentRef,
-    Resize, Signature,
+    FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, Lineage, LongIoGuard, ParentId,
+    ParentRef, Resize, Signature,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -146,24 +146,12 @@ impl Format for Vhdx {
         })
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        let metadata = self.metadata.lock();
-        let locator = metadata.items.locator.as_ref()?;
-        parent::of_locator(locator).ok()
-    }
-
-    fn parent_id(&self) -> Option<ParentId> {
-        Some(ParentId::DataWriteGuid(
-            self.headers.lock().current.data_write,
-        ))
-    }
-
-    fn disk_id(&self) -> Option<Uuid> {
-        Some(self.disk_id)
-    }
-
     fn close(&self) -> Result<()> {
         self.close_all()
+    }
+
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
     }
 
     fn writer(&self) -> Option<&dyn FormatWrite> {
@@ -180,6 +168,24 @@ impl Format for Vhdx {
 
     fn immediate(&self) -> Option<&dyn Immediate> {
         Some(self)
+    }
+}
+
+impl Lineage for Vhdx {
+    fn parent(&self) -> Option<ParentRef> {
+        let metadata = self.metadata.lock();
+        let locator = metadata.items.locator.as_ref()?;
+        parent::of_locator(locator).ok()
+    }
+
+    fn id(&self) -> Option<ParentId> {
+        Some(ParentId::DataWriteGuid(
+            self.headers.lock().current.data_write,
+        ))
+    }
+
+    fn disk_id(&self) -> Option<Uuid> {
+        Some(self.disk_id)
     }
 }
 

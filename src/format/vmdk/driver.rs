@@ -11,8 +11,8 @@ use crate::format::magic::PROBE_BYTES;
 use crate::format::unstated::{of, one_of};
 use crate::format::{
     BackingChange, Check, ChildSpec, DecodeAhead, ExpectedParent, Features, FileRole, Format,
-    FormatDriver, FormatFile, FormatInfo, FormatWrite, IoGuard, Mismatch, NameStyle, OpenContext,
-    ParentId, ParentName, ParentRef, Probe, Signature,
+    FormatDriver, FormatFile, FormatInfo, FormatWrite, IoGuard, Lineage, Mismatch, NameStyle,
+    OpenContext, ParentId, ParentName, ParentRef, Probe, Signature,
 };
 use crate::options::COMPRESSION_LEVEL;
 use crate::storage::Storage;
@@ -175,6 +175,34 @@ impl Format for Vmdk {
         Some(self)
     }
 
+    fn close(&self) -> Result<()> {
+        self.end_use()
+    }
+
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
+    }
+
+    fn writer(&self) -> Option<&dyn FormatWrite> {
+        let takes = self.parts.iter().all(|part| match &part.kind {
+            PartKind::Flat { .. } | PartKind::Zero { .. } => true,
+            PartKind::Sparse(sparse) => sparse.takes_writes(),
+        });
+        takes.then_some(self)
+    }
+
+    fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
+    fn backing_change(&self) -> Option<&dyn BackingChange> {
+        let flat = |part: &Arc<Part>| matches!(part.kind, PartKind::Flat { .. });
+        self.writer()?;
+        (!self.parts.iter().any(flat)).then_some(self)
+    }
+}
+
+impl Lineage for Vmdk {
     fn parent(&self) -> Option<ParentRef> {
         let stored = self.stored.lock();
         let descriptor = &stored.descriptor;
@@ -200,30 +228,8 @@ impl Format for Vmdk {
         })
     }
 
-    fn parent_id(&self) -> Option<ParentId> {
+    fn id(&self) -> Option<ParentId> {
         Some(ParentId::ContentId(self.stored.lock().descriptor.cid))
-    }
-
-    fn close(&self) -> Result<()> {
-        self.end_use()
-    }
-
-    fn writer(&self) -> Option<&dyn FormatWrite> {
-        let takes = self.parts.iter().all(|part| match &part.kind {
-            PartKind::Flat { .. } | PartKind::Zero { .. } => true,
-            PartKind::Sparse(sparse) => sparse.takes_writes(),
-        });
-        takes.then_some(self)
-    }
-
-    fn checker(&self) -> Option<&dyn Check> {
-        Some(self)
-    }
-
-    fn backing_change(&self) -> Option<&dyn BackingChange> {
-        let flat = |part: &Arc<Part>| matches!(part.kind, PartKind::Flat { .. });
-        self.writer()?;
-        (!self.parts.iter().any(flat)).then_some(self)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::main_slot;
 use crate::format::{
     Below, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
-    LongIoGuard, ParentId, ParentRef, Resize,
+    Lineage, LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, fill, zero};
@@ -116,19 +116,15 @@ impl Format for Fixed {
         Ok(FormatInfo::default())
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        None
-    }
-
-    fn parent_id(&self) -> Option<ParentId> {
-        Some(ParentId::Uuid(self.footer.lock().uuid))
-    }
-
     fn close(&self) -> Result<()> {
         if self.writable {
             self.storage.sync(self.durability)?;
         }
         Ok(())
+    }
+
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
     }
 
     fn writer(&self) -> Option<&dyn FormatWrite> {
@@ -137,6 +133,16 @@ impl Format for Fixed {
 
     fn immediate(&self) -> Option<&dyn Immediate> {
         Some(self)
+    }
+}
+
+impl Lineage for Fixed {
+    fn parent(&self) -> Option<ParentRef> {
+        None
+    }
+
+    fn id(&self) -> Option<ParentId> {
+        Some(ParentId::Uuid(self.footer.lock().uuid))
     }
 }
 

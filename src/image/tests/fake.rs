@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, ParentId, ParentRef, raw,
+    Below, FileRole, Format, FormatFile, FormatInfo, FormatWrite, IoGuard, Lineage, ParentId,
+    ParentRef, raw,
 };
 use crate::image::changes::Changes;
 use crate::image::node_plan::DetectZeroes;
@@ -235,21 +236,27 @@ impl Format for Fake {
         Ok(FormatInfo::default())
     }
 
-    fn parent(&self) -> Option<ParentRef> {
-        self.parent.clone()
-    }
-
-    fn parent_id(&self) -> Option<ParentId> {
-        self.id
-    }
-
     fn close(&self) -> Result<()> {
         self.closes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
+    fn lineage(&self) -> Option<&dyn Lineage> {
+        Some(self)
+    }
+
     fn writer(&self) -> Option<&dyn FormatWrite> {
         (!self.read_only).then_some(self)
+    }
+}
+
+impl Lineage for Fake {
+    fn parent(&self) -> Option<ParentRef> {
+        self.parent.clone()
+    }
+
+    fn id(&self) -> Option<ParentId> {
+        self.id
     }
 }
 

@@ -14,8 +14,7 @@ use crate::format::blocks::{Entry, Layout};
 use crate::format::extents::open_extent;
 use crate::format::magic::PROBE_BYTES;
 use crate::format::{
-    Check, CheckReport, FileRole, Format, FormatFile, FormatInfo, IoGuard, OpenContext, ParentRef,
-    RepairMode,
+    Check, CheckReport, FileRole, Format, FormatFile, FormatInfo, IoGuard, OpenContext, RepairMode,
 };
 use crate::job::Job;
 use crate::memory;
@@ -259,10 +258,6 @@ impl Format for Bundle {
 
     fn hides_dirty(&self) -> bool {
         true
-    }
-
-    fn parent(&self) -> Option<ParentRef> {
-        None
     }
 
     fn close(&self) -> Result<()> {
