@@ -219,6 +219,11 @@ fn add_children<'a>(tree: &mut Map<String, Value>, children: impl Iterator<Item 
     }
 }
 
+/// Whether a child is an item of a list.
+fn is_of(child: &str, list: &str) -> bool {
+    child.split_once('.').is_some_and(|(of, _)| of == list)
+}
+
 /// An option that was given, its key dotted or its group an object.
 fn given<'a>(plan: &'a NodePlan, key: &str) -> Option<&'a Value> {
     plan.given.get(key).or_else(|| {
@@ -238,10 +243,20 @@ pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     }
     let mut tree = Map::new();
     tree.insert("driver".to_owned(), image.driver.name.into());
-    add_children(&mut tree, image.children.iter());
-    // The image does not name it.
-    let mut roles = image.children.iter().map(Child::role);
-    let mut weak_only = !roles.any(|role| role == FileRole::Header);
+    // A list that the image names by itself is no part of its name.
+    let is_own = |name: &str| {
+        let mut described = plan.children();
+        name.split_once('.').is_some_and(|(list, _)| {
+            !described.any(|(child, plan)| is_of(child, list) && plan.names_a_file())
+        })
+    };
+    let children = image.children.iter();
+    add_children(&mut tree, children.filter(|child| !is_own(child.name())));
+    // What the image does not name, or what stands in the place of that.
+    let not_named = |child: &Child| {
+        child.role() == FileRole::Header || child.name().contains('.') && !is_own(child.name())
+    };
+    let mut weak_only = !image.children.iter().any(not_named);
     for key in image.driver.strong_options {
         if let Some(value) = given(plan, key) {
             weak_only = false;

@@ -669,6 +669,15 @@ impl ChildPlan {
         }
     }
 
+    /// Whether it says which file it is.
+    pub(super) fn names_a_file(&self) -> bool {
+        match self {
+            Self::Null => false,
+            Self::Tree(tree) => names_a_file(tree),
+            Self::Node(_) => true,
+        }
+    }
+
     /// The first option that says something of it, as a child of that name; None where it says that there is
     /// to be none.
     pub(super) fn first_option(&self, name: &str) -> Option<String> {

@@ -1,6 +1,6 @@
 //! What options say of the children of a node, in trees and in dotted keys.
 
-use crate::pair::{Pair, ours, words};
+use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
     let pair = Pair::new();
@@ -192,4 +192,30 @@ fn options_that_say_nothing_together_are_refused_and_groups_are_known() {
     lines.push("info --image-opts driver=vpc,file.filename=e.vpc,force_size_calc=chs".to_owned());
     let lines: Vec<_> = lines.iter().map(String::as_str).collect();
     pair.all_same(&lines);
+}
+
+#[test]
+fn extents_that_the_image_names_are_no_part_of_its_name() {
+    let pair = images();
+    let flat = "{'driver':'vmdk','file':{'driver':'file','filename':'flat.vmdk'}}";
+    let lines = [
+        format!("info json:{{'driver':'raw','file':{flat}}}"),
+        format!("info json:{{'driver':'quorum','vote-threshold':1,'children':[{flat}]}}"),
+    ];
+    for line in &lines {
+        // The content IDs are not the same.
+        let (theirs, ours, _) = pair.both(&words(line), Loose::Exact);
+        assert_eq!(ours.out.lines().next(), theirs.out.lines().next(), "{line}");
+        assert!(ours.out.starts_with("image: json:"), "{ours:?}");
+    }
+    // One that stands in the place of another is.
+    for image in [
+        "driver=vmdk,file.filename=flat.vmdk,extents.0.filename=z.raw",
+        "driver=raw,file.driver=vmdk,file.file.filename=flat.vmdk,file.extents.0.filename=z.raw",
+    ] {
+        let line = format!("info --image-opts {image}");
+        let ran = ours(&words(&line), pair.ours().root());
+        let extent = r#""extents": [{"driver": "file", "filename": "z.raw"}]"#;
+        assert!(ran.out.contains(extent), "{ran:?}");
+    }
 }

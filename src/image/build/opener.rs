@@ -17,7 +17,7 @@ use super::start::Builder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, FilesBelow, FormatDriver, Opener};
 use crate::image::node::{Child, Node};
-use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
@@ -304,8 +304,7 @@ impl Opener for LayerOpener<'_> {
             return Ok(None);
         };
         let spec = self.spec(|spec| spec.covers(name))?;
-        let names_none = matches!(child, ChildPlan::Tree(tree) if !names_a_file(tree));
-        if spec.list().is_some() && names_none {
+        if spec.list().is_some() && !child.names_a_file() {
             // It says something of the file that the image names.
             return Ok(None);
         }
