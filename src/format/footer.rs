@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
-/// Where a footer of a sector that begins with `magic` is: within the last sector, but for what fills the
+/// Where a footer of a sector that begins with `magic` is: within the last sector, except for what fills the
 /// file up to whole sectors, or a trailing part of one. What is nearest to the end is meant.
 ///
 /// # Errors

@@ -655,7 +655,7 @@ impl Connection {
         ahead.ended(decoded.unwrap_or(true));
     }
 
-    /// The runs of a piece of a read; None where they are not to be had.
+    /// The runs of a piece of a read; None where they cannot be known.
     fn runs(&self, offset: u64, len: u64) -> Option<Vec<Run>> {
         let place = self.export.place(offset);
         let mut runs: Vec<Run> = Vec::new();

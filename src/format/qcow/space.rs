@@ -207,7 +207,7 @@ impl Qcow {
             };
             table.mark_dirty();
             if let Some(places) = places {
-                // What is new stands behind all others, but for a damaged entry that names more.
+                // What is new stands behind all others, except for a damaged entry that names more.
                 let at = places.partition_point(|other| *other < host);
                 places.insert(at, host);
             }

@@ -543,7 +543,7 @@ impl Sparse {
         })
     }
 
-    /// Takes their places from the grains between two guest offsets, but for one that begins before.
+    /// Takes their places from the grains between two guest offsets, except for one that begins before.
     fn give_up(&self, from: u64, to: u64) -> Result<()> {
         let mut at = from.next_multiple_of(self.grain);
         while at < to {

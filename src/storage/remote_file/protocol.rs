@@ -11,7 +11,7 @@ use crate::job::JobControl;
 use crate::storage::ReadRange;
 use crate::storage::modes::Preallocation;
 
-/// How a file is to be had.
+/// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum How {
     Read,

@@ -43,7 +43,7 @@ pub(super) fn folded(name: &str) -> String {
     name.to_uppercase()
 }
 
-/// The short name that is all of a name but for the case of its letters, where there is one.
+/// The short name that is all of a name except for the case of its letters, where there is one.
 pub(super) fn exact(name: &str) -> Option<ShortName> {
     let name = name.as_bytes();
     let (base, extension) = match name.rsplit_once_str(".") {

@@ -173,7 +173,7 @@ impl Descriptor {
     }
 }
 
-/// The sector of an entry that holds a page, but for what stands in the descriptor: the number of the
+/// The sector of an entry that holds a page, except for what stands in the descriptor: the number of the
 /// entry stands there, half in front and half behind.
 pub(in super::super) fn data_sector(page: &[u8; DATA_SECTOR], sequence: u64) -> [u8; DATA_SECTOR] {
     let mut sector = *page;
