@@ -14,9 +14,13 @@ mod printable;
 #[allow(dead_code, reason = "the parts use a share of it")]
 mod sys {
     mod aligned;
+    mod io_buf;
     mod pool;
     pub(crate) use aligned::AlignedBuf;
+    pub use io_buf::IoBuf;
 }
+#[path = "../../../src/lack.rs"]
+mod lack;
 #[path = "../../../src/memory.rs"]
 #[allow(dead_code, reason = "the parts use some of it")]
 mod memory;
