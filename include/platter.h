@@ -1824,6 +1824,15 @@ const char *platter_error_hint(const struct platter_error *error,
 uint64_t platter_error_offset(const struct platter_error *error);
 
 /**
+ * The name of the file whose reading, writing or syncing failed, as it was opened: the image's, a data file's, an extent's, or that
+ * of a layer below; NULL where no I/O failed, and for NULL. The message names it too, except where it has the words
+ * of `qemu-img`. Lives as long as the error.
+ *
+ * Threads: any. Since 0.1.
+ */
+const char *platter_error_file(const struct platter_error *error);
+
+/**
  * What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
  *
  * Threads: any. Since 0.1.

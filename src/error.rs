@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bstr::{BStr, BString, ByteSlice};
+
 use crate::printable::printable;
 
 /// The result of every fallible call of this crate.
@@ -93,6 +95,7 @@ struct Inner {
     errno: Option<i32>,
     offset: Option<u64>,
     stage: Option<Stage>,
+    file: Option<BString>,
     hints: Vec<String>,
     cause: Option<Error>,
 }
@@ -106,6 +109,7 @@ impl Error {
             errno: None,
             offset: None,
             stage: None,
+            file: None,
             hints: Vec::new(),
             cause: None,
         }))
@@ -201,16 +205,18 @@ impl Error {
         }
     }
 
-    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset, stage and hints carry over.
+    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset, stage, file and hints carry over.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let hints = std::mem::take(&mut self.0.hints);
+        let file = self.0.file.take();
         Self(Box::new(Inner {
             kind: self.0.kind,
             message: message.into(),
             errno: self.0.errno,
             offset: self.0.offset,
             stage: self.0.stage,
+            file,
             hints,
             cause: Some(self),
         }))
@@ -258,6 +264,15 @@ impl Error {
         self
     }
 
+    /// Says whose I/O failed, where a system call did and nobody has said so yet.
+    #[must_use]
+    pub(crate) fn of_file(mut self, name: &BStr) -> Self {
+        if self.0.errno.is_some() && self.0.kind != ErrorKind::Cancelled {
+            self.0.file.get_or_insert_with(|| name.to_owned());
+        }
+        self
+    }
+
     /// Appends a line for the user that follows the message: a remedy or a question.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -288,6 +303,11 @@ impl Error {
     /// What the operation was doing, where programs tell that apart.
     pub fn stage(&self) -> Option<Stage> {
         self.0.stage
+    }
+
+    /// The file whose I/O failed, as its storage is called; None where no I/O failed.
+    pub fn file(&self) -> Option<&BStr> {
+        self.0.file.as_ref().map(|name| name.as_bstr())
     }
 
     /// Lines that follow the message, without newline.
@@ -335,11 +355,18 @@ impl fmt::Debug for Error {
 pub trait ResultExt<T> {
     /// Puts a message in front of the error, see [`Error::context`].
     fn context(self, message: impl FnOnce() -> String) -> Result<T>;
+
+    /// Says whose I/O failed, where nobody has said so yet; see [`Error::file`].
+    fn of_file(self, name: &BStr) -> Result<T>;
 }
 
 impl<T> ResultExt<T> for Result<T> {
     fn context(self, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| error.context(message()))
+    }
+
+    fn of_file(self, name: &BStr) -> Result<T> {
+        self.map_err(|error| error.of_file(name))
     }
 }
 
@@ -352,6 +379,8 @@ mod tests {
         let error = Error::os(libc::ENOENT)
             .with_hint("Is it there?")
             .with_stage(Stage::Read)
+            .of_file("c".into())
+            .of_file("d".into())
             .context("Could not open 'b'")
             .context("Could not open 'a'");
         assert_eq!(
@@ -361,6 +390,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(error.errno(), libc::ENOENT);
         assert_eq!(error.stage(), Some(Stage::Read));
+        assert_eq!(error.file(), Some("c".into()));
         assert_eq!(error.hints(), ["Is it there?"]);
     }
 

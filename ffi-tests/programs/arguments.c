@@ -65,6 +65,7 @@ static void basics(void)
     CHECK_STR(platter_error_message(NULL), "");
     CHECK(platter_error_hint(NULL, 0) == NULL);
     CHECK(platter_error_offset(NULL) == PLATTER_OFFSET_UNKNOWN);
+    CHECK(platter_error_file(NULL) == NULL);
     CHECK(platter_error_stage(NULL) == PLATTER_STAGE_OTHER);
     platter_error_free(NULL);
     platter_free(NULL);

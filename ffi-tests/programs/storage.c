@@ -168,10 +168,12 @@ int main(void)
 
     /* Failures of the callbacks, as -errno and as a status, reach the caller. */
     m.fail_reads = -EIO;
-    FAILS(platter_image_read(image, got, sizeof got, 12345, 0, &err), PLATTER_STATUS_OS, "");
+    FAILS(platter_image_read(image, got, sizeof got, 12345, 0, &err), PLATTER_STATUS_OS,
+          "read from 'memory'");
     platter_error *error = NULL;
     CHECK(platter_image_read(image, got, 1, 12345, 0, &error) == PLATTER_STATUS_OS);
     CHECK(platter_error_errno(error) == EIO);
+    CHECK_STR(platter_error_file(error), "memory");
     platter_error_free(error);
     m.fail_reads = PLATTER_STATUS_DENIED;
     FAILS(platter_image_read(image, got, 1, 12345, 0, &err), PLATTER_STATUS_DENIED, "");
@@ -222,7 +224,8 @@ int main(void)
     OK(open_over(&image, &OPS, &m, "qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_write(image, data, sizeof data, 1 << 20, 0, &err));
     m.fail_flush = -EIO;
-    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_OS, "");
+    FAILS(platter_image_flush(image, 0, &err), PLATTER_STATUS_OS, "flush 'memory'");
+    FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_OS, "'memory'");
     CHECK(m.frees == 7);
 
     free(m.bytes);

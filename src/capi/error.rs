@@ -57,6 +57,18 @@ pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
         .unwrap_or(PLATTER_OFFSET_UNKNOWN)
 }
 
+/// The name of the file whose reading, writing or syncing failed, as it was opened: the image's, a data file's, an extent's, or that
+/// of a layer below; NULL where no I/O failed, and for NULL. The message names it too, except where it has the words
+/// of `qemu-img`. Lives as long as the error.
+///
+/// Threads: any. Since 0.1.
+#[unsafe(no_mangle)]
+pub extern "C" fn platter_error_file(error: Option<&platter_error>) -> *const c_char {
+    error
+        .and_then(|error| error.file.as_ref())
+        .map_or(std::ptr::null(), |name| name.as_ptr())
+}
+
 /// What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
 ///
 /// Threads: any. Since 0.1.

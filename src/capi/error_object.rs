@@ -3,7 +3,7 @@
 use std::ffi::{CString, c_int};
 
 use crate::capi::status;
-use crate::capi::text::c_line;
+use crate::capi::text::{c_line, c_string};
 use crate::error::{Error, Stage};
 
 /// Why a call failed. The caller of the failing call owns it and frees it with
@@ -14,6 +14,7 @@ pub struct platter_error {
     pub(super) errno: c_int,
     pub(super) offset: Option<u64>,
     pub(super) stage: u32,
+    pub(super) file: Option<CString>,
     pub(super) message: CString,
     pub(super) hints: Vec<CString>,
 }
@@ -25,6 +26,7 @@ impl platter_error {
             errno: error.errno(),
             offset: error.offset(),
             stage: of_stage(error.stage()),
+            file: error.file().map(|name| c_string(name.to_vec())),
             message: c_line(error.to_string()),
             hints: error.hints().iter().map(c_line).collect(),
         }

@@ -45,7 +45,7 @@ pub unsafe extern "C" fn platter_image_read(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let buf = unsafe { target(buf, len, "buf")? };
-        image.shared().read_at(buf, offset)
+        named(image, "read from", image.shared().read_at(buf, offset))
     })
 }
 
@@ -70,7 +70,8 @@ pub unsafe extern "C" fn platter_image_write(
         // SAFETY: by the contract of this function.
         let buf = unsafe { source(buf, len, "buf")? };
         let write = |image: &Image| image.write_at(buf, offset);
-        image.shared().change(write_flags(flags), write)
+        let done = image.shared().change(write_flags(flags), write);
+        named(image, "write to", done)
     })
 }
 
@@ -91,15 +92,14 @@ pub unsafe extern "C" fn platter_image_readv(
 ) -> c_int {
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
-        let image = image.shared();
         // SAFETY: by the contract of this function.
         let iov = unsafe { vector(iov, iovcnt)? };
-        check_vector(image, iov, offset)?;
+        check_vector(image.shared(), iov, offset)?;
         let mut at = offset;
         for piece in iov {
             // SAFETY: by the contract of this function.
             let buf = unsafe { target(piece.iov_base, piece.iov_len, "iov")? };
-            image.read_at(buf, at)?;
+            named(image, "read from", image.shared().read_at(buf, at))?;
             at += buf.len() as u64;
         }
         Ok(())
@@ -124,11 +124,10 @@ pub unsafe extern "C" fn platter_image_writev(
 ) -> c_int {
     call_ref(image, "image", err, |image| {
         check_flags(flags, PLATTER_WRITE_FUA)?;
-        let image = image.shared();
         // SAFETY: by the contract of this function.
         let iov = unsafe { vector(iov, iovcnt)? };
-        check_vector(image, iov, offset)?;
-        image.change(write_flags(flags), |image| {
+        check_vector(image.shared(), iov, offset)?;
+        let done = image.shared().change(write_flags(flags), |image| {
             let mut at = offset;
             for piece in iov {
                 // SAFETY: by the contract of this function.
@@ -137,7 +136,8 @@ pub unsafe extern "C" fn platter_image_writev(
                 at += buf.len() as u64;
             }
             Ok(())
-        })
+        });
+        named(image, "write to", done)
     })
 }
 
@@ -162,7 +162,8 @@ pub extern "C" fn platter_image_write_zeroes(
         let control = image.control();
         let zero =
             |image: &Image| image.write_zeroes_under(control, offset, len, zero_flags(flags));
-        image.shared().change(write_flags(flags), zero)
+        let done = image.shared().change(write_flags(flags), zero);
+        named(image, "write zeroes to", done)
     })
 }
 
@@ -182,7 +183,8 @@ pub extern "C" fn platter_image_discard(
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
         let control = image.control();
-        image.shared().discard_under(control, offset, len)
+        let done = image.shared().discard_under(control, offset, len);
+        named(image, "discard in", done)
     })
 }
 
@@ -199,7 +201,7 @@ pub extern "C" fn platter_image_flush(
     call_ref(image, "image", err, |image| {
         check_flags(flags, 0)?;
         image.control().check()?;
-        image.shared().flush()
+        named(image, "flush", image.shared().flush())
     })
 }
 
@@ -226,7 +228,8 @@ pub extern "C" fn platter_image_extent(
             return Err(Error::invalid("Parameter 'len' is 0"));
         }
         let control = image.control();
-        let status = image.shared().status_under(control, offset, len)?;
+        let status = image.shared().status_under(control, offset, len);
+        let status = named(image, "look up what lies in", status)?;
         Ok(MapEntry::new(offset, &status).into())
     })
 }
@@ -251,6 +254,15 @@ impl From<MapEntry> for platter_extent {
             reserved: [0; 4],
         }
     }
+}
+
+/// Puts the file into a message that the system's words are all of.
+fn named<T>(image: &platter_image, what: &str, done: Result<T>) -> Result<T> {
+    done.map_err(|error| {
+        let name = error.file().unwrap_or(image.shared().filename());
+        let message = format!("Could not {what} '{name}'");
+        error.context_if_bare(|| message)
+    })
 }
 
 /// The flags of zeroing among those of a call.

@@ -453,7 +453,7 @@ impl Image {
             .iter()
             .map(|child| child.node().finish(control));
         let ended = ended.fold(Ok(()), Result::and);
-        closed.and(ended).map_err(|error| {
+        self.of_its_file(closed.and(ended)).map_err(|error| {
             error.context_if_bare(|| format!("Could not close '{}'", self.filename))
         })
     }
@@ -475,6 +475,14 @@ impl Image {
             layer = below;
         }
         layer.backing_closed()
+    }
+
+    /// Says whose I/O failed, where the storage did not and the layer has one file alone.
+    fn of_its_file<T>(&self, done: Result<T>) -> Result<T> {
+        done.map_err(|error| match error.file() {
+            None if self.slots().len() == 1 => error.of_file(self.storage.name()),
+            _ => error,
+        })
     }
 
     fn backing_closed(&self) -> Error {

@@ -36,13 +36,13 @@ impl Image {
             return Ok(());
         }
         let _held = self.format.begin_io();
-        let extent = self.format.locate(offset, total)?;
+        let extent = self.of_its_file(self.format.locate(offset, total))?;
         if let ExtentKind::Data { slot, host_offset } = extent.kind
             && extent.len >= total
         {
             let storage = self.format.storage(slot)?;
             steps::announce(&**storage, Step::ReadAio);
-            return storage.read_vectored_at(bufs, host_offset);
+            return self.of_its_file(storage.read_vectored_at(bufs, host_offset));
         }
         let mut at = offset;
         for buf in bufs {
@@ -69,6 +69,10 @@ impl Image {
     }
 
     fn read_ranges<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
+        self.of_its_file(self.read_layers(ranges))
+    }
+
+    fn read_layers<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
         let mut reads = Reads::new(self.backing().map(AsRef::as_ref), ranges.len() == 1);

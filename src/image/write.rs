@@ -43,7 +43,7 @@ impl Image {
             return Ok(());
         }
         let change = self.begin_write(offset, buf.len() as u64)?;
-        self.write_layer(buf, offset)?;
+        self.of_its_file(self.write_layer(buf, offset))?;
         drop(change);
         self.written()
     }
@@ -61,7 +61,7 @@ impl Image {
         let change = self.begin_write(offset, total)?;
         let mut at = offset;
         for buf in bufs.iter().filter(|buf| !buf.is_empty()) {
-            self.write_layer(buf, at)?;
+            self.of_its_file(self.write_layer(buf, at))?;
             at += buf.len() as u64;
         }
         drop(change);
@@ -96,7 +96,7 @@ impl Image {
             flags.remove(ZeroFlags::MAY_UNMAP);
         }
         self.in_pieces(control, offset, len, |offset, len| {
-            align::write_zeroes(self, offset, len, flags)
+            self.of_its_file(align::write_zeroes(self, offset, len, flags))
         })?;
         self.written()
     }
@@ -120,7 +120,7 @@ impl Image {
         }
         let writer = self.writer()?;
         self.in_pieces(control, offset, len, |offset, len| {
-            writer.discard(offset, len)
+            self.of_its_file(writer.discard(offset, len))
         })?;
         self.written()
     }
@@ -186,7 +186,7 @@ impl Image {
     /// Hands all completed writes to the files, and makes them as durable as asked.
     pub(super) fn flush_as(&self, durability: Durability) -> Result<()> {
         if self.writable {
-            self.writer()?.flush(durability)?;
+            self.of_its_file(self.writer()?.flush(durability))?;
         }
         Ok(())
     }

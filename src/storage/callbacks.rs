@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::memory;
 use crate::storage::{
@@ -161,14 +161,15 @@ impl CallbackStorage {
     fn flush(&self) -> Result<()> {
         match self.flush_failed.load(Ordering::Acquire) {
             0 => {}
-            errno => return Err(Error::os(errno)),
+            errno => return Err(Error::os(errno).of_file(self.name())),
         }
         let Some(flush) = &self.calls.flush else {
             return Ok(());
         };
-        flush().inspect_err(|error| {
+        let flushed = flush().inspect_err(|error| {
             self.flush_failed.store(error.errno(), Ordering::Release);
-        })
+        });
+        flushed.of_file(self.name())
     }
 
     fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
@@ -177,7 +178,7 @@ impl CallbackStorage {
         let mut done = 0;
         while done < len {
             let n = usize::try_from(len - done).map_or(CHUNK, |left| left.min(zeroes.len()));
-            write(&zeroes[..n], offset + done)?;
+            write(&zeroes[..n], offset + done).of_file(self.name())?;
             done += n as u64;
         }
         Ok(())
@@ -218,7 +219,7 @@ impl Storage for CallbackStorage {
         if inside.is_empty() {
             return Ok(());
         }
-        (self.calls.read)(inside, offset)
+        (self.calls.read)(inside, offset).of_file(self.name())
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
@@ -232,7 +233,7 @@ impl Storage for CallbackStorage {
             return Ok(());
         }
         let end = self.check_end(offset, buf.len() as u64)?;
-        write(buf, offset)?;
+        write(buf, offset).of_file(self.name())?;
         self.wrote(end)
     }
 
@@ -247,7 +248,7 @@ impl Storage for CallbackStorage {
             (_, Preallocation::Metadata | Preallocation::Falloc) => {
                 return Err(Error::unsupported("Unsupported preallocation mode"));
             }
-            (Some(set_size), _) => set_size(len)?,
+            (Some(set_size), _) => set_size(len).of_file(self.name())?,
             (None, _) if len == old => {}
             (None, _) => return Err(Error::unsupported("The size of the storage is fixed")),
         }
@@ -268,7 +269,7 @@ impl Storage for CallbackStorage {
             match zero(offset, len, flags) {
                 Ok(()) => return self.wrote(end),
                 Err(error) if error.kind() == ErrorKind::Unsupported => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.of_file(self.name())),
             }
         }
         if flags.contains(ZeroFlags::NO_FALLBACK) {
@@ -284,7 +285,7 @@ impl Storage for CallbackStorage {
         self.writer()?;
         match &self.calls.discard {
             Some(discard) => {
-                discard(offset, len)?;
+                discard(offset, len).of_file(self.name())?;
                 self.wrote(0)
             }
             None => Err(Error::unsupported(
@@ -314,7 +315,7 @@ impl Storage for CallbackStorage {
         let Some(extent) = &self.calls.extent else {
             return Ok(run(inside, false));
         };
-        let found = extent(offset, inside)?;
+        let found = extent(offset, inside).of_file(self.name())?;
         if found.len == 0 || found.len > inside {
             return Err(Error::invalid(format!(
                 "The storage '{}' describes {} of {inside} bytes at {offset}",

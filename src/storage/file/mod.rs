@@ -35,7 +35,7 @@ use std::sync::{Arc, OnceLock};
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::storage::details::{StorageDetails, StorageReport};
 use crate::storage::locks::Locks;
@@ -249,54 +249,56 @@ impl Storage for FileStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.read_one(buf, offset)
+        self.read_one(buf, offset).of_file(self.name())
     }
 
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
-        self.read_many(bufs, offset)
+        self.read_many(bufs, offset).of_file(self.name())
     }
 
     fn try_read(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
-        self.read_cached(bufs, offset)
+        self.read_cached(bufs, offset).of_file(self.name())
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.write_one(buf, offset)
+        self.write_one(buf, offset).of_file(self.name())
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
-        self.write_many(bufs, offset)
+        self.write_many(bufs, offset).of_file(self.name())
     }
 
     fn len(&self) -> Result<u64> {
         // A padded direct write makes the file longer for a moment.
         let _growth = self.direct.is_some().then(|| self.growth.read());
-        let len = self.raw_len().map_err(|error| Error::io(&error))?;
+        let len = self
+            .raw_len()
+            .map_err(|error| Error::io(&error).of_file(self.name()))?;
         self.told_len.fetch_max(len, Ordering::Relaxed);
         Ok(len)
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        self.resize(len, preallocation)
+        self.resize(len, preallocation).of_file(self.name())
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        self.zero(offset, len, flags)
+        self.zero(offset, len, flags).of_file(self.name())
     }
 
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
-        self.discard_range(offset, len)
+        self.discard_range(offset, len).of_file(self.name())
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
         match self.sync_plan(durability) {
             SyncPlan::Nothing => Ok(()),
-            SyncPlan::DataSync | SyncPlan::Call => self.datasync(),
+            SyncPlan::DataSync | SyncPlan::Call => self.datasync().of_file(self.name()),
         }
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        self.find_extent(offset, len)
+        self.find_extent(offset, len).of_file(self.name())
     }
 
     fn limits(&self) -> Limits {

@@ -122,9 +122,13 @@ impl FaultyStorage {
         strikes.then_some(fault)
     }
 
+    fn failed(&self, fault: Fault) -> Error {
+        Error::os(fault.errno).of_file(self.name())
+    }
+
     fn check(&self, call: Calls) -> Result<()> {
         match self.strikes(call) {
-            Some(fault) => Err(Error::os(fault.errno)),
+            Some(fault) => Err(self.failed(fault)),
             None => Ok(()),
         }
     }
@@ -157,7 +161,7 @@ impl Storage for FaultyStorage {
             if fault.torn {
                 self.inner.write_at(&buf[..buf.len() / 2], offset)?;
             }
-            return Err(Error::os(fault.errno));
+            return Err(self.failed(fault));
         }
         self.inner.write_at(buf, offset)
     }
@@ -168,7 +172,7 @@ impl Storage for FaultyStorage {
                 self.inner
                     .write_vectored_at(&bufs[..bufs.len() / 2], offset)?;
             }
-            return Err(Error::os(fault.errno));
+            return Err(self.failed(fault));
         }
         self.inner.write_vectored_at(bufs, offset)
     }

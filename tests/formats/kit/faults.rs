@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use platter::storage::Storage;
 use platter::storage::testing::{Calls, Fault, FaultyStorage};
+use platter::storage::{Storage, ZeroFlags};
 
 use super::sample::{SAMPLES, Sample};
 use super::shelf::{self, Access, FILES};
@@ -12,10 +12,14 @@ use crate::random::Random;
 
 /// Files of memory with these bytes, the first of which can be made to fail.
 fn faulty(files: &[Vec<u8>]) -> (Arc<FaultyStorage>, Vec<Arc<dyn Storage>>) {
+    faulty_at(0, files)
+}
+
+fn faulty_at(at: usize, files: &[Vec<u8>]) -> (Arc<FaultyStorage>, Vec<Arc<dyn Storage>>) {
     let mut files = shelf::memory(files);
-    let first = Arc::new(FaultyStorage::new(files[0].clone()));
-    files[0] = first.clone();
-    (first, files)
+    let failing = Arc::new(FaultyStorage::new(files[at].clone()));
+    files[at] = failing.clone();
+    (failing, files)
 }
 
 fn fault(calls: Calls, nth: u64, errno: i32) -> Fault {
@@ -60,16 +64,19 @@ fn creation(sample: &Sample) {
     }
 }
 
+/// The files of an image with some data.
+fn written(sample: &Sample) -> Vec<Vec<u8>> {
+    let files = shelf::created(sample);
+    let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
+    image.write_at(&[0x3c; 200_000], 100_000).expect("a write");
+    image.close().expect("a close");
+    shelf::bytes(&files)
+}
+
 /// Changes of which one fails: the image opens again and holds what was flushed before, and what no
 /// change has touched since.
 fn changes(sample: &Sample, calls: Calls, errno: i32) {
-    let whole = {
-        let files = shelf::created(sample);
-        let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
-        image.write_at(&[0x3c; 200_000], 100_000).expect("a write");
-        image.close().expect("a close");
-        shelf::bytes(&files)
-    };
+    let whole = written(sample);
     let before = {
         let image = shelf::open(sample, &shelf::memory(&whole), Access::Read).expect("it opens");
         shelf::contents(&image).expect("a read")
@@ -123,4 +130,47 @@ fn a_failing_call_harms_nothing_that_was_there() {
         changes(sample, Calls::SYNC, libc::EIO);
         changes(sample, Calls::READ, libc::EIO);
     }
+}
+
+/// How many errors there were of a file whose calls of a kind all fail; each tells its name.
+fn failures(sample: &Sample, whole: &[Vec<u8>], at: usize, calls: Calls) -> usize {
+    let (failing, files) = faulty_at(at, whole);
+    let image = shelf::open(sample, &files, Access::Write).expect("it opens");
+    failing.set_fault(Some(Fault {
+        for_good: true,
+        ..fault(calls, 0, libc::EIO)
+    }));
+    let done = [
+        shelf::contents(&image).map(drop),
+        image.write_at(&[0x77; 70_000], 250_000),
+        image.write_zeroes(1 << 20, 70_000, ZeroFlags::empty()),
+        image.flush(),
+        image.close(),
+    ];
+    let failed = done.into_iter().filter_map(Result::err);
+    let failed = failed.filter(|error| error.os_errno() == Some(libc::EIO));
+    let told = failed.inspect(|error| {
+        let of = format!("{}: {calls:?} of {}: {error}", sample.name, FILES[at]);
+        match error.file() {
+            Some(name) => assert_eq!(name, FILES[at], "{of}"),
+            // An image that keeps to an earlier failure.
+            None => assert!(error.to_string().contains("'image'"), "{of}"),
+        }
+    });
+    told.count()
+}
+
+#[test]
+fn a_failing_call_of_any_file_names_that_file() {
+    let mut named = 0;
+    for sample in SAMPLES {
+        let whole = written(sample);
+        let used = [true, sample.has_data_file(), sample.overlay];
+        for at in (0..FILES.len()).filter(|&at| used[at]) {
+            let count = |calls| failures(sample, &whole, at, calls);
+            let counts = [Calls::READ, Calls::CHANGES, Calls::SYNC].map(count);
+            named += counts.iter().sum::<usize>();
+        }
+    }
+    assert!(named > 2 * SAMPLES.len(), "{named}");
 }
