@@ -23,30 +23,27 @@ static void give(platter_secret_answer *answer, const char *id, void *user_data)
 static int open_it(platter_image **out, char *passphrase_file, platter_error **error)
 {
     platter_open_options *options = NULL;
-    platter_storages *storages = NULL;
     platter_secrets *secrets = NULL;
     int status = platter_secrets_new(&secrets, 0, error);
 
     if (status == PLATTER_OK)
         status = platter_secrets_set_callback(secrets, give, passphrase_file, NULL, 0, error);
     if (status == PLATTER_OK)
-        status = platter_storages_new(&storages, 0, error);
-    if (status == PLATTER_OK)
-        status = platter_storages_add_fd(storages, "disk", STDIN_FILENO, 0, error);
-    if (status == PLATTER_OK)
         status = platter_open_options_new(&options, 0, error);
     if (status == PLATTER_OK)
+        status = platter_open_options_set_format(options, "qcow2", 0, error);
+    if (status == PLATTER_OK)
         status = platter_open_options_set_secrets(options, secrets, 0, error);
+    /* The secret goes by its ID, and its option beside the descriptor: no name is put together. */
     if (status == PLATTER_OK)
-        status = platter_open_options_set_storages(options, storages, 0, error);
-    /* "disk" is the storage, and the secret goes by its ID: nothing that the user chose has to be escaped. */
+        status = platter_open_options_set_option(options, PLATTER_OPEN_OPT_ENCRYPT_FORMAT, "luks", 0,
+                                                 error);
     if (status == PLATTER_OK)
-        status = platter_image_open(out,
-                                    "driver=qcow2,encrypt.format=luks,encrypt.key-secret=passphrase,"
-                                    "file.filename=disk",
-                                    options, PLATTER_LOCATION_IMAGE_OPTS, error);
+        status = platter_open_options_set_option(options, PLATTER_OPEN_OPT_ENCRYPT_KEY_SECRET,
+                                                 "passphrase", 0, error);
+    if (status == PLATTER_OK)
+        status = platter_image_open_fd(out, STDIN_FILENO, NULL, options, 0, error);
     platter_open_options_free(options);
-    platter_storages_free(storages);
     platter_secrets_free(secrets);
     return status;
 }

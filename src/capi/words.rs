@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::filter;
 use crate::format::inspect::{Requirement, Verdict};
 use crate::format::registry;
 use crate::storage;
@@ -56,6 +57,33 @@ fn the_header_names_every_option_of_making_and_amending() {
     let protocols = protocols.map(|driver| driver.create_options);
     let options = formats.chain(protocols).flatten().map(|spec| spec.name);
     assert_eq!(defined("PLATTER_OPT_"), words(options));
+}
+
+#[test]
+fn the_header_names_every_option_of_opening() {
+    // Those that every node takes.
+    let common = [
+        "auto-read-only",
+        "cache.direct",
+        "cache.no-flush",
+        "detect-zeroes",
+        "discard",
+        "driver",
+        "force-share",
+        "node-name",
+        "read-only",
+    ];
+    let formats = registry::drivers().iter();
+    let formats = formats.flat_map(|driver| driver.open_options);
+    let protocols = storage::registry::drivers().iter();
+    let protocols = protocols.flat_map(|driver| driver.open_options);
+    let filters = filter::registry::drivers().iter();
+    let filters = filters.flat_map(|driver| driver.open_options);
+    let options = formats.chain(protocols).chain(filters);
+    let options = options.map(|spec| spec.name);
+    // Places in lists have numbers.
+    let options = options.filter(|name| !name.contains('*'));
+    assert_eq!(defined("PLATTER_OPEN_OPT_"), words(options.chain(common)));
 }
 
 #[test]
