@@ -1829,7 +1829,8 @@ typedef struct platter_progress {
      */
     uint64_t done;
     /**
-     * The whole: an estimate at first, exact at the end; 0 until anything is known.
+     * The whole: an estimate at first, exact at the end; 0 until anything is known. A job that has ended well has
+     * done all of it, and it is at least 1.
      */
     uint64_t total;
     /**

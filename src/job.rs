@@ -368,6 +368,11 @@ impl Job {
     /// [`crate::ErrorKind::Cancelled`] when the callback says so.
     pub fn finish(&mut self) -> Result<()> {
         let progress = self.control.progress();
+        if progress.total == 0 {
+            // There was nothing to move: who divides by the whole sees the end all the same.
+            self.control.set_total(progress.done.max(1));
+        }
+        let progress = self.control.progress();
         self.control
             .advance(progress.total.saturating_sub(progress.done));
         self.report(true)

@@ -273,6 +273,21 @@ static void progress(void)
     CHECK_U64(steps.total, 40 << 20);
     CHECK_U64(steps.done, 40 << 20);
     CHECK(steps.count > 4 && steps.longest < 40 << 20);
+
+    /* Of what is small, and where there is nothing to move. */
+    static const size_t lengths[] = {512, 65536, 0};
+    for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
+        platter_progress end;
+        OK(platter_image_open(&image, "top.qcow2", options, PLATTER_OPEN_WRITE, &err));
+        OK(platter_image_write(image, chunk, lengths[n], 0, 0, &err));
+        OK(platter_image_close(image, 0, &err));
+        OK(platter_commit_job_new(&job, "top.qcow2", NULL, options, PLATTER_LOCATION_PATH, &err));
+        OK(platter_job_run(job, 0, &err));
+        OK(platter_job_progress(&end, job, 0, &err));
+        CHECK_U64(end.total, lengths[n] == 0 ? 1 : 65536);
+        CHECK_U64(end.done, end.total);
+        platter_job_free(job);
+    }
     platter_open_options_free(options);
     platter_policy_free(policy);
 }

@@ -142,6 +142,45 @@ static void expect_attack(const platter_report *report)
           PLATTER_STATUS_NOT_FOUND, "offset");
 }
 
+/* Where the contents cannot be understood, every guard that looks at them fails or is unknown. */
+static void of_what_is_no_image(void)
+{
+    static struct upload junk;
+    static const platter_storage_ops ops = {
+        .read = read_upload, .size = size_upload, .write = refuse_write, .flush = refuse_flush};
+    platter_open_options *options;
+    const platter_driver_info *driver;
+    int formats = 0;
+
+    memset(junk.bytes, 0xa5, sizeof junk.bytes);
+    OK(platter_open_options_new(&options, 0, &err));
+    for (size_t d = 0; platter_driver_describe(&driver, d, 0, NULL) == PLATTER_OK; d++) {
+        platter_report *report;
+        /* Any bytes are a raw disk. */
+        if (driver->kind != PLATTER_DRIVER_FORMAT || strcmp(driver->name, "raw") == 0)
+            continue;
+        OK(platter_open_options_set_format(options, driver->name, 0, &err));
+        OK(platter_inspect_storage(&report, &ops, "junk", &junk, NULL, options, 0, &err));
+        CHECK(!truth_of(report, 0, "passed"));
+        const size_t guards = (size_t)number_of(report, 0, "guard-count");
+        size_t unknown = 0;
+        for (size_t i = 1; i <= guards; i++) {
+            const char *id = string_of(report, i, PLATTER_KEY_ID);
+            const char *verdict = string_of(report, i, PLATTER_KEY_VERDICT);
+            if (strcmp(id, PLATTER_GUARD_SINGLE_FORMAT) != 0 &&
+                strcmp(id, PLATTER_GUARD_FORMAT_ALLOWED) != 0)
+                CHECK(strcmp(verdict, PLATTER_VERDICT_PASS) != 0);
+            if (strcmp(verdict, PLATTER_VERDICT_UNKNOWN) == 0)
+                unknown++;
+        }
+        CHECK(unknown > 5);
+        platter_report_free(report);
+        formats++;
+    }
+    CHECK(formats > 10);
+    platter_open_options_free(options);
+}
+
 int main(void)
 {
     static struct upload upload;
@@ -214,6 +253,7 @@ int main(void)
     FAILS(platter_inspect(&report, "good.qcow2", options, 0, &err), PLATTER_STATUS_UNSUPPORTED,
           "nonsense");
     CHECK(report == NULL);
+    of_what_is_no_image();
     platter_open_options_free(options);
     platter_policy_free(policy);
     passed();

@@ -39,7 +39,8 @@ impl Handle for platter_job {
 pub struct platter_progress {
     /// Done so far, in bytes of guest data that are moved or the unit of the job.
     pub done: u64,
-    /// The whole: an estimate at first, exact at the end; 0 until anything is known.
+    /// The whole: an estimate at first, exact at the end; 0 until anything is known. A job that has ended well has
+    /// done all of it, and it is at least 1.
     pub total: u64,
     /// 0.
     pub reserved: [u64; 2],
