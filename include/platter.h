@@ -4376,6 +4376,25 @@ int platter_commit_job_new(struct platter_job **out,
                            struct platter_error **err);
 
 /**
+ * As `platter_commit_job_new()`, of an image that is open for writing, with its backing chain. Where this call
+ * succeeds the job has taken `image` over: it is not used any more, and the job closes it when it ends, however that
+ * is, or is freed. `options` say how the base is opened once more, for writing: with the policy, the secrets and the
+ * storages with which `image` was opened. `flags` are bits of `PLATTER_COMMIT_*`.
+ *
+ * Statuses: as `platter_commit_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
+ * `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
+ *
+ * # Safety
+ * `base` is NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+ */
+int platter_commit_image_job_new(struct platter_job **out,
+                                 struct platter_image *image,
+                                 const char *base,
+                                 const struct platter_open_options *options,
+                                 uint32_t flags,
+                                 struct platter_error **err);
+
+/**
  * Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
  * keeps the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
  * `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error.
@@ -5162,6 +5181,27 @@ int platter_rebase_job_new(struct platter_job **out,
                            const struct platter_open_options *options,
                            uint32_t flags,
                            struct platter_error **err);
+
+/**
+ * As `platter_rebase_job_new()`, of an image that is open for writing, with its backing chain unless
+ * `PLATTER_REBASE_NAME_ONLY` is given. Where this call succeeds the job has taken `image` over: it is not used any
+ * more, and the job closes it when it ends, however that is, or is freed. `options` say how the new backing file is
+ * opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*`.
+ *
+ * Statuses: as `platter_rebase_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
+ * `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
+ *
+ * # Safety
+ * The strings are NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+ */
+int platter_rebase_image_job_new(struct platter_job **out,
+                                 struct platter_image *image,
+                                 const char *backing,
+                                 const char *backing_format,
+                                 const char *backing_cache,
+                                 const struct platter_open_options *options,
+                                 uint32_t flags,
+                                 struct platter_error **err);
 
 /**
  * Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,

@@ -592,6 +592,12 @@ static void jobs(void)
     NO_NULL(platter_rebase_job_new(NULL, "x", NULL, NULL, NULL, NULL, 0, &err), "out");
     NO_NULL(platter_rebase_job_new(&job, NULL, NULL, NULL, NULL, NULL, 0, &err), "location");
     NO_FLAG(platter_rebase_job_new(&job, "x", NULL, NULL, NULL, NULL, BAD, &err));
+    NO_NULL(platter_commit_image_job_new(NULL, image, NULL, NULL, 0, &err), "out");
+    NO_NULL(platter_commit_image_job_new(&job, NULL, NULL, NULL, 0, &err), "image");
+    NO_FLAG(platter_commit_image_job_new(&job, image, NULL, NULL, BAD, &err));
+    NO_NULL(platter_rebase_image_job_new(NULL, image, NULL, NULL, NULL, NULL, 0, &err), "out");
+    NO_NULL(platter_rebase_image_job_new(&job, NULL, NULL, NULL, NULL, NULL, 0, &err), "image");
+    NO_FLAG(platter_rebase_image_job_new(&job, image, NULL, NULL, NULL, NULL, BAD, &err));
     FAILS(platter_rebase_job_new(&job, "x", NULL, NULL, "y", NULL, 0, &err),
           PLATTER_STATUS_INVALID, "y");
     NO_NULL(platter_resize_job_new(NULL, image, 1, NULL, 0, &err), "out");

@@ -405,6 +405,81 @@ static void call_rebase(const struct files *files)
     OK(platter_image_close(image, 0, &err));
 }
 
+/* Of images that are open: the job has them from then on, and closes them. */
+static void call_commit_open(const struct files *files)
+{
+    with_overlay(files);
+    platter_image *image = open_one(files, "over", PLATTER_OPEN_WRITE);
+    platter_job *job;
+    write_part(image, 8 * PART);
+    OK(platter_commit_image_job_new(&job, image, NULL, files->qcow2, 0, &err));
+    run(job);
+    image = open_one(files, "disk", 0);
+    check_part(image, 4 * PART);
+    check_part(image, 8 * PART);
+    OK(platter_image_close(image, 0, &err));
+
+    /* One that is never run closes it too. */
+    image = open_one(files, "over", PLATTER_OPEN_WRITE);
+    OK(platter_commit_image_job_new(&job, image, NULL, files->qcow2, PLATTER_COMMIT_KEEP, &err));
+    platter_job_free(job);
+    image = open_one(files, "over", PLATTER_OPEN_WRITE);
+    OK(platter_image_close(image, 0, &err));
+}
+
+static void call_rebase_open(const struct files *files)
+{
+    with_overlay(files);
+    platter_image *image = open_one(files, "over", PLATTER_OPEN_WRITE);
+    platter_job *job;
+    write_part(image, 8 * PART);
+    OK(platter_rebase_image_job_new(&job, image, NULL, NULL, NULL, files->qcow2, 0, &err));
+    run(job);
+    image = open_one(files, "over", PLATTER_OPEN_NO_BACKING);
+    check_part(image, PART);
+    check_part(image, 4 * PART);
+    check_part(image, 8 * PART);
+    OK(platter_image_close(image, 0, &err));
+}
+
+/* What is in use, read-only, open for a check or without its chain is left as it is. */
+static void refuse_open(const struct files *files)
+{
+    static const struct {
+        uint32_t flags;
+        int status;
+        const char *word;
+    } unfit[] = {
+        {0, PLATTER_STATUS_READ_ONLY, "read-only"},
+        {PLATTER_OPEN_WRITE | PLATTER_OPEN_NO_BACKING, PLATTER_STATUS_INVALID, "backing file"},
+        {PLATTER_OPEN_WRITE | PLATTER_OPEN_FOR_CHECK, PLATTER_STATUS_INVALID, "for a check"},
+    };
+    platter_job *job, *other;
+    platter_image *image;
+    with_overlay(files);
+    for (size_t u = 0; u < sizeof unfit / sizeof *unfit; u++)
+        for (int rebase = 0; rebase < 2; rebase++) {
+            image = open_one(files, "over", unfit[u].flags);
+            if (rebase)
+                OK(platter_rebase_image_job_new(&job, image, NULL, NULL, NULL, files->qcow2, 0,
+                                                &err));
+            else
+                OK(platter_commit_image_job_new(&job, image, NULL, files->qcow2, 0, &err));
+            FAILS(platter_job_run(job, 0, &err), unfit[u].status, unfit[u].word);
+            platter_job_free(job);
+        }
+    image = open_one(files, "over", PLATTER_OPEN_WRITE);
+    OK(platter_map_job_new(&other, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    FAILS(platter_commit_image_job_new(&job, image, NULL, files->qcow2, 0, &err),
+          PLATTER_STATUS_BUSY, "in use");
+    FAILS(platter_rebase_image_job_new(&job, image, NULL, NULL, NULL, files->qcow2, 0, &err),
+          PLATTER_STATUS_BUSY, "in use");
+    platter_job_free(other);
+    check_part(image, PART);
+    check_part(image, 4 * PART);
+    OK(platter_image_close(image, 0, &err));
+}
+
 static void call_resize(const struct files *files)
 {
     with_data(files);
@@ -602,6 +677,9 @@ static const struct {
     {"compare", call_compare},
     {"commit", call_commit},
     {"rebase", call_rebase},
+    {"commit of an open image", call_commit_open},
+    {"rebase of an open image", call_rebase_open},
+    {"refused of an open image", refuse_open},
     {"resize", call_resize},
     {"amend", call_amend},
     {"snapshot", call_snapshot},

@@ -7,11 +7,14 @@ use bstr::BStr;
 
 use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
+use crate::capi::image::{platter_image, sole, taken_over};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, location, merged, platter_open_options};
 use crate::capi::report::Content;
 use crate::capi::text::optional_name;
-use crate::ops::commit::{CommitRequest, commit};
+use crate::image::OpenOptions;
+use crate::location::Location;
+use crate::ops::commit::{CommitRequest, commit, commit_image};
 
 /// Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
 pub const PLATTER_COMMIT_KEEP: u32 = 1;
@@ -46,12 +49,7 @@ pub unsafe extern "C" fn platter_commit_job_new(
         let location = unsafe { self::location(location, "location", flags)? };
         // SAFETY: by the contract of this function.
         let base = unsafe { optional_name(base) };
-        let request = CommitRequest {
-            location,
-            options: merged(options, 0)?,
-            base: base.map(BStr::to_owned),
-            keep: flags & PLATTER_COMMIT_KEEP != 0,
-        };
+        let request = request(location, merged(options, 0)?, base, flags);
         Ok(NewJob::with_rate().into_handle(
             "commit",
             None,
@@ -61,4 +59,57 @@ pub unsafe extern "C" fn platter_commit_job_new(
             }),
         ))
     })
+}
+
+/// As `platter_commit_job_new()`, of an image that is open for writing, with its backing chain. Where this call
+/// succeeds the job has taken `image` over: it is not used any more, and the job closes it when it ends, however that
+/// is, or is freed. `options` say how the base is opened once more, for writing: with the policy, the secrets and the
+/// storages with which `image` was opened. `flags` are bits of `PLATTER_COMMIT_*`.
+///
+/// Statuses: as `platter_commit_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
+/// `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
+///
+/// # Safety
+/// `base` is NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_commit_image_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: *mut platter_image,
+    base: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, PLATTER_COMMIT_KEEP)?;
+        // SAFETY: by the contract of this function.
+        let base = unsafe { optional_name(base) };
+        let options = merged(options, 0)?;
+        // SAFETY: by the contract of this function.
+        let (image, control) = unsafe { taken_over(image)? };
+        let request = request(image.location().clone(), options, base, flags);
+        Ok(NewJob::with_rate().heeding(&control).into_handle(
+            "commit",
+            None,
+            Vec::new(),
+            Box::new(move |job, _| {
+                commit_image(sole(image)?, &request, job)?;
+                Ok(Content::Done { virtual_size: None })
+            }),
+        ))
+    })
+}
+
+fn request(
+    location: Location,
+    options: OpenOptions,
+    base: Option<&BStr>,
+    flags: u32,
+) -> CommitRequest {
+    CommitRequest {
+        location,
+        options,
+        base: base.map(BStr::to_owned),
+        keep: flags & PLATTER_COMMIT_KEEP != 0,
+    }
 }

@@ -460,10 +460,41 @@ pub(super) fn change_alone<T>(
     change: impl FnOnce(&mut Image) -> Result<T>,
 ) -> Result<T> {
     let shared = Arc::get_mut(&mut image.shared);
-    let shared =
-        shared.ok_or_else(|| Error::new(ErrorKind::Busy, "The image is in use by a job"))?;
+    let shared = shared.ok_or_else(|| busy("The image is in use by a job"))?;
     let changed = shared.image.change_shared(change);
-    changed.ok_or_else(|| Error::new(ErrorKind::Busy, "Another image stands on the image"))?
+    changed.ok_or_else(|| busy("Another image stands on the image"))?
+}
+
+/// Takes the image of a handle that nothing else uses over; the handle is gone where this succeeds.
+///
+/// # Safety
+/// `image` is NULL or came from `platter_image::new`, and is not used afterwards where this succeeds.
+pub(super) unsafe fn taken_over(
+    image: *mut platter_image,
+) -> Result<(Arc<Image>, Arc<JobControl>)> {
+    // SAFETY: by this function's contract.
+    let handle = given(unsafe { image.as_ref() }, "image")?;
+    handle.shared.poison.check()?;
+    if Arc::strong_count(&handle.shared) > 1 {
+        return Err(busy("The image is in use by a job"));
+    }
+    if Arc::strong_count(&handle.shared.image) > 1 {
+        return Err(busy("Another image stands on the image"));
+    }
+    // SAFETY: as above.
+    let handle = unsafe { Box::from_raw(image) };
+    let shared = Arc::try_unwrap(handle.shared);
+    let shared = shared.map_err(|_| Error::new(ErrorKind::Internal, "The image was in use"))?;
+    Ok((shared.into_image(), handle.control))
+}
+
+/// The image that was taken over, for its last use.
+pub(super) fn sole(image: Arc<Image>) -> Result<Image> {
+    Arc::into_inner(image).ok_or_else(|| busy("Another image stands on the image"))
+}
+
+fn busy(message: &str) -> Error {
+    Error::new(ErrorKind::Busy, message)
 }
 
 /// The shared part of an image parameter of a job.

@@ -3,15 +3,19 @@
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 
-use bstr::BStr;
+use bstr::{BStr, BString};
 
 use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
+use crate::capi::image::{platter_image, sole, taken_over};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, cache_mode, location, merged, platter_open_options};
 use crate::capi::report::Content;
 use crate::capi::text::{optional_name, optional_utf8};
-use crate::ops::rebase::{RebaseRequest, rebase};
+use crate::error::Result;
+use crate::image::OpenOptions;
+use crate::location::Location;
+use crate::ops::rebase::{RebaseRequest, rebase, rebase_image};
 use crate::storage::CacheMode;
 
 /// Flag of `platter_rebase_job_new()`: change the name alone. No backing file is opened, and the guest
@@ -21,6 +25,9 @@ pub const PLATTER_REBASE_NAME_ONLY: u32 = 1;
 pub const PLATTER_REBASE_COMPRESS: u32 = 2;
 /// Flag of `platter_rebase_job_new()`: open the new backing file without locks that exclude others.
 pub const PLATTER_REBASE_SHARE_BACKING: u32 = 4;
+
+const FLAGS: u32 =
+    PLATTER_REBASE_NAME_ONLY | PLATTER_REBASE_COMPRESS | PLATTER_REBASE_SHARE_BACKING;
 
 /// Makes a job that gives the image at `location` the backing file `backing`, as the name is to stand in
 /// the image; NULL or an empty name is none. What the guest sees stays the same: data that the new
@@ -49,35 +56,13 @@ pub unsafe extern "C" fn platter_rebase_job_new(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_out(out, err, || {
-        check_flags(
-            flags,
-            PLATTER_REBASE_NAME_ONLY
-                | PLATTER_REBASE_COMPRESS
-                | PLATTER_REBASE_SHARE_BACKING
-                | LOCATION_FLAGS,
-        )?;
+        check_flags(flags, FLAGS | LOCATION_FLAGS)?;
         // SAFETY: by the contract of this function.
         let location = unsafe { self::location(location, "location", flags)? };
+        let options = merged(options, 0)?;
         // SAFETY: by the contract of this function.
-        let backing = unsafe { optional_name(backing) };
-        // SAFETY: by the contract of this function.
-        let backing_format = unsafe { optional_utf8(backing_format, "backing_format")? };
-        let backing_cache = if backing_cache.is_null() {
-            CacheMode::Writeback
-        } else {
-            // SAFETY: by the contract of this function.
-            unsafe { cache_mode(backing_cache)? }
-        };
-        let request = RebaseRequest {
-            location,
-            options: merged(options, 0)?,
-            backing: backing.filter(|name| !name.is_empty()).map(BStr::to_owned),
-            backing_format: backing_format.map(str::to_owned),
-            backing_cache,
-            share_backing: flags & PLATTER_REBASE_SHARE_BACKING != 0,
-            name_only: flags & PLATTER_REBASE_NAME_ONLY != 0,
-            compress: flags & PLATTER_REBASE_COMPRESS != 0,
-        };
+        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache)? };
+        let request = backing.request(location, options, flags);
         Ok(NewJob::with_rate().into_handle(
             "rebase",
             None,
@@ -87,4 +72,91 @@ pub unsafe extern "C" fn platter_rebase_job_new(
             }),
         ))
     })
+}
+
+/// As `platter_rebase_job_new()`, of an image that is open for writing, with its backing chain unless
+/// `PLATTER_REBASE_NAME_ONLY` is given. Where this call succeeds the job has taken `image` over: it is not used any
+/// more, and the job closes it when it ends, however that is, or is freed. `options` say how the new backing file is
+/// opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*`.
+///
+/// Statuses: as `platter_rebase_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
+/// `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
+///
+/// # Safety
+/// The strings are NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn platter_rebase_image_job_new(
+    out: Option<&mut MaybeUninit<*mut platter_job>>,
+    image: *mut platter_image,
+    backing: *const c_char,
+    backing_format: *const c_char,
+    backing_cache: *const c_char,
+    options: Option<&platter_open_options>,
+    flags: u32,
+    err: Option<&mut MaybeUninit<*mut platter_error>>,
+) -> c_int {
+    call_out(out, err, || {
+        check_flags(flags, FLAGS)?;
+        let options = merged(options, 0)?;
+        // SAFETY: by the contract of this function.
+        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache)? };
+        // SAFETY: by the contract of this function.
+        let (image, control) = unsafe { taken_over(image)? };
+        let request = backing.request(image.location().clone(), options, flags);
+        Ok(NewJob::with_rate().heeding(&control).into_handle(
+            "rebase",
+            None,
+            Vec::new(),
+            Box::new(move |job, _| {
+                rebase_image(sole(image)?, &request, job)?;
+                Ok(Content::Done { virtual_size: None })
+            }),
+        ))
+    })
+}
+
+/// The backing file that an image is to get.
+struct NewBacking {
+    name: Option<BString>,
+    format: Option<String>,
+    cache: CacheMode,
+}
+
+impl NewBacking {
+    /// # Safety
+    /// The strings are NULL or NUL-terminated.
+    unsafe fn new(
+        name: *const c_char,
+        format: *const c_char,
+        cache: *const c_char,
+    ) -> Result<Self> {
+        // SAFETY: by this function's contract.
+        let name = unsafe { optional_name(name) };
+        // SAFETY: by this function's contract.
+        let format = unsafe { optional_utf8(format, "backing_format")? };
+        let cache = if cache.is_null() {
+            CacheMode::Writeback
+        } else {
+            // SAFETY: by this function's contract.
+            unsafe { cache_mode(cache)? }
+        };
+        Ok(Self {
+            name: name.filter(|name| !name.is_empty()).map(BStr::to_owned),
+            format: format.map(str::to_owned),
+            cache,
+        })
+    }
+
+    fn request(self, location: Location, options: OpenOptions, flags: u32) -> RebaseRequest {
+        RebaseRequest {
+            location,
+            options,
+            backing: self.name,
+            backing_format: self.format,
+            backing_cache: self.cache,
+            share_backing: flags & PLATTER_REBASE_SHARE_BACKING != 0,
+            name_only: flags & PLATTER_REBASE_NAME_ONLY != 0,
+            compress: flags & PLATTER_REBASE_COMPRESS != 0,
+        }
+    }
 }

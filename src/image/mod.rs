@@ -202,6 +202,8 @@ struct Settings {
     max_len: u64,
     /// Others may write meanwhile, because the caller said so.
     force_share: bool,
+    /// It may be open although tables are damaged.
+    for_check: bool,
 }
 
 /// What lies below an image.

@@ -233,6 +233,25 @@ impl Image {
         self.writer()?.resizer().ok_or_else(Error::no_resize)
     }
 
+    /// Refuses an image whose place in its chain cannot be changed: it is open to read alone or for a check, or
+    /// without what lies below, where that counts.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`].
+    pub(crate) fn check_changeable(&self, below_counts: bool) -> Result<()> {
+        if !self.writable {
+            return Err(self.read_only());
+        }
+        if self.settings.for_check {
+            let message = format!("'{}' is open for a check", self.filename);
+            return Err(Error::invalid(message));
+        }
+        match below_counts && self.layers().any(Self::backing_missing) {
+            true => Err(self.unknown_contents()),
+            false => Ok(()),
+        }
+    }
+
     fn read_only(&self) -> Error {
         Error::new(
             ErrorKind::ReadOnly,

@@ -49,20 +49,25 @@ pub struct CommitRequest {
 /// Of opening; [`ErrorKind::Invalid`] without a backing file or with a name that is not in the
 /// chain; of I/O, beginning with `Block job failed`.
 pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
-    let options = OpenOptions {
-        writable: true,
-        backing: true,
-        metadata_only: false,
-        for_check: false,
-        ..request.options.within(job)
-    };
-    let opened = Image::open(&request.location, &options)?;
+    let opened = Image::open(&request.location, &opening(request, job))?;
     for warning in opened.warnings() {
         job.warn(warning.clone());
     }
+    commit_image(opened, request, job)
+}
+
+/// As [`commit`], of an overlay that is open already, with its chain and for writing; it is closed, also where this
+/// fails. The options of `request` are those with which its base is opened once more.
+///
+/// # Errors
+/// As [`commit`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] where its backing file was left closed.
+pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Result<()> {
+    let options = opening(request, job);
     // Behind a filter stands the overlay. It keeps what it has, for the filter knows of no emptying.
     let behind = opened.shown_through().filter(|_| opened.is_filter());
     let top = behind.unwrap_or(&opened);
+    opened.check_changeable(false)?;
+    top.check_changeable(true)?;
     let keep = request.keep || request.base.is_some() || behind.is_some();
     let (parent, depth) = above_base(top, request)?;
     if let Some(base) = parent.backing() {
@@ -109,6 +114,16 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     }
     opened.close()?;
     job.finish()
+}
+
+fn opening(request: &CommitRequest, job: &Job) -> OpenOptions {
+    OpenOptions {
+        writable: true,
+        backing: true,
+        metadata_only: false,
+        for_check: false,
+        ..request.options.within(job)
+    }
 }
 
 /// Lets the base change what tells it from what it was before, where its format has that, and records it in

@@ -65,11 +65,32 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         ..request.options.within(job)
     };
     let opened = Image::open(&request.location, &options)?;
-    // Behind a filter stands the overlay: it has a backing file to change, and layers to look at.
-    let top = opened.behind_filter().unwrap_or(&opened);
     for warning in opened.warnings() {
         job.warn(warning.clone());
     }
+    rebase_opened(opened, nodes, request, job)
+}
+
+/// As [`rebase`], of an overlay that is open already, with its chain where its data counts, and for writing; it is
+/// closed, also where this fails. The options of `request` are those with which the new backing file is opened.
+///
+/// # Errors
+/// As [`rebase`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] where the backing file was left closed.
+pub fn rebase_image(opened: Image, request: &RebaseRequest, job: &mut Job) -> Result<()> {
+    let nodes = request.options.nodes.clone().unwrap_or_default();
+    rebase_opened(opened, nodes, request, job)
+}
+
+fn rebase_opened(
+    opened: Image,
+    nodes: Nodes,
+    request: &RebaseRequest,
+    job: &mut Job,
+) -> Result<()> {
+    // Behind a filter stands the overlay: it has a backing file to change, and layers to look at.
+    let top = opened.behind_filter().unwrap_or(&opened);
+    opened.check_changeable(false)?;
+    top.check_changeable(!request.name_only)?;
     if let Some(name) = &request.backing_format
         && !known::is_known(name)
     {
@@ -103,7 +124,7 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
         return Err(with_reason(change, error));
     }
     if let (Some(new), Some(id), Some(named)) = (&new, id, &named) {
-        top.check_search(new, id, named.name.as_bstr(), &options.policy)
+        top.check_search(new, id, named.name.as_bstr(), &request.options.policy)
             .map_err(|error| with_reason(change.clone(), error))?;
     }
     job.tick()?;

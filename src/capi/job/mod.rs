@@ -128,6 +128,12 @@ impl NewJob {
         }
     }
 
+    /// One that `control` ends too.
+    pub(super) fn heeding(self, control: &Arc<JobControl>) -> Self {
+        self.job.control().heed(control);
+        self
+    }
+
     /// The handle; `name` is for the log.
     pub(super) fn into_handle(
         self,

@@ -227,6 +227,7 @@ fn open_over(
             detect_zeroes,
             max_len: options.policy.max_virtual_size,
             force_share,
+            for_check: options.for_check,
         },
         units: UnitLock::default(),
         changes: Changes::default(),
