@@ -160,19 +160,26 @@ fn valgrind_run(name: &str) {
     );
     let mut command = Command::new("valgrind");
     command
-        .args(["-q", "--error-exitcode=99", "--leak-check=full"])
-        .args([
-            "--show-leak-kinds=definite,possible",
-            "--errors-for-leak-kinds=definite,possible",
-        ])
-        // The one that is installed, and nothing beside it.
-        .arg(format!(
-            "--suppressions={}",
-            root().join("packaging/platter.supp").display()
-        ))
-        .args(["--num-callers=40", "--fair-sched=yes"])
+        .args(valgrind(&root().join("packaging/platter.supp")))
         .arg(program);
     run(command);
+}
+
+/// How valgrind is asked; the suppressions are those that are installed, and nothing beside them.
+fn valgrind(suppressions: &Path) -> Vec<String> {
+    let mut args: Vec<_> = [
+        "-q",
+        "--error-exitcode=99",
+        "--leak-check=full",
+        "--show-leak-kinds=definite,possible",
+        "--errors-for-leak-kinds=definite,possible",
+        "--num-callers=40",
+        "--fair-sched=yes",
+    ]
+    .map(str::to_owned)
+    .into();
+    args.push(format!("--suppressions={}", suppressions.display()));
+    args
 }
 
 fn sanitizer_run(name: &str) {

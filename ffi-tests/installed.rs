@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::{PROGRAMS, compile, done, python, root, run};
+use super::{PROGRAMS, compile, done, python, root, run, valgrind};
 
 /// A directory under which everything is installed.
 struct Tree(tempfile::TempDir);
@@ -61,10 +62,12 @@ fn with_an_installed_tree() {
             .arg(tree.path(""))
             .current_dir(root()),
     );
-    completions(&tree);
-    by_cmake(&tree);
-    examples(&tree);
-    python::by_wheel(&tree.path("usr/lib"));
+    thread::scope(|scope| {
+        scope.spawn(|| examples(&tree));
+        completions(&tree);
+        by_cmake(&tree);
+        python::by_wheel(&tree.path("usr/lib"));
+    });
     by_pkg_config(&tree);
     tree.make("uninstall");
     assert_eq!(tree.files(), Vec::<PathBuf>::new(), "left behind");
@@ -171,21 +174,47 @@ fn examples(tree: &Tree) {
         let path = entry.expect("an entry").path();
         fs::copy(&path, work.path().join(path.file_name().expect("a name"))).expect("a copy");
     }
-    done(
-        Command::new("make")
-            .args(["-j2", "CFLAGS=-Wall -Wextra -Wconversion -Werror"])
-            .current_dir(work.path())
-            .env("PKG_CONFIG_LIBDIR", library.join("pkgconfig"))
-            .env("PKG_CONFIG_SYSROOT_DIR", tree.path("")),
-    );
+    let build = |flags: &str| {
+        done(
+            Command::new("make")
+                .args(["-j2", "-B"])
+                .arg(format!(
+                    "CFLAGS=-g -Wall -Wextra -Wconversion -Werror {flags}"
+                ))
+                .current_dir(work.path())
+                .env("PKG_CONFIG_LIBDIR", library.join("pkgconfig"))
+                .env("PKG_CONFIG_SYSROOT_DIR", tree.path("")),
+        );
+    };
     let path = std::env::var("PATH").unwrap_or_default();
-    done(
-        Command::new("sh")
-            .arg(root().join("ffi-tests/examples.sh"))
-            .current_dir(work.path())
-            .env("PATH", format!("{}:{path}", tree.path("usr/bin").display()))
-            .env("LD_LIBRARY_PATH", &library),
-    );
+    let complaints = tempfile::tempdir().expect("a temporary directory");
+    // An example that is to fail would hide it where it fails otherwise.
+    let run = |from: &Path| {
+        let log = complaints.path().join("log");
+        done(
+            Command::new("sh")
+                .arg(root().join("ffi-tests/examples.sh"))
+                .current_dir(from)
+                .env("PATH", format!("{}:{path}", tree.path("usr/bin").display()))
+                .env("LD_LIBRARY_PATH", &library)
+                .env(
+                    "ASAN_OPTIONS",
+                    format!("detect_leaks=1:log_path={}", log.display()),
+                )
+                .env("UBSAN_OPTIONS", format!("log_path={}", log.display())),
+        );
+        for entry in fs::read_dir(complaints.path()).expect("the complaints") {
+            let told = fs::read_to_string(entry.expect("an entry").path()).expect("a log");
+            assert!(told.is_empty(), "{told}");
+        }
+    };
+    build("-fsanitize=address,undefined -fno-sanitize-recover=all");
+    run(work.path());
+    build("");
+    match std::env::var_os("PLATTER_SKIP_VALGRIND") {
+        Some(_) => run(work.path()),
+        None => run(under_valgrind(work.path(), complaints.path(), tree).path()),
+    }
     for page in [
         "man3/platter.3",
         "man3/platter_image_open.3",
@@ -198,6 +227,29 @@ fn examples(tree: &Tree) {
         );
     }
     assert!(tree.path("usr/share/doc/platter/html/index.html").exists());
+}
+
+/// A directory with the examples of `built`, each of which runs under valgrind.
+fn under_valgrind(built: &Path, complaints: &Path, tree: &Tree) -> tempfile::TempDir {
+    let wrappers = tempfile::tempdir().expect("a temporary directory");
+    let args = valgrind(&tree.path("usr/share/platter/platter.supp"));
+    for entry in fs::read_dir(built).expect("the examples") {
+        let program = entry.expect("an entry").path();
+        let source = program.with_extension("c");
+        if source == program || !source.exists() {
+            continue;
+        }
+        let wrapper = wrappers.path().join(program.file_name().expect("a name"));
+        let script = format!(
+            "#!/bin/sh\nexec valgrind {} --log-file={}/%p {} \"$@\"\n",
+            args.join(" "),
+            complaints.display(),
+            program.display()
+        );
+        fs::write(&wrapper, script).expect("a script");
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    wrappers
 }
 
 /// Does the same with every program, as many side by side as there are cores.
