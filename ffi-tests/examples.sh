@@ -62,6 +62,15 @@ platter-img convert -q -n -f raw -O qcow2 changed overlay.qcow2
 "$here/commit-background" overlay.qcow2 .
 "$here/through-pipes" out disk.qcow2 | cmp - changed
 
+# Where there is no image.
+for example in "read-sector nowhere" "serve-image nowhere socket" "through-pipes out nowhere" \
+    "convert-progress nowhere new.vmdk vmdk" "queue-epoll nowhere" "backup-changes nowhere copy" \
+    "commit-background nowhere ." "open-chain nowhere ."; do
+    # shellcheck disable=SC2086
+    refused "$here"/$example
+    grep -q nowhere refusal
+done
+
 # Until the client has left.
 "$here/serve-image" disk.qcow2 socket >served &
 server=$!

@@ -50,7 +50,7 @@ int main(int argc, char **argv)
     platter_image *image = NULL;
     platter_error *error = NULL;
     unsigned char sector[512];
-    int directory;
+    int directory, failed;
 
     if (argc != 3) {
         fprintf(stderr, "Usage: %s OVERLAY DIRECTORY\n", argv[0]);
@@ -64,8 +64,10 @@ int main(int argc, char **argv)
     if (open_overlay(&image, argv[1], &directory, &error) == PLATTER_OK &&
         platter_image_read(image, sector, sizeof sector, 0, 0, &error) == PLATTER_OK)
         fwrite(sector, sizeof sector, 1, stdout);
-    if (error != NULL)
+    failed = error != NULL;
+    if (failed)
         fprintf(stderr, "%s\n", platter_error_message(error));
+    platter_error_free(error);
     platter_image_close(image, 0, NULL);
-    return error != NULL;
+    return failed;
 }

@@ -12,7 +12,7 @@ int main(int argc, char **argv)
     platter_server_statistics now = {0};
     platter_error *error = NULL;
     char address[200];
-    int fd = -1;
+    int fd = -1, failed;
 
     if (argc != 3)
         return 2;
@@ -33,10 +33,12 @@ int main(int argc, char **argv)
         printf("%llu requests, %llu bytes read\n", (unsigned long long)now.requests,
                (unsigned long long)now.bytes_read);
     }
-    if (error != NULL)
+    failed = error != NULL;
+    if (failed)
         fprintf(stderr, "%s\n", platter_error_message(error));
+    platter_error_free(error);
     platter_server_free(server);
     platter_export_free(export);
     platter_image_close(image, 0, NULL);
-    return error != NULL;
+    return failed;
 }
