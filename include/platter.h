@@ -769,6 +769,51 @@
 #define PLATTER_LIMIT_SPOOL_BYTES 9
 
 /**
+ * Default of `PLATTER_LIMIT_CHAIN_DEPTH`.
+ */
+#define PLATTER_LIMIT_CHAIN_DEPTH_DEFAULT 200
+
+/**
+ * Default of `PLATTER_LIMIT_VIRTUAL_SIZE`.
+ */
+#define PLATTER_LIMIT_VIRTUAL_SIZE_DEFAULT 9223372036854775807
+
+/**
+ * Default of `PLATTER_LIMIT_TABLE_BYTES`.
+ */
+#define PLATTER_LIMIT_TABLE_BYTES_DEFAULT 33554432
+
+/**
+ * Default of `PLATTER_LIMIT_CACHE_BYTES`.
+ */
+#define PLATTER_LIMIT_CACHE_BYTES_DEFAULT 16777216
+
+/**
+ * Default of `PLATTER_LIMIT_DECOMPRESSED_BYTES`.
+ */
+#define PLATTER_LIMIT_DECOMPRESSED_BYTES_DEFAULT 67108864
+
+/**
+ * Default of `PLATTER_LIMIT_KEY_ITERATIONS`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+ */
+#define PLATTER_LIMIT_KEY_ITERATIONS_DEFAULT 64000000
+
+/**
+ * Default of `PLATTER_LIMIT_DECODER_BYTES`.
+ */
+#define PLATTER_LIMIT_DECODER_BYTES_DEFAULT 268435456
+
+/**
+ * Default of `PLATTER_LIMIT_EXPANSION`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+ */
+#define PLATTER_LIMIT_EXPANSION_DEFAULT 100000
+
+/**
+ * Default of `PLATTER_LIMIT_SPOOL_BYTES`.
+ */
+#define PLATTER_LIMIT_SPOOL_BYTES_DEFAULT 68719476736
+
+/**
  * Role of a file that an image names: it holds what the overlay does not.
  */
 #define PLATTER_ROLE_BACKING 1
@@ -898,6 +943,26 @@
  * Length of a window for `platter_export_set_window()`: up to the end of the image.
  */
 #define PLATTER_EXPORT_REST 18446744073709551615ull
+
+/**
+ * Default of `clients` in the limits of a server.
+ */
+#define PLATTER_SERVER_CLIENTS_DEFAULT 256
+
+/**
+ * Default of `memory` in the limits of a server.
+ */
+#define PLATTER_SERVER_MEMORY_DEFAULT 268435456
+
+/**
+ * Default of `handshake_ms` in the limits of a server.
+ */
+#define PLATTER_SERVER_HANDSHAKE_MS_DEFAULT 10000
+
+/**
+ * Default of `stall_ms` in the limits of a server.
+ */
+#define PLATTER_SERVER_STALL_MS_DEFAULT 60000
 
 /**
  * Kind of message: a finding of a check, or another line of the job's normal output.

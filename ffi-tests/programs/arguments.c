@@ -1094,6 +1094,10 @@ static void servers(void)
     NO_NULL(platter_server_limits_defaults(NULL, 0, &err), "out");
     NO_FLAG(platter_server_limits_defaults(&limits, BAD, &err));
     OK(platter_server_limits_defaults(&limits, 0, &err));
+    CHECK_U64(limits.clients, PLATTER_SERVER_CLIENTS_DEFAULT);
+    CHECK_U64(limits.memory, PLATTER_SERVER_MEMORY_DEFAULT);
+    CHECK_U64(limits.handshake_ms, PLATTER_SERVER_HANDSHAKE_MS_DEFAULT);
+    CHECK_U64(limits.stall_ms, PLATTER_SERVER_STALL_MS_DEFAULT);
     NO_NULL(platter_server_new(NULL, NULL, 0, &err), "out");
     NO_FLAG(platter_server_new(&server, NULL, BAD, &err));
     limits.reserved[3] = 1;

@@ -155,6 +155,38 @@ static void hand_over_to_commit(void)
     expect_pattern(image);
 }
 
+/* The constants of the header are what a new policy has. */
+static void limits_by_default(void)
+{
+    static const struct {
+        uint32_t limit;
+        uint64_t strict, permissive;
+    } defaults[] = {
+#define SAME(name)                                                                                \
+    {                                                                                             \
+        PLATTER_LIMIT_##name, PLATTER_LIMIT_##name##_DEFAULT, PLATTER_LIMIT_##name##_DEFAULT      \
+    }
+        SAME(CHAIN_DEPTH),
+        SAME(VIRTUAL_SIZE),
+        SAME(TABLE_BYTES),
+        SAME(CACHE_BYTES),
+        SAME(DECOMPRESSED_BYTES),
+        {PLATTER_LIMIT_KEY_ITERATIONS, PLATTER_LIMIT_KEY_ITERATIONS_DEFAULT, UINT64_MAX},
+        SAME(DECODER_BYTES),
+        {PLATTER_LIMIT_EXPANSION, PLATTER_LIMIT_EXPANSION_DEFAULT, UINT64_MAX},
+        SAME(SPOOL_BYTES),
+    };
+    uint64_t limit;
+    for (size_t i = 0; i < sizeof defaults / sizeof *defaults; i++) {
+        fresh(PLATTER_POLICY_STRICT);
+        OK(platter_policy_get_limit(&limit, policy, defaults[i].limit, 0, &err));
+        CHECK_U64(limit, defaults[i].strict);
+        fresh(PLATTER_POLICY_PERMISSIVE);
+        OK(platter_policy_get_limit(&limit, policy, defaults[i].limit, 0, &err));
+        CHECK_U64(limit, defaults[i].permissive);
+    }
+}
+
 int main(void)
 {
     make_image("base.qcow2", "qcow2", 1 << 20, NULL);
@@ -250,8 +282,9 @@ int main(void)
     expect_pattern(image);
 
     /* Limits. */
-    fresh(PLATTER_POLICY_PERMISSIVE);
     uint64_t limit;
+    limits_by_default();
+    fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_CHAIN_DEPTH, 1, 0, &err));
     OK(platter_policy_get_limit(&limit, policy, PLATTER_LIMIT_CHAIN_DEPTH, 0, &err));
     CHECK_U64(limit, 1);

@@ -74,6 +74,25 @@ pub const PLATTER_LIMIT_EXPANSION: u32 = 8;
 /// Limit: the most bytes of the temporary file for what such a file holds, holes not counted.
 pub const PLATTER_LIMIT_SPOOL_BYTES: u32 = 9;
 
+/// Default of `PLATTER_LIMIT_CHAIN_DEPTH`.
+pub const PLATTER_LIMIT_CHAIN_DEPTH_DEFAULT: u64 = 200;
+/// Default of `PLATTER_LIMIT_VIRTUAL_SIZE`.
+pub const PLATTER_LIMIT_VIRTUAL_SIZE_DEFAULT: u64 = 9_223_372_036_854_775_807;
+/// Default of `PLATTER_LIMIT_TABLE_BYTES`.
+pub const PLATTER_LIMIT_TABLE_BYTES_DEFAULT: u64 = 33_554_432;
+/// Default of `PLATTER_LIMIT_CACHE_BYTES`.
+pub const PLATTER_LIMIT_CACHE_BYTES_DEFAULT: u64 = 16_777_216;
+/// Default of `PLATTER_LIMIT_DECOMPRESSED_BYTES`.
+pub const PLATTER_LIMIT_DECOMPRESSED_BYTES_DEFAULT: u64 = 67_108_864;
+/// Default of `PLATTER_LIMIT_KEY_ITERATIONS`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+pub const PLATTER_LIMIT_KEY_ITERATIONS_DEFAULT: u64 = 64_000_000;
+/// Default of `PLATTER_LIMIT_DECODER_BYTES`.
+pub const PLATTER_LIMIT_DECODER_BYTES_DEFAULT: u64 = 268_435_456;
+/// Default of `PLATTER_LIMIT_EXPANSION`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+pub const PLATTER_LIMIT_EXPANSION_DEFAULT: u64 = 100_000;
+/// Default of `PLATTER_LIMIT_SPOOL_BYTES`.
+pub const PLATTER_LIMIT_SPOOL_BYTES_DEFAULT: u64 = 68_719_476_736;
+
 /// Role of a file that an image names: it holds what the overlay does not.
 pub const PLATTER_ROLE_BACKING: u32 = 1;
 /// Role of a file that an image names: it holds the guest data.

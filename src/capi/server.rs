@@ -72,6 +72,15 @@ impl Handle for platter_server {
     }
 }
 
+/// Default of `clients` in the limits of a server.
+pub const PLATTER_SERVER_CLIENTS_DEFAULT: u64 = 256;
+/// Default of `memory` in the limits of a server.
+pub const PLATTER_SERVER_MEMORY_DEFAULT: u64 = 268_435_456;
+/// Default of `handshake_ms` in the limits of a server.
+pub const PLATTER_SERVER_HANDSHAKE_MS_DEFAULT: u64 = 10_000;
+/// Default of `stall_ms` in the limits of a server.
+pub const PLATTER_SERVER_STALL_MS_DEFAULT: u64 = 60_000;
+
 /// What a server spends on its clients. `platter_server_limits_defaults()` fills it in; the caller owns it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
