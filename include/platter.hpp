@@ -112,6 +112,8 @@ public:
         errno_ = platter_error_errno(taken);
         if (const auto offset = platter_error_offset(taken); offset != PLATTER_OFFSET_UNKNOWN)
             offset_ = offset;
+        if (const char *file = platter_error_file(taken))
+            file_ = file;
         for (std::size_t n = 0; const char *hint = platter_error_hint(taken, n); n++)
             hints_.emplace_back(hint);
     }
@@ -123,6 +125,8 @@ public:
     const std::string &message() const noexcept { return message_; }
     /// Where in the file it is, if that is known.
     std::optional<std::uint64_t> offset() const noexcept { return offset_; }
+    /// The file whose reading, writing or syncing failed, if any did.
+    const std::optional<std::string> &file() const noexcept { return file_; }
     /// What can be done, a line each.
     const std::vector<std::string> &hints() const noexcept { return hints_; }
 #ifdef PLATTER_HPP_EXCEPTIONS
@@ -134,6 +138,7 @@ private:
     int errno_ = 0;
     std::string message_;
     std::optional<std::uint64_t> offset_;
+    std::optional<std::string> file_;
     std::vector<std::string> hints_;
 };
 

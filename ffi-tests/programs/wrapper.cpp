@@ -90,6 +90,7 @@ void failures()
     const auto refused = platter::image::open("disk.raw", platter::open_options().cache("bogus"));
     CHECK(!refused && refused.error().status() == PLATTER_STATUS_INVALID);
     CHECK(!refused.error().hints().empty());
+    CHECK(!refused.error().file());
     CHECK(!platter::parse_size("1kb"));
     CHECK(platter::parse_size("1.5k").value() == 1536);
 #ifdef PLATTER_HPP_EXCEPTIONS

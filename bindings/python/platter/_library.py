@@ -27,7 +27,7 @@ def call(function: Callable[..., int], *arguments: Any) -> None:
 def taken(error: Any, status: int) -> Exception:
     """The exception of an error, which is freed."""
     if error == ffi.NULL:
-        return from_status(name_of(status), f"Status {status}", 0, None, ())
+        return from_status(name_of(status), f"Status {status}", 0, None, (), None)
     try:
         hints: List[str] = []
         while (hint := lib.platter_error_hint(error, len(hints))) != ffi.NULL:
@@ -41,6 +41,7 @@ def taken(error: Any, status: int) -> Exception:
             lib.platter_error_errno(error),
             offset,
             tuple(hints),
+            optional_text(lib.platter_error_file(error)),
         )
     finally:
         lib.platter_error_free(error)

@@ -17,6 +17,7 @@ class Error(Exception):
         errno: int = 0,
         offset: Optional[int] = None,
         hints: Tuple[str, ...] = (),
+        file: Optional[str] = None,
     ) -> None:
         super().__init__(message)
         #: One line that names the file and the reason.
@@ -27,6 +28,8 @@ class Error(Exception):
         self.offset = offset
         #: What can be done, a line each.
         self.hints = hints
+        #: The file whose reading, writing or syncing failed, if any did.
+        self.file = file
 
 
 class Invalid(Error):
@@ -135,7 +138,12 @@ _BY_STATUS = {kind.status: kind for kind in Error.__subclasses__()}
 
 
 def from_status(
-    status: str, message: str, errno: int, offset: Optional[int], hints: Tuple[str, ...]
+    status: str,
+    message: str,
+    errno: int,
+    offset: Optional[int],
+    hints: Tuple[str, ...],
+    file: Optional[str],
 ) -> Error:
     """The exception of a status."""
-    return _BY_STATUS.get(status, Error)(message, errno, offset, hints)
+    return _BY_STATUS.get(status, Error)(message, errno, offset, hints, file)

@@ -103,6 +103,7 @@ class TestPlatter(unittest.TestCase):
         self.assertIn("no such", caught.exception.message)
         self.assertEqual(caught.exception.errno, errno.ENOENT)
         self.assertEqual(caught.exception.status, "NOT_FOUND")
+        self.assertIsNone(caught.exception.file)
         with self.assertRaises(platter.Error):
             platter.create(missing, "bogus", 1)
         with self.assertRaises(platter.Invalid):
