@@ -55,6 +55,7 @@ override_dh_auto_install:
 override_dh_builddeb:
 	dh_builddeb -- -Zgzip -z1
 RULES
-dpkg-buildpackage -us -uc -b -d >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
-# ci/manual.sh looks at every page already, which takes long here.
-lintian --fail-on error,warning -X documentation/manual "$work"/*.deb
+DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+# ci/manual.sh looks at every page already, which takes long here; the project has no address, and nothing to close.
+lintian --fail-on error,warning -X documentation/manual \
+    --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs "$work"/*.deb
