@@ -328,14 +328,15 @@ fn look(dir: &Path, file: &str) -> State {
         }
     } else if checked == 2 {
         // Flags that tell what is shared, in an image that says so: whoever writes to it repairs them.
-        std::fs::copy(dir.join(file), dir.join("flags")).expect("to copy an image");
-        let info = check(&["info", "--output=json"], "flags");
+        let copy = format!("flags.{}", format_of(file));
+        std::fs::copy(dir.join(file), dir.join(&copy)).expect("to copy an image");
+        let info = check(&["info", "--output=json"], &copy);
         if info.out.contains("\"dirty-flag\": true")
-            && check(&["check", "-r", "leaks"], "flags").code == 0
+            && check(&["check", "-r", "leaks"], &copy).code == 0
         {
             checked = 3;
         }
-        std::fs::remove_file(dir.join("flags")).expect("to remove a file");
+        std::fs::remove_file(dir.join(&copy)).expect("to remove a file");
     }
     let mut contents = Contents::new();
     let snapshots = match format_of(file) {

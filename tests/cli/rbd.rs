@@ -550,7 +550,8 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
         (name.as_str(), "out.raw", &out as &dyn Fn() -> bool),
         ("a.raw", new.as_str(), &made),
     ] {
-        let mut words = vec!["convert", "-f", "raw", "-O", "raw", "-r", "4M"];
+        // So slow that the end does not come before the store stops, however late that is noticed.
+        let mut words = vec!["convert", "-f", "raw", "-O", "raw", "-r", "256k"];
         words.extend([from, to]);
         let child = std::process::Command::new(crate::build::tool())
             .args(words)
