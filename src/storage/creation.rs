@@ -30,10 +30,10 @@ pub trait NewStorage: Debug + Send {
     /// Of the storage.
     fn empty(&self) -> Result<Option<String>>;
 
-    /// Ends its use: see [`Storage::finish`].
+    /// Ends its use: what was put off is done now.
     ///
     /// # Errors
-    /// As there.
+    /// Of what was put off.
     fn finish(&self) -> Result<()> {
         self.storage().finish()
     }
