@@ -7,10 +7,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use once_cell::sync::OnceCell;
 
 use super::IoBuf;
-use super::library::{Library, functions, remedy};
+use super::library::{Library, functions};
 use super::pending::{Pending, Request, Running};
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -65,18 +67,11 @@ struct Loaded {
 }
 
 fn loaded() -> Result<&'static Loaded, String> {
-    static LOADED: OnceLock<Result<Loaded, String>> = OnceLock::new();
-    let loaded = LOADED.get_or_init(|| {
-        let library = Library::load(NAME).ok_or_else(|| {
-            let name = NAME.to_string_lossy();
-            format!(
-                "gluster needs {name}, which cannot be loaded: {}",
-                remedy(PACKAGE)
-            )
-        })?;
+    static LOADED: OnceCell<Loaded> = OnceCell::new();
+    LOADED.get_or_try_init(|| {
+        let library = Library::needed(NAME, "gluster needs", PACKAGE)?;
         load(&library).map_err(|lack| format!("{lack}: a newer version of {PACKAGE} is needed"))
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 fn load(library: &Library) -> Result<Loaded, String> {

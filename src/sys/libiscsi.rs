@@ -9,12 +9,12 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
 
+use once_cell::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::IoBuf;
-use super::library::{Library, functions, remedy};
+use super::library::{Library, functions};
 use crate::secret::Secret;
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -97,19 +97,12 @@ functions! {
 }
 
 fn functions() -> Result<&'static Functions, String> {
-    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
-    let loaded = FUNCTIONS.get_or_init(|| {
-        let library = Library::load(NAME).ok_or_else(|| {
-            let name = NAME.to_string_lossy();
-            format!(
-                "iSCSI needs {name}, which cannot be loaded: {}",
-                remedy(PACKAGE)
-            )
-        })?;
+    static FUNCTIONS: OnceCell<Functions> = OnceCell::new();
+    FUNCTIONS.get_or_try_init(|| {
+        let library = Library::needed(NAME, "iSCSI needs", PACKAGE)?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 /// Whether the library is there.

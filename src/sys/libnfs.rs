@@ -11,7 +11,8 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr::{self, NonNull};
-use std::sync::OnceLock;
+
+use once_cell::sync::OnceCell;
 
 use super::IoBuf;
 use super::library::{Library, functions, remedy};
@@ -108,8 +109,8 @@ struct Loaded {
 }
 
 fn loaded() -> Result<&'static Loaded, String> {
-    static LOADED: OnceLock<Result<Loaded, String>> = OnceLock::new();
-    let loaded = LOADED.get_or_init(|| {
+    static LOADED: OnceCell<Loaded> = OnceCell::new();
+    LOADED.get_or_try_init(|| {
         let found = NAMES
             .iter()
             .find_map(|(name, order)| Some((Library::load(name)?, *order)));
@@ -142,8 +143,7 @@ fn loaded() -> Result<&'static Loaded, String> {
                 transfers,
             })
         }
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 /// Whether the library is there.

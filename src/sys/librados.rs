@@ -5,9 +5,11 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use super::library::{Library, functions, remedy};
+use once_cell::sync::OnceCell;
+
+use super::library::{Library, functions};
 
 /// The only version whose interface is known here, and the package that brings it.
 const NAME: &CStr = c"librados.so.2";
@@ -32,19 +34,12 @@ functions! {
 }
 
 fn functions() -> Result<&'static Functions, String> {
-    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
-    let loaded = FUNCTIONS.get_or_init(|| {
-        let library = Library::load(NAME).ok_or_else(|| {
-            let name = NAME.to_string_lossy();
-            format!(
-                "rbd needs {name}, which cannot be loaded: {}",
-                remedy(PACKAGE)
-            )
-        })?;
+    static FUNCTIONS: OnceCell<Functions> = OnceCell::new();
+    FUNCTIONS.get_or_try_init(|| {
+        let library = Library::needed(NAME, "rbd needs", PACKAGE)?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 /// Whether the library is there.

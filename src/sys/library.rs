@@ -51,6 +51,24 @@ impl Library {
         (!handle.is_null()).then_some(Self { handle, name })
     }
 
+    /// The library of that file name.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded: one line that begins with `who_needs` it and names the package to install.
+    pub(super) fn needed(
+        name: &'static CStr,
+        who_needs: &str,
+        package: &str,
+    ) -> Result<Self, String> {
+        Self::load(name).ok_or_else(|| {
+            let name = name.to_string_lossy();
+            format!(
+                "{who_needs} {name}, which cannot be loaded: {}",
+                remedy(package)
+            )
+        })
+    }
+
     /// The place of a function, whose name ends with a zero.
     pub(super) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
         debug_assert!(name.ends_with('\0'));

@@ -5,13 +5,14 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use once_cell::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use super::IoBuf;
 use super::librados::{IoCtx, Pool, errno};
-use super::library::{Library, functions, remedy};
+use super::library::{Library, functions};
 use super::pending::{Pending, Request, Running};
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -92,20 +93,13 @@ functions! {
 }
 
 fn functions() -> Result<&'static Functions, String> {
-    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
-    let loaded = FUNCTIONS.get_or_init(|| {
-        let library = Library::load(NAME).ok_or_else(|| {
-            let name = NAME.to_string_lossy();
-            format!(
-                "rbd needs {name}, which cannot be loaded: {}",
-                remedy(PACKAGE)
-            )
-        })?;
+    static FUNCTIONS: OnceCell<Functions> = OnceCell::new();
+    FUNCTIONS.get_or_try_init(|| {
+        let library = Library::needed(NAME, "rbd needs", PACKAGE)?;
         // SAFETY: opened just now, by the name of its version.
         let loaded = unsafe { Functions::load(&library) };
         loaded.map_err(|lack| format!("{lack}: a newer version of {PACKAGE} is needed"))
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 /// Whether the library is there.

@@ -2,11 +2,12 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use super::library::{Library, functions, remedy};
+use super::library::{Library, functions};
 use crate::secret::Secret;
 
 /// The only version whose interface is known here.
@@ -81,19 +82,12 @@ functions! {
 
 /// Loaded once and never unloaded.
 fn functions() -> Result<&'static Functions, String> {
-    static FUNCTIONS: OnceLock<Result<Functions, String>> = OnceLock::new();
-    let loaded = FUNCTIONS.get_or_init(|| {
-        let library = Library::load(NAME).ok_or_else(|| {
-            format!(
-                "TLS with pre-shared keys needs {}, which cannot be loaded: {}",
-                NAME.to_string_lossy(),
-                remedy("libssl3")
-            )
-        })?;
+    static FUNCTIONS: OnceCell<Functions> = OnceCell::new();
+    FUNCTIONS.get_or_try_init(|| {
+        let library = Library::needed(NAME, "TLS with pre-shared keys needs", "libssl3")?;
         // SAFETY: opened just now, by the name of its version.
         unsafe { Functions::load(&library) }
-    });
-    loaded.as_ref().map_err(Clone::clone)
+    })
 }
 
 /// The keys of one end.
