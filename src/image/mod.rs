@@ -33,7 +33,7 @@ pub(crate) use files::{StandingFile, location_files};
 pub use names::BackingFile;
 pub use node::{Child, Node};
 pub use nodes::Nodes;
-pub(crate) use nonblocking::TryRead;
+pub(crate) use nonblocking::{TryPlace, TryRead};
 pub(crate) use ring::{HostCall, HostFlush};
 pub use status::{ReadsAs, Status, Statuses};
 pub use write::WriteFlags;

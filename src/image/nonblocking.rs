@@ -1,6 +1,7 @@
 //! Reads and writes that do not block: from and to memory, through metadata that is cached.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::BorrowedFd;
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
@@ -21,6 +22,17 @@ pub(crate) enum TryRead {
     WouldBlock,
 }
 
+/// Where a range is, as far as that is known without blocking.
+#[derive(Debug)]
+pub(crate) enum TryPlace<'a> {
+    /// Nowhere: it reads as zeroes.
+    Zero,
+    /// In a file of the host as it is, from that offset on.
+    File(BorrowedFd<'a>, u64),
+    /// In several places, in one that is encoded, or not known.
+    Elsewhere,
+}
+
 impl Image {
     /// Reads into several buffers in turn where that does not block, nor decode or decrypt more than `work` bytes; else the
     /// buffers are undefined.
@@ -38,6 +50,48 @@ impl Image {
             .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
         self.check_range(offset, total)?;
         self.try_layer(bufs, offset, total, &mut work)
+    }
+
+    /// Tells `visit` where a range is, by what is in memory; the place keeps its meaning until it returns.
+    ///
+    /// # Errors
+    /// As [`Image::read_at`].
+    pub(crate) fn try_place<R>(
+        &self,
+        offset: u64,
+        len: u64,
+        visit: impl FnOnce(TryPlace<'_>) -> R,
+    ) -> Result<R> {
+        self.check_range(offset, len)?;
+        let Some(immediate) = self.format.immediate() else {
+            return Ok(visit(TryPlace::Elsewhere));
+        };
+        let _held = self.format.begin_io();
+        let located = immediate.try_locate(offset, len)?;
+        let Some(extent) = located.filter(|extent| extent.len >= len) else {
+            return Ok(visit(TryPlace::Elsewhere));
+        };
+        match extent.kind {
+            ExtentKind::Zero { .. } => Ok(visit(TryPlace::Zero)),
+            ExtentKind::Data { slot, host_offset } => {
+                let storage = self.format.storage(slot)?;
+                let is_direct = storage.limits().memory_alignment > 1;
+                let file = storage.host().filter(|_| !is_direct);
+                Ok(visit(file.map_or(TryPlace::Elsewhere, |file| {
+                    TryPlace::File(file.fd(), host_offset)
+                })))
+            }
+            ExtentKind::Unallocated { .. } => match &self.backing {
+                Backing::None => Ok(visit(TryPlace::Zero)),
+                Backing::Open(base) => match base.len().saturating_sub(offset) {
+                    0 => Ok(visit(TryPlace::Zero)),
+                    left if left >= len => base.try_place(offset, len, visit),
+                    _ => Ok(visit(TryPlace::Elsewhere)),
+                },
+                Backing::Closed => Ok(visit(TryPlace::Elsewhere)),
+            },
+            ExtentKind::Encoded { .. } => Ok(visit(TryPlace::Elsewhere)),
+        }
     }
 
     fn try_layer(

@@ -3,6 +3,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use vm_memory::VolatileSlice;
+
 use super::{check_len, offset, retry};
 
 /// The most buffers one vectored call takes (`UIO_MAXIOV`).
@@ -76,6 +78,44 @@ pub(crate) fn try_preadv(
         };
         check_len(n as i64).map(|n| n as usize)
     })
+}
+
+/// As [`try_preadv`], into memory that another process may use meanwhile.
+pub(crate) fn try_preadv_shared(
+    fd: BorrowedFd<'_>,
+    slices: &[VolatileSlice<'_>],
+    at: u64,
+) -> io::Result<usize> {
+    let at = offset(at)?;
+    let guards: Vec<_> = slices
+        .iter()
+        .take(MAX_IOV)
+        .map(VolatileSlice::ptr_guard_mut)
+        .collect();
+    let bufs: Vec<_> = guards
+        .iter()
+        .map(|guard| libc::iovec {
+            iov_base: guard.as_ptr().cast(),
+            iov_len: guard.len(),
+        })
+        .collect();
+    let count = bufs.len() as libc::c_int;
+    retry(|| {
+        // SAFETY: each names memory that is mapped as long as its slice is; the kernel alone writes to it here, and no
+        // reference to it exists.
+        let n =
+            unsafe { libc::preadv2(fd.as_raw_fd(), bufs.as_ptr(), count, at, libc::RWF_NOWAIT) };
+        check_len(n as i64).map(|n| n as usize)
+    })
+}
+
+/// Fills memory that another process may use meanwhile with zeroes.
+pub(crate) fn zero_shared(slices: &[VolatileSlice<'_>]) {
+    for slice in slices {
+        let guard = slice.ptr_guard_mut();
+        // SAFETY: memory that is mapped as long as the slice is, and no reference to it exists.
+        unsafe { guard.as_ptr().write_bytes(0, guard.len()) };
+    }
 }
 
 /// Fills `buf` from `at`; returns the bytes read, fewer only at the end of the file.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vhost::vhost_user::message::VhostUserProtocolFeatures;
 use vhost_user_backend::{VhostUserBackend, VringMutex, VringT};
-use virtio_queue::QueueOwnedT;
+use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{
     GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap,
@@ -16,17 +16,19 @@ use vm_memory::{
 use vmm_sys_util::epoll::EventSet;
 
 use crate::serve::export::Export;
-use crate::serve::outbox::Load;
+use crate::serve::outbox::{Charge, Load};
 use crate::serve::shared::Shared;
 use crate::sys::event::Event;
 
 use super::layout::{self, SECTOR, feature};
-use super::request::carry_out;
+use super::request::{Chain, Others, QuickReads, carry_out};
 
 /// Entries of a queue.
 const QUEUE: usize = 1024;
 /// Requests of one queue that are under way at once.
 const MOST_REQUESTS: usize = 256;
+/// Answers that may wait until the guest is told of them all at once.
+const MOST_UNTOLD: usize = 32;
 /// The longest answer to a question for the configuration.
 const MOST_CONFIG: usize = 256;
 
@@ -83,48 +85,73 @@ impl Device {
         self.ending.load(Ordering::Acquire) || self.shared.offer.is_ending()
     }
 
-    /// Takes the requests that wait in a queue.
+    /// Takes the requests that wait in a queue: reads that do not block are answered at once, the rest by the
+    /// workers.
     fn take(&self, vring: &VringMutex, load: &Arc<Load>) -> io::Result<()> {
+        let mut quick = QuickReads::new(&self.shared, &self.export);
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            let mut taken = 0;
+            let (mut taken, mut untold) = (0, 0);
             // What is not taken any more stays in the queue, for the next server.
             while !self.is_ending() {
                 // Counted before it is taken: who waits for the queue to rest misses none.
                 let charge = load.charge(0, MOST_REQUESTS, u64::MAX);
                 let memory = self.memory.memory();
-                let chain = {
+                let (chain, more) = {
                     let mut state = vring.get_mut();
                     let queue = state.get_queue_mut();
-                    let mut waiting = queue.iter(memory).map_err(io::Error::other)?;
-                    waiting.next()
+                    let chain = queue.iter(memory.clone()).map_err(io::Error::other)?.next();
+                    let last = queue.avail_idx(&*memory, Ordering::Acquire);
+                    (chain, last.is_ok_and(|last| last.0 != queue.next_avail()))
                 };
                 let Some(chain) = chain else { break };
                 taken += 1;
-                // Without the feature, the guest does not know that a write may be lost.
-                let durable = self.accepted.load(Ordering::Relaxed) & feature::FLUSH == 0;
-                let (shared, export, vring) =
-                    (self.shared.clone(), self.export.clone(), vring.clone());
-                self.shared.workers.run(Box::new(move || {
-                    let written = carry_out(&shared, &export, durable, &chain);
-                    let told = {
-                        let mut state = vring.get_mut();
-                        let head = chain.head_index();
-                        let added = state.add_used(head, written);
-                        added.and_then(|()| state.needs_notification())
-                    };
+                let others = match more && load.now().0 == 1 {
+                    true => Others::Wait,
+                    false => Others::AtWork,
+                };
+                if let Some(written) = quick.read(&chain, others) {
                     // A guest without a place for answers gets none.
-                    if told.unwrap_or(true) {
-                        let _ = vring.signal_used_queue();
+                    let _ = vring.get_mut().add_used(chain.head_index(), written);
+                    untold += 1;
+                    if untold == MOST_UNTOLD {
+                        tell(vring);
+                        untold = 0;
                     }
-                    drop(charge);
-                }));
+                    continue;
+                }
+                self.hand_over(vring, chain, charge);
+            }
+            if untold > 0 {
+                tell(vring);
             }
             let more = vring.enable_notification().map_err(io::Error::other)?;
             if !more || taken == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Lets the workers answer a request.
+    fn hand_over(&self, vring: &VringMutex, chain: Chain, charge: Charge) {
+        // Without the feature, the guest does not know that a write may be lost.
+        let durable = self.accepted.load(Ordering::Relaxed) & feature::FLUSH == 0;
+        let (shared, export, vring) = (self.shared.clone(), self.export.clone(), vring.clone());
+        self.shared.workers.run(Box::new(move || {
+            let quickly = QuickReads::new(&shared, &export).read(&chain, Others::AtWork);
+            let written = quickly.unwrap_or_else(|| carry_out(&shared, &export, durable, &chain));
+            let _ = vring.get_mut().add_used(chain.head_index(), written);
+            tell(&vring);
+            drop(charge);
+        }));
+    }
+}
+
+/// Tells the guest of answers, if it wants to be told.
+fn tell(vring: &VringMutex) {
+    let wanted = vring.get_mut().needs_notification();
+    if wanted.unwrap_or(true) {
+        let _ = vring.signal_used_queue();
     }
 }
 

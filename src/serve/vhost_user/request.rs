@@ -1,16 +1,20 @@
 //! One request of a guest, which may say anything.
 
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
+use std::time::Instant;
 
 use virtio_queue::{DescriptorChain, Reader, Writer};
-use vm_memory::{GuestMemoryLoadGuard, GuestMemoryMmap};
+use vm_memory::{GuestMemoryBackend, GuestMemoryLoadGuard, GuestMemoryMmap, VolatileSlice};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, WriteFlags};
+use crate::image::{Image, TryPlace, TryRead, WriteFlags};
 use crate::log::Level;
+use crate::memory;
+use crate::serve::budget::Held;
 use crate::serve::export::Export;
 use crate::serve::shared::Shared;
 use crate::storage::ZeroFlags;
+use crate::sys::rw::{try_preadv_shared, zero_shared};
 
 use super::layout::{HEAD, Head, ID, Kind, SECTOR, SEGMENT, SEGMENT_SECTORS, SEGMENTS, Segment};
 
@@ -21,6 +25,11 @@ pub(super) type Chain = DescriptorChain<Memory>;
 
 /// Data is carried in pieces of this size.
 const PIECE: usize = 1 << 20;
+/// Reads up to this length are answered at once where that does not block: handing one to another thread takes longer
+/// than copying it.
+const QUICK: usize = 256 << 10;
+/// Copying as much as this takes longer than that.
+const LONG: usize = 64 << 10;
 
 const STATUS_OK: u8 = 0;
 const STATUS_IOERR: u8 = 1;
@@ -67,6 +76,109 @@ fn answer(shared: &Shared, export: &Export, durable: bool, chain: &Chain) -> Opt
     u32::try_from(writer.bytes_written() + 1).ok()
 }
 
+/// What else a queue has for its thread to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// More requests wait, and no other thread is at work on one.
+    Wait,
+    /// Nothing, or others are at work already.
+    AtWork,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Straight {
+    Done,
+    Impossible,
+}
+
+/// Reads that do not block, of the requests that one thread takes from a queue.
+pub(super) struct QuickReads<'a> {
+    shared: &'a Shared,
+    export: &'a Export,
+    /// Memory for what is not read straight into the guest's, once there is some.
+    buffer: Option<Held>,
+}
+
+impl<'a> QuickReads<'a> {
+    pub(super) fn new(shared: &'a Shared, export: &'a Export) -> Self {
+        Self {
+            shared,
+            export,
+            buffer: None,
+        }
+    }
+
+    /// Carries a request out as [`carry_out`] does; None where it may block, does not succeed, or is better done by
+    /// another thread: it is still to be carried out.
+    pub(super) fn read(&mut self, chain: &Chain, others: Others) -> Option<u32> {
+        let memory = chain.memory();
+        let mut reader: Reader<'_> = chain.clone().reader(memory).ok()?;
+        let mut head = [0; HEAD];
+        reader.read_exact(&mut head).ok()?;
+        let head = Head::from_bytes(head);
+        if head.kind != Some(Kind::In) {
+            return None;
+        }
+        let mut writer: Writer<'_> = chain.clone().writer(memory).ok()?;
+        let len = writer.available_bytes().checked_sub(1)?;
+        if len > QUICK {
+            return None;
+        }
+        let at = checked_place(self.export, head.sector, len as u64).ok()?;
+        let place = self.export.place(at);
+        let mut status = writer.split_at(len).ok()?;
+        let straight = self.export.with(|image| {
+            image.try_place(place, len as u64, |place| match place {
+                TryPlace::Zero => {
+                    zero_shared(&writable(chain, len)?);
+                    Some(Straight::Done)
+                }
+                TryPlace::File(..) if len >= LONG && others == Others::Wait => None,
+                TryPlace::File(file, at) => {
+                    let read = try_preadv_shared(file, &writable(chain, len)?, at);
+                    (read.ok()? == len).then_some(Straight::Done)
+                }
+                TryPlace::Elsewhere => Some(Straight::Impossible),
+            })
+        });
+        if straight.ok()?? == Straight::Impossible {
+            self.copy(place, len, &mut writer)?;
+        }
+        status.write_all(&[STATUS_OK]).ok()?;
+        self.shared.counters.request();
+        self.shared.counters.read(len as u64);
+        u32::try_from(len + 1).ok()
+    }
+
+    fn copy(&mut self, place: u64, len: usize, writer: &mut Writer<'_>) -> Option<()> {
+        if self.buffer.is_none() {
+            let taken = self.shared.budget.take(QUICK, Instant::now());
+            self.buffer = taken.ok()?;
+        }
+        let data = self.buffer.as_mut()?.buffer_mut().get_mut(..len)?;
+        let read = self
+            .export
+            .with(|image| image.try_read(&mut [IoSliceMut::new(data)], place, 0));
+        if !matches!(read, Ok(TryRead::Done)) {
+            return None;
+        }
+        writer.write_all(data).ok()
+    }
+}
+
+/// The first `len` bytes that the device may write.
+fn writable(chain: &Chain, len: usize) -> Option<Vec<VolatileSlice<'_>>> {
+    let (mut slices, mut left) = (Vec::new(), len);
+    for piece in chain.clone().writable() {
+        let count = left.min(piece.len() as usize);
+        for part in chain.memory().get_slices(piece.addr(), count) {
+            memory::push(&mut slices, part.ok()?).ok()?;
+        }
+        left -= count;
+    }
+    (left == 0).then_some(slices)
+}
+
 fn failed(shared: &Shared, export: &Export, error: Error) -> u8 {
     match error.kind() {
         ErrorKind::Unsupported => STATUS_UNSUPP,
@@ -85,6 +197,17 @@ fn failed(shared: &Shared, export: &Export, error: Error) -> u8 {
 
 fn malformed() -> Error {
     Error::invalid("A request of the guest is malformed")
+}
+
+/// The place in the export, where the range lies in the device.
+fn checked_place(export: &Export, sector: u64, len: u64) -> Result<u64> {
+    let at = sector.checked_mul(SECTOR).ok_or_else(malformed)?;
+    let end = at.checked_add(len).ok_or_else(malformed)?;
+    let device = export.len() / SECTOR * SECTOR;
+    match end <= device && len.is_multiple_of(SECTOR) {
+        true => Ok(at),
+        false => Err(malformed()),
+    }
 }
 
 struct Request<'a, 'm> {
@@ -121,20 +244,9 @@ impl Request<'_, '_> {
         }
     }
 
-    /// The place in the export, where the range lies in the device.
-    fn range(&self, sector: u64, len: u64) -> Result<u64> {
-        let at = sector.checked_mul(SECTOR).ok_or_else(malformed)?;
-        let end = at.checked_add(len).ok_or_else(malformed)?;
-        let device = self.export.len() / SECTOR * SECTOR;
-        match end <= device && len.is_multiple_of(SECTOR) {
-            true => Ok(at),
-            false => Err(malformed()),
-        }
-    }
-
     fn read(&mut self, sector: u64) -> Result<()> {
         let mut left = self.writer.available_bytes();
-        let mut at = self.range(sector, left as u64)?;
+        let mut at = checked_place(self.export, sector, left as u64)?;
         self.shared.counters.read(left as u64);
         while left > 0 {
             let len = left.min(PIECE);
@@ -153,7 +265,7 @@ impl Request<'_, '_> {
 
     fn write(&mut self, sector: u64) -> Result<()> {
         let mut left = self.reader.available_bytes();
-        let mut at = self.range(sector, left as u64)?;
+        let mut at = checked_place(self.export, sector, left as u64)?;
         self.shared.counters.written(left as u64);
         while left > 0 {
             let len = left.min(PIECE);
@@ -195,7 +307,11 @@ impl Request<'_, '_> {
                 return Err(malformed());
             }
             let len = u64::from(segment.sectors) * SECTOR;
-            *range = (self.range(segment.sector, len)?, len, segment.flags);
+            *range = (
+                checked_place(self.export, segment.sector, len)?,
+                len,
+                segment.flags,
+            );
         }
         for (at, len, flags) in ranges.into_iter().take(count) {
             let place = self.export.place(at);

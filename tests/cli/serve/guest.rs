@@ -67,11 +67,12 @@ pub struct Guest {
 impl Guest {
     /// Connects to the device at a socket; `file` becomes the memory that both have.
     pub fn new(file: &Path, socket: &Path) -> Self {
+        // A device may still look at the memory of the machine before: cut short, it would end its process.
+        let _ = fs::remove_file(file);
         let file = fs::File::options()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .open(file)
             .expect("memory");
         file.set_len(MEMORY as u64).expect("memory");

@@ -145,6 +145,77 @@ fn a_guest_sees_the_same_through_qemus_server() {
 }
 
 #[test]
+fn reads_of_all_lengths_that_wait_together_are_each_answered_right() {
+    let dir = Dir::new();
+    let mut bytes = vec![0; 8 << 20];
+    for sector in [0..3000, 4000..4001, 9000..9128, 12000..16384]
+        .into_iter()
+        .flatten()
+    {
+        let place = &mut bytes[sector * 512..(sector + 1) * 512];
+        place.fill(1 + (sector % 255) as u8);
+        place[..8].copy_from_slice(&sector.to_le_bytes());
+    }
+    fs::write(dir.path("a.raw"), &bytes).expect("an image");
+    dir.qemu_img_ok(&["convert", "-f", "raw", "-O", "qcow2", "a.raw", "b.qcow2"]);
+    dir.qemu_img_ok(&[
+        "convert", "-c", "-f", "raw", "-O", "qcow2", "a.raw", "c.qcow2",
+    ]);
+    let over = "create -q -f qcow2 -F qcow2 -b b.qcow2 d.qcow2";
+    dir.qemu_img_ok(&over.split(' ').collect::<Vec<_>>());
+    dir.qemu_io(
+        "qcow2",
+        "d.qcow2",
+        &["write -z 500k 300k", "write -P 9 7M 64k"],
+    );
+    for (format, file) in [
+        ("raw", "a.raw"),
+        ("qcow2", "b.qcow2"),
+        ("qcow2", "c.qcow2"),
+        ("qcow2", "d.qcow2"),
+    ] {
+        if file == "d.qcow2" {
+            bytes[500 << 10..800 << 10].fill(0);
+            bytes[7 << 20..(7 << 20) + (64 << 10)].fill(9);
+        }
+        let served = Served::ours(&dir, &["-r", "-f", format, file]);
+        let mut guest = driver(&dir, &served);
+        let mut random = Random(7);
+        for _ in 0..20 {
+            // Whole stretches of one kind, pieces of them, and what crosses their borders; longer than is read at once.
+            let reads: Vec<(usize, usize)> = (0..25)
+                .map(|_| {
+                    let len = match random.below(4) {
+                        0 => 1,
+                        1 => 8,
+                        2 => 1 + random.below(100) as usize,
+                        _ => 511 - random.below(100) as usize,
+                    };
+                    let last = (bytes.len() / 512 - len) as u64;
+                    (random.below(last + 1) as usize, len)
+                })
+                .collect();
+            for (number, (sector, len)) in reads.iter().enumerate() {
+                guest.request(0, number as u64, IN, *sector as u64, &vec![0xaa; len * 512]);
+            }
+            // Past the end among the others.
+            guest.request(0, 25, IN, bytes.len() as u64 / 512, &[0; 512]);
+            guest.kick(0);
+            guest.wait(0);
+            for (number, (sector, len)) in reads.iter().enumerate() {
+                assert_eq!(guest.status(number as u64), OK, "{file}");
+                let expected = &bytes[sector * 512..(sector + len) * 512];
+                let same = guest.data(number as u64, len * 512) == expected;
+                assert!(same, "{file}: sector {sector}, {len} sectors");
+            }
+            assert_eq!(guest.status(25), FAILED);
+        }
+        drop(guest);
+        served.end();
+    }
+}
+
+#[test]
 fn many_requests_on_two_queues_equal_a_model() {
     let dir = Dir::new();
     images(&dir);
