@@ -13,6 +13,7 @@ use crate::memory;
 use super::disk::{BatEntry, BitmapState, MIB, REGION_TABLES, State};
 use super::occupied::Occupied;
 use super::open::{read_headers, read_region_tables};
+use super::pages::Walker;
 use super::state::{Vhdx, past_end};
 
 /// Entries between two looks at whether the check was cancelled.
@@ -26,11 +27,13 @@ impl Check for Vhdx {
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         let mut walk = Walk {
             vhdx: self,
+            walker: Walker::default(),
             report: CheckReport::default(),
             repair: repair == RepairMode::All,
             occupied: Occupied::new(self.file_len.load(Ordering::Acquire))?,
             notes: NoteCount::default(),
             repairs: false,
+            is_told: false,
             job,
         };
         if repair != RepairMode::Report && self.replayed.swap(false, Ordering::AcqRel) {
@@ -42,12 +45,7 @@ impl Check for Vhdx {
         }
         walk.blocks()?;
         if walk.repairs {
-            let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
-            self.change_header(|header| {
-                header.file_write = file;
-                header.data_write = data;
-            })?;
-            self.write_metadata(self.durability)?;
+            walk.write_out()?;
             self.end_log()?;
         }
         Ok(walk.report)
@@ -56,23 +54,25 @@ impl Check for Vhdx {
 
 struct Walk<'a> {
     vhdx: &'a Vhdx,
+    walker: Walker,
     report: CheckReport,
     /// All that can be repaired is.
     repair: bool,
     /// What something uses of the file.
     occupied: Occupied,
     notes: NoteCount,
-    /// Something was repaired, in memory so far.
+    /// Something was repaired, if only in memory so far.
     repairs: bool,
+    /// The header tells of it.
+    is_told: bool,
     job: &'a mut Job,
 }
 
 impl Walk<'_> {
-    fn found(&mut self, repaired: bool, line: &str) {
+    fn found(&mut self, repaired: bool, line: impl FnOnce() -> String) {
         let word = match repaired {
             true => {
                 self.report.corruptions_fixed += 1;
-                self.repairs = true;
                 "Repairing"
             }
             false => {
@@ -80,7 +80,7 @@ impl Walk<'_> {
                 "ERROR"
             }
         };
-        if let Some(line) = self.notes.next(|| format!("{word} {line}")) {
+        if let Some(line) = self.notes.next(|| format!("{word} {}", line())) {
             self.job.note(line);
         }
     }
@@ -131,23 +131,49 @@ impl Walk<'_> {
             self.job.control().advance(geometry.block_size());
             if block % CHECKED == 0 {
                 self.job.tick()?;
+                self.relieve()?;
             }
         }
         Ok(())
+    }
+
+    /// Writes what was repaired when much of it waits, so that not all of the table is in memory.
+    fn relieve(&mut self) -> Result<()> {
+        if !self.vhdx.is_much_dirty() {
+            return Ok(());
+        }
+        self.write_out()?;
+        let mut bat = self.vhdx.bat.write();
+        match self.vhdx.is_on_disk() {
+            true => bat.forget(),
+            false => Ok(()),
+        }
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        if !self.is_told {
+            let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
+            self.vhdx.change_header(|header| {
+                header.file_write = file;
+                header.data_write = data;
+            })?;
+            self.is_told = true;
+        }
+        self.vhdx.write_metadata(self.vhdx.durability)
     }
 
     fn block(&mut self, block: u64) -> Result<()> {
         let vhdx = self.vhdx;
         let geometry = vhdx.geometry();
         let place = geometry.entry(block);
-        let entry = vhdx.block_entry(block)?;
+        let entry = self.walker.entry(&vhdx.bat.read(), &*vhdx.storage, place)?;
         let blank = match geometry.has_parent() {
             true => BatEntry::NOT_PRESENT,
             false => BatEntry::ZERO,
         };
         let host = match entry.payload() {
             Err(error) => {
-                self.found(self.repair, &format!("VHDX BAT entry {block}: {error}"));
+                self.found(self.repair, || format!("VHDX BAT entry {block}: {error}"));
                 return self.replace(place, blank);
             }
             Ok(State::Present(host) | State::Partial(host)) => host,
@@ -158,22 +184,21 @@ impl Walk<'_> {
             .min(vhdx.virtual_size() - geometry.start(block));
         let file_len = vhdx.file_len.load(Ordering::Acquire);
         if host.saturating_add(len) > file_len {
-            self.found(
-                self.repair,
-                &past_end(block, host, geometry.block_size(), file_len),
-            );
+            self.found(self.repair, || {
+                past_end(block, host, geometry.block_size(), file_len)
+            });
             return self.replace(place, blank);
         }
         if let State::Partial(_) = entry.payload()? {
             let chunk = geometry.bitmap_entry(geometry.chunk(block));
-            let bitmap = vhdx.bat.read().entry(&*vhdx.storage, chunk)?;
+            let bitmap = self.walker.entry(&vhdx.bat.read(), &*vhdx.storage, chunk)?;
             let known =
                 geometry.has_parent() && matches!(bitmap.bitmap(), Ok(BitmapState::Present(_)));
             if !known {
                 // All of the block is read from it, as the only bytes that there are.
                 self.found(
                     self.repair,
-                    &format!("VHDX BAT entry {block}: a block is partially present without a sector bitmap"),
+                    || format!("VHDX BAT entry {block}: a block is partially present without a sector bitmap"),
                 );
                 self.replace(place, BatEntry::present(host))?;
             }
@@ -181,7 +206,7 @@ impl Walk<'_> {
         if !self.occupied.occupy(host, geometry.block_size()) {
             self.found(
                 self.repair,
-                &format!("VHDX BAT entry {block}: the block at offset {host} overlaps with something else"),
+                || format!("VHDX BAT entry {block}: the block at offset {host} overlaps with something else"),
             );
             if self.repair {
                 self.part(block, host, len)?;
@@ -193,7 +218,7 @@ impl Walk<'_> {
     fn bitmap(&mut self, chunk: u64) -> Result<()> {
         let vhdx = self.vhdx;
         let place = vhdx.geometry().bitmap_entry(chunk);
-        let entry = vhdx.bat.read().entry(&*vhdx.storage, place)?;
+        let entry = self.walker.entry(&vhdx.bat.read(), &*vhdx.storage, place)?;
         let file_len = vhdx.file_len.load(Ordering::Acquire);
         let wrong = match entry.bitmap() {
             Err(error) => Some(format!("VHDX BAT entry {place}: {error}")),
@@ -207,20 +232,22 @@ impl Walk<'_> {
         };
         if let Some(line) = wrong {
             // Which sectors are here cannot be told any more.
-            self.found(false, &line);
+            self.found(false, || line);
         }
         Ok(())
     }
 
-    fn replace(&self, place: u64, entry: BatEntry) -> Result<()> {
-        match self.repair {
-            true => self.vhdx.set_entry(place, entry),
-            false => Ok(()),
+    fn replace(&mut self, place: u64, entry: BatEntry) -> Result<()> {
+        if !self.repair {
+            return Ok(());
         }
+        self.repairs = true;
+        self.vhdx.set_entry(place, entry)
     }
 
     /// Gives a block that shares its place a copy of its own.
     fn part(&mut self, block: u64, host: u64, len: u64) -> Result<()> {
+        self.repairs = true;
         let vhdx = self.vhdx;
         let new_host = vhdx.allocate_behind(vhdx.geometry().block_size())?;
         let mut buf = memory::zeroed(len.min(MIB) as usize)?;

@@ -62,6 +62,17 @@ impl Vhdx {
         self.dirty.len() == 0 && self.limbo.waiting() == 0
     }
 
+    /// Whether so many pages wait that they should be written.
+    pub(super) fn is_much_dirty(&self) -> bool {
+        self.dirty.len() >= MOST_DIRTY
+    }
+
+    /// Whether every page is on disk as it is in memory. Nobody changes one, or writes them out, meanwhile.
+    pub(super) fn is_on_disk(&self) -> bool {
+        let log = self.log.try_lock();
+        log.is_some_and(|log| log.pending.is_empty()) && self.dirty.len() == 0
+    }
+
     /// How [`Vhdx::flush_all`] would be carried out.
     pub(super) fn way_to_flush(&self, durability: Durability) -> FlushPlan {
         if self.read_only {
@@ -91,7 +102,7 @@ impl Vhdx {
 
     /// Writes metadata out when too much of it waits. Call it with no reservation held.
     pub(super) fn relieve(&self) -> Result<()> {
-        if self.dirty.len() < MOST_DIRTY && self.limbo.waiting() < MOST_FREED {
+        if !self.is_much_dirty() && self.limbo.waiting() < MOST_FREED {
             return Ok(());
         }
         self.check_lost()?;

@@ -216,6 +216,16 @@ impl Bat {
         Some(BatEntry(page.get()?.get(index % PAGE_WORDS)))
     }
 
+    /// Forgets the pages, each of which is on disk as it is in memory.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn forget(&mut self) -> Result<()> {
+        let pages = (0..self.pages.len()).map(|_| OnceLock::new());
+        self.pages = memory::collect(pages)?.into_boxed_slice();
+        Ok(())
+    }
+
     /// The page of an entry; None past the end of the table.
     pub(super) fn page(&self, storage: &dyn Storage, index: u64) -> Result<Option<&Arc<Page>>> {
         let number = index / PAGE_WORDS;
@@ -232,6 +242,39 @@ impl Bat {
             let _ = place.set(page);
         }
         Ok(place.get())
+    }
+}
+
+/// Goes through the table: a page that is not in memory is read, and not kept.
+#[derive(Debug, Default)]
+pub(super) struct Walker(Option<(u64, Page)>);
+
+impl Walker {
+    /// The entry at a place; 0 past the end of the table.
+    pub(super) fn entry(
+        &mut self,
+        bat: &Bat,
+        storage: &dyn Storage,
+        index: u64,
+    ) -> Result<BatEntry> {
+        let (number, within) = (index / PAGE_WORDS, index % PAGE_WORDS);
+        let Some(kept) = usize::try_from(number)
+            .ok()
+            .and_then(|at| bat.pages.get(at))
+        else {
+            return Ok(BatEntry(0));
+        };
+        if let Some(page) = kept.get() {
+            return Ok(BatEntry(page.get(within)));
+        }
+        let page = match &mut self.0 {
+            Some((known, page)) if *known == number => page,
+            place => {
+                let offset = bat.offset.saturating_add(number * DATA_SECTOR as u64);
+                &mut place.insert((number, Page::read(storage, offset)?)).1
+            }
+        };
+        Ok(BatEntry(page.get(within)))
     }
 }
 
@@ -293,6 +336,29 @@ mod tests {
         )
         .unwrap();
         cut.entry(&storage, 0).unwrap_err();
+    }
+
+    #[test]
+    fn who_goes_through_the_table_keeps_nothing_and_sees_what_is_kept() {
+        let storage = storage();
+        let region = Region {
+            offset: 4096,
+            len: 1 << 20,
+        };
+        let mut bat = Bat::new(region, 3 * PAGE_WORDS).unwrap();
+        let mut walker = Walker::default();
+        let mut entry =
+            |bat: &Bat, index: u64| walker.entry(bat, &storage, index).map(|entry| entry.0);
+        for index in [0, 1, PAGE_WORDS, 2 * PAGE_WORDS] {
+            assert_eq!(entry(&bat, index).unwrap(), PAGE_WORDS + index);
+            assert_eq!(bat.try_entry(index), None);
+        }
+        let page = bat.page(&storage, 2 * PAGE_WORDS).unwrap().unwrap();
+        page.set(0, 7);
+        assert_eq!(entry(&bat, 2 * PAGE_WORDS).unwrap(), 7);
+        assert_eq!(entry(&bat, 3 * PAGE_WORDS).unwrap(), 0);
+        bat.forget().unwrap();
+        assert_eq!(bat.try_entry(2 * PAGE_WORDS), None);
     }
 
     #[test]

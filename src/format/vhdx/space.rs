@@ -13,6 +13,7 @@ use super::disk::{BatEntry, BitmapState, MIB};
 use super::free::{FREE_RUN, Space};
 use super::log::LogArea;
 use super::occupied::Occupied;
+use super::pages::Walker;
 use super::state::Vhdx;
 
 impl Vhdx {
@@ -50,10 +51,11 @@ impl Vhdx {
                 .with_offset(host)),
         };
         let bat = self.bat.read();
+        let mut walker = Walker::default();
         let mut last = 0;
         let blocks = geometry.blocks(self.virtual_size());
         for block in 0..blocks {
-            let entry = bat.entry(&*self.storage, geometry.entry(block))?;
+            let entry = walker.entry(&bat, &*self.storage, geometry.entry(block))?;
             self.state_of(block, entry)?;
             if let Some(host) = entry.host() {
                 let used = geometry
@@ -70,7 +72,7 @@ impl Vhdx {
         };
         for chunk in 0..chunks {
             let place = geometry.bitmap_entry(chunk);
-            let entry = bat.entry(&*self.storage, place)?;
+            let entry = walker.entry(&bat, &*self.storage, place)?;
             if let BitmapState::Present(host) =
                 entry.bitmap().map_err(|error| self.damaged(place, error))?
             {
