@@ -2,6 +2,7 @@
 
 use crate::bytes::le32;
 use crate::error::{ErrorKind, Result};
+use crate::format::notes::NoteCount;
 use crate::format::{Check, CheckReport, Format, RepairMode};
 use crate::job::Job;
 use crate::memory;
@@ -25,6 +26,7 @@ impl Check for Vmdk {
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
         let mut report = CheckReport::default();
         let repairs = repair == RepairMode::All;
+        let mut notes = NoteCount::default();
         for part in self.parts.iter() {
             if let PartKind::Sparse(sparse) = &part.kind {
                 let mut check = Checking {
@@ -32,6 +34,7 @@ impl Check for Vmdk {
                     sparse,
                     repairs,
                     report: &mut report,
+                    notes: &mut notes,
                     named: NamedGrains::new(sparse)?,
                 };
                 check.run(part.start, job)?;
@@ -55,6 +58,7 @@ struct Checking<'a> {
     sparse: &'a Sparse,
     repairs: bool,
     report: &'a mut CheckReport,
+    notes: &'a mut NoteCount,
     /// The grains that an entry was found to name.
     named: NamedGrains,
 }
@@ -66,15 +70,24 @@ impl Checking<'_> {
         let tables = sparse.len().div_ceil(span);
         job.control().expect(tables);
         let tables = u32::try_from(tables).unwrap_or(u32::MAX);
+        // Asked once, and not for each entry that is wrong.
+        sparse.file_len_at_least(u64::MAX);
         let survey = Survey::of(sparse, tables)?;
         for place in &survey.crossing {
             let sector = place / SECTOR;
-            let text = format!("the cluster at sector {sector} of the file overlaps another one");
-            self.found(job, text, false);
+            self.found(
+                job,
+                || format!("the cluster at sector {sector} of the file overlaps another one"),
+                false,
+            );
         }
         for index in 0..tables {
             if self.places(index, &survey, job)? {
                 self.table(index, base, &survey, job)?;
+            }
+            if self.repairs {
+                // What was repaired is in memory so far.
+                self.image.relieve()?;
             }
             job.control().advance(1);
             job.tick()?;
@@ -82,13 +95,15 @@ impl Checking<'_> {
         Ok(())
     }
 
-    fn found(&mut self, job: &mut Job, text: String, cure: bool) {
+    fn found(&mut self, job: &mut Job, text: impl FnOnce() -> String, cure: bool) {
         let prefix = if cure && self.repairs {
             "Repairing"
         } else {
             "ERROR"
         };
-        job.note(format!("{prefix}: {text}"));
+        if let Some(line) = self.notes.next(|| format!("{prefix}: {}", text())) {
+            job.note(line);
+        }
         match cure && self.repairs {
             true => self.report.corruptions_fixed += 1,
             false => self.report.corruptions += 1,
@@ -123,7 +138,8 @@ impl Checking<'_> {
                 // That does not count, and once the image is closed it is damage.
                 let was_unclean = sparse.changes.lock().was_unclean;
                 if !was_unclean || self.repairs {
-                    let text = format!("the redundant directory alone names a grain table {index}");
+                    let text =
+                        || format!("the redundant directory alone names a grain table {index}");
                     self.found(job, text, was_unclean);
                 }
                 if was_unclean && self.repairs {
@@ -159,9 +175,9 @@ impl Checking<'_> {
             [true, false] => (1, named[0]),
             [false, true] => (0, named[1]),
             _ => {
-                self.found(job, what(1), false);
+                self.found(job, || what(1), false);
                 if has_copies {
-                    self.found(job, what(0), false);
+                    self.found(job, || what(0), false);
                 }
                 return Ok(false);
             }
@@ -172,7 +188,7 @@ impl Checking<'_> {
         };
         // Of a table that does not count, nothing but its own entries is known.
         let cure = self.can_copy() && (damaged == 0 || self.are_sound(index, &words, survey));
-        self.found(job, what(damaged), cure);
+        self.found(job, || what(damaged), cure);
         if cure && self.repairs {
             if damaged == 1 {
                 self.image.prepare_write()?;
@@ -202,10 +218,10 @@ impl Checking<'_> {
     }
 
     fn is_sound(&self, word: u32, guest: u64, survey: &Survey) -> bool {
-        match self.sparse.grain_of(u64::from(word), guest) {
-            Ok(Grain::At(place)) => survey.is_free(place, self.sparse),
-            Ok(Grain::Absent | Grain::Zero) => true,
-            Err(_) => false,
+        match self.sparse.known_grain(u64::from(word), guest) {
+            Some(Grain::At(place)) => survey.is_free(place, self.sparse),
+            Some(Grain::Absent | Grain::Zero) => true,
+            None => false,
         }
     }
 
@@ -215,7 +231,7 @@ impl Checking<'_> {
             Ok(Some(table)) => table,
             Ok(None) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                self.found(job, error.to_string(), false);
+                self.found(job, || error.to_string(), false);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -247,7 +263,7 @@ impl Checking<'_> {
                 }
                 Some(word) => {
                     let sound = self.is_sound(word, guest, survey);
-                    let held = sparse.grain_of(table.get(entry), guest).is_ok();
+                    let held = sparse.known_grain(table.get(entry), guest).is_some();
                     plausible |= sound && held;
                     differ = true;
                 }
@@ -260,7 +276,7 @@ impl Checking<'_> {
             // What was being written when the image was left may be in the one and not in the other.
             let unclean = sparse.changes.lock().was_unclean;
             let cure = sparse.takes_writes() && (unclean || !plausible);
-            let text = match cure || !sparse.takes_writes() {
+            let text = || match cure || !sparse.takes_writes() {
                 true => format!("the redundant copy of grain table {index} differs"),
                 false => format!(
                     "the redundant copy of grain table {index} differs, and nothing tells which of both is right"
@@ -289,13 +305,12 @@ impl Checking<'_> {
     ) -> Result<bool> {
         let sparse = self.sparse;
         let sector = (base + guest) / SECTOR;
-        let what = match sparse.grain_of(table.get(entry), guest) {
-            Ok(Grain::At(place)) if survey.named.is_shared(place) => {
+        let what = match sparse.known_grain(table.get(entry), guest) {
+            Some(Grain::At(place)) if survey.named.is_shared(place) => {
                 "is that of another cluster too"
             }
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == ErrorKind::Corrupt => self.points(table.get(entry)),
-            Err(error) => return Err(error),
+            Some(_) => return Ok(false),
+            None => self.points(table.get(entry)),
         };
         let holds = word != 0 && self.is_sound(word, guest, survey);
         if !holds || !self.can_copy() {
@@ -303,7 +318,7 @@ impl Checking<'_> {
         }
         self.found(
             job,
-            format!("cluster offset for sector {sector} {what}"),
+            || format!("cluster offset for sector {sector} {what}"),
             true,
         );
         if self.repairs {
@@ -331,12 +346,12 @@ impl Checking<'_> {
     ) -> Result<()> {
         let sparse = self.sparse;
         let sector = (base + guest) / SECTOR;
-        match sparse.grain_of(table.get(entry), guest) {
-            Ok(Grain::At(place)) => {
+        match sparse.known_grain(table.get(entry), guest) {
+            Some(Grain::At(place)) => {
                 if self.named.note(place) == Some(true) {
-                    let text = format!(
-                        "cluster offset for sector {sector} is that of another cluster too"
-                    );
+                    let text = || {
+                        format!("cluster offset for sector {sector} is that of another cluster too")
+                    };
                     self.found(job, text, self.can_copy());
                     if self.repairs && self.can_copy() {
                         self.copy(table, entry, place)?;
@@ -344,12 +359,12 @@ impl Checking<'_> {
                 }
                 Ok(())
             }
-            Ok(Grain::Absent | Grain::Zero) => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
+            Some(Grain::Absent | Grain::Zero) => Ok(()),
+            None => {
                 let what = self.points(table.get(entry));
                 self.found(
                     job,
-                    format!("cluster offset for sector {sector} {what}"),
+                    || format!("cluster offset for sector {sector} {what}"),
                     sparse.takes_writes(),
                 );
                 if self.repairs && sparse.takes_writes() {
@@ -359,7 +374,6 @@ impl Checking<'_> {
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
         }
     }
 

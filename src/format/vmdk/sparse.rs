@@ -380,7 +380,7 @@ impl Sparse {
     }
 
     /// The length of the file, looked up again where it was shorter than `end`.
-    fn file_len_at_least(&self, end: u64) -> u64 {
+    pub(super) fn file_len_at_least(&self, end: u64) -> u64 {
         let known = self.file_len.load(Ordering::Acquire);
         if known >= end {
             return known;
@@ -394,32 +394,43 @@ impl Sparse {
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] where it points to what is no grain.
     pub(super) fn grain_of(&self, word: u64, guest: u64) -> Result<Grain> {
+        self.grain_within(word, guest, |end| self.file_len_at_least(end))
+            .ok_or_else(|| self.bad_entry(word, guest))
+    }
+
+    /// As [`Sparse::grain_of`], as far as the length of the file is known, without an error of its own for each of
+    /// many entries.
+    pub(super) fn known_grain(&self, word: u64, guest: u64) -> Option<Grain> {
+        self.grain_within(word, guest, |_| self.file_len.load(Ordering::Acquire))
+    }
+
+    fn grain_within(
+        &self,
+        word: u64,
+        guest: u64,
+        file_len: impl FnOnce(u64) -> u64,
+    ) -> Option<Grain> {
         let offset = match &self.kind {
-            _ if word == 0 => return Ok(Grain::Absent),
+            _ if word == 0 => return Some(Grain::Absent),
             Kind::SeSparse { grains, .. } => match se_sparse::grain_of(word) {
-                Ok(GrainEntry::Absent) => return Ok(Grain::Absent),
-                Ok(GrainEntry::Zero) => return Ok(Grain::Zero),
+                Ok(GrainEntry::Absent) => return Some(Grain::Absent),
+                Ok(GrainEntry::Zero) => return Some(Grain::Zero),
                 Ok(GrainEntry::Grain(number)) => number
                     .checked_mul(self.grain)
                     .and_then(|at| at.checked_add(*grains)),
                 Err(_) => None,
             },
-            _ if word == 1 && self.zeroed => return Ok(Grain::Zero),
+            _ if word == 1 && self.zeroed => return Some(Grain::Zero),
             Kind::Hosted | Kind::Cowd => word.checked_mul(SECTOR),
-        };
+        }?;
         let start = guest - guest % self.grain;
         let needed = match self.compressed {
             true => super::disk::marker::GRAIN_MARKER as u64,
             false => self.len().saturating_sub(start).min(self.grain),
         };
-        let fits = offset.is_some_and(|at| {
-            let end = at.saturating_add(needed);
-            at >= self.overhead && end <= self.file_len_at_least(end).next_multiple_of(SECTOR)
-        });
-        match offset.filter(|_| fits) {
-            Some(offset) => Ok(Grain::At(offset)),
-            None => Err(self.bad_entry(word, guest)),
-        }
+        let end = offset.saturating_add(needed);
+        let fits = offset >= self.overhead && end <= file_len(end).next_multiple_of(SECTOR);
+        fits.then_some(Grain::At(offset))
     }
 
     fn bad_entry(&self, word: u64, guest: u64) -> Error {

@@ -116,7 +116,7 @@ impl Survey {
                 if guest >= sparse.len() {
                     break;
                 }
-                let Ok(Grain::At(place)) = sparse.grain_of(table.get(entry), guest) else {
+                let Some(Grain::At(place)) = sparse.known_grain(table.get(entry), guest) else {
                     continue;
                 };
                 let after = places.partition_point(|(table, _)| table + bytes <= place);
