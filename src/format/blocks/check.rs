@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::format::{CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
+use crate::size::SECTOR;
 
 /// What a look at an image has found.
 pub(crate) trait Findings {
@@ -25,11 +26,11 @@ pub(crate) trait Repairable {
     /// What is found.
     type Found: Findings;
 
-    /// Goes through the image; tells what is wrong to `job`.
+    /// Goes through the image; tells `job` what is wrong, or is about to be repaired as `mode` says.
     ///
     /// # Errors
     /// Of reading.
-    fn look(&self, job: Option<&mut Job>) -> Result<Self::Found>;
+    fn look(&self, mode: RepairMode, job: Option<&mut Job>) -> Result<Self::Found>;
 
     /// Repairs all that was found.
     ///
@@ -47,7 +48,7 @@ pub(crate) fn check(
     mode: RepairMode,
     job: &mut Job,
 ) -> Result<CheckReport> {
-    let found = image.look(Some(job))?;
+    let found = image.look(mode, Some(job))?;
     let mut report = CheckReport {
         corruptions: found.corruptions(),
         leaks: found.leaks(),
@@ -67,7 +68,7 @@ pub(crate) fn check(
         return Ok(report);
     }
     image.repair(&found, job.control())?;
-    let left = image.look(None)?;
+    let left = image.look(RepairMode::Report, None)?;
     report.corruptions_fixed = report.corruptions.saturating_sub(left.corruptions());
     report.leaks_fixed = report.leaks.saturating_sub(left.leaks());
     report.corruptions = left.corruptions();
@@ -120,6 +121,34 @@ impl Marks {
         chunk.is_some_and(|chunk| chunk.has_any(within, within))
     }
 
+    /// Visits what is marked, in ascending order.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
+        let mut numbers = memory::collect(self.chunks.keys().copied())?;
+        numbers.sort_unstable();
+        for number in numbers {
+            let first = number * Self::CHUNK;
+            match self.chunks.get(&number) {
+                Some(Chunk::Few(places)) => places
+                    .iter()
+                    .for_each(|place| visit(first + u64::from(*place))),
+                Some(Chunk::Many(bits)) => {
+                    for (word, at) in bits.iter().zip((first..).step_by(64)) {
+                        let mut rest = *word;
+                        while rest != 0 {
+                            visit(at + u64::from(rest.trailing_zeros()));
+                            rest &= rest - 1;
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a place of these is marked.
     pub(crate) fn has_any(&self, places: Range<u64>) -> bool {
         let Some(last) = places
@@ -145,6 +174,48 @@ impl Marks {
         }
         let mut chunks = self.chunks.iter();
         chunks.any(|(number, chunk)| numbers.contains(number) && is_marked(*number, chunk))
+    }
+}
+
+/// Where things of one length stand, each in a place of its own: blocks, with what belongs to them. All places are at
+/// multiples of a sector.
+#[derive(Debug)]
+pub(crate) struct Places {
+    sectors: u64,
+    starts: Marks,
+}
+
+impl Places {
+    /// Of things of `len` bytes; nothing stands anywhere yet.
+    pub(crate) fn of(len: u64) -> Self {
+        Self {
+            sectors: len.div_ceil(SECTOR),
+            starts: Marks::default(),
+        }
+    }
+
+    /// Takes the place that begins at `start`; false, and nothing is taken, where something stands in it.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn take(&mut self, start: u64) -> Result<bool> {
+        let start = start / SECTOR;
+        let first = (start + 1).saturating_sub(self.sectors);
+        match self
+            .starts
+            .has_any(first..start.saturating_add(self.sectors))
+        {
+            true => Ok(false),
+            false => self.starts.mark(start),
+        }
+    }
+
+    /// Visits where each place that was taken begins, in ascending order.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
+        self.starts.each(|start| visit(start * SECTOR))
     }
 }
 
@@ -230,6 +301,9 @@ mod tests {
                 assert!(marks.mark(*place).unwrap());
             }
             assert!(all.iter().all(|place| marks.has(*place)));
+            let mut found = Vec::new();
+            marks.each(|place| found.push(place)).unwrap();
+            assert_eq!(found, all);
             for start in (0..5 * Marks::CHUNK).step_by(997) {
                 for len in [0, 1, 2, 63, 64, 65, 4999, 5000, Marks::CHUNK + 1] {
                     let at = all.partition_point(|place| *place < start);
@@ -242,5 +316,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_place_is_taken_as_a_whole_or_not_at_all() {
+        let mut places = Places::of(3 * SECTOR);
+        for (start, is_free) in [
+            (10, true),
+            (10, false),
+            (12, false),
+            (8, false),
+            (13, true),
+            (7, true),
+            (0, true),
+            (2, false),
+            (3, true),
+            (5, false),
+        ] {
+            assert_eq!(places.take(start * SECTOR).unwrap(), is_free, "{start}");
+        }
+        let mut taken = Vec::new();
+        places.each(|start| taken.push(start / SECTOR)).unwrap();
+        assert_eq!(taken, [0, 3, 7, 10, 13]);
     }
 }

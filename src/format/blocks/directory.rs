@@ -135,6 +135,13 @@ impl Directory {
         self.places.get(at).is_some_and(|start| *start < place.end)
     }
 
+    /// Whether a table stands where another one does, or the directory.
+    pub(super) fn shares_places(&self) -> bool {
+        let known = self.words.iter().filter(|word| **word < BAD).count();
+        let mut pairs = self.places.iter().zip(self.places.iter().skip(1));
+        known + 1 > self.places.len() || pairs.any(|(one, next)| next - one < self.table_len)
+    }
+
     /// Where the directory and the tables stand.
     pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> {
         let places = self.places.iter();
@@ -164,5 +171,19 @@ mod tests {
         assert_eq!(places, [4096, 7 << 12]);
         directory.clear();
         assert_eq!(directory.places().count(), 1);
+    }
+
+    #[test]
+    fn tables_that_share_a_place_are_found() {
+        for (words, shared) in [
+            (vec![2, 4, 6, BAD, FREE], false),
+            (vec![2, 4, 2], true),
+            (vec![2, 5, 6], true),
+            // Over the directory.
+            (vec![4, 0], true),
+        ] {
+            let directory = Directory::new(0, (8192, 1024), 12, words).unwrap();
+            assert_eq!(directory.shares_places(), shared);
+        }
     }
 }

@@ -661,19 +661,35 @@ impl<K: Keeper> Blocks<K> {
     ///
     /// # Errors
     /// Of reading the table, or of `visit`.
-    pub(crate) fn each(&self, mut visit: impl FnMut(u64, u32) -> Result<()>) -> Result<()> {
-        let pages = {
-            let table = &self.state.read().table;
-            table.pages_of(0, table.count())
-        };
-        for page in pages {
+    pub(crate) fn each(&self, visit: impl FnMut(u64, u32) -> Result<()>) -> Result<()> {
+        self.each_beside(|_| false, visit)
+    }
+
+    /// As [`Blocks::each`], without the parts of the table of which `is_skipped` says so.
+    ///
+    /// # Errors
+    /// As [`Blocks::each`].
+    pub(crate) fn each_beside(
+        &self,
+        is_skipped: impl Fn(u64) -> bool,
+        mut visit: impl FnMut(u64, u32) -> Result<()>,
+    ) -> Result<()> {
+        let mut page = 0;
+        loop {
             let (known, first) = {
                 let table = &self.state.read().table;
-                (table.words_of(page)?, table.first_of(page))
+                let Some(next) = table.next_page(page) else {
+                    return Ok(());
+                };
+                page = next + 1;
+                if is_skipped(table.part_of(next)) {
+                    continue;
+                }
+                (table.words_of(next)?, table.first_of(next))
             };
             let words = match known {
                 Some(words) => words,
-                None => self.read_page(page)?.0,
+                None => self.read_page(page - 1)?.0,
             };
             for (index, word) in (first..).zip(words) {
                 if word != FREE {
@@ -681,7 +697,6 @@ impl<K: Keeper> Blocks<K> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Calls `look` with the directory of a table that is in parts.

@@ -94,17 +94,17 @@ impl<K: Keeper> Exclusive<'_, K> {
         convert: impl Fn(u64, u32) -> u32,
     ) -> Result<bool> {
         let blocks = self.blocks;
-        let pages = {
-            let table = &blocks.state.read().table;
-            table.pages_of(0, table.count())
-        };
-        let mut any = false;
-        for page in pages {
+        let (mut any, mut from) = (false, 0);
+        loop {
             control.checkpoint()?;
-            let (known, first) = {
+            let (page, known, first) = {
                 let table = &blocks.state.read().table;
-                (table.words_of(page)?, table.first_of(page))
+                let Some(page) = table.next_page(from) else {
+                    return Ok(any);
+                };
+                (page, table.words_of(page)?, table.first_of(page))
             };
+            from = page + 1;
             let is_known = known.is_some();
             let mut words = match known {
                 Some(words) => words,
@@ -130,7 +130,6 @@ impl<K: Keeper> Exclusive<'_, K> {
                 self.write_page(page, &words, &changed)?;
             }
         }
-        Ok(any)
     }
 
     /// Writes a page that was not in memory.
@@ -206,18 +205,22 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
         // No flush writes a part without blocks, so that the directory would name the old place for ever.
         match is_empty {
-            true => self.drop_part(part),
+            true => {
+                self.drop_parts([part].into_iter())?;
+                blocks.state.write().table.forget_part(part)
+            }
             false => Ok(()),
         }
     }
 
-    /// Lets a part of the table whose place nobody knows be one without blocks, durably.
+    /// Lets parts of the table whose places nobody knows be some without blocks, durably.
     ///
     /// # Errors
     /// Of I/O.
-    pub(crate) fn drop_part(&self, part: u64) -> Result<()> {
-        self.write_parts(&[(part, FREE)])?;
-        self.blocks.set_parts(&[(part, FREE)]);
+    pub(crate) fn drop_parts(&self, parts: impl ExactSizeIterator<Item = u64>) -> Result<()> {
+        let free = memory::collect(parts.map(|part| (part, FREE)))?;
+        self.write_parts(&free)?;
+        self.blocks.set_parts(&free);
         Ok(())
     }
 
@@ -473,6 +476,43 @@ impl<K: Keeper> Exclusive<'_, K> {
             place = at(other.end);
         }
         Ok(place..place.saturating_add(len))
+    }
+
+    /// Gives a block that stands where something else does a copy of its own, which the table names from the next
+    /// flush on.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(crate) fn part(&self, index: u64) -> Result<()> {
+        let layout = self.blocks.layout();
+        let Entry::At(host) = self.blocks.entry(index)? else {
+            return Ok(());
+        };
+        let new = self.take_at_end()?;
+        self.copy(host, new)?;
+        self.set(index, layout.word(new).ok_or_else(no_place)?)
+    }
+
+    /// As [`Exclusive::part`], each block of the disk that `takes` does not take a place for: what stands there is
+    /// that of an entry before. Blocks behind the end of the disk are nobody's, and are not copied.
+    ///
+    /// # Errors
+    /// Of I/O, or of `takes`.
+    pub(crate) fn part_each(
+        &self,
+        control: &JobControl,
+        mut takes: impl FnMut(u32, u64) -> Result<bool>,
+    ) -> Result<()> {
+        let layout = self.blocks.layout();
+        let disk = self.blocks.len().div_ceil(layout.block_size());
+        self.free_from(disk, control)?;
+        self.blocks.each(|index, word| {
+            control.checkpoint()?;
+            match layout.entry(word) {
+                Entry::At(host) if !takes(word, host)? => self.part(index),
+                _ => Ok(()),
+            }
+        })
     }
 
     /// Copies a block with its lead.

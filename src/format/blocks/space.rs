@@ -227,6 +227,13 @@ impl<K: Keeper> Blocks<K> {
                     return Err(Error::corrupt(text));
                 }
             }
+            if overlaps == Overlaps::Refused && directory.shares_places() {
+                let text = format!(
+                    "'{}': parts of the table share a place; check the image first",
+                    self.storage.name()
+                );
+                return Err(Error::corrupt(text));
+            }
             for place in directory.places() {
                 end = end.max(place.end);
             }

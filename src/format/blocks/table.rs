@@ -208,6 +208,32 @@ impl Table {
         first / self.page..first.saturating_add(count).div_ceil(self.page)
     }
 
+    /// The first page from that one on that may have entries other than free ones; None past the end.
+    pub(super) fn next_page(&self, mut page: u64) -> Option<u64> {
+        let end = self.pages_of(0, self.count).end;
+        while page < end {
+            let index = self.first_of(page);
+            let run = match (&self.directory, self.page(page)?) {
+                // No disk has the part.
+                (Some(directory), Page::Unread) if self.no_part(index).is_some() => {
+                    directory.per_table - index % directory.per_table
+                }
+                _ => match self.free_from(index) {
+                    Some(free) => free,
+                    None => return Some(page),
+                },
+            };
+            page = page.saturating_add(run / self.page);
+        }
+        None
+    }
+
+    /// The part of the table that a page stands in.
+    pub(super) fn part_of(&self, page: u64) -> u64 {
+        let directory = self.directory.as_ref();
+        directory.map_or(0, |directory| self.first_of(page) / directory.per_table)
+    }
+
     /// The first entry of a page.
     pub(super) fn first_of(&self, page: u64) -> u64 {
         page * self.page
@@ -448,6 +474,19 @@ impl Table {
             }
         }
         Ok(runs)
+    }
+
+    /// Forgets the entries of a part that has no place, all of which are free.
+    pub(super) fn forget_part(&mut self, part: u64) -> Result<()> {
+        let Some(per_table) = self.directory.as_ref().map(|known| known.per_table) else {
+            return Ok(());
+        };
+        for page in self.pages_of(part * per_table, per_table) {
+            if let Some(place) = self.page_mut(page)? {
+                *place = Page::Unread;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets all entries: no part has a place any more.

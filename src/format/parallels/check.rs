@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use bstr::BStr;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Marks, Repairable};
+use crate::format::blocks::check::{self, Places, Repairable};
 use crate::format::blocks::{Entry, FREE, Keeper, Layout};
+use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
-use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::Preallocation;
 
@@ -56,28 +56,27 @@ impl check::Findings for Findings {
 
 /// Tells people what is wrong, or is being repaired.
 struct Teller<'a> {
-    job: Option<&'a mut Job>,
+    notes: Notes<'a>,
     repair: RepairMode,
     /// The file, where it is one of several.
     file: Option<&'a BStr>,
 }
 
 impl Teller<'_> {
-    fn tell(&mut self, text: String, is_repaired: bool) {
-        if let Some(job) = self.job.as_deref_mut() {
-            let what = if is_repaired { "Repairing" } else { "ERROR" };
-            job.note(match self.file {
-                Some(file) => format!("{what} '{file}': {text}"),
-                None => format!("{what} {text}"),
-            });
-        }
+    fn tell(&mut self, text: impl FnOnce() -> String, is_repaired: bool) {
+        let what = if is_repaired { "Repairing" } else { "ERROR" };
+        let file = self.file;
+        self.notes.tell(|| match file {
+            Some(file) => format!("{what} '{file}': {}", text()),
+            None => format!("{what} {}", text()),
+        });
     }
 
-    fn damage(&mut self, text: String) {
+    fn damage(&mut self, text: impl FnOnce() -> String) {
         self.tell(text, self.repair == RepairMode::All);
     }
 
-    fn leak(&mut self, text: String, is_damaged: bool) {
+    fn leak(&mut self, text: impl FnOnce() -> String, is_damaged: bool) {
         let is_repaired = match self.repair {
             RepairMode::Report => false,
             RepairMode::Leaks => !is_damaged,
@@ -87,10 +86,7 @@ impl Teller<'_> {
     }
 
     fn tick(&mut self) -> Result<()> {
-        match self.job.as_deref_mut() {
-            Some(job) => job.tick(),
-            None => Ok(()),
-        }
+        self.notes.tick()
     }
 }
 
@@ -100,10 +96,7 @@ impl Check for Parallels {
     }
 
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
-        // What is repaired is said in other words.
-        self.walk(repair, Some(job), None)?;
-        let mut quiet = Job::heeding(job.control());
-        check::check(self, repair, &mut quiet)
+        check::check(self, repair, job)
     }
 }
 
@@ -115,7 +108,11 @@ impl Parallels {
         job: Option<&mut Job>,
         file: Option<&BStr>,
     ) -> Result<Findings> {
-        let mut teller = Teller { job, repair, file };
+        let mut teller = Teller {
+            notes: Notes::new(job),
+            repair,
+            file,
+        };
         let blocks = &self.blocks;
         let layout = blocks.layout();
         let cluster = layout.block_size();
@@ -129,13 +126,13 @@ impl Parallels {
             ..Findings::default()
         };
         if found.was_open {
-            teller.damage("image was not closed correctly".to_owned());
+            teller.damage(|| "image was not closed correctly".to_owned());
         }
         if found.lacks_start {
-            teller.damage("data_off field has incorrect value".to_owned());
+            teller.damage(|| "data_off field has incorrect value".to_owned());
         }
         if found.lacks_extension {
-            teller.damage("format extension is damaged".to_owned());
+            teller.damage(|| "format extension is damaged".to_owned());
         }
         // The entry before, and where its cluster ends.
         let mut before: Option<(u64, u64)> = None;
@@ -143,13 +140,13 @@ impl Parallels {
             teller.tick()?;
             found.allocated += 1;
             let Entry::At(host) = layout.entry(word) else {
-                teller.damage(format!("cluster {index} is outside image"));
+                teller.damage(|| format!("cluster {index} is outside image"));
                 before = None;
                 found.outside += 1;
                 return Ok(());
             };
             if host + cluster > file_len.next_multiple_of(SECTOR) {
-                teller.damage(format!("cluster {index} is outside image"));
+                teller.damage(|| format!("cluster {index} is outside image"));
                 found.cut_off += 1;
             }
             let breaks = before.is_some_and(|(last, end)| last + 1 == index && end != host);
@@ -165,13 +162,18 @@ impl Parallels {
             found.leaks = bytes.div_ceil(cluster);
             let is_damaged = check::Findings::corruptions(&found) > 0;
             teller.leak(
-                format!("space leaked at the end of the image {bytes}"),
+                || format!("space leaked at the end of the image {bytes}"),
                 is_damaged,
             );
         }
-        self.each_shared(|index| {
-            found.shared += 1;
-            teller.damage(format!("duplicate offset in BAT entry {index}"));
+        let mut places = self.places()?;
+        blocks.each(|index, word| {
+            if let Entry::At(host) = layout.entry(word)
+                && !places.take(host)?
+            {
+                found.shared += 1;
+                teller.damage(|| format!("duplicate offset in BAT entry {index}"));
+            }
             teller.tick()
         })?;
         Ok(found)
@@ -192,34 +194,21 @@ impl Parallels {
         Ok(())
     }
 
-    /// Visits each entry whose cluster stands where that of an entry before does, or the format extension.
-    fn each_shared(&self, mut visit: impl FnMut(u64) -> Result<()>) -> Result<()> {
-        let layout = self.blocks.layout();
-        let cluster = layout.block_size() / SECTOR;
-        // Where clusters begin, in sectors: all have the same length.
-        let mut starts = Marks::default();
+    /// Where clusters stand; none does yet, but the format extension.
+    fn places(&self) -> Result<Places> {
+        let mut places = Places::of(self.blocks.layout().block_size());
         for place in self.blocks.keeper.extension() {
-            starts.mark(place.start / SECTOR)?;
+            places.take(place.start)?;
         }
-        self.blocks.each(|index, word| {
-            let Entry::At(host) = layout.entry(word) else {
-                return Ok(());
-            };
-            let start = host / SECTOR;
-            let first = (start + 1).saturating_sub(cluster);
-            match starts.has_any(first..start.saturating_add(cluster)) {
-                true => visit(index),
-                false => starts.mark(start).map(drop),
-            }
-        })
+        Ok(places)
     }
 }
 
 impl Repairable for Parallels {
     type Found = Findings;
 
-    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
-        self.walk(RepairMode::Report, job, None)
+    fn look(&self, mode: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
+        self.walk(mode, job, None)
     }
 
     /// Clears entries that name nothing, lets the file hold all clusters, gives each one a place of its own, and
@@ -257,22 +246,10 @@ impl Repairable for Parallels {
         if found.cut_off > 0 {
             blocks.keeper.extend(&*blocks.storage, found.end)?;
         }
-        let mut shared = Vec::new();
         if found.shared > 0 {
             alone.find_end_despite_overlaps()?;
-            self.each_shared(|index| memory::push(&mut shared, index))?;
-        }
-        let cluster = blocks.layout().block_size();
-        for index in shared {
-            control.checkpoint()?;
-            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
-                continue;
-            };
-            let new = alone.take_at_end()?;
-            alone.copy(host, new)?;
-            if let Some(word) = blocks.layout().word(new) {
-                alone.set(index, word)?;
-            }
+            let mut places = self.places()?;
+            alone.part_each(control, |_, host| places.take(host))?;
         }
         alone.cut(blocks.keeper.end_of_rest())?;
         self.own.was_open.store(false, Ordering::Release);

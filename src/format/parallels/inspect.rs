@@ -1,6 +1,7 @@
 //! Inspecting an untrusted image: its header, its extension, and its table in pieces.
 
 use crate::error::{ErrorKind, Result};
+use crate::format::RepairMode;
 use crate::format::blocks::check::{Findings, Repairable};
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::storage::Durability;
@@ -63,7 +64,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             _ => Ok("the image was closed".to_owned()),
         },
     );
-    let looked = image.look(None)?;
+    let looked = image.look(RepairMode::Report, None)?;
     // That it was not closed is said above.
     let damage = looked.corruptions() - u64::from(header.closing() == Closing::Open);
     found.judge(

@@ -1,10 +1,13 @@
 //! The consistency check: entries name places in the file, and only what is compressed shares its place.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
+use crate::format::notes::Notes;
+use crate::format::table_cache::Table;
 use crate::format::uses::Uses;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -13,6 +16,9 @@ use crate::size::SECTOR;
 
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of, word_of_packed};
+
+/// Entries of the upper table that are written together.
+const L1_PIECE: u32 = 8192;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -130,7 +136,7 @@ impl Check for Qcow {
 impl Repairable for Qcow {
     type Found = Findings;
 
-    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         self.survey(job, |_| Ok(()))
     }
 
@@ -144,9 +150,7 @@ impl Repairable for Qcow {
             let end = self.storage.len()?.max(self.l1_end);
             self.space.lock().set(end);
         }
-        for index in &found.bad_tables {
-            self.put_l1(*index, 0)?;
-        }
+        self.clear_l1(&found.bad_tables)?;
         for index in &found.shared_tables {
             control.checkpoint()?;
             let words = self.read_table(*index, self.table_host(*index))?;
@@ -187,13 +191,16 @@ impl Qcow {
     /// Goes through the tables; calls `shared` with each cluster that stands where something else does.
     fn survey(
         &self,
-        mut job: Option<&mut Job>,
+        job: Option<&mut Job>,
         mut shared: impl FnMut(u64) -> Result<()>,
     ) -> Result<Findings> {
+        let mut notes = Notes::new(job);
         let geometry = self.geometry;
         let (cluster, table_len) = (geometry.cluster(), geometry.table_len());
         let unit = cluster.min(table_len);
         let file_len = self.storage.len()?;
+        // What was reserved and is not written yet counts.
+        let known_len = self.file_len_at_least(u64::MAX);
         let mut survey = Survey {
             unit,
             solid: Uses::of(file_len / unit),
@@ -219,7 +226,7 @@ impl Qcow {
             if host == 0 {
                 continue;
             }
-            if !self.is_table_place(host) {
+            if !self.is_table_place_within(host, known_len) {
                 memory::push(&mut found.bad_tables, index)?;
             } else if !survey.mark_solid(host..host + table_len)? {
                 memory::push(&mut found.shared_tables, index)?;
@@ -229,16 +236,18 @@ impl Qcow {
         }
         // Where the cluster before ends.
         let mut before = None;
-        self.each_entry(|number, index, word| {
+        let is_skipped = |index: u32| {
             let is_in = |tables: &[u32]| tables.binary_search(&index).is_ok();
-            let is_skipped = is_in(&found.bad_tables) || is_in(&found.shared_tables);
+            is_in(&found.bad_tables) || is_in(&found.shared_tables)
+        };
+        self.each_entry_beside(is_skipped, |number, _, word| {
             // Clusters behind the end of the disk are nobody's.
-            if is_skipped || number >= found.total {
+            if number >= found.total {
                 return Ok(());
             }
             found.allocated += 1;
             let (mut at, mut is_alone) = (None, true);
-            match self.vetted(word) {
+            match self.vetted_within(word, known_len) {
                 None => {
                     found.bad += 1;
                     found.first_bad.get_or_insert(number);
@@ -268,10 +277,7 @@ impl Qcow {
                 found.fragmented += u64::from(!follows);
                 before = Some(at.end);
             }
-            match job.as_deref_mut() {
-                Some(job) => job.tick(),
-                None => Ok(()),
-            }
+            notes.tick()
         })?;
         found.leaks = match self.storage.limits().fixed_len {
             false => survey.any.unused(),
@@ -286,19 +292,28 @@ impl Qcow {
 
     /// Calls `visit` with the number of each cluster, its table and its entry, where a table that can be
     /// read has one; tables are not kept.
-    pub(super) fn each_entry(
+    pub(super) fn each_entry(&self, visit: impl FnMut(u64, u32, u64) -> Result<()>) -> Result<()> {
+        self.each_entry_beside(|_| false, visit)
+    }
+
+    /// As [`Qcow::each_entry`], without the tables of which `is_skipped` says so.
+    fn each_entry_beside(
         &self,
+        is_skipped: impl Fn(u32) -> bool,
         mut visit: impl FnMut(u64, u32, u64) -> Result<()>,
     ) -> Result<()> {
+        let file_len = self.file_len_at_least(u64::MAX);
         for index in 0..self.l1.len() as u32 {
             let host = self.table_host(index);
-            if host == 0 {
+            if host == 0 || is_skipped(index) {
                 continue;
             }
             let first = u64::from(index) * self.geometry.per_table();
             let words = match self.cache.get((0, index)) {
                 Some(table) => memory::collect(table.words())?,
-                None if self.is_table_place(host) => self.read_table(index, host)?,
+                None if self.is_table_place_within(host, file_len) => {
+                    self.read_table(index, host)?
+                }
                 None => continue,
             };
             for (number, word) in (first..).zip(words) {
@@ -313,12 +328,22 @@ impl Qcow {
     /// Clears the entries that name no place in the file, and those of clusters behind the end of the disk.
     fn clear_bad(&self, control: &JobControl) -> Result<()> {
         let total = self.len.div_ceil(self.geometry.cluster());
-        self.each_entry(|number, _, word| {
-            if number < total && self.vetted(word).is_some() {
+        let file_len = self.file_len_at_least(u64::MAX);
+        let mut held: Option<(u32, Arc<Table>)> = None;
+        self.each_entry(|number, index, word| {
+            if number < total && self.vetted_within(word, file_len).is_some() {
                 return Ok(());
             }
-            control.checkpoint()?;
-            self.change_entry(number, |_| Ok(Some(0)))
+            if held.as_ref().is_none_or(|(known, _)| *known != index) {
+                control.checkpoint()?;
+                held = None;
+                self.relieve()?;
+                held = self.table(index)?.map(|table| (index, table));
+            }
+            if let Some((_, table)) = &held {
+                self.set(table, number % self.geometry.per_table(), 0);
+            }
+            Ok(())
         })
     }
 
@@ -340,6 +365,26 @@ impl Qcow {
             .unwrap_or(ClusterPlace::Absent);
         if let Some(word) = change(place)? {
             self.set(&table, entry, word);
+        }
+        Ok(())
+    }
+
+    /// Lets entries of the upper table, in ascending order, name nothing, on disk too: neighbours together.
+    fn clear_l1(&self, indices: &[u32]) -> Result<()> {
+        for near in indices.chunk_by(|one, next| one / L1_PIECE == next / L1_PIECE) {
+            let (Some(first), Some(last)) = (near.first(), near.last()) else {
+                continue;
+            };
+            let entries = self.l1.get(*first as usize..=*last as usize);
+            for index in near {
+                if let Some(entry) = self.l1.get(*index as usize) {
+                    entry.store(0, Ordering::Release);
+                }
+            }
+            let words = entries.unwrap_or_default().iter();
+            let bytes = memory::bytes_of(words.map(|word| word.load(Ordering::Acquire)))?;
+            let at = self.l1_offset + u64::from(*first) * 8;
+            self.storage.write_at(&bytes, at)?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Inspecting an untrusted image: its header, its name, and its tables in pieces.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::Lineage;
 use crate::format::blocks::check::{Findings, Repairable};
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
+use crate::format::{Lineage, RepairMode};
 use crate::policy::ImplicitRole;
 use crate::storage::Durability;
 
@@ -90,7 +90,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
 }
 
 fn judge_tables(found: &mut Inspection, ctx: &InspectContext<'_>, image: &Qcow) -> Result<()> {
-    let looked = match image.look(None) {
+    let looked = match image.look(RepairMode::Report, None) {
         Ok(looked) => looked,
         Err(error) if error.kind() == ErrorKind::Os => return Err(error),
         Err(error) => {

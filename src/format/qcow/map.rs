@@ -28,10 +28,15 @@ impl Qcow {
 
     /// Whether a table can stand at `host`.
     pub(super) fn is_table_place(&self, host: u64) -> bool {
+        let known = self.file_len.load(Ordering::Acquire);
+        self.is_table_place_within(host, known)
+            || self.is_table_place_within(host, self.file_len_at_least(u64::MAX))
+    }
+
+    /// As [`Qcow::is_table_place`], in a file of that length.
+    pub(super) fn is_table_place_within(&self, host: u64, file_len: u64) -> bool {
         let end = host.checked_add(self.geometry.table_len());
-        host >= self.l1_end
-            && host.is_multiple_of(SECTOR)
-            && end.is_some_and(|end| end <= self.file_len_at_least(end))
+        host >= self.l1_end && host.is_multiple_of(SECTOR) && end.is_some_and(|end| end <= file_len)
     }
 
     /// The table, if there is one.
@@ -85,6 +90,13 @@ impl Qcow {
 
     /// What an entry says, where the file has such a place.
     pub(super) fn vetted(&self, word: u64) -> Option<ClusterPlace> {
+        let known = self.file_len.load(Ordering::Acquire);
+        let vetted = self.vetted_within(word, known);
+        vetted.or_else(|| self.vetted_within(word, self.file_len_at_least(u64::MAX)))
+    }
+
+    /// As [`Qcow::vetted`], where a file of that length has such a place.
+    pub(super) fn vetted_within(&self, word: u64, file_len: u64) -> Option<ClusterPlace> {
         let place = place_of(word, self.geometry);
         let fits = match place {
             ClusterPlace::Absent => true,
@@ -92,11 +104,10 @@ impl Qcow {
             ClusterPlace::Plain(host) => {
                 host >= self.l1_end
                     && host.is_multiple_of(self.geometry.cluster())
-                    && host < self.file_len_at_least(host.saturating_add(1))
+                    && host < file_len
             }
             ClusterPlace::Packed { host, len } => {
-                let end = host.saturating_add(len);
-                len > 0 && host >= self.l1_end && end <= self.file_len_at_least(end)
+                len > 0 && host >= self.l1_end && host.saturating_add(len) <= file_len
             }
         };
         fits.then_some(place)

@@ -6,6 +6,7 @@ use crate::bytes::le64;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout, shown_of};
+use crate::format::notes::Notes;
 use crate::format::uses::Uses;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
@@ -83,7 +84,7 @@ impl Check for Qed {
 impl Repairable for Qed {
     type Found = Findings;
 
-    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         self.survey(job, |_| Ok(()))
     }
 
@@ -99,8 +100,8 @@ impl Repairable for Qed {
             blocks.lengthen(found.cut_end)?;
         }
         self.clear_l1_behind(control)?;
-        for part in &found.bad_tables {
-            alone.drop_part(*part)?;
+        if !found.bad_tables.is_empty() {
+            alone.drop_parts(found.bad_tables.iter().copied())?;
         }
         for part in &found.shared_tables {
             control.checkpoint()?;
@@ -123,18 +124,11 @@ impl Repairable for Qed {
         self.survey(None, |index| memory::push(&mut shared, index))?;
         for index in shared {
             control.checkpoint()?;
-            let (Entry::At(host), _) = blocks.run(index * cluster, 1)? else {
-                continue;
-            };
-            let new = alone.take_at_end()?;
-            alone.copy(host, new)?;
-            if let Some(word) = blocks.layout().word(new) {
-                alone.set(index, word)?;
-            }
+            alone.part(index)?;
         }
         blocks.flush(blocks.durability())?;
         alone.pack(control)?;
-        if self.look(None)?.leaks > 0 {
+        if self.survey(None, |_| Ok(()))?.leaks > 0 {
             // Tables stand where they cannot be reached.
             alone.gather_parts(control)?;
             alone.pack(control)?;
@@ -147,9 +141,10 @@ impl Qed {
     /// Goes through the tables; calls `shared` with each entry that names a cluster which is something else.
     fn survey(
         &self,
-        mut job: Option<&mut Job>,
+        job: Option<&mut Job>,
         mut shared: impl FnMut(u64) -> Result<()>,
     ) -> Result<Findings> {
+        let mut notes = Notes::new(job);
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let cluster = layout.block_size();
@@ -189,12 +184,11 @@ impl Qed {
         let per_table = header.per_table();
         // The table of the entry before, and where its cluster ends.
         let mut before: Option<(u64, u64)> = None;
-        self.blocks.each(|index, word| {
+        let is_skipped = |part: u64| found.shared_tables.binary_search(&part).is_ok();
+        self.blocks.each_beside(is_skipped, |index, word| {
             let part = index / per_table;
             let entry = layout.entry(word);
-            if found.shared_tables.binary_search(&part).is_ok()
-                || matches!(entry, Entry::Free | Entry::Zero)
-            {
+            if matches!(entry, Entry::Free | Entry::Zero) {
                 return Ok(());
             }
             found.allocated += 1;
@@ -221,10 +215,7 @@ impl Qed {
                 found.first_shared.get_or_insert(index);
                 shared(index)?;
             }
-            match job.as_deref_mut() {
-                Some(job) => job.tick(),
-                None => Ok(()),
-            }
+            notes.tick()
         })?;
         self.each_behind(|_, words| {
             for host in words {
@@ -233,10 +224,7 @@ impl Qed {
                     false => 1,
                 };
             }
-            match job.as_deref_mut() {
-                Some(job) => job.tick(),
-                None => Ok(()),
-            }
+            notes.tick()
         })?;
         found.leaks = uses.unused();
         Ok(found)

@@ -70,7 +70,7 @@ impl Repairable for Vdi {
     type Found = Findings;
 
     /// Goes through the table.
-    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
@@ -161,21 +161,7 @@ impl Repairable for Vdi {
             })?;
             self.blocks.flush(self.blocks.durability())?;
             let mut marks = Marks::default();
-            self.blocks.each(|index, word| {
-                let Entry::At(host) = layout.entry(word) else {
-                    return Ok(());
-                };
-                control.checkpoint()?;
-                if marks.mark(u64::from(word))? {
-                    return Ok(());
-                }
-                let new = alone.take_at_end()?;
-                alone.copy(host, new)?;
-                match layout.word(new) {
-                    Some(word) => alone.set(index, word),
-                    None => Ok(()),
-                }
-            })?;
+            alone.part_each(control, |word, _| marks.mark(u64::from(word)))?;
         }
         self.blocks.flush(self.blocks.durability())?;
         alone.pack(control)

@@ -3,12 +3,11 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::check::{self, Places, Repairable};
 use crate::format::blocks::{Entry, FREE, Keeper, Layout, shown_of};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
-use crate::memory;
 use crate::size::SECTOR;
 
 use super::disk::{FOOTER_LEN, VpcLayout};
@@ -23,8 +22,8 @@ pub(super) struct Findings {
     /// Blocks that the file ends within, and where the last of them ends.
     cut: u64,
     cut_end: u64,
-    /// Blocks that overlap another one, or a name of the parent.
-    overlapping: Vec<u32>,
+    /// Blocks that overlap one of an entry before, or a name of the parent.
+    overlapping: u64,
     /// What is wrong with the footers.
     damage: Option<Damage>,
     /// Blocks that there is unused space for between used ones.
@@ -33,7 +32,7 @@ pub(super) struct Findings {
 
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
-        let blocks = self.outside + self.cut + self.overlapping.len() as u64;
+        let blocks = self.outside + self.cut + self.overlapping;
         blocks + u64::from(self.damage == Some(Damage::Front))
     }
 
@@ -57,7 +56,7 @@ impl Repairable for Dynamic {
     type Found = Findings;
 
     /// Goes through the table.
-    fn look(&self, job: Option<&mut Job>) -> Result<Findings> {
+    fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
         let disk = self.blocks.len();
@@ -76,8 +75,7 @@ impl Repairable for Dynamic {
             }
             _ => {}
         }
-        // The numbers of the table with the blocks: as many as there are blocks in the file.
-        let mut used: Vec<(u32, u32)> = Vec::new();
+        let mut placed = Placed::of(self);
         self.blocks.each(|index, word| {
             match layout.entry(word) {
                 Entry::At(host) if is_outside(&layout, host, file_len) => {
@@ -91,43 +89,16 @@ impl Repairable for Dynamic {
                         found.cut_end = found.cut_end.max(end);
                         notes.tell(|| format!("ERROR: the file ends within block {index}"));
                     }
-                    memory::push(&mut used, (word, index as u32))?;
+                    if !placed.take(host)? {
+                        found.overlapping += 1;
+                        notes.tell(|| format!("ERROR: block {index} overlaps another one"));
+                    }
                 }
                 _ => {}
             }
             notes.tick()
         })?;
-        used.sort_unstable();
-        let mut spaces: Vec<Range<u64>> = self.blocks.keeper.reserved(&layout);
-        spaces.push(0..layout.start());
-        spaces.retain(|space| !space.is_empty());
-        spaces.sort_unstable_by_key(|range| range.start);
-        let mut spaces = spaces.into_iter().peekable();
-        let mut end = 0;
-        for (word, index) in used {
-            let Entry::At(host) = layout.entry(word) else {
-                continue;
-            };
-            let start = host - layout.lead();
-            while let Some(space) = spaces.next_if(|space| space.start <= start) {
-                found.unused += room(&layout, end, space.start);
-                end = end.max(space.end);
-            }
-            let block_end = host + layout.block_size();
-            let reaches_over = spaces.peek().is_some_and(|space| space.start < block_end);
-            if start < end || reaches_over {
-                notes.tell(|| format!("ERROR: block {index} overlaps another one"));
-                memory::push(&mut found.overlapping, index)?;
-            }
-            found.unused += room(&layout, end, start);
-            end = end.max(block_end);
-        }
-        for space in spaces {
-            found.unused += room(&layout, end, space.start);
-            end = end.max(space.end);
-        }
-        let last = file_len.saturating_sub(FOOTER_LEN as u64);
-        found.unused += room(&layout, end, last);
+        found.unused = placed.room(file_len)?;
         if found.unused > 0 {
             notes.tell(|| format!("Leaked space of {} blocks", found.unused));
         }
@@ -153,20 +124,69 @@ impl Repairable for Dynamic {
         self.blocks.flush(self.blocks.durability())?;
         alone.find_end_despite_overlaps()?;
         self.note_change()?;
-        for index in &found.overlapping {
-            control.checkpoint()?;
-            let index = u64::from(*index);
-            let (Entry::At(host), _) = self.blocks.run(index * layout.block_size(), 1)? else {
-                continue;
-            };
-            let new = alone.take_at_end()?;
-            alone.copy(host, new)?;
-            if let Some(word) = layout.word(new) {
-                alone.set(index, word)?;
-            }
+        if found.overlapping > 0 {
+            let mut placed = Placed::of(self);
+            alone.part_each(control, |_, host| placed.take(host))?;
         }
         self.blocks.flush(self.blocks.durability())?;
         self.gather(&alone, control)
+    }
+}
+
+/// Where blocks stand that overlap nothing of an entry before, and what else is in the file.
+struct Placed {
+    layout: VpcLayout,
+    blocks: Places,
+    /// In ascending order.
+    others: Vec<Range<u64>>,
+}
+
+impl Placed {
+    /// No block yet.
+    fn of(image: &Dynamic) -> Self {
+        let layout = image.blocks.layout();
+        let mut others = image.blocks.keeper.reserved(&layout);
+        others.push(0..layout.start());
+        others.retain(|other| !other.is_empty());
+        others.sort_unstable_by_key(|other| other.start);
+        Self {
+            blocks: Places::of(layout.lead() + layout.block_size()),
+            layout,
+            others,
+        }
+    }
+
+    /// Takes the place of a block whose data stands at `host`; false where something stands in it.
+    fn take(&mut self, host: u64) -> Result<bool> {
+        let start = host - self.layout.lead();
+        let end = host + self.layout.block_size();
+        let mut others = self.others.iter();
+        if others.any(|other| other.start < end && start < other.end) {
+            return Ok(false);
+        }
+        self.blocks.take(start)
+    }
+
+    /// How many blocks there is unused space for in a file of that length.
+    fn room(&self, file_len: u64) -> Result<u64> {
+        let layout = &self.layout;
+        let unit = layout.lead() + layout.block_size();
+        let (mut unused, mut end) = (0, 0);
+        let mut others = self.others.iter().peekable();
+        self.blocks.each(|start| {
+            while let Some(other) = others.next_if(|other| other.start <= start) {
+                unused += room(layout, end, other.start);
+                end = end.max(other.end);
+            }
+            unused += room(layout, end, start);
+            end = start + unit;
+        })?;
+        for other in others {
+            unused += room(layout, end, other.start);
+            end = end.max(other.end);
+        }
+        let last = file_len.saturating_sub(FOOTER_LEN as u64);
+        Ok(unused + room(layout, end, last))
     }
 }
 
