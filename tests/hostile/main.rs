@@ -14,6 +14,7 @@ mod reports;
 mod sample;
 mod samples;
 mod seal;
+mod tables;
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -775,53 +776,11 @@ fn errors_without_end() {
     bench.every_command("errors.qcow2", MAX_KIB);
 }
 
-/// What looks at a table of blocks without changing it, and what frees its entries.
+/// What looks at a table of blocks without changing it.
 const OF_BLOCKS: &str = "info w.qcow2
     check w.qcow2
     map --output=json w.qcow2
     inspect w.qcow2";
-
-#[test]
-fn tables_of_blocks_without_end_that_all_are_nowhere() {
-    const ENTRIES: u32 = 1 << 24;
-    let bench = Bench::new();
-    let change = |name: &str, changes: &[(usize, &[u8])], sum: Option<usize>, len: u64| {
-        let path = bench.dir.path(name);
-        let mut bytes = std::fs::read(&path).expect("the image");
-        bytes.truncate(1536);
-        for (at, new) in changes {
-            bytes[*at..*at + new.len()].copy_from_slice(new);
-        }
-        if let Some(at) = sum {
-            bytes[at..at + 4].fill(0);
-            let header = &bytes[512..1536];
-            let sum = !header.iter().map(|byte| u32::from(*byte)).sum::<u32>();
-            bytes[at..at + 4].copy_from_slice(&sum.to_be_bytes());
-        }
-        std::fs::write(&path, bytes).expect("the image");
-        let file = std::fs::File::options().write(true).open(&path);
-        file.and_then(|file| file.set_len(len))
-            .expect("a sparse file");
-    };
-    // Every entry is 0: over the footer of a VHD, and the same block of a VDI.
-    bench
-        .dir
-        .qemu_img_ok(&["create", "-q", "-f", "vpc", "vpc.qcow2", "1M"]);
-    let entries = ENTRIES.to_be_bytes();
-    let block = (64_u32 << 10).to_be_bytes();
-    let changes = [(512 + 0x1c, &entries[..]), (512 + 0x20, &block)];
-    change("vpc.qcow2", &changes, Some(512 + 0x24), 65 << 20);
-    let freeing = format!("{OF_BLOCKS}\n    check -r all w.qcow2\n    resize w.qcow2 +1M");
-    bench.commands((&freeing, SECONDS), "vpc.qcow2", MAX_KIB);
-    bench
-        .dir
-        .qemu_img_ok(&["create", "-q", "-f", "vdi", "vdi.qcow2", "1M"]);
-    let entries = ENTRIES.to_le_bytes();
-    let data = (80_u32 << 20).to_le_bytes();
-    let changes = [(0x180, &entries[..]), (0x158, &data)];
-    change("vdi.qcow2", &changes, None, 81 << 20);
-    bench.commands((OF_BLOCKS, SECONDS), "vdi.qcow2", MAX_KIB);
-}
 
 #[test]
 fn clusters_strewn_over_a_huge_file() {
