@@ -58,7 +58,7 @@ impl Table {
         self.dirty.swap(false, Ordering::AcqRel)
     }
 
-    /// It could not be written.
+    /// It is to be written, though it may not have changed.
     pub(crate) fn mark_dirty(&self) {
         self.dirty.store(true, Ordering::Release);
     }

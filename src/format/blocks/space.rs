@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::storage::ZeroFlags;
 
-use super::check::Marks;
+use super::marks::Marks;
 use super::{Blocks, Directory, Entry, FREE, Keeper, Layout, no_place};
 
 /// Where new blocks go.

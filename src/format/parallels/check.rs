@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use bstr::BStr;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Places, Repairable};
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::places::Places;
 use crate::format::blocks::{Entry, FREE, Keeper, Layout};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};

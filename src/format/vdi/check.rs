@@ -1,7 +1,8 @@
 //! The consistency check, in QEMU's words where it has them.
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Marks, Repairable};
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::marks::Marks;
 use crate::format::blocks::{Entry, FREE, Layout, shown_of};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};

@@ -493,7 +493,9 @@ impl Sparse {
         };
         self.zero_tail(old_len)?;
         // What an earlier shrink may have left behind the end.
-        self.give_up(old_len, old_count * self.per_table * self.grain)?;
+        let tables_end = old_count * self.per_table * self.grain;
+        self.give_up(old_len, tables_end)?;
+        self.write_copies(old_len, tables_end)?;
         let before = self.storage.len()?;
         let metadata = ((directory + tables) * copies).next_multiple_of(self.grain);
         let mut at = self.reserve(metadata + grains)?;
@@ -558,6 +560,23 @@ impl Sparse {
                 }
             }
             at = end;
+        }
+        Ok(())
+    }
+
+    /// Has the redundant copies of the tables between two guest offsets written with the next flush: behind the end of
+    /// the disk nobody compares them.
+    fn write_copies(&self, from: u64, to: u64) -> Result<()> {
+        if self.directory.read().redundant.is_empty() {
+            return Ok(());
+        }
+        let mut at = from.next_multiple_of(self.grain);
+        while at < to {
+            let (index, first) = self.indices(at);
+            if let Some(table) = self.table(index)? {
+                table.mark_dirty();
+            }
+            at += (self.per_table - first) * self.grain;
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::blocks::check::{self, Places, Repairable};
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::blocks::places::Places;
 use crate::format::blocks::{Entry, FREE, Keeper, Layout, shown_of};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};

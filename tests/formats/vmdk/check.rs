@@ -176,6 +176,32 @@ fn the_redundant_tables_follow_those_that_count() {
     assert_eq!(bytes[72], 0, "it counts as closed");
 }
 
+/// Nobody compares what the tables have behind the end of the disk, until the disk reaches it.
+#[test]
+fn growth_writes_the_redundant_tables_behind_the_end_anew() {
+    let dir = Dir::new();
+    let mut bytes = image_of(&dir);
+    let image = open(&dir, "v.vmdk", false).expect("it opens");
+    let (len, before) = (image.len(), contents(&image));
+    drop(image);
+    let behind = len.div_ceil(64 << 10) as usize + 2;
+    let redundant = word(&bytes, word(&bytes, 48) as usize * 512) as usize * 512;
+    let stale = redundant + behind * 4;
+    bytes[stale..stale + 4].copy_from_slice(&128_u32.to_le_bytes());
+    std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+    assert_eq!(checked(&dir, RepairMode::Report).0, 0);
+    let image = open(&dir, "v.vmdk", true).expect("it opens");
+    image
+        .resize(len + (1 << 20), platter::storage::Preallocation::Off)
+        .expect("to grow");
+    image.close().expect("an end");
+    assert_eq!(checked(&dir, RepairMode::Report), (0, 0, Vec::new()));
+    let image = open(&dir, "v.vmdk", false).expect("it opens");
+    let after = contents(&image);
+    assert!(after[..before.len()] == before[..]);
+    assert!(after[before.len()..].iter().all(|byte| *byte == 0));
+}
+
 #[test]
 fn metadata_that_ends_past_all_places_leaves_no_room_for_grains() {
     let dir = Dir::new();

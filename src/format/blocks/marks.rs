@@ -1,0 +1,294 @@
+//! Which places of a file have a use, by number.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::memory;
+
+/// Which places of a file have a use, by number; memory grows with what was marked, however far apart it is.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    near: Bits,
+    /// Chunks of what is beyond.
+    far: HashMap<u64, Chunk>,
+}
+
+/// A bit for each place up to [`Marks::NEAR`], in blocks that are there once they hold something.
+#[derive(Debug, Default)]
+struct Bits(Vec<Option<Box<[u64]>>>);
+
+/// Places of which is known together.
+#[derive(Debug)]
+enum Chunk {
+    /// These, in order.
+    Few(Vec<u16>),
+    /// A bit for each.
+    Many(Box<[u64]>),
+}
+
+impl Bits {
+    fn mark(&mut self, place: u64) -> Result<bool> {
+        let (number, within) = ((place / Marks::CHUNK) as usize, place % Marks::CHUNK);
+        if number >= self.0.len() {
+            memory::resize(&mut self.0, number + 1, None)?;
+        }
+        let Some(block) = self.0.get_mut(number) else {
+            return Ok(true);
+        };
+        let bits = match block {
+            Some(bits) => bits,
+            None => {
+                let bits = memory::filled((Marks::CHUNK / 64) as usize, 0_u64)?;
+                block.insert(bits.into_boxed_slice())
+            }
+        };
+        Ok(mark_bit(bits, within as u16))
+    }
+
+    fn has_any(&self, places: Range<u64>) -> bool {
+        let Some(last) = places
+            .end
+            .checked_sub(1)
+            .filter(|last| *last >= places.start)
+        else {
+            return false;
+        };
+        let (first_block, last_block) = (places.start / Marks::CHUNK, last / Marks::CHUNK);
+        let blocks = self.0.iter().enumerate().skip(first_block as usize);
+        let count = (last_block - first_block + 1) as usize;
+        blocks.take(count).any(|(number, block)| {
+            let start = number as u64 * Marks::CHUNK;
+            let first = places.start.saturating_sub(start);
+            let last = (last - start).min(Marks::CHUNK - 1);
+            let bits = block.as_deref();
+            bits.is_some_and(|bits| has_bit(bits, first as u16, last as u16))
+        })
+    }
+}
+
+impl Marks {
+    /// Places of a chunk, for which bits take 4 KiB.
+    const CHUNK: u64 = 1 << 15;
+    /// Places before this have a bit each, for which no more than 32 MiB are taken.
+    const NEAR: u64 = 1 << 28;
+
+    /// Marks a place; false where it was marked.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn mark(&mut self, place: u64) -> Result<bool> {
+        if place < Self::NEAR {
+            return self.near.mark(place);
+        }
+        let (number, within) = (place / Self::CHUNK, (place % Self::CHUNK) as u16);
+        match self.far.get_mut(&number) {
+            Some(chunk) => chunk.mark(within),
+            None => {
+                let mut few = Vec::new();
+                memory::push(&mut few, within)?;
+                self.far.try_reserve(1).map_err(|_| memory::lack())?;
+                self.far.insert(number, Chunk::Few(few));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether a place is marked.
+    pub(crate) fn has(&self, place: u64) -> bool {
+        if place < Self::NEAR {
+            return self.near.has_any(place..place + 1);
+        }
+        let within = (place % Self::CHUNK) as u16;
+        let chunk = self.far.get(&(place / Self::CHUNK));
+        chunk.is_some_and(|chunk| chunk.has_any(within, within))
+    }
+
+    /// Visits what is marked, in ascending order.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
+        for (block, first) in self.near.0.iter().zip((0..).step_by(Self::CHUNK as usize)) {
+            each_bit(block.as_deref().unwrap_or_default(), first, &mut visit);
+        }
+        let mut numbers = memory::collect(self.far.keys().copied())?;
+        numbers.sort_unstable();
+        for number in numbers {
+            let first = number * Self::CHUNK;
+            match self.far.get(&number) {
+                Some(Chunk::Few(places)) => places
+                    .iter()
+                    .for_each(|place| visit(first + u64::from(*place))),
+                Some(Chunk::Many(bits)) => each_bit(bits, first, &mut visit),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a place of these is marked.
+    pub(crate) fn has_any(&self, places: Range<u64>) -> bool {
+        let Some(last) = places
+            .end
+            .checked_sub(1)
+            .filter(|last| *last >= places.start)
+        else {
+            return false;
+        };
+        if places.start < Self::NEAR && self.near.has_any(places.start..places.end.min(Self::NEAR))
+        {
+            return true;
+        }
+        let from = places.start.max(Self::NEAR);
+        if from > last {
+            return false;
+        }
+        let numbers = from / Self::CHUNK..=last / Self::CHUNK;
+        let is_marked = |number: u64, chunk: &Chunk| {
+            let start = number * Self::CHUNK;
+            let first = from.saturating_sub(start);
+            let last = (last - start).min(Self::CHUNK - 1);
+            chunk.has_any(first as u16, last as u16)
+        };
+        if numbers.end() - numbers.start() < self.far.len() as u64 {
+            let mut numbers = numbers;
+            return numbers.any(|number| {
+                let chunk = self.far.get(&number);
+                chunk.is_some_and(|chunk| is_marked(number, chunk))
+            });
+        }
+        let mut chunks = self.far.iter();
+        chunks.any(|(number, chunk)| numbers.contains(number) && is_marked(*number, chunk))
+    }
+}
+
+impl Chunk {
+    /// More places than this take more than their bits.
+    const FEW: usize = (Marks::CHUNK / 16) as usize;
+
+    fn mark(&mut self, place: u16) -> Result<bool> {
+        match self {
+            Self::Few(places) => {
+                let Err(at) = places.binary_search(&place) else {
+                    return Ok(false);
+                };
+                if places.len() < Self::FEW {
+                    memory::reserve(places, 1)?;
+                    places.insert(at, place);
+                    return Ok(true);
+                }
+                let mut bits = memory::filled((Marks::CHUNK / 64) as usize, 0_u64)?;
+                for place in places.iter().chain([&place]) {
+                    mark_bit(&mut bits, *place);
+                }
+                *self = Self::Many(bits.into_boxed_slice());
+                Ok(true)
+            }
+            Self::Many(bits) => Ok(mark_bit(bits, place)),
+        }
+    }
+
+    /// Whether a place from `first` to `last` is marked.
+    fn has_any(&self, first: u16, last: u16) -> bool {
+        match self {
+            Self::Few(places) => {
+                let at = places.partition_point(|place| *place < first);
+                places.get(at).is_some_and(|place| *place <= last)
+            }
+            Self::Many(bits) => has_bit(bits, first, last),
+        }
+    }
+}
+
+/// Sets a bit; false where it was set.
+fn mark_bit(bits: &mut [u64], at: u16) -> bool {
+    let Some(word) = bits.get_mut(usize::from(at / 64)) else {
+        return true;
+    };
+    let bit = 1 << (at % 64);
+    let is_new = *word & bit == 0;
+    *word |= bit;
+    is_new
+}
+
+/// Whether a bit from `first` to `last` is set.
+fn has_bit(bits: &[u64], first: u16, last: u16) -> bool {
+    let words = usize::from(first / 64)..=usize::from(last / 64);
+    words.into_iter().any(|at| {
+        let mut word = bits.get(at).copied().unwrap_or_default();
+        if at == usize::from(first / 64) {
+            word &= u64::MAX << (first % 64);
+        }
+        if at == usize::from(last / 64) {
+            word &= u64::MAX >> (63 - last % 64);
+        }
+        word != 0
+    })
+}
+
+/// Visits the bits that are set, the first of which has the number `first`.
+fn each_bit(bits: &[u64], first: u64, visit: &mut impl FnMut(u64)) {
+    for (word, at) in bits.iter().zip((first..).step_by(64)) {
+        let mut rest = *word;
+        while rest != 0 {
+            visit(at + u64::from(rest.trailing_zeros()));
+            rest &= rest - 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_new_once() {
+        let mut marks = Marks::default();
+        for place in [
+            0,
+            63,
+            64,
+            Marks::CHUNK,
+            Marks::NEAR - 1,
+            Marks::NEAR,
+            u64::MAX,
+        ] {
+            assert!(marks.mark(place).unwrap());
+            assert!(!marks.mark(place).unwrap());
+        }
+    }
+
+    #[test]
+    fn ranges_are_looked_through_wherever_few_or_many_are_marked() {
+        const STARTS: [u64; 3] = [0, Marks::NEAR - 2 * Marks::CHUNK, Marks::NEAR + 77];
+        for (step, base) in [3, 5000]
+            .into_iter()
+            .flat_map(|step| STARTS.map(|base| (step, base)))
+        {
+            let mut marks = Marks::default();
+            let all: Vec<u64> = (0..4 * Marks::CHUNK)
+                .step_by(step)
+                .map(|place| base + place)
+                .collect();
+            for place in &all {
+                assert!(marks.mark(*place).unwrap());
+            }
+            assert!(all.iter().all(|place| marks.has(*place)));
+            let mut found = Vec::new();
+            marks.each(|place| found.push(place)).unwrap();
+            assert_eq!(found, all);
+            for start in (0..5 * Marks::CHUNK).step_by(997).map(|place| base + place) {
+                for len in [0, 1, 2, 63, 64, 65, 4999, 5000, Marks::CHUNK + 1] {
+                    let at = all.partition_point(|place| *place < start);
+                    let is_marked = all.get(at).is_some_and(|place| *place < start + len);
+                    assert_eq!(
+                        marks.has_any(start..start + len),
+                        is_marked,
+                        "{start} {len}"
+                    );
+                }
+            }
+        }
+    }
+}
