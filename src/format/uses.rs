@@ -9,7 +9,7 @@ use crate::format::blocks::marks::Marks;
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     marks: Marks,
-    /// Clusters of the file, without a part of one at its end.
+    /// Clusters of the file.
     clusters: u64,
     used: u64,
 }

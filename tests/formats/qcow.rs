@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use platter::format::{BackingRef, CheckReport, RepairMode};
-use platter::storage::Storage;
 use platter::storage::memory::MemoryStorage;
+use platter::storage::{Preallocation, Storage};
 use platter::{Error, ErrorKind, Image, Job, OpenOptions, OpenPolicy};
 
 use crate::random::Random;
@@ -156,6 +156,26 @@ fn damage_is_counted_and_repaired() {
         let used = 1 + 1 + report.allocated_clusters;
         assert!(storage.len().expect("a length") <= cluster(used + 2));
     }
+}
+
+/// What is written goes behind it, so that all of a cluster is lost.
+#[test]
+fn a_part_of_a_cluster_at_the_end_that_nothing_names_is_a_leak() {
+    let storage = made(&[], 7);
+    storage
+        .set_len(cluster(7) + 255, Preallocation::Off)
+        .expect("to grow");
+    let image = open_to_check(&storage);
+    assert_eq!(check(&image, RepairMode::Report).leaks, 1);
+    assert_eq!(check(&image, RepairMode::Leaks).leaks, 0);
+    image.close().expect("a close");
+    assert_eq!(storage.len().expect("a length"), cluster(7));
+    let image = open(&storage).expect("it opens");
+    image
+        .write_at(&[1; 4 * CLUSTER], 8 * CLUSTER as u64)
+        .expect("a write");
+    clean(&image);
+    image.close().expect("a close");
 }
 
 #[test]

@@ -205,7 +205,8 @@ impl Qcow {
             unit,
             solid: Uses::of(file_len / unit),
             packed: Uses::of(file_len / unit),
-            any: Uses::of(file_len / cluster),
+            // What is appended goes behind a part of one at the end too.
+            any: Uses::of(file_len.div_ceil(cluster)),
             cluster,
         };
         let mut found = Findings {
