@@ -110,6 +110,8 @@ pub struct Qcow2Bulk {
     preallocation: Preallocation,
     /// New space of the storages reads as zeroes.
     fresh: bool,
+    /// Ends what takes long.
+    control: Arc<JobControl>,
     state: Mutex<State>,
 }
 
@@ -189,15 +191,17 @@ impl Qcow2Bulk {
             }),
             storage,
             data,
+            control,
         };
         if preallocation != Preallocation::Off {
-            bulk.preallocate(&control)?;
+            bulk.preallocate()?;
         }
         Ok(bulk)
     }
 
     /// Gives all L2 tables and guest clusters their places: tables first, then the data in a line.
-    fn preallocate(&self, control: &JobControl) -> Result<()> {
+    fn preallocate(&self) -> Result<()> {
+        let control = &*self.control;
         let state = &mut *self.state.lock();
         let cluster = self.geometry.cluster_size();
         let clusters = self.geometry.guest_clusters(self.size);
@@ -207,17 +211,17 @@ impl Qcow2Bulk {
         let first_table = state.space.take(tables, &*self.storage)?;
         if self.data.is_some() {
             let linear = Linear { base: 0, clusters };
-            state.tables.preallocate(first_table, linear);
+            state.tables.preallocate(first_table, linear, &self.control);
             return Ok(());
         }
         // The refcounts are all one, so that their blocks can stand before the data too.
-        let place = state.space.finish(clusters, &*self.storage)?;
+        let place = state.space.finish(clusters, &*self.storage, control)?;
         state.header.header.reftable_offset = place.reftable_offset;
         state.header.header.reftable_clusters = place.reftable_clusters;
         let base = place.l1_offset;
         state
             .tables
-            .preallocate(first_table, Linear { base, clusters });
+            .preallocate(first_table, Linear { base, clusters }, &self.control);
         let end = base
             .checked_add(clusters * cluster)
             .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
@@ -538,7 +542,7 @@ impl Bulk for Qcow2Bulk {
             } else {
                 self.l1_clusters(state)
             };
-            let place = state.space.finish(clusters, out)?;
+            let place = state.space.finish(clusters, out, &self.control)?;
             state.header.header.reftable_offset = place.reftable_offset;
             state.header.header.reftable_clusters = place.reftable_clusters;
             if !preallocated && !l1.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, MAX_REFTABLE_BYTES};
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
@@ -119,7 +120,12 @@ impl HostSpace {
     ///
     /// # Errors
     /// As [`HostSpace::take`].
-    pub fn finish(&mut self, l1_clusters: u64, out: &dyn Storage) -> Result<TablePlace> {
+    pub fn finish(
+        &mut self,
+        l1_clusters: u64,
+        out: &dyn Storage,
+        control: &JobControl,
+    ) -> Result<TablePlace> {
         let layout = TableLayout::after(
             self.next,
             l1_clusters,
@@ -131,6 +137,7 @@ impl HostSpace {
         let mut at = self.next;
         let mut place = self.next + layout.reftable_clusters;
         for _ in 0..layout.blocks {
+            control.checkpoint()?;
             if self.closed.is_empty() {
                 let entries = self.geometry.refcount_block_entries();
                 let end = ((self.block_index + 1) * entries).min(layout.end);

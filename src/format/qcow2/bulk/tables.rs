@@ -1,7 +1,10 @@
 //! The L1 table and the one L2 table that is open.
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, SubclusterBitmap};
+use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
@@ -28,6 +31,8 @@ pub(super) struct Tables {
     bytes: IoBuf,
     batch: Batch,
     linear: Option<Linear>,
+    /// Ends the writing of many tables.
+    control: Option<Arc<JobControl>>,
 }
 
 impl Tables {
@@ -43,15 +48,17 @@ impl Tables {
             bytes: memory::zeroed(geometry.cluster_size() as usize)?,
             batch: Batch::new(geometry.cluster_size()),
             linear: None,
+            control: None,
         })
     }
 
-    /// Gives every L2 table a place and every cluster an entry.
-    pub fn preallocate(&mut self, first_table: u64, linear: Linear) {
+    /// Gives every L2 table a place and every cluster an entry; `control` ends the writing of tables.
+    pub fn preallocate(&mut self, first_table: u64, linear: Linear, control: &Arc<JobControl>) {
         for (offset, index) in self.l1.iter_mut().zip(0u64..) {
             *offset = first_table + index * self.geometry.cluster_size();
         }
         self.linear = Some(linear);
+        self.control = Some(control.clone());
     }
 
     /// Whether every cluster has an entry from the start.
@@ -160,6 +167,9 @@ impl Tables {
         self.spill(out)?;
         if self.linear.is_some() {
             for skipped in next..index {
+                if let Some(control) = &self.control {
+                    control.checkpoint()?;
+                }
                 self.start(skipped);
                 self.spill(out)?;
             }
@@ -196,6 +206,35 @@ impl Tables {
         match self.l1.get(index) {
             Some(&offset) if offset != 0 => self.batch.push(offset, &self.bytes, out),
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn tables_that_were_given_a_place_are_not_all_written_once_cancelled() {
+        let geometry = Geometry::new(16, false, 4).unwrap();
+        for (is_cancelled, len) in [(false, 101 << 16), (true, 0)] {
+            let mut tables = Tables::new(geometry, 100).unwrap();
+            let control = Arc::new(JobControl::default());
+            let clusters = 100 * geometry.l2_entries();
+            let base = 200 << 16;
+            tables.preallocate(1 << 16, Linear { base, clusters }, &control);
+            if is_cancelled {
+                control.cancel();
+            }
+            let out = MemoryStorage::new("out");
+            let done = tables.finish(&out);
+            assert_eq!(
+                done.err().map(|error| error.kind()),
+                is_cancelled.then_some(ErrorKind::Cancelled)
+            );
+            assert_eq!(out.len().unwrap(), len);
         }
     }
 }
