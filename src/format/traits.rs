@@ -68,6 +68,12 @@ pub trait Format: Send + Sync + Debug {
         false
     }
 
+    /// How many guest bytes one look at the tables answers for in QEMU's tools, counted from a multiple
+    /// of it; None where a run is followed to its end. A strict comparison shows it.
+    fn status_span(&self) -> Option<u64> {
+        None
+    }
+
     /// Reports show the image as QEMU's tools do, which know nothing of it but its bytes: all of it data
     /// without a place, whatever [`Format::map`] finds, and no `dirty-flag`.
     fn is_opaque(&self) -> bool {

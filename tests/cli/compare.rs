@@ -63,6 +63,56 @@ fn every_pair_of_images() {
     pair.all_same(&lines);
 }
 
+/// What one look at the tables answers for differs from format to format, and the verdict with it.
+#[test]
+fn strict_comparisons_of_unlike_tables() {
+    let pair = Pair::with(&["create -q full.raw 20M", "create -q some.raw 20M"]);
+    pair.qemu_io("raw", "full.raw", &["write -P 5 0 20M"]);
+    pair.qemu_io(
+        "raw",
+        "some.raw",
+        &["write -P 1 0 64k", "write -P 7 9M 64k"],
+    );
+    let shapes = [
+        ("qcow2", ""),
+        ("qcow2", "-o cluster_size=4k"),
+        ("qcow2", "-o cluster_size=16k,extended_l2=on"),
+        ("vmdk", ""),
+        ("vdi", ""),
+        ("qcow", ""),
+        ("parallels", ""),
+    ];
+    let mut images = vec![
+        ("raw", "full.raw".to_owned()),
+        ("raw", "some.raw".to_owned()),
+    ];
+    for (number, (format, options)) in shapes.into_iter().enumerate() {
+        for content in ["full", "some"] {
+            let image = format!("{content}{number}.{format}");
+            pair.qemu(&format!(
+                "convert -f raw -O {format} {options} {content}.raw {image}"
+            ));
+            images.push((format, image));
+        }
+    }
+    // Larger than what one table maps.
+    for format in ["qcow2", "qed", "vmdk", "qcow"] {
+        let image = format!("large.{format}");
+        pair.qemu(&format!("create -q -f {format} {image} 3G"));
+        images.push((format, image));
+    }
+    let mut lines = Vec::new();
+    let stem = |image: &str| image.get(..4).map(str::to_owned);
+    for (index, a) in images.iter().enumerate() {
+        let same = images[index..].iter().filter(|b| stem(&b.1) == stem(&a.1));
+        for b in same {
+            lines.push(format!("compare -s -f {} -F {} {} {}", a.0, b.0, a.1, b.1));
+        }
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}
+
 #[test]
 fn options() {
     let pair = images();

@@ -36,6 +36,11 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         false
     }
 
+    /// See [`Format::status_span`].
+    fn status_span(_: &BlockImage<Self>) -> Option<u64> {
+        None
+    }
+
     /// What takes the place of whole blocks while parts of them can be the parent's.
     fn parts(_: &BlockImage<Self>) -> Option<&dyn BlockParts> {
         None
@@ -232,6 +237,10 @@ impl<F: BlockFormat> Format for BlockImage<F> {
 
     fn has_fixed_places(&self) -> bool {
         F::has_fixed_places(self)
+    }
+
+    fn status_span(&self) -> Option<u64> {
+        F::status_span(self)
     }
 
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {

@@ -73,6 +73,10 @@ impl Format for Qcow {
         self.run(offset, len).map(|run| self.shown(run))
     }
 
+    fn status_span(&self) -> Option<u64> {
+        Some(self.geometry.cluster())
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
     }

@@ -92,6 +92,11 @@ impl Format for Qcow2 {
         Ok(extent)
     }
 
+    fn status_span(&self) -> Option<u64> {
+        let (entries, cluster) = (self.layout.l2_entries(), self.layout.cluster_size());
+        entries.checked_mul(cluster)
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
             StorageSlot::MAIN => Ok(&self.storage),

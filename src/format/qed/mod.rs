@@ -62,6 +62,8 @@ type Qed = BlockImage<QedFormat>;
 struct QedFormat {
     /// The name of the backing file, as it stands in the image.
     backing: Mutex<Option<BString>>,
+    /// Guest bytes that one lower table maps.
+    table_span: u64,
 }
 
 impl BlockFormat for QedFormat {
@@ -79,6 +81,10 @@ impl BlockFormat for QedFormat {
             true => image.blocks.barrier(),
             false => Ok(()),
         }
+    }
+
+    fn status_span(image: &Qed) -> Option<u64> {
+        Some(image.own.table_span)
     }
 
     fn parent(image: &Qed) -> Option<ParentRef> {

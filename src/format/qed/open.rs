@@ -64,6 +64,7 @@ pub(super) fn build(
     let is_overlay = backing.is_some();
     let own = QedFormat {
         backing: Mutex::new(backing),
+        table_span: header.per_table() * u64::from(header.cluster_size),
     };
     let blocks = Blocks::new(Parts {
         storage: storage.clone(),

@@ -12,7 +12,7 @@ mod reshape;
 
 use crate::bytes::le32;
 use crate::error::{Error, Result};
-use crate::format::blocks::{BlockFormat, BlockImage, Blocks, ByteOrder, Parts, Table};
+use crate::format::blocks::{BlockFormat, BlockImage, Blocks, ByteOrder, Layout, Parts, Table};
 use crate::format::{
     BackingChange, Check, ChildSpec, Features, Format, FormatDriver, OpenContext, ParentId,
     ParentRef, ParentSearch, Resize, Signature,
@@ -113,6 +113,10 @@ impl BlockFormat for VdiFormat {
 
     fn has_fixed_places(image: &Vdi) -> bool {
         image.own.is_fixed
+    }
+
+    fn status_span(image: &Vdi) -> Option<u64> {
+        Some(image.blocks.layout().block_size())
     }
 
     fn parent(image: &Vdi) -> Option<ParentRef> {

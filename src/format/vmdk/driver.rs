@@ -114,6 +114,10 @@ impl Format for Vmdk {
         !self.parts.iter().any(sparse)
     }
 
+    fn status_span(&self) -> Option<u64> {
+        self.cluster_size().map(u64::from)
+    }
+
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         if slot == StorageSlot::MAIN {
             return Ok(&self.storage);

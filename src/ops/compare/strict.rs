@@ -39,13 +39,19 @@ impl<'a> Side<'a> {
             .at(at, self.image.len() - at)
             .map_err(|error| status_failed(self.image, error))?;
         let end = at.saturating_add(status.len);
+        // The tables of each layer down to the one that decides were asked.
+        let layers = self.image.layers().take(status.depth as usize + 1);
+        let spans = layers.filter_map(|layer| layer.format().status_span());
+        let end = spans.fold(end, |end, span| {
+            end.min((at / span + 1).saturating_mul(span))
+        });
         self.run = Some((end, status));
         Ok((status, end))
     }
 }
 
-/// The first run whose flags differ. Where one image's run is the rest of the image and the
-/// other's is not, the whole run counts: that is the offset which `qemu-img` reports.
+/// The first run whose flags differ. That a run is the rest of its image is one of the flags, as it is
+/// for `qemu-img`: images of unlike tables differ in it even where they hold the same.
 ///
 /// # Errors
 /// Cancellation; a failed lookup is part of the result.
@@ -53,7 +59,6 @@ pub(super) fn first_difference(a: &Image, b: &Image, job: &mut Job) -> Result<Op
     let mut sides = [Side::new(a), Side::new(b)];
     let len = a.len();
     let mut at = 0;
-    let mut rest_of_one = None;
     while at < len {
         let [x, y] = &mut sides;
         let (x, y) = match (x.at(at), y.at(at)) {
@@ -65,15 +70,11 @@ pub(super) fn first_difference(a: &Image, b: &Image, job: &mut Job) -> Result<Op
                 }));
             }
         };
-        if !x.0.same_flags(&y.0) {
-            let offset = rest_of_one.unwrap_or(at);
+        if !x.0.same_flags(&y.0) || (x.1 >= len) != (y.1 >= len) {
             return Ok(Some(Found {
-                offset,
-                result: Ok(offset),
+                offset: at,
+                result: Ok(at),
             }));
-        }
-        if rest_of_one.is_none() && (x.1 >= len) != (y.1 >= len) {
-            rest_of_one = Some(at);
         }
         at = x.1.min(y.1);
         job.tick()?;
