@@ -213,3 +213,34 @@ fn image_opts() {
         assert_eq!(ours(&opts, None, true), expected, "{opts}");
     }
 }
+
+#[test]
+fn what_fails_below_a_data_file_is_told_by_its_name() {
+    let root = dir().root();
+    dir().qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "data_file=told.data,preallocation=metadata",
+        "told.qcow2",
+        "1M",
+    ]);
+    let rule = "[inject-error]\nevent = \"none\"\nerrno = \"5\"\nonce = \"off\"\nsector = \"8\"\n";
+    std::fs::write(root.join("told.rules"), rule).expect("the rules are written");
+    let tree = "driver=qcow2,file.filename=told.qcow2,data-file.driver=blkdebug,\
+                data-file.config=told.rules,data-file.image.driver=file,data-file.image.filename=told.data";
+    let options = OpenOptions {
+        writable: true,
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let location = Location::from_image_opts(tree).expect("a tree of nodes");
+    let image = Image::open(&location, &options).expect("the image opens");
+    let read = image.read_at(&mut [0; 512], 4096).expect_err("a read");
+    let written = image.write_at(&[1; 512], 4096).expect_err("a write");
+    for error in [read, written] {
+        assert_eq!(error.file(), Some("told.data".into()), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::rules::{Engine, Request, Rules};
 use super::shape::Shape;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::filter::units::{whole_units, write_zero_bytes};
 use crate::memory::filled;
@@ -47,7 +47,7 @@ impl Debugged {
     fn read_fitting(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut at = offset;
         for piece in buf.chunks_mut(self.longest()) {
-            self.engine.check(Request::Read, at, piece.len() as u64)?;
+            self.judge(Request::Read, at, piece.len() as u64)?;
             self.inner.read_at(piece, at)?;
             at += piece.len() as u64;
         }
@@ -59,12 +59,18 @@ impl Debugged {
         let mut at = offset;
         for piece in buf.chunks(self.longest()) {
             self.engine.occurs(Step::Pwritev);
-            self.engine.check(Request::Write, at, piece.len() as u64)?;
+            self.judge(Request::Write, at, piece.len() as u64)?;
             self.inner.write_at(piece, at)?;
             self.engine.occurs(Step::PwritevDone);
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// Whether a rule has the request fail: as if the node below had.
+    fn judge(&self, request: Request, offset: u64, len: u64) -> Result<()> {
+        let judged = self.engine.check(request, offset, len);
+        judged.of_file(self.name())
     }
 
     fn longest(&self) -> usize {
@@ -182,7 +188,7 @@ impl Storage for Debugged {
         write_zero_bytes(self, offset, head)?;
         in_pieces(offset + head, middle, longest, |at, len| {
             self.engine.occurs(Step::PwritevZero);
-            self.engine.check(Request::WriteZeroes, at, len)?;
+            self.judge(Request::WriteZeroes, at, len)?;
             self.inner.write_zeroes(at, len, flags)?;
             self.engine.occurs(Step::PwritevDone);
             Ok(())
@@ -198,7 +204,7 @@ impl Storage for Debugged {
         // What is less than a unit stays.
         let (head, middle, _) = whole_units(offset, len, unit.max(self.shape.align));
         in_pieces(offset + head, middle, longest, |at, len| {
-            self.engine.check(Request::Discard, at, len)?;
+            self.judge(Request::Discard, at, len)?;
             self.inner.discard(at, len)
         })
     }
@@ -206,12 +212,12 @@ impl Storage for Debugged {
     fn sync(&self, durability: Durability) -> Result<()> {
         self.engine.occurs(Step::FlushToOs);
         self.engine.occurs(Step::FlushToDisk);
-        self.engine.check(Request::Flush, 0, 0)?;
+        self.judge(Request::Flush, 0, 0)?;
         self.inner.sync(durability)
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
-        self.engine.check(Request::BlockStatus, offset, len)?;
+        self.judge(Request::BlockStatus, offset, len)?;
         self.inner.extent(offset, len)
     }
 

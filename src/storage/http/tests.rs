@@ -570,6 +570,7 @@ fn an_image_that_changes_is_an_error() {
         let storage = server.open().unwrap();
         let found = error(storage.read_at(&mut [0; 1000], 100_000));
         assert_eq!(found.errno(), libc::ESTALE, "{change}: {found}");
+        assert_eq!(found.file(), Some(storage.name()));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -281,7 +281,7 @@ impl IscsiStorage {
         durable: bool,
         mut commands: impl FnMut() -> Result<Vec<Command>>,
     ) -> Result<()> {
-        self.connection.check()?;
+        self.connection.check().of_file(self.name())?;
         self.unit.status.forget(offset, len);
         let change = |connection: &Connection| {
             let commands = commands()?;
@@ -536,7 +536,7 @@ impl Storage for IscsiStorage {
             // What the unit has replied to survives this process.
             return Ok(());
         }
-        self.connection.sync(|| self.flush())
+        self.connection.sync(|| self.flush()).of_file(self.name())
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -186,7 +186,10 @@ impl NbdStorage {
     }
 
     fn run(&self, ops: &mut [Op<'_, '_>]) -> Result<()> {
-        self.shared.pool.run(ops, &self.control)
+        self.shared
+            .pool
+            .run(ops, &self.control)
+            .of_file(self.name())
     }
 
     fn size(&self) -> u64 {
@@ -296,7 +299,7 @@ impl NbdStorage {
         forget(ops);
         let done = self.shared.pool.change(ops, fua, &self.control);
         forget(ops);
-        done?;
+        done.of_file(self.name())?;
         match through && !fua {
             true => self.flush(),
             false => Ok(()),
@@ -304,7 +307,7 @@ impl NbdStorage {
     }
 
     fn flush(&self) -> Result<()> {
-        self.shared.pool.flush(&self.control)
+        self.shared.pool.flush(&self.control).of_file(self.name())
     }
 
     /// Changes a part of a block, by what `change` does to its bytes.

@@ -587,9 +587,11 @@ fn errors_of_the_server_are_those_of_the_request_alone() {
     let storage = fake.opened();
     let full = storage.write_at(&[1; 512], 0).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::NoSpace);
+    assert_eq!(full.file(), Some(storage.name()));
     let error = storage.read_at(&mut [0; 512], 512).unwrap_err();
     assert_eq!(error.errno(), libc::EIO);
     assert_eq!(error.hints(), ["server reported: no"]);
+    assert_eq!(error.file(), Some(storage.name()));
     storage.read_at(&mut [0; 512], 1024).unwrap();
     // Past the end there is nothing to ask for.
     let mut past = [7; 512];

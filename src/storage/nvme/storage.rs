@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::storage::align::{Parts, in_pieces};
@@ -97,7 +97,9 @@ impl NvmeStorage {
 
     fn check_kept(&self) -> Result<()> {
         match self.lost.load(Ordering::Acquire) {
-            true => Err(Error::os(libc::EIO).with_message("What was written earlier is lost")),
+            true => Err(Error::os(libc::EIO)
+                .with_message("What was written earlier is lost")
+                .of_file(self.name())),
             false => Ok(()),
         }
     }
@@ -113,7 +115,7 @@ impl NvmeStorage {
         if done.is_err() {
             self.lost.store(true, Ordering::Release);
         }
-        done
+        done.of_file(self.name())
     }
 
     fn is_written_through(&self) -> bool {
@@ -130,11 +132,12 @@ impl NvmeStorage {
             }
             let (first, count) = self.blocks(at, len);
             let command = Command::write_zeroes(self.number, first, count, unmap);
-            let end = self.controller.carry_out(&self.control, command, &[])?;
+            let end = self.controller.carry_out(&self.control, command, &[]);
+            let end = end.of_file(self.name())?;
             refused = end.is_refusal();
             match refused {
                 true => Ok(()),
-                false => end.check(),
+                false => end.check().of_file(self.name()),
             }
         })?;
         if refused {
@@ -208,7 +211,7 @@ impl Storage for NvmeStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.read_bytes(buf, offset)
+        self.read_bytes(buf, offset).of_file(self.name())
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
@@ -217,7 +220,7 @@ impl Storage for NvmeStorage {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.write_bytes(buf, offset)
+        self.write_bytes(buf, offset).of_file(self.name())
     }
 
     fn len(&self) -> Result<u64> {
@@ -277,8 +280,8 @@ impl Storage for NvmeStorage {
             // At most MAX_DEALLOCATION.
             let range = deallocation(first, count as u32);
             let command = Command::deallocate(self.number);
-            let end = self.controller.carry_out(&self.control, command, &range)?;
-            end.check()
+            let end = self.controller.carry_out(&self.control, command, &range);
+            end.and_then(|end| end.check()).of_file(self.name())
         })
     }
 

@@ -186,7 +186,9 @@ impl RbdStorage {
 
     fn image(&self) -> Result<Arc<Image>> {
         let image = self.image.read();
-        image.clone().ok_or_else(|| Error::os(libc::ESTALE))
+        image
+            .clone()
+            .ok_or_else(|| Error::os(libc::ESTALE).of_file(self.name()))
     }
 
     fn is_encrypted(&self) -> bool {
@@ -194,7 +196,7 @@ impl RbdStorage {
     }
 
     fn error(&self, errno: i32) -> Error {
-        let error = Error::os(errno);
+        let error = Error::os(errno).of_file(self.name());
         match errno {
             libc::ETIMEDOUT => {
                 error.context(format!("The cluster of '{}' does not answer", self.name))
@@ -634,7 +636,8 @@ impl Storage for RbdStorage {
             return Ok(());
         }
         if self.sync_failed.load(Ordering::Acquire) {
-            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
+            let error = Error::os(libc::EIO).context("An earlier flush has failed");
+            return Err(error.of_file(self.name()));
         }
         // The library's cache goes with the process: writes are in order once it is written out.
         let done = self.flush();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::JobControl;
 use crate::location::tree::flatten;
 use crate::memory::IoBuf;
@@ -123,6 +123,24 @@ impl RemoteStorage {
         }
     }
 
+    fn read_inside(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match &self.bytes {
+            Bytes::File(file) => file.read_at(buf, offset),
+            Bytes::Server {
+                source,
+                cache,
+                long,
+            } => {
+                if buf.len() < *long {
+                    return cache.read(&**source, buf, offset, &self.control);
+                }
+                let _lane = source.lanes().take(&self.control)?;
+                let end = offset + buf.len() as u64;
+                source.read((offset, end), &mut Buffer::new(buf), &self.control)
+            }
+        }
+    }
+
     fn refused(&self) -> Error {
         Error::new(
             ErrorKind::ReadOnly,
@@ -154,21 +172,7 @@ impl Storage for RemoteStorage {
         if buf.is_empty() {
             return Ok(());
         }
-        match &self.bytes {
-            Bytes::File(file) => file.read_at(buf, offset),
-            Bytes::Server {
-                source,
-                cache,
-                long,
-            } => {
-                if buf.len() < *long {
-                    return cache.read(&**source, buf, offset, &self.control);
-                }
-                let _lane = source.lanes().take(&self.control)?;
-                let end = offset + buf.len() as u64;
-                source.read((offset, end), &mut Buffer::new(buf), &self.control)
-            }
-        }
+        self.read_inside(buf, offset).of_file(self.name())
     }
 
     fn len(&self) -> Result<u64> {

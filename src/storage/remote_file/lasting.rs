@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bstr::BStr;
 use parking_lot::{Mutex, RwLock};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::JobControl;
 use crate::storage::batch::Broken;
 use crate::storage::unflushed::Unflushed;
@@ -104,6 +104,15 @@ impl<C> Lasting<C> {
     pub(in crate::storage) fn run<T>(
         &self,
         whose: &impl Renew<Connection = C>,
+        work: impl FnMut(&C) -> Result<T>,
+    ) -> Result<T> {
+        self.run_renewing(whose, work).of_file(whose.shown())
+    }
+
+    /// [`Lasting::run`] without the name of whose I/O it is.
+    fn run_renewing<T>(
+        &self,
+        whose: &impl Renew<Connection = C>,
         mut work: impl FnMut(&C) -> Result<T>,
     ) -> Result<T> {
         let mut lost = 0;
@@ -135,7 +144,7 @@ impl<C> Lasting<C> {
         whose: &impl Renew<Connection = C>,
         mut work: impl FnMut(&C) -> Result<T>,
     ) -> Result<T> {
-        self.check()?;
+        self.check().of_file(whose.shown())?;
         self.run(whose, |connection| {
             self.unflushed.change(|| work(connection))
         })

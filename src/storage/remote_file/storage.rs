@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory;
@@ -440,7 +440,7 @@ impl<P: Protocol> Storage for RemoteFile<P> {
             _ => !P::REPLIES_LAST,
         };
         match wanted && self.writable {
-            true => self.opened.sync(|| self.flush()),
+            true => self.opened.sync(|| self.flush()).of_file(self.name()),
             false => Ok(()),
         }
     }

@@ -180,6 +180,7 @@ fn a_read_goes_on_over_a_new_connection_and_a_write_does_not() {
         error.to_string().starts_with("Connection to 'ssh://h/p': "),
         "{error}"
     );
+    assert_eq!(error.file(), Some(storage.name()));
     drop(storage);
     // A file that has changed meanwhile is not read on.
     reads.store(0, Ordering::Relaxed);
@@ -187,6 +188,7 @@ fn a_read_goes_on_over_a_new_connection_and_a_write_does_not() {
     file.lock().push(0);
     let error = storage.read_at(&mut buf, 0).unwrap_err();
     assert_eq!(error.errno(), libc::ESTALE, "{error}");
+    assert_eq!(error.file(), Some(storage.name()));
 }
 
 #[test]
