@@ -1,9 +1,10 @@
 //! Secrets: passphrases and keys, wiped when dropped and never shown.
 
 use std::fmt;
+use std::hint::black_box;
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of a secret. Wiped when the last clone is dropped.
 #[derive(Clone)]
@@ -19,6 +20,30 @@ impl Secret {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// As deep as what works on secrets goes, which has nothing large on the stack.
+const STACK: usize = 16 << 10;
+
+/// Does work on secrets, and overwrites what it leaves on the stack: libraries clear their values when they are dropped, and not
+/// the copies that were made of them on the way.
+pub(crate) fn scrubbing_stack<T>(work: impl FnOnce() -> T) -> T {
+    let done = below(work);
+    overwrite();
+    done
+}
+
+/// Has `work` use the part of the stack that [`overwrite`] does.
+#[inline(never)]
+fn below<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+#[inline(never)]
+fn overwrite() {
+    let mut room = [0_u8; STACK];
+    room.zeroize();
+    black_box(&mut room);
 }
 
 impl From<Zeroizing<Vec<u8>>> for Secret {

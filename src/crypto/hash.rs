@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
+use crate::secret::scrubbing_stack;
 
 /// Iterations between two looks at whether the work was cancelled: about a millisecond.
 const SLICE: u32 = 2048;
@@ -169,7 +170,9 @@ impl Hash {
         key: &mut [u8],
         control: &JobControl,
     ) -> Result<()> {
-        with_hash!(self, H => pbkdf2::<H>(password, salt, iterations, key, control))
+        scrubbing_stack(
+            || with_hash!(self, H => pbkdf2::<H>(password, salt, iterations, key, control)),
+        )
     }
 }
 

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
-use crate::secret::Secret;
+use crate::secret::{Secret, scrubbing_stack};
 
 /// What a secret object is defined by.
 const PROPERTIES: [&str; 5] = ["data", "file", "format", "keyid", "iv"];
@@ -54,7 +54,10 @@ pub(super) fn decode(
         (None, None) => return Err(Error::invalid("Either 'file' or 'data' must be provided")),
     };
     let bytes = match get("keyid") {
-        Some(key_id) => decrypt(&raw, &key(&key_id.to_str_lossy())?, get("iv"), base64)?,
+        Some(key_id) => {
+            let key = key(&key_id.to_str_lossy())?;
+            scrubbing_stack(|| decrypt(&raw, &key, get("iv"), base64))?
+        }
         None if get("iv").is_some() => {
             return Err(Error::invalid("IV must not be specified without 'keyid'"));
         }
