@@ -411,5 +411,8 @@ fn writes_that_may_be_lost_with_the_target_are_not_taken_for_done() {
     let done = child.wait_with_output().expect("its end");
     let text = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{text}");
-    assert!(text.contains("since the last flush may be lost"), "{text}");
+    assert!(
+        text.contains("since the last flush may be lost"),
+        "{text} {done:?}"
+    );
 }
