@@ -68,6 +68,8 @@ pub(in crate::storage) struct Lasting<C> {
     failures: Mutex<(u64, Option<Broken>)>,
     unflushed: Unflushed,
     sync_failed: AtomicBool,
+    /// What has taken written data with it, for all that comes after.
+    loss: Mutex<Option<Broken>>,
 }
 
 impl<C> Lasting<C> {
@@ -78,6 +80,7 @@ impl<C> Lasting<C> {
             failures: Mutex::default(),
             unflushed: Unflushed::default(),
             sync_failed: AtomicBool::new(false),
+            loss: Mutex::default(),
         }
     }
 
@@ -91,10 +94,14 @@ impl<C> Lasting<C> {
     /// # Errors
     /// One has failed.
     pub(in crate::storage) fn check(&self) -> Result<()> {
-        match self.sync_failed.load(Ordering::Acquire) {
-            true => Err(Error::os(libc::EIO).context("An earlier flush has failed")),
-            false => Ok(()),
+        if !self.sync_failed.load(Ordering::Acquire) {
+            return Ok(());
         }
+        let loss = self.loss.lock();
+        Err(loss.as_ref().map_or_else(
+            || Error::os(libc::EIO).context("An earlier flush has failed"),
+            Broken::error,
+        ))
     }
 
     /// Has `work` done; over a new connection where this one is lost and nothing that was written can be.
@@ -198,9 +205,12 @@ impl<C> Lasting<C> {
         }
         if self.unflushed.is_any() || self.check().is_err() {
             // The server may have been started anew, and what it had in memory be gone.
-            self.sync_failed.store(true, Ordering::Release);
             let hint = "What was written since the last flush may be lost";
-            return Err(about(whose.shown(), error).with_hint(hint));
+            let loss = about(whose.shown(), error).with_hint(hint);
+            // Others that meet it may be told first.
+            self.loss.lock().get_or_insert(Broken::of(&loss));
+            self.sync_failed.store(true, Ordering::Release);
+            return Err(loss);
         }
         let end = Instant::now() + whose.patience();
         let mut pauses = PAUSES.iter().copied();
@@ -322,8 +332,14 @@ mod tests {
                 .iter()
                 .any(|hint| hint.contains("may be lost"))
         );
-        lasting.sync(|| Ok(())).unwrap_err();
-        lasting.change(&whose, |_| Ok(())).unwrap_err();
+        // Whatever is told first says why.
+        for later in [
+            lasting.sync(|| Ok(())).unwrap_err(),
+            lasting.change(&whose, |_| Ok(())).unwrap_err(),
+        ] {
+            assert_eq!(later.to_string(), error.to_string());
+            assert_eq!(later.hints(), error.hints());
+        }
         let (whose, lasting) = numbers(1);
         lasting.change(&whose, |_| Ok(())).unwrap();
         lasting.flush(&whose, |_| Ok(())).unwrap();
