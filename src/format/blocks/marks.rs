@@ -47,11 +47,7 @@ impl Bits {
     }
 
     fn has_any(&self, places: Range<u64>) -> bool {
-        let Some(last) = places
-            .end
-            .checked_sub(1)
-            .filter(|last| *last >= places.start)
-        else {
+        let Some(last) = last_of(&places) else {
             return false;
         };
         let (first_block, last_block) = (places.start / Marks::CHUNK, last / Marks::CHUNK);
@@ -129,11 +125,7 @@ impl Marks {
 
     /// Whether a place of these is marked.
     pub(crate) fn has_any(&self, places: Range<u64>) -> bool {
-        let Some(last) = places
-            .end
-            .checked_sub(1)
-            .filter(|last| *last >= places.start)
-        else {
+        let Some(last) = last_of(&places) else {
             return false;
         };
         if places.start < Self::NEAR && self.near.has_any(places.start..places.end.min(Self::NEAR))
@@ -199,6 +191,14 @@ impl Chunk {
             Self::Many(bits) => has_bit(bits, first, last),
         }
     }
+}
+
+/// The last place; None of an empty range.
+fn last_of(places: &Range<u64>) -> Option<u64> {
+    places
+        .end
+        .checked_sub(1)
+        .filter(|last| *last >= places.start)
 }
 
 /// Sets a bit; false where it was set.
