@@ -104,11 +104,19 @@ fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Open
     })
 }
 
+/// Of a request. What the library says of an open file whose server has gone depends on when it has noticed.
+fn failed(errno: i32) -> Error {
+    Error::os(match errno {
+        libc::EBADFD => libc::ENOTCONN,
+        other => other,
+    })
+}
+
 /// Waits for a request.
 fn wait(pending: &Pending, control: &JobControl) -> Result<(usize, IoBuf)> {
     loop {
         if let Some((outcome, bytes)) = pending.wait(LOOK) {
-            let count = outcome.map_err(Error::os)?;
+            let count = outcome.map_err(failed)?;
             return Ok((usize::try_from(count).unwrap_or(usize::MAX), bytes));
         }
         control.check()?;
@@ -123,11 +131,11 @@ fn call<T: Send + 'static>(
 ) -> Result<T> {
     let file = opened.file()?.clone();
     let outcome = aside(control, None, move || Ok(call(&file)))?;
-    outcome.map_err(Error::os)
+    outcome.map_err(failed)
 }
 
 fn start(pending: Result<Pending, i32>, control: &JobControl) -> Result<()> {
-    wait(&pending.map_err(Error::os)?, control).map(|_| ())
+    wait(&pending.map_err(failed)?, control).map(|_| ())
 }
 
 /// Whether there is no such request on the volume.
