@@ -372,8 +372,11 @@ impl<'a> Rig<'a> {
                 Some(_) => {}
             }
         }
-        // Another part stays where the descriptor may name it: after a sync that failed, none says that the old one is back.
-        let unsure = fault.forever || fault.calls == "s";
+        // Another part stays where the descriptor may name it: after a sync that failed, none says that the old one is
+        // back. No descriptor names one before the extents that there were are ready for it.
+        let mut extents = case.touches.iter().skip(1);
+        let is_ready = extents.any(|name| after.get(*name) != self.pristine.get(*name));
+        let unsure = fault.forever || fault.calls == "s" && is_ready;
         if let Some(new) = after.keys().find(|name| !self.pristine.contains_key(*name))
             && !done
             && !(named(new) || case.line.starts_with("resize") && unsure)
@@ -383,7 +386,7 @@ impl<'a> Rig<'a> {
         if !done && after == self.pristine {
             return Ok(());
         }
-        self.judge_images(done, unsure)
+        self.judge_images(done, unsure && !fault.forever)
     }
 
     /// The parent of an image may just be under change: its log is replayed, and where the image could not be
