@@ -4498,8 +4498,8 @@ int platter_convert_add_source(struct platter_convert *convert,
 
 /**
  * Sets a descriptor to read from instead of any source: a pipe, a socket or a file, from its position
- * on and in order, as raw bytes. The descriptor is duplicated; the caller keeps its own. `flags` must
- * be 0.
+ * on and in order, as raw bytes or as an image that can be read in order (streamOptimized VMDK). The
+ * descriptor is duplicated; the caller keeps its own. `flags` must be 0.
  *
  * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
  */
@@ -4855,8 +4855,9 @@ int platter_dd_new(struct platter_dd **out,
                    struct platter_error **err);
 
 /**
- * Sets the input: an image, or the path of a pipe or character device, which is read in order as raw
- * bytes. `flags` are at most one `PLATTER_LOCATION_*`.
+ * Sets the input: an image, or the path of a pipe or character device, which is read in order: as raw
+ * bytes, or as an image for which that can be done (streamOptimized VMDK). `flags` are at most one
+ * `PLATTER_LOCATION_*`.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  *
@@ -4869,8 +4870,8 @@ int platter_dd_set_input(struct platter_dd *dd,
                          struct platter_error **err);
 
 /**
- * Sets a descriptor as the input: it is read in order from its position on, as raw bytes. It is
- * duplicated; the caller keeps its own. `flags` must be 0.
+ * Sets a descriptor as the input: it is read in order from its position on, as
+ * `platter_dd_set_input()` has it. It is duplicated; the caller keeps its own. `flags` must be 0.
  *
  * Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
  */

@@ -237,6 +237,20 @@ impl OpenPolicy {
         }
     }
 
+    /// Checks that the format of an image may be guessed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Denied`].
+    pub fn check_probing(&self, writable: bool) -> Result<()> {
+        match self.allows_probing(writable) {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Denied,
+                "The open policy does not allow the format to be guessed; name the format",
+            )),
+        }
+    }
+
     /// Checks what one compressed unit of an image decodes to.
     ///
     /// # Errors

@@ -116,8 +116,8 @@ pub unsafe extern "C" fn platter_convert_add_source(
 }
 
 /// Sets a descriptor to read from instead of any source: a pipe, a socket or a file, from its position
-/// on and in order, as raw bytes. The descriptor is duplicated; the caller keeps its own. `flags` must
-/// be 0.
+/// on and in order, as raw bytes or as an image that can be read in order (streamOptimized VMDK). The
+/// descriptor is duplicated; the caller keeps its own. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

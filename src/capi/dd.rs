@@ -83,8 +83,9 @@ pub extern "C" fn platter_dd_new(
     })
 }
 
-/// Sets the input: an image, or the path of a pipe or character device, which is read in order as raw
-/// bytes. `flags` are at most one `PLATTER_LOCATION_*`.
+/// Sets the input: an image, or the path of a pipe or character device, which is read in order: as raw
+/// bytes, or as an image for which that can be done (streamOptimized VMDK). `flags` are at most one
+/// `PLATTER_LOCATION_*`.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -107,8 +108,8 @@ pub unsafe extern "C" fn platter_dd_set_input(
     })
 }
 
-/// Sets a descriptor as the input: it is read in order from its position on, as raw bytes. It is
-/// duplicated; the caller keeps its own. `flags` must be 0.
+/// Sets a descriptor as the input: it is read in order from its position on, as
+/// `platter_dd_set_input()` has it. It is duplicated; the caller keeps its own. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

@@ -12,6 +12,7 @@ use crate::format::files::{ChildSpec, FileRole};
 use crate::format::in_order::InOrder;
 use crate::format::inspect::{InspectContext, Inspection};
 use crate::format::parent::{BackingRef, ParentId, ParentSearch};
+use crate::format::read_in_order::ReadInOrderFn;
 use crate::format::traits::{Format, Opener};
 use crate::format::unstated::Unstated;
 use crate::job::JobControl;
@@ -48,6 +49,8 @@ pub struct FormatDriver {
     pub children: &'static [ChildSpec],
     /// Opens an image.
     pub open: fn(OpenContext<'_>) -> Result<Box<dyn Format>>,
+    /// Reads an image in order, from the first byte of its file, where that can be done.
+    pub read_in_order: Option<ReadInOrderFn>,
     /// Tells what an untrusted image holds and names, from that one file.
     pub inspect: InspectFn,
     /// Plans a new image, where new ones can be made.
@@ -94,6 +97,7 @@ impl FormatDriver {
             is_stream: false,
             children: &[ChildSpec::FILE],
             open,
+            read_in_order: None,
             inspect,
             create: None,
             outline: |_| Outline::default(),

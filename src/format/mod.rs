@@ -37,6 +37,7 @@ pub mod qcow;
 pub mod qcow2;
 pub mod qed;
 pub mod raw;
+pub mod read_in_order;
 pub(crate) mod read_only;
 pub mod registry;
 pub mod sparsebundle;
@@ -73,6 +74,7 @@ pub use parent::{
     ParentSearch,
 };
 pub use profile::Profile;
+pub use read_in_order::{NextBytes, ReadInOrder, ReadInOrderFn};
 pub use traits::{
     Check, CheckReport, DecodeAhead, FilesBelow, Format, FormatInfo, Opener, RepairMode,
     SnapshotInfo, Snapshots, SpaceCount,

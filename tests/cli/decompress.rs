@@ -1,11 +1,9 @@
 //! Compressed files as sources: `convert --decompress`, and `driver=decompress` in every command that reads.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use crate::build;
 use crate::common::{Dir, Ran};
-use crate::pair::ours;
+use crate::pair::{ours, piped};
 
 /// The tools, each with the ending of its files.
 const TOOLS: [(&str, &str); 5] = [
@@ -63,22 +61,6 @@ fn done(dir: &Dir, line: &str) -> Ran {
     ran
 }
 
-/// Runs it with the bytes of a file on a pipe.
-fn piped(dir: &Dir, line: &str, input: &Path) -> std::process::Output {
-    let mut cat = Command::new("cat")
-        .arg(input)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cat");
-    let out = Command::new(build::tool())
-        .args(line.split(' '))
-        .current_dir(dir.root())
-        .stdin(cat.stdout.take().expect("a pipe"))
-        .output();
-    let _ = cat.wait();
-    out.expect("the tool")
-}
-
 #[test]
 fn every_kind_becomes_every_format() {
     let dir = images();
@@ -131,7 +113,7 @@ fn a_pipe_is_unpacked_as_it_comes() {
     let dir = images();
     for (_, ending) in TOOLS {
         let line = "convert --decompress /dev/stdin out";
-        let out = piped(&dir, line, &dir.path(&format!("raw.{ending}")));
+        let out = piped(line, dir.root(), &dir.path(&format!("raw.{ending}")));
         assert!(out.status.success(), "{ending}: {out:?}");
         assert!(
             std::fs::read(dir.path("out")).expect("a file") == disk(),
@@ -146,7 +128,7 @@ fn a_pipe_is_unpacked_as_it_comes() {
         "convert --decompress -f qcow2 -O qcow2 -c /dev/stdin out",
         "convert --decompress --salvage /dev/stdin out",
     ] {
-        let out = piped(&dir, line, &dir.path("a.qcow2.xz"));
+        let out = piped(line, dir.root(), &dir.path("a.qcow2.xz"));
         assert!(
             out.status.success() && out.stderr.is_empty(),
             "{line}: {out:?}"
@@ -155,7 +137,7 @@ fn a_pipe_is_unpacked_as_it_comes() {
         std::fs::remove_file(dir.path("out")).expect("a file");
     }
     let line = "convert --decompress -O qcow2 /dev/stdin out";
-    let out = piped(&dir, line, &dir.path("raw.gz"));
+    let out = piped(line, dir.root(), &dir.path("raw.gz"));
     assert!(out.status.success() && out.stderr.is_empty(), "{out:?}");
     dir.qemu_img_ok(&["compare", "-f", "raw", "raw", "out"]);
     std::fs::remove_file(dir.path("out")).expect("a file");
@@ -186,7 +168,7 @@ fn a_pipe_is_unpacked_as_it_comes() {
             let whole = std::fs::read(dir.path("a.qcow2.gz")).expect("a file");
             std::fs::write(dir.path(input), &whole[..whole.len() - 3]).expect("a file");
         }
-        let out = piped(&dir, line, &dir.path(input));
+        let out = piped(line, dir.root(), &dir.path(input));
         let text = String::from_utf8_lossy(&out.stderr).into_owned();
         let is_refused = !out.status.success() && text.contains(expected);
         assert!(is_refused && text.lines().count() <= 2, "{line}: {text}");

@@ -170,12 +170,14 @@ fn servers_without_ranges_are_read_in_one_pass_when_that_is_asked_for() {
     // Images that other programs wrote in order, and one that came through a pipe of ours.
     site.ran("convert -O qcow2 a.raw c.qcow2");
     site.ran("convert -O vpc a.qcow2 d.vhd");
+    site.ran("convert -O vmdk -o subformat=streamOptimized a.qcow2 e.vmdk");
     for (name, format) in [
         ("a.raw", "raw"),
         ("a.qcow2", "qcow2"),
         ("b.qcow2", "qcow2"),
         ("c.qcow2", "qcow2"),
         ("d.vhd", "vpc"),
+        ("e.vmdk", "vmdk"),
     ] {
         let image = format!(
             "--image-opts driver={format},file.driver=http,file.url=U/norange/{name},file.stream=on"

@@ -77,6 +77,7 @@ mod snapshot;
 mod ssh;
 mod standing;
 mod strange;
+mod streams;
 mod surroundings;
 mod throttle;
 mod tls;

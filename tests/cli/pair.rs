@@ -329,6 +329,20 @@ pub fn run(program: &Path, args: &[&str], directory: &Path) -> Ran {
     }
 }
 
+/// Runs ours in `directory` with the bytes of a file on a pipe.
+pub fn piped(line: &str, directory: &Path, input: &Path) -> Output {
+    let mut cat = Command::new("cat")
+        .arg(input)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat");
+    let out = ours_command(&words(line), directory)
+        .stdin(cat.stdout.take().expect("a pipe"))
+        .output();
+    let _ = cat.wait();
+    out.expect("the tool")
+}
+
 /// Splits a command line at blanks; `''` is an empty argument.
 pub fn words(line: &str) -> Vec<&str> {
     line.split_whitespace()

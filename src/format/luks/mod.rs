@@ -47,6 +47,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::HEADER],
     open,
+    read_in_order: None,
     inspect: inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

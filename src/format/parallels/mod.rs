@@ -43,6 +43,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         ChildSpec::EXTENTS,
     ],
     open,
+    read_in_order: None,
     inspect,
     create: Some(create::plan),
     outline: create::outline,

@@ -43,6 +43,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::DATA_FILE, ChildSpec::BACKING],
     open,
+    read_in_order: None,
     inspect: super::inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

@@ -39,6 +39,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::BACKING],
     open: open::open,
+    read_in_order: None,
     inspect: inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

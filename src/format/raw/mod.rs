@@ -35,6 +35,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: true,
     children: &[ChildSpec::FILE],
     open,
+    read_in_order: None,
     inspect: inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

@@ -38,6 +38,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::PARENT],
     open,
+    read_in_order: None,
     inspect: inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

@@ -40,6 +40,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::PARENT],
     open: |context| Ok(Box::new(Vhdx::open(&context)?)),
+    read_in_order: None,
     inspect: super::inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

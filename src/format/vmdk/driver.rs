@@ -42,6 +42,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     is_stream: false,
     children: &[ChildSpec::FILE, ChildSpec::EXTENTS, ChildSpec::BACKING],
     open,
+    read_in_order: Some(super::passing::open),
     inspect: super::inspect::inspect,
     create: Some(create::plan),
     outline: create::outline,

@@ -17,6 +17,7 @@ mod open;
 mod ova;
 mod overlay;
 mod parts;
+mod passing;
 mod placed_descriptor;
 mod profile;
 mod read;

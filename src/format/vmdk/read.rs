@@ -208,10 +208,9 @@ impl Sparse {
         } = tools;
         let input = input.get(skip..).unwrap_or_default();
         let (sector, len) = marker::parse_grain(input).unwrap_or_default();
-        let longest = self.grain.saturating_mul(2) + 4096;
         if sector.checked_mul(crate::size::SECTOR) != Some(guest)
             || len == 0
-            || u64::from(len) > longest
+            || u64::from(len) > longest_grain(self.grain)
         {
             return Err(self.damaged(
                 place,
@@ -228,11 +227,7 @@ impl Sparse {
                 &*rest
             }
         };
-        // By the specification raw deflate; what products write has the header of zlib.
-        let decoded = decoder.decode(Method::Zlib, data, out);
-        decoded
-            .or_else(|_| decoder.decode(Method::Deflate, data, out))
-            .map_err(|_| self.damaged(place, guest, "it does not decode as zlib or deflate"))
+        decode_grain(decoder, data, out).map_err(|why| self.damaged(place, guest, why))
     }
 
     fn damaged(&self, place: u64, guest: u64, why: &str) -> Error {
@@ -251,6 +246,24 @@ impl Sparse {
             format!("'{name}': offset {guest} of the extent was remapped meanwhile"),
         )
     }
+}
+
+/// The most bytes that a compressed grain takes.
+pub(super) fn longest_grain(grain: u64) -> u64 {
+    grain.saturating_mul(2) + 4096
+}
+
+/// Decodes a compressed grain, or tells why that cannot be done.
+pub(super) fn decode_grain(
+    decoder: &mut Decoder,
+    data: &[u8],
+    out: &mut [u8],
+) -> std::result::Result<(), &'static str> {
+    // By the specification raw deflate; what products write has the header of zlib.
+    let decoded = decoder.decode(Method::Zlib, data, out);
+    decoded
+        .or_else(|_| decoder.decode(Method::Deflate, data, out))
+        .map_err(|_| "it does not decode as zlib or deflate")
 }
 
 /// Copies what stands `within` a grain.

@@ -122,15 +122,7 @@ pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     if !is_special(marker, Special::Footer) || !is_special(last, Special::EndOfStream) {
         return Err(no_footer().with_offset(start));
     }
-    let footer = SparseHeader::from_bytes(footer).map_err(|_| no_footer().with_offset(start))?;
-    footer.validate()?;
-    let agree = |h: &SparseHeader| (h.version, h.flags, h.capacity, h.grain, h.table_entries);
-    if agree(&header) != agree(&footer) || footer.directory == GD_AT_END {
-        return Err(
-            Error::corrupt("Header and footer of the stream do not agree")
-                .with_offset(start + SECTOR),
-        );
-    }
+    let footer = footer_of(&header, footer, start + SECTOR)?;
     Ok(SparseHeader {
         descriptor: header.descriptor,
         descriptor_len: header.descriptor_len,
@@ -138,13 +130,32 @@ pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     })
 }
 
-fn lone_extent() -> Error {
+/// The footer of a stream with that header, which stands at `offset`.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] where it is none, or that of another.
+pub(super) fn footer_of(header: &SparseHeader, bytes: &[u8], offset: u64) -> Result<SparseHeader> {
+    let footer = SparseHeader::from_bytes(bytes).map_err(|_| no_footer().with_offset(offset))?;
+    footer.validate()?;
+    let agree = |h: &SparseHeader| (h.version, h.flags, h.capacity, h.grain, h.table_entries);
+    match agree(header) == agree(&footer) && footer.directory != GD_AT_END {
+        true => Ok(footer),
+        false => {
+            let text = "Header and footer of the stream do not agree";
+            Err(Error::corrupt(text).with_offset(offset))
+        }
+    }
+}
+
+/// The error of an extent without a descriptor.
+pub(super) fn lone_extent() -> Error {
     Error::invalid(
         "The file is an extent of a disk and has no descriptor in it; open the descriptor that names it",
     )
 }
 
-fn no_footer() -> Error {
+/// The error of a stream that ends without its footer.
+pub(super) fn no_footer() -> Error {
     Error::corrupt("The stream has no footer: the file was cut off, or is still being written")
 }
 
@@ -167,14 +178,32 @@ fn embedded(
         return Err(outside());
     }
     let text = read_text(storage, offset, len, policy)?;
+    Ok((parse_embedded(&text)?, offset))
+}
+
+/// The descriptor that stands inside an extent.
+///
+/// # Errors
+/// Of [`Descriptor::parse`], or where there is none.
+pub(super) fn parse_embedded(text: &[u8]) -> Result<Descriptor> {
     // Extents of a disk of many have the room and nothing in it.
-    if text.first() == Some(&0) {
-        return Err(lone_extent());
+    match text.first() {
+        Some(0) => Err(lone_extent()),
+        _ => Descriptor::parse(text),
     }
-    Ok((Descriptor::parse(&text)?, offset))
 }
 
 fn read_text(storage: &dyn Storage, offset: u64, len: u64, policy: &OpenPolicy) -> Result<IoBuf> {
+    let mut text = room_for_text(len, policy)?;
+    storage.read_at(&mut text, offset)?;
+    Ok(text)
+}
+
+/// Room for a descriptor.
+///
+/// # Errors
+/// [`ErrorKind::Limit`] by the policy, [`ErrorKind::NotAnImage`] where none is that long.
+pub(super) fn room_for_text(len: u64, policy: &OpenPolicy) -> Result<IoBuf> {
     if len == 0 {
         return Err(not_vmdk());
     }
@@ -182,7 +211,5 @@ fn read_text(storage: &dyn Storage, offset: u64, len: u64, policy: &OpenPolicy) 
     if len > MAX_DESCRIPTOR {
         return Err(not_vmdk());
     }
-    let mut text = memory::zeroed(len as usize)?;
-    storage.read_at(&mut text, offset)?;
-    Ok(text)
+    memory::zeroed(len as usize)
 }

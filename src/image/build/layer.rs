@@ -268,12 +268,9 @@ fn choose_driver(
     match plan.driver {
         Driver::Host(_) | Driver::Filter(_) => Ok((registry::plain(), false, None)),
         Driver::Format(driver) => Ok((driver, false, None)),
-        Driver::Probed if !options.policy.allows_probing(options.writable) => Err(Error::new(
-            ErrorKind::Denied,
-            "The open policy does not allow the format to be guessed; name the format",
-        )),
         Driver::Open(ref name) => Err(no_such_node(name.as_bstr())),
         Driver::Probed => {
+            options.policy.check_probing(options.writable)?;
             let footers = options.policy.probe_footers;
             let guess = probe::probe(storage, footers)?;
             let driver = guess.driver;

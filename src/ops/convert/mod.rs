@@ -17,6 +17,7 @@ mod new;
 mod offload;
 mod open_target;
 mod order;
+mod passing_image;
 mod piece;
 mod plan;
 mod prepare;

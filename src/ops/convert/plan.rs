@@ -10,7 +10,7 @@ use super::offload::Offload;
 use super::runs::RunKind;
 use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape};
 use super::sources::Sources;
-use super::stream_source::Fetched;
+use super::stream_source::{Fetched, Zeroes};
 
 /// What a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,22 @@ impl<'a> Planner<'a> {
         }
         let start = cursor.offset;
         let left = self.end - start;
-        let (len, kind) = match self.sources.fetch(start, left.min(self.shape.chunk))? {
+        let chunk = left.min(self.shape.chunk);
+        let keeps_sparse = self.shape.keeps_sparse();
+        let zeroes = Zeroes {
+            least: chunk,
+            most: if keeps_sparse {
+                left.min(self.shape.longest_zeroes)
+            } else {
+                chunk
+            },
+            step: self.shape.step,
+        };
+        let (len, kind) = match self.sources.fetch(start, chunk, zeroes)? {
             Fetched::Positional => self.classify(start, &mut cursor.chunks_until)?,
             Fetched::Data(len) => (len, TaskKind::Copy),
-            Fetched::Zeroes if self.shape.keeps_sparse() => (left, TaskKind::Zero),
-            Fetched::Zeroes => (left.min(self.shape.chunk), TaskKind::Copy),
+            Fetched::Zeroes(len) if keeps_sparse => (len.unwrap_or(left), TaskKind::Zero),
+            Fetched::Zeroes(len) => (len.unwrap_or(chunk), TaskKind::Copy),
             Fetched::End => {
                 self.turns.store(cursor.turn, Ordering::Release);
                 return Ok(None);

@@ -14,7 +14,7 @@ use crate::storage::ReadRange;
 use super::checksum::Checksum;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
-use super::stream_source::{Fetched, StreamSource};
+use super::stream_source::{Fetched, StreamSource, Zeroes};
 use super::window::{Window, output_len};
 
 /// The unit in which unreadable bytes are located and salvaged.
@@ -108,9 +108,9 @@ impl Sources {
     }
 
     /// For a stream: reads on. Called in guest order, one call at a time.
-    pub fn fetch(&self, offset: u64, len: u64) -> Result<Fetched> {
+    pub fn fetch(&self, offset: u64, len: u64, zeroes: Zeroes) -> Result<Fetched> {
         match &self.stream {
-            Some(stream) => stream.fetch(offset, len),
+            Some(stream) => stream.fetch(offset, len, zeroes),
             None => Ok(Fetched::Positional),
         }
     }

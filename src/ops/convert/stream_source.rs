@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::filter::decompress;
 use crate::format::magic::PROBE_BYTES;
 use crate::format::probe;
-use crate::format::{Probe, registry};
+use crate::format::{FormatDriver, Probe, ReadInOrderFn, registry};
 use crate::job::{Job, JobControl};
 use crate::location::Node;
 use crate::memory::{self, IoBuf};
@@ -22,6 +22,7 @@ use crate::storage::stream::{Direction, Stream, is_stream};
 use crate::storage::{Identity, LockRequest, NamedStorages, Permissions, Storage, StorageOpen};
 
 use super::checksum::Checksum;
+use super::passing_image::PassingImage;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::window::{Window, longer_than_output, output_len};
@@ -36,10 +37,21 @@ pub(super) enum Fetched {
     Positional,
     /// So many bytes, ready to be taken.
     Data(u64),
-    /// The input has ended; the rest of the output is zero.
-    Zeroes,
+    /// So many zeroes; without a number the input has ended, and the rest of the output is zero.
+    Zeroes(Option<u64>),
     /// The input has ended, and the output with it.
     End,
+}
+
+/// How many zeroes may be told of at once, where there is no need to read them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Zeroes {
+    /// No fewer, unless the input ends with them.
+    pub least: u64,
+    /// No more.
+    pub most: u64,
+    /// In whole steps, unless the input ends with them.
+    pub step: u64,
 }
 
 /// Where the bytes come from.
@@ -59,6 +71,8 @@ enum Bytes {
     Plain(Stream),
     /// Those that a compressed file or stream holds.
     Packed(Box<Mutex<Unpacker>>),
+    /// Those of the guest of an image.
+    Image(Box<Mutex<PassingImage>>),
 }
 
 impl Origin {
@@ -140,7 +154,57 @@ impl Origin {
                 let mut unpacker = unpacker.lock();
                 unpacker.read(buf).context(|| format!("'{}'", self.name))
             }
+            Bytes::Image(image) => image.lock().read(buf),
         }
+    }
+
+    /// Leaves out the zeroes that come next, where that is known of them; gives how many.
+    fn pass_zeroes(&self, zeroes: Zeroes, left: u64) -> Result<u64> {
+        let Bytes::Image(image) = &self.bytes else {
+            return Ok(0);
+        };
+        let mut image = image.lock();
+        let most = left.min(zeroes.most);
+        let mut len = image.zeroes()?.min(most);
+        if len < left {
+            len -= len % zeroes.step.max(1);
+        }
+        if len < zeroes.least.min(left) {
+            return Ok(0);
+        }
+        image.pass(len);
+        Ok(len)
+    }
+
+    /// Once all of it was read: whether it is whole.
+    fn end(&self) -> Result<()> {
+        match &self.bytes {
+            Bytes::Image(image) => image.lock().end(),
+            Bytes::Plain(_) | Bytes::Packed(_) => Ok(()),
+        }
+    }
+
+    /// The guest of the image that a stream holds, of which `head` was read already.
+    fn of_image(
+        self,
+        head: IoBuf,
+        (driver, open): (&FormatDriver, ReadInOrderFn),
+        policy: &OpenPolicy,
+        control: &Arc<JobControl>,
+    ) -> Result<Self> {
+        policy.check_format(driver.name)?;
+        let Bytes::Plain(stream) = self.bytes else {
+            let text = "Only a plain stream is read as an image that goes by";
+            return Err(Error::new(ErrorKind::Internal, text));
+        };
+        let image = PassingImage::open(open, (stream, head), policy, control)?;
+        Ok(Self {
+            len: Some(image.virtual_size()),
+            bytes: Bytes::Image(Box::new(Mutex::new(image))),
+            name: self.name,
+            identity: self.identity,
+            checksum: None,
+        })
     }
 
     /// What a compressed one holds, behind the bytes of `head`, in any order.
@@ -151,7 +215,7 @@ impl Origin {
                 let unpacker = unpacker.into_inner();
                 decompress::spooled(name, unpacker, head, policy, control).map(Opened::Kept)
             }
-            Bytes::Plain(_) => Ok(Opened::Images),
+            Bytes::Plain(_) | Bytes::Image(_) => Ok(Opened::Images),
         }
     }
 
@@ -238,19 +302,31 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
     }
     let named = options.format.as_deref();
     refuse_format(&stream, named, request.source.snapshot.is_some())?;
-    match StreamSource::start(
-        Origin::plain(stream),
-        window,
-        control,
-        named,
-        &options.policy,
-    )? {
-        Start::Disk(source) => Ok(Opened::Stream(source)),
-        Start::Image(name, origin, _) => Err(Error::unsupported(format!(
-            "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
-            origin.name
-        ))),
-    }
+    let policy = &options.policy;
+    let origin = Origin::plain(stream);
+    let (origin, head, driver) = match named.and_then(reader_in_order) {
+        Some(driver) => (origin, IoBuf::new(), driver),
+        None => match StreamSource::start(origin, window, control.clone(), named, policy)? {
+            Start::Disk(source) => return Ok(Opened::Stream(source)),
+            Start::Image(name, origin, head) => {
+                let driver = reader_in_order(name).ok_or_else(|| Error::unsupported(format!(
+                    "'{}' looks like a {name} image, which cannot be read in order; save it to a file first, or name the format 'raw' to copy its bytes as they are",
+                    origin.name
+                )))?;
+                policy.check_probing(false)?;
+                (origin, head, driver)
+            }
+        },
+    };
+    let origin = origin.of_image(head, driver, policy, &control)?;
+    let source = StreamSource::begin(origin, IoBuf::new(), window, control, policy)?;
+    Ok(Opened::Stream(source))
+}
+
+/// The format of that name, if its images can be read in order.
+fn reader_in_order(name: &str) -> Option<(&'static FormatDriver, ReadInOrderFn)> {
+    let driver = registry::by_name(name)?;
+    Some((driver, driver.read_in_order?))
 }
 
 /// The descriptor, pipe or device that a request reads in order.
@@ -386,9 +462,12 @@ fn needs_length(request: &ConvertRequest) -> bool {
 
 fn refuse_format(stream: &Stream, format: Option<&str>, snapshot: bool) -> Result<()> {
     let refused = match format {
-        Some(name) if name != registry::plain().name => format!("an image in the format '{name}'"),
         _ if snapshot => "a snapshot".to_owned(),
-        _ => return Ok(()),
+        None => return Ok(()),
+        Some(name) if name == registry::plain().name || reader_in_order(name).is_some() => {
+            return Ok(());
+        }
+        Some(name) => format!("an image in the format '{name}'"),
     };
     Err(Error::unsupported(format!(
         "'{}' is read in order, and {refused} cannot be; save it to a file first",
@@ -414,22 +493,7 @@ impl StreamSource {
         format: Option<&str>,
         policy: &OpenPolicy,
     ) -> Result<Start> {
-        if !policy.allows_format(registry::plain().name) {
-            return Err(Error::new(
-                ErrorKind::Denied,
-                "The open policy does not allow the format 'raw'",
-            ));
-        }
         let size = window.input_size.or(origin.len);
-        let cannot_skip =
-            || Error::invalid("cannot skip to specified offset").context(origin.name.to_string());
-        let known = match size {
-            Some(size) => {
-                let left = size.checked_sub(window.skip).ok_or_else(cannot_skip)?;
-                Some(window.limit.map_or(left, |limit| limit.min(left)))
-            }
-            None => None,
-        };
         let wanted = size.map_or(PROBE_BYTES as u64, |size| size.min(PROBE_BYTES as u64));
         let mut ahead = memory::zeroed(wanted as usize)?;
         let got = origin.read(&mut ahead, &control)?;
@@ -439,6 +503,37 @@ impl StreamSource {
         {
             return Ok(Start::Image(name, origin, ahead));
         }
+        policy.check_format(registry::plain().name)?;
+        Self::begin(origin, ahead, window, control, policy).map(Start::Disk)
+    }
+
+    /// Skips what is to be skipped; `ahead` was read already.
+    fn begin(
+        origin: Origin,
+        ahead: IoBuf,
+        window: Window,
+        control: Arc<JobControl>,
+        policy: &OpenPolicy,
+    ) -> Result<Box<Self>> {
+        let got = ahead.len();
+        let size = window.input_size.or(origin.len);
+        if let (Bytes::Image(_), Some(len), Some(size)) = (&origin.bytes, origin.len, size)
+            && size > len
+        {
+            return Err(Error::invalid(format!(
+                "'{}' holds {len} bytes, fewer than the {size} that are to be read",
+                origin.name
+            )));
+        }
+        let cannot_skip =
+            || Error::invalid("cannot skip to specified offset").context(origin.name.to_string());
+        let known = match size {
+            Some(size) => {
+                let left = size.checked_sub(window.skip).ok_or_else(cannot_skip)?;
+                Some(window.limit.map_or(left, |limit| limit.min(left)))
+            }
+            None => None,
+        };
         let in_head = window.skip.min(got as u64);
         let mut skipped = in_head;
         let mut buf = IoBuf::new();
@@ -450,7 +545,7 @@ impl StreamSource {
             }
             skipped += len;
         }
-        Ok(Start::Disk(Box::new(Self {
+        Ok(Box::new(Self {
             origin,
             window,
             known,
@@ -462,7 +557,7 @@ impl StreamSource {
                 ..State::default()
             }),
             pieces: Mutex::default(),
-        })))
+        }))
     }
 
     /// The length of the output, if that is known already.
@@ -483,8 +578,16 @@ impl StreamSource {
     }
 
     /// Reads on: the `len` bytes of the output at `offset`. Called in order, one call at a time.
-    pub fn fetch(&self, offset: u64, len: u64) -> Result<Fetched> {
+    pub fn fetch(&self, offset: u64, len: u64, zeroes: Zeroes) -> Result<Fetched> {
         let mut state = self.state.lock();
+        let left = self.most() - state.taken;
+        if !state.ended && left > 0 {
+            let passed = self.origin.pass_zeroes(zeroes, left)?;
+            if passed > 0 {
+                state.taken += passed;
+                return Ok(Fetched::Zeroes(Some(passed)));
+            }
+        }
         let wanted = len.min(self.most() - state.taken);
         if !state.ended && wanted > 0 {
             let mut piece = self.pieces.lock().spare.pop().unwrap_or_default();
@@ -515,7 +618,7 @@ impl StreamSource {
             }
         }
         Ok(if self.output_len()?.is_some() {
-            Fetched::Zeroes
+            Fetched::Zeroes(None)
         } else {
             Fetched::End
         })
@@ -603,6 +706,9 @@ impl StreamSource {
         }
         // Only the end of a compressed file tells whether it is whole.
         let whole = self.window.limit.is_none() && self.window.input_size.is_none();
+        if whole {
+            self.origin.end()?;
+        }
         if self.origin.is_packed() && whole && !state.ended && self.read(&mut state, &mut [0])? > 0
         {
             let text = format!("'{}' holds more bytes than it says", self.origin.name);

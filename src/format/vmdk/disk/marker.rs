@@ -18,6 +18,23 @@ pub(in crate::format::vmdk) enum Special {
     Directory = 2,
     /// The footer follows.
     Footer = 3,
+    /// Tells how far the writer has come.
+    Progress = 4,
+}
+
+impl Special {
+    const ALL: [Self; 5] = [
+        Self::EndOfStream,
+        Self::Table,
+        Self::Directory,
+        Self::Footer,
+        Self::Progress,
+    ];
+
+    /// The kind of a marker without a grain.
+    pub(in crate::format::vmdk) fn of(bytes: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| is_special(bytes, *kind))
+    }
 }
 
 /// The marker before a compressed grain: its first sector in the guest, and the bytes that follow.
