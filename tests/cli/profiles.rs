@@ -167,6 +167,52 @@ fn what_is_made_for_azure_and_xen_has_a_size_that_counts() {
 }
 
 #[test]
+fn azure_takes_disks_of_more_than_two_tebibytes() {
+    let dir = Dir::new();
+    let sparse = |name: &str, len: u64| {
+        let file = std::fs::File::create(dir.path(name)).expect("a file");
+        file.set_len(len).expect("its length");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"end", len - 3).expect("its end");
+    };
+    sparse("big.raw", 3 << 40);
+    let ran = run(&dir, "convert -f raw --profile azure big.raw big.vhd");
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let len = std::fs::metadata(dir.path("big.vhd"))
+        .expect("a file")
+        .len();
+    assert_eq!(len, (3 << 40) + 512);
+    let line = "inspect --profile azure --output=json big.vhd";
+    assert_eq!(objections(&dir, line), Vec::<String>::new());
+    for line in [
+        "compare -f raw -F vpc big.raw big.vhd",
+        "check -f vpc big.vhd",
+        "resize -q -f vpc big.vhd +1G",
+    ] {
+        let ran = run(&dir, line);
+        assert_eq!((ran.code, &*ran.err), (0, ""), "{line}");
+    }
+    // What goes by its geometry, or has blocks, ends at 2040 GiB as before; and so does what Azure takes, later.
+    for line in [
+        "create -f vpc -o subformat=fixed a.vhd 2041G",
+        "create -f vpc -o force_size=on a.vhd 2041G",
+        "create -f vpc -o subformat=fixed,force_size=on a.vhd 32769G",
+        "resize -f vpc big.vhd 32769G",
+    ] {
+        let ran = run(&dir, line);
+        assert_eq!(ran.code, 1, "{line}");
+        assert!(
+            ran.err.contains("is too large for file format 'vpc'"),
+            "{ran:?}"
+        );
+    }
+    let ran = run(
+        &dir,
+        "measure -O vpc -o subformat=fixed,force_size=on --size 32T",
+    );
+    assert!(ran.out.contains("required size: 35184372089344"), "{ran:?}");
+}
+
+#[test]
 fn what_esxi_would_refuse_in_a_foreign_file_is_said_with_the_remedy() {
     let dir = disk();
     dir.qemu_img_ok(&words(

@@ -294,6 +294,82 @@ fn repair_gives_each_block_a_place_of_its_own() {
 }
 
 #[test]
+fn the_footer_of_a_fixed_disk_is_checked_and_repaired() {
+    let (whole, model) = made("subformat=fixed,force_size=on");
+    let end = whole.len() - 512;
+    clean(&open(&memory(&whole), true).expect("it opens"));
+    clean(&open(&memory(&whole[..end + 511]), true).expect("it opens"));
+    // Not the field that says what kind of disk it is, nor those that say how large.
+    for at in [0x20, 0x40, 0x43, 0x50] {
+        let mut bytes = whole.clone();
+        bytes[end + at] ^= 1;
+        let storage = memory(&bytes);
+        let refused = open(&storage, false).expect_err("a refusal");
+        assert_eq!(refused.kind(), ErrorKind::Corrupt, "{refused}");
+        let image = open(&storage, true).expect("it opens for a check");
+        for (mode, left) in [
+            (RepairMode::Report, 1),
+            (RepairMode::Leaks, 1),
+            (RepairMode::All, 0),
+        ] {
+            let (report, lines) = check(&image, mode);
+            assert_eq!((report.corruptions, report.leaks), (left, 0), "{lines:?}");
+            assert!(!lines.is_empty());
+        }
+        clean(&image);
+        image.close().expect("a close");
+        let found = bytes_of(&storage);
+        assert!(found[..end] == whole[..end]);
+        assert_eq!(found == whole, (0x40..0x44).contains(&at));
+        assert!(read(&open(&storage, false).expect("it opens again")) == model);
+    }
+    // The disk would end elsewhere: that is no matter of the checksum.
+    for at in [0x35, 0x3f] {
+        let mut bytes = whole.clone();
+        bytes[end + at] ^= 1;
+        open(&memory(&bytes), true).expect_err("a refusal");
+    }
+}
+
+#[test]
+fn what_stands_between_a_fixed_disk_and_its_footer_is_given_up() {
+    let (whole, model) = made("subformat=fixed,force_size=on");
+    let end = whole.len() - 512;
+    // As an interrupted growth leaves it.
+    let mut longer = whole.clone();
+    longer.resize(whole.len() + (1 << 20), 0);
+    longer.extend_from_slice(&whole[end..]);
+    let log = Log::new();
+    let file: Arc<dyn Storage> = log.file("image.vhd".to_owned(), longer);
+    let image = Image::open_storage(file, &options(true)).expect("it opens");
+    let (report, lines) = check(&image, RepairMode::Report);
+    assert_eq!((report.corruptions, report.leaks), (0, 1), "{lines:?}");
+    let (report, _) = check(&image, RepairMode::Leaks);
+    assert_eq!((report.leaks, report.leaks_fixed), (0, 1));
+    clean(&image);
+    image.close().expect("a close");
+    let mut random = Random(0x6a9);
+    let mut seen = 0;
+    states::each(&log, Durability::Synced, &mut random, 1, |crash| {
+        let file = &crash.files[0];
+        let image = open(&memory(file), true).expect("it opens");
+        assert!(read(&image) == model, "{} of {}", crash.what, crash.count);
+        if crash.count == log.count() {
+            assert!(*file == whole);
+        }
+        seen += 1;
+    });
+    assert!(seen > 2, "{seen}");
+    // A disk that is larger by its geometry has its end there.
+    let (mut bytes, _) = made("subformat=fixed");
+    let end = bytes.len() - 512;
+    let shorter = (end as u64 - 512).to_be_bytes();
+    bytes[end + 0x30..end + 0x38].copy_from_slice(&shorter);
+    fix(&mut bytes[end..], 0x40);
+    clean(&open(&memory(&bytes), true).expect("it opens"));
+}
+
+#[test]
 fn data_stands_where_storage_likes_it_and_bitmaps_say_that_it_is_there() {
     let dir = Dir::new();
     let location = platter::Location::from_path(dir.path("a.vhd"));

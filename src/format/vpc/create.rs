@@ -23,7 +23,7 @@ use super::disk::{
 };
 use super::parent::{self, NAME_SPACE};
 use super::records::{ALL_SECTORS, write_bitmap};
-use super::{DRIVER, MAX_SIZE, too_large};
+use super::{DRIVER, MAX_FIXED, MAX_SIZE, too_large};
 
 /// Guest bytes of a block of a new disk, as all programs make them.
 const BLOCK_SIZE: u32 = 2 << 20;
@@ -125,16 +125,23 @@ impl Spec {
             }
         };
         let preallocation = file_preallocation(params.values)?;
-        if params.size > MAX_SIZE {
+        let by_number = params.values.bool("force_size") == Some(true);
+        let most = match disk_type {
+            DiskType::Fixed if by_number => MAX_FIXED,
+            _ => MAX_SIZE,
+        };
+        if params.size > most {
             return Err(too_large());
         }
         // A disk with the largest geometry is as large as its footer says.
         let nearest = Geometry::at_least(params.size / 512);
-        let geometry = match params.values.bool("force_size") {
-            Some(true) => Geometry::MAX,
+        let geometry = match by_number {
+            true => Geometry::MAX,
             // A child is as large as its parent.
-            _ if params.backing.is_some() && nearest.total() * 512 != params.size => Geometry::MAX,
-            _ => nearest,
+            false if params.backing.is_some() && nearest.total() * 512 != params.size => {
+                Geometry::MAX
+            }
+            false => nearest,
         };
         let size = match geometry {
             Geometry::MAX => params.size,

@@ -1,7 +1,7 @@
 //! A fixed disk: the guest bytes in a line, the footer behind them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bstr::BString;
 use parking_lot::Mutex;
@@ -10,14 +10,14 @@ use crate::error::{Error, Result, ResultExt};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::main_slot;
 use crate::format::{
-    Below, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
-    Lineage, LongIoGuard, ParentId, ParentRef, Resize,
+    Below, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite, Immediate,
+    IoGuard, Lineage, LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, fill, zero};
 
 use super::disk::{FOOTER_LEN, Footer, Geometry};
-use super::{DRIVER, check_size};
+use super::{DRIVER, MAX_FIXED, check_size};
 
 /// An open fixed disk.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Fixed {
     pub(super) len: AtomicU64,
     pub(super) writable: bool,
     pub(super) durability: Durability,
+    /// The checksum of the footer is wrong.
+    pub(super) is_damaged: AtomicBool,
 }
 
 impl Fixed {
@@ -37,7 +39,7 @@ impl Fixed {
         }
     }
 
-    fn barrier(&self) -> Result<()> {
+    pub(super) fn barrier(&self) -> Result<()> {
         match self.durability {
             Durability::Synced => self.storage.sync(Durability::Synced),
             _ => Ok(()),
@@ -131,6 +133,10 @@ impl Format for Fixed {
         Some(self)
     }
 
+    fn checker(&self) -> Option<&dyn Check> {
+        Some(self)
+    }
+
     fn immediate(&self) -> Option<&dyn Immediate> {
         Some(self)
     }
@@ -189,7 +195,7 @@ impl Resize for Fixed {
         control: &JobControl,
     ) -> Result<()> {
         self.check_writable()?;
-        check_size(len)?;
+        check_size(len, MAX_FIXED)?;
         let old = self.len();
         if len == old {
             return Ok(());
@@ -251,7 +257,7 @@ impl Resize for Fixed {
 }
 
 /// Where the footer stands in a file of that length; one of 511 bytes is a whole one, too.
-fn last_footer(file_len: u64) -> u64 {
+pub(super) fn last_footer(file_len: u64) -> u64 {
     let len = FOOTER_LEN as u64;
     file_len.saturating_sub(len - 1) / len * len
 }

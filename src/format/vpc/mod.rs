@@ -7,6 +7,7 @@ mod differencing;
 mod disk;
 mod dynamic;
 mod fixed;
+mod fixed_check;
 mod inspect;
 mod open;
 mod parent;
@@ -18,7 +19,7 @@ mod sectors;
 pub use profile::{AZURE, XEN};
 
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 
@@ -32,10 +33,14 @@ use crate::size::SECTOR;
 use disk::{COOKIE, DiskType, DynamicHeader, FOOTER_LEN, Footer, VpcLayout};
 use dynamic::Dynamic;
 use fixed::Fixed;
+use open::Damage;
 use records::Records;
 
-/// The largest disk: 2040 GiB.
+/// The largest disk in blocks, and the largest whose geometry counts: 2040 GiB.
 const MAX_SIZE: u64 = 2040 << 30;
+
+/// The largest fixed disk that is as long as its footer says: what Azure takes, 32 TiB.
+const MAX_FIXED: u64 = 32 << 40;
 
 /// The VHD format.
 pub static DRIVER: FormatDriver = FormatDriver {
@@ -94,7 +99,13 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     };
     let storage = context.storage;
     let file_len = storage.len()?;
-    let found = open::find(&*storage, file_len)?;
+    let found = match open::find(&*storage, file_len) {
+        // A check can mend it.
+        Err(error) if context.for_check && error.kind() == ErrorKind::Corrupt => {
+            open::find_despite_checksum(&*storage, file_len)?.ok_or(error)?
+        }
+        found => found?,
+    };
     let len = found.footer.size(by_geometry);
     let writable = !context.read_only && !storage.read_only();
     let Some(header) = found.header else {
@@ -111,6 +122,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             len: AtomicU64::new(len),
             writable,
             durability: context.durability,
+            is_damaged: AtomicBool::new(found.damage == Damage::Last),
         }));
     };
     check_header(&found.footer, &header, len, file_len)?;
@@ -224,11 +236,11 @@ fn check_names(layout: &VpcLayout, header: &DynamicHeader, file_len: u64) -> Res
 }
 
 /// Refuses a size that no footer can say.
-fn check_size(len: u64) -> Result<()> {
+fn check_size(len: u64, most: u64) -> Result<()> {
     if !len.is_multiple_of(512) {
         return Err(Error::invalid("The new size must be a multiple of 512"));
     }
-    if len > MAX_SIZE {
+    if len > most {
         return Err(too_large());
     }
     Ok(())

@@ -95,6 +95,35 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
     })
 }
 
+/// A fixed disk in whose footer nothing but the checksum is wrong, as far as can be told: it says that the disk
+/// ends where it stands.
+///
+/// # Errors
+/// Of reading.
+pub(super) fn find_despite_checksum(storage: &dyn Storage, file_len: u64) -> Result<Option<Found>> {
+    for at in FOOTERS
+        .into_iter()
+        .filter_map(|back| file_len.checked_sub(back))
+    {
+        let mut bytes = vec![0; FOOTER_LEN];
+        storage.read_at(&mut bytes, at)?;
+        let found = Footer::despite_checksum(&bytes);
+        let fits = |footer: &Footer| {
+            let sizes = [footer.size(Some(false)), footer.size(Some(true))];
+            footer.disk_type == DiskType::Fixed && sizes.contains(&at)
+        };
+        if let Some(footer) = found.ok().filter(fits) {
+            return Ok(Some(Found {
+                footer,
+                header: None,
+                footer_at: at,
+                damage: Damage::Last,
+            }));
+        }
+    }
+    Ok(None)
+}
+
 /// The footer at an offset, or why there is none.
 ///
 /// # Errors

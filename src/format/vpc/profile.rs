@@ -7,7 +7,7 @@ use crate::format::profile::{Profile, Sizes};
 
 use super::disk::{DiskType, FOOTER_LEN};
 use super::open::{Damage, find};
-use super::{DRIVER, MAX_SIZE};
+use super::{DRIVER, MAX_FIXED, MAX_SIZE};
 
 /// A disk to be uploaded to Azure.
 pub static AZURE: Profile = Profile {
@@ -19,7 +19,7 @@ pub static AZURE: Profile = Profile {
     sizes: Sizes {
         multiple: 1 << 20,
         least: 20 << 20,
-        most: MAX_SIZE,
+        most: MAX_FIXED,
     },
     notes: &[
         "The size is rounded up to whole MiB, and is what the footer says, whatever its geometry.",

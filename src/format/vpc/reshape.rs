@@ -11,7 +11,7 @@ use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Loc
 use super::dynamic::Dynamic;
 use super::parent::NAME_SPACE;
 use super::records::Records;
-use super::{check_size, name_places};
+use super::{MAX_SIZE, check_size, name_places};
 
 impl Resize for Dynamic {
     fn resize_above(
@@ -22,7 +22,7 @@ impl Resize for Dynamic {
         control: &JobControl,
     ) -> Result<()> {
         self.note_change()?;
-        check_size(len)?;
+        check_size(len, MAX_SIZE)?;
         if preallocation != Preallocation::Off {
             return Err(Error::unsupported(
                 "Only a fixed VPC image has space that can be allocated ahead",

@@ -90,14 +90,20 @@ impl Footer {
     /// [`crate::ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Corrupt`] or
     /// [`crate::ErrorKind::Unsupported`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let raw = with_cookie(bytes)?;
+        match be32(raw, CHECKSUM) == Some(checksum(raw, CHECKSUM)) {
+            true => Self::despite_checksum(raw),
+            false => Err(Error::corrupt("Incorrect header checksum")),
+        }
+    }
+
+    /// As [`Footer::from_bytes`], whatever its checksum is.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn despite_checksum(bytes: &[u8]) -> Result<Self> {
         let none = not_an_image;
-        let raw = bytes.get(..FOOTER_LEN).ok_or_else(none)?;
-        if !raw.starts_with(COOKIE) {
-            return Err(none());
-        }
-        if be32(raw, CHECKSUM) != Some(checksum(raw, CHECKSUM)) {
-            return Err(Error::corrupt("Incorrect header checksum"));
-        }
+        let raw = with_cookie(bytes)?;
         let number = |at| be32(raw, at).ok_or_else(none);
         let long = |at| be64(raw, at).ok_or_else(none);
         let version = number(0xc)?;
@@ -195,6 +201,13 @@ impl Footer {
             self.current_size / 512 * 512
         }
     }
+}
+
+/// The bytes of a footer, if they begin as one.
+fn with_cookie(bytes: &[u8]) -> Result<&[u8]> {
+    let raw = bytes.get(..FOOTER_LEN);
+    raw.filter(|raw| raw.starts_with(COOKIE))
+        .ok_or_else(not_an_image)
 }
 
 #[cfg(test)]

@@ -1,0 +1,95 @@
+//! The consistency check of a fixed disk, of which only the footer can be wrong. QEMU has none for this format.
+
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::format::blocks::check::{self, Repairable};
+use crate::format::notes::Notes;
+use crate::format::{Check, CheckReport, RepairMode};
+use crate::job::{Job, JobControl};
+use crate::storage::Preallocation;
+
+use super::disk::FOOTER_LEN;
+use super::fixed::{Fixed, last_footer};
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Findings {
+    /// The checksum of the footer is wrong.
+    is_damaged: bool,
+    /// Where the disk ends, if there is more between it and its footer.
+    unused_from: Option<u64>,
+}
+
+impl check::Findings for Findings {
+    fn corruptions(&self) -> u64 {
+        u64::from(self.is_damaged)
+    }
+
+    fn leaks(&self) -> u64 {
+        u64::from(self.unused_from.is_some())
+    }
+}
+
+impl Check for Fixed {
+    fn repairs(&self) -> RepairMode {
+        RepairMode::All
+    }
+
+    fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
+        check::check(self, repair, job)
+    }
+}
+
+impl Repairable for Fixed {
+    type Found = Findings;
+
+    fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
+        let mut notes = Notes::new(job);
+        let is_damaged = self.is_damaged.load(Ordering::Acquire);
+        if is_damaged {
+            notes.tell(|| "ERROR: the checksum of the footer is wrong".to_owned());
+        }
+        let footer_at = last_footer(self.storage.len()?);
+        // As large as any program takes the disk for.
+        let footer = self.footer.lock();
+        let end = footer.size(Some(false)).max(footer.size(Some(true)));
+        drop(footer);
+        // A device has the length that it has.
+        let is_file = !self.storage.limits().fixed_len;
+        let unused_from = (is_file && end < footer_at).then_some(end);
+        if unused_from.is_some() {
+            notes.tell(|| {
+                format!(
+                    "Leaked space of {} bytes between the disk and its footer",
+                    footer_at - end
+                )
+            });
+        }
+        Ok(Findings {
+            is_damaged,
+            unused_from,
+        })
+    }
+
+    /// Writes the footer, behind the disk where there was unused space, and cuts the file behind it then.
+    fn repair(&self, found: &Findings, _: &JobControl) -> Result<()> {
+        if !self.writable {
+            return Err(Error::os(libc::EROFS));
+        }
+        let storage = &*self.storage;
+        let footer = self.footer.lock();
+        if found.is_damaged {
+            storage.write_at(&footer.to_bytes(), last_footer(storage.len()?))?;
+            self.barrier()?;
+            self.is_damaged.store(false, Ordering::Release);
+        }
+        if let Some(end) = found.unused_from {
+            storage.write_at(&footer.to_bytes(), end)?;
+            self.barrier()?;
+            storage.set_len(end + FOOTER_LEN as u64, Preallocation::Off)?;
+            self.barrier()?;
+        }
+        Ok(())
+    }
+}
