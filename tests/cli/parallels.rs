@@ -234,3 +234,20 @@ fn whoever_would_write_to_a_bundle_is_told_that_it_is_read_only() {
         assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
     }
 }
+
+#[test]
+fn an_image_without_bitmaps_has_none_to_copy() {
+    let pair = images();
+    pair.all_same(&[
+        "measure -O qcow2 a.hdd",
+        "measure -O qcow2 --output=json small.hdd",
+        "measure -O qcow2 -o compat=0.10 small.hdd",
+        "measure -O raw a.hdd",
+        "measure -O qcow2 top.qcow2",
+        "convert --bitmaps -O raw small.hdd out.raw",
+        "convert --bitmaps --skip-broken-bitmaps -O qcow2 small.hdd out.qcow2",
+        "bitmap --remove small.hdd b",
+    ]);
+    pair.same("convert --bitmaps -O qcow2 small.hdd new.qcow2");
+    pair.same_image("new.qcow2", "qcow2");
+}

@@ -31,11 +31,16 @@ fn section(kind: u64, flags: u64, data: &[u8]) -> Vec<u8> {
 
 /// A dirty bitmap of a disk of 1 MiB, one bit for 64 KiB, whose bits stand in that cluster of the file.
 fn bitmap(flags: u64, cluster: u64) -> Vec<u8> {
+    bitmap_of(7, flags, cluster * 128)
+}
+
+/// As [`bitmap`], with an ID of these bytes and that entry of its table.
+fn bitmap_of(id: u8, flags: u64, entry: u64) -> Vec<u8> {
     let mut data = 2048_u64.to_le_bytes().to_vec();
-    data.extend([7; 16]);
+    data.extend([id; 16]);
     data.extend(128_u32.to_le_bytes());
     data.extend(1_u32.to_le_bytes());
-    data.extend((cluster * 128).to_le_bytes());
+    data.extend(entry.to_le_bytes());
     section(0x2038_5fae_252c_b34a, flags, &data)
 }
 
@@ -172,6 +177,70 @@ fn dirty_bitmaps_are_dropped_by_the_first_change_and_by_nothing_before() {
     assert_eq!((word(&bytes, 44), word(&bytes, 56)), (CLEAN, 0));
     assert_eq!(guest(&storage)[512 << 10..][..512], [9; 512]);
     peer_agrees(&storage);
+}
+
+fn dirty(image: &Image, name: &str, range: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+    let report = platter::ops::bitmap::dirty(image, name, range).expect("the bits");
+    report
+        .ranges
+        .into_iter()
+        .map(|(at, len)| (at >> 10, len >> 10))
+        .collect()
+}
+
+#[test]
+fn dirty_bitmaps_are_read_while_nobody_writes() {
+    let name = |id: &str| format!("{0}{0}{0}{0}-{0}{0}-{0}{0}-{0}{0}-{0}{0}{0}{0}{0}{0}", id);
+    let (some, all, none) = (name("07"), name("08"), name("09"));
+    let sections = [
+        bitmap(0, 5),
+        bitmap_of(8, 0, 1),
+        bitmap_of(9, 0, 0),
+        // Its bits are not in the file.
+        bitmap_of(10, 0, 1 << 40),
+    ];
+    let mut bytes = made(&sections, CLEAN);
+    // Bits behind the end of the disk mean nothing.
+    bytes[5 * CLUSTER..][..3].copy_from_slice(&[0b1000_0111, 0x81, 0xff]);
+    let storage = memory(&bytes);
+    let image = open(&storage, false).expect("it opens");
+    let bitmaps = image.bitmaps().expect("bitmaps");
+    let list = bitmaps.list().expect("a list");
+    let names: Vec<_> = list.iter().map(|bitmap| bitmap.name.to_string()).collect();
+    assert_eq!(names[..3], [&*some, &*all, &*none]);
+    assert!(list.iter().all(|bitmap| bitmap.granularity == 64 << 10));
+    assert_eq!(
+        dirty(&image, &some, 0..1 << 20),
+        [(0, 192), (448, 128), (960, 64)]
+    );
+    assert_eq!(
+        dirty(&image, &some, 1000..500_000 & !1023),
+        [(0, 191), (448, 40)]
+    );
+    assert_eq!(dirty(&image, &all, 0..u64::MAX), [(0, 1024)]);
+    assert_eq!(dirty(&image, &none, 0..1 << 20), []);
+    for lost in [&names[3], "x"] {
+        platter::ops::bitmap::dirty(&image, lost, 0..1 << 20).expect_err("no bits");
+    }
+    let control = platter::job::JobControl::default();
+    let error = bitmaps
+        .clear(some.as_bytes().into(), &control)
+        .expect_err("a refusal");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    // Whoever may write drops them, and others did.
+    assert!(open(&storage, true).expect("it opens").bitmaps().is_none());
+    let storage = memory(&made(&sections, OLD));
+    let image = open(&storage, false).expect("it opens");
+    assert_eq!(
+        image.bitmaps().expect("bitmaps").list().expect("a list"),
+        []
+    );
+    let twice = memory(&made(&[bitmap(0, 5), bitmap(0, 5)], CLEAN));
+    let error = refused(&twice, false).to_string();
+    assert!(
+        error.contains(&format!("Bitmap already exists: {some}")),
+        "{error}"
+    );
 }
 
 #[test]

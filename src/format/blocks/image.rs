@@ -10,8 +10,9 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::{
-    BackingChange, Below, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo, FormatWrite,
-    Immediate, IoGuard, Lineage, LongIoGuard, ParentId, ParentRef, ParentSearch, Resize,
+    BackingChange, Below, Bitmaps, Check, FileRole, FlushPlan, Format, FormatFile, FormatInfo,
+    FormatWrite, Immediate, IoGuard, Lineage, LongIoGuard, ParentId, ParentRef, ParentSearch,
+    Resize,
 };
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -92,6 +93,11 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
 
     /// See [`FormatWrite::resizer`]; resizing begins with [`BlockImage::note_change`].
     fn resizer(_: &BlockImage<Self>) -> Option<&dyn Resize> {
+        None
+    }
+
+    /// See [`Format::bitmaps`].
+    fn bitmaps(_: &BlockImage<Self>) -> Option<&dyn Bitmaps> {
         None
     }
 
@@ -282,6 +288,10 @@ impl<F: BlockFormat> Format for BlockImage<F> {
             None => self.blocks.close()?,
         }
         F::close(self)
+    }
+
+    fn bitmaps(&self) -> Option<&dyn Bitmaps> {
+        F::bitmaps(self)
     }
 
     fn backing_change(&self) -> Option<&dyn BackingChange> {

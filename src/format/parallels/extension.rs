@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
+use bstr::BString;
 use md5::{Digest, Md5};
+use uuid::Uuid;
 
 use crate::bytes::{array, le32, le64};
 use crate::error::{Error, Result};
@@ -37,7 +39,41 @@ pub(super) struct Extension {
     /// It outlasts changes of the image; else the first one drops it. What belongs to it is not known.
     pub(super) outlasts: bool,
     /// Dirty bitmaps.
-    pub(super) bitmaps: u64,
+    pub(super) bitmaps: Vec<DirtyBitmap>,
+}
+
+/// A dirty bitmap.
+#[derive(Debug)]
+pub(super) struct DirtyBitmap {
+    /// Its ID, as text.
+    pub(super) name: BString,
+    /// Guest bytes of a bit: a power of two.
+    pub(super) granularity: u64,
+    /// Where its bits are, cluster by cluster.
+    pub(super) table: Vec<Bits>,
+}
+
+/// The bits of a cluster of a bitmap.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Bits {
+    /// None is set.
+    Clear,
+    /// All are set.
+    Set,
+    /// They stand at this offset of the file.
+    At(u64),
+}
+
+impl Bits {
+    /// What an entry of the table says.
+    pub(super) fn of(sector: u64) -> Self {
+        match sector {
+            0 => Self::Clear,
+            1 => Self::Set,
+            // What lies behind the end of any file cannot be read.
+            _ => Self::At(sector.saturating_mul(SECTOR)),
+        }
+    }
 }
 
 /// Reads the extension, where there is one.
@@ -96,9 +132,8 @@ pub(super) fn read(
         found.is_necessary |= flags & NECESSARY != 0;
         match kind {
             DIRTY_BITMAP => {
-                add_bitmap(&mut found.places, data, header)
+                add_bitmap(&mut found, data, header)
                     .map_err(|error| error.with_offset(place.start))?;
-                found.bitmaps += 1;
             }
             _ => found.outlasts |= flags & TRANSIT != 0,
         }
@@ -106,8 +141,8 @@ pub(super) fn read(
     }
 }
 
-/// Adds the clusters of a dirty bitmap ("Dirty bitmaps feature").
-fn add_bitmap(places: &mut Vec<Range<u64>>, data: &[u8], header: &Header) -> Result<()> {
+/// Adds a dirty bitmap ("Dirty bitmaps feature") and its clusters.
+fn add_bitmap(found: &mut Extension, data: &[u8], header: &Header) -> Result<()> {
     let size = le64(data, 0).unwrap_or(0);
     if size != header.sectors {
         return Err(Error::corrupt(format!(
@@ -137,12 +172,25 @@ fn add_bitmap(places: &mut Vec<Range<u64>>, data: &[u8], header: &Header) -> Res
     let table = table.get(..count as usize).ok_or_else(|| {
         Error::corrupt("The table of a bitmap does not fit in the format extension")
     })?;
-    for entry in table {
-        let sector = u64::from_le_bytes(*entry);
-        let start = sector.checked_mul(SECTOR);
-        if let (2.., Some(start)) = (sector, start) {
-            memory::push(places, start..start.saturating_add(cluster))?;
+    let table = memory::collect(
+        table
+            .iter()
+            .map(|entry| Bits::of(u64::from_le_bytes(*entry))),
+    )?;
+    for bits in &table {
+        if let Bits::At(start) = bits {
+            memory::push(&mut found.places, *start..start.saturating_add(cluster))?;
         }
     }
-    Ok(())
+    let id = Uuid::from_bytes(array(data, 8).unwrap_or_default());
+    let bitmap = DirtyBitmap {
+        name: id.to_string().into(),
+        granularity: u64::from(granularity) * SECTOR,
+        table,
+    };
+    if found.bitmaps.iter().any(|known| known.name == bitmap.name) {
+        let text = format!("Bitmap already exists: {}", bitmap.name);
+        return Err(Error::corrupt(text));
+    }
+    memory::push(&mut found.bitmaps, bitmap)
 }

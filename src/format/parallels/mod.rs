@@ -1,5 +1,6 @@
 //! Parallels images: a header, a table of clusters, clusters.
 
+mod bitmaps;
 mod bundle;
 mod check;
 mod create;
@@ -16,11 +17,12 @@ use crate::error::{ErrorKind, Result};
 use crate::format::blocks::{BlockFormat, BlockImage};
 use crate::format::unstated::of;
 use crate::format::{
-    Check, ChildSpec, Features, Format, FormatDriver, FormatInfo, InspectContext, Inspection,
-    OpenContext, Resize, Signature,
+    Bitmaps, Check, ChildSpec, Features, Format, FormatDriver, FormatInfo, InspectContext,
+    Inspection, OpenContext, Resize, Signature,
 };
 
 use disk::Closing;
+use extension::DirtyBitmap;
 use records::Records;
 
 /// The Parallels format.
@@ -88,7 +90,7 @@ struct ParallelsFormat {
     /// The format extension, if there is one, was up to date.
     was_current: bool,
     /// Dirty bitmaps of it, as far as they can be trusted.
-    bitmaps: u64,
+    bitmaps: Vec<DirtyBitmap>,
 }
 
 impl BlockFormat for ParallelsFormat {
@@ -108,7 +110,7 @@ impl BlockFormat for ParallelsFormat {
     fn info(image: &Parallels) -> Result<FormatInfo> {
         Ok(FormatInfo {
             dirty: Some(image.own.was_open.load(Ordering::Acquire)),
-            bitmaps: image.own.bitmaps,
+            bitmaps: image.own.bitmaps.len() as u64,
             ..FormatInfo::default()
         })
     }
@@ -136,6 +138,11 @@ impl BlockFormat for ParallelsFormat {
 
     fn checker(image: &Parallels) -> Option<&dyn Check> {
         Some(image)
+    }
+
+    fn bitmaps(image: &Parallels) -> Option<&dyn Bitmaps> {
+        // The first change drops them.
+        (!image.blocks.is_writable()).then_some(image)
     }
 
     fn resizer(image: &Parallels) -> Option<&dyn Resize> {

@@ -114,7 +114,7 @@ pub(super) fn build(
         }
         Err(error) => return Err(error),
     };
-    let found = found.unwrap_or_default();
+    let mut found = found.unwrap_or_default();
     if how.writable && found.is_necessary && is_current {
         return Err(Error::unsupported(format!(
             "'{}' has a format extension that must be kept up to date; it can only be read",
@@ -130,7 +130,10 @@ pub(super) fn build(
         was_open: AtomicBool::new(header.closing() == Closing::Open),
         was_current: is_current,
         // Whoever had the image open last may not have kept them up to date.
-        bitmaps: if is_current { found.bitmaps } else { 0 },
+        bitmaps: match is_current {
+            true => std::mem::take(&mut found.bitmaps),
+            false => Vec::new(),
+        },
     };
     let blocks = Blocks::new(Parts {
         storage: storage.clone(),

@@ -5,7 +5,6 @@
 //! image is closed, or the list of bitmaps changes, the record goes into each of them. So a crash
 //! leaves bitmaps that say that they miss something, never ones that are silently short.
 
-mod bits;
 mod protect;
 mod record;
 pub(super) mod recorder;

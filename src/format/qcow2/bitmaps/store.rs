@@ -18,11 +18,11 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Durability;
 
-use super::bits;
 use super::record::Record;
 use super::recorder::{Known, Session};
 use super::session::Next;
 use super::table::add_record;
+use crate::format::bits;
 
 /// What a change allocated, and what it leaves behind.
 #[derive(Default)]

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::bits::{self, Joined};
 use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry};
 use crate::format::qcow2::open::read_table;
 use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 
-use super::bits;
 use super::record::Record;
 
 /// The most bytes of bits in one bitmap: as QEMU has it.
@@ -90,19 +90,8 @@ impl Qcow2 {
         let granularity = u32::from(bitmap.granularity_bits);
         let span = self.bitmap_span(bitmap.granularity_bits);
         let table = self.bitmap_table(bitmap)?;
-        // Neighbours join, also across table entries. Runs are not gathered: a cluster may hold millions.
-        let mut pending = range.start..range.start;
-        let mut join = |run: Range<u64>| {
-            if run.start == pending.end {
-                pending.end = run.end;
-                return Ok(());
-            }
-            let whole = std::mem::replace(&mut pending, run);
-            if whole.is_empty() {
-                return Ok(());
-            }
-            visit(whole)
-        };
+        // Neighbours join, also across table entries.
+        let mut joined = Joined::new(visit);
         let mut at = range.start;
         while at < range.end {
             control.check()?;
@@ -114,7 +103,7 @@ impl Qcow2 {
                 .unwrap_or_default();
             let recorded = record.filter(|record| !record.is_clear(at..end));
             if entry.all_ones() {
-                join(at..end)?;
+                joined.add(at..end)?;
             } else if entry.offset() != 0 || recorded.is_some() {
                 let mut bytes = self.bitmap_bytes(entry)?;
                 if let Some(record) = recorded {
@@ -123,15 +112,12 @@ impl Qcow2 {
                 let last = (end - start).div_ceil(1 << granularity);
                 bits::visit_runs(&bytes, (at - start) >> granularity..last, |run| {
                     let run = start + (run.start << granularity)..start + (run.end << granularity);
-                    join(run.start.max(at)..run.end.min(end))
+                    joined.add(run.start.max(at)..run.end.min(end))
                 })?;
             }
             at = end;
         }
-        if !pending.is_empty() {
-            visit(pending)?;
-        }
-        Ok(())
+        joined.end()
     }
 }
 

@@ -1,16 +1,16 @@
-//! Bits as a cluster of a bitmap stores them: the first is the least significant of the first byte.
+//! Bits as dirty bitmaps store them: the first is the least significant of the first byte.
 
 use std::ops::Range;
 
 use crate::error::Result;
 
 /// Sets a range of bits.
-pub(super) fn set(bytes: &mut [u8], range: Range<u64>) {
+pub(crate) fn set(bytes: &mut [u8], range: Range<u64>) {
     change(bytes, range, |byte, mask| *byte |= mask);
 }
 
 /// Clears a range of bits.
-pub(super) fn clear(bytes: &mut [u8], range: Range<u64>) {
+pub(crate) fn clear(bytes: &mut [u8], range: Range<u64>) {
     change(bytes, range, |byte, mask| *byte &= !mask);
 }
 
@@ -27,7 +27,7 @@ fn change(bytes: &mut [u8], range: Range<u64>, apply: impl Fn(&mut u8, u8)) {
 }
 
 /// The first bit at or after `range.start` that is (not) set; `range.end` where there is none.
-pub(super) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
+pub(crate) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
     let mut bit = range.start;
     while bit < range.end {
         let byte = bytes.get((bit / 8) as usize).copied().unwrap_or(0);
@@ -44,7 +44,7 @@ pub(super) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
 ///
 /// # Errors
 /// Of `visit`, which end it.
-pub(super) fn visit_runs(
+pub(crate) fn visit_runs(
     bytes: &[u8],
     range: Range<u64>,
     mut visit: impl FnMut(Range<u64>) -> Result<()>,
@@ -57,6 +57,48 @@ pub(super) fn visit_runs(
         }
         at = find(bytes, start..range.end, false);
         visit(start..at)?;
+    }
+}
+
+/// Joins runs that follow each other. They are not gathered: there may be millions.
+pub(crate) struct Joined<'a> {
+    pending: Range<u64>,
+    visit: &'a mut dyn FnMut(Range<u64>) -> Result<()>,
+}
+
+impl<'a> Joined<'a> {
+    pub(crate) fn new(visit: &'a mut dyn FnMut(Range<u64>) -> Result<()>) -> Self {
+        Self {
+            pending: 0..0,
+            visit,
+        }
+    }
+
+    /// Takes the next run; none begins before the last one ended.
+    ///
+    /// # Errors
+    /// Of the visitor.
+    pub(crate) fn add(&mut self, run: Range<u64>) -> Result<()> {
+        if run.start == self.pending.end {
+            self.pending.end = run.end;
+            return Ok(());
+        }
+        let whole = std::mem::replace(&mut self.pending, run);
+        match whole.is_empty() {
+            true => Ok(()),
+            false => (self.visit)(whole),
+        }
+    }
+
+    /// Hands on what waits for a neighbour.
+    ///
+    /// # Errors
+    /// Of the visitor.
+    pub(crate) fn end(self) -> Result<()> {
+        match self.pending.is_empty() {
+            true => Ok(()),
+            false => (self.visit)(self.pending),
+        }
     }
 }
 
