@@ -211,6 +211,7 @@
 /* Keys of options with which images are opened, for platter_open_options_set_option(), behind the names of
  * children where they are meant for these (`file.`, `backing.`). Keys of lists hold a number, as
  * `server.0.host`, and are not here. */
+#define PLATTER_OPEN_OPT_ACTIVE "active"
 #define PLATTER_OPEN_OPT_AIO "aio"
 #define PLATTER_OPEN_OPT_ALIGN "align"
 #define PLATTER_OPEN_OPT_AUTO_READ_ONLY "auto-read-only"

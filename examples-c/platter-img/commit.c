@@ -38,7 +38,7 @@ static bool commit(const char *name, const char *base, const struct open_request
         return false;
     progress_start();
     status = platter_commit_job_new(&job, name, base, open,
-                                    flags | open_location_flags(request->image_opts), &error);
+                                    flags | open_location_flags(name, request->image_opts), &error);
     if (status == PLATTER_OK)
         platter_job_set_rate(job, rate, 0, NULL);
     done = common_run(status, job, &display, error);

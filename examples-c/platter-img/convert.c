@@ -332,7 +332,7 @@ static bool describe_target(const struct request *request, const char *target,
     if (policy == NULL)
         return false;
     set = platter_convert_set_target(convert, target, request->format,
-                                     open_location_flags(request->target_image_opts),
+                                     open_location_flags(target, request->target_image_opts),
                                      error) == PLATTER_OK &&
           (request->cache == NULL ||
            platter_convert_set_target_cache(convert, request->cache, 0, error) == PLATTER_OK) &&
@@ -359,7 +359,7 @@ static bool describe_sources(const struct request *request, char **names, int co
           platter_convert_set_snapshot(convert, request->snapshot, 0, error) == PLATTER_OK;
     for (int i = 0; set && i < count; i++)
         set = platter_convert_add_source(convert, names[i],
-                                         open_location_flags(request->source.image_opts),
+                                         open_location_flags(names[i], request->source.image_opts),
                                          error) == PLATTER_OK;
     platter_open_options_free(how);
     return set;

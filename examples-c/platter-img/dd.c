@@ -161,8 +161,9 @@ static bool describe_input(const struct request *request, platter_error **error)
           (is_stream(request->input)
                ? platter_dd_set_input_fd(dd, STDIN_FILENO, 0, error)
                : platter_dd_set_input(dd, request->input,
-                                      open_location_flags(request->common.image.image_opts), error)) ==
-              PLATTER_OK;
+                                      open_location_flags(request->input,
+                                                          request->common.image.image_opts),
+                                      error)) == PLATTER_OK;
     platter_open_options_free(how);
     return set;
 }

@@ -16,7 +16,7 @@ bool exports_print(const char *name, const struct open_request *request, bool js
 
     if (how == NULL)
         return false;
-    if (platter_export_list(&report, name, how, open_location_flags(request->image_opts), &error) ==
+    if (platter_export_list(&report, name, how, open_location_flags(name, request->image_opts), &error) ==
         PLATTER_OK)
         printed = print_report(report, json);
     else

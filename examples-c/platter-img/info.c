@@ -55,7 +55,7 @@ static int run(void)
     how = open_options(&common.image);
     if (how == NULL)
         return 1;
-    flags = open_location_flags(common.image.image_opts) | open_flags(&common.image);
+    flags = open_location_flags(name, common.image.image_opts) | open_flags(&common.image);
     if (chain)
         flags |= PLATTER_INFO_CHAIN;
     if (platter_image_describe(&report, name, how, flags, &error) != PLATTER_OK)

@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "objects.h"
 #include "options.h"
@@ -67,9 +68,43 @@ platter_open_options *open_options(const struct open_request *request)
     return options;
 }
 
-uint32_t open_location_flags(bool image_opts)
+/* Behind a value, in which a comma is doubled, and the comma that ends it. */
+static const char *behind_value(const char *value)
 {
-    return image_opts ? PLATTER_LOCATION_IMAGE_OPTS : 0;
+    for (;;) {
+        value += strcspn(value, ",");
+        if (value[0] == '\0' || value[1] != ',')
+            return value + (value[0] == ',');
+        value += 2;
+    }
+}
+
+/* Warns of each option that a description switches by its name alone, as QEMU's tool does. */
+static void warn_of_short_forms(const char *description)
+{
+    /* The first word by itself would name an image that is open. */
+    bool is_first = true;
+
+    while (*description != '\0') {
+        const size_t length = strcspn(description, "=,");
+
+        if (description[length] == '=') {
+            description = behind_value(description + length);
+        } else {
+            if (!is_first)
+                print_short_form_warning(description, length);
+            description += length + (description[length] == ',');
+        }
+        is_first = false;
+    }
+}
+
+uint32_t open_location_flags(const char *name, bool image_opts)
+{
+    if (!image_opts)
+        return 0;
+    warn_of_short_forms(name);
+    return PLATTER_LOCATION_IMAGE_OPTS;
 }
 
 uint32_t open_flags(const struct open_request *request)
@@ -104,7 +139,7 @@ platter_image *open_image(const char *name, const struct open_request *request, 
 
     if (options == NULL)
         return NULL;
-    flags |= open_location_flags(request->image_opts) | open_flags(request);
+    flags |= open_location_flags(name, request->image_opts) | open_flags(request);
     if (platter_image_open(&image, name, options, flags, &error) != PLATTER_OK)
         print_platter_error(error);
     platter_open_options_free(options);

@@ -19,8 +19,9 @@ struct open_request {
 platter_policy *open_policy(void);
 /* The options of the library; NULL after a message. */
 platter_open_options *open_options(const struct open_request *request);
-/* The PLATTER_LOCATION_ flag and, for sources, the PLATTER_OPEN_ flag that the request asks for. */
-uint32_t open_location_flags(bool image_opts);
+/* The PLATTER_LOCATION_ flag of a name; a description's forms that will go away are warned of. */
+uint32_t open_location_flags(const char *name, bool image_opts);
+/* For sources, the PLATTER_OPEN_ flag that the request asks for. */
 uint32_t open_flags(const struct open_request *request);
 /* Whether there is a cache mode of that name; the same where one was given, reported if not. */
 bool open_cache_is_known(const char *cache);

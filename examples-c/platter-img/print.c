@@ -215,6 +215,19 @@ void print_warning(const char *text)
     print_advice(text);
 }
 
+void print_short_form_warning(const char *word, size_t length)
+{
+    const bool is_help = (length == 4 && strncmp(word, "help", length) == 0) || (length == 1 && *word == '?');
+    const bool is_off = length >= 2 && strncmp(word, "no", 2) == 0;
+    const char *key = is_off ? word + 2 : word;
+
+    if (is_help)
+        return;
+    print_flush();
+    fprintf(stderr, "%s: warning: short-form boolean option '%.*s' deprecated\nPlease use %.*s=%s instead\n",
+            program, (int)length, word, (int)(length - (size_t)(key - word)), key, is_off ? "off" : "on");
+}
+
 static int print_piece(const char *bytes, size_t length, void *unused)
 {
     (void)unused;

@@ -35,11 +35,12 @@ void print_platter_error(platter_error *error);
 void print_snapshot_error(platter_error *error, const char *snapshot);
 /* Whether print_error or print_platter_error has been called. */
 bool print_had_error(void);
-/* One warning of the library. */
 /* Prints lines of the library; those that advise in the words of qemu-img, which name its commands. */
 void print_advice(const char *text);
-
+/* One warning of the library. */
 void print_warning(const char *text);
+/* The warning of an option that is switched by its name alone; "help" and "?" are none. */
+void print_short_form_warning(const char *word, size_t length);
 /* What the library rendered of a report, on stdout; false after a message where it is cut short. */
 bool print_report(const platter_report *report, bool json);
 

@@ -143,7 +143,7 @@ static platter_image *open_named(const struct serving *serving, const platter_op
     const char *warning = NULL;
 
     if (platter_image_open(&image, serving->name, options,
-                           open_location_flags(serving->image.image_opts) | flags,
+                           open_location_flags(serving->name, serving->image.image_opts) | flags,
                            &error) == PLATTER_OK) {
         for (size_t i = 0; (warning = platter_image_warning(image, i)) != NULL; i++)
             print_warning(warning);

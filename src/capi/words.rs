@@ -63,6 +63,7 @@ fn the_header_names_every_option_of_making_and_amending() {
 fn the_header_names_every_option_of_opening() {
     // Those that every node takes.
     let common = [
+        "active",
         "auto-read-only",
         "cache.direct",
         "cache.no-flush",

@@ -95,6 +95,9 @@ pub struct OpenOptions {
     pub discard: Option<bool>,
     /// Whether writes are looked through for zeroes; None for what the location says, else they are not.
     pub detect_zeroes: Option<DetectZeroes>,
+    /// A location may have detected zeroes unmapped and say nothing of discards: what the image is opened for gives
+    /// space back. Else it has to say `discard=unmap` too, as for QEMU's tools.
+    pub may_unmap: bool,
     /// The secrets that options such as `key-secret` name by ID.
     pub objects: Objects,
     /// The named nodes of images that were opened before, and of this one from then on; None where no other image
@@ -124,6 +127,7 @@ impl Default for OpenOptions {
             decompress: None,
             discard: None,
             detect_zeroes: None,
+            may_unmap: false,
             objects: Objects::default(),
             nodes: None,
             storages: None,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::driver_names::unknown_driver;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{self, FilterDriver, ParsedName, decompress};
 use crate::format::{ChildSpec, FileRole, FormatDriver, registry};
 use crate::image::OpenOptions;
@@ -127,8 +127,10 @@ pub(super) struct Common {
     direct: Option<bool>,
     /// `cache.no-flush`.
     no_flush: Option<bool>,
-    /// `discard=ignore`.
-    pub(super) ignore_discard: bool,
+    /// `discard`: whether discards reach the host.
+    pub(super) discard: Option<bool>,
+    /// `active=off`: as a node of a machine that is still elsewhere, which nobody may write to.
+    pub(super) inactive: bool,
     /// `node-name`.
     pub(super) node_name: Option<String>,
     /// `detect-zeroes`.
@@ -162,7 +164,33 @@ impl DetectZeroes {
     }
 }
 
+/// Refuses to make holes of zeroes where discards reach nothing.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`].
+pub(super) fn check_unmapping(zeroes: DetectZeroes, discards: bool) -> Result<()> {
+    match zeroes == DetectZeroes::Unmap && !discards {
+        true => Err(Error::invalid(
+            "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
+        )),
+        false => Ok(()),
+    }
+}
+
 impl Common {
+    /// Refuses to write to a node that is only to be read.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ReadOnly`].
+    pub(super) fn check_writable(&self) -> Result<()> {
+        let refusal = match (self.read_only, self.inactive) {
+            (true, _) => "Block node is read-only",
+            (false, true) => "Permission 'write' unavailable on inactive node",
+            (false, false) => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::ReadOnly, refusal))
+    }
+
     /// The cache mode with the options of the node put over it.
     pub(super) fn cache(&self, mode: CacheMode) -> CacheMode {
         let direct = self.direct.unwrap_or(mode.direct());
@@ -802,10 +830,13 @@ fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> Result<()> 
     if let Some(force_share) = take_bool(tree, "force-share", "force-share")? {
         common.force_share = force_share;
     }
+    if let Some(active) = take_bool(tree, "active", "active")? {
+        common.inactive = !active;
+    }
     match take_word(tree, "discard").as_deref() {
         None => {}
-        Some("unmap" | "on") => common.ignore_discard = false,
-        Some("ignore" | "off") => common.ignore_discard = true,
+        Some("unmap" | "on") => common.discard = Some(true),
+        Some("ignore" | "off") => common.discard = Some(false),
         Some(_) => return Err(Error::invalid("Invalid discard option")),
     }
     if let Some(name) = take_word(tree, "detect-zeroes") {

@@ -122,6 +122,7 @@ fn opening(request: &CommitRequest, job: &Job) -> OpenOptions {
         backing: true,
         metadata_only: false,
         for_check: false,
+        may_unmap: true,
         ..request.options.within(job)
     }
 }

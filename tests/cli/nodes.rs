@@ -526,3 +526,123 @@ fn a_name_is_taken_once_in_a_command_and_leads_to_images_that_were_opened_before
     }
     pair.same("info a.over");
 }
+
+#[test]
+fn options_that_are_switched_by_their_name_alone_are_warned_of() {
+    let pair = images();
+    let file = "file.filename=a.qcow2";
+    let mut lines = Vec::new();
+    for options in [
+        "driver=qcow2,read-only,@",
+        "driver=qcow2,noread-only,@",
+        "driver=qcow2,@,read-only",
+        "driver=qcow2,read-only,read-only,@",
+        "driver=qcow2,read-only,,@",
+        "driver=qcow2,bogus,@",
+        "driver=qcow2,no-bogus,@",
+        "driver=qcow2,no,@",
+        "driver=qcow2,,read-only,@",
+        "driver=qcow2,node-name,@",
+        "driver=qcow2,file.filename",
+        "driver=qcow2,help,@",
+        "driver=qcow2,?,@",
+        "driver=qcow2,read-only=,@",
+        "read-only,driver=qcow2,@",
+        "qcow2,@",
+        ",driver=qcow2,@",
+        "@,",
+        "@,,",
+        "@",
+    ] {
+        let options = options.replace('@', file);
+        lines.push(format!("info --image-opts {options}"));
+        // Said not to be read only, it is open for writing there, and nobody else opens it.
+        if !options.contains("noread-only") {
+            lines.push(format!("compare --image-opts {options} {options}"));
+        }
+    }
+    let read_only = format!("driver=qcow2,read-only,{file}");
+    let locked = format!("driver=qcow2,file.locking,{file}");
+    for line in [
+        format!("map --image-opts {read_only}"),
+        format!("check --image-opts {read_only}"),
+        format!("snapshot -l --image-opts {read_only}"),
+        format!("measure -O raw --image-opts {read_only}"),
+        format!("convert --image-opts -O raw {read_only} o.raw"),
+        format!("dd --image-opts if={read_only} of=o.raw"),
+        format!("resize --image-opts {locked} 1M"),
+        format!("snapshot -a none --image-opts {locked}"),
+        format!("rebase -u -b bogus --image-opts {locked} -F bogus"),
+        format!("amend -o compat=1.1 --image-opts {locked}"),
+        format!("commit --image-opts {locked}"),
+        format!("convert -n --target-image-opts b.raw {locked}"),
+        // Lists of other options take them as they are.
+        "create -f qcow2 -o lazy_refcounts,noextended_l2 new.qcow2 1M".to_owned(),
+        "measure -O qcow2 -o lazy_refcounts --size 1M".to_owned(),
+    ] {
+        lines.push(line);
+    }
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same(&lines);
+}
+
+#[test]
+fn zeroes_become_holes_where_the_description_lets_discards_through() {
+    let pair = images();
+    pair.qemu("create -q -f qcow2 -b a.qcow2 -F qcow2 o.qcow2");
+    let mut lines = Vec::new();
+    for (discard, file) in [
+        ("", "a.qcow2"),
+        (",discard=unmap", "a.qcow2"),
+        (",discard=ignore", "a.qcow2"),
+    ] {
+        let image = format!("driver=qcow2,detect-zeroes=unmap{discard},file.filename={file}");
+        for command in [
+            "info",
+            "map",
+            "check",
+            "check -r all",
+            "snapshot -l",
+            "resize",
+            "measure -O raw",
+            "amend -o compat=1.1",
+            "rebase -u -b ''",
+            "bitmap --add",
+            "convert -O raw",
+            "convert -n --target-image-opts b.raw",
+        ] {
+            let (opts, last) = match command {
+                "resize" => ("--image-opts ", " 1M"),
+                "bitmap --add" => ("--image-opts ", " b"),
+                "convert -O raw" => ("--image-opts ", " o.raw"),
+                "convert -n --target-image-opts b.raw" => ("", ""),
+                _ => ("--image-opts ", ""),
+            };
+            lines.push(format!("{command} {opts}{image}{last}"));
+        }
+        lines.push(format!("dd --image-opts if={image} of=o.raw"));
+        lines.push(format!("compare --image-opts {image} {image}"));
+        lines.push(format!(
+            "commit --image-opts {}",
+            image.replace("a.qcow2", "o.qcow2")
+        ));
+    }
+    let file = "driver=raw,file.driver=file,file.filename=b.raw";
+    for options in [
+        "driver=file,filename=b.raw,detect-zeroes=unmap".to_owned(),
+        "driver=quorum,vote-threshold=1,detect-zeroes=unmap,children.0.driver=raw,children.0.file.filename=b.raw".to_owned(),
+        // What stands below another node lets them through by itself.
+        format!("{file},file.detect-zeroes=unmap"),
+        format!("{file},file.detect-zeroes=unmap,file.discard=ignore"),
+        format!("{file},file.detect-zeroes=unmap,discard=ignore"),
+        "driver=raw,file.driver=qcow2,file.file.filename=a.qcow2,file.detect-zeroes=unmap".to_owned(),
+        "driver=qcow2,file.filename=none,detect-zeroes=unmap".to_owned(),
+        "driver=qcow2,file.filename=a.qcow2,detect-zeroes=x,discard=x".to_owned(),
+        "driver=qcow2,file.filename=a.qcow2,detect-zeroes=unmap,discard=x".to_owned(),
+        "driver=qcow2,file.filename=a.qcow2,detect-zeroes=unmap,bogus=x".to_owned(),
+    ] {
+        lines.push(format!("info --image-opts {options}"));
+    }
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    pair.all_same_but(&lines, Loose::DiskSize);
+}

@@ -27,6 +27,7 @@ pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
         writable: false,
         deny_writers: false,
         for_check: false,
+        may_unmap: true,
         nodes: None,
         ..options.clone()
     }

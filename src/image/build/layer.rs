@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, Format, FormatDriver, OpenContext, probe, registry};
 use crate::image::changes::Changes;
 use crate::image::node::{Child, Node};
-use crate::image::node_plan::{ChildPlan, DetectZeroes, Driver, NodePlan, no_such_node};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan, check_unmapping, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{
@@ -53,9 +53,7 @@ fn check_access(plan: &NodePlan, options: &OpenOptions) -> Result<()> {
     if !options.writable {
         return Ok(());
     }
-    if plan.common.read_only {
-        return Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only"));
-    }
+    plan.common.check_writable()?;
     if options.force_share || plan.common.force_share {
         return Err(Error::invalid(
             "force-share=on can only be used with read-only images",
@@ -127,6 +125,11 @@ fn open_over(
         });
         storage.lock(request)?;
     }
+    let discard = options.discard.or(plan.common.discard);
+    let ignore_discard = discard == Some(false);
+    let detect_zeroes = options.detect_zeroes.unwrap_or(plan.common.detect_zeroes);
+    let is_unsaid = discard.is_none() && options.detect_zeroes.is_none() && !options.may_unmap;
+    check_unmapping(detect_zeroes, !ignore_discard && !is_unsaid)?;
     let values = if bare {
         // They were those of the node.
         Default::default()
@@ -156,15 +159,6 @@ fn open_over(
             node: file,
         },
     );
-    let ignore_discard = options
-        .discard
-        .map_or(plan.common.ignore_discard, |discard| !discard);
-    let detect_zeroes = options.detect_zeroes.unwrap_or(plan.common.detect_zeroes);
-    if ignore_discard && detect_zeroes == DetectZeroes::Unmap {
-        return Err(Error::invalid(
-            "setting detect-zeroes to unmap is not allowed without setting discard operation to unmap",
-        ));
-    }
     let warnings = RefCell::new(Vec::new());
     let format = (driver.open)(OpenContext {
         storage: storage.clone(),

@@ -4,15 +4,15 @@ use bstr::{BStr, ByteSlice};
 
 use super::open_chain;
 use super::start::{Builder, Start};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
 use crate::format::FormatDriver;
 use crate::image::node::{Child, NamedNode, Node};
-use crate::image::node_plan::{Driver, NodePlan, no_such_node};
+use crate::image::node_plan::{Driver, NodePlan, check_unmapping, no_such_node};
 use crate::image::nodes::conflict;
 use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
-use crate::location::tree::flatten;
+use crate::location::tree::{flatten, flatten_values};
 use crate::memory;
 use crate::options::{OptionSpec, Values};
 
@@ -28,11 +28,11 @@ impl Builder<'_> {
         self.ancestors.nodes().check(name)?;
         let node = match &plan.driver {
             Driver::Host(file) => {
-                check_writable(plan, writable)?;
+                check_access(plan, writable)?;
                 host::open(file, plan, writable, self.named_by_image, self.options)?
             }
             Driver::Filter(driver) => {
-                check_writable(plan, writable)?;
+                check_access(plan, writable)?;
                 self.filter(driver, plan, writable)?
             }
             // Its layer has the name.
@@ -77,6 +77,7 @@ impl Builder<'_> {
             metadata_only: false,
             backing: true,
             force_share: self.force_share,
+            may_unmap: true,
             ..self.options.clone()
         };
         // Its name is only known once it is open.
@@ -136,9 +137,11 @@ impl Builder<'_> {
     }
 }
 
-fn check_writable(plan: &NodePlan, writable: bool) -> Result<()> {
-    match writable && plan.common.read_only {
-        true => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
+fn check_access(plan: &NodePlan, writable: bool) -> Result<()> {
+    let common = &plan.common;
+    check_unmapping(common.detect_zeroes, common.discard.unwrap_or(true))?;
+    match writable {
+        true => common.check_writable(),
         false => Ok(()),
     }
 }
@@ -161,12 +164,13 @@ pub(super) fn checked_options(
     table: &[OptionSpec],
     plan: &NodePlan,
 ) -> Result<Values> {
-    let options = flatten(&plan.given);
+    // A null is no value, but what it is given to must be known.
+    let given = flatten_values(&plan.given);
     let known = |key: &str| table.iter().any(|spec| spec.matches(key));
-    if let Some((key, _)) = options.iter().find(|(key, _)| !known(key)) {
+    if let Some(key) = given.keys().find(|key| !known(key)) {
         return Err(Error::invalid(format!(
             "{words} support the option '{key}'"
         )));
     }
-    Values::check(&options, table)
+    Values::check(&flatten(&plan.given), table)
 }

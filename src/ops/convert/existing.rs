@@ -46,6 +46,7 @@ pub(super) fn fill_existing(
         format: request.target.format.clone(),
         writable: true,
         cache: request.target.cache,
+        may_unmap: true,
         objects: request.target.objects.clone(),
         nodes: request.source.options.nodes.clone(),
         policy: request.target.policy.clone(),
