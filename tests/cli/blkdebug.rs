@@ -147,3 +147,58 @@ fn steps_reach_the_filter_that_a_format_stands_on_alone() {
         assert_eq!(ran.code, code, "{name}: {ran:?}");
     }
 }
+
+/// What an image says of itself is enough where its file cannot tell what of it are holes.
+#[test]
+fn a_vhdx_is_read_though_nothing_is_known_of_the_holes_of_its_file() {
+    let pair = images();
+    pair.qemu_and_copy(&[
+        "convert -f raw -O vhdx a.raw a.vhdx",
+        "create -q -f raw b.raw 1M",
+    ]);
+    let rule = ",'inject-error':[{'event':'none','iotype':'block-status'}]";
+    let name = over("vhdx", "a.vhdx", rule);
+    for line in [
+        "compare @ a.raw",
+        "compare b.raw @",
+        "convert -O raw @ o.raw",
+        "measure -O raw @",
+    ] {
+        let args = words(line).into_iter();
+        let args: Vec<&str> = args
+            .map(|word| if word == "@" { &name } else { word })
+            .collect();
+        pair.same_args(&args, Loose::Exact);
+    }
+    let read = |dir: &crate::common::Dir| std::fs::read(dir.path("o.raw")).unwrap();
+    assert_eq!(read(pair.ours()), read(pair.theirs()));
+    // Theirs takes all of such an image for data, however little of it there is; ours looks.
+    let (theirs, ours, _) = pair.both(&["map", "a.vhdx"], Loose::Exact);
+    assert_eq!((theirs.code, ours.code), (1, 0), "{theirs:?} {ours:?}");
+}
+
+#[test]
+fn a_flush_fails_where_there_is_something_to_flush() {
+    let pair = images();
+    for format in ["qed", "vhdx"] {
+        let file = format!("a.{format}");
+        pair.qemu_and_copy(&[&format!("convert -f raw -O {format} a.raw {file}")]);
+    }
+    for options in [
+        ",'inject-error':[{'event':'none','iotype':'flush'}]",
+        ",'inject-error':[{'event':'flush_to_disk'}]",
+    ] {
+        for format in ["qcow2", "qed", "vhdx"] {
+            let name = over(format, &format!("a.{format}"), options);
+            for line in ["check", "check -r leaks", "check -r all"] {
+                let args = [&words(line)[..], &[&name]].concat();
+                let ran = pair.same_args(&args, Loose::Exact);
+                assert_eq!(ran.code, 0, "{ran:?}");
+            }
+        }
+        pair.qemu("create -q -f qcow2 changed.qcow2 1M");
+        let name = over("qcow2", "changed.qcow2", options);
+        let ran = ours(&["snapshot", "-c", "s", &name], pair.ours().root());
+        assert_eq!(ran.code, 1, "{ran:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The storage of the filter.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -12,7 +13,8 @@ use crate::filter::units::{whole_units, write_zero_bytes};
 use crate::memory::filled;
 use crate::storage::forward::forward;
 use crate::storage::{
-    Durability, HostFile, Identity, LockRequest, Permissions, Step, StepWatcher, Storage, ZeroFlags,
+    Durability, HostFile, Identity, LockRequest, Permissions, Preallocation, Step, StepWatcher,
+    Storage, ZeroFlags,
 };
 
 /// A storage that fails by rules.
@@ -25,6 +27,8 @@ pub(super) struct Debugged {
     permissions: (Permissions, Permissions),
     /// Held exclusively while a block is read, changed and written.
     changing: RwLock<()>,
+    /// Something was changed since the last flush that went well; else there is nothing to flush.
+    is_changed: AtomicBool,
 }
 
 impl Debugged {
@@ -40,6 +44,7 @@ impl Debugged {
             shape,
             permissions,
             changing: RwLock::new(()),
+            is_changed: AtomicBool::new(false),
         }
     }
 
@@ -59,7 +64,7 @@ impl Debugged {
         let mut at = offset;
         for piece in buf.chunks(self.longest()) {
             self.engine.occurs(Step::Pwritev);
-            self.judge(Request::Write, at, piece.len() as u64)?;
+            self.change(Request::Write, at, piece.len() as u64)?;
             self.inner.write_at(piece, at)?;
             self.engine.occurs(Step::PwritevDone);
             at += piece.len() as u64;
@@ -71,6 +76,13 @@ impl Debugged {
     fn judge(&self, request: Request, offset: u64, len: u64) -> Result<()> {
         let judged = self.engine.check(request, offset, len);
         judged.of_file(self.name())
+    }
+
+    /// As [`Debugged::judge`], of a request after which there is something to flush.
+    fn change(&self, request: Request, offset: u64, len: u64) -> Result<()> {
+        self.judge(request, offset, len)?;
+        self.is_changed.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn longest(&self) -> usize {
@@ -137,7 +149,7 @@ impl StepWatcher for Debugged {
 }
 
 impl Storage for Debugged {
-    forward!(inner: name, read_only, len, set_len);
+    forward!(inner: name, read_only, len);
 
     fn identity(&self) -> Option<Identity> {
         // Reads may fail here and succeed elsewhere: they are not the same bytes.
@@ -159,6 +171,11 @@ impl Storage for Debugged {
         let from = usize::try_from(offset - start).map_err(|_| Error::os(libc::EFBIG))?;
         buf.copy_from_slice(&whole[from..][..buf.len()]);
         Ok(())
+    }
+
+    fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+        self.is_changed.store(true, Ordering::Release);
+        self.inner.set_len(len, preallocation)
     }
 
     fn try_read(&self, _: &mut [std::io::IoSliceMut<'_>], _: u64) -> Result<bool> {
@@ -188,7 +205,7 @@ impl Storage for Debugged {
         write_zero_bytes(self, offset, head)?;
         in_pieces(offset + head, middle, longest, |at, len| {
             self.engine.occurs(Step::PwritevZero);
-            self.judge(Request::WriteZeroes, at, len)?;
+            self.change(Request::WriteZeroes, at, len)?;
             self.inner.write_zeroes(at, len, flags)?;
             self.engine.occurs(Step::PwritevDone);
             Ok(())
@@ -204,16 +221,21 @@ impl Storage for Debugged {
         // What is less than a unit stays.
         let (head, middle, _) = whole_units(offset, len, unit.max(self.shape.align));
         in_pieces(offset + head, middle, longest, |at, len| {
-            self.judge(Request::Discard, at, len)?;
+            self.change(Request::Discard, at, len)?;
             self.inner.discard(at, len)
         })
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
         self.engine.occurs(Step::FlushToOs);
+        if !self.is_changed.swap(false, Ordering::AcqRel) {
+            return self.inner.sync(durability);
+        }
         self.engine.occurs(Step::FlushToDisk);
-        self.judge(Request::Flush, 0, 0)?;
-        self.inner.sync(durability)
+        let flushed = self
+            .judge(Request::Flush, 0, 0)
+            .and_then(|()| self.inner.sync(durability));
+        flushed.inspect_err(|_| self.is_changed.store(true, Ordering::Release))
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

@@ -94,8 +94,13 @@ impl Format for Vhdx {
         let ExtentKind::Data { host_offset, .. } = extent.kind else {
             return Ok(extent);
         };
-        // Blocks are large: the host knows best what of them was never written.
-        let run = self.storage.extent(host_offset, extent.len)?;
+        // Blocks are large: the host knows best what of them was never written. Where it cannot tell, the tables
+        // do, which are all that QEMU's tools look at.
+        let run = match self.storage.extent(host_offset, extent.len) {
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(_) => return Ok(extent),
+            Ok(run) => run,
+        };
         let host_offset = Some(host_offset);
         Ok(Extent {
             len: run.len.min(extent.len),
