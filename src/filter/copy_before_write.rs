@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bstr::BStr;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterContext, FilterDriver};
 use crate::format::ChildSpec;
 use crate::memory::IoBuf;
-use crate::options::{OptionKind, OptionSpec};
+use crate::options::{OptionKind, OptionSpec, Values};
 use crate::storage::forward::forward;
 use crate::storage::{Durability, HostFile, LockRequest, Preallocation, Storage, ZeroFlags};
 use crate::zero::is_zero;
@@ -122,6 +123,22 @@ impl Clusters {
 }
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
+    let seconds = context.options.num(TIMEOUT).unwrap_or(0);
+    if u32::try_from(seconds).is_err() {
+        return Err(Error::invalid(format!(
+            "Parameter '{TIMEOUT}' expects uint32_t"
+        )));
+    }
+    let breaks_snapshot = match context.options.str(ON_ERROR) {
+        None | Some(BREAK_WRITE) => false,
+        Some(BREAK_SNAPSHOT) => true,
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "Parameter '{ON_ERROR}' does not accept value '{other}'"
+            )));
+        }
+    };
+    let named = named_bitmap(context.options)?;
     context.require_writable()?;
     let asked = context.options.num(CLUSTER).unwrap_or(0);
     if asked != 0 && !asked.is_power_of_two() {
@@ -134,14 +151,15 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
             "{CLUSTER} is at most {MAX_CLUSTER} bytes"
         )));
     }
-    let seconds = context.options.num(TIMEOUT).unwrap_or(0);
-    let breaks_snapshot = context.options.str(ON_ERROR) == Some(BREAK_SNAPSHOT);
     let file = context.take(ChildSpec::FILE.name)?.storage;
     let target = context.take(TARGET)?;
     let unit = target.image.as_ref().map_or(1, |image| image.layer_unit());
     let unit = u64::from(unit).min(MAX_CLUSTER);
     let cluster = DEFAULT_CLUSTER.max(asked).max(unit).next_power_of_two();
-    let marked = marked(&context, file.len()?, cluster)?;
+    let marked = match named {
+        Some(named) => Some(marked(&context, named, file.len()?, cluster)?),
+        None => None,
+    };
     Ok(Arc::new(CopyBeforeWrite {
         file,
         target: target.storage,
@@ -155,16 +173,24 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     }))
 }
 
-/// The clusters that the bitmap marks which the options name; None without one.
-fn marked(context: &FilterContext<'_>, len: u64, cluster: u64) -> Result<Option<Clusters>> {
+/// The node and the name of the bitmap that the options name; None without one.
+fn named_bitmap(options: &Values) -> Result<Option<(&str, &BStr)>> {
     let missing = |option| Error::invalid(format!("Parameter '{option}' is missing"));
-    let options = context.options;
-    let (node, name) = match (options.str(BITMAP_NODE), options.name(BITMAP_NAME)) {
-        (Some(node), Some(name)) => (node, name),
-        (None, None) => return Ok(None),
-        (None, Some(_)) => return Err(missing(BITMAP_NODE)),
-        (Some(_), None) => return Err(missing(BITMAP_NAME)),
-    };
+    match (options.str(BITMAP_NODE), options.name(BITMAP_NAME)) {
+        (Some(node), Some(name)) => Ok(Some((node, name))),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(missing(BITMAP_NODE)),
+        (Some(_), None) => Err(missing(BITMAP_NAME)),
+    }
+}
+
+/// The clusters that a bitmap marks.
+fn marked(
+    context: &FilterContext<'_>,
+    (node, name): (&str, &BStr),
+    len: u64,
+    cluster: u64,
+) -> Result<Clusters> {
     let image = context.nodes.image(node)?;
     let bitmaps = image.as_ref().and_then(|image| image.bitmaps());
     let Some(bitmaps) = bitmaps else {
@@ -187,7 +213,7 @@ fn marked(context: &FilterContext<'_>, len: u64, cluster: u64) -> Result<Option<
         (offset / cluster..end).for_each(|cluster| marked.insert(cluster));
         Ok(())
     })?;
-    Ok(Some(marked))
+    Ok(marked)
 }
 
 impl CopyBeforeWrite {

@@ -123,6 +123,8 @@ impl Image {
 /// The order in which the trees that stand in names show their keys: that of QEMU's, which programs may
 /// compare.
 const ORDER: &[&str] = &[
+    "inject-error.*.immediately",
+    "inject-error.*.state",
     "fat-type",
     "dir",
     "opt-write-zero",

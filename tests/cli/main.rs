@@ -28,6 +28,7 @@ mod decompress;
 mod drivers;
 mod examples;
 mod faulty;
+mod filter_options;
 mod filters;
 mod ftp;
 #[path = "../formats/kit/given/mod.rs"]

@@ -146,11 +146,11 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
         rules.transitions.push(Transition::new(&rule)?);
     }
     let shape = Shape::new(values)?;
-    let takes = permissions(values, "take-child-perms")?;
-    if takes.intersects(Permissions::WRITE | Permissions::RESIZE) {
+    let (takes, writes) = permissions(values, "take-child-perms")?;
+    if writes {
         context.require_writable()?;
     }
-    let denies = permissions(values, "unshare-child-perms")?;
+    let (denies, _) = permissions(values, "unshare-child-perms")?;
     let inner = context.take("image")?.storage;
     Ok(Arc::new(Debugged::new(
         inner,
@@ -170,8 +170,9 @@ fn read(name: &BStr) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn permissions(values: &crate::options::Values, key: &str) -> Result<Permissions> {
-    let mut all = Permissions::empty();
+/// The permissions of a list, and whether any of them is to write.
+fn permissions(values: &crate::options::Values, key: &str) -> Result<(Permissions, bool)> {
+    let (mut all, mut writes) = (Permissions::empty(), false);
     for (name, value) in values.iter() {
         let listed = name
             .strip_prefix(key)
@@ -180,6 +181,7 @@ fn permissions(values: &crate::options::Values, key: &str) -> Result<Permissions
             continue;
         };
         if listed {
+            writes |= ["write", "write-unchanged"].contains(&value.as_str());
             all |= match value.as_str() {
                 "consistent-read" => Permissions::CONSISTENT_READ,
                 "write" => Permissions::WRITE,
@@ -194,7 +196,7 @@ fn permissions(values: &crate::options::Values, key: &str) -> Result<Permissions
             };
         }
     }
-    Ok(all)
+    Ok((all, writes))
 }
 
 /// `blkdebug:CONFIG:FILE`; CONFIG may be empty.

@@ -99,14 +99,14 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     }
     let size = context.options.num("size");
     let len = match size {
-        Some(size) if size % SECTOR != 0 => {
-            return Err(Error::invalid("Specified size is not multiple of 512"));
-        }
         Some(size) if size > file_len - start => {
             // Two blanks before "actual": programs match the line as qemu-img prints it.
             return Err(Error::invalid(format!(
                 "The sum of offset ({start}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({file_len})"
             )));
+        }
+        Some(size) if size % SECTOR != 0 => {
+            return Err(Error::invalid("Specified size is not multiple of 512"));
         }
         Some(size) => size,
         None => round_up(file_len - start)?,
