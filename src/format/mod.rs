@@ -25,6 +25,7 @@ pub(crate) mod kept;
 pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
+pub(crate) mod marks;
 pub(crate) mod notes;
 pub mod objection;
 pub mod package;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::blocks::marks::Marks;
+use crate::format::marks::Marks;
 
 /// Which clusters of a file have a use.
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ mod directory;
 mod grow;
 mod image;
 mod linear;
-pub(crate) mod marks;
 mod pack;
 pub(crate) mod places;
 mod space;

@@ -1,6 +1,7 @@
 //! Changes of the whole table: nothing else remaps meanwhile, and blocks move.
 
-use std::ops::Range;
+use std::collections::VecDeque;
+use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
@@ -11,10 +12,14 @@ use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Storage;
 
+use super::places::Places;
 use super::{BAD, Blocks, Entry, FREE, Keeper, Layout, Table, no_place};
 
 /// Blocks that are copied before a barrier lets the table name the copies.
 const BATCH: usize = 64;
+
+/// So much unused space is known at once.
+const MOST_ROOMS: usize = 1 << 16;
 
 /// Data is copied in pieces of this size.
 const PIECE: u64 = 1 << 20;
@@ -48,11 +53,29 @@ impl<K: Keeper> Blocks<K> {
     }
 }
 
-/// A block that is in use.
+/// A block that was copied, and where it will stand.
 #[derive(Clone, Copy, Debug)]
-struct Used {
+struct Moved {
     host: u64,
     index: u64,
+}
+
+/// Where blocks stand, none of which overlaps another.
+#[derive(Debug)]
+struct Occupied {
+    /// With their leads.
+    places: Places,
+    blocks: u64,
+    /// The end of the last one; 0 where there is none.
+    end: u64,
+}
+
+/// What there is on the way from the first block to the last one.
+#[derive(Clone, Copy, Debug)]
+enum Met {
+    Block(u64),
+    /// Unused space for a block whose data stands there.
+    Room(u64),
 }
 
 impl<K: Keeper> Exclusive<'_, K> {
@@ -319,23 +342,101 @@ impl<K: Keeper> Exclusive<'_, K> {
         blocks.flush(blocks.durability)?;
         let layout = blocks.layout();
         blocks.used()?;
-        let mut used = self.used()?;
-        let reserved = self.reserved()?;
-        let mut moved = Vec::new();
-        let mut places = Vec::new();
-        // Free places in ascending order, as long as something stands behind them.
-        let mut last = layout.start();
-        let mut behind = used.len();
-        'places: for at in 0..used.len() {
-            let next = used.get(at).map_or(u64::MAX, |block| block.host);
-            loop {
-                let room = next - layout.lead();
-                let mut place = layout.next(last);
-                if place + layout.block_size() > room {
-                    place = layout.next_tight(last);
+        let occupied = self.occupied()?;
+        if let Some(first) = self.first_to_move(&occupied)? {
+            let (mut rooms, mut moved) = (VecDeque::new(), Vec::new());
+            let mut looked_up_to = 0;
+            blocks.each(|index, word| {
+                control.checkpoint()?;
+                let from = match layout.entry(word) {
+                    Entry::At(host) if host >= first => host,
+                    _ => return Ok(()),
+                };
+                if rooms.is_empty() {
+                    looked_up_to = self.find_rooms(&occupied, looked_up_to, &mut rooms)?;
                 }
-                let taken = place - layout.lead()..place + layout.block_size();
-                if taken.end > room {
+                // There is one for each block that is to move.
+                let Some(host) = rooms.pop_front() else {
+                    return Ok(());
+                };
+                self.copy(from, host)?;
+                memory::push(&mut moved, Moved { host, index })?;
+                match moved.len() == BATCH {
+                    true => self.rename(&mut moved),
+                    false => Ok(()),
+                }
+            })?;
+            self.rename(&mut moved)?;
+        }
+        self.cut_behind(self.end_of_blocks()?, 0)
+    }
+
+    /// The first of the blocks that unused space in front of them has room for, by where their data stands.
+    fn first_to_move(&self, occupied: &Occupied) -> Result<Option<u64>> {
+        let (mut before, mut behind) = (0, occupied.blocks);
+        self.survey(occupied, 0, |met| {
+            if behind <= before {
+                return ControlFlow::Break(());
+            }
+            match met {
+                Met::Block(_) => before += 1,
+                Met::Room(_) => behind -= 1,
+            }
+            ControlFlow::Continue(())
+        })?;
+        let (mut first, mut left) = (None, behind);
+        let lead = self.blocks.layout().lead();
+        let flow = occupied.places.each_from(0, |start| {
+            if left == 0 {
+                first = Some(start + lead);
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            ControlFlow::Continue(())
+        });
+        flow.map(|_| first)
+    }
+
+    /// Unused space for the next blocks, `from` which all before was looked at; up to where it is now.
+    fn find_rooms(&self, occupied: &Occupied, from: u64, rooms: &mut VecDeque<u64>) -> Result<u64> {
+        rooms.try_reserve(MOST_ROOMS).map_err(|_| memory::lack())?;
+        let block = self.blocks.layout().block_size();
+        let mut end = from;
+        self.survey(occupied, from, |met| {
+            match met {
+                Met::Block(host) => end = host + block,
+                Met::Room(host) => {
+                    rooms.push_back(host);
+                    end = host + block;
+                }
+            }
+            match rooms.len() < MOST_ROOMS {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        })?;
+        Ok(end)
+    }
+
+    /// Goes from `from` to the last block, in ascending order, until `visit` breaks off.
+    fn survey(
+        &self,
+        occupied: &Occupied,
+        from: u64,
+        mut visit: impl FnMut(Met) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let layout = self.blocks.layout();
+        let (lead, block) = (layout.lead(), layout.block_size());
+        let reserved = self.reserved()?;
+        let mut last = from.max(layout.start());
+        let flow = occupied.places.each_from(from, |next| {
+            loop {
+                let mut host = layout.next(last);
+                if host + block > next {
+                    host = layout.next_tight(last);
+                }
+                let taken = host - lead..host + block;
+                if taken.end > next {
                     break;
                 }
                 let in_way = reserved
@@ -345,32 +446,13 @@ impl<K: Keeper> Exclusive<'_, K> {
                     last = other.end;
                     continue;
                 }
-                if behind <= at {
-                    break 'places;
-                }
-                behind -= 1;
-                memory::push(&mut places, (behind, place))?;
-                last = place + layout.block_size();
+                visit(Met::Room(host))?;
+                last = taken.end;
             }
-            if behind <= at {
-                break;
-            }
-            last = next + layout.block_size();
-        }
-        for (from, to) in places {
-            control.checkpoint()?;
-            let Some(block) = used.get_mut(from) else {
-                continue;
-            };
-            self.copy(block.host, to)?;
-            block.host = to;
-            memory::push(&mut moved, *block)?;
-            if moved.len() == BATCH {
-                self.rename(&mut moved)?;
-            }
-        }
-        self.rename(&mut moved)?;
-        self.cut_behind(&used, 0)
+            last = next + lead + block;
+            visit(Met::Block(next + lead))
+        });
+        flow.map(drop)
     }
 
     /// Cuts the file behind the last block, and not before `least`; nothing moves.
@@ -380,17 +462,16 @@ impl<K: Keeper> Exclusive<'_, K> {
     pub(crate) fn cut(&self, least: u64) -> Result<()> {
         self.blocks.flush(self.blocks.durability)?;
         self.blocks.used()?;
-        self.cut_behind(&self.used()?, least)
+        self.cut_behind(self.occupied()?.end, least)
     }
 
-    fn cut_behind(&self, used: &[Used], least: u64) -> Result<()> {
+    fn cut_behind(&self, last: u64, least: u64) -> Result<()> {
         let blocks = self.blocks;
         let layout = blocks.layout();
-        let ends = used.iter().map(|block| block.host + layout.block_size());
         let reserved = self.reserved()?;
+        let ends = reserved.iter().map(|other| other.end);
         let end = ends
-            .chain(reserved.iter().map(|other| other.end))
-            .fold(layout.start().max(least), u64::max)
+            .fold(layout.start().max(least).max(last), u64::max)
             .min(blocks.used()?);
         // Reads of what has moved away end before it is cut off.
         blocks.users.wait();
@@ -411,7 +492,7 @@ impl<K: Keeper> Exclusive<'_, K> {
     /// # Errors
     /// [`ErrorKind::Corrupt`], or of reading the table.
     pub(crate) fn check(&self) -> Result<()> {
-        self.used().map(drop)
+        self.occupied().map(drop)
     }
 
     /// Places of the file that no block may take.
@@ -425,35 +506,54 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(reserved)
     }
 
-    /// The blocks in use, by where they stand.
-    fn used(&self) -> Result<Vec<Used>> {
+    /// Where the blocks stand.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where one stands in the place of another; of reading the table.
+    fn occupied(&self) -> Result<Occupied> {
         let layout = self.blocks.layout();
-        let mut used = Vec::new();
-        self.blocks.each(|index, word| {
+        let (lead, block) = (layout.lead(), layout.block_size());
+        let mut occupied = Occupied {
+            places: Places::of(lead + block),
+            blocks: 0,
+            end: 0,
+        };
+        self.blocks.each(|_, word| {
+            let Entry::At(host) = layout.entry(word) else {
+                return Ok(());
+            };
+            if !occupied.places.take(host - lead)? {
+                let text = format!(
+                    "'{}': two blocks stand in the same place; check the image first",
+                    self.blocks.storage.name()
+                );
+                return Err(Error::new(ErrorKind::Corrupt, text).with_offset(host));
+            }
+            occupied.blocks += 1;
+            occupied.end = occupied.end.max(host + block);
+            Ok(())
+        })?;
+        Ok(occupied)
+    }
+
+    /// The end of the last block; 0 where there is none.
+    fn end_of_blocks(&self) -> Result<u64> {
+        let layout = self.blocks.layout();
+        let mut end = 0;
+        self.blocks.each(|_, word| {
             if let Entry::At(host) = layout.entry(word) {
-                memory::push(&mut used, Used { host, index })?;
+                end = end.max(host + layout.block_size());
             }
             Ok(())
         })?;
-        used.sort_unstable_by_key(|block| block.host);
-        let twice = used
-            .windows(2)
-            .find(|pair| matches!(pair, [a, b] if b.host - a.host < layout.block_size()));
-        if let Some([_, block]) = twice {
-            let text = format!(
-                "'{}': two blocks stand in the same place; check the image first",
-                self.blocks.storage.name()
-            );
-            return Err(Error::new(ErrorKind::Corrupt, text).with_offset(block.host));
-        }
-        Ok(used)
+        Ok(end)
     }
 
     /// The first place behind the last block, at a multiple of `alignment`, where `len` bytes find nothing else
     /// than what stands at `ignored`.
     ///
     /// # Errors
-    /// As [`Blocks::used`].
+    /// As [`Exclusive::check`].
     pub(crate) fn place_behind(
         &self,
         len: u64,
@@ -461,12 +561,11 @@ impl<K: Keeper> Exclusive<'_, K> {
         ignored: Range<u64>,
     ) -> Result<Range<u64>> {
         let layout = self.blocks.layout();
-        let last = self.used()?;
-        let last = last.last().map(|block| block.host + layout.block_size());
+        let last = self.occupied()?.end;
         let mut reserved = self.reserved()?;
         reserved.retain(|other| *other != ignored);
         let at = |place: u64| place.next_multiple_of(alignment);
-        let mut place = at(last.unwrap_or(layout.start()));
+        let mut place = at(if last == 0 { layout.start() } else { last });
         let in_way = |place: u64| {
             let end = place.saturating_add(len);
             let mut others = reserved.iter();
@@ -524,7 +623,7 @@ impl<K: Keeper> Exclusive<'_, K> {
     }
 
     /// Lets the table name the copies, durably.
-    fn rename(&self, moved: &mut Vec<Used>) -> Result<()> {
+    fn rename(&self, moved: &mut Vec<Moved>) -> Result<()> {
         let layout = self.blocks.layout();
         for block in moved.iter() {
             let word = layout.word(block.host);
@@ -568,20 +667,23 @@ impl<K: Keeper> Exclusive<'_, K> {
     /// # Errors
     /// Of I/O; the image is whole.
     pub(crate) fn move_away(&self, host: u64, control: &JobControl) -> Result<()> {
+        self.check()?;
+        let layout = self.blocks.layout();
         let mut moved = Vec::new();
-        for block in self.used()? {
-            if block.host >= host {
-                break;
-            }
+        self.blocks.each(|index, word| {
             control.checkpoint()?;
-            let place = self.take_at_end()?;
-            self.copy(block.host, place)?;
-            let index = block.index;
-            memory::push(&mut moved, Used { host: place, index })?;
-            if moved.len() == BATCH {
-                self.rename(&mut moved)?;
+            let from = match layout.entry(word) {
+                Entry::At(from) if from < host => from,
+                _ => return Ok(()),
+            };
+            let host = self.take_at_end()?;
+            self.copy(from, host)?;
+            memory::push(&mut moved, Moved { host, index })?;
+            match moved.len() == BATCH {
+                true => self.rename(&mut moved),
+                false => Ok(()),
             }
-        }
+        })?;
         self.rename(&mut moved)?;
         // Reads of what has moved away end before something else stands there.
         self.blocks.users.wait();

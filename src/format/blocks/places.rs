@@ -1,10 +1,11 @@
 //! Where things of one length stand, none of which overlaps another.
 
+use std::ops::ControlFlow;
+
 use crate::error::Result;
+use crate::format::marks::Marks;
 use crate::memory;
 use crate::size::SECTOR;
-
-use super::marks::Marks;
 
 /// Where things of one length stand, each in a place of its own: blocks, with what belongs to them. All places are at
 /// multiples of a sector.
@@ -95,12 +96,30 @@ impl Places {
     /// # Errors
     /// Where there is no memory.
     pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
-        for slot in 0..self.near.len() as u64 * Self::PAGE {
-            if let Some(start) = self.start_in(slot) {
-                visit(start * SECTOR);
+        let visit = |start| {
+            visit(start);
+            ControlFlow::Continue(())
+        };
+        self.each_from(0, visit).map(drop)
+    }
+
+    /// As [`Places::each`], those that begin at `first` or behind, until `visit` breaks off.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(crate) fn each_from(
+        &self,
+        first: u64,
+        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let first = first.div_ceil(SECTOR);
+        for slot in first / self.sectors..self.near.len() as u64 * Self::PAGE {
+            let start = self.start_in(slot).filter(|start| *start >= first);
+            if start.is_some_and(|start| visit(start * SECTOR).is_break()) {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        self.far.each(|start| visit(start * SECTOR))
+        self.far.each_from(first, |start| visit(start * SECTOR))
     }
 }
 
@@ -164,6 +183,15 @@ mod tests {
             let mut taken = Vec::new();
             places.each(|start| taken.push(start / SECTOR)).unwrap();
             assert!(taken.iter().eq(&model), "{sectors} {base}");
+            for first in model.iter().flat_map(|start| [*start, start + 1]) {
+                let mut next = None;
+                let flow = places.each_from(first * SECTOR, |start| {
+                    next = Some(start / SECTOR);
+                    ControlFlow::Break(())
+                });
+                assert_eq!(next.as_ref(), model.range(first..).next());
+                assert_eq!(flow.unwrap().is_break(), next.is_some());
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The space of new blocks: behind everything in use, and what a failed write gave back.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::marks::Marks;
 use crate::memory;
 use crate::storage::ZeroFlags;
 
-use super::marks::Marks;
 use super::{Blocks, Directory, Entry, FREE, Keeper, Layout, no_place};
 
 /// Where new blocks go.

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
-use crate::format::blocks::marks::Marks;
 use crate::format::blocks::{Entry, FREE, Layout, shown_of};
+use crate::format::marks::Marks;
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};

@@ -1,7 +1,7 @@
 //! Which places of a file have a use, by number.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
 use crate::memory;
@@ -100,27 +100,47 @@ impl Marks {
         chunk.is_some_and(|chunk| chunk.has_any(within, within))
     }
 
-    /// Visits what is marked, in ascending order.
+    /// Visits what is marked from `first` on, in ascending order, until `visit` breaks off.
     ///
     /// # Errors
     /// Where there is no memory.
-    pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
-        for (block, first) in self.near.0.iter().zip((0..).step_by(Self::CHUNK as usize)) {
-            each_bit(block.as_deref().unwrap_or_default(), first, &mut visit);
-        }
-        let mut numbers = memory::collect(self.far.keys().copied())?;
-        numbers.sort_unstable();
-        for number in numbers {
-            let first = number * Self::CHUNK;
-            match self.far.get(&number) {
-                Some(Chunk::Few(places)) => places
-                    .iter()
-                    .for_each(|place| visit(first + u64::from(*place))),
-                Some(Chunk::Many(bits)) => each_bit(bits, first, &mut visit),
-                None => {}
+    pub(crate) fn each_from(
+        &self,
+        first: u64,
+        mut visit: impl FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        let mut visit = |place: u64| match place < first {
+            true => ControlFlow::Continue(()),
+            false => visit(place),
+        };
+        let near = self.near.0.iter().zip((0..).step_by(Self::CHUNK as usize));
+        for (block, start) in near.skip((first / Self::CHUNK) as usize) {
+            if each_bit(block.as_deref().unwrap_or_default(), start, &mut visit).is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
-        Ok(())
+        let mut numbers = Vec::new();
+        memory::reserve(&mut numbers, self.far.len())?;
+        numbers.extend(
+            self.far
+                .keys()
+                .filter(|number| **number >= first / Self::CHUNK),
+        );
+        numbers.sort_unstable();
+        for number in numbers {
+            let start = number * Self::CHUNK;
+            let flow = match self.far.get(number) {
+                Some(Chunk::Few(places)) => places
+                    .iter()
+                    .try_for_each(|place| visit(start + u64::from(*place))),
+                Some(Chunk::Many(bits)) => each_bit(bits, start, &mut visit),
+                None => ControlFlow::Continue(()),
+            };
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Whether a place of these is marked.
@@ -228,14 +248,19 @@ fn has_bit(bits: &[u64], first: u16, last: u16) -> bool {
 }
 
 /// Visits the bits that are set, the first of which has the number `first`.
-fn each_bit(bits: &[u64], first: u64, visit: &mut impl FnMut(u64)) {
+fn each_bit(
+    bits: &[u64],
+    first: u64,
+    visit: &mut impl FnMut(u64) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     for (word, at) in bits.iter().zip((first..).step_by(64)) {
         let mut rest = *word;
         while rest != 0 {
-            visit(at + u64::from(rest.trailing_zeros()));
+            visit(at + u64::from(rest.trailing_zeros()))?;
             rest &= rest - 1;
         }
     }
+    ControlFlow::Continue(())
 }
 
 #[cfg(test)]
@@ -275,9 +300,22 @@ mod tests {
                 assert!(marks.mark(*place).unwrap());
             }
             assert!(all.iter().all(|place| marks.has(*place)));
-            let mut found = Vec::new();
-            marks.each(|place| found.push(place)).unwrap();
-            assert_eq!(found, all);
+            for first in [0, base, all[7], all[all.len() / 2] + 1, u64::MAX] {
+                let at = all.partition_point(|place| *place < first);
+                for most in [1, 40, usize::MAX] {
+                    let mut found = Vec::new();
+                    let flow = marks.each_from(first, |place| {
+                        found.push(place);
+                        match found.len() < most {
+                            true => ControlFlow::Continue(()),
+                            false => ControlFlow::Break(()),
+                        }
+                    });
+                    let expected: Vec<u64> = all[at..].iter().copied().take(most).collect();
+                    assert_eq!(flow.unwrap().is_break(), expected.len() == most);
+                    assert_eq!(found, expected);
+                }
+            }
             for start in (0..5 * Marks::CHUNK).step_by(997).map(|place| base + place) {
                 for len in [0, 1, 2, 63, 64, 65, 4999, 5000, Marks::CHUNK + 1] {
                     let at = all.partition_point(|place| *place < start);
