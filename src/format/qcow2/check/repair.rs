@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
         if self.mode != RepairMode::All {
             return Ok(walked);
         }
-        match repair.next(&walker.counts, &walker.tables, self.layout.geometry) {
+        match repair.next(&walker.counts, &walker.tables)? {
             Some(repair) if !walker.given_up() => {
                 let mut walker = Walker::new(self.layout, walked.walker.findings.restart(base));
                 walker.repairs = repair;

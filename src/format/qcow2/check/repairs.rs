@@ -1,8 +1,10 @@
 //! Which damaged table entries may be repaired: those whose table is surely a table.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use crate::error::Result;
+use crate::format::marks::Marks;
 use crate::format::qcow2::disk::Geometry;
 use crate::memory::{self, IoBuf};
 
@@ -17,17 +19,18 @@ const WORD: u64 = 64;
 /// point nowhere: else it may be guest data that a damaged entry takes for a table.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    /// L2 tables, by offset, and L1 tables that have something to repair.
-    wanted: BTreeSet<u64>,
-    wanted_l1: BTreeSet<u64>,
+    /// The clusters of L2 tables, and of L1 tables, that have something to repair.
+    wanted: Marks,
+    wanted_l1: Marks,
     /// Those that may be changed.
-    allowed: BTreeSet<u64>,
-    allowed_l1: BTreeSet<u64>,
+    allowed: Marks,
+    allowed_l1: Marks,
     /// What is to be written: entries by offset.
     pub words: BTreeMap<u64, u64>,
     /// An entry of the table at hand points nowhere.
     pub insane: bool,
-    table: u64,
+    /// The cluster of the table at hand; None where it is not aligned to one.
+    table: Option<u64>,
     wish: bool,
     may: bool,
 }
@@ -37,9 +40,10 @@ impl Repairs {
     ///
     /// # Errors
     /// Where there is no memory to repair all of them.
-    pub fn begin_table(&mut self, table: u64, entries: usize) -> Result<()> {
-        (self.table, self.wish, self.insane) = (table, false, false);
-        self.may = self.allowed.contains(&table);
+    pub fn begin_table(&mut self, table: u64, entries: usize, geometry: Geometry) -> Result<()> {
+        self.table = cluster(table, geometry);
+        (self.wish, self.insane) = (false, false);
+        self.may = self.table.is_some_and(|table| self.allowed.has(table));
         match self.may {
             true => memory::headroom(entries as u64 * WORD),
             false => Ok(()),
@@ -47,11 +51,15 @@ impl Repairs {
     }
 
     /// The table is complete.
-    pub fn end_table(&mut self) {
-        if self.wish && !self.insane {
-            self.wanted.insert(self.table);
-        }
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn end_table(&mut self) -> Result<()> {
         self.may = false;
+        match self.table {
+            Some(table) if self.wish && !self.insane => self.wanted.mark(table).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// An L2 table as it will be, where it was visited before and something in it is repaired.
@@ -83,38 +91,58 @@ impl Repairs {
     }
 
     /// The same for an entry of the L1 table at that offset.
-    pub fn l1(&mut self, table: u64) -> bool {
-        self.wanted_l1.insert(table);
-        self.allowed_l1.contains(&table)
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn l1(&mut self, table: u64, geometry: Geometry) -> Result<bool> {
+        let Some(table) = cluster(table, geometry) else {
+            return Ok(false);
+        };
+        self.wanted_l1.mark(table)?;
+        let may = self.allowed_l1.has(table);
+        if may {
+            memory::headroom(WORD)?;
+        }
+        Ok(may)
     }
 
     /// After a walk: what the next may repair, if anything.
-    pub fn next(
-        self,
-        counts: &ReferenceCounts,
-        tables: &ReferenceCounts,
-        geometry: Geometry,
-    ) -> Option<Self> {
-        let cluster = |table: &u64| geometry.cluster_of(*table);
-        let allowed: BTreeSet<u64> = self
-            .wanted
-            .into_iter()
-            .filter(|table| geometry.in_cluster(*table) == 0)
-            .filter(|table| *table != 0)
-            .filter(|table| counts.get(cluster(table)) == tables.get(cluster(table)))
-            .collect();
-        let allowed_l1: BTreeSet<u64> = self
-            .wanted_l1
-            .into_iter()
-            .filter(|table| counts.get(cluster(table)) == 1)
-            .collect();
-        if allowed.is_empty() && allowed_l1.is_empty() {
-            return None;
-        }
-        Some(Self {
-            allowed,
-            allowed_l1,
-            ..Self::default()
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub fn next(self, counts: &ReferenceCounts, tables: &ReferenceCounts) -> Result<Option<Self>> {
+        let is_table = |table| counts.get(table) == tables.get(table);
+        let allowed = those(&self.wanted, is_table)?;
+        let allowed_l1 = those(&self.wanted_l1, |table| counts.get(table) == 1)?;
+        Ok(match (allowed, allowed_l1) {
+            (None, None) => None,
+            (allowed, allowed_l1) => Some(Self {
+                allowed: allowed.unwrap_or_default(),
+                allowed_l1: allowed_l1.unwrap_or_default(),
+                ..Self::default()
+            }),
         })
     }
+}
+
+/// The cluster of a table that stands where one may.
+fn cluster(table: u64, geometry: Geometry) -> Option<u64> {
+    let is_aligned = geometry.in_cluster(table) == 0;
+    (is_aligned && table != 0).then(|| geometry.cluster_of(table))
+}
+
+/// The tables of which `may` says so, if there are any.
+fn those(tables: &Marks, may: impl Fn(u64) -> bool) -> Result<Option<Marks>> {
+    let (mut found, mut failed) = (None, Ok(()));
+    let _ = tables.each_from(0, |table| {
+        if may(table) {
+            let marked = found.get_or_insert_with(Marks::default).mark(table);
+            failed = marked.map(drop);
+        }
+        match failed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })?;
+    failed.map(|()| found)
 }

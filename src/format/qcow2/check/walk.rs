@@ -205,7 +205,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                     if self.given_up() {
                         return Ok(());
                     }
-                    self.l1_entry(entry, offset, place(index));
+                    self.l1_entry(entry, offset, place(index))?;
                     self.l2_table(entry.offset(), table, role)?;
                     self.visit_bytes(table.len() as u64);
                     self.check_complete()?;
@@ -252,12 +252,12 @@ impl<'a, 'b> Walker<'a, 'b> {
         }
     }
 
-    fn l1_entry(&mut self, entry: L1Entry, l1: u64, place: u64) {
+    fn l1_entry(&mut self, entry: L1Entry, l1: u64, place: u64) -> Result<()> {
         let offset = entry.offset();
         let aligned = self.layout.geometry.in_cluster(offset) == 0;
         if entry.has_reserved_bits() {
             let there = offset != 0 && aligned && offset < self.layout.file_len;
-            let repaired = there && self.repairs.l1(l1);
+            let repaired = there && self.repairs.l1(l1, self.layout.geometry)?;
             self.findings.repaired_or_not(repaired, |what| {
                 format!("{what} L1 entry with reserved bits set: {:x}", entry.0)
             });
@@ -277,6 +277,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                 )
             });
         }
+        Ok(())
     }
 
     fn l2_table(&mut self, at: u64, table: &[u8], role: Role) -> Result<()> {
@@ -285,7 +286,8 @@ impl<'a, 'b> Walker<'a, 'b> {
         let mut stats = Stats::default();
         let overlaid = self.repairs.overlaid(at, table)?;
         let table = overlaid.as_deref().unwrap_or(table);
-        self.repairs.begin_table(at, table.len() / entry_size)?;
+        self.repairs
+            .begin_table(at, table.len() / entry_size, geometry)?;
         let places = (at..).step_by(entry_size);
         for ((slot, index), place) in table.chunks_exact(entry_size).zip(0usize..).zip(places) {
             let Some((word, bitmap)) = slot.split_first_chunk::<8>() else {
@@ -303,7 +305,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                 }
             }
         }
-        self.repairs.end_table();
+        self.repairs.end_table()?;
         if role == Role::Active {
             self.findings.report.allocated_clusters += stats.allocated;
             self.findings.report.compressed_clusters += stats.compressed;
