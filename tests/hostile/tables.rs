@@ -71,10 +71,11 @@ fn vdi(bench: &Bench, what: &'static str, (entry, count): (u32, u32)) -> Table {
     }
 }
 
-fn parallels(bench: &Bench, what: &'static str, entry: u32) -> Table {
+fn parallels(bench: &Bench, what: &'static str, (entry, count): (u32, u32)) -> Table {
     let mut head = made(bench, &["parallels", "4M"], 64);
-    put(&mut head, 32, &ENTRIES.to_le_bytes());
-    put(&mut head, 48, &(4096_u32).to_le_bytes());
+    put(&mut head, 32, &count.to_le_bytes());
+    let start = (64 + count * 4).next_multiple_of(2 << 20);
+    put(&mut head, 48, &(start / 512).to_le_bytes());
     Table {
         format: "parallels",
         what,
@@ -130,8 +131,8 @@ fn qed(what: &'static str, entry: u64) -> Table {
     }
 }
 
-fn vhdx(bench: &Bench, what: &'static str, entry: u64) -> Table {
-    let size = format!("{}M", ENTRIES);
+fn vhdx(bench: &Bench, what: &'static str, (entry, count): (u64, u32)) -> Table {
+    let size = format!("{count}M");
     let head = made(bench, &["vhdx", &size, "-o", "block_size=1M"], usize::MAX);
     let regions = &head[192 << 10..][16..16 + 64];
     let table = regions
@@ -217,12 +218,18 @@ fn entries_without_end_cost_little_each() {
         ),
         (vdi(&bench, "behind the end", (nowhere, ENTRIES)), [2, 0]),
         (vdi(&bench, "one place", (0, ENTRIES)), [2, 0]),
-        (parallels(&bench, "behind the end", nowhere), [2, 0]),
-        (parallels(&bench, "one place", 2), [2, 0]),
+        (
+            parallels(&bench, "behind the end", (nowhere, ENTRIES)),
+            [2, 0],
+        ),
+        (parallels(&bench, "one place", (2, ENTRIES)), [2, 0]),
         (qcow("behind the end", 1 << 40), [2, 0]),
         (qed("no place for a table", 3), [2, 0]),
-        (vhdx(&bench, "no such state", 5), [2, 0]),
-        (vhdx(&bench, "behind the end", 1 << 40 | 6), [2, 0]),
+        (vhdx(&bench, "no such state", (5, ENTRIES)), [2, 0]),
+        (
+            vhdx(&bench, "behind the end", (1 << 40 | 6, ENTRIES)),
+            [2, 0],
+        ),
         (vmdk(&bench, "behind the end", nowhere), [2, 0]),
         (vmdk(&bench, "over the header", 5), [2, 0]),
     ] {
@@ -278,5 +285,80 @@ fn tables_of_blocks_without_end_that_all_are_nowhere() {
         file.write_all_at(&table.head, 0).expect("the image");
         file.set_len(table.len).expect("a sparse file");
         bench.commands((OF_BLOCKS, SECONDS), "all.qcow2", (MAX_KIB >> 2) + bare);
+    }
+}
+
+/// Entries of a table whose blocks are strewn.
+const STREWN: u32 = 1 << 20;
+
+/// The place of a block, which none of those near it has.
+fn strewn(index: u32) -> u32 {
+    index.wrapping_mul(0x9e37_79b1) % STREWN
+}
+
+/// Nothing in the order of the entries helps to find out which place is taken: neither the processor time nor the
+/// memory grows with the file, in which almost nothing stands.
+#[test]
+fn blocks_strewn_over_a_large_file_cost_little_each() {
+    type Entry = fn(u32) -> Vec<u8>;
+    let bench = Bench::new();
+    let bare = bench.run_for(SECONDS, &["check", "plain.qcow2"]).kib;
+    let most_kib = bare + (MAX_KIB >> 1);
+    let tables: [(Table, Entry, i32); 4] = [
+        // Without a footer at the end.
+        (
+            vpc(&bench, "strewn", (0, STREWN)),
+            |at| ((1 << 15) + at * 600).to_be_bytes().to_vec(),
+            3,
+        ),
+        // With another number of blocks in the header.
+        (
+            vdi(&bench, "strewn", (0, STREWN)),
+            |at| at.to_le_bytes().to_vec(),
+            2,
+        ),
+        // With space behind the last one.
+        (
+            parallels(&bench, "strewn", (0, STREWN)),
+            |at| (at + 16).to_le_bytes().to_vec(),
+            3,
+        ),
+        (
+            vhdx(&bench, "strewn", (0, STREWN)),
+            |at| {
+                ((u64::from(at) + (1 << 10)) << 20 | 6)
+                    .to_le_bytes()
+                    .to_vec()
+            },
+            0,
+        ),
+    ];
+    for (mut table, entry, found) in tables {
+        if table.format == "parallels" {
+            put(
+                &mut table.head,
+                36,
+                &(u64::from(STREWN) * 2048).to_le_bytes(),
+            );
+        }
+        table.write(&bench, 0);
+        let entries: Vec<u8> = (0..STREWN).map(strewn).flat_map(entry).collect();
+        let file = File::options().write(true).open(bench.dir.path("w.qcow2"));
+        let file = file.expect("the image");
+        file.write_all_at(&entries, table.at).expect("the image");
+        file.set_len(u64::from(STREWN + (2 << 10)) << 20)
+            .expect("a sparse file");
+        for (args, code) in [
+            (&["check", "-q", "w.qcow2"][..], found),
+            (&["resize", "-q", "w.qcow2", "+64M"], 0),
+            (&["bench", "-w", "-c", "1", "w.qcow2"], 0),
+        ] {
+            let ended = table.run(&bench, args, most_kib);
+            assert_eq!(
+                ended.ran.code, code,
+                "{}: {args:?}: {:?}",
+                table.format, ended.ran
+            );
+        }
     }
 }
