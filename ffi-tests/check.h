@@ -74,6 +74,23 @@
         platter_error_free(err);                                                                  \
     } while (0)
 
+/* Runs a job that must end well. */
+static inline void run(platter_job *job)
+{
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+}
+
+/* The same, for its report. */
+static inline platter_report *result_of(platter_job *job)
+{
+    platter_report *report;
+    OK(platter_job_run(job, 0, &err));
+    OK(platter_job_result(&report, job, 0, &err));
+    platter_job_free(job);
+    return report;
+}
+
 /* Makes an image. */
 static inline void make_image(const char *path, const char *format, uint64_t size,
                               const char *options)
@@ -90,8 +107,7 @@ static inline void make_image(const char *path, const char *format, uint64_t siz
         platter_options_free(bag);
     }
     OK(platter_create_job_new(&job, create, 0, &err));
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
+    run(job);
     platter_create_free(create);
 }
 
@@ -112,6 +128,24 @@ static inline void fill_pattern(unsigned char *buf, size_t len, uint64_t offset)
 {
     for (size_t i = 0; i < len; i++)
         buf[i] = (unsigned char)((offset + i) * 2654435761u >> 13);
+}
+
+/* A part of a disk that holds them. */
+#define PART ((size_t)64 << 10)
+
+static inline void write_part(const platter_image *image, uint64_t offset)
+{
+    unsigned char part[PART];
+    fill_pattern(part, sizeof part, offset);
+    OK(platter_image_write(image, part, sizeof part, offset, 0, &err));
+}
+
+static inline void check_part(const platter_image *image, uint64_t offset)
+{
+    unsigned char expected[PART], found[PART];
+    fill_pattern(expected, sizeof expected, offset);
+    OK(platter_image_read(image, found, sizeof found, offset, 0, &err));
+    CHECK(memcmp(expected, found, sizeof found) == 0);
 }
 
 static inline void passed(void)

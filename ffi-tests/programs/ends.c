@@ -1,70 +1,12 @@
 /* Every call that takes an image takes it in each way: as a path, as a descriptor, as callbacks of the program, and
  * in the disk of an open image. A table of calls by ways, and options of the image beside each. */
-#include "check.h"
+#include "memory.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #define SIZE ((uint64_t)2 << 20)
 #define ROOM ((uint64_t)8 << 20)
-#define PART ((size_t)64 << 10)
-
-/* A file in memory. */
-struct memory {
-    unsigned char bytes[ROOM];
-    uint64_t size;
-};
-
-static int mem_read(void *buf, size_t len, uint64_t offset, void *user_data)
-{
-    const struct memory *m = user_data;
-    memcpy(buf, m->bytes + offset, len);
-    return 0;
-}
-
-static int mem_size(uint64_t *size, void *user_data)
-{
-    *size = ((const struct memory *)user_data)->size;
-    return 0;
-}
-
-static int mem_write(const void *buf, size_t len, uint64_t offset, void *user_data)
-{
-    struct memory *m = user_data;
-    if (offset > ROOM || len > ROOM - offset)
-        return PLATTER_STATUS_NO_SPACE;
-    if (offset > m->size)
-        memset(m->bytes + m->size, 0, offset - m->size);
-    memcpy(m->bytes + offset, buf, len);
-    if (offset + len > m->size)
-        m->size = offset + len;
-    return 0;
-}
-
-static int mem_flush(void *user_data)
-{
-    (void)user_data;
-    return 0;
-}
-
-static int mem_set_size(uint64_t size, void *user_data)
-{
-    struct memory *m = user_data;
-    if (size > ROOM)
-        return PLATTER_STATUS_NO_SPACE;
-    if (size > m->size)
-        memset(m->bytes + m->size, 0, size - m->size);
-    m->size = size;
-    return 0;
-}
-
-static const platter_storage_ops mem_ops = {
-    .read = mem_read,
-    .size = mem_size,
-    .write = mem_write,
-    .flush = mem_flush,
-    .set_size = mem_set_size,
-};
 
 /* A way in which the program has a file. */
 struct way {
@@ -90,9 +32,7 @@ static void add_fd(platter_storages *storages, const char *name)
 
 static void add_callbacks(platter_storages *storages, const char *name)
 {
-    struct memory *m = calloc(1, sizeof *m);
-    CHECK(m != NULL);
-    OK(platter_storages_add_storage(storages, name, &mem_ops, m, free, 0, &err));
+    OK(platter_storages_add_storage(storages, name, &mem_ops, heap_memory(0, ROOM), mem_destroy, 0, &err));
 }
 
 #ifndef SLOW_RUN
@@ -151,12 +91,6 @@ static platter_open_options *opening(const struct files *files, const char *form
     return options;
 }
 
-static void run(platter_job *job)
-{
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
-}
-
 static void create(const struct files *files, const char *name, const char *format,
                    const char *backing)
 {
@@ -177,21 +111,6 @@ static platter_image *open_one(const struct files *files, const char *name, uint
     platter_image *image;
     OK(platter_image_open(&image, name, files->qcow2, flags, &err));
     return image;
-}
-
-static void write_part(const platter_image *image, uint64_t offset)
-{
-    static unsigned char part[PART];
-    fill_pattern(part, sizeof part, offset);
-    OK(platter_image_write(image, part, sizeof part, offset, 0, &err));
-}
-
-static void check_part(const platter_image *image, uint64_t offset)
-{
-    static unsigned char expected[PART], found[PART];
-    fill_pattern(expected, sizeof expected, offset);
-    OK(platter_image_read(image, found, sizeof found, offset, 0, &err));
-    CHECK(memcmp(expected, found, sizeof found) == 0);
 }
 
 /* "disk": a qcow2 image with a part of data. */
@@ -788,11 +707,9 @@ static void a_storage_called_as_a_pipe(void)
     platter_storages *storages;
     platter_open_options *options;
     OK(platter_storages_new(&storages, 0, &err));
-    struct memory *m = calloc(1, sizeof *m);
-    CHECK(m != NULL);
-    m->size = SIZE;
+    struct memory *m = heap_memory(SIZE, ROOM);
     m->bytes[0] = 'x';
-    OK(platter_storages_add_storage(storages, "fifo", &mem_ops, m, free, 0, &err));
+    OK(platter_storages_add_storage(storages, "fifo", &mem_ops, m, mem_destroy, 0, &err));
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_format(options, "raw", 0, &err));
     OK(platter_open_options_set_storages(options, storages, 0, &err));

@@ -11,12 +11,6 @@ static platter_policy *everything(void)
     return policy;
 }
 
-static void finish(platter_job *job)
-{
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
-}
-
 static platter_open_options *trusting(void)
 {
     platter_policy *policy = everything();
@@ -38,7 +32,7 @@ static void overlay(const char *name, const char *backing)
     OK(platter_create_set_backing(create, backing, "raw", 0, &err));
     OK(platter_create_job_new(&job, create, 0, &err));
     CHECK(strstr(platter_job_summary(job), backing) != NULL);
-    finish(job);
+    run(job);
     platter_create_free(create);
     platter_policy_free(policy);
 }
@@ -78,10 +72,10 @@ static void of_chains(void)
     OK(platter_image_write(image, "a", 1, 5, 0, &err));
     OK(platter_image_close(image, 0, &err));
     OK(platter_commit_job_new(&job, TOP, BASE, options, PLATTER_LOCATION_PATH, &err));
-    finish(job);
+    run(job);
     OK(platter_rebase_job_new(&job, TOP, "./" BASE, "raw", NULL, options, PLATTER_LOCATION_PATH,
                               &err));
-    finish(job);
+    run(job);
     check_backing(TOP, "./" BASE);
 
     OK(platter_convert_new(&convert, 0, &err));
@@ -91,7 +85,7 @@ static void of_chains(void)
     OK(platter_convert_set_target_policy(convert, policy, 0, &err));
     OK(platter_convert_set_backing(convert, BASE, "raw", 0, &err));
     OK(platter_convert_job_new(&job, convert, 0, &err));
-    finish(job);
+    run(job);
     check_backing("c" TOP, BASE);
     platter_convert_free(convert);
     platter_policy_free(policy);
@@ -123,7 +117,7 @@ static void of_snapshots_and_bitmaps(void)
     make_image("s.qcow2", "qcow2", 1 << 20, NULL);
     image = open_image("s.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_snapshot_create_job_new(&job, image, "s\xe9", 0, &err));
-    finish(job);
+    run(job);
     OK(platter_snapshot_list(&report, image, 0, &err));
     OK(platter_report_string(&text, report, 0, "name", 0, &err));
     CHECK_STR(text, "s\xe9");
@@ -132,7 +126,7 @@ static void of_snapshots_and_bitmaps(void)
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NOT_FOUND, "snapshot not found");
     platter_job_free(job);
     OK(platter_snapshot_delete_job_new(&job, image, "s\xe9", 0, &err));
-    finish(job);
+    run(job);
     OK(platter_bitmap_add(image, "m\xe9", 0, 0, &err));
     OK(platter_bitmap_list(&report, image, 0, &err));
     OK(platter_report_string(&text, report, 0, "name", 0, &err));

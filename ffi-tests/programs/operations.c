@@ -5,15 +5,6 @@
 
 #define SIZE ((uint64_t)8 << 20)
 
-static platter_report *result_of(platter_job *job)
-{
-    platter_report *report;
-    OK(platter_job_run(job, 0, &err));
-    OK(platter_job_result(&report, job, 0, &err));
-    platter_job_free(job);
-    return report;
-}
-
 static uint64_t number(const platter_report *report, const char *key)
 {
     uint64_t value;

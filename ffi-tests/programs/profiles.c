@@ -18,12 +18,6 @@ static const platter_profile_info *find(const char *name)
     return NULL;
 }
 
-static void finish(platter_job *job)
-{
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
-}
-
 static void convert(const char *source, const char *profile, const char *target, uint32_t flags)
 {
     platter_convert *convert;
@@ -40,7 +34,7 @@ static void convert(const char *source, const char *profile, const char *target,
     OK(platter_convert_set_target(convert, target, profile == NULL ? "qcow2" : NULL, 0, &err));
     OK(platter_convert_set_profile(convert, profile, 0, &err));
     OK(platter_convert_job_new(&job, convert, flags, &err));
-    finish(job);
+    run(job);
     platter_convert_free(convert);
     platter_open_options_free(options);
     platter_policy_free(policy);

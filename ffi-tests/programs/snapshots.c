@@ -1,12 +1,9 @@
 /* Internal snapshots: created, listed, applied and deleted. */
 #include "check.h"
 
-static platter_report *result_of(platter_job *job)
+static platter_report *list_of(platter_job *job)
 {
-    platter_report *report;
-    OK(platter_job_run(job, 0, &err));
-    OK(platter_job_result(&report, job, 0, &err));
-    platter_job_free(job);
+    platter_report *report = result_of(job);
     CHECK(platter_report_kind(report) == PLATTER_REPORT_SNAPSHOTS);
     return report;
 }
@@ -37,7 +34,7 @@ int main(void)
 
     OK(platter_image_write(image, "a", 1, 5, 0, &err));
     OK(platter_snapshot_create_job_new(&job, image, "one", 0, &err));
-    report = result_of(job);
+    report = list_of(job);
     OK(platter_report_string(&text, report, 0, "id", 0, &err));
     CHECK_STR(text, "1");
     OK(platter_report_string(&text, report, 0, "name", 0, &err));
@@ -55,7 +52,7 @@ int main(void)
           "Could not apply snapshot 'nope': Failed to load snapshot: No such file or directory");
     platter_job_free(job);
     OK(platter_snapshot_apply_job_new(&job, image, "1", 0, &err));
-    CHECK(count_of(result_of(job)) == 1);
+    CHECK(count_of(list_of(job)) == 1);
     OK(platter_image_read(image, &byte, 1, 5, 0, &err));
     CHECK(byte == 'a');
 
@@ -75,7 +72,7 @@ int main(void)
     }
 
     OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));
-    CHECK(count_of(result_of(job)) == 0);
+    CHECK(count_of(list_of(job)) == 0);
     OK(platter_snapshot_delete_job_new(&job, image, "one", 0, &err));
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_NOT_FOUND,
           "Could not delete snapshot 'one': snapshot not found");

@@ -1,83 +1,11 @@
 /* Storages of the program under names of its own: everything that takes a location takes them, whole chains
  * included, and they keep the rules of files. */
-#include "check.h"
+#include "memory.h"
 
 #include <sys/mman.h>
 
 #define SIZE ((uint64_t)2 << 20)
-#define PART ((size_t)64 << 10)
-
-/* A disk in memory. */
-struct memory {
-    unsigned char *bytes;
-    uint64_t size, capacity;
-    int frees;
-};
-
-static int mem_read(void *buf, size_t len, uint64_t offset, void *user_data)
-{
-    const struct memory *m = user_data;
-    CHECK(offset <= m->size && len <= m->size - offset);
-    memcpy(buf, m->bytes + offset, len);
-    return 0;
-}
-
-static int mem_size(uint64_t *size, void *user_data)
-{
-    *size = ((const struct memory *)user_data)->size;
-    return 0;
-}
-
-static int mem_write(const void *buf, size_t len, uint64_t offset, void *user_data)
-{
-    struct memory *m = user_data;
-    if (offset > m->capacity || len > m->capacity - offset)
-        return -ENOSPC;
-    if (offset > m->size)
-        memset(m->bytes + m->size, 0, offset - m->size);
-    memcpy(m->bytes + offset, buf, len);
-    if (offset + len > m->size)
-        m->size = offset + len;
-    return 0;
-}
-
-static int mem_flush(void *user_data)
-{
-    (void)user_data;
-    return 0;
-}
-
-static int mem_set_size(uint64_t size, void *user_data)
-{
-    struct memory *m = user_data;
-    if (size > m->capacity)
-        return PLATTER_STATUS_NO_SPACE;
-    if (size > m->size)
-        memset(m->bytes + m->size, 0, size - m->size);
-    m->size = size;
-    return 0;
-}
-
-static void count_free(void *user_data)
-{
-    ((struct memory *)user_data)->frees++;
-}
-
-static const platter_storage_ops mem_ops = {
-    .read = mem_read,
-    .size = mem_size,
-    .write = mem_write,
-    .flush = mem_flush,
-    .set_size = mem_set_size,
-};
-
-static struct memory new_memory(uint64_t size)
-{
-    struct memory m = {.size = size, .capacity = 16 << 20};
-    m.bytes = calloc(1, m.capacity);
-    CHECK(m.bytes != NULL);
-    return m;
-}
+#define ROOM ((uint64_t)16 << 20)
 
 static platter_storages *new_storages(void)
 {
@@ -88,7 +16,7 @@ static platter_storages *new_storages(void)
 
 static void add_memory(platter_storages *storages, const char *name, struct memory *m)
 {
-    OK(platter_storages_add_storage(storages, name, &mem_ops, m, count_free, 0, &err));
+    OK(platter_storages_add_storage(storages, name, &mem_ops, m, mem_free, 0, &err));
 }
 
 static platter_open_options *opening(const platter_storages *storages, const char *format)
@@ -131,25 +59,10 @@ static void create(const platter_storages *storages, const char *name, const cha
     platter_create_free(create);
 }
 
-static void write_part(platter_image *image, uint64_t offset)
-{
-    static unsigned char part[PART];
-    fill_pattern(part, sizeof part, offset);
-    OK(platter_image_write(image, part, sizeof part, offset, 0, &err));
-}
-
-static void check_part(platter_image *image, uint64_t offset)
-{
-    static unsigned char expected[PART], found[PART];
-    fill_pattern(expected, sizeof expected, offset);
-    OK(platter_image_read(image, found, sizeof found, offset, 0, &err));
-    CHECK(memcmp(expected, found, sizeof found) == 0);
-}
-
 /* A chain of which no layer is a file of a name: the base in memory, the overlay in a descriptor. */
 static void a_chain(void)
 {
-    struct memory base = new_memory(0);
+    struct memory base = new_memory(0, ROOM);
     int fd = memfd_create("overlay", MFD_CLOEXEC);
     CHECK(fd >= 0);
     platter_storages *storages = new_storages();
@@ -208,7 +121,7 @@ static void a_chain(void)
 /* From memory to memory, from there to a descriptor, and a part of it by dd; no file is touched. */
 static void conversions(void)
 {
-    struct memory source = new_memory(SIZE), target = new_memory(0), part = new_memory(0);
+    struct memory source = new_memory(SIZE, ROOM), target = new_memory(0, ROOM), part = new_memory(0, ROOM);
     fill_pattern(source.bytes, SIZE, 0);
     platter_storages *storages = new_storages();
     add_memory(storages, "source", &source);
@@ -317,7 +230,7 @@ static void an_encrypted_descriptor(void)
 /* The disk in an open image is converted, and written to, by its name. */
 static void an_open_image(void)
 {
-    struct memory disk = new_memory(0), copy = new_memory(0);
+    struct memory disk = new_memory(0, ROOM), copy = new_memory(0, ROOM);
     platter_storages *storages = new_storages();
     add_memory(storages, "disk.qcow2", &disk);
     add_memory(storages, "copy", &copy);
@@ -360,11 +273,11 @@ static void an_open_image(void)
 /* What cannot be written to is refused before anything is touched. */
 static void refusals(void)
 {
-    struct memory disk = new_memory(SIZE);
+    struct memory disk = new_memory(SIZE, ROOM);
     platter_storages *storages = new_storages();
     platter_storage_ops reading = {.read = mem_read, .size = mem_size};
-    OK(platter_storages_add_storage(storages, "disk", &reading, &disk, count_free, 0, &err));
-    FAILS(platter_storages_add_storage(storages, "disk", &mem_ops, &disk, count_free, 0, &err),
+    OK(platter_storages_add_storage(storages, "disk", &reading, &disk, mem_free, 0, &err));
+    FAILS(platter_storages_add_storage(storages, "disk", &mem_ops, &disk, mem_free, 0, &err),
           PLATTER_STATUS_EXISTS, "'disk'");
     CHECK(disk.frees == 1);
     FAILS(platter_storages_add_fd(storages, "", 0, 0, &err), PLATTER_STATUS_INVALID, "name");

@@ -9,7 +9,7 @@ static unsigned char content[LEN];
 static unsigned char found[LEN + 512];
 
 /* Runs the job; its status and, where it failed, its message. */
-static int run(platter_job *job, char *message, size_t room)
+static int outcome(platter_job *job, char *message, size_t room)
 {
     platter_error *err = NULL;
     const int status = platter_job_run(job, 0, &err);
@@ -85,7 +85,7 @@ int main(void)
     OK(platter_dd_set_output(dd, "c.qcow2", "qcow2", 0, &err));
     OK(platter_dd_set_number(dd, PLATTER_DD_OUTPUT_SIZE, 1 << 20, 0, &err));
     OK(platter_dd_job_new(&job, dd, 0, &err));
-    CHECK(run(job, message, sizeof message) == PLATTER_OK);
+    CHECK(outcome(job, message, sizeof message) == PLATTER_OK);
     platter_dd_free(dd);
     image = open_image("c.qcow2", "qcow2", 0);
     OK(platter_image_read(image, found, LEN, 0, 0, &err));
@@ -109,7 +109,7 @@ int main(void)
         platter_open_options_free(options);
     }
     OK(platter_convert_job_new(&job, convert, 0, &err));
-    CHECK(run(job, message, sizeof message) == PLATTER_STATUS_OS);
+    CHECK(outcome(job, message, sizeof message) == PLATTER_STATUS_OS);
     CHECK(strstr(message, "Broken pipe") != NULL);
     platter_convert_free(convert);
     CHECK(close(fds[1]) == 0);
@@ -121,7 +121,7 @@ int main(void)
     OK(platter_dd_set_output(dd, "short.raw", "raw", 0, &err));
     OK(platter_dd_set_number(dd, PLATTER_DD_INPUT_SIZE, LEN + 1, 0, &err));
     OK(platter_dd_job_new(&job, dd, 0, &err));
-    CHECK(run(job, message, sizeof message) == PLATTER_STATUS_OS);
+    CHECK(outcome(job, message, sizeof message) == PLATTER_STATUS_OS);
     CHECK(strstr(message, "ended after 200000 of 200001 bytes") != NULL);
     CHECK(access("short.raw", F_OK) != 0);
     platter_dd_free(dd);
@@ -133,7 +133,7 @@ int main(void)
     OK(platter_convert_set_source_fd(convert, in, 0, &err));
     OK(platter_convert_set_target_fd(convert, out, 0, &err));
     OK(platter_convert_job_new(&job, convert, 0, &err));
-    CHECK(run(job, message, sizeof message) == PLATTER_OK);
+    CHECK(outcome(job, message, sizeof message) == PLATTER_OK);
     platter_convert_free(convert);
     CHECK(read_all(out, found, sizeof found) == (LEN + 511) / 512 * 512);
     CHECK(memcmp(found, content, LEN) == 0);

@@ -1,14 +1,9 @@
 /* A backup through this interface alone: a base behind TLS, an overlay over it that a server offers with a dirty
  * bitmap, a client that writes, one that copies what is dirty, and a commit into the base. */
-#include "check.h"
+#include "workflow.h"
 
 #define SIZE ((uint64_t)4 << 20)
 #define CLUSTER ((uint64_t)65536)
-
-static unsigned char bytes[SIZE], found[SIZE], expected[SIZE];
-
-static platter_secrets *secrets;
-static platter_policy *policy;
 
 #ifdef SLOW_RUN
 /* Keys that both ends know: valgrind takes digests of the assembler behind certificates for undefined bytes. */
@@ -51,44 +46,6 @@ static void make_credentials(void)
 }
 #endif
 
-static platter_open_options *opening(void)
-{
-    platter_open_options *options;
-    OK(platter_open_options_new(&options, 0, &err));
-    OK(platter_open_options_set_policy(options, policy, 0, &err));
-    OK(platter_open_options_set_secrets(options, secrets, 0, &err));
-    return options;
-}
-
-static platter_image *opened(const char *location, uint32_t flags)
-{
-    platter_open_options *options = opening();
-    platter_image *image;
-    OK(platter_image_open(&image, location, options, flags, &err));
-    platter_open_options_free(options);
-    return image;
-}
-
-static void run(platter_job *job)
-{
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
-}
-
-static platter_server *serving(const platter_image *image, const char *name, const char *bitmap)
-{
-    platter_server *server;
-    platter_export *export;
-    OK(platter_server_new(&server, NULL, 0, &err));
-    OK(platter_export_new(&export, image, PLATTER_EXPORT_WRITE, &err));
-    OK(platter_export_set_name(export, name, 0, &err));
-    if (bitmap != NULL)
-        OK(platter_export_add_bitmap(export, bitmap, 0, &err));
-    OK(platter_server_add_export(server, export, 0, &err));
-    platter_export_free(export);
-    return server;
-}
-
 /* Where the base is: what the overlay records as its backing file. */
 static void name_base(char *name, size_t room, const platter_server *server)
 {
@@ -101,52 +58,13 @@ static void name_base(char *name, size_t room, const platter_server *server)
     CHECK(len > 0 && (size_t)len < room);
 }
 
-static void make_overlay(const char *path, const char *base)
-{
-    platter_create *create;
-    platter_job *job;
-    OK(platter_create_new(&create, path, "qcow2", 0, &err));
-    OK(platter_create_set_backing(create, base, "raw", 0, &err));
-    OK(platter_create_set_policy(create, policy, 0, &err));
-    OK(platter_create_set_secrets(create, secrets, 0, &err));
-    OK(platter_create_job_new(&job, create, 0, &err));
-    platter_create_free(create);
-    run(job);
-}
-
-/* All of an export into a new raw image. */
-static void copy_whole(const char *from, const char *to)
-{
-    platter_open_options *options = opening();
-    platter_convert *convert;
-    platter_job *job;
-    OK(platter_convert_new(&convert, 0, &err));
-    OK(platter_convert_set_source_options(convert, options, 0, &err));
-    OK(platter_convert_add_source(convert, from, 0, &err));
-    OK(platter_convert_set_target(convert, to, "raw", 0, &err));
-    OK(platter_convert_job_new(&job, convert, 0, &err));
-    platter_convert_free(convert);
-    platter_open_options_free(options);
-    run(job);
-}
-
-static void write_as_client(const char *export, uint64_t offset, size_t len, unsigned char value)
-{
-    platter_image *client = opened(export, PLATTER_OPEN_WRITE);
-    memset(bytes, value, len);
-    memset(expected + offset, value, len);
-    OK(platter_image_write(client, bytes, len, offset, 0, &err));
-    OK(platter_image_flush(client, 0, &err));
-    OK(platter_image_close(client, 0, &err));
-}
-
 /* Copies what the bitmap of the export has as dirty; how much that was. */
 static uint64_t copy_dirty(const char *export, const char *dirty_bytes, const char *to)
 {
     /* Of a bitmap, the client tells what is clean as data. */
-    platter_image *bitmap = opened(dirty_bytes, PLATTER_LOCATION_IMAGE_OPTS);
-    platter_image *source = opened(export, 0);
-    platter_image *target = opened(to, PLATTER_OPEN_WRITE);
+    platter_image *bitmap = opened(dirty_bytes, NULL, PLATTER_LOCATION_IMAGE_OPTS);
+    platter_image *source = opened(export, "raw", 0);
+    platter_image *target = opened(to, "raw", PLATTER_OPEN_WRITE);
     uint64_t copied = 0;
     platter_extent run;
     for (uint64_t at = 0; at < SIZE; at += run.length) {
@@ -162,17 +80,6 @@ static uint64_t copy_dirty(const char *export, const char *dirty_bytes, const ch
     OK(platter_image_close(source, 0, &err));
     OK(platter_image_close(bitmap, 0, &err));
     return copied;
-}
-
-static void holds_what_was_written(const char *location, uint32_t flags)
-{
-    platter_image *image = opened(location, flags);
-    uint64_t size;
-    OK(platter_image_size(&size, image, 0, &err));
-    CHECK_U64(size, SIZE);
-    OK(platter_image_read(image, found, sizeof found, 0, 0, &err));
-    CHECK(memcmp(found, expected, sizeof found) == 0);
-    OK(platter_image_close(image, 0, &err));
 }
 
 int main(void)
@@ -196,12 +103,12 @@ int main(void)
 
     /* Over it a local image, which notes what changes from the full backup on. */
     make_overlay("disk.qcow2", base_name);
-    platter_image *disk = opened("disk.qcow2", PLATTER_OPEN_WRITE);
+    platter_image *disk = opened("disk.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_bitmap_add(disk, "monday", CLUSTER, 0, &err));
     platter_server *server = serving(disk, "disk", "monday");
     OK(platter_server_listen(server, "unix:disk.sock", 0, &err));
-    copy_whole(export, "backup.raw");
-    holds_what_was_written("backup.raw", 0);
+    copy_whole(export, "raw", "backup.raw");
+    holds_what_was_written("backup.raw", "raw", SIZE);
 
     write_as_client(export, 3 * CLUSTER, CLUSTER, 1);
     write_as_client(export, 5 * CLUSTER + 100, 1000, 2);
@@ -215,9 +122,9 @@ int main(void)
                          "file.x-dirty-bitmap=qemu:dirty-bitmap:monday",
                          "backup.raw"),
               3 * CLUSTER);
-    holds_what_was_written("backup.raw", 0);
+    holds_what_was_written("backup.raw", "raw", SIZE);
     write_as_client(export, 9 * CLUSTER, 1, 4);
-    holds_what_was_written(export, 0);
+    holds_what_was_written(export, "raw", SIZE);
     OK(platter_server_drain(server, -1, 0, &err));
     platter_server_free(server);
     platter_report *dirty;
@@ -229,18 +136,18 @@ int main(void)
     OK(platter_image_close(disk, 0, &err));
 
     /* What was written goes into the base, through TLS. */
-    platter_open_options *options = opening();
+    platter_open_options *options = opening("qcow2");
     OK(platter_commit_job_new(&job, "disk.qcow2", NULL, options, 0, &err));
     platter_open_options_free(options);
     run(job);
-    holds_what_was_written("disk.qcow2", 0);
-    holds_what_was_written(base_name, 0);
+    holds_what_was_written("disk.qcow2", "qcow2", SIZE);
+    holds_what_was_written(base_name, NULL, SIZE);
     OK(platter_server_drain(archive, -1, 0, &err));
     platter_server_free(archive);
-    OK(platter_image_read(base, found, sizeof found, 0, 0, &err));
-    CHECK(memcmp(found, expected, sizeof found) == 0);
+    OK(platter_image_read(base, found, SIZE, 0, 0, &err));
+    CHECK(memcmp(found, expected, SIZE) == 0);
     OK(platter_image_close(base, 0, &err));
-    holds_what_was_written("base.qcow2", 0);
+    holds_what_was_written("base.qcow2", "qcow2", SIZE);
 
     platter_policy_free(policy);
     platter_secrets_free(secrets);
