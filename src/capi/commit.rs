@@ -10,7 +10,6 @@ use crate::capi::error::platter_error;
 use crate::capi::image::{platter_image, sole, taken_over};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, location, merged, platter_open_options};
-use crate::capi::report::Content;
 use crate::capi::text::optional_name;
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -50,14 +49,7 @@ pub unsafe extern "C" fn platter_commit_job_new(
         // SAFETY: by the contract of this function.
         let base = unsafe { optional_name(base) };
         let request = request(location, merged(options, 0)?, base, flags);
-        Ok(NewJob::with_rate().into_handle(
-            "commit",
-            None,
-            Vec::new(),
-            Box::new(move |job, _| {
-                commit(&request, job).map(|()| Content::Done { virtual_size: None })
-            }),
-        ))
+        Ok(NewJob::with_rate().into_owner("commit", move |job| commit(&request, job)))
     })
 }
 
@@ -88,15 +80,10 @@ pub unsafe extern "C" fn platter_commit_image_job_new(
         // SAFETY: by the contract of this function.
         let (image, control) = unsafe { taken_over(image)? };
         let request = request(image.location().clone(), options, base, flags);
-        Ok(NewJob::with_rate().heeding(&control).into_handle(
-            "commit",
-            None,
-            Vec::new(),
-            Box::new(move |job, _| {
-                commit_image(sole(image)?, &request, job)?;
-                Ok(Content::Done { virtual_size: None })
-            }),
-        ))
+        let new = NewJob::with_rate().heeding(&control);
+        Ok(new.into_owner("commit", move |job| {
+            commit_image(sole(image)?, &request, job)
+        }))
     })
 }
 

@@ -10,7 +10,6 @@ use crate::capi::error::platter_error;
 use crate::capi::image::{platter_image, sole, taken_over};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, cache_mode, location, merged, platter_open_options};
-use crate::capi::report::Content;
 use crate::capi::text::{optional_name, optional_utf8};
 use crate::error::Result;
 use crate::image::OpenOptions;
@@ -63,14 +62,7 @@ pub unsafe extern "C" fn platter_rebase_job_new(
         // SAFETY: by the contract of this function.
         let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache)? };
         let request = backing.request(location, options, flags);
-        Ok(NewJob::with_rate().into_handle(
-            "rebase",
-            None,
-            Vec::new(),
-            Box::new(move |job, _| {
-                rebase(&request, job).map(|()| Content::Done { virtual_size: None })
-            }),
-        ))
+        Ok(NewJob::with_rate().into_owner("rebase", move |job| rebase(&request, job)))
     })
 }
 
@@ -103,15 +95,10 @@ pub unsafe extern "C" fn platter_rebase_image_job_new(
         // SAFETY: by the contract of this function.
         let (image, control) = unsafe { taken_over(image)? };
         let request = backing.request(image.location().clone(), options, flags);
-        Ok(NewJob::with_rate().heeding(&control).into_handle(
-            "rebase",
-            None,
-            Vec::new(),
-            Box::new(move |job, _| {
-                rebase_image(sole(image)?, &request, job)?;
-                Ok(Content::Done { virtual_size: None })
-            }),
-        ))
+        let new = NewJob::with_rate().heeding(&control);
+        Ok(new.into_owner("rebase", move |job| {
+            rebase_image(sole(image)?, &request, job)
+        }))
     })
 }
 

@@ -134,6 +134,19 @@ impl NewJob {
         self
     }
 
+    /// The handle of one that opens its images, or owns them, and reports nothing but that it is done.
+    pub(super) fn into_owner(
+        self,
+        name: &'static str,
+        work: impl FnOnce(&mut Job) -> Result<()> + Send + 'static,
+    ) -> *mut platter_job {
+        let body = move |job: &mut Job, _: &Images| {
+            work(job)?;
+            Ok(Content::Done { virtual_size: None })
+        };
+        self.into_handle(name, None, Vec::new(), Box::new(body))
+    }
+
     /// The handle; `name` is for the log.
     pub(super) fn into_handle(
         self,
