@@ -1526,12 +1526,12 @@ typedef struct platter_option_info {
      */
     const char *help;
     /**
-     * The value when the option is not given, also one that no help prints; NULL where there is none, or where it
-     * follows from other options or the size.
+     * The value when the option is not given, also one that no help prints; NULL where there is none, where it
+     * follows from other options, the size or the image, and of an amendment where what was stays.
      */
     const char *default_value;
     /**
-     * The values allowed, ended by NULL; NULL where any value of the type is.
+     * The values allowed, ended by NULL; NULL where any value of the type is, and where they are many.
      */
     const char *const *allowed;
     /**

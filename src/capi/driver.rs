@@ -89,10 +89,10 @@ pub struct platter_option_info {
     pub name: *const c_char,
     /// One line of help.
     pub help: *const c_char,
-    /// The value when the option is not given, also one that no help prints; NULL where there is none, or where it
-    /// follows from other options or the size.
+    /// The value when the option is not given, also one that no help prints; NULL where there is none, where it
+    /// follows from other options, the size or the image, and of an amendment where what was stays.
     pub default_value: *const c_char,
-    /// The values allowed, ended by NULL; NULL where any value of the type is.
+    /// The values allowed, ended by NULL; NULL where any value of the type is, and where they are many.
     pub allowed: *const *const c_char,
     /// A `PLATTER_OPTION_*` type.
     pub kind: u32,
@@ -204,11 +204,13 @@ fn entry(
         table
             .into_iter()
             .map(|spec| {
-                let spec = match operation {
-                    PLATTER_OPERATION_CREATE => stated(unstated, spec),
-                    _ => *spec,
+                let more = match operation {
+                    PLATTER_OPERATION_CREATE => unstated::find(unstated, spec.name),
+                    PLATTER_OPERATION_OPEN => None,
+                    // What is not given stays as it is, but for how a new key is made.
+                    _ => unstated::of_luks(spec.name),
                 };
-                describe(&spec, &mut strings, &mut lists)
+                describe(&stated(spec, more), &mut strings, &mut lists)
             })
             .collect()
     });
@@ -232,9 +234,9 @@ fn entry(
     }
 }
 
-/// An option of a creation with what its table leaves out.
-fn stated(own: &'static [Unstated], spec: &OptionSpec) -> OptionSpec {
-    let Some(more) = unstated::find(own, spec.name) else {
+/// An option with what its table leaves out.
+fn stated(spec: &OptionSpec, more: Option<&'static Unstated>) -> OptionSpec {
+    let Some(more) = more else {
         return *spec;
     };
     OptionSpec {

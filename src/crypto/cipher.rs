@@ -62,6 +62,20 @@ const ALGORITHMS: &[(Algorithm, &str, &str, usize)] = &[
 ];
 
 impl Algorithm {
+    /// The names.
+    pub const NAMES: &'static [&'static str] = &[
+        "aes-128",
+        "aes-192",
+        "aes-256",
+        "cast5-128",
+        "serpent-128",
+        "serpent-192",
+        "serpent-256",
+        "twofish-128",
+        "twofish-192",
+        "twofish-256",
+    ];
+
     /// The algorithm of that option value, such as `aes-256`.
     pub fn from_name(name: &str) -> Option<Self> {
         ALGORITHMS.iter().find(|a| a.1 == name).map(|a| a.0)
@@ -99,6 +113,9 @@ impl Algorithm {
 }
 
 impl Mode {
+    /// The names.
+    pub const NAMES: &'static [&'static str] = &["xts", "cbc", "ctr", "ecb"];
+
     /// The mode of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {

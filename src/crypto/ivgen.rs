@@ -15,6 +15,9 @@ pub enum IvGenerator {
 }
 
 impl IvGenerator {
+    /// The names, without a hash.
+    pub const NAMES: &'static [&'static str] = &["plain", "plain64", "essiv"];
+
     /// The name without the hash.
     pub fn name(self) -> &'static str {
         match self {

@@ -53,14 +53,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
-    unstated: &[
-        of("cipher-alg", "aes-256"),
-        of("cipher-mode", "xts"),
-        of("ivgen-alg", "plain64"),
-        of("hash-alg", "sha256"),
-        of("iter-time", "2000"),
-        of("detached-header", "off"),
-    ],
+    unstated: &[of("detached-header", "off")],
     own_options: &[],
     summary: &[
         ("size", None),

@@ -8,6 +8,7 @@ use bstr::BString;
 use crate::error::Result;
 use crate::extent::{Extent, StorageSlot};
 use crate::format::blocks::main_slot;
+use crate::format::unstated::{among, of};
 use crate::format::{
     BackingChange, BackingRef, Below, Check, ChildSpec, Compress, DecodeAhead, Features, FileRole,
     FlushPlan, Format, FormatDriver, FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard,
@@ -42,7 +43,10 @@ pub static DRIVER: FormatDriver = FormatDriver {
     outline: create::outline,
     measure: Some(create::measure),
     create_options: create::OPTIONS,
-    unstated: &[],
+    unstated: &[
+        among("encrypt.format", &["aes"]),
+        of(COMPRESSION_LEVEL, "2"),
+    ],
     own_options: &[COMPRESSION_LEVEL],
     summary: create::SUMMARY,
     amend_options: &[],

@@ -49,6 +49,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     unstated: &[
         of("block_state_zero", "on"),
         of("log_size", "1048576"),
+        of("logical_sector_size", "512"),
         one_of("subformat", "dynamic", &["dynamic", "fixed"]),
     ],
     own_options: create::OWN,

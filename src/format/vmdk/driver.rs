@@ -55,6 +55,8 @@ pub static DRIVER: FormatDriver = FormatDriver {
             &["ide", "lsilogic", "buslogic", "legacyESX"],
         ),
         of("compat6", "off"),
+        of("hwversion", "4"),
+        of("toolsversion", "2147483647"),
         of("zeroed_grain", "off"),
         one_of(
             "subformat",
