@@ -1,18 +1,29 @@
 /* Every kind of job: started in the background, waited for with poll, paused and resumed, cancelled,
- * with a rate, and with a deadline. */
+ * with a rate, and with a deadline; all of them also changed while the job waits. */
 #include "check.h"
 
 #include <poll.h>
 
-#define SIZE ((uint64_t)1 << 20)
+#define SIZE ((uint64_t)8 << 20)
+
+/* Of data in each disk: enough that a job with a rate has to wait for it, in whatever pieces it works. */
+#define DATA (SIZE - (256 << 10))
 
 /* The images that a job uses; closed once it is freed. */
 static platter_image *images[2];
 static platter_open_options *options;
 
+/* Nothing here is to be kept over a power cut. */
+static platter_image *open_for_writing(const char *name)
+{
+    platter_image *image;
+    OK(platter_image_open(&image, name, options, PLATTER_OPEN_WRITE, &err));
+    return image;
+}
+
 static void make_disks(void)
 {
-    static unsigned char data[256 << 10];
+    static unsigned char data[DATA];
     static const char *const names[] = {"base.qcow2", "other.qcow2"};
     platter_create *create;
     platter_policy *policy;
@@ -22,7 +33,7 @@ static void make_disks(void)
     for (size_t i = 0; i < 2; i++) {
         unlink(names[i]);
         make_image(names[i], "qcow2", SIZE, NULL);
-        platter_image *image = open_image(names[i], "qcow2", PLATTER_OPEN_WRITE);
+        platter_image *image = open_for_writing(names[i]);
         OK(platter_image_write(image, data, sizeof data, 128 << 10, 0, &err));
         OK(platter_snapshot_create_job_new(&job, image, "old", 0, &err));
         OK(platter_job_run(job, 0, &err));
@@ -39,9 +50,9 @@ static void make_disks(void)
     platter_job_free(job);
     platter_create_free(create);
     platter_policy_free(policy);
-    platter_image *image;
-    OK(platter_image_open(&image, "top.qcow2", options, PLATTER_OPEN_WRITE, &err));
-    OK(platter_image_write(image, data, sizeof data, 512 << 10, 0, &err));
+    platter_image *image = open_for_writing("top.qcow2");
+    /* A half: that is what a commit moves, and the other half a rebase. */
+    OK(platter_image_write(image, data, SIZE / 2, 0, 0, &err));
     OK(platter_image_close(image, 0, &err));
 }
 
@@ -66,6 +77,36 @@ static platter_job *make_convert(void)
     OK(platter_convert_set_target(convert, "new.qcow2", "qcow2", 0, &err));
     OK(platter_convert_job_new(&job, convert, 0, &err));
     platter_convert_free(convert);
+    return job;
+}
+
+static platter_job *make_dd(void)
+{
+    platter_dd *dd;
+    platter_job *job;
+    OK(platter_dd_new(&dd, 0, &err));
+    OK(platter_dd_set_input(dd, "base.qcow2", 0, &err));
+    OK(platter_dd_set_input_options(dd, options, 0, &err));
+    OK(platter_dd_set_output(dd, "new.qcow2", "qcow2", 0, &err));
+    OK(platter_dd_job_new(&job, dd, 0, &err));
+    platter_dd_free(dd);
+    return job;
+}
+
+/* To a descriptor, in order. */
+static platter_job *make_stream(void)
+{
+    platter_convert *convert;
+    platter_job *job;
+    const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    CHECK(null >= 0);
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "base.qcow2", 0, &err));
+    OK(platter_convert_set_source_options(convert, options, 0, &err));
+    OK(platter_convert_set_target_fd(convert, null, 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    platter_convert_free(convert);
+    CHECK(close(null) == 0);
     return job;
 }
 
@@ -101,18 +142,45 @@ static platter_job *make_commit(void)
     return job;
 }
 
+/* The job takes the image over. */
+static platter_job *make_commit_image(void)
+{
+    platter_job *job;
+    OK(platter_commit_image_job_new(&job, open_for_writing("top.qcow2"), NULL, options, 0, &err));
+    return job;
+}
+
+static platter_job *make_rebase_image(void)
+{
+    platter_job *job;
+    OK(platter_rebase_image_job_new(&job, open_for_writing("top.qcow2"), NULL, NULL, NULL, options, 0, &err));
+    return job;
+}
+
 static platter_job *make_rebase(void)
 {
     platter_job *job;
-    OK(platter_rebase_job_new(&job, "top.qcow2", "other.qcow2", "qcow2", NULL, options, 0, &err));
+    OK(platter_rebase_job_new(&job, "top.qcow2", NULL, NULL, NULL, options, 0, &err));
     return job;
 }
 
 static platter_job *make_resize(void)
 {
     platter_job *job;
-    images[0] = open_image("other.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    images[0] = open_for_writing("other.qcow2");
     OK(platter_resize_job_new(&job, images[0], SIZE, NULL, PLATTER_RESIZE_MORE, &err));
+    return job;
+}
+
+static platter_job *make_amend(void)
+{
+    platter_options *bag;
+    platter_job *job;
+    images[0] = open_for_writing("other.qcow2");
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_set(bag, PLATTER_OPT_LAZY_REFCOUNTS, "on", 0, &err));
+    OK(platter_amend_job_new(&job, images[0], bag, NULL, 0, &err));
+    platter_options_free(bag);
     return job;
 }
 
@@ -132,10 +200,25 @@ static platter_job *make_map(void)
     return job;
 }
 
+static int next_run(const platter_extent *extent, const char *filename, void *user_data)
+{
+    (void)extent, (void)filename, (void)user_data;
+    return 0;
+}
+
+static platter_job *make_map_each(void)
+{
+    platter_job *job;
+    images[0] = open_image("base.qcow2", "qcow2", 0);
+    OK(platter_map_each_job_new(&job, images[0], 0, PLATTER_LENGTH_ALL, next_run, NULL, NULL, 0,
+                                &err));
+    return job;
+}
+
 static platter_job *make_snapshot_create(void)
 {
     platter_job *job;
-    images[0] = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    images[0] = open_for_writing("base.qcow2");
     OK(platter_snapshot_create_job_new(&job, images[0], "new", 0, &err));
     return job;
 }
@@ -143,7 +226,7 @@ static platter_job *make_snapshot_create(void)
 static platter_job *make_snapshot_apply(void)
 {
     platter_job *job;
-    images[0] = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    images[0] = open_for_writing("base.qcow2");
     OK(platter_snapshot_apply_job_new(&job, images[0], "old", 0, &err));
     return job;
 }
@@ -151,7 +234,7 @@ static platter_job *make_snapshot_apply(void)
 static platter_job *make_snapshot_delete(void)
 {
     platter_job *job;
-    images[0] = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
+    images[0] = open_for_writing("base.qcow2");
     OK(platter_snapshot_delete_job_new(&job, images[0], "old", 0, &err));
     return job;
 }
@@ -170,24 +253,34 @@ static platter_job *make_bench(void)
     return job;
 }
 
-static const struct {
+struct kind {
     const char *name;
     platter_job *(*make)(void);
-} jobs[] = {
-    {"create", make_create},
-    {"convert", make_convert},
-    {"compare", make_compare},
-    {"check", make_check},
-    {"repair", make_repair},
-    {"commit", make_commit},
-    {"rebase", make_rebase},
-    {"resize", make_resize},
-    {"measure", make_measure},
-    {"map", make_map},
-    {"snapshot create", make_snapshot_create},
-    {"snapshot apply", make_snapshot_apply},
-    {"snapshot delete", make_snapshot_delete},
-    {"bench", make_bench},
+    bool rated;   /* moves guest data, at a rate if that is set */
+    bool changes; /* the disks that are there */
+};
+
+static const struct kind kinds[] = {
+    {"create", make_create, false, false},
+    {"convert", make_convert, true, false},
+    {"dd", make_dd, true, false},
+    {"stream", make_stream, true, false},
+    {"compare", make_compare, true, false},
+    {"check", make_check, false, false},
+    {"repair", make_repair, false, false},
+    {"commit", make_commit, true, true},
+    {"commit of an open image", make_commit_image, true, true},
+    {"rebase", make_rebase, true, true},
+    {"rebase of an open image", make_rebase_image, true, true},
+    {"resize", make_resize, false, true},
+    {"amend", make_amend, false, true},
+    {"measure", make_measure, false, false},
+    {"map", make_map, false, false},
+    {"map of each", make_map_each, false, false},
+    {"snapshot create", make_snapshot_create, false, true},
+    {"snapshot apply", make_snapshot_apply, false, true},
+    {"snapshot delete", make_snapshot_delete, false, true},
+    {"bench", make_bench, true, false},
 };
 
 static void stands(const platter_job *job, uint32_t expected)
@@ -227,16 +320,103 @@ static void ends_well(platter_job *job)
 
 static void ends_cancelled(platter_job *job, int os_errno)
 {
-    platter_error *err = NULL;
+    platter_error *error = NULL;
     CHECK(ends_within(job, 60000));
-    CHECK(platter_job_result(NULL, job, 0, &err) == PLATTER_STATUS_CANCELLED);
-    CHECK(platter_error_errno(err) == os_errno);
-    if (os_errno == ETIMEDOUT)
-        CHECK(strstr(platter_error_message(err), "its deadline has passed") != NULL);
-    platter_error_free(err);
+    FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_CANCELLED,
+          os_errno == ETIMEDOUT ? "its deadline has passed" : "");
+    CHECK(platter_job_result(NULL, job, 0, &error) != PLATTER_OK);
+    CHECK(platter_error_errno(error) == os_errno);
+    platter_error_free(error);
     stands(job, PLATTER_JOB_STATE_CANCELLED);
     finish(job);
     CHECK(access("new.qcow2", F_OK) != 0);
+}
+
+/* The disks as they were. */
+static void renew(const struct kind *kind)
+{
+    unlink("new.qcow2");
+    if (kind->changes)
+        make_disks();
+}
+
+static platter_job *begun_at_rest(const struct kind *kind)
+{
+    platter_job *job = kind->make();
+    OK(platter_job_pause(job, 0, &err));
+    OK(platter_job_start(job, 0, &err));
+    return job;
+}
+
+/* A pause that has begun gives way to a cancel, and to a deadline. */
+static void changes_in_a_pause(const struct kind *kind)
+{
+    platter_job *job = begun_at_rest(kind);
+    CHECK(!ends_within(job, 5));
+    platter_job_cancel(job);
+    ends_cancelled(job, ECANCELED);
+
+    job = begun_at_rest(kind);
+    CHECK(!ends_within(job, 5));
+    OK(platter_job_set_deadline(job, 1, 0, &err));
+    ends_cancelled(job, ETIMEDOUT);
+}
+
+/* A job that would take weeks. */
+static platter_job *begun_slowly(const struct kind *kind)
+{
+    platter_job *job = kind->make();
+    OK(platter_job_set_rate(job, 1, 0, &err));
+    OK(platter_job_start(job, 0, &err));
+    CHECK(!ends_within(job, 5));
+    return job;
+}
+
+/* What waits for its rate gives way to a cancel, a deadline and a pause, and to another rate. */
+static void changes_in_a_wait(const struct kind *kind)
+{
+    platter_job *job = begun_slowly(kind);
+    platter_job_cancel(job);
+    ends_cancelled(job, ECANCELED);
+    /* What was moved need not be again. */
+    renew(kind);
+
+    job = begun_slowly(kind);
+    OK(platter_job_set_deadline(job, 1, 0, &err));
+    ends_cancelled(job, ETIMEDOUT);
+    renew(kind);
+
+    job = begun_slowly(kind);
+    OK(platter_job_pause(job, 0, &err));
+    OK(platter_job_set_rate(job, 0, 0, &err));
+    CHECK(!ends_within(job, 5));
+    stands(job, PLATTER_JOB_STATE_PAUSED);
+    OK(platter_job_resume(job, 0, &err));
+    ends_well(job);
+    renew(kind);
+
+    job = begun_slowly(kind);
+    OK(platter_job_set_rate(job, 1 << 30, 0, &err));
+    ends_well(job);
+    renew(kind);
+}
+
+/* While data moves, so does the progress. */
+static void moves(const struct kind *kind)
+{
+    platter_job *job = kind->make();
+    platter_progress now;
+    /* A second and more for each piece but the first. */
+    OK(platter_job_set_rate(job, 1 << 20, 0, &err));
+    OK(platter_job_start(job, 0, &err));
+    do {
+        CHECK(!ends_within(job, 1));
+        OK(platter_job_progress(&now, job, 0, &err));
+        CHECK(now.total == 0 || now.done < now.total);
+    } while (now.done == 0);
+    OK(platter_job_set_rate(job, 0, 0, &err));
+    ends_well(job);
+    renew(kind);
 }
 
 int main(void)
@@ -247,26 +427,29 @@ int main(void)
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
+    OK(platter_open_options_set_format(options, "qcow2", 0, &err));
+    OK(platter_open_options_set_cache(options, "unsafe", 0, &err));
     platter_policy_free(policy);
     make_disks();
-    for (size_t i = 0; i < sizeof jobs / sizeof jobs[0]; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        const struct kind *const kind = &kinds[i];
         /* Names the job that a failed check is about. */
-        fprintf(stderr, "%s\n", jobs[i].name);
+        fprintf(stderr, "%s\n", kind->name);
 
-        platter_job *job = jobs[i].make();
+        platter_job *job = kind->make();
         stands(job, PLATTER_JOB_STATE_NEW);
         platter_job_cancel(job);
         OK(platter_job_start(job, 0, &err));
         ends_cancelled(job, ECANCELED);
 
-        job = jobs[i].make();
+        job = kind->make();
         OK(platter_job_pause(job, 0, &err));
         OK(platter_job_set_deadline(job, 20, 0, &err));
         OK(platter_job_start(job, 0, &err));
         ends_cancelled(job, ETIMEDOUT);
 
         /* All that was cancelled has left the images as they were: it can still be done. */
-        job = jobs[i].make();
+        job = kind->make();
         OK(platter_job_pause(job, 0, &err));
         OK(platter_job_set_deadline(job, 1, 0, &err));
         OK(platter_job_set_deadline(job, 0, 0, &err));
@@ -276,16 +459,24 @@ int main(void)
         stands(job, PLATTER_JOB_STATE_PAUSED);
         OK(platter_job_resume(job, 0, &err));
         ends_well(job);
-        make_disks();
+        renew(kind);
 
-        job = jobs[i].make();
-        /* Jobs that move no guest data refuse a rate. */
-        const int limited = platter_job_set_rate(job, 1 << 30, 0, NULL);
-        CHECK(limited == PLATTER_OK || limited == PLATTER_STATUS_UNSUPPORTED);
+        changes_in_a_pause(kind);
+        if (kind->rated) {
+            changes_in_a_wait(kind);
+            moves(kind);
+        }
+
+        job = kind->make();
+        /* What moves no guest data refuses a rate. */
+        if (kind->rated)
+            OK(platter_job_set_rate(job, 1 << 30, 0, &err));
+        else
+            FAILS(platter_job_set_rate(job, 1 << 30, 0, &err), PLATTER_STATUS_UNSUPPORTED, "");
         OK(platter_job_set_deadline(job, 3600000, 0, &err));
         OK(platter_job_start(job, 0, &err));
         ends_well(job);
-        make_disks();
+        renew(kind);
     }
     platter_open_options_free(options);
     passed();
