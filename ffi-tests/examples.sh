@@ -56,16 +56,59 @@ platter-img convert -q -n -f raw -O qcow2 disk disk.qcow2
 "$here/backup-changes" disk.qcow2 copy
 cmp copy disk
 
+# A machine on a template, whose disk is told of, moves to another base and to none, and keeps a state.
+"$here/make-disk" disk.qcow2 machine.qcow2 2097152 | grep -q '^Formatting .*machine.qcow2.* size=2097152'
+status=0
+"$here/make-disk" disk.qcow2 machine.qcow2 2097152 2>refusal || status=$?
+[ $status = 3 ]
+"$here/describe-disk" machine.qcow2 . >told
+grep -q '^machine.qcow2: qcow2, 2097152 bytes' told
+grep -q 'disk.qcow2: qcow2, 1048576 bytes' told
+grep -qx '1048576 of 2097152 bytes are data' told
+platter-img convert -q -f qcow2 -O raw machine.qcow2 before
+platter-img create -q -f qcow2 base.qcow2 1M
+"$here/change-base" machine.qcow2 . base.qcow2 qcow2
+platter-img compare -q -f raw -F qcow2 before machine.qcow2
+"$here/change-base" machine.qcow2 .
+rm base.qcow2
+"$here/keep-states" machine.qcow2 take 'before it began'
+truncate -s 2M nothing
+platter-img convert -q -n -f raw -O qcow2 nothing machine.qcow2
+platter-img compare -q -f raw -F qcow2 nothing machine.qcow2
+"$here/keep-states" machine.qcow2 | grep -q '^1 [0-9]* before it began$'
+"$here/keep-states" machine.qcow2 return 'before it began'
+"$here/keep-states" machine.qcow2 drop 'before it began'
+[ -z "$("$here/keep-states" machine.qcow2)" ]
+platter-img compare -q -f raw -F qcow2 before machine.qcow2
+
+# Space that is lost comes back; damage stays as it is.
+"$here/check-disk" machine.qcow2 qcow2 >told
+[ ! -s told ]
+platter-img create -q -f qcow2 -o cluster_size=64k damaged.qcow2 1M
+# The refcount table is the second cluster, its block the third; the fourth is the L1 table.
+printf '\0\1' | dd of=damaged.qcow2 bs=1 seek=$((0x20000 + 2 * 8)) conv=notrunc status=none
+truncate -s $((9 * 65536)) damaged.qcow2
+[ "$("$here/check-disk" damaged.qcow2 qcow2 2>findings)" = '1 leaked clusters given back' ]
+grep -q 'Leaked cluster 8' findings
+printf '\0\0' | dd of=damaged.qcow2 bs=1 seek=$((0x20000 + 2 * 3)) conv=notrunc status=none
+cp damaged.qcow2 as-it-was
+status=0
+"$here/check-disk" damaged.qcow2 qcow2 2>findings || status=$?
+[ $status = 2 ]
+cmp damaged.qcow2 as-it-was
+
+# What steers a commit: all that it is told before it ends is heeded, whatever that is.
 platter-img create -q -f qcow2 -b disk.qcow2 -F qcow2 overlay.qcow2
 head -c 1048576 /dev/urandom >changed
 platter-img convert -q -n -f raw -O qcow2 changed overlay.qcow2
-"$here/commit-background" overlay.qcow2 .
+printf psfr | "$here/commit-background" overlay.qcow2 .
 "$here/through-pipes" out disk.qcow2 | cmp - changed
 
 # Where there is no image.
 for example in "read-sector nowhere" "serve-image nowhere socket" "through-pipes out nowhere" \
     "convert-progress nowhere new.vmdk vmdk" "queue-epoll nowhere" "backup-changes nowhere copy" \
-    "commit-background nowhere ." "open-chain nowhere ."; do
+    "commit-background nowhere ." "open-chain nowhere ." "make-disk nowhere new.qcow2 512" \
+    "check-disk nowhere qcow2" "keep-states nowhere" "change-base nowhere ." "describe-disk nowhere ."; do
     # shellcheck disable=SC2086
     refused "$here"/$example
     grep -q nowhere refusal

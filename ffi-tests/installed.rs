@@ -371,6 +371,42 @@ fn completions(tree: &Tree) {
     done(Command::new("zsh").arg("-n").arg(zsh.join("_platter-img")));
 }
 
+/// Each task of the manual has a program of its own, which is installed, and built and run from there by the shell
+/// script above, or by the doctests of the Python package.
+#[test]
+fn every_task_of_the_manual_has_a_program_that_is_run() {
+    let script = fs::read_to_string(root().join("ffi-tests/examples.sh")).expect("the script");
+    let overview = fs::read_to_string(root().join("docs/manual/platter.md")).expect("the overview");
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(root().join("docs/manual")).expect("the pages") {
+        let path = entry.expect("an entry").path();
+        let page = path.file_stem().expect("a name").to_string_lossy();
+        if page == "platter" {
+            continue;
+        }
+        assert!(overview.contains(&format!("`{page}(7)`")), "{page}");
+        let text = fs::read_to_string(&path).expect("a page");
+        let shown: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("```")?.split_once(' '))
+            .map(|(_, file)| file.to_owned())
+            .collect();
+        let [program] = &*shown else {
+            panic!("{page} shows {shown:?}");
+        };
+        let name = Path::new(program).file_stem().expect("a name");
+        let run = format!("\"$here/{}\"", name.to_string_lossy());
+        assert!(
+            program == "bindings/python/examples/tasks.py" || script.contains(&run),
+            "{program} is not run"
+        );
+        programs.push(program.clone());
+    }
+    programs.sort();
+    programs.dedup();
+    assert!(programs.len() >= 15, "{programs:?}");
+}
+
 /// The tarball has every source, is the same each time, and is made again from what it holds.
 #[test]
 fn a_tarball_of_the_sources_holds_all_that_it_takes() {

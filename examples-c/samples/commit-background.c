@@ -1,8 +1,10 @@
-/* Commits an overlay into its backing file on a thread of the library, while this one stays free to do other work:
+/* Commits an overlay into its backing file on a thread of the library, while this one takes commands, a letter each,
+ * from standard input: p to pause, r to go on, s for 1 MiB a second, f for full speed, c to cancel:
  * commit-background OVERLAY DIRECTORY-OF-BACKING-FILES */
 #include <platter.h>
 #include <poll.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static int begin(platter_job **out, const char *overlay, const char *directory, platter_error **error)
 {
@@ -25,20 +27,57 @@ static int begin(platter_job **out, const char *overlay, const char *directory, 
     return status;
 }
 
-/* Waits for the end and shows how far it is; a program with a loop of events adds the descriptor to that. */
+/* Each counts at once, whatever the job does or waits for. */
+static int obey(platter_job *job, char command, platter_error **error)
+{
+    switch (command) {
+    case 'p':
+        return platter_job_pause(job, 0, error);
+    case 'r':
+        return platter_job_resume(job, 0, error);
+    case 's':
+        return platter_job_set_rate(job, 1 << 20, 0, error);
+    case 'f':
+        return platter_job_set_rate(job, 0, 0, error);
+    case 'c':
+        platter_job_cancel(job);
+    }
+    return PLATTER_OK;
+}
+
+static int show(platter_job *job, platter_error **error)
+{
+    platter_progress progress;
+    uint32_t state = 0;
+    int status = platter_job_progress(&progress, job, 0, error);
+
+    if (status == PLATTER_OK)
+        status = platter_job_state(&state, job, 0, error);
+    if (status == PLATTER_OK)
+        fprintf(stderr, "%llu of %llu%s\n", (unsigned long long)progress.done,
+                (unsigned long long)progress.total, state == PLATTER_JOB_STATE_PAUSED ? ", paused" : "");
+    return status;
+}
+
+/* Until the job has ended; a program with a loop of events adds the two descriptors to that. */
 static int watch(platter_job *job, platter_error **error)
 {
-    struct pollfd end = {.events = POLLIN};
-    int status = platter_job_fd(&end.fd, job, 0, error);
+    enum { END, COMMANDS };
+    struct pollfd events[] = {{.events = POLLIN}, {.fd = STDIN_FILENO, .events = POLLIN}};
+    int status = platter_job_fd(&events[END].fd, job, 0, error);
 
-    while (status == PLATTER_OK && poll(&end, 1, 500) == 0) {
-        platter_progress progress;
+    while (status == PLATTER_OK) {
+        char command;
 
-        status = platter_job_progress(&progress, job, 0, error);
-        if (status == PLATTER_OK)
-            fprintf(stderr, "%llu of %llu\n", (unsigned long long)progress.done,
-                    (unsigned long long)progress.total);
-        /* Here platter_job_pause(), platter_job_set_rate() and platter_job_cancel() may be called. */
+        poll(events, 2, 500);
+        if (events[END].revents != 0)
+            break;
+        if (events[COMMANDS].revents == 0)
+            status = show(job, error);
+        else if (read(STDIN_FILENO, &command, 1) == 1)
+            status = obey(job, command, error);
+        else
+            events[COMMANDS].fd = -1;
     }
     return status == PLATTER_OK ? platter_job_result(NULL, job, PLATTER_JOB_WAIT, error) : status;
 }
