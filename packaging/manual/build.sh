@@ -11,7 +11,7 @@ from=packaging/manual
 new=$out.new
 rm -rf "$new"
 mkdir -p "$new/pages" "$new/man" "$new/html"
-awk -v dir="$new/pages" -f $from/pages.awk include/platter.h docs/manual/*.md
+awk -v dir="$new/pages" -f $from/pages.awk include/platter.h docs/manual/*.md examples-c/samples/*.c
 for page in docs/manual/*.md; do
     awk '
         /^```[a-z]+ / {

@@ -1,7 +1,8 @@
 # Takes the pages of the C functions, types and constants from the public header, in the subset of Markdown that
 # man.awk and html.awk render: DIRECTORY/NAME.SECTION.md for each.
-# usage: awk -v dir=DIRECTORY -f pages.awk include/platter.h docs/manual/*.md
+# usage: awk -v dir=DIRECTORY -f pages.awk include/platter.h docs/manual/*.md examples-c/samples/*.c
 #
+# The example of a function is the shortest one of the samples' own functions that calls it.
 # The comment of a function ends in one paragraph "Statuses: ... Threads: ... Since 0.1.", and "# Safety" with
 # what the caller sees to may follow.
 
@@ -41,11 +42,23 @@ function page_of(name,    i, best) {
     return best
 }
 
+# The samples: what stands at the left margin up to its closing brace, with the comment above it.
+FILENAME ~ /\.c$/ {
+    if (FNR == 1) { part = ""; in_part = 0 }
+    if (/^\/\* / && !in_part) { part = ""; in_remark = 1 }
+    if (in_remark) { part = part $0 "\n"; if (/\*\/$/) in_remark = 0; next }
+    if (/^[a-z].*\(/ && !/;$/) in_part = 1
+    if (!in_part) { part = ""; next }
+    part = part $0 "\n"
+    if (/^}$/) { take_part(); part = ""; in_part = 0 }
+    next
+}
 FILENAME != ARGV[1] {
     if (FNR == 1) {
         match($0, /platter[^(]*/)
         page = substr($0, RSTART, RLENGTH)
     }
+    if (/^```c /) shown_on[$2] = page
     if (page !~ /^platter-/) next
     line = $0
     while (match(line, /platter_[a-z0-9_]*\(/)) {
@@ -121,6 +134,24 @@ in_function {
     }
 }
 
+# A function of a sample: the example of what it calls, where none is shorter.
+function take_part(    text, name, lines) {
+    lines = gsub(/\n/, "\n", part)
+    text = part
+    while (match(text, /platter_[a-z0-9_]*\(/)) {
+        name = substr(text, RSTART, RLENGTH - 1)
+        text = substr(text, RSTART + RLENGTH)
+        # Letting go is the same everywhere.
+        if (name ~ /_free$/) continue
+        if (name in example && example_lines[name] <= lines) continue
+        example[name] = part
+        example_lines[name] = lines
+        example_page[name] = shown_on[FILENAME]
+        example_file[name] = FILENAME
+        sub(/.*\//, "", example_file[name])
+    }
+}
+
 # A term of a list with what it means: the first line at the term, further ones below it.
 function item(term, text) {
     text = trim(text)
@@ -183,6 +214,12 @@ function mentioned(text,    name, found) {
     return found
 }
 
+# Where a program stands as a whole.
+function shown(page) {
+    if (page == "") return ""
+    return ", and shown in `" page "(" (page == "platter" ? 3 : 7) ")`"
+}
+
 function write_function(name,    file, page, list, n, i) {
     split_comment(name)
     file = dir "/" name ".3.md"
@@ -206,11 +243,16 @@ function write_function(name,    file, page, list, n, i) {
     }
     if (threads != "") printf "## THREADS\n\n%s%s\n\n", toupper(substr(threads, 1, 1)), substr(threads, 2) > file
     printf "## VERSION\n\n%s\n\n", since > file
+    if (name in example)
+        printf "## EXAMPLE\n\nFrom %s, which is installed as an example%s:\n\n```c\n%s```\n\n", \
+            example_file[name], shown(example_page[name]), example[name] > file
     split("", seen)
     seen[name] = seen["platter_error"] = seen["platter_error_free"] = 1
     page = page_of(name)
     list = page == "" ? "" : mentioned(page)
     list = list mentioned(description " " statuses " " declared[name])
+    page = example_page[name]
+    if (page ~ /^platter-/ && index(tasks[name] " ", " " page " ") == 0) tasks[name] = tasks[name] " " page
     n = split(tasks[name], many, " ")
     for (i = 1; i <= n; i++) list = list ", `" many[i] "(7)`"
     printf "## SEE ALSO\n\n`platter(3)`%s\n", list > file
