@@ -24,7 +24,7 @@ type Name = Vec<String>;
 type Imports = BTreeMap<Name, BTreeSet<Name>>;
 
 /// The modules of the crate by their files, without tests, each with its source.
-fn sources() -> BTreeMap<Name, (bool, String)> {
+pub(crate) fn sources() -> BTreeMap<Name, (bool, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = BTreeMap::new();
     let mut folders = vec![(Name::new(), root)];

@@ -153,6 +153,40 @@ static const struct {
      "clean copy if the image cannot be opened for writing"},
 };
 
+/* What the library says is wrong, where qemu-img names its own options. */
+static const struct {
+    const char *library, *tool;
+} wordings[] = {
+    {"The new size is smaller, and shrinking was not asked for",
+     "Use the --shrink option to perform a shrink operation."},
+    {"A target with a backing file does not hold zeroes, whatever is said of it",
+     "Cannot use --target-is-zero when the destination image has a backing file"},
+};
+
+const char *print_wording(const platter_error *error)
+{
+    const char *message = platter_error_message(error);
+
+    for (size_t i = 0; i < sizeof wordings / sizeof wordings[0]; i++)
+        if (strcmp(message, wordings[i].library) == 0)
+            return wordings[i].tool;
+    return message;
+}
+
+/* Whether the line is "A repair of NAME replays the log", of a name in quotes. */
+static bool print_replay(const char *line, size_t length)
+{
+    static const char begin[] = "A repair of ", end[] = " replays the log";
+    const size_t before = sizeof begin - 1, behind = sizeof end - 1;
+
+    if (length < before + behind || memcmp(line, begin, before) != 0 ||
+        memcmp(line + length - behind, end, behind) != 0)
+        return false;
+    fprintf(stderr, "To replay the log, run:\nqemu-img check -r all %.*s\n",
+            (int)(length - before - behind), line + before);
+    return true;
+}
+
 static void print_line_of_advice(const char *line, size_t length)
 {
     unsigned over = 0;
@@ -163,6 +197,8 @@ static void print_line_of_advice(const char *line, size_t length)
             return;
         }
     }
+    if (print_replay(line, length))
+        return;
     if (sscanf(line, "Repairing all removes the last %u snapshots", &over) == 1)
         fprintf(stderr,
                 "You can force-remove all %u overhanging snapshots with qemu-img check -r all\n",
@@ -189,7 +225,7 @@ void print_platter_error(platter_error *error)
 
     had_error = true;
     begin_message();
-    fprintf(stderr, "%s\n", platter_error_message(error));
+    fprintf(stderr, "%s\n", print_wording(error));
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
         print_advice(hint);
     platter_error_free(error);

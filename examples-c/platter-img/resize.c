@@ -59,7 +59,7 @@ static bool read_size(const char *text, uint64_t *bytes, uint32_t *flags)
 static void report_failure(platter_error *error)
 {
     static const char refusal[] = "Use the --shrink option";
-    const char *message = platter_error_message(error);
+    const char *message = print_wording(error);
 
     if (strncmp(message, refusal, sizeof refusal - 1) != 0) {
         print_platter_error(error);

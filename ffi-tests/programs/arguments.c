@@ -1051,7 +1051,7 @@ static void queues(void)
     bench.count = 1;
     bench.flush_interval = 100;
     FAILS(platter_bench_job_new(&job, image, &bench, 0, &err), PLATTER_STATUS_INVALID,
-          "only available in write tests");
+          "for writes alone");
     OK(platter_image_close(image, 0, &err));
 }
 

@@ -414,7 +414,7 @@ int main(void)
     CHECK_U64(number(report, "virtual-size"), SIZE + 1024);
     platter_report_free(report);
     OK(platter_resize_job_new(&job, image, SIZE, NULL, 0, &err));
-    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INVALID, "--shrink");
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INVALID, "shrinking was not asked for");
     platter_job_free(job);
     OK(platter_resize_job_new(&job, image, 1024, NULL, PLATTER_RESIZE_LESS | PLATTER_RESIZE_SHRINK,
                               &err));

@@ -1,7 +1,9 @@
-//! That the header has a `#define` for each word that programs compare or give.
+//! That the header has a `#define` for each word that programs compare or give, and that the library has words of
+//! its own.
 
 use std::collections::BTreeSet;
 
+use crate::architecture;
 use crate::filter;
 use crate::format::inspect::{Requirement, Verdict};
 use crate::format::registry;
@@ -104,4 +106,31 @@ fn the_header_names_every_key_of_a_report() {
         }
     }
     assert!(keys.contains("virtual-size") && keys.contains("container-sha256"));
+}
+
+/// What a message advises is for any program: the tool adds what it calls that.
+#[test]
+fn no_message_names_an_option_or_a_command_of_the_tool() {
+    // The help of an option, as it is printed since there is such an option.
+    let known = ["using 'qemu-img convert' with subformat=dynamic."];
+    let mut sources = architecture::sources();
+    assert!(
+        sources
+            .remove(&["capi", "words"].map(str::to_owned)[..])
+            .is_some()
+    );
+    for (name, (_, source)) in sources {
+        for line in source.lines() {
+            let literals = line.split('"').skip(1).step_by(2);
+            for text in literals.chain(line.trim_start().strip_suffix("\\")) {
+                let option = text
+                    .split([' ', '\'', '('])
+                    .filter_map(|word| word.strip_prefix("--"))
+                    .any(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
+                let command = text.contains("qemu-img ") || text.contains("platter-img ");
+                let is_known = known.iter().any(|known| text.contains(known));
+                assert!(is_known || !option && !command, "{name:?}: {text}");
+            }
+        }
+    }
 }

@@ -93,9 +93,7 @@ impl BenchRequest {
             }
         }
         if self.write.is_none() && self.flush_interval != 0 {
-            return Err(Error::invalid(
-                "--flush-interval is only available in write tests",
-            ));
+            return Err(Error::invalid("A flush interval is for writes alone"));
         }
         if self.flush_interval != 0 && self.flush_interval < self.depth {
             return Err(Error::invalid("Flush interval can't be smaller than depth"));

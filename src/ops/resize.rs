@@ -53,7 +53,7 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
     }
     if size < now && !request.shrink {
         return Err(
-            Error::invalid("Use the --shrink option to perform a shrink operation.").with_hint(
+            Error::invalid("The new size is smaller, and shrinking was not asked for").with_hint(
                 "Shrinking an image will delete all data beyond the shrunken image's end. \
                  Before performing such an operation, make sure there is no important data there.",
             ),

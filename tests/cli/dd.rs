@@ -355,8 +355,16 @@ fn what_a_stream_cannot_be() {
     let content = bytes(5000);
     let image = std::fs::read(dir.path("a.qcow2")).unwrap();
     for (line, input, text) in [
-        ("dd -O qcow2 of=x", &content, "isize=N or osize=N"),
-        ("convert -O qcow2 /dev/stdin x", &content, "-o size=N"),
+        (
+            "dd -O qcow2 of=x",
+            &content,
+            "give that of the input or of the output",
+        ),
+        (
+            "convert -O qcow2 /dev/stdin x",
+            &content,
+            "give the option 'size'",
+        ),
         (
             "dd isize=5001 of=x",
             &content,

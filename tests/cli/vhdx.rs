@@ -1,6 +1,7 @@
 //! The commands on VHDX images: creation, refusals and checks print what QEMU's tool prints.
 
 use crate::common::Dir;
+use crate::common::vhdx::crashed;
 use crate::pair::{Pair, ours, words};
 
 #[test]
@@ -41,6 +42,16 @@ fn information_is_the_same_for_images_of_either_side() {
         assert_eq!(ours(&words(&line), pair.ours().root()).code, 0);
         assert_eq!(info(pair.ours()), theirs, "{block_size}");
     }
+}
+
+#[test]
+fn a_log_that_is_to_be_replayed_is_told_of_in_the_same_words() {
+    let pair = Pair::new();
+    crashed(pair.ours());
+    let image = std::fs::read(pair.ours().path("a.vhdx")).expect("an image");
+    pair.file("a.vhdx", &image);
+    let ran = pair.same("info a.vhdx");
+    assert!(ran.err.contains("check -r all"), "{ran:?}");
 }
 
 #[test]

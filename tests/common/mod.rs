@@ -1,6 +1,8 @@
 //! Running the installed QEMU tools for comparison. They must be there: a missing tool fails the test.
 #![allow(dead_code, reason = "each test file uses its own share of the helpers")]
 
+pub mod vhdx;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -139,7 +139,7 @@ fn an_existing_overlay_is_filled() {
     request.target.is_zero = true;
     assert_eq!(
         refused(&request),
-        "Cannot use --target-is-zero when the destination image has a backing file"
+        "A target with a backing file does not hold zeroes, whatever is said of it"
     );
 }
 

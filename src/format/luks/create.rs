@@ -291,8 +291,8 @@ impl LuksBulk {
         match offset.checked_add(len) {
             Some(end) if end <= self.size => Ok(()),
             _ if self.detached => Err(Error::invalid(
-                "A detached header takes no data; create it, then convert with -n into an image \
-                 that is opened with it",
+                "A detached header takes no data; create it, then convert into an existing image that \
+                 is opened with it",
             )),
             _ => Err(Error::new(
                 ErrorKind::Limit,

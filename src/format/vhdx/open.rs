@@ -228,14 +228,12 @@ impl Vhdx {
     }
 }
 
-/// The error of an image that is only read although its log is to be replayed, in the words that programs
-/// look for.
+/// The error of an image that is only read although its log is to be replayed.
 fn needs_replay(storage: &Arc<dyn Storage>) -> Error {
     let name = storage.name();
     Error::new(
         ErrorKind::ReadOnly,
         format!("VHDX image file '{name}' opened read-only, but contains a log that needs to be replayed"),
     )
-    .with_hint("To replay the log, run:")
-    .with_hint(format!("qemu-img check -r all '{name}'"))
+    .with_hint(format!("A repair of '{name}' replays the log"))
 }

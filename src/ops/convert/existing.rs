@@ -160,7 +160,7 @@ fn check(
     let overlay = has_backing(image) || request.target.backing_name().is_some();
     if request.target.is_zero && overlay {
         return Err(Error::invalid(
-            "Cannot use --target-is-zero when the destination image has a backing file",
+            "A target with a backing file does not hold zeroes, whatever is said of it",
         ));
     }
     match bitmaps {

@@ -142,7 +142,7 @@ pub(super) fn fill_new(
 fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
     let how = request.wording.size;
     Error::invalid(format!(
-        "The length of the input is not known before its end, and a new image in the format '{format}' needs a size: give it as {how}"
+        "The length of the input is not known before its end, and a new image in the format '{format}' needs a size: give {how}"
     ))
 }
 

@@ -24,7 +24,7 @@ impl Wording {
     pub const CONVERT: Self = Self {
         creating: |format| format!("error while converting {format}"),
         unknown_format,
-        size: "-o size=N",
+        size: "the option 'size'",
         source: Reason::Source,
         names_target: true,
     };

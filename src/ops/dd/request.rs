@@ -26,7 +26,7 @@ const WORDING: Wording = Wording {
         // It does not say which.
         false => Error::invalid("Unknown file format"),
     },
-    size: "isize=N or osize=N",
+    size: "that of the input or of the output",
     source: Reason::Input,
     names_target: false,
 };

@@ -11,39 +11,11 @@ use platter::storage::{Durability, Storage};
 use platter::{ErrorKind, Image, Job, Location, OpenOptions};
 
 use crate::common::Dir;
+use crate::common::vhdx::{LOG, crashed};
 use crate::random::Random;
 use crate::states;
 
-use super::{
-    HEADERS, contents, contents_by_peer, create, open, open_replayed, options, seal, set_entry,
-};
-
-const LOG: usize = 1 << 20;
-
-/// An image as a crash of QEMU leaves it: the last entry of its log is not carried out.
-fn crashed(dir: &Dir) {
-    dir.qemu_img_ok(&[
-        "create",
-        "-q",
-        "-f",
-        "vhdx",
-        "-o",
-        "block_size=1M",
-        "a.vhdx",
-        "8M",
-    ]);
-    dir.qemu_io("vhdx", "a.vhdx", &["write -P 5 0 64k", "write -P 6 3M 64k"]);
-    let mut file = std::fs::read(dir.path("a.vhdx")).expect("the image");
-    let mut entries = (LOG..LOG + (1 << 20)).step_by(4096);
-    let last = entries.rfind(|at| file[*at..].starts_with(b"loge"));
-    let guid = file[last.expect("an entry") + 32..][..16].to_vec();
-    for at in HEADERS {
-        file[at + 48..at + 64].copy_from_slice(&guid);
-        seal(&mut file[at..at + 4096]);
-    }
-    set_entry(&mut file, 3, 2);
-    std::fs::write(dir.path("a.vhdx"), file).expect("the image");
-}
+use super::{HEADERS, contents, contents_by_peer, create, open, open_replayed, options, seal};
 
 fn model() -> Vec<u8> {
     let mut model = vec![0; 8 << 20];
@@ -62,17 +34,13 @@ fn open_to_repair(dir: &Dir) -> Image {
 }
 
 #[test]
-fn an_open_to_read_is_refused_in_the_words_of_qemu() {
+fn an_open_to_read_is_refused() {
     let dir = Dir::new();
     crashed(&dir);
-    let peer = dir.qemu_img(&["info", &dir.str("a.vhdx")]);
     let error = open(&dir.path("a.vhdx"), false).expect_err("a refusal");
     assert_eq!(error.kind(), ErrorKind::ReadOnly);
-    let lines: Vec<_> = [error.to_string()]
-        .into_iter()
-        .chain(error.hints().iter().cloned())
-        .collect();
-    assert_eq!(format!("qemu-img: {}\n", lines.join("\n")), peer.err);
+    let hint = format!("A repair of '{}' replays the log", dir.str("a.vhdx"));
+    assert_eq!(error.hints(), [hint]);
 }
 
 #[test]

@@ -13,9 +13,7 @@ use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::{Error, Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
 use crate::common::Dir;
-
-/// Where the copies of the header are.
-const HEADERS: [usize; 2] = [64 << 10, 128 << 10];
+use crate::common::vhdx::{HEADERS, seal, set_entry, table};
 
 /// How images are opened here.
 fn options(writable: bool) -> OpenOptions {
@@ -81,33 +79,8 @@ fn contents_by_peer(dir: &Dir, name: &str) -> Vec<u8> {
     std::fs::read(dir.path("peer.raw")).expect("what QEMU read")
 }
 
-/// Puts the right checksum into a structure that was changed.
-fn seal(structure: &mut [u8]) {
-    structure[4..8].fill(0);
-    let crc = crc32c::crc32c(structure);
-    structure[4..8].copy_from_slice(&crc.to_le_bytes());
-}
-
-/// Where the block allocation table is.
-fn table(file: &[u8]) -> usize {
-    const ID: [u8; 4] = [0x66, 0x77, 0xc2, 0x2d];
-    let regions = &file[192 << 10..256 << 10];
-    let at = regions[16..]
-        .chunks(32)
-        .find(|entry| entry.starts_with(&ID));
-    let offset = at.expect("a table")[16..24]
-        .try_into()
-        .expect("eight bytes");
-    u64::from_le_bytes(offset) as usize
-}
-
 /// An entry of the table.
 fn entry(file: &[u8], index: usize) -> u64 {
     let at = table(file) + index * 8;
     u64::from_le_bytes(file[at..at + 8].try_into().expect("eight bytes"))
-}
-
-fn set_entry(file: &mut [u8], index: usize, value: u64) {
-    let at = table(file) + index * 8;
-    file[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }
