@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::build;
 use crate::common::{Dir, Ran};
+use crate::given::GIVEN;
 use crate::pair::ours;
 
 fn sum(bytes: &[u8]) -> String {
@@ -95,6 +96,71 @@ fn the_sum_is_that_of_the_disk_whatever_it_becomes() {
         "convert --checksum sha256 -O qcow2 a.qcow2 c.qcow2 both",
         &twice,
     );
+}
+
+/// Every format that is written, with options of creation.
+const WRITTEN: [(&str, &str); 18] = [
+    ("raw", ""),
+    ("qcow2", " -o extended_l2=on"),
+    ("qcow", ""),
+    ("qcow", " -c"),
+    ("qed", ""),
+    ("parallels", ""),
+    ("vdi", ""),
+    ("vdi", " -o static=on"),
+    ("vpc", " -o force_size=on"),
+    ("vpc", " -o subformat=fixed,force_size=on"),
+    ("vhdx", ""),
+    ("vhdx", " -o subformat=fixed"),
+    ("vmdk", ""),
+    ("vmdk", " -o subformat=monolithicFlat"),
+    ("vmdk", " -o subformat=twoGbMaxExtentSparse"),
+    ("vmdk", " -o subformat=twoGbMaxExtentFlat"),
+    ("vmdk", " -o subformat=streamOptimized"),
+    ("vmdk", " -o zeroed_grain=on"),
+];
+
+#[test]
+fn every_format_is_summed_as_the_target_and_as_the_source() {
+    let dir = Dir::new();
+    let mut disk = disk();
+    disk.truncate(3 << 20);
+    std::fs::write(dir.path("raw"), &disk).expect("a file");
+    let expected = sum(&disk);
+    for (n, (format, options)) in WRITTEN.into_iter().enumerate() {
+        for line in [
+            format!("-f raw -O {format}{options} raw {n}.{format}"),
+            format!("-f {format} -O raw {n}.{format} back"),
+        ] {
+            sums(
+                &dir,
+                &format!("convert --checksum sha256 {line}"),
+                &expected,
+            );
+        }
+    }
+    let secret = "--object secret,id=s,data=secret";
+    let luks = "driver=luks,key-secret=s,file.filename=luks";
+    for line in [
+        format!("{secret} -f raw -O luks -o key-secret=s,iter-time=10 raw luks"),
+        format!("{secret} --image-opts -O raw {luks} back"),
+    ] {
+        sums(
+            &dir,
+            &format!("convert --checksum sha256 {line}"),
+            &expected,
+        );
+    }
+    for (n, given) in GIVEN.iter().enumerate() {
+        let (guest, image) = given.make();
+        let name = format!("given-{n}.{}", given.format);
+        std::fs::write(dir.path(&name), image).expect("a file");
+        let line = format!(
+            "convert --checksum sha256 -f {} -O raw {name} back",
+            given.format
+        );
+        sums(&dir, &line, &sum(&guest));
+    }
 }
 
 #[test]

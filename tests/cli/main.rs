@@ -30,6 +30,7 @@ mod examples;
 mod faulty;
 mod filter_options;
 mod filters;
+mod formats;
 mod ftp;
 #[path = "../formats/kit/given/mod.rs"]
 mod given;
