@@ -30,8 +30,8 @@ if ! have qemu-img || ! have qemu-io; then
 fi
 
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses
-if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz ||
-    ! "$witnesses/bin/python" -c 'import cffi, mypy, VMDKstream, pyewf, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor, pyftpdlib, OpenSSL' 2>/dev/null; then
+if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz || ! have dmg2img ||
+    ! "$witnesses/bin/python" -c 'import cffi, mypy, VMDKstream, pyewf, pymodi, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor, pyftpdlib, OpenSSL' 2>/dev/null; then
     skip 'every test that asks readers of other projects or a server of FTP, and those of the Python package'
     export PLATTER_SKIP_WITNESSES=1
 fi

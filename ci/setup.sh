@@ -5,7 +5,7 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind strace xz-utils gzip bzip2 zstd lz4 7zip
+packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind strace xz-utils gzip bzip2 zstd lz4 7zip dmg2img
     mtools dosfstools openssl vmdk-stream-converter python3-venv python3-pip nbdkit libnbd-bin nbd-server
     nginx-light curl openssh-server openssh-client libssh-4 cmake zsh fish
     tgt libiscsi-bin libiscsi7
@@ -14,7 +14,7 @@ packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind stra
     glusterfs-server libgfapi0'
 missing=
 for pair in cc:build-essential g++:build-essential pkg-config:pkg-config qemu-img:qemu-utils \
-    qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind strace:strace 7zz:7zip \
+    qemu-io:qemu-utils mke2fs:e2fsprogs mkfs.xfs:xfsprogs valgrind:valgrind strace:strace 7zz:7zip dmg2img:dmg2img \
     xz:xz-utils gzip:gzip bzip2:bzip2 zstd:zstd lz4:lz4 mcopy:mtools fsck.fat:dosfstools openssl:openssl \
     nbdkit:nbdkit nbdcopy:libnbd-bin nbdinfo:libnbd-bin nbd-server:nbd-server \
     nginx:nginx-light curl:curl sshd:openssh-server ssh-keygen:openssh-client cmake:cmake zsh:zsh fish:fish \

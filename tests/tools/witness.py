@@ -10,6 +10,7 @@ parents behind it, the nearest first, and the raw disk that it must equal. Print
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 PART = 1 << 20
@@ -141,6 +142,23 @@ def libewf(names):
     yield from parts(handle, handle.get_media_size())
 
 
+def libmodi(names):
+    import pymodi
+
+    handle = pymodi.handle()
+    handle.open(names[0])
+    yield from parts(handle, handle.get_media_size())
+
+
+def dmg2img(number, names):
+    # What it makes of a whole image differs from the disk behind the first partition: one at a time.
+    with tempfile.TemporaryDirectory() as directory:
+        target = Path(directory, "part")
+        command = ["dmg2img", "-s", "-p", number, names[0], str(target)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        yield target.read_bytes()
+
+
 def seven_zip(kind, names):
     # It finds parents by itself.
     ran = subprocess.run(["7zz", "e", "-so", "-t" + kind, names[0]], capture_output=True)
@@ -172,6 +190,8 @@ def main():
     for reader, names, expected in json.load(sys.stdin):
         if reader.startswith("7-Zip "):
             chunks = seven_zip(reader.removeprefix("7-Zip "), names)
+        elif reader.startswith("dmg2img "):
+            chunks = dmg2img(reader.removeprefix("dmg2img "), names)
         else:
             chunks = globals()[reader](names)
         try:

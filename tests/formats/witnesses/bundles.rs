@@ -60,6 +60,35 @@ fn forensic_images_read_the_same() {
 }
 
 #[test]
+fn dmg_images_read_the_same() {
+    if left_out() {
+        return;
+    }
+    let dir = Dir::new();
+    let mut questions = Questions::new(&dir);
+    // libmodi 20260902 reads no property list but Apple's, so none of the images that tests write, and has no LZMA; dmg2img 1.6.7 has neither that nor LZFSE.
+    for (packing, readers) in [
+        ("adc", &["libmodi", "dmg2img"][..]),
+        ("bzip2", &["libmodi", "dmg2img"]),
+        ("lzfse", &["libmodi"]),
+    ] {
+        let (file, raw) = (format!("hfsplus-{packing}.dmg"), format!("{packing}.raw"));
+        unpack(&dir, &file);
+        let disk = super::contents(&dir.path(&file), "dmg");
+        std::fs::write(dir.path(&raw), &disk).expect("a disk");
+        questions.ask(packing, &["libmodi"], &[&file], &raw);
+        if readers.contains(&"dmg2img") {
+            // The volume begins behind the tables of partitions, which end before the last 36 sectors.
+            let part = format!("{packing}.part");
+            let volume = &disk[40 * 512..disk.len() - 36 * 512];
+            std::fs::write(dir.path(&part), volume).expect("a volume");
+            questions.ask(packing, &["dmg2img 4"], &[&file], &part);
+        }
+    }
+    questions.agreed();
+}
+
+#[test]
 fn sparse_images_of_macos_read_the_same() {
     if left_out() {
         return;
