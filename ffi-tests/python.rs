@@ -37,6 +37,11 @@ fn copy(from: &Path, to: &Path) {
 
 /// Runs the tests and the examples with the package that stands in `package`; a warning is an error.
 pub fn run_tests(package: &Path, library: &Path) {
+    run_tests_with(package, library, &[]);
+}
+
+/// The same with more in the environment.
+fn run_tests_with(package: &Path, library: &Path, environment: &[(&str, &str)]) {
     let bindings = root().join("bindings/python");
     let python = || {
         let mut python = Command::new(python());
@@ -46,7 +51,8 @@ pub fn run_tests(package: &Path, library: &Path) {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("LD_LIBRARY_PATH", library)
             .env_remove("PLATTER_LIBRARY")
-            .env_remove("PLATTER_LOG");
+            .env_remove("PLATTER_LOG")
+            .envs(environment.iter().copied());
         python
     };
     done(
@@ -75,6 +81,15 @@ fn tests_and_types_of_the_package() {
             .current_dir(&package),
     );
     run_tests(&package, shared_object());
+    // What is allocated is watched, by the package and the library; the interpreter itself leaves some.
+    let preloaded = done(Command::new("cc").arg("-print-file-name=libasan.so"));
+    let preloaded = String::from_utf8_lossy(&preloaded.stdout);
+    let environment = [
+        ("LD_PRELOAD", preloaded.trim()),
+        ("ASAN_OPTIONS", "detect_leaks=0"),
+        ("PYTHONMALLOC", "malloc"),
+    ];
+    run_tests_with(&package, shared_object(), &environment);
     let mypy = ["-m", "mypy", "--no-incremental", "platter"];
     done(Command::new(python()).args(mypy).current_dir(&package));
 }
