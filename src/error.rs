@@ -295,6 +295,24 @@ impl Error {
         self.0.errno
     }
 
+    /// Whether it tells of one place alone, whose bytes are wrong or cannot be had any more; not where the file is out
+    /// of reach, memory is lacking or the work was cancelled.
+    pub(crate) fn is_of_one_place(&self) -> bool {
+        match self.0.kind {
+            ErrorKind::Corrupt => true,
+            ErrorKind::Os => matches!(
+                self.errno(),
+                libc::EIO
+                    | libc::ENODATA
+                    | libc::EREMOTEIO
+                    | libc::EILSEQ
+                    | libc::EBADMSG
+                    | libc::EUCLEAN
+            ),
+            _ => false,
+        }
+    }
+
     /// The byte offset at which the file is damaged, if known.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset

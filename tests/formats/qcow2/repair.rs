@@ -354,6 +354,36 @@ fn a_failure_makes_nothing_worse() {
     });
 }
 
+/// What is out of reach is not taken for damage of what lies there.
+#[test]
+fn a_check_of_a_file_that_goes_away_ends_with_that() {
+    let dir = Dir::new();
+    let bytes = sample(&dir, "plain", "cluster_size=4k", false, false).bytes;
+    for mode in [RepairMode::Report, RepairMode::All] {
+        let mut ended = 0;
+        for nth in 0.. {
+            let storage = Arc::new(FaultyStorage::new(in_memory(bytes.clone())));
+            storage.set_fault(Some(Fault {
+                calls: Calls::READ,
+                nth,
+                errno: libc::ECONNRESET,
+                for_good: true,
+                torn: false,
+            }));
+            let result = run(storage.clone(), mode);
+            if !storage.struck() {
+                break;
+            }
+            match result {
+                Ok((_, lines)) => panic!("{mode:?} {nth}: {lines:#?}"),
+                Err(error) => assert_eq!(error.errno(), libc::ECONNRESET, "{error}"),
+            }
+            ended += 1;
+        }
+        assert!(ended > 3, "{ended}");
+    }
+}
+
 /// Images with a bit flipped or an entry overwritten: the same numbers as QEMU's, and clean after a
 /// repair that says so.
 #[test]

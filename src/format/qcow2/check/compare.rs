@@ -152,6 +152,7 @@ pub(super) fn refcounts(
         let width = geometry.refcount_width();
         let block = match stored.block(index) {
             Ok(block) => block,
+            Err(error) if !error.is_of_one_place() => return Err(error),
             Err(error) => {
                 structures.unusable = true;
                 if !unaligned_told && error.kind() == crate::ErrorKind::Corrupt {
@@ -352,6 +353,14 @@ impl Refcount for super::reference_counts::Reader<'_> {
     }
 }
 
+/// A refcount, where its block can be read.
+fn where_known(count: Result<u64>) -> Result<Option<u64>> {
+    match count {
+        Err(error) if error.is_of_one_place() => Ok(None),
+        count => count.map(Some),
+    }
+}
+
 /// Checks that a COPIED flag is set exactly where the refcount is one (active L1 table).
 ///
 /// # Errors
@@ -377,7 +386,8 @@ pub(super) fn copied_flags(
             if blind {
                 return Ok(());
             }
-            let Ok(count) = refcount.of(geometry.cluster_of(l1.offset()), l1.copied()) else {
+            let count = refcount.of(geometry.cluster_of(l1.offset()), l1.copied());
+            let Some(count) = where_known(count)? else {
                 blind = true;
                 return Ok(());
             };
@@ -407,16 +417,13 @@ pub(super) fn copied_flags(
                 else {
                     continue;
                 };
-                let count = if layout.data_file {
-                    1
-                } else {
-                    match refcount.of(geometry.cluster_of(offset), entry.copied()) {
-                        Ok(count) => count,
-                        Err(_) => {
-                            blind = true;
-                            return Ok(());
-                        }
-                    }
+                let count = match layout.data_file {
+                    true => Ok(1),
+                    false => refcount.of(geometry.cluster_of(offset), entry.copied()),
+                };
+                let Some(count) = where_known(count)? else {
+                    blind = true;
+                    return Ok(());
                 };
                 if (count == 1) != entry.copied() {
                     let place = (at, entry.0 ^ L2Entry::COPIED);
