@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::time::Duration;
 
 use crate::sys::vfio::{Device, SEEN_AT};
 use crate::sys::{SharedMemory, vfio};
@@ -11,6 +12,11 @@ pub(super) trait Bus: Debug + Send + Sync {
     fn read(&self, at: u64) -> io::Result<u32>;
     fn write(&self, at: u64, value: u32) -> io::Result<()>;
     fn memory(&self) -> &SharedMemory;
+
+    /// How long this controller is waited for where others are for as long as `usual`.
+    fn patience(&self, usual: Duration) -> Duration {
+        usual
+    }
 }
 
 impl Bus for Device {

@@ -225,7 +225,8 @@ impl About {
         Self {
             most: match bytes[77] {
                 0 => u64::MAX,
-                power => page.checked_shl(u32::from(power)).unwrap_or(u64::MAX),
+                // A power of two as well.
+                power => page.saturating_mul(1u64.checked_shl(power.into()).unwrap_or(u64::MAX)),
             },
             namespaces: le32(bytes, 516).unwrap_or_default(),
             zeroes: optional & 1 << 3 != 0,

@@ -163,15 +163,16 @@ fn stop(bus: &dyn Bus, time: Duration, control: &JobControl) -> Result<()> {
         bus.write(CONFIGURATION, configuration & !ENABLED)
             .map_err(|error| unreachable(&error))?;
     }
-    until(time, control, || Ok(read(STATE)? & STATE_READY == 0))
+    until(bus, time, control, || Ok(read(STATE)? & STATE_READY == 0))
 }
 
 fn until(
+    bus: &dyn Bus,
     time: Duration,
     control: &JobControl,
     mut done: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
-    let begin = Instant::now();
+    let (begin, time) = (Instant::now(), bus.patience(time));
     while !done()? {
         if begin.elapsed() > time {
             return Err(Error::os(libc::ETIMEDOUT).with_message(
@@ -208,7 +209,7 @@ impl Controller {
         ] {
             bus.write(at, value).map_err(|error| unreachable(&error))?;
         }
-        until(time, control, || {
+        until(&*bus, time, control, || {
             let state = bus.read(STATE).map_err(|error| unreachable(&error))?;
             match state & STATE_FATAL == 0 {
                 true => Ok(state & STATE_READY != 0),
@@ -328,7 +329,7 @@ impl Drop for Controller {
             };
             let _ = bus.write(CONFIGURATION, configuration & !SHUT_DOWN_MASK | SHUT_DOWN);
             let time = self.capabilities.timeout().min(FAREWELL);
-            let _ = until(time, control, || {
+            let _ = until(bus, time, control, || {
                 let state = bus.read(STATE).map_err(|error| unreachable(&error))?;
                 Ok(state & STATE_SHUT_DOWN_MASK == STATE_SHUT_DOWN)
             });

@@ -8,10 +8,13 @@ mod bus;
 mod command;
 mod controller;
 mod options;
+mod plain;
 mod queue;
 mod storage;
 #[cfg(test)]
 mod tests;
+
+pub use plain::{NvmeController, NvmeMemory, nvme_over};
 
 use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::driver::{StorageDriver, StorageFeatures};

@@ -24,8 +24,9 @@ const EAGER: Duration = Duration::from_micros(100);
 const REST: Duration = Duration::from_millis(1);
 /// How often it is looked whether the controller is there at all.
 const LOOK: Duration = Duration::from_millis(100);
-/// Drivers of kernels give a command as long.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// After so many looks nothing is awaited any more: 30 seconds, as drivers of kernels give a command. A process that was
+/// stopped meanwhile has not looked.
+const LOOKS: u32 = 300;
 
 /// Where a pair of queues has its memory.
 #[derive(Clone, Copy, Debug)]
@@ -234,7 +235,8 @@ impl Queue {
         control: &JobControl,
         mut done: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        let (begin, mut looked) = (Instant::now(), Instant::now());
+        let (begin, mut looked, mut looks) = (Instant::now(), Instant::now(), 0);
+        let look = bus.patience(LOOK);
         let mut rest = Duration::from_micros(20);
         while !done()? {
             control.check()?;
@@ -242,8 +244,8 @@ impl Queue {
                 std::hint::spin_loop();
                 continue;
             }
-            if looked.elapsed() > LOOK {
-                looked = Instant::now();
+            if looked.elapsed() > look {
+                (looked, looks) = (Instant::now(), looks + 1);
                 let state = bus.read(STATE).map_err(|error| failed(&error))?;
                 if state & STATE_FATAL != 0 {
                     return Err(self.break_down(match state {
@@ -251,7 +253,7 @@ impl Queue {
                         _ => "The NVMe controller has failed",
                     }));
                 }
-                if begin.elapsed() > PATIENCE {
+                if looks > LOOKS {
                     return Err(self.break_down("The NVMe controller does not answer"));
                 }
             }
