@@ -3250,6 +3250,22 @@ int platter_image_discard(const struct platter_image *image,
                           struct platter_error **err);
 
 /**
+ * Has `len` guest bytes from `offset` brought near, so that reading them soon takes less time: into the
+ * page cache, into the memory of an NBD server that offers it (`NBD_CMD_CACHE`), and through the whole
+ * chain. Where neither is at hand they are read and thrown away, which leaves in memory what reading keeps
+ * there; a `copy-on-read` filter copies them. What is on its way may not have come when the call returns.
+ * Nothing changes but the time that reading takes. `flags` must be 0.
+ *
+ * Statuses: INVALID where the range does not lie in the image, OS, CORRUPT, CANCELLED by the control of
+ * the image. Threads: any, several at once. Since 0.1.
+ */
+int platter_image_prefetch(const struct platter_image *image,
+                           uint64_t offset,
+                           uint64_t len,
+                           uint32_t flags,
+                           struct platter_error **err);
+
+/**
  * Makes all completed writes durable as the cache mode says. `flags` must be 0.
  *
  * Statuses: OS, NO_SPACE, INVALID; data may be lost then. CANCELLED where the control of the image had ended its

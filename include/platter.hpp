@@ -628,6 +628,10 @@ public:
     {
         return detail::call(platter_image_discard, image_.get(), offset, length, 0u);
     }
+    result<void> prefetch(std::uint64_t offset, std::uint64_t length) const
+    {
+        return detail::call(platter_image_prefetch, image_.get(), offset, length, 0u);
+    }
     result<void> flush() const { return detail::call(platter_image_flush, image_.get(), 0u); }
     /// The run of one kind at an offset.
     result<platter_extent> extent(std::uint64_t offset, std::uint64_t length) const

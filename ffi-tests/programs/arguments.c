@@ -482,6 +482,11 @@ static void images(void)
     NO_NULL(platter_image_discard(NULL, 0, 1, 0, &err), "image");
     NO_FLAG(platter_image_discard(image, 0, 1, BAD, &err));
     FAILS(platter_image_discard(image, 1, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    NO_NULL(platter_image_prefetch(NULL, 0, 1, 0, &err), "image");
+    NO_FLAG(platter_image_prefetch(image, 0, 1, BAD, &err));
+    FAILS(platter_image_prefetch(image, 1, 1 << 20, 0, &err), PLATTER_STATUS_INVALID, "");
+    FAILS(platter_image_prefetch(image, 1, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID, "");
+    OK(platter_image_prefetch(image, 1 << 20, 0, 0, &err));
     NO_NULL(platter_image_flush(NULL, 0, &err), "image");
     NO_FLAG(platter_image_flush(image, BAD, &err));
     platter_extent extent;

@@ -64,6 +64,7 @@ static void round_trip(const char *path, const char *format)
     fill_pattern(want, sizeof want, 0);
     CHECK(memcmp(a, want, sizeof a) == 0 && memcmp(b, want + sizeof a, sizeof b) == 0);
     expect(image, 65536 - 7, 65536 + 13, 0);
+    OK(platter_image_prefetch(image, 0, SIZE, 0, &err));
     expect(image, (1 << 20) + 100, 70000, 1);
     FAILS(platter_image_write(image, a, 1, 0, 0, &err), PLATTER_STATUS_READ_ONLY, "");
     FAILS(platter_image_write_zeroes(image, 0, 1, 0, &err), PLATTER_STATUS_READ_ONLY, "");

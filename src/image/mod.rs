@@ -17,6 +17,7 @@ mod node;
 mod node_plan;
 mod nodes;
 mod nonblocking;
+mod prefetch;
 mod read;
 mod reads;
 mod resize;

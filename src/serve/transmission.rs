@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, ReadsAs, TryRead, WriteFlags};
+use crate::job::JobControl;
 use crate::log::Level;
 use crate::memory;
 use crate::nbd::chunk::{StatusExtent, StatusHead};
@@ -161,9 +162,12 @@ impl<'a> Reader<'a> {
             Command::WRITE => self.write(request),
             Command::BLOCK_STATUS => self.status(request),
             Command::CACHE => {
+                // What is read by the way has its place in memory.
                 let held = self.take(PIECE as usize)?;
                 self.hand_over(request, 0, move |connection, request| {
-                    cache(connection, request, held)
+                    let done = cache(connection, request);
+                    drop(held);
+                    done
                 })
             }
             _ => self.hand_over(request, 0, change),
@@ -831,16 +835,12 @@ fn change(connection: &Connection, request: &Request) -> Result<()> {
     })
 }
 
-/// Brings what is about to be read into memory, as far as one read could ask for it.
-fn cache(connection: &Connection, request: &Request, mut held: Held) -> Result<()> {
+/// Brings what is about to be read near, as far as one read could ask for it.
+fn cache(connection: &Connection, request: &Request) -> Result<()> {
     let export = &connection.export;
-    let mut at = export.place(request.offset);
+    let (mut at, control) = (export.place(request.offset), JobControl::default());
     for len in cut(at, request.len.min(u64::from(PORTABLE_PAYLOAD))) {
-        let buf = held
-            .buffer_mut()
-            .get_mut(..len as usize)
-            .unwrap_or_default();
-        export.with(|image| image.read_at(buf, at))?;
+        export.with(|image| image.prefetch(at, len, &control))?;
         at += len;
     }
     Ok(())

@@ -114,6 +114,11 @@ macro_rules! forward {
             self.$inner.compressor()
         }
     };
+    (@prefetcher $inner:ident) => {
+        fn prefetcher(&self) -> Option<&dyn $crate::storage::Prefetch> {
+            self.$inner.prefetcher()
+        }
+    };
     (@limits $inner:ident) => {
         fn limits(&self) -> $crate::storage::Limits {
             self.$inner.limits()

@@ -36,6 +36,7 @@ mod nfs;
 pub mod null;
 #[cfg(feature = "nvme")]
 mod nvme;
+mod prefetch;
 mod rbd;
 pub mod registry;
 mod remote;
@@ -70,6 +71,7 @@ pub use memory::MemoryStorage;
 pub use modes::{CacheMode, Durability, LockRequest, Permissions, Preallocation, ZeroFlags};
 pub use named::NamedStorages;
 pub use null::NullStorage;
+pub use prefetch::Prefetch;
 pub use shared::{SharedStorage, Users};
 pub use slice::SliceStorage;
 pub use step::{Step, StepWatcher};

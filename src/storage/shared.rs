@@ -64,8 +64,8 @@ impl SharedStorage {
 impl Storage for SharedStorage {
     forward!(
         inner: name, driver, read_only, read_at, read_vectored_at, read_many_at, try_read, write_at,
-        write_vectored_at, len, set_len, write_zeroes, discard, sync, extent, compressor, limits,
-        allocated_size, step_watcher, host
+        write_vectored_at, len, set_len, write_zeroes, discard, sync, extent, compressor, prefetcher,
+        limits, allocated_size, step_watcher, host
     );
 
     fn identity(&self) -> Option<Identity> {

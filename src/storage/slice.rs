@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::storage::forward::forward;
-use crate::storage::{HostFile, Limits, Preallocation, ReadRange, Storage, ZeroFlags};
+use crate::storage::{HostFile, Limits, Preallocation, Prefetch, ReadRange, Storage, ZeroFlags};
 
 /// The bytes of another storage from an offset on.
 #[derive(Debug)]
@@ -172,9 +172,26 @@ impl Storage for SliceStorage {
         }
     }
 
+    fn prefetcher(&self) -> Option<&dyn Prefetch> {
+        self.inner.prefetcher().map(|_| self as _)
+    }
+
     fn host(&self) -> Option<&dyn HostFile> {
         // Offsets in the descriptor are not those of the window.
         None
+    }
+}
+
+impl Prefetch for SliceStorage {
+    fn prefetch(&self, offset: u64, len: u64) -> Result<()> {
+        let left = self
+            .size
+            .map_or(u64::MAX, |size| size.saturating_sub(offset));
+        let near = self.below(offset, len.min(left));
+        match near.zip(self.inner.prefetcher()) {
+            Some((at, inner)) if left > 0 => inner.prefetch(at, len.min(left)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use crate::storage::ending::Ending;
 use crate::storage::host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::prefetch::Prefetch;
 use crate::storage::step::StepWatcher;
 
 /// Request limits of a storage, in bytes.
@@ -208,6 +209,11 @@ pub trait Storage: Send + Sync + Debug {
     /// Writing of compressed units, where the bytes are those of an image that has it; only what has an image
     /// below it does.
     fn compressor(&self) -> Option<&dyn Compress> {
+        None
+    }
+
+    /// Bringing of bytes near before they are read, where that is more than to read them, and a read does nothing else.
+    fn prefetcher(&self) -> Option<&dyn Prefetch> {
         None
     }
 

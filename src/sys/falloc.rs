@@ -77,6 +77,22 @@ pub(crate) fn forget(fd: BorrowedFd<'_>, at: u64, len: u64) {
     }
 }
 
+/// What the kernel reads at most for one hint, unless the device is set to another number.
+const READ_AHEAD: u64 = 128 << 10;
+
+/// `posix_fadvise(2)`: the range will be read soon. A hint, so that there is no failure.
+pub(crate) fn bring(fd: BorrowedFd<'_>, at: u64, len: u64) {
+    let end = at.saturating_add(len).min(i64::MAX.unsigned_abs());
+    for at in (at..end).step_by(READ_AHEAD as usize) {
+        let len = (end - at).min(READ_AHEAD);
+        let (Ok(at), Ok(len)) = (offset(at), offset(len)) else {
+            return;
+        };
+        // SAFETY: takes no pointers.
+        unsafe { libc::posix_fadvise(fd.as_raw_fd(), at, len, libc::POSIX_FADV_WILLNEED) };
+    }
+}
+
 /// `fsync(2)`. As [`datasync`].
 pub(crate) fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointers.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod list;
+mod prefetch;
 mod scripted;
 mod server;
 mod tls;

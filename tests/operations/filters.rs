@@ -198,3 +198,19 @@ fn copy_on_read_needs_an_image_that_may_be_written() {
         "{error}"
     );
 }
+
+#[test]
+fn what_is_brought_near_through_copy_on_read_is_kept() {
+    let dir = Dir::new();
+    images(&dir);
+    let image = open(&dir, "ours.qcow2", true).unwrap();
+    let control = platter::job::JobControl::default();
+    image.prefetch(0, 256 << 10, &control).unwrap();
+    image.close().unwrap();
+    let map = dir.qemu_img_ok(&["map", "--output=json", &dir.str("ours.qcow2")]);
+    let first = map.lines().next().unwrap_or_default();
+    assert!(
+        first.contains("\"start\": 0, \"length\": 262144, \"depth\": 0,"),
+        "{map}"
+    );
+}

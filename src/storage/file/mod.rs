@@ -40,8 +40,8 @@ use crate::extent::StorageExtent;
 use crate::storage::details::{StorageDetails, StorageReport};
 use crate::storage::locks::Locks;
 use crate::storage::{
-    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage,
-    SyncPlan, ZeroFlags,
+    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Prefetch,
+    Storage, SyncPlan, ZeroFlags,
 };
 use crate::sys;
 
@@ -331,6 +331,20 @@ impl Storage for FileStorage {
 
     fn report(&self) -> Option<&dyn StorageReport> {
         Some(self)
+    }
+
+    fn prefetcher(&self) -> Option<&dyn Prefetch> {
+        (!self.made_up).then_some(self)
+    }
+}
+
+impl Prefetch for FileStorage {
+    fn prefetch(&self, offset: u64, len: u64) -> Result<()> {
+        // Without a page cache there is nowhere to bring it.
+        if self.direct.is_none() {
+            sys::falloc::bring(self.fd(), offset, len);
+        }
+        Ok(())
     }
 }
 

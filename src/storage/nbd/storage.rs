@@ -23,7 +23,7 @@ use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::exports::ExportInfo;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::status::Run;
-use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
+use crate::storage::{HostFile, Identity, Limits, Prefetch, ReadRange, Storage};
 use crate::value::{Map, Value};
 
 use super::connection::MAX_OPS;
@@ -57,6 +57,8 @@ pub(super) struct NbdStorage {
     sync_failed: AtomicBool,
     /// The server has said that it cannot write zeroes after all.
     no_zeroes: AtomicBool,
+    /// The server has said that it cannot bring anything near after all.
+    no_cache: AtomicBool,
 }
 
 /// Opens an export.
@@ -178,6 +180,7 @@ impl NbdStorage {
             sizes,
             sync_failed: AtomicBool::new(false),
             no_zeroes: AtomicBool::new(false),
+            no_cache: AtomicBool::new(false),
         })
     }
 
@@ -637,7 +640,39 @@ impl Storage for NbdStorage {
         Ok(())
     }
 
+    fn prefetcher(&self) -> Option<&dyn Prefetch> {
+        let offered = self.can(TransmissionFlags::SEND_CACHE);
+        (offered && !self.no_cache.load(Ordering::Relaxed)).then_some(self)
+    }
+
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+impl Prefetch for NbdStorage {
+    fn prefetch(&self, offset: u64, len: u64) -> Result<()> {
+        let end = offset.saturating_add(self.inside(offset, len));
+        if offset >= end {
+            return Ok(());
+        }
+        let (start, end) = around(offset, end, self.block(), self.size());
+        let mut ops = Vec::with_capacity(MAX_OPS);
+        in_pieces((start, end), self.most(), |at, len| {
+            ops.push(Op::new(Command::CACHE, at, len));
+            if ops.len() < MAX_OPS && at + len < end {
+                return Ok(());
+            }
+            let done = self.run(&mut ops);
+            ops.clear();
+            match done {
+                // The data can be read all the same.
+                Err(error) if error.errno() == libc::ENOTSUP => {
+                    self.no_cache.store(true, Ordering::Relaxed);
+                    Ok(())
+                }
+                done => done,
+            }
+        })
     }
 }

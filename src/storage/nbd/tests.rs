@@ -885,3 +885,39 @@ proptest::proptest! {
         server.join().unwrap();
     }
 }
+
+#[test]
+fn what_is_to_be_near_is_asked_for_in_whole_blocks_until_the_server_cannot() {
+    let flags = Offer::default().flags | TransmissionFlags::SEND_CACHE;
+    let offer = Offer {
+        flags,
+        ..Offer::default()
+    };
+    let fake = Fake::one(offer, |peer| {
+        for (range, error) in [((512, 1024), 0), ((SIZE - 512, 512), 0), ((0, SIZE), 95)] {
+            let (request, _) = peer.request().unwrap();
+            assert_eq!(request.command, Command::CACHE);
+            assert_eq!((request.offset, request.len), range);
+            peer.simple(&request, error, b"");
+        }
+        serve(peer);
+    });
+    let storage = fake.opened();
+    let near = |offset, len| storage.prefetcher().unwrap().prefetch(offset, len).unwrap();
+    near(700, 400);
+    // What passes the end is left out, and nothing is asked for where nothing is left.
+    near(SIZE - 1, u64::MAX);
+    near(SIZE, 10);
+    near(0, SIZE);
+    assert!(storage.prefetcher().is_none());
+    storage.read_at(&mut [0; 512], 0).unwrap();
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn a_server_that_offers_no_cache_is_not_asked() {
+    let fake = Fake::one(Offer::default(), serve);
+    assert!(fake.opened().prefetcher().is_none());
+    fake.end();
+}
