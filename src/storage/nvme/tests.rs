@@ -63,9 +63,8 @@ impl State {
 
     fn take(&mut self, memory: &NvmeMemory, given: Given) {
         let (pair, number) = (given.pair, given.number());
-        match (pair, self.manner) {
-            (1, Manner::Silent | Manner::Gone | Manner::Fatal) => return self.kept.push(given),
-            _ => {}
+        if pair == 1 && matches!(self.manner, Manner::Silent | Manner::Gone | Manner::Fatal) {
+            return self.kept.push(given);
         }
         let status = self.carry_out(memory, &given);
         let shown = match (pair, self.manner) {
