@@ -7,8 +7,8 @@ use crate::format::{Contents, CreateParams, Measured};
 use crate::options::Values;
 use crate::storage::Preallocation;
 
-use super::create::spec::{Encryption, Spec};
 use super::disk::{Geometry, RefcountWidth};
+use super::spec::{Encryption, Spec};
 
 /// Bytes of an entry of the bitmap directory before its name.
 const BITMAP_ENTRY_LEN: u64 = 24;

@@ -35,6 +35,7 @@ mod refcount;
 mod remap;
 mod resize;
 mod snapshot;
+mod spec;
 mod state;
 mod table_place;
 mod trim;

@@ -4,8 +4,8 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::format::luks;
-use crate::format::qcow2::create::plain_name;
 use crate::format::qcow2::disk::RefcountWidth;
+use crate::format::qcow2::spec::plain_name;
 use crate::options::{OptionKind, OptionSpec, Values};
 
 const KEYSLOTS: [OptionSpec; 5] = luks::options([

@@ -1,7 +1,6 @@
 //! Creation of qcow2 images.
 
 mod options;
-pub(super) mod spec;
 
 pub use options::OPTIONS;
 
@@ -16,24 +15,11 @@ use crate::format::qcow2::disk::{
     Incompatible, V3_LEN,
 };
 use crate::format::qcow2::measure::least_len;
+use crate::format::qcow2::spec::{Encryption, Spec};
 use crate::format::{Bulk, CreateParams, FileRole, NewImage, Outline, PlannedFile, PrepareContext};
 use crate::job::JobControl;
 use crate::options::{COMPRESSION_LEVEL, Values};
 use crate::storage::Storage;
-
-pub(super) use spec::plain_name;
-use spec::{Encryption, Spec};
-
-/// The keys of the cipher.
-const ENCRYPT_KEYS: [&str; 7] = [
-    "encrypt.key-secret",
-    "encrypt.cipher-alg",
-    "encrypt.cipher-mode",
-    "encrypt.ivgen-alg",
-    "encrypt.ivgen-hash-alg",
-    "encrypt.hash-alg",
-    "encrypt.iter-time",
-];
 
 /// Keys of the "Formatting" line in QEMU's order, with the defaults that it shows.
 pub const SUMMARY: &[(&str, Option<&str>)] = &[

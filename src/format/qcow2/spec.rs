@@ -20,6 +20,17 @@ use crate::options::{COMPRESSION_LEVEL, Values};
 use crate::storage::Preallocation;
 use crate::storage::registry as protocols;
 
+/// The keys of the cipher.
+const ENCRYPT_KEYS: [&str; 7] = [
+    "encrypt.key-secret",
+    "encrypt.cipher-alg",
+    "encrypt.cipher-mode",
+    "encrypt.ivgen-alg",
+    "encrypt.ivgen-hash-alg",
+    "encrypt.hash-alg",
+    "encrypt.iter-time",
+];
+
 /// The options of a new image, checked.
 #[derive(Clone, Debug)]
 pub(in crate::format::qcow2) struct Spec {
@@ -222,13 +233,13 @@ fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
     };
     let given = |key: &&&str| values.get(key).is_some();
     let luks = match format {
-        None if super::ENCRYPT_KEYS.iter().any(|key| given(&key)) => {
+        None if ENCRYPT_KEYS.iter().any(|key| given(&key)) => {
             return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
         }
         None => return Ok(None),
         Some("aes") => {
             // The first of the keys is the secret; the others are for LUKS alone.
-            if let Some(key) = super::ENCRYPT_KEYS.iter().skip(1).find(given) {
+            if let Some(key) = ENCRYPT_KEYS.iter().skip(1).find(given) {
                 return Err(Error::invalid(format!("Parameter '{key}' is unexpected")));
             }
             None
