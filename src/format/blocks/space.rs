@@ -151,41 +151,46 @@ impl<K: Keeper> Blocks<K> {
             return Ok(end);
         }
         let file_len = self.storage.len()?;
-        let (end, named) = self.find_end(file_len, Overlaps::Refused)?;
-        let spare = match self.layout().places(end) {
-            Some(places) if places > named => self.unnamed_places(places, file_len)?,
-            _ => Vec::new(),
-        };
+        let (mut end, named) = self.find_end(file_len, Overlaps::Refused)?;
+        let mut spare = Vec::new();
+        if let Some(places) = self.layout().places(end).filter(|places| *places > named) {
+            let (unnamed, cut) = self.unnamed_places(places, file_len)?;
+            (spare, end) = (unnamed, cut.unwrap_or(end));
+        }
         space.set(end, file_len);
         space.spare = spare;
         Ok(end)
     }
 
     /// Places that no block has: a crash has left them, and they are needed, as there are no more places than
-    /// blocks. Nothing was taken yet.
-    fn unnamed_places(&self, places: u64, file_len: u64) -> Result<Vec<u64>> {
+    /// blocks; and where the last of them begins, if the file ends within it. Nothing was taken yet.
+    fn unnamed_places(&self, places: u64, file_len: u64) -> Result<(Vec<u64>, Option<u64>)> {
         let layout = self.layout();
         let mut marks = Marks::default();
         self.each(|_, word| match layout.entry(word) {
             Entry::At(_) => marks.mark(u64::from(word)).map(drop),
             _ => Ok(()),
         })?;
-        let mut unnamed = Vec::new();
+        let (mut unnamed, mut cut) = (Vec::new(), None);
         for place in 0..places {
             let Entry::At(host) = layout.entry(place as u32) else {
                 continue;
             };
-            let is_in_file = host.saturating_add(layout.block_size()) <= file_len;
-            if unnamed.len() == MOST_UNNAMED || !is_in_file {
+            if unnamed.len() == MOST_UNNAMED {
                 break;
             }
-            if marks.mark(place)? {
+            let is_unnamed = marks.mark(place)?;
+            if host.saturating_add(layout.block_size()) > file_len {
+                cut = is_unnamed.then(|| host - layout.lead());
+                break;
+            }
+            if is_unnamed {
                 memory::push(&mut unnamed, host)?;
             }
         }
         // The first one is taken first.
         unnamed.reverse();
-        Ok(unnamed)
+        Ok((unnamed, cut))
     }
 
     /// Lets blocks count that stand where something else does, before they get a place of their own.

@@ -358,6 +358,36 @@ fn a_block_behind_the_end_of_the_file_is_found_and_not_written_around() {
     clean(&opened);
 }
 
+/// A power cut may leave a file that ends within the space of a block that the table does not name yet.
+#[test]
+fn space_that_the_file_ends_within_goes_to_the_next_block() {
+    for (map, allocated) in [
+        (vec![0, FREE], 2),
+        (vec![FREE], 1),
+        (vec![1, FREE, FREE], 3),
+    ] {
+        let image = Made {
+            allocated,
+            ..Made::new(&map)
+        };
+        let mut bytes = image.bytes();
+        let places = u64::from(allocated) - 1;
+        bytes.resize((1024 + places * 4096 + 512) as usize, 0xbb);
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::with_bytes("image.vdi", bytes));
+        let opened = open(&storage, true).expect("it opens");
+        let mut model = image.model();
+        for (index, _) in map.iter().enumerate().filter(|(_, word)| **word == FREE) {
+            opened
+                .write_at(&[7; 512], index as u64 * 4096 + 1024)
+                .expect("a write");
+            model[index * 4096 + 1024..][..512].fill(7);
+        }
+        opened.flush().expect("a flush");
+        assert_eq!(read(&opened), model);
+        clean(&opened);
+    }
+}
+
 #[test]
 fn what_is_not_known_is_refused_by_name() {
     let cases: &[(usize, &[u8], &str)] = &[
