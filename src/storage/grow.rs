@@ -56,10 +56,16 @@ fn reserve_and_fill(storage: &dyn Storage, old: u64, len: u64, control: &JobCont
         }
         _ => error,
     })?;
+    let sync = || {
+        let synced = storage.sync(Durability::Synced);
+        synced.context(|| "Could not sync the preallocated file".into())
+    };
+    if old > 0 {
+        // A power cut must not leave a disk that ends where the zeroes did, or shows what the space held before.
+        sync()?;
+    }
     fill(storage, old, len, control)?;
-    storage
-        .sync(Durability::Synced)
-        .context(|| "Could not sync the preallocated file".into())
+    sync()
 }
 
 /// Makes the storage longer, with space, step by step.
@@ -214,6 +220,23 @@ mod tests {
             // The next step may begin before the cancel is there.
             assert!((3..=4).contains(&ended.2), "{} steps", ended.2);
         }
+    }
+
+    #[test]
+    fn a_disk_has_its_length_for_good_before_it_is_filled() {
+        use crate::storage::testing::{Event, LoggingStorage};
+
+        let storage = LoggingStorage::new("m", vec![7; 100]);
+        let control = JobControl::default();
+        grow(&storage, 3 << 20, Preallocation::Full, &control).unwrap();
+        let events = storage.events();
+        let is_write = |event: &Event| matches!(event, Event::Write { .. });
+        let first = events.iter().position(is_write).unwrap();
+        assert!(
+            matches!(events[first - 1], Event::Sync),
+            "{:?}",
+            events[first - 1]
+        );
     }
 
     #[test]
