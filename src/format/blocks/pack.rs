@@ -359,12 +359,7 @@ impl<K: Keeper> Exclusive<'_, K> {
                 let Some(host) = rooms.pop_front() else {
                     return Ok(());
                 };
-                self.copy(from, host)?;
-                memory::push(&mut moved, Moved { host, index })?;
-                match moved.len() == BATCH {
-                    true => self.rename(&mut moved),
-                    false => Ok(()),
-                }
+                self.relocate(from, Moved { host, index }, &mut moved)
             })?;
             self.rename(&mut moved)?;
         }
@@ -622,6 +617,16 @@ impl<K: Keeper> Exclusive<'_, K> {
         copy(&*blocks.storage, from - lead, to - lead, len)
     }
 
+    /// Copies a block, which the table names by the end of the batch.
+    fn relocate(&self, from: u64, block: Moved, moved: &mut Vec<Moved>) -> Result<()> {
+        self.copy(from, block.host)?;
+        memory::push(moved, block)?;
+        match moved.len() == BATCH {
+            true => self.rename(moved),
+            false => Ok(()),
+        }
+    }
+
     /// Lets the table name the copies, durably.
     fn rename(&self, moved: &mut Vec<Moved>) -> Result<()> {
         let layout = self.blocks.layout();
@@ -677,12 +682,7 @@ impl<K: Keeper> Exclusive<'_, K> {
                 _ => return Ok(()),
             };
             let host = self.take_at_end()?;
-            self.copy(from, host)?;
-            memory::push(&mut moved, Moved { host, index })?;
-            match moved.len() == BATCH {
-                true => self.rename(&mut moved),
-                false => Ok(()),
-            }
+            self.relocate(from, Moved { host, index }, &mut moved)
         })?;
         self.rename(&mut moved)?;
         // Reads of what has moved away end before something else stands there.
