@@ -139,7 +139,9 @@ impl Device {
                     quickly.unwrap_or_else(|| carry_out(&shared, &export, durable, &chain));
                 let _ = vring.get_mut().add_used(chain.head_index(), written);
                 tell(&vring);
-                if left == 0 || is_ending(&ending, &shared) {
+                // A guest may have switched the queue off meanwhile.
+                let goes_on = left > 0 && vring.get_ref().is_enabled();
+                if !goes_on || is_ending(&ending, &shared) {
                     break;
                 }
                 let Ok(Some((following, _))) = next(&vring, &memory) else {
