@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Image;
-use crate::image::node_plan::DetectZeroes;
+use crate::image::detect_zeroes::DetectZeroes;
 use crate::job::{JobControl, Unchanged};
 
 /// Changes of one image run side by side. Who looks at all of its metadata keeps them waiting, or learns that there

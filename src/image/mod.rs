@@ -5,6 +5,7 @@ mod ahead;
 mod align;
 mod build;
 mod changes;
+mod detect_zeroes;
 mod directory;
 pub mod events;
 mod file;
@@ -59,7 +60,7 @@ use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
-pub use node_plan::DetectZeroes;
+pub use detect_zeroes::DetectZeroes;
 
 use changes::Changes;
 use node_plan::ChildPlan;

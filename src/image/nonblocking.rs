@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::extent::ExtentKind;
 use crate::format::Immediate;
 use crate::image::align;
-use crate::image::node_plan::DetectZeroes;
+use crate::image::detect_zeroes::DetectZeroes;
 use crate::image::ring::HostCall;
 use crate::image::{Backing, Image};
 

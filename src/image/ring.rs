@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::extent::ExtentKind;
 use crate::format::{FlushPlan, Immediate, LongIoGuard};
 use crate::image::Image;
-use crate::image::node_plan::DetectZeroes;
+use crate::image::detect_zeroes::DetectZeroes;
 use crate::storage::{Lease, SpaceCall, Storage, ZeroFlags};
 use crate::sys::falloc::Falloc;
 use crate::sys::uring::Call;

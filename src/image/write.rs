@@ -4,7 +4,7 @@ use std::io::IoSlice;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Compress, Format, FormatWrite, Resize};
-use crate::image::node_plan::DetectZeroes;
+use crate::image::detect_zeroes::DetectZeroes;
 use crate::image::{Image, align};
 use crate::job::JobControl;
 use crate::storage::{Durability, ZeroFlags};

@@ -13,8 +13,9 @@ use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChildSpec, FileRole, Format, FormatDriver, OpenContext, probe, registry};
 use crate::image::changes::Changes;
+use crate::image::detect_zeroes::check_unmapping;
 use crate::image::node::{Child, Node};
-use crate::image::node_plan::{ChildPlan, Driver, NodePlan, check_unmapping, no_such_node};
+use crate::image::node_plan::{ChildPlan, Driver, NodePlan, no_such_node};
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{

@@ -12,7 +12,7 @@ use crate::format::{
     ParentRef, raw,
 };
 use crate::image::changes::Changes;
-use crate::image::node_plan::DetectZeroes;
+use crate::image::detect_zeroes::DetectZeroes;
 use crate::image::status::Sparse;
 use crate::image::unit_lock::UnitLock;
 use crate::image::{Backing, Image, Settings};

@@ -1,0 +1,186 @@
+//! The children of a node, as they were described.
+
+use crate::error::{Error, Result};
+use crate::format::{ChildSpec, FileRole};
+use crate::location::tree::flatten;
+use crate::value::{Map, Value};
+
+use super::{Driver, NodePlan, driver_named, no_driver};
+
+/// The child below an overlay.
+const BACKING: &str = ChildSpec::BACKING.name;
+
+/// What whoever writes `"backing": ""` is told.
+const EMPTY_BACKING: &str = "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead";
+
+/// A child that was described.
+#[derive(Clone, Debug)]
+pub(in crate::image) enum ChildPlan {
+    /// There is to be none.
+    Null,
+    /// Options for it, not taken apart yet.
+    Tree(Map<String, Value>),
+    /// A plan.
+    Node(Box<NodePlan>),
+}
+
+impl ChildPlan {
+    /// What a value says of a child; None where that is nothing.
+    fn of_value(value: Value) -> Result<Option<Self>> {
+        match value {
+            Value::Null => Ok(Some(Self::Null)),
+            Value::String(node) => {
+                let plan = NodePlan::bare(Driver::Open(node));
+                Ok(Some(Self::Node(Box::new(plan))))
+            }
+            Value::Object(tree) => Ok(Some(Self::Tree(tree))),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) => Ok(None),
+        }
+    }
+
+    /// Whether it says which file it is.
+    pub(in crate::image) fn names_a_file(&self) -> bool {
+        match self {
+            Self::Null => false,
+            Self::Tree(tree) => names_a_file(tree),
+            Self::Node(_) => true,
+        }
+    }
+
+    /// The first option that says something of it, as a child of that name; None where it says that there is
+    /// to be none.
+    pub(in crate::image) fn first_option(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Null => None,
+            Self::Node(_) => Some(name.to_owned()),
+            Self::Tree(tree) => Some(match flatten(tree).iter().next() {
+                Some((key, _)) => format!("{name}.{key}"),
+                None => name.to_owned(),
+            }),
+        }
+    }
+
+    /// The plan of it as what `spec` says; None where there is to be none.
+    ///
+    /// # Errors
+    /// As [`NodePlan::new`].
+    pub(in crate::image) fn plan(&self, spec: &ChildSpec) -> Result<Option<NodePlan>> {
+        match self {
+            Self::Tree(tree) if spec.is_image => NodePlan::of_tree(tree.clone(), None).map(Some),
+            _ => self.file(),
+        }
+    }
+
+    /// The plan of it where a file is expected; None where there is to be none.
+    ///
+    /// # Errors
+    /// As [`NodePlan::new`].
+    pub(in crate::image) fn file(&self) -> Result<Option<NodePlan>> {
+        match self {
+            Self::Null => Ok(None),
+            Self::Tree(tree) => NodePlan::of_file(tree.clone()).map(Some),
+            Self::Node(plan) => Ok(Some((**plan).clone())),
+        }
+    }
+}
+
+impl NodePlan {
+    /// Takes what the options say of children, as soon as it is known which there are.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for what describes no child.
+    pub(in crate::image) fn take_children(&mut self, specs: &[ChildSpec]) -> Result<()> {
+        for spec in specs {
+            let Some(list) = spec.list() else {
+                let Some(value) = self.given.shift_remove(spec.name) else {
+                    continue;
+                };
+                let child = match spec.name {
+                    // The old way to say null.
+                    BACKING if value.as_str() == Some("") => {
+                        self.warnings.push(EMPTY_BACKING);
+                        Some(ChildPlan::Null)
+                    }
+                    BACKING => ChildPlan::of_value(value)
+                        .map_err(|error| error.context("Could not open backing file"))?,
+                    _ => ChildPlan::of_value(value)?,
+                };
+                self.children
+                    .extend(child.map(|child| (spec.name.to_owned(), child)));
+                continue;
+            };
+            let Some(Value::Object(items)) = self.given.get_mut(list) else {
+                continue;
+            };
+            let mut numbers: Vec<u32> = items.keys().filter_map(|key| key.parse().ok()).collect();
+            numbers.sort_unstable();
+            for number in numbers {
+                let key = number.to_string();
+                let Some(value) = items.shift_remove(&key) else {
+                    continue;
+                };
+                let child = ChildPlan::of_value(value)?.unwrap_or(ChildPlan::Null);
+                self.children.push((format!("{list}.{key}"), child));
+            }
+            if items.is_empty() {
+                self.given.shift_remove(list);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a plan without a child that its driver requires.
+    pub(super) fn check_children(&self) -> Result<()> {
+        for spec in self.driver.children().iter().filter(|spec| spec.required) {
+            match self.child(spec.name) {
+                Some(ChildPlan::Node(_)) => {}
+                Some(ChildPlan::Tree(tree)) if !tree.is_empty() => {}
+                _ if matches!(self.driver, Driver::Probed) => return Err(no_driver()),
+                _ => return Err(no_child(spec.name)),
+            }
+        }
+        // An image knows the others of its own list; a filter has no others.
+        let Driver::Filter(driver) = self.driver else {
+            return Ok(());
+        };
+        for (spec, list) in driver
+            .children
+            .iter()
+            .filter_map(|spec| Some((spec, spec.list()?)))
+        {
+            let items = self.children().filter(|(name, _)| spec.covers(name));
+            for (number, (name, child)) in items.enumerate() {
+                if name != format!("{list}.{number}") {
+                    return Err(no_list(list));
+                }
+                if matches!(child, ChildPlan::Null) {
+                    return Err(no_child(name));
+                }
+            }
+            if self.given.contains_key(list) {
+                return Err(no_list(list));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tree describes a node with a file of its own.
+pub(in crate::image) fn names_a_file(tree: &Map<String, Value>) -> bool {
+    let driver = tree.get("driver").and_then(Value::as_str);
+    let specs = match driver.map(driver_named) {
+        Some(Ok(driver)) => driver.children(),
+        _ => Driver::Probed.children(),
+    };
+    let own = specs.iter().filter(|spec| spec.role != FileRole::Backing);
+    let mut keys = own.map(|spec| spec.list().unwrap_or(spec.name));
+    tree.contains_key("filename") || keys.any(|key| tree.contains_key(key))
+}
+
+pub(super) fn no_child(name: &str) -> Error {
+    Error::invalid(format!("A block device must be specified for \"{name}\""))
+}
+
+fn no_list(name: &str) -> Error {
+    Error::invalid(format!("Option {name} is not a valid array"))
+}
