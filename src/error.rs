@@ -7,6 +7,8 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::printable::printable;
 
+mod repeated;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -128,48 +130,6 @@ impl Error {
     /// Shorthand for [`ErrorKind::Corrupt`].
     pub fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
-    }
-
-    /// A format that makes no new images.
-    pub fn no_creation(driver: &str) -> Self {
-        Self::unsupported(format!(
-            "Format driver '{driver}' does not support image creation"
-        ))
-    }
-
-    /// A protocol that makes nothing that could hold an image.
-    pub fn no_protocol_creation(driver: &str) -> Self {
-        Self::unsupported(format!(
-            "Protocol driver '{driver}' does not support image creation"
-        ))
-    }
-
-    /// A format without compression.
-    pub fn no_compression() -> Self {
-        Self::unsupported("Compression not supported for this file format")
-    }
-
-    /// An encrypted image whose secret is not named by the option.
-    pub fn needs_secret(option: &str) -> Self {
-        Self::new(
-            ErrorKind::NeedsSecret,
-            format!("Parameter '{option}' is required for cipher"),
-        )
-    }
-
-    /// A format whose images keep their size.
-    pub fn no_resize() -> Self {
-        Self::unsupported("Image format driver does not support resize")
-    }
-
-    /// A part of an image, such as its backing file, that the format cannot record.
-    pub fn not_recorded(what: &str, format: &str) -> Self {
-        Self::unsupported(format!("{what} not supported for file format '{format}'"))
-    }
-
-    /// A format without persistent bitmaps, or without them in the variant that was asked for.
-    pub fn no_bitmaps(driver: &str) -> Self {
-        Self::unsupported(format!("Format driver '{driver}' does not support bitmaps"))
     }
 
     /// Shorthand for [`ErrorKind::Cancelled`].

@@ -48,7 +48,7 @@ impl Location {
     /// [`crate::ErrorKind::Invalid`] for bad JSON; an unknown protocol is found when opening.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self> {
         let text = text.as_ref();
-        Self::parse_name(text).context(|| format!("Could not open '{}'", text.to_string_lossy()))
+        Self::parse_name(text).map_err(|error| error.could_not_open(text.to_string_lossy()))
     }
 
     /// As [`Location::parse`], for an image to create: `json:` is no protocol there.
@@ -90,7 +90,7 @@ impl Location {
             flat.shift_remove(&*key);
             flat.insert(key.into_owned(), Value::String(value));
         }
-        let tree = tree::nest(flat).context(|| format!("Could not open '{}'", text.display()))?;
+        let tree = tree::nest(flat).map_err(|error| error.could_not_open(text.display()))?;
         Ok(Self::from_tree(text.as_bytes().into(), tree))
     }
 

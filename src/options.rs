@@ -408,9 +408,7 @@ fn parse_named(name: &str, kind: OptionKind, value: &BStr) -> Result<OptionValue
         OptionKind::Name => Ok(OptionValue::Name(value.to_owned())),
         OptionKind::Str => match value.to_str() {
             Ok(text) => Ok(OptionValue::Str(text.to_owned())),
-            Err(_) => Err(Error::invalid(format!(
-                "Parameter '{name}' does not accept value '{value}'"
-            ))),
+            Err(_) => Err(Error::refused_value(name, value)),
         },
         OptionKind::Bool => match &*text {
             "on" | "yes" | "true" | "y" => Ok(OptionValue::Bool(true)),

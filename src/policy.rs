@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bstr::BStr;
 
 use crate::driver_names::canonical;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 
 pub use host::HostRule;
 
@@ -475,7 +475,7 @@ fn open_below(path: &Path, directories: &[PathBuf], file: &ImplicitFile<'_>) -> 
         .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
         .map_err(|e| Error::io(&e))
-        .context(|| format!("Could not open '{}'", path.display()))?;
+        .map_err(|error| error.could_not_open(path.display()))?;
     if is_below(&real_path_of(&open)?, directories) {
         Ok(open.into())
     } else {
@@ -486,7 +486,7 @@ fn open_below(path: &Path, directories: &[PathBuf], file: &ImplicitFile<'_>) -> 
 fn real_path(path: &Path) -> Result<PathBuf> {
     path.canonicalize()
         .map_err(|e| Error::io(&e))
-        .context(|| format!("Could not open '{}'", path.display()))
+        .map_err(|error| error.could_not_open(path.display()))
 }
 
 fn real_path_of(file: &File) -> Result<PathBuf> {

@@ -91,7 +91,7 @@ impl ThrottleLimits {
                 "Invalid parameter type for 'limits', expected: object",
             ));
         }
-        let unknown = || Error::invalid(format!("Parameter '{key}' is unexpected"));
+        let unknown = || Error::unexpected_parameter(key);
         let name = key.strip_prefix("limits.").or(key.strip_prefix("x-"));
         let name = name.ok_or_else(unknown)?;
         let number = || integer(key, value);

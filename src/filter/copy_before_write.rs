@@ -133,9 +133,7 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
         None | Some(BREAK_WRITE) => false,
         Some(BREAK_SNAPSHOT) => true,
         Some(other) => {
-            return Err(Error::invalid(format!(
-                "Parameter '{ON_ERROR}' does not accept value '{other}'"
-            )));
+            return Err(Error::refused_value(ON_ERROR, other));
         }
     };
     let named = named_bitmap(context.options)?;
@@ -175,7 +173,7 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
 
 /// The node and the name of the bitmap that the options name; None without one.
 fn named_bitmap(options: &Values) -> Result<Option<(&str, &BStr)>> {
-    let missing = |option| Error::invalid(format!("Parameter '{option}' is missing"));
+    let missing = |option| Error::missing_parameter(option);
     match (options.str(BITMAP_NODE), options.name(BITMAP_NAME)) {
         (Some(node), Some(name)) => Ok(Some((node, name))),
         (None, None) => Ok(None),

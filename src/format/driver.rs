@@ -184,14 +184,9 @@ pub(crate) fn outlined_preallocation(values: &Values) -> Preallocation {
 /// [`ErrorKind::Unsupported`] and [`ErrorKind::Invalid`], in QEMU's words.
 pub(crate) fn file_preallocation(values: &Values) -> Result<Preallocation> {
     match preallocation(values) {
-        Ok(Preallocation::Metadata) => Err(Error::unsupported(
-            "Unsupported preallocation mode: metadata",
-        )),
+        Ok(Preallocation::Metadata) => Err(Error::no_metadata_preallocation()),
         Ok(mode) => Ok(mode),
-        Err(word) => Err(Error::invalid(format!(
-            "invalid parameter value: {}",
-            printable(word)
-        ))),
+        Err(word) => Err(Error::invalid_value(printable(word))),
     }
 }
 

@@ -24,7 +24,7 @@ impl DetectZeroes {
             "off" => Self::Off,
             "on" => Self::On,
             "unmap" => Self::Unmap,
-            other => return Err(Error::invalid(format!("invalid parameter value: {other}"))),
+            other => return Err(Error::invalid_value(other)),
         })
     }
 }

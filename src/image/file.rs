@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Error, Result};
 use crate::format::{ChildSpec, FileRole, registry};
 use crate::image::node_plan::{Driver, NodePlan};
 use crate::image::{OpenOptions, directory, host, lock};
@@ -43,7 +43,7 @@ pub fn open_file(
             )),
         }
     };
-    open().context(|| format!("Could not open '{}'", location.display()))
+    open().map_err(|error| error.could_not_open(location.display()))
 }
 
 /// Takes the locks under which a file is emptied, and with them, for an image file, those of who

@@ -260,7 +260,7 @@ impl Image {
     pub fn info(&self) -> Result<FormatInfo> {
         self.format.info().map_err(|error| match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::Invalid => {
-                error.context(format!("Could not open '{}'", self.location.display()))
+                error.could_not_open(self.location.display())
             }
             _ => error,
         })

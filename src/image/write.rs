@@ -253,10 +253,7 @@ impl Image {
     }
 
     fn read_only(&self) -> Error {
-        Error::new(
-            ErrorKind::ReadOnly,
-            format!("'{}' is open read-only", self.filename),
-        )
+        Error::open_read_only(&self.filename)
     }
 
     pub(super) fn check_writable(&self, offset: u64, len: u64) -> Result<()> {

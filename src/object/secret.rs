@@ -37,13 +37,11 @@ pub(super) fn decode(
         Some(b"base64") => true,
         Some(other) => {
             let other = BStr::new(other);
-            return Err(Error::invalid(format!(
-                "Parameter 'format' does not accept value '{other}'"
-            )));
+            return Err(Error::refused_value("format", other));
         }
     };
     if let Some(key) = properties.keys().find(|key| !PROPERTIES.contains(key)) {
-        return Err(Error::invalid(format!("Parameter '{key}' is unexpected")));
+        return Err(Error::unexpected_parameter(key));
     }
     let raw = match (get("data"), get("file")) {
         (Some(_), Some(_)) => {

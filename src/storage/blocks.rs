@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 use crate::storage::align::{Parts, around};
 use crate::storage::traits::Storage;
@@ -47,10 +47,7 @@ pub(super) trait Blocks: Storage {
     /// [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`].
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if self.read_only() {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name()),
-            ));
+            return Err(Error::open_read_only(self.name()));
         }
         match offset.checked_add(len) {
             Some(end) if end <= self.size() => Ok(end),

@@ -43,10 +43,7 @@ impl BoundedStorage {
     }
 
     fn refused(&self) -> Error {
-        Error::new(
-            ErrorKind::ReadOnly,
-            format!("'{}' is open read-only", self.inner.name()),
-        )
+        Error::open_read_only(self.inner.name())
     }
 }
 

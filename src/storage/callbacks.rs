@@ -130,12 +130,10 @@ impl CallbackStorage {
     }
 
     fn writer(&self) -> Result<&WriteFn> {
-        self.calls.write.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            )
-        })
+        self.calls
+            .write
+            .as_ref()
+            .ok_or_else(|| Error::open_read_only(&self.name))
     }
 
     /// The end of a write, if the storage may become that long.

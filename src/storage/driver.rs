@@ -194,7 +194,7 @@ impl StorageDriver {
             if let (Some(allowed), OptionValue::Str(text)) = (allowed, value)
                 && !allowed.contains(&text.as_str())
             {
-                return Err(Error::invalid(format!("invalid parameter value: {text}")));
+                return Err(Error::invalid_value(text));
             }
         }
         Ok(values)

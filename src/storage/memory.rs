@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
@@ -50,10 +50,7 @@ impl MemoryStorage {
 
     fn check_writable(&self) -> Result<()> {
         if self.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         Ok(())
     }
@@ -127,9 +124,7 @@ impl Storage for MemoryStorage {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_writable()?;
         if preallocation == Preallocation::Metadata {
-            return Err(Error::unsupported(
-                "Unsupported preallocation mode: metadata",
-            ));
+            return Err(Error::no_metadata_preallocation());
         }
         Self::resize(&mut self.bytes.write(), len)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::driver::{OpenContext, StorageDriver, StorageFeatures, StorageTarget};
@@ -141,10 +141,7 @@ impl NullStorage {
 
     fn check_write(&self, offset: u64, len: u64) -> Result<()> {
         if self.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         match offset.checked_add(len) {
             Some(end) if end <= self.len => Ok(()),
@@ -220,7 +217,7 @@ impl Storage for NullStorage {
 
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
         self.check_write(0, 0)?;
-        Err(Error::unsupported("Discarding is not supported"))
+        Err(Error::no_discard())
     }
 
     fn sync(&self, _durability: Durability) -> Result<()> {

@@ -261,7 +261,7 @@ fn reach(fd: BorrowedFd<'_>, kind: Kind, flags: libc::c_int) -> Reach {
 }
 
 fn could_not_open(name: &BStr, reason: Error) -> Error {
-    reason.context(format!("Could not open '{name}'"))
+    reason.could_not_open(name)
 }
 
 /// Whether a path names what can only be used in order: a pipe, a socket, with `devices` also a

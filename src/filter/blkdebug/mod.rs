@@ -189,9 +189,7 @@ fn permissions(values: &crate::options::Values, key: &str) -> Result<(Permission
                 // No other tool asks for it in its locks.
                 "write-unchanged" => Permissions::empty(),
                 _ => {
-                    return Err(Error::invalid(format!(
-                        "Parameter '{key}' does not accept value '{value}'"
-                    )));
+                    return Err(Error::refused_value(key, value));
                 }
             };
         }

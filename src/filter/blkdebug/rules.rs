@@ -78,7 +78,7 @@ fn event(values: &Values) -> Result<Step> {
 }
 
 pub(super) fn not_accepted(value: &str) -> Error {
-    Error::invalid(format!("invalid parameter value: {value}"))
+    Error::invalid_value(value)
 }
 
 impl Injection {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::codec::Encoder;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
 use crate::memory::IoBuf;
@@ -124,10 +124,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         });
         match end {
             Some(end) if guest >= state.next_guest && !state.finished => Ok(end),
-            _ => Err(Error::new(
-                ErrorKind::Internal,
-                format!("Guest range {guest} + {len} of a new image is out of order"),
-            )),
+            _ => Err(Error::out_of_order(guest, len)),
         }
     }
 
@@ -156,7 +153,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
 }
 
 fn too_large() -> Error {
-    Error::new(ErrorKind::Limit, "The image would grow too large").with_errno(libc::EFBIG)
+    Error::image_too_large().with_errno(libc::EFBIG)
 }
 
 impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {

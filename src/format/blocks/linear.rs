@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Blank, Bulk, Reserved};
 use crate::job::JobControl;
@@ -59,9 +59,7 @@ impl LinearBulk {
             // A device: what was there must not pass for the header.
             storage.write_zeroes(0, base.max(512), ZeroFlags::empty())?;
         }
-        let last = base
-            .checked_add(room)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
+        let last = base.checked_add(room).ok_or_else(Error::image_too_large)?;
         if limits.fixed_len {
             if storage.len()? < last {
                 return Err(Error::os(libc::ENOSPC));
@@ -131,10 +129,7 @@ impl Bulk for LinearBulk {
                 offset: self.base + guest_offset,
                 len,
             }),
-            _ => Err(Error::new(
-                ErrorKind::Limit,
-                "A write past the end of the new disk",
-            )),
+            _ => Err(Error::past_new_disk()),
         }
     }
 

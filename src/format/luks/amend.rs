@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::crypto::luks::{AmendState, HeaderIo, KeyslotChange, Volume};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::{Amend, AmendContext};
 use crate::job::{Job, JobControl};
 use crate::object::Objects;
@@ -92,9 +92,7 @@ pub(crate) fn change_keyslots(
         Some("active") => AmendState::Active,
         Some("inactive") => AmendState::Inactive,
         Some(other) => {
-            return Err(Error::invalid(format!(
-                "Parameter 'state' does not accept value '{other}'"
-            )));
+            return Err(Error::refused_value("state", other));
         }
         None => return Err(Error::invalid("Parameter 'state' is missing")),
     };
@@ -129,10 +127,7 @@ pub(crate) fn change_keyslots(
 impl Amend for Luks {
     fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()> {
         if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.header_storage().name()),
-            ));
+            return Err(Error::open_read_only(self.header_storage().name()));
         }
         let unlocked_by = self.secret_id.as_deref().ok_or_else(super::needs_secret)?;
         job.tick()?;

@@ -69,9 +69,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 pub(crate) type CipherOptions = CreateOptions;
 
 fn unknown(parameter: &str, value: &str) -> Error {
-    Error::invalid(format!(
-        "Parameter '{parameter}' does not accept value '{value}'"
-    ))
+    Error::refused_value(parameter, value)
 }
 
 /// The cipher that the options ask for, whose keys carry `prefix` (`encrypt.` in qcow2).
@@ -294,10 +292,7 @@ impl LuksBulk {
                 "A detached header takes no data; create it, then convert into an existing image that \
                  is opened with it",
             )),
-            _ => Err(Error::new(
-                ErrorKind::Limit,
-                "A write past the end of the new disk",
-            )),
+            _ => Err(Error::past_new_disk()),
         }
     }
 }

@@ -172,9 +172,7 @@ fn secret(values: &Values, measured: bool) -> Result<Option<String>> {
         (Some(other), _) if registry::by_name(other).is_some() => {
             Err(Error::unsupported("Unsupported encryption format"))
         }
-        (Some(other), _) => Err(Error::invalid(format!(
-            "Parameter 'format' does not accept value '{other}'"
-        ))),
+        (Some(other), _) => Err(Error::refused_value("format", other)),
     }
 }
 
@@ -305,10 +303,7 @@ impl QcowBulk {
         });
         match end {
             Some(end) if guest >= state.next_guest && !state.finished => Ok(end),
-            _ => Err(Error::new(
-                ErrorKind::Internal,
-                format!("Guest range {guest} + {len} of a new image is out of order"),
-            )),
+            _ => Err(Error::out_of_order(guest, len)),
         }
     }
 
@@ -382,7 +377,7 @@ fn place(state: &mut State, len: u64, unit: u64) -> Result<u64> {
 }
 
 fn too_large() -> Error {
-    Error::new(ErrorKind::Limit, "The image would grow too large").with_errno(libc::EFBIG)
+    Error::image_too_large().with_errno(libc::EFBIG)
 }
 
 impl Bulk for QcowBulk {

@@ -22,7 +22,7 @@ pub(super) const NAME_START: u64 = HEADER_LEN as u64;
 pub(super) fn check_name(backing: &BackingRef) -> Result<()> {
     match backing.name.len() <= MAX_NAME {
         true => Ok(()),
-        false => Err(Error::invalid("Backing file name too long")),
+        false => Err(Error::backing_name_too_long()),
     }
 }
 

@@ -39,7 +39,7 @@ impl BackingChange for Qcow2 {
     fn check_backing(&self, backing: Option<&BackingRef>, _: Option<ParentId>) -> Result<()> {
         self.check_writable()?;
         if backing.is_some_and(|backing| backing.name.len() > MAX_NAME) {
-            return Err(Error::invalid("Backing file name too long"));
+            return Err(Error::backing_name_too_long());
         }
         if backing.is_some() && self.raw_data_file {
             return Err(Error::invalid(

@@ -72,9 +72,7 @@ fn needs_v3(what: &str) -> Error {
 
 /// A word that the option does not take.
 fn not_accepted(parameter: &str, value: &str) -> Error {
-    Error::invalid(format!(
-        "Parameter '{parameter}' does not accept value '{value}'"
-    ))
+    Error::refused_value(parameter, value)
 }
 
 impl Spec {
@@ -240,7 +238,7 @@ fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
         Some("aes") => {
             // The first of the keys is the secret; the others are for LUKS alone.
             if let Some(key) = ENCRYPT_KEYS.iter().skip(1).find(given) {
-                return Err(Error::invalid(format!("Parameter '{key}' is unexpected")));
+                return Err(Error::unexpected_parameter(key));
             }
             None
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
 use crate::storage::data_cipher::DataCipher;
@@ -258,10 +258,7 @@ impl Qcow2 {
     /// Refuses what may not be written.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.storage.name()),
-            ));
+            return Err(Error::open_read_only(self.storage.name()));
         }
         if self.encrypted && self.cipher.is_none() {
             return Err(Error::needs_secret("encrypt.key-secret"));

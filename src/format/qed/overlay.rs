@@ -25,7 +25,7 @@ const NAME_PLACES: [u32; 2] = [HEADER_LEN as u32, 2048];
 /// [`crate::ErrorKind::Invalid`] for a name that is too long.
 pub(super) fn record(header: &mut Header, backing: &BackingRef, offset: u32) -> Result<()> {
     if backing.name.len() > MAX_NAME {
-        return Err(Error::invalid("Backing file name too long"));
+        return Err(Error::backing_name_too_long());
     }
     let is_raw = backing
         .format
@@ -80,7 +80,7 @@ impl Qed {
                 place >= old_name.end || place + len <= old_name.start
             };
             let place = NAME_PLACES.iter().find(is_apart);
-            let place = place.ok_or_else(|| Error::invalid("Backing file name too long"))?;
+            let place = place.ok_or_else(Error::backing_name_too_long)?;
             record(&mut new, backing, *place)?;
         }
         Ok((new, old_name))

@@ -21,10 +21,7 @@ impl Resize for Qed {
     ) -> Result<()> {
         self.note_change()?;
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         let old = self.blocks.len();
         if len < old {

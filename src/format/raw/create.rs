@@ -158,10 +158,7 @@ impl Bulk for RawBulk {
                 offset: guest_offset,
                 len,
             }),
-            _ => Err(Error::new(
-                crate::ErrorKind::Limit,
-                "A write past the end of the new disk",
-            )),
+            _ => Err(Error::past_new_disk()),
         }
     }
 

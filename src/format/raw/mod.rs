@@ -312,9 +312,7 @@ impl Resize for Raw {
             return Err(Error::unsupported("Cannot resize fixed-size raw disks"));
         }
         if preallocation == Preallocation::Metadata {
-            return Err(Error::unsupported(
-                "Unsupported preallocation mode: metadata",
-            ));
+            return Err(Error::no_metadata_preallocation());
         }
         let end = self
             .start

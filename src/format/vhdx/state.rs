@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::inflight::InFlight;
 use crate::format::limbo::Limbo;
 use crate::storage::{Durability, Storage};
@@ -107,10 +107,7 @@ impl Vhdx {
     /// Refuses what may not be written.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.storage.name()),
-            ));
+            return Err(Error::open_read_only(self.storage.name()));
         }
         if !self.changes_guest {
             return Err(Error::invalid(format!(

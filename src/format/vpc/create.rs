@@ -104,9 +104,7 @@ impl Spec {
             None | Some("dynamic") => DiskType::Dynamic,
             Some("fixed") => DiskType::Fixed,
             Some(other) => {
-                return Err(Error::invalid(format!(
-                    "Parameter 'subformat' does not accept value '{other}'"
-                )));
+                return Err(Error::refused_value("subformat", other));
             }
         };
         let disk_type = match (params.backing, disk_type) {

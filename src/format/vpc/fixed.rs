@@ -201,9 +201,7 @@ impl Resize for Fixed {
             return Ok(());
         }
         if preallocation == Preallocation::Metadata {
-            return Err(Error::unsupported(
-                "Unsupported preallocation mode: metadata",
-            ));
+            return Err(Error::no_metadata_preallocation());
         }
         if len < old && preallocation != Preallocation::Off {
             return Err(Error::invalid(

@@ -82,7 +82,7 @@ pub(super) fn names(backing: &BackingRef, offset: u64) -> Result<Vec<(Locator, V
     let mut placed = Vec::new();
     for ((platform, bytes), n) in names.into_iter().zip(0..) {
         if bytes.len() > SPACE as usize {
-            return Err(Error::invalid("Backing file name too long"));
+            return Err(Error::backing_name_too_long());
         }
         let locator = Locator {
             platform: Some(platform),

@@ -372,7 +372,7 @@ mod tests {
         let id = match name {
             "right" => 7,
             "wrong" | "other" => 1,
-            _ => return Err(Error::os(libc::ENOENT).context(format!("Could not open '{name}'"))),
+            _ => return Err(Error::os(libc::ENOENT).could_not_open(name)),
         };
         let fake = Fake::new(CLUSTER, &[State::Data], 1).with_id(ParentId::ContentId(id));
         let mut image = fake.image(None);

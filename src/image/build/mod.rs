@@ -14,7 +14,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::node::Node;
 use crate::image::node_plan::NodePlan;
 use crate::image::{Backing, Image, OpenOptions, names};
@@ -42,7 +42,7 @@ impl Image {
             })
             .and_then(|plan| open_chain(Start::new(location, plan), options, None, None))
             .and_then(|image| whole(image, options))
-            .context(|| format!("Could not open '{}'", location.display()))
+            .map_err(|error| error.could_not_open(location.display()))
     }
 
     /// Opens an image over a storage that the caller made: a descriptor, memory, callbacks. Names
@@ -54,7 +54,7 @@ impl Image {
         let location = Location::from_path(OsStr::from_bytes(storage.name()));
         if options.writable && storage.read_only() {
             let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
-            return Err(error.context(format!("Could not open '{}'", location.display())));
+            return Err(error.could_not_open(location.display()));
         }
         NodePlan::of_open_file(&location, options)
             .and_then(|plan| {
@@ -68,7 +68,7 @@ impl Image {
                 open_chain(start, options, None, None)
             })
             .and_then(|image| whole(image, options))
-            .context(|| format!("Could not open '{}'", location.display()))
+            .map_err(|error| error.could_not_open(location.display()))
     }
 }
 

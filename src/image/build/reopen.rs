@@ -2,7 +2,7 @@
 
 use super::below::{described, has_nameless_parent, of_layer, recorded};
 use super::open_chain;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::node_plan::ChildPlan;
 use crate::image::{Image, OpenOptions, lock};
 use crate::location::json_name;
@@ -33,7 +33,7 @@ impl Image {
             .map_err(|error| match error.kind() {
                 // The file is open; it is the change of its locks that failed.
                 ErrorKind::Locked => error,
-                _ => error.context(format!("Could not open '{}'", base.location.display())),
+                _ => error.could_not_open(base.location.display()),
             })
     }
 
@@ -61,7 +61,7 @@ impl Image {
         };
         self.start_below(recorded(self), tree, &options)
             .and_then(|start| open_chain(start, &options, Some(self), None))
-            .context(|| format!("Could not open '{name}'"))
+            .map_err(|error| error.could_not_open(name))
     }
 
     /// Opens the backing file that the image names, alone and for its metadata, under the policy

@@ -1,6 +1,6 @@
 //! Locks that an image takes after it was opened.
 
-use crate::error::{Result, ResultExt};
+use crate::error::Result;
 use crate::format::FileRole;
 use crate::image::{Child, Image, Node, OpenOptions, lock};
 use crate::storage::LockRequest;
@@ -24,7 +24,7 @@ impl Image {
     /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
     pub(crate) fn lock_size(&self) -> Result<Option<StrongerLocks<'_>>> {
         self.strengthen(lock::of_plain_disk(true), true)
-            .context(|| format!("Could not open '{}'", self.location.display()))
+            .map_err(|error| error.could_not_open(self.location.display()))
     }
 
     /// The right to change the keys of a plain disk: those who have it open know the old ones.

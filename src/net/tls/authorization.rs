@@ -65,11 +65,9 @@ impl Authorization {
             let glob = match get("format").map(|format| format.as_bytes()) {
                 None | Some(b"exact") => false,
                 Some(b"glob") => true,
-                Some(other) => return Err(refused("format", BStr::new(other))),
+                Some(other) => return Err(Error::refused_value("format", BStr::new(other))),
             };
-            let policy = get("policy").ok_or_else(|| {
-                Error::invalid(format!("Parameter '{}' is missing", key("policy")))
-            })?;
+            let policy = get("policy").ok_or_else(|| Error::missing_parameter(key("policy")))?;
             used += 2 + usize::from(get("format").is_some());
             let rule = Rule {
                 pattern: text("match", pattern)?,
@@ -124,21 +122,17 @@ fn text(key: &str, value: &BStr) -> Result<String> {
     Ok(text.to_owned())
 }
 
-fn refused(key: &str, value: &BStr) -> Error {
-    Error::invalid(format!("Parameter '{key}' does not accept value '{value}'"))
-}
-
 fn is_allow(key: &str, value: &BStr) -> Result<bool> {
     match value.as_bytes() {
         b"allow" => Ok(true),
         b"deny" => Ok(false),
-        _ => Err(refused(key, value)),
+        _ => Err(Error::refused_value(key, value)),
     }
 }
 
 fn no_others(properties: &BTreeMap<&str, &BStr>, known: impl Fn(&str) -> bool) -> Result<()> {
     match properties.keys().find(|key| !known(key)) {
-        Some(key) => Err(Error::invalid(format!("Parameter '{key}' is unexpected"))),
+        Some(key) => Err(Error::unexpected_parameter(key)),
         None => Ok(()),
     }
 }

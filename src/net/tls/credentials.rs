@@ -242,7 +242,7 @@ struct Files {
 impl Files {
     fn of(properties: &Properties<'_>, endpoint: Endpoint) -> Result<Self> {
         let given = |key| properties.get(key).map(|value| Text::given(key, value));
-        let missing = |key| Error::invalid(format!("Parameter '{key}' is missing"));
+        let missing = |key| Error::missing_parameter(key);
         if let Some(ca_cert) = given("ca-cert") {
             if properties.get("dir").is_some() {
                 return Err(Error::invalid("'dir' and 'ca-cert' are mutually exclusive"));
@@ -294,7 +294,7 @@ pub(super) struct Properties<'a>(&'a BTreeMap<&'a str, &'a BStr>);
 impl<'a> Properties<'a> {
     pub(super) fn new(given: &'a BTreeMap<&'a str, &'a BStr>, known: &[&str]) -> Result<Self> {
         match given.keys().find(|key| !known.contains(key)) {
-            Some(key) => Err(Error::invalid(format!("Parameter '{key}' is unexpected"))),
+            Some(key) => Err(Error::unexpected_parameter(key)),
             None => Ok(Self(given)),
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn fill_existing(
 ) -> Result<u64> {
     let shown = request.target.location.display();
     let could_not_open = |error: Error| match request.wording.names_target {
-        true => error.context(format!("Could not open '{shown}'")),
+        true => error.could_not_open(&shown),
         false => error,
     };
     let kept = sources.kept(request)?;

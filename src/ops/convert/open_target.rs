@@ -84,7 +84,7 @@ pub(super) fn open_backing(
     };
     create::open_beside(&request.target.location, backing.name.as_bstr(), &options)
         .context(|| "Could not open backing file".to_owned())
-        .context(|| format!("Could not open '{}'", request.target.location.display()))
+        .map_err(|error| error.could_not_open(request.target.location.display()))
 }
 
 /// From which layer of the source on `below` holds the same: the layer that is the same file,

@@ -161,9 +161,7 @@ pub(super) fn format_without_file(format: &str) -> Error {
 }
 
 fn unknown_backing_format(format: &str) -> Error {
-    Error::invalid(format!(
-        "Parameter 'backing-fmt' does not accept value '{format}'"
-    ))
+    Error::refused_value("backing-fmt", format)
 }
 
 /// A new image whose options are checked; no file has been touched.

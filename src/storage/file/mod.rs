@@ -35,7 +35,7 @@ use std::sync::{Arc, OnceLock};
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::RwLock;
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::storage::details::{StorageDetails, StorageReport};
 use crate::storage::locks::Locks;
@@ -119,10 +119,7 @@ impl FileStorage {
 
     fn check_writable(&self) -> Result<()> {
         if self.read_only {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         Ok(())
     }

@@ -24,13 +24,13 @@ pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::
 }
 
 pub(super) fn could_not_open(name: &BStr, error: &io::Error) -> Error {
-    Error::io(error).context(format!("Could not open '{name}'"))
+    Error::io(error).could_not_open(name)
 }
 
 pub(super) fn no_direct(name: &BStr) -> Error {
     Error::os(libc::EINVAL)
         .with_message("filesystem does not support O_DIRECT")
-        .context(format!("Could not open '{name}'"))
+        .could_not_open(name)
 }
 
 pub(super) fn not_regular(name: &BStr) -> Error {

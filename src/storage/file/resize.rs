@@ -26,10 +26,7 @@ impl FileStorage {
 
     fn resize_device(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         let size = self.raw_len().map_err(|error| Error::io(&error))?;
         if len > size {
@@ -43,9 +40,7 @@ impl FileStorage {
 
     fn resize_file(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         if preallocation == Preallocation::Metadata {
-            return Err(Error::unsupported(
-                "Unsupported preallocation mode: metadata",
-            ));
+            return Err(Error::no_metadata_preallocation());
         }
         let (old, reserved) = {
             let _alone = self.growth.write();

@@ -301,9 +301,7 @@ impl Protocol for Gluster {
     fn discard(&self, opened: &Opened, range: (u64, u64), control: &JobControl) -> Result<()> {
         let (offset, len) = (range.0, range.1 - range.0);
         match start(opened.file()?.discard(offset, len), control) {
-            Err(error) if is_unknown(&error) => {
-                Err(Error::unsupported("Discarding is not supported"))
-            }
+            Err(error) if is_unknown(&error) => Err(Error::no_discard()),
             other => other,
         }
     }

@@ -73,7 +73,7 @@ impl Server {
 
     fn of(options: &Values, place: usize) -> Result<Self> {
         let missing = |name: &str| {
-            Error::invalid(format!("Parameter '{name}' is missing"))
+            Error::missing_parameter(name)
                 .with_hint(format!("check in 'server' array index '{place}'"))
         };
         match options.str("type").ok_or_else(|| missing("type"))? {
@@ -152,7 +152,7 @@ impl Settings {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     fn of(options: &Values) -> Result<Self> {
-        let missing = |name: &str| Error::invalid(format!("Parameter '{name}' is missing"));
+        let missing = |name: &str| Error::missing_parameter(name);
         let list = options.list("server")?;
         if list.is_empty() {
             return Err(missing("server"));

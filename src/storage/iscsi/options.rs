@@ -83,10 +83,6 @@ pub(super) struct Settings {
     pub(super) policy: Option<OpenPolicy>,
 }
 
-fn missing(name: &str) -> Error {
-    Error::invalid(format!("Parameter '{name}' is missing"))
-}
-
 /// The host and the port of a portal, of which the group behind a comma is none.
 ///
 /// # Errors
@@ -142,7 +138,11 @@ impl Settings {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`]; of a secret.
     pub(super) fn of(scheme: &str, options: &Values, objects: &Objects) -> Result<Self> {
-        let need = |key| options.str(key).ok_or_else(|| missing(key));
+        let need = |key| {
+            options
+                .str(key)
+                .ok_or_else(|| Error::missing_parameter(key))
+        };
         let (host, port) = portal(need("portal")?)?;
         let target = need("target")?;
         let initiator = options.str("initiator-name").unwrap_or(INITIATOR);
@@ -224,10 +224,10 @@ fn login(
 ) -> Result<Option<Login>> {
     match (user, password) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err(missing(user_key)),
+        (None, Some(_)) => Err(Error::missing_parameter(user_key)),
         // As with QEMU a name without a password is not shown to the target.
         (Some(_), None) if user_key == "user" => Ok(None),
-        (Some(_), None) => Err(missing(password_key)),
+        (Some(_), None) => Err(Error::missing_parameter(password_key)),
         (Some(user), Some(password)) if user.len() <= MAX_NAME => Ok(Some(Login {
             user: user.to_owned(),
             password,

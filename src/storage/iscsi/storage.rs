@@ -481,10 +481,7 @@ impl Storage for IscsiStorage {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_write(0, 0)?;
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         match len == self.size() {
             true => Ok(()),
@@ -519,7 +516,7 @@ impl Storage for IscsiStorage {
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let end = self.check_write(offset, len)?;
         if !self.device.unmap {
-            return Err(Error::unsupported("Discarding is not supported"));
+            return Err(Error::no_discard());
         }
         // A part of a block stays.
         let parts = Parts::of(offset, end, self.block(), self.size());

@@ -252,10 +252,6 @@ fn those_of_this_machine() -> Result<TlsCredentials> {
     Ok(made.insert(fresh).clone())
 }
 
-fn missing(name: &str) -> Error {
-    Error::invalid(format!("Parameter '{name}' is missing"))
-}
-
 fn address(options: &Values) -> Result<Address> {
     let given = options.iter().any(|(key, _)| key.starts_with("server."));
     let (path, host, port) = (
@@ -286,10 +282,14 @@ fn address(options: &Values) -> Result<Address> {
 }
 
 fn server(options: &Values) -> Result<Address> {
-    let kind = options.str("server.type").ok_or_else(|| missing("type"))?;
+    let kind = options
+        .str("server.type")
+        .ok_or_else(|| Error::missing_parameter("type"))?;
     let text = |key: &str| {
         let name = key.rsplit('.').next().unwrap_or(key);
-        options.str(key).ok_or_else(|| missing(name))
+        options
+            .str(key)
+            .ok_or_else(|| Error::missing_parameter(name))
     };
     Ok(match kind {
         "inet" => {
@@ -316,7 +316,9 @@ fn server(options: &Values) -> Result<Address> {
             }
         }
         "unix" => {
-            let path = options.name("server.path").ok_or_else(|| missing("path"))?;
+            let path = options
+                .name("server.path")
+                .ok_or_else(|| Error::missing_parameter("path"))?;
             let tight = options.bool("server.tight").unwrap_or(true);
             Address::Unix {
                 path: path.to_owned(),
@@ -345,9 +347,7 @@ fn server(options: &Values) -> Result<Address> {
             })?)
         }
         other => {
-            return Err(Error::invalid(format!(
-                "Parameter 'type' does not accept value '{other}'"
-            )));
+            return Err(Error::refused_value("type", other));
         }
     })
 }

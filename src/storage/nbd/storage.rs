@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bstr::{BStr, BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -223,10 +223,7 @@ impl NbdStorage {
     /// Refuses a change that cannot be; the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         match offset.checked_add(len) {
             Some(end) if end <= self.size() => Ok(end),
@@ -525,10 +522,7 @@ impl Storage for NbdStorage {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_write(0, 0)?;
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         match len == self.size() {
             true => Ok(()),
@@ -570,7 +564,7 @@ impl Storage for NbdStorage {
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let end = self.check_write(offset, len)?;
         if !self.can(TransmissionFlags::SEND_TRIM) {
-            return Err(Error::unsupported("Discarding is not supported"));
+            return Err(Error::no_discard());
         }
         // A part of a block stays.
         let parts = Parts::of(offset, end, self.block(), self.size());

@@ -73,13 +73,11 @@ impl Settings {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub(super) fn of(options: &Values) -> Result<Self> {
-        let missing = |name: &str| Error::invalid(format!("Parameter '{name}' is missing"));
+        let missing = |name: &str| Error::missing_parameter(name);
         let host = options.str("server.host");
         let host = host.ok_or_else(|| missing("server.host"))?;
         if let Some(kind) = options.str("server.type").filter(|kind| *kind != "inet") {
-            return Err(Error::invalid(format!(
-                "Parameter 'type' does not accept value '{kind}'"
-            )));
+            return Err(Error::refused_value("type", kind));
         }
         let path = options.name("path").ok_or_else(|| missing("path"))?;
         let strange = || Error::invalid("Invalid URL specified");

@@ -230,10 +230,7 @@ impl Storage for NvmeStorage {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_write(0, 0)?;
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         match len == self.size() {
             true => Ok(()),
@@ -271,7 +268,7 @@ impl Storage for NvmeStorage {
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let end = self.check_write(offset, len)?;
         if !self.controller.about.deallocates {
-            return Err(Error::unsupported("Discarding is not supported"));
+            return Err(Error::no_discard());
         }
         // A part of a block stays.
         let parts = Parts::of(offset, end, self.block(), self.size());

@@ -29,11 +29,7 @@ impl Wanted {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`], or of the secret.
     pub(super) fn of(options: &Values, objects: &Objects) -> Result<Option<Self>> {
-        let bad = |name: &str, value: &str| {
-            Error::invalid(format!(
-                "Parameter '{name}' does not accept value '{value}'"
-            ))
-        };
+        let bad = |name: &str, value: &str| Error::refused_value(name, value);
         let Some(format) = options.str("encrypt.format") else {
             for key in ["encrypt.key-secret", "encrypt.cipher-alg"] {
                 if options.str(key).is_some() {

@@ -90,10 +90,6 @@ pub(super) struct Settings {
     pub(super) policy: Option<OpenPolicy>,
 }
 
-fn missing(name: &str) -> Error {
-    Error::invalid(format!("Parameter '{name}' is missing"))
-}
-
 /// A name as the library takes it.
 fn c_name(what: &str, bytes: &[u8]) -> Result<CString> {
     let whole = CString::new(bytes).ok();
@@ -131,7 +127,8 @@ fn monitors(options: &Values) -> Result<Option<String>> {
     let mut all = Vec::new();
     for (place, host) in &hosts {
         let port = ports.iter().find(|(at, _)| at == place);
-        let (_, port) = port.ok_or_else(|| missing(&format!("server.{place}.port")))?;
+        let (_, port) =
+            port.ok_or_else(|| Error::missing_parameter(format!("server.{place}.port")))?;
         let (host, port) = (as_text(host).as_bstr(), as_text(port).as_bstr());
         all.push(match host.contains(&b':') && !host.starts_with(b"[") {
             true => format!("[{host}]:{port}"),
@@ -142,7 +139,7 @@ fn monitors(options: &Values) -> Result<Option<String>> {
         .iter()
         .find(|(place, _)| !hosts.iter().any(|(at, _)| at == place))
     {
-        return Err(missing(&format!("server.{place}.host")));
+        return Err(Error::missing_parameter(format!("server.{place}.host")));
     }
     Ok((!all.is_empty()).then(|| all.join(";")))
 }
@@ -204,9 +201,7 @@ impl Settings {
         for (_, way) in &ways {
             if !matches!(as_text(way), b"cephx" | b"none") {
                 let way = as_text(way).as_bstr();
-                return Err(Error::invalid(format!(
-                    "Parameter 'auth-client-required' does not accept value '{way}'"
-                )));
+                return Err(Error::refused_value("auth-client-required", way));
             }
         }
         if !ways.is_empty() {
@@ -215,9 +210,9 @@ impl Settings {
         }
         let key = options.str("key-secret").map(|id| objects.secret_text(id));
         Ok(Self {
-            pool: given("pool")?.ok_or_else(|| missing("pool"))?,
+            pool: given("pool")?.ok_or_else(|| Error::missing_parameter("pool"))?,
             namespace: given("namespace")?.unwrap_or_default(),
-            image: given("image")?.ok_or_else(|| missing("image"))?,
+            image: given("image")?.ok_or_else(|| Error::missing_parameter("image"))?,
             snapshot: given("snapshot")?,
             conf: given("conf")?,
             user: given("user")?,

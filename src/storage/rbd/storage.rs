@@ -290,10 +290,7 @@ impl RbdStorage {
     /// Refuses a change that cannot be; the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         let end = offset.checked_add(len);
         end.filter(|end| i64::try_from(end.saturating_add(self.header)).is_ok())
@@ -556,10 +553,7 @@ impl Storage for RbdStorage {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.check_write(0, len)?;
         if preallocation != Preallocation::Off {
-            return Err(Error::unsupported(format!(
-                "Unsupported preallocation mode '{}'",
-                preallocation.name()
-            )));
+            return Err(Error::no_preallocation(preallocation.name()));
         }
         self.change_len(len, false)
     }
@@ -605,7 +599,7 @@ impl Storage for RbdStorage {
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let end = self.check_write(offset, len)?;
         if self.is_encrypted() {
-            return Err(Error::unsupported("Discarding is not supported"));
+            return Err(Error::no_discard());
         }
         let size = self.len.get();
         // A part of an object stays; what there is of the last one is all of it.

@@ -142,10 +142,7 @@ impl RemoteStorage {
     }
 
     fn refused(&self) -> Error {
-        Error::new(
-            ErrorKind::ReadOnly,
-            format!("'{}' is open read-only", self.place.name),
-        )
+        Error::open_read_only(&self.place.name)
     }
 }
 

@@ -157,7 +157,7 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         control: &JobControl,
     ) -> Result<()> {
         let _ = (opened, range, control);
-        Err(Error::unsupported("Discarding is not supported"))
+        Err(Error::no_discard())
     }
 
     /// The first run at an offset inside of the file of `len` bytes; None where the server does not tell data from
@@ -194,5 +194,5 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
 
 /// A mode that a server does not have.
 pub(in crate::storage) fn no_preallocation(mode: Preallocation) -> Error {
-    Error::unsupported(format!("Unsupported preallocation mode '{}'", mode.name()))
+    Error::no_preallocation(mode.name())
 }

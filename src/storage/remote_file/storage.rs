@@ -229,10 +229,7 @@ impl<P: Protocol> RemoteFile<P> {
     /// Refuses a change that cannot be; the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            ));
+            return Err(Error::open_read_only(&self.name));
         }
         self.opened.check()?;
         let end = offset.checked_add(len);

@@ -140,10 +140,6 @@ pub(super) struct Settings {
     pub(super) known_hosts: Option<BString>,
 }
 
-fn missing(name: &str) -> Error {
-    Error::invalid(format!("Parameter '{name}' is missing"))
-}
-
 /// The name of a hash in options.
 pub(super) fn hash_name(hash: Hash) -> &'static str {
     match hash {
@@ -183,17 +179,17 @@ fn host_check(options: &Values) -> Result<HostCheck> {
         }
         None => {}
     }
-    let unexpected = |name: &str| Error::invalid(format!("Parameter '{name}' is unexpected"));
+    let unexpected = |name: &str| Error::unexpected_parameter(name);
     match mode {
         Some("hash") => {
-            let kind = kind.ok_or_else(|| missing("host-key-check.type"))?;
-            let hash = hash.ok_or_else(|| missing("host-key-check.hash"))?;
-            let kind = hash_named(kind).ok_or_else(|| {
-                Error::invalid(format!("Parameter 'type' does not accept value '{kind}'"))
-            })?;
+            let kind = kind.ok_or_else(|| Error::missing_parameter("host-key-check.type"))?;
+            let hash = hash.ok_or_else(|| Error::missing_parameter("host-key-check.hash"))?;
+            let kind = hash_named(kind).ok_or_else(|| Error::refused_value("type", kind))?;
             Ok(HostCheck::Hash(kind, hash.to_owned()))
         }
-        None if kind.is_some() || hash.is_some() => Err(missing("host-key-check.mode")),
+        None if kind.is_some() || hash.is_some() => {
+            Err(Error::missing_parameter("host-key-check.mode"))
+        }
         None | Some("none" | "known_hosts") if kind.is_some() => {
             Err(unexpected("host-key-check.type"))
         }
@@ -202,9 +198,7 @@ fn host_check(options: &Values) -> Result<HostCheck> {
         }
         Some("none") => Ok(HostCheck::None),
         None | Some("known_hosts") => Ok(HostCheck::KnownHosts),
-        Some(other) => Err(Error::invalid(format!(
-            "Parameter 'mode' does not accept value '{other}'"
-        ))),
+        Some(other) => Err(Error::refused_value("mode", other)),
     }
 }
 
@@ -228,15 +222,18 @@ impl Settings {
             (
                 options
                     .str("server.host")
-                    .ok_or_else(|| missing("server.host"))?,
+                    .ok_or_else(|| Error::missing_parameter("server.host"))?,
                 Some(
                     options
                         .str("server.port")
-                        .ok_or_else(|| missing("server.port"))?,
+                        .ok_or_else(|| Error::missing_parameter("server.port"))?,
                 ),
             )
         } else {
-            (host.ok_or_else(|| missing("server"))?, port)
+            (
+                host.ok_or_else(|| Error::missing_parameter("server"))?,
+                port,
+            )
         };
         let port = match port {
             None => DEFAULT_PORT,
@@ -260,7 +257,9 @@ impl Settings {
             (Some(false), _) | (None, Some(true)) => Family::V6,
             (None, None) | (Some(true), Some(true)) => Family::Any,
         };
-        let path = options.name("path").ok_or_else(|| missing("path"))?;
+        let path = options
+            .name("path")
+            .ok_or_else(|| Error::missing_parameter("path"))?;
         if path.is_empty() || path.len() > MAX_PATH || path.find_byte(0).is_some() {
             return Err(Error::invalid(
                 "The path on the server is empty or too long",

@@ -118,12 +118,9 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
 
 impl VvfatStorage {
     fn writing(&self) -> Result<&Writing> {
-        self.writing.as_ref().ok_or_else(|| {
-            Error::new(
-                ErrorKind::ReadOnly,
-                format!("'{}' is open read-only", self.name),
-            )
-        })
+        self.writing
+            .as_ref()
+            .ok_or_else(|| Error::open_read_only(&self.name))
     }
 
     fn check_range(&self, offset: u64, len: u64) -> Result<()> {
@@ -316,7 +313,7 @@ impl Storage for VvfatStorage {
 
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
         self.writing()?;
-        Err(Error::unsupported("Discarding is not supported"))
+        Err(Error::no_discard())
     }
 
     /// Also carries over what was written; where that cannot be done now, a later sync tries again.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bstr::{BStr, BString};
 
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{Entry, Layout};
 use crate::format::extents::open_extent;
@@ -129,7 +129,7 @@ fn open_layer(
         true => (Held::Plain, storage.len()?),
         false => {
             let image = open_image(context, part, &storage)
-                .context(|| format!("Could not open '{}'", storage.name()))?;
+                .map_err(|error| error.could_not_open(storage.name()))?;
             let len = image.blocks.len();
             (Held::Clusters(Box::new(image)), len)
         }

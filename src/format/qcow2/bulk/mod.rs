@@ -224,7 +224,7 @@ impl Qcow2Bulk {
             .preallocate(first_table, Linear { base, clusters }, &self.control);
         let end = base
             .checked_add(clusters * cluster)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
+            .ok_or_else(Error::image_too_large)?;
         let len = self.storage.len()?;
         if self.fresh {
             self.storage.set_len(base.max(len), Preallocation::Off)?;
@@ -276,10 +276,7 @@ impl Qcow2Bulk {
         });
         match end {
             Some(end) if guest_offset >= state.next_guest && !state.finished => Ok(end),
-            _ => Err(Error::new(
-                ErrorKind::Internal,
-                format!("Guest range {guest_offset} + {len} of a new image is out of order"),
-            )),
+            _ => Err(Error::out_of_order(guest_offset, len)),
         }
     }
 

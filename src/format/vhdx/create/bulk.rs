@@ -168,8 +168,7 @@ impl VhdxBulk {
         let end = guest
             .checked_add(len)
             .filter(|end| *end <= self.spec.size.next_multiple_of(512));
-        end.filter(|_| len > 0)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "A write past the end of the new disk"))
+        end.filter(|_| len > 0).ok_or_else(Error::past_new_disk)
     }
 
     /// The block of a guest offset, allocated if it is not yet; where it is in the file.
@@ -184,7 +183,7 @@ impl VhdxBulk {
         state.cursor = host
             .checked_add(geometry.block_size())
             .filter(|end| *end <= i64::MAX as u64)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "The image would grow too large"))?;
+            .ok_or_else(Error::image_too_large)?;
         if !self.grows_zero() {
             self.storage
                 .write_zeroes(host, geometry.block_size(), ZeroFlags::MAY_UNMAP)?;

@@ -127,9 +127,7 @@ impl Spec {
 }
 
 fn not_accepted(parameter: &str, value: &str) -> Error {
-    Error::invalid(format!(
-        "Parameter '{parameter}' does not accept value '{value}'"
-    ))
+    Error::refused_value(parameter, value)
 }
 
 fn sector(given: Option<u64>, name: &str) -> Result<Option<u32>> {

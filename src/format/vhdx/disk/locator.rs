@@ -56,7 +56,7 @@ impl Locator {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a name that is too long.
     pub(in super::super) fn to_bytes(&self) -> Result<Vec<u8>> {
-        let long = || Error::invalid("Backing file name too long");
+        let long = || Error::backing_name_too_long();
         let mut bytes = Vec::new();
         bytes.extend_from_slice(&self.kind.to_bytes_le());
         bytes.extend_from_slice(&[0; 2]);

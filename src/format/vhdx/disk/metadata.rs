@@ -169,7 +169,7 @@ impl Metadata {
         let locator = locator.map(|bytes| (PARENT_LOCATOR, bytes.len() as u32, IS_REQUIRED));
         for (id, len, flags) in fixed.into_iter().chain(locator) {
             if len > MAX_ITEM - METADATA_TABLE_LEN as u32 - 4096 {
-                return Err(Error::invalid("Backing file name too long"));
+                return Err(Error::backing_name_too_long());
             }
             table.push(Item {
                 id,
@@ -287,7 +287,7 @@ impl Metadata {
         }
         match u64::from(offset) + len <= u64::from(region_len) {
             true => Ok(offset),
-            false => Err(Error::invalid("Backing file name too long")),
+            false => Err(Error::backing_name_too_long()),
         }
     }
 

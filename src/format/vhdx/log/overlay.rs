@@ -111,10 +111,7 @@ impl LogOverlay {
     }
 
     fn refused(&self) -> Error {
-        Error::new(
-            ErrorKind::ReadOnly,
-            format!("'{}' is open read-only", self.inner.name()),
-        )
+        Error::open_read_only(self.inner.name())
     }
 }
 

@@ -250,7 +250,7 @@ impl VmdkBulk {
         let part = at.checked_sub(1).and_then(|at| self.parts.get(at));
         part.map(|part| (part, (part.start + part.len).saturating_sub(guest)))
             .filter(|(_, left)| *left > 0)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "A write past the end of the new disk"))
+            .ok_or_else(Error::past_new_disk)
     }
 
     /// Checks that reservations come in order.
@@ -262,10 +262,7 @@ impl VmdkBulk {
                 *next = end;
                 Ok(())
             }
-            _ => Err(Error::new(
-                ErrorKind::Internal,
-                format!("Guest range {guest} + {len} of a new image is out of order"),
-            )),
+            _ => Err(Error::out_of_order(guest, len)),
         }
     }
 }

@@ -315,7 +315,7 @@ impl Spec {
 }
 
 fn unknown(value: &str) -> Error {
-    Error::invalid(format!("invalid parameter value: {}", printable(value)))
+    Error::invalid_value(printable(value))
 }
 
 /// The directory, its slash included, and the name in it.

@@ -1,0 +1,127 @@
+//! Errors that more than one module gives, each with its words in one place.
+
+use std::fmt::Display;
+
+use super::{Error, ErrorKind};
+
+/// Of drivers that cannot do what is asked for.
+impl Error {
+    /// A format that makes no new images.
+    pub fn no_creation(driver: &str) -> Self {
+        Self::unsupported(format!(
+            "Format driver '{driver}' does not support image creation"
+        ))
+    }
+
+    /// A protocol that makes nothing that could hold an image.
+    pub fn no_protocol_creation(driver: &str) -> Self {
+        Self::unsupported(format!(
+            "Protocol driver '{driver}' does not support image creation"
+        ))
+    }
+
+    /// A format without compression.
+    pub fn no_compression() -> Self {
+        Self::unsupported("Compression not supported for this file format")
+    }
+
+    /// An encrypted image whose secret is not named by the option.
+    pub fn needs_secret(option: &str) -> Self {
+        Self::new(
+            ErrorKind::NeedsSecret,
+            format!("Parameter '{option}' is required for cipher"),
+        )
+    }
+
+    /// A format whose images keep their size.
+    pub fn no_resize() -> Self {
+        Self::unsupported("Image format driver does not support resize")
+    }
+
+    /// A part of an image, such as its backing file, that the format cannot record.
+    pub fn not_recorded(what: &str, format: &str) -> Self {
+        Self::unsupported(format!("{what} not supported for file format '{format}'"))
+    }
+
+    /// A format without persistent bitmaps, or without them in the variant that was asked for.
+    pub fn no_bitmaps(driver: &str) -> Self {
+        Self::unsupported(format!("Format driver '{driver}' does not support bitmaps"))
+    }
+
+    /// A storage that cannot discard.
+    pub(crate) fn no_discard() -> Self {
+        Self::unsupported("Discarding is not supported")
+    }
+
+    /// A mode of preallocation, by its name, that a driver does not have.
+    pub(crate) fn no_preallocation(mode: &str) -> Self {
+        Self::unsupported(format!("Unsupported preallocation mode '{mode}'"))
+    }
+
+    /// Preallocated metadata of what has none.
+    pub(crate) fn no_metadata_preallocation() -> Self {
+        Self::unsupported("Unsupported preallocation mode: metadata")
+    }
+}
+
+/// Of options.
+impl Error {
+    /// An option that is required.
+    pub(crate) fn missing_parameter(name: impl Display) -> Self {
+        Self::invalid(format!("Parameter '{name}' is missing"))
+    }
+
+    /// An option that does not go together with the others, or that nothing has.
+    pub(crate) fn unexpected_parameter(name: impl Display) -> Self {
+        Self::invalid(format!("Parameter '{name}' is unexpected"))
+    }
+
+    /// A value that an option does not have.
+    pub(crate) fn refused_value(name: impl Display, value: impl Display) -> Self {
+        Self::invalid(format!(
+            "Parameter '{name}' does not accept value '{value}'"
+        ))
+    }
+
+    /// A word that is none of those that an option has.
+    pub(crate) fn invalid_value(value: impl Display) -> Self {
+        Self::invalid(format!("invalid parameter value: {value}"))
+    }
+}
+
+/// Of images and storages.
+impl Error {
+    /// A change of what is open for reading alone.
+    pub(crate) fn open_read_only(name: impl Display) -> Self {
+        Self::new(ErrorKind::ReadOnly, format!("'{name}' is open read-only"))
+    }
+
+    /// A name that does not fit where the image keeps it.
+    pub(crate) fn backing_name_too_long() -> Self {
+        Self::invalid("Backing file name too long")
+    }
+
+    /// A new image that would pass the end of what its file, or its format, can hold.
+    pub(crate) fn image_too_large() -> Self {
+        Self::new(ErrorKind::Limit, "The image would grow too large")
+    }
+
+    /// Bytes of a new disk behind its end.
+    pub(crate) fn past_new_disk() -> Self {
+        Self::new(ErrorKind::Limit, "A write past the end of the new disk")
+    }
+
+    /// Bytes of a new disk that do not follow those before.
+    pub(crate) fn out_of_order(guest: u64, len: u64) -> Self {
+        Self::new(
+            ErrorKind::Internal,
+            format!("Guest range {guest} + {len} of a new image is out of order"),
+        )
+    }
+
+    /// Says what could not be opened.
+    #[must_use]
+    pub(crate) fn could_not_open(self, name: impl Display) -> Self {
+        self.context(format!("Could not open '{name}'"))
+    }
+}
