@@ -9,8 +9,9 @@ set -eu
 allowed='
 src/driver_names.rs: all
 src/filter/blkverify.rs: raw
+src/format/dmg: sparseimage
+src/format/profiles.rs: all
 src/format/qcow2: luks
-src/format/registry.rs: all
 src/image/names.rs: raw
 src/printable.rs: iscsi
 src/storage/ftp: ftps
@@ -27,21 +28,22 @@ protocols="$(modules src/storage/registry.rs)|host_device|host_cdrom|null-co|nul
 found() {
     find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -name 'architecture.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |
         while read -r file; do
-            awk -v file="$file" -v names="$formats|$protocols" '
-                /^ *#\[cfg\(test\)\]/ { exit }
+            awk -v file="$file" -v formats="$formats" -v names="$formats|$protocols" '
+                /^mod tests \{/ { exit }
                 /^ *\/\// { next }
                 /^ *#\[cfg\(feature = / { next }
                 {
                     line = $0
-                    pattern = "\"(" names ")\"|(^|[^a-z_:])(crate::format::)?(raw|luks|qcow2)::[A-Za-z]"
+                    pattern = "\"(" names ")\"|(^|[^a-z_:])(crate::format::)?(" formats ")::[A-Za-z]|crate::format::(" formats ");"
                     while (match(line, pattern)) {
                         name = substr(line, RSTART, RLENGTH)
                         line = substr(line, RSTART + RLENGTH)
                         sub(/crate::format::/, "", name)
-                        sub(/::.*/, "", name)
+                        sub(/(::|;).*/, "", name)
                         gsub(/[^a-z0-9_-]/, "", name)
                         if (index(file, "/format/" name ".rs") || index(file, "/format/" name "/")) continue
                         if (index(file, "/storage/" name) || index(file, "src/" name "/") || file ~ /\/storage\/(file|null)/) continue
+                        if (file ~ /\/registry\.rs/) continue
                         # Not formats: volumes of LUKS, and what secrets and magic numbers are made of.
                         if (file ~ /\/(crypto|magic\.rs|secret\.rs)/ || file ~ /\/storage\/(crypt|data_cipher)\.rs/) continue
                         print file ": " name
@@ -65,6 +67,7 @@ $file: all
 "*) continue ;;
     esac
     case $file: in
+    src/format/dmg/*) [ "$name" != sparseimage ] || continue ;;
     src/format/qcow2/*) [ "$name" != luks ] || continue ;;
     src/storage/ftp/*) [ "$name" != ftps ] || continue ;;
     src/storage/http/*) [ "$name" != https ] || continue ;;
