@@ -110,6 +110,8 @@ pub struct CreateContext<'a> {
     pub options: &'a Values,
     /// Page cache use and flush guarantees.
     pub cache: CacheMode,
+    /// The whole is written right away, so that space of earlier contents is of use.
+    pub is_filled: bool,
     /// The secrets and other objects that options name by ID.
     pub objects: &'a Objects,
     /// What creating may do.

@@ -26,6 +26,7 @@ pub(crate) mod loop_device;
 pub(crate) mod mount;
 pub(crate) mod open;
 pub(crate) mod openssl;
+pub(crate) mod page_cache;
 pub(crate) mod pending;
 mod pool;
 pub(crate) mod reopen;

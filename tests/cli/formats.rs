@@ -281,3 +281,36 @@ fn images_of_theirs_are_spoken_of_in_their_words() {
     // Most of the questions are answered alike, and not left out.
     assert!(compared > 450, "{compared}");
 }
+
+/// Files of 20 MiB on the disk become images of 3 MiB: the same ones as where there was no file, without a byte of what
+/// was there, and without its space.
+#[test]
+fn images_over_large_files_are_as_those_in_new_files() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = Dir::new();
+    disk(&dir, "r.raw", 5, 3 * MIB);
+    for (format, options, _) in WRITTEN {
+        let options = with(options);
+        let line = |target: &str| format!("convert -f raw -O {format} {options} r.raw {target}");
+        done(&dir, &line("anew"));
+        std::fs::write(dir.path("over"), vec![0xee; 20 * MIB]).expect("a file");
+        let file = std::fs::File::open(dir.path("over")).expect("a file");
+        file.sync_all().expect("it is on the disk");
+        let node = file.metadata().expect("a file").ino();
+        done(&dir, &line("over"));
+        let [new, over] = ["anew", "over"].map(|name| dir.path(name).metadata().expect("a file"));
+        assert_eq!(over.len(), new.len(), "{format} {options}");
+        assert_eq!(over.ino(), node, "{format} {options}");
+        let space = new.blocks().max(over.blocks()) - new.blocks();
+        assert!(space <= 256, "{format} {options}: {space} blocks too many");
+        let image = std::fs::read(dir.path("over")).expect("a file");
+        let mut stale = image.split(|byte| *byte != 0xee);
+        assert!(
+            stale.all(|run| run.len() < 64),
+            "{format} {options}: what was there shows"
+        );
+        let compare = format!("compare -f raw -F {format} r.raw over");
+        assert_eq!(done(&dir, &compare).out, "Images are identical.\n");
+        std::fs::remove_file(dir.path("anew")).expect("a file");
+    }
+}

@@ -80,6 +80,7 @@ pub(super) fn fill_new(
         backing: backing.as_ref(),
         exclusive: request.target.exclusive,
         cache: request.target.cache,
+        is_filled: !preallocated,
         objects: &request.target.objects,
         policy: &request.target.policy,
         storages: request.target.storages.as_deref(),

@@ -227,6 +227,7 @@ impl CreatePlan {
             backing,
             exclusive: self.request.exclusive,
             cache: CacheMode::Writeback,
+            is_filled: false,
             objects: &self.request.objects,
             policy: &self.request.policy,
             storages: self.request.storages.as_deref(),

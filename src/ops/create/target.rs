@@ -85,6 +85,8 @@ pub struct TargetRequest<'a> {
     pub exclusive: bool,
     /// How the target's storage is opened.
     pub cache: CacheMode,
+    /// All of it is written right away.
+    pub is_filled: bool,
     /// The secrets and other objects that options name by ID.
     pub objects: &'a Objects,
     /// What creating further files (a data file) may do.
@@ -303,6 +305,7 @@ impl Planned<'_> {
             target,
             options: &options,
             cache: self.request.cache,
+            is_filled: self.request.is_filled,
             objects: self.request.objects,
             policy: self.request.policy,
             control: self.request.control,

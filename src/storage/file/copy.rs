@@ -51,7 +51,7 @@ impl FileStorage {
         }
         target.check_writable()?;
         Self::end_of(offset, len)?;
-        target.writable_end(target_offset, len)?;
+        target.end_to_write(target_offset, len)?;
         let copied = self.copy_chunks(offset, target, target_offset, len);
         let followed = target.wrote();
         match copied {
@@ -124,7 +124,7 @@ impl FileStorage {
             return Ok(CopyOutcome::Done);
         }
         target.check_writable()?;
-        let Ok(end) = target.writable_end(target_offset, len) else {
+        let Ok(end) = target.end_to_write(target_offset, len) else {
             // Whether that is an error is for the write in its place to say.
             return Ok(CopyOutcome::NotPossible);
         };

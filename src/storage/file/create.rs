@@ -34,6 +34,8 @@ pub struct FileCreate {
     pub nocow: bool,
     /// Allocation unit to ask the file system for, in bytes; 0 asks for none.
     pub extent_size_hint: u64,
+    /// The whole is written right away, so that space of earlier contents is of use.
+    pub is_filled: bool,
 }
 
 impl FileCreate {
@@ -55,6 +57,7 @@ impl Default for FileCreate {
             locking: Locking::default(),
             nocow: false,
             extent_size_hint: DEFAULT_EXTENT_SIZE,
+            is_filled: false,
         }
     }
 }
@@ -250,7 +253,8 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
         return clear_first_sector(file).map(|()| None);
     }
     let resized = |error: io::Error| Error::io(&error).context("Could not resize file");
-    if file.raw_len().map_err(resized)? != 0 {
+    let keeps = options.is_filled && file.empty_but_keep_space();
+    if !keeps && file.raw_len().map_err(resized)? != 0 {
         file.truncate(0).map_err(resized)?;
     }
     file.extents.invalidate();

@@ -175,6 +175,7 @@ fn create_options(context: &CreateContext<'_>) -> FileCreate {
     let values = context.options;
     FileCreate {
         cache: context.cache,
+        is_filled: context.is_filled,
         nocow: values.bool("nocow").unwrap_or(defaults.nocow),
         extent_size_hint: values
             .num("extent_size_hint")

@@ -83,6 +83,7 @@ impl HostFile for FileStorage {
         } else if self.kind == Kind::Character
             || self.syncs.is_in_doubt()
             || self.entry.is_unsynced()
+            || self.spare.len().is_some()
         {
             SyncPlan::Call
         } else if self.is_synced() {

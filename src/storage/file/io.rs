@@ -82,7 +82,7 @@ impl FileStorage {
 
     pub(super) fn write_one(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.check_writable()?;
-        self.writable_end(offset, buf.len() as u64)?;
+        self.end_to_write(offset, buf.len() as u64)?;
         if buf.is_empty() {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl FileStorage {
     pub(super) fn write_many(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
         self.check_writable()?;
         let len = bufs.iter().map(|buf| buf.len() as u64).sum();
-        self.writable_end(offset, len)?;
+        self.end_to_write(offset, len)?;
         if len == 0 {
             return Ok(());
         }

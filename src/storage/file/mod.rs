@@ -15,6 +15,7 @@ mod opening;
 mod ranges;
 mod reserve;
 mod resize;
+mod spare;
 mod successor;
 mod syncs;
 #[cfg(test)]
@@ -40,14 +41,15 @@ use crate::extent::StorageExtent;
 use crate::storage::details::{StorageDetails, StorageReport};
 use crate::storage::locks::Locks;
 use crate::storage::{
-    CacheMode, Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Prefetch,
-    Storage, SyncPlan, ZeroFlags,
+    CacheMode, Durability, Ending, HostFile, Identity, Limits, LockRequest, Preallocation,
+    Prefetch, Storage, SyncPlan, ZeroFlags,
 };
 use crate::sys;
 
 use direct::Direct;
 use entry::Entry;
 use extents::ExtentCache;
+use spare::Spare;
 use syncs::Syncs;
 
 /// What kind of file stands behind the descriptor.
@@ -85,6 +87,7 @@ pub struct FileStorage {
     /// Shared by writers; exclusive while the length is computed and then set, so that a growing
     /// truncate never cuts off what another thread appended meanwhile.
     growth: RwLock<()>,
+    spare: Spare,
     extents: ExtentCache,
     can: Abilities,
     locks: Locks,
@@ -127,7 +130,10 @@ impl FileStorage {
     /// The length without waiting for writers that are about to correct it.
     fn raw_len(&self) -> std::io::Result<u64> {
         match self.kind {
-            Kind::Regular => Ok(sys::attr::stat(self.fd())?.len),
+            Kind::Regular => match self.spare.len() {
+                Some(len) => Ok(len),
+                None => Ok(sys::attr::stat(self.fd())?.len),
+            },
             Kind::Block => sys::blkdev::size(self.fd()),
             Kind::Character => sys::seek::end(self.fd()).or(Ok(0)),
         }
@@ -138,6 +144,7 @@ impl FileStorage {
     /// Ours sync where they promise durability; so that is done with while there is nothing to write.
     fn truncate(&self, len: u64) -> std::io::Result<()> {
         sys::falloc::truncate(self.fd(), len)?;
+        self.spare.has_length();
         if len == 0 {
             sys::reopen::open_and_close(self.fd());
         }
@@ -222,6 +229,15 @@ impl FileStorage {
         }
         Ok(end)
     }
+
+    /// As [`Self::writable_end`], of what is written now.
+    fn end_to_write(&self, offset: u64, len: u64) -> Result<u64> {
+        let end = self.writable_end(offset, len)?;
+        if len > 0 {
+            self.spare.reach(end);
+        }
+        Ok(end)
+    }
 }
 
 impl Storage for FileStorage {
@@ -288,6 +304,8 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
+        let settled = self.settle_len().map_err(|error| Error::io(&error));
+        settled.of_file(self.name())?;
         match self.sync_plan(durability) {
             SyncPlan::Nothing => Ok(()),
             SyncPlan::DataSync | SyncPlan::Call => self.datasync().of_file(self.name()),
@@ -330,6 +348,10 @@ impl Storage for FileStorage {
         Some(self)
     }
 
+    fn ending(&self) -> Option<&dyn Ending> {
+        self.has_spare().then_some(self)
+    }
+
     fn prefetcher(&self) -> Option<&dyn Prefetch> {
         (!self.made_up).then_some(self)
     }
@@ -361,6 +383,8 @@ impl StorageReport for FileStorage {
 
 impl Drop for FileStorage {
     fn drop(&mut self) {
+        // Who wanted to know of a failure has ended the use before.
+        let _ = self.settle_len();
         // Closing drops the locks only when the last descriptor goes, and a child process that is
         // just being started may hold a copy. Dropping a lock does not fail.
         let _ = self.lock(LockRequest::default());

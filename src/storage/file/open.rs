@@ -15,6 +15,7 @@ use super::direct::Direct;
 use super::entry::Entry;
 use super::extents::ExtentCache;
 use super::opening::{could_not_open, no_direct, not_regular, open_raw};
+use super::spare::Spare;
 use super::{Abilities, DISC_DRIVER, FileStorage, Kind, NEXT_ID, device, named};
 use crate::error::{Error, Result};
 use crate::storage::identity::Identity;
@@ -189,6 +190,7 @@ pub(super) fn wrap(fd: OwnedFd, name: BString, options: &FileOpen) -> Result<Fil
         },
         direct,
         growth: RwLock::new(()),
+        spare: Spare::default(),
         extents: ExtentCache::new(stat.identity),
         can: Abilities {
             punch_hole: AtomicBool::new(true),

@@ -11,7 +11,8 @@ impl FileStorage {
     /// Reserves the range where that spares more than it costs: ext4 then need not promise space page
     /// by page. A failure is none: the write itself will tell what is wrong.
     pub(super) fn reserve_for_write(&self, offset: u64, len: u64) {
-        if len < WORTHWHILE || self.kind != Kind::Regular || self.direct.is_some() {
+        let known = self.kind != Kind::Regular || self.direct.is_some();
+        if len < WORTHWHILE || known || self.spare.covers(offset, len) {
             return;
         }
         let gains = || sys::attr::is_ext4(self.fd());

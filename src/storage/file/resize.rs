@@ -42,6 +42,10 @@ impl FileStorage {
         if preallocation == Preallocation::Metadata {
             return Err(Error::no_metadata_preallocation());
         }
+        if preallocation != Preallocation::Off {
+            self.settle_len().map_err(|error| Error::io(&error))?;
+            self.spare.is_wanted();
+        }
         let (old, reserved) = {
             let _alone = self.growth.write();
             let old = self.raw_len().map_err(|error| Error::io(&error))?;

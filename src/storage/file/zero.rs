@@ -34,7 +34,7 @@ fn slow_only() -> Error {
 impl FileStorage {
     pub(super) fn zero(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
         self.check_writable()?;
-        let end = self.writable_end(offset, len)?;
+        let end = self.end_to_write(offset, len)?;
         if len == 0 {
             return Ok(());
         }

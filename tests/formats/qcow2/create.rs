@@ -45,6 +45,7 @@ fn make(
         objects: &Objects::default(),
         policy: &OpenPolicy::permissive(),
         storages: None,
+        is_filled: false,
         control: &std::sync::Arc::default(),
         package: None,
     };
