@@ -505,6 +505,14 @@ impl Drop for Image {
     fn drop(&mut self) {
         // A caller that wants to know about failures calls close.
         let _ = self.finish(&JobControl::default());
+        // In a loop: a long chain takes no more stack than a short one.
+        let mut next = std::mem::replace(&mut self.backing, Backing::Closed);
+        while let Backing::Open(shared) = next {
+            let Some(mut below) = Arc::into_inner(shared) else {
+                break;
+            };
+            next = std::mem::replace(&mut below.backing, Backing::Closed);
+        }
     }
 }
 

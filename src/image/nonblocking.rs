@@ -33,6 +33,29 @@ pub(crate) enum TryPlace<'a> {
     Elsewhere,
 }
 
+/// What lies below a range that a layer does not hold.
+enum BelowRange<'a> {
+    /// Zeroes.
+    Zero,
+    /// The next layer, all of it.
+    Whole(&'a Image),
+    /// The next layer, so many bytes of it, and zeroes.
+    Part(&'a Image, u64),
+    /// The backing file is not open.
+    Unknown,
+}
+
+/// What one attempt may still take.
+struct Effort {
+    /// Bytes to decode or decrypt.
+    work: u64,
+    /// Parts of parts of the range that are looked for in further layers: each takes stack.
+    splits: u32,
+}
+
+/// See [`Effort::splits`].
+const MOST_SPLITS: u32 = 8;
+
 impl Image {
     /// Reads into several buffers in turn where that does not block, nor decode or decrypt more than `work` bytes; else the
     /// buffers are undefined.
@@ -43,13 +66,17 @@ impl Image {
         &self,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
-        mut work: u64,
+        work: u64,
     ) -> Result<TryRead> {
         let total = bufs
             .iter()
             .fold(0u64, |sum, buf| sum.saturating_add(buf.len() as u64));
         self.check_range(offset, total)?;
-        self.try_layer(bufs, offset, total, &mut work)
+        let mut effort = Effort {
+            work,
+            splits: MOST_SPLITS,
+        };
+        self.try_layers(bufs, offset, total, &mut effort)
     }
 
     /// Tells `visit` where a range is, by what is in memory; the place keeps its meaning until it returns.
@@ -63,48 +90,91 @@ impl Image {
         visit: impl FnOnce(TryPlace<'_>) -> R,
     ) -> Result<R> {
         self.check_range(offset, len)?;
-        let Some(immediate) = self.format.immediate() else {
-            return Ok(visit(TryPlace::Elsewhere));
-        };
-        let _held = self.format.begin_io();
-        let located = immediate.try_locate(offset, len)?;
-        let Some(extent) = located.filter(|extent| extent.len >= len) else {
-            return Ok(visit(TryPlace::Elsewhere));
-        };
-        match extent.kind {
-            ExtentKind::Zero { .. } => Ok(visit(TryPlace::Zero)),
-            ExtentKind::Data { slot, host_offset } => {
-                let storage = self.format.storage(slot)?;
-                let is_direct = storage.limits().memory_alignment > 1;
-                let file = storage.host().filter(|_| !is_direct);
-                Ok(visit(file.map_or(TryPlace::Elsewhere, |file| {
-                    TryPlace::File(file.fd(), host_offset)
-                })))
-            }
-            ExtentKind::Unallocated { .. } => match &self.backing {
-                Backing::None => Ok(visit(TryPlace::Zero)),
-                Backing::Open(base) => match base.len().saturating_sub(offset) {
-                    0 => Ok(visit(TryPlace::Zero)),
-                    left if left >= len => base.try_place(offset, len, visit),
-                    _ => Ok(visit(TryPlace::Elsewhere)),
+        let mut layer = self;
+        loop {
+            let Some(immediate) = layer.format.immediate() else {
+                return Ok(visit(TryPlace::Elsewhere));
+            };
+            let _held = layer.format.begin_io();
+            let located = immediate.try_locate(offset, len)?;
+            let Some(extent) = located.filter(|extent| extent.len >= len) else {
+                return Ok(visit(TryPlace::Elsewhere));
+            };
+            match extent.kind {
+                ExtentKind::Zero { .. } => return Ok(visit(TryPlace::Zero)),
+                ExtentKind::Data { slot, host_offset } => {
+                    let storage = layer.format.storage(slot)?;
+                    let is_direct = storage.limits().memory_alignment > 1;
+                    let file = storage.host().filter(|_| !is_direct);
+                    return Ok(visit(file.map_or(TryPlace::Elsewhere, |file| {
+                        TryPlace::File(file.fd(), host_offset)
+                    })));
+                }
+                ExtentKind::Unallocated { .. } => match layer.below(offset, len) {
+                    BelowRange::Zero => return Ok(visit(TryPlace::Zero)),
+                    BelowRange::Whole(base) => layer = base,
+                    BelowRange::Part(..) | BelowRange::Unknown => {
+                        return Ok(visit(TryPlace::Elsewhere));
+                    }
                 },
-                Backing::Closed => Ok(visit(TryPlace::Elsewhere)),
-            },
-            ExtentKind::Encoded { .. } => Ok(visit(TryPlace::Elsewhere)),
+                ExtentKind::Encoded { .. } => return Ok(visit(TryPlace::Elsewhere)),
+            }
         }
     }
 
-    fn try_layer(
+    /// What lies below a range that this layer does not hold.
+    fn below(&self, offset: u64, len: u64) -> BelowRange<'_> {
+        let base = match &self.backing {
+            Backing::None => return BelowRange::Zero,
+            Backing::Closed => return BelowRange::Unknown,
+            Backing::Open(base) => base,
+        };
+        match base.len().saturating_sub(offset) {
+            0 => BelowRange::Zero,
+            left if left >= len => BelowRange::Whole(base),
+            left => BelowRange::Part(base, left),
+        }
+    }
+
+    /// In a loop where all of the range is in one layer: a long chain takes no more of the caller's stack.
+    fn try_layers(
         &self,
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         total: u64,
-        work: &mut u64,
+        effort: &mut Effort,
     ) -> Result<TryRead> {
-        let Some(immediate) = self.format.immediate() else {
-            return Ok(TryRead::WouldBlock);
-        };
-        let _held = self.format.begin_io();
+        let mut layer = self;
+        loop {
+            let Some(immediate) = layer.format.immediate() else {
+                return Ok(TryRead::WouldBlock);
+            };
+            let _held = layer.format.begin_io();
+            let Some(extent) = immediate.try_locate(offset, total)? else {
+                return Ok(TryRead::WouldBlock);
+            };
+            if extent.len < total {
+                return layer.try_parts(immediate, bufs, offset, total, effort);
+            }
+            if let ExtentKind::Unallocated { .. } = extent.kind
+                && let BelowRange::Whole(base) = layer.below(offset, total)
+            {
+                layer = base;
+                continue;
+            }
+            return layer.try_run(immediate, bufs, extent.kind, offset, total, effort);
+        }
+    }
+
+    /// Reads a range that has several runs in this layer.
+    fn try_parts(
+        &self,
+        immediate: &dyn Immediate,
+        bufs: &mut [IoSliceMut<'_>],
+        offset: u64,
+        total: u64,
+        effort: &mut Effort,
+    ) -> Result<TryRead> {
         let mut done = 0;
         while done < total {
             let at = offset + done;
@@ -112,11 +182,8 @@ impl Image {
                 return Ok(TryRead::WouldBlock);
             };
             let len = extent.len.min(total - done);
-            if len == total {
-                return self.try_run(immediate, bufs, extent.kind, at, len, work);
-            }
             let ended = with_part(bufs, done, len, |part| {
-                self.try_run(immediate, part, extent.kind, at, len, work)
+                self.try_run(immediate, part, extent.kind, at, len, effort)
             })?;
             if !matches!(ended, TryRead::Done) || len == 0 {
                 return Ok(TryRead::WouldBlock);
@@ -134,7 +201,7 @@ impl Image {
         kind: ExtentKind,
         offset: u64,
         len: u64,
-        work: &mut u64,
+        effort: &mut Effort,
     ) -> Result<TryRead> {
         match kind {
             ExtentKind::Data { slot, host_offset } => {
@@ -145,9 +212,9 @@ impl Image {
                 Ok(read.map_or(TryRead::WouldBlock, TryRead::Host))
             }
             ExtentKind::Zero { .. } => Ok(zeroed(bufs)),
-            ExtentKind::Unallocated { .. } => self.try_below(bufs, offset, len, work),
+            ExtentKind::Unallocated { .. } => self.try_below(bufs, offset, len, effort),
             ExtentKind::Encoded { compressed } => {
-                self.try_encoded(immediate, bufs, offset, compressed, work)
+                self.try_encoded(immediate, bufs, offset, compressed, effort)
             }
         }
     }
@@ -159,7 +226,7 @@ impl Image {
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         compressed: bool,
-        work: &mut u64,
+        effort: &mut Effort,
     ) -> Result<TryRead> {
         // Of a compressed cluster, all is decoded for any part.
         let unit = match self.format.cluster_size() {
@@ -169,9 +236,9 @@ impl Image {
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         let end = offset.saturating_add(len as u64);
         let whole = end.div_ceil(unit).saturating_mul(unit) - offset / unit * unit;
-        let left = work.checked_sub(whole);
+        let left = effort.work.checked_sub(whole);
         let may_decode = left.is_some();
-        *work = left.unwrap_or(*work);
+        effort.work = left.unwrap_or(effort.work);
         let read = if let [one] = bufs {
             align::try_read_encoded(&*self.format, immediate, one, offset, may_decode)?
         } else {
@@ -199,27 +266,32 @@ impl Image {
         bufs: &mut [IoSliceMut<'_>],
         offset: u64,
         total: u64,
-        work: &mut u64,
+        effort: &mut Effort,
     ) -> Result<TryRead> {
-        let base = match &self.backing {
-            Backing::None => return Ok(zeroed(bufs)),
-            Backing::Closed => return Ok(TryRead::WouldBlock),
-            Backing::Open(base) => base,
+        let (base, left) = match self.below(offset, total) {
+            BelowRange::Zero => return Ok(zeroed(bufs)),
+            BelowRange::Unknown => return Ok(TryRead::WouldBlock),
+            BelowRange::Whole(base) => (base, total),
+            BelowRange::Part(base, left) => (base, left),
         };
-        match base.len().saturating_sub(offset) {
-            0 => Ok(zeroed(bufs)),
-            left if left >= total => base.try_layer(bufs, offset, total, work),
-            left => {
-                with_part(bufs, left, total - left, |beyond| Ok(zeroed(beyond)))?;
-                let held = with_part(bufs, 0, left, |held| {
-                    base.try_layer(held, offset, left, work)
-                })?;
-                Ok(match held {
-                    TryRead::Done => TryRead::Done,
-                    TryRead::Host(_) | TryRead::WouldBlock => TryRead::WouldBlock,
-                })
-            }
-        }
+        let Some(splits) = effort.splits.checked_sub(1) else {
+            return Ok(TryRead::WouldBlock);
+        };
+        effort.splits = splits;
+        let read = if left == total {
+            base.try_layers(bufs, offset, total, effort)
+        } else {
+            with_part(bufs, left, total - left, zeroed);
+            let held = with_part(bufs, 0, left, |held| {
+                base.try_layers(held, offset, left, effort)
+            });
+            held.map(|held| match held {
+                TryRead::Host(_) => TryRead::WouldBlock,
+                held => held,
+            })
+        };
+        effort.splits += 1;
+        read
     }
 
     /// Whether a write to the range is a copy to memory: [`Image::write_vectored_at`] hardly ever

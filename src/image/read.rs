@@ -5,7 +5,7 @@ use std::io::IoSliceMut;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{ExtentKind, StorageSlot};
 use crate::format::Below;
-use crate::image::reads::Reads;
+use crate::image::reads::{Pieces, Reads};
 use crate::image::{Backing, Image, align};
 use crate::storage::{ReadRange, Step, steps};
 
@@ -68,45 +68,47 @@ impl Image {
         self.read_ranges(std::iter::once((offset, buf)))
     }
 
+    /// Layer by layer, in a loop: a long chain takes no more of the caller's stack than a short one.
     fn read_ranges<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
-        self.of_its_file(self.read_layers(ranges))
+        let single = ranges.len() == 1;
+        let mut layer = self;
+        let mut below = layer.of_its_file(layer.read_held(ranges, single))?;
+        while !below.is_empty() {
+            layer = layer.backing().ok_or_else(|| layer.backing_closed())?;
+            let single = below.is_single();
+            below = layer.of_its_file(layer.read_held(below.into_iter(), single))?;
+        }
+        Ok(())
     }
 
-    fn read_layers<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
+    /// Reads what this layer holds; gives what is to be read from the next one.
+    fn read_held<'b>(
+        &self,
+        ranges: impl Iterator<Item = ReadRange<'b>>,
+        single: bool,
+    ) -> Result<Pieces<'b>> {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
-        let mut reads = Reads::new(self.backing().map(AsRef::as_ref), ranges.len() == 1);
+        let mut reads = Reads::new(single);
         for (offset, buf) in ranges {
             self.read_range(buf, offset, &mut reads)?;
         }
-        let below = reads.finish()?;
-        if below.is_empty() {
-            return Ok(());
-        }
-        self.read_ranges_below(below)
+        reads.finish()
     }
 
-    /// What the layer does not hold, from those below.
-    fn read_ranges_below(&self, ranges: Vec<ReadRange<'_>>) -> Result<()> {
-        let Some(base) = self.backing() else {
-            return Err(self.backing_closed());
+    /// Zeroes what lies behind the end of the layer below, or all where there is none; gives the part that is to be
+    /// read from it.
+    fn fill_beyond<'b>(&self, buf: &'b mut [u8], offset: u64) -> Result<&'b mut [u8]> {
+        let len_below = match &self.backing {
+            Backing::Open(base) => base.len(),
+            Backing::None => 0,
+            Backing::Closed => return Err(self.backing_closed()),
         };
-        let mut held = Vec::with_capacity(ranges.len());
-        for (offset, buf) in ranges {
-            let (inside, beyond) = base.split_inside(buf, offset);
-            beyond.fill(0);
-            if !inside.is_empty() {
-                held.push((offset, inside));
-            }
-        }
-        base.read_ranges(held.into_iter())
-    }
-
-    /// The parts of a buffer that are filled from inside, and from behind the end.
-    fn split_inside<'b>(&self, buf: &'b mut [u8], offset: u64) -> (&'b mut [u8], &'b mut [u8]) {
-        let left = self.len().saturating_sub(offset);
-        let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
-        buf.split_at_mut(len)
+        let left = len_below.saturating_sub(offset);
+        let inside = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
+        let (inside, beyond) = buf.split_at_mut(inside);
+        beyond.fill(0);
+        Ok(inside)
     }
 
     fn read_range<'a, 'b>(
@@ -148,10 +150,10 @@ impl Image {
                     reads.take(storage, (host_offset, part), whole)?;
                 }
                 ExtentKind::Zero { .. } => part.fill(0),
-                ExtentKind::Unallocated { .. } if reads.takes_below(whole) => {
-                    reads.below.push((at, part));
+                ExtentKind::Unallocated { .. } => {
+                    let inside = self.fill_beyond(part, at)?;
+                    reads.below.push((at, inside))?;
                 }
-                ExtentKind::Unallocated { .. } => self.read_below(part, at)?,
                 ExtentKind::Encoded { .. } => {}
             }
             (rest, at) = (behind, at + len as u64);
@@ -174,20 +176,11 @@ impl Image {
 /// What lies below a layer is the image itself to its format: the chain, or zeroes.
 impl Below for Image {
     fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let base = match &self.backing {
-            Backing::Open(base) => base,
-            Backing::None => {
-                buf.fill(0);
-                return Ok(());
-            }
-            Backing::Closed => return Err(self.backing_closed()),
-        };
-        let (held, beyond) = base.split_inside(buf, offset);
-        beyond.fill(0);
-        if held.is_empty() {
-            return Ok(());
+        let inside = self.fill_beyond(buf, offset)?;
+        match self.backing() {
+            Some(base) if !inside.is_empty() => base.read_layer(inside, offset),
+            _ => Ok(()),
         }
-        base.read_layer(held, offset)
     }
 
     fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool> {

@@ -3,36 +3,69 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::Image;
+use crate::memory::lack;
 use crate::storage::{ReadRange, Step, Storage, steps};
 
 /// The most reads that are kept until they are sent.
 const MOST: usize = 256;
 
-/// What is still to be read.
+/// Parts of buffers that are to be filled. One alone, as most are, takes no memory.
+#[derive(Default)]
+pub(super) struct Pieces<'b> {
+    first: Option<ReadRange<'b>>,
+    others: Vec<ReadRange<'b>>,
+}
+
+impl<'b> Pieces<'b> {
+    /// Adds one, unless it is empty.
+    ///
+    /// # Errors
+    /// Where there is no memory.
+    pub(super) fn push(&mut self, piece: ReadRange<'b>) -> Result<()> {
+        if piece.1.is_empty() {
+            return Ok(());
+        }
+        if self.first.is_none() {
+            self.first = Some(piece);
+            return Ok(());
+        }
+        self.others.try_reserve(1).map_err(|_| lack())?;
+        self.others.push(piece);
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn is_single(&self) -> bool {
+        self.first.is_some() && self.others.is_empty()
+    }
+
+    pub(super) fn into_iter(self) -> impl Iterator<Item = ReadRange<'b>> {
+        self.first.into_iter().chain(self.others)
+    }
+}
+
+/// What is still to be read of one layer.
 pub(super) struct Reads<'a, 'b> {
     /// There is one range alone: what fills it whole is read at once.
     single: bool,
     /// The storage of those that are kept.
     storage: Option<&'a Arc<dyn Storage>>,
     kept: Vec<ReadRange<'b>>,
-    base: Option<&'a Image>,
-    /// Whether the layers below like many requests, once that was asked for.
-    many_below: Option<bool>,
-    /// What is to be read from the layers below.
-    pub(super) below: Vec<ReadRange<'b>>,
+    /// What is to be read from the layer below.
+    pub(super) below: Pieces<'b>,
 }
 
 impl<'a, 'b> Reads<'a, 'b> {
-    /// Over `base`; `single` where there is one range alone.
-    pub(super) fn new(base: Option<&'a Image>, single: bool) -> Self {
+    /// None yet; `single` where there is one range alone.
+    pub(super) fn new(single: bool) -> Self {
         Self {
             single,
             storage: None,
             kept: Vec::new(),
-            base,
-            many_below: None,
-            below: Vec::new(),
+            below: Pieces::default(),
         }
     }
 
@@ -61,15 +94,6 @@ impl<'a, 'b> Reads<'a, 'b> {
         Ok(())
     }
 
-    /// Whether what the layers below hold is better read together.
-    pub(super) fn takes_below(&mut self, whole: bool) -> bool {
-        let Some(base) = self.base.filter(|_| !(self.single && whole)) else {
-            return false;
-        };
-        let asked = || base.layers().any(Image::is_waited_for);
-        self.below.len() < MOST && *self.many_below.get_or_insert_with(asked)
-    }
-
     fn send(&mut self) -> Result<()> {
         match self.storage {
             Some(storage) if !self.kept.is_empty() => {
@@ -85,7 +109,7 @@ impl<'a, 'b> Reads<'a, 'b> {
     ///
     /// # Errors
     /// Of the storages.
-    pub(super) fn finish(mut self) -> Result<Vec<ReadRange<'b>>> {
+    pub(super) fn finish(mut self) -> Result<Pieces<'b>> {
         self.send()?;
         Ok(self.below)
     }

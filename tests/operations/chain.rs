@@ -548,36 +548,6 @@ fn an_external_data_file_is_found_and_checked() {
 }
 
 #[test]
-fn the_longest_chain_opens_and_reads_on_a_small_stack() {
-    let dir = Dir::new();
-    create(&dir, "000.qcow2", None, "1M", "");
-    dir.qemu_io("qcow2", "000.qcow2", &["write -P 9 0 64k"]);
-    create(&dir, "001.qcow2", Some(("000.qcow2", "qcow2")), "1M", "");
-    let link = std::fs::read(dir.path("001.qcow2")).unwrap();
-    // Where the name of the backing file stands is in the header: each copy gets its own.
-    let at = u64::from_be_bytes(link[8..16].try_into().unwrap()) as usize;
-    assert_eq!(&link[at..at + 9], b"000.qcow2");
-    for n in 2..200u32 {
-        let mut copy = link.clone();
-        copy[at..at + 9].copy_from_slice(format!("{:03}.qcow2", n - 1).as_bytes());
-        std::fs::write(dir.path(&format!("{n:03}.qcow2")), copy).unwrap();
-    }
-    let work = move || {
-        let image = open(&dir, "199.qcow2", &permissive()).unwrap();
-        let mut part = [0; 4096];
-        image.read_at(&mut part, 0).unwrap();
-        assert_eq!(part, [9; 4096]);
-        assert_eq!(image.map(0, 1 << 20).unwrap().depth, 199);
-        image.read_at(&mut part, 128 << 10).unwrap();
-        assert_eq!(part, [0; 4096]);
-    };
-    let thread = std::thread::Builder::new()
-        .stack_size(256 << 10)
-        .spawn(work);
-    thread.unwrap().join().unwrap();
-}
-
-#[test]
 fn names_of_backing_files_are_bytes() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;

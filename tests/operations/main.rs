@@ -15,3 +15,4 @@ mod inspect;
 mod locks;
 mod map;
 mod policy;
+mod small_stack;

@@ -16,6 +16,8 @@ pub(super) struct Ancestors<'a> {
     ids: Vec<Option<Identity>>,
     above: Option<&'a Ancestors<'a>>,
     nodes: OpeningNodes,
+    /// See [`super::start::Builder::nested`].
+    nested: u32,
 }
 
 impl<'a> Ancestors<'a> {
@@ -27,13 +29,19 @@ impl<'a> Ancestors<'a> {
         }
     }
 
-    /// An empty one inside `above`.
-    pub(super) fn inside(above: &'a Ancestors<'a>) -> Self {
+    /// An empty one inside `above`, below `nested` nodes.
+    pub(super) fn inside(above: &'a Ancestors<'a>, nested: u32) -> Self {
         Self {
             ids: Vec::new(),
             above: Some(above),
             nodes: above.nodes.clone(),
+            nested,
         }
+    }
+
+    /// See [`super::start::Builder::nested`].
+    pub(super) fn nested(&self) -> u32 {
+        self.nested
     }
 
     /// The names of the nodes that are opened together.

@@ -59,6 +59,7 @@ pub(super) fn next(
                     ancestors,
                     force_share: options.force_share,
                     named_by_image: image.named_by_image,
+                    nested: ancestors.nested(),
                 };
                 let node = builder.named(name.as_bstr())?;
                 return open_already(image, node, options, ancestors);

@@ -43,6 +43,7 @@ pub(super) fn open(
                 ancestors,
                 force_share: options.force_share || start.plan.common.force_share,
                 named_by_image: start.named_by_image,
+                nested: ancestors.nested(),
             };
             open_file(&start.plan, &builder)?
         }
@@ -151,6 +152,7 @@ fn open_over(
             ancestors,
             force_share,
             named_by_image: start.named_by_image,
+            nested: ancestors.nested(),
         },
         driver,
         &plan,

@@ -82,16 +82,16 @@ fn whole(image: Image, options: &OpenOptions) -> Result<Image> {
     image.kept_from_writers(options)
 }
 
-/// Opens a layer and all those below it; `over` is the image whose parent it is. Errors do not name the
-/// location.
+/// Opens a layer and all those below it; `over` is the image whose parent it is, and `above` the chain in which it
+/// stands, below so many nodes. Errors do not name the location.
 fn open_chain(
     first: Start,
     options: &OpenOptions,
     over: Option<&Image>,
-    above: Option<&Ancestors<'_>>,
+    above: Option<(&Ancestors<'_>, u32)>,
 ) -> Result<Image> {
     let mut ancestors = match above {
-        Some(above) => Ancestors::inside(above),
+        Some((above, nested)) => Ancestors::inside(above, nested),
         None => Ancestors::beside(options.nodes.clone().unwrap_or_default()),
     };
     let writable = options.writable;

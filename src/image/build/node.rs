@@ -4,7 +4,7 @@ use bstr::{BStr, ByteSlice};
 
 use super::open_chain;
 use super::start::{Builder, Start};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
 use crate::format::FormatDriver;
 use crate::image::detect_zeroes::check_unmapping;
@@ -17,6 +17,9 @@ use crate::location::tree::{flatten, flatten_values};
 use crate::memory;
 use crate::options::{OptionSpec, Values};
 
+/// Each node in a node takes stack, which callers' threads have little of.
+const MOST_NESTED: u32 = 32;
+
 /// More than the many small parts take of which a node, or a layer over it, is made.
 pub(super) const NODE: u64 = 64 << 10;
 
@@ -25,6 +28,12 @@ impl Builder<'_> {
     pub(super) fn node(&self, plan: &NodePlan, writable: bool) -> Result<Node> {
         // An image may name any number of them.
         memory::headroom(NODE)?;
+        if self.nested >= MOST_NESTED {
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("More than {MOST_NESTED} nodes stand in one another"),
+            ));
+        }
         let name = plan.common.node_name.as_deref();
         self.ancestors.nodes().check(name)?;
         let node = match &plan.driver {
@@ -84,7 +93,12 @@ impl Builder<'_> {
         // Its name is only known once it is open.
         let mut start = Start::new(&Location::from_path(""), plan.clone());
         start.named_by_image = self.named_by_image;
-        let image = open_chain(start, &options, None, Some(self.ancestors))?;
+        let image = open_chain(
+            start,
+            &options,
+            None,
+            Some((self.ancestors, self.nested + 1)),
+        )?;
         Ok(Node::of_image(image.into_shared()))
     }
 
@@ -103,6 +117,7 @@ impl Builder<'_> {
         let values = checked_options(&words, driver.open_options, plan)?;
         let within = Self {
             force_share: self.force_share || plan.common.force_share,
+            nested: self.nested + 1,
             ..*self
         };
         let mut children = Vec::new();

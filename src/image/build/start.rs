@@ -42,4 +42,6 @@ pub(super) struct Builder<'a> {
     pub(super) force_share: bool,
     /// The name of the node comes from an image.
     pub(super) named_by_image: bool,
+    /// Below so many nodes, one in the other, it stands.
+    pub(super) nested: u32,
 }
