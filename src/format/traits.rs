@@ -74,17 +74,6 @@ pub trait Format: Send + Sync + Debug {
         None
     }
 
-    /// Reports show the image as QEMU's tools do, which know nothing of it but its bytes: all of it data
-    /// without a place, whatever [`Format::map`] finds, and no `dirty-flag`.
-    fn is_opaque(&self) -> bool {
-        false
-    }
-
-    /// Reports show no `dirty-flag`, not even that of the file, as those of QEMU's tools.
-    fn hides_dirty(&self) -> bool {
-        self.is_opaque()
-    }
-
     /// The storage behind a slot of an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 
@@ -245,6 +234,8 @@ pub struct FormatInfo {
     pub encrypted: bool,
     /// `dirty-flag`, where the format has one.
     pub dirty: Option<bool>,
+    /// Reports show no `dirty-flag`, not even that of the file, as those of QEMU's tools.
+    pub hides_dirty: bool,
     /// Internal snapshots, in table order.
     pub snapshots: Vec<SnapshotInfo>,
     /// How many persistent bitmaps the image holds, as far as that can be trusted.

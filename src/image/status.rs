@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::Features;
 use crate::image::{ChainExtent, Image};
 use crate::job::JobControl;
 
@@ -135,7 +136,8 @@ impl<'a> Statuses<'a> {
             }
             ExtentKind::Encoded { compressed } => status.compressed = compressed,
         }
-        if found.layer.format.is_opaque() {
+        // QEMU's tools know nothing of what they only read but its bytes.
+        if !found.layer.driver.of_images.contains(Features::WRITE) {
             (status.present, status.zero, status.data) = (true, false, true);
             (status.compressed, status.offset) = (false, None);
         }

@@ -58,11 +58,6 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         })
     }
 
-    /// See [`Format::hides_dirty`].
-    fn hides_dirty() -> bool {
-        false
-    }
-
     /// See [`Lineage::parent`].
     fn parent(_: &BlockImage<Self>) -> Option<ParentRef> {
         None
@@ -275,10 +270,6 @@ impl<F: BlockFormat> Format for BlockImage<F> {
 
     fn info(&self) -> Result<FormatInfo> {
         F::info(self)
-    }
-
-    fn hides_dirty(&self) -> bool {
-        F::hides_dirty()
     }
 
     fn close(&self) -> Result<()> {

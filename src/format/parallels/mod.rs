@@ -109,14 +109,11 @@ impl BlockFormat for ParallelsFormat {
 
     fn info(image: &Parallels) -> Result<FormatInfo> {
         Ok(FormatInfo {
+            hides_dirty: true,
             dirty: Some(image.own.was_open.load(Ordering::Acquire)),
             bitmaps: image.own.bitmaps.len() as u64,
             ..FormatInfo::default()
         })
-    }
-
-    fn hides_dirty() -> bool {
-        true
     }
 
     fn close(image: &Parallels) -> Result<()> {

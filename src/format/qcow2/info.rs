@@ -35,6 +35,7 @@ pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInf
     Ok(FormatInfo {
         cluster_size: Some(1 << header.cluster_bits),
         encrypted: header.crypt != CryptMethod::None,
+        hides_dirty: false,
         dirty: Some(header.incompatible.contains(Incompatible::DIRTY)),
         snapshots: memory::collect(snapshots.into_iter().map(snapshot))?,
         bitmaps: bitmaps.as_ref().map_or(0, |list| list.len() as u64),

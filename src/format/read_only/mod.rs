@@ -204,10 +204,6 @@ impl<C: Contents> Format for ReadOnly<C> {
         })
     }
 
-    fn is_opaque(&self) -> bool {
-        true
-    }
-
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
             StorageSlot::MAIN => Ok(&self.file),
@@ -259,6 +255,7 @@ impl<C: Contents> Format for ReadOnly<C> {
     fn info(&self) -> Result<FormatInfo> {
         Ok(FormatInfo {
             encrypted: self.encrypted,
+            hides_dirty: true,
             ..FormatInfo::default()
         })
     }

@@ -43,7 +43,7 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     let children = children_info(image.children())?;
     let file = children.last().map(|(_, file)| file);
     let dirty = details.dirty.or(file.and_then(|file| file.dirty));
-    let dirty = dirty.filter(|_| !image.format().hides_dirty());
+    let dirty = dirty.filter(|_| !details.hides_dirty);
     // An image shows through a raw layer over it.
     let shown = file.filter(|_| image.driver().is_transparent);
     let cluster_size = details.cluster_size;

@@ -253,11 +253,10 @@ impl Format for Bundle {
     }
 
     fn info(&self) -> Result<FormatInfo> {
-        Ok(FormatInfo::default())
-    }
-
-    fn hides_dirty(&self) -> bool {
-        true
+        Ok(FormatInfo {
+            hides_dirty: true,
+            ..FormatInfo::default()
+        })
     }
 
     fn close(&self) -> Result<()> {
