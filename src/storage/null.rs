@@ -235,7 +235,8 @@ impl Storage for NullStorage {
                 len
             },
             zero: !inside || self.read_zeroes,
-            allocated: inside && !self.read_zeroes,
+            // What it reads as is not promised, and no place holds it.
+            allocated: false,
         })
     }
 

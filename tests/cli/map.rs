@@ -126,6 +126,14 @@ fn image_options() {
         "map --output=json --image-opts driver=raw,offset=64k,size=1M,file.filename=a.raw",
         "map --output=json --image-opts driver=qcow2,file.filename=o.qcow2,backing.driver=null-co",
         "map --image-opts driver=file,filename=a.raw",
+        // What is neither there nor zero.
+        "map --output=json --image-opts driver=null-co,size=1M",
+        "map --image-opts driver=null-aio,size=1M",
+        "map --output=json --image-opts driver=null-co,size=1M,read-zeroes=on",
+        "map --output=json --image-opts driver=raw,offset=512,file.driver=null-co,file.size=1M",
+        "measure -O qcow2 --image-opts driver=null-co,size=1M",
+        "compare --image-opts driver=null-co,size=1M driver=null-co,size=1M,read-zeroes=on",
+        "convert -O raw --image-opts driver=null-co,size=1M null.raw",
         "map --image-opts bogus=x,file.filename=a.raw",
     ]);
 }
