@@ -69,6 +69,18 @@ impl OptionSpec {
     pub fn matches(&self, key: &str) -> bool {
         key_matches(self.name, key)
     }
+
+    /// What messages call the option where it was given by `key`: QEMU's tools name what stands in an item of a
+    /// list by itself.
+    fn shown<'k>(&self, key: &'k str) -> &'k str {
+        let within = match self.name.rsplit_once("*.") {
+            Some((_, within)) => within.split('.').count(),
+            None => return key,
+        };
+        let mut dots = key.rmatch_indices('.');
+        let at = dots.nth(within - 1).map_or(0, |(at, _)| at + 1);
+        key.get(at..).unwrap_or(key)
+    }
 }
 
 /// Whether a key is one that `name` stands for, in which `*` is any place in a list.
@@ -302,7 +314,7 @@ impl Values {
                 true => Cow::Borrowed(spec.name),
                 false => Cow::Owned(key.to_owned()),
             };
-            entries.push((name, parse_named(key, spec.kind, text)?));
+            entries.push((name, parse_named(spec.shown(key), spec.kind, text)?));
         }
         Ok(Self { entries })
     }
@@ -609,7 +621,7 @@ mod tests {
         let text = gap.list("server").unwrap_err().to_string();
         assert_eq!(text, "Parameter 'server.1' missing");
         let text = check("server.3.port=x").unwrap_err().to_string();
-        assert_eq!(text, "Parameter 'server.3.port' expects a number");
+        assert_eq!(text, "Parameter 'port' expects a number");
     }
 
     #[test]

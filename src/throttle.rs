@@ -91,10 +91,14 @@ impl ThrottleLimits {
                 "Invalid parameter type for 'limits', expected: object",
             ));
         }
-        let unknown = || Error::unexpected_parameter(key);
-        let name = key.strip_prefix("limits.").or(key.strip_prefix("x-"));
-        let name = name.ok_or_else(unknown)?;
-        let number = || integer(key, value);
+        let newer = key.strip_prefix("limits.");
+        let unknown = || {
+            let first = key.split('.').next().unwrap_or_default();
+            let key = if newer.is_some() { key } else { first };
+            Error::unexpected_parameter(key)
+        };
+        let name = newer.or(key.strip_prefix("x-")).ok_or_else(unknown)?;
+        let number = || integer(key, value, newer.is_some());
         if name == "iops-size" {
             self.request_size = number()?;
             return Ok(());
@@ -109,9 +113,16 @@ impl ThrottleLimits {
             "-max" => bucket.burst = number()?,
             "-max-length" => {
                 let seconds = number()?;
-                bucket.burst_length = u32::try_from(seconds).map_err(|_| {
+                let is_negative = newer.is_some() && i64::try_from(seconds).is_err();
+                let seconds = if is_negative {
+                    Ok(u32::MAX)
+                } else {
+                    u32::try_from(seconds)
+                };
+                bucket.burst_length = seconds.map_err(|_| {
+                    let key = newer.unwrap_or(key);
                     Error::invalid(format!(
-                        "{name} value must be in the range [0, {}]",
+                        "{key} value must be in the range [0, {}]",
                         u32::MAX
                     ))
                 })?;
@@ -181,13 +192,15 @@ impl Limit {
     }
 }
 
-fn integer(key: &str, value: &BStr) -> Result<u64> {
+/// A negative number is as large as numbers get where it `wraps`.
+fn integer(key: &str, value: &BStr, wraps: bool) -> Result<u64> {
     let value = value.to_str_lossy();
-    if value
-        .strip_prefix('-')
-        .is_some_and(|rest| rest.parse::<u64>().is_ok())
-    {
-        return Err(Error::invalid("Property values cannot be negative"));
+    let negative = value.strip_prefix('-');
+    if let Some(negative) = negative.and_then(|rest| rest.parse::<u64>().ok()) {
+        return match wraps {
+            true => Ok(negative.wrapping_neg()),
+            false => Err(Error::invalid("Property values cannot be negative")),
+        };
     }
     crate::size::parse_number_checked(&value)
         .map_err(|_| Error::invalid(format!("Parameter '{key}' expects integer")))

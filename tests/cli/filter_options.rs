@@ -10,20 +10,18 @@ use crate::pair::{Loose, Pair};
 enum Values {
     /// Numbers and what looks like one.
     Number,
-    /// Numbers alone: what else is wrong is told with the whole key of the option.
-    RuleNumber,
+    /// Numbers alone: what else is wrong is told in other words.
+    PlainNumber,
     /// Lengths, some with a unit.
     Size,
     Flag,
-    /// Flags alone, as [`Values::RuleNumber`].
-    RuleFlag,
     /// These words and some others.
     Words(&'static [&'static str]),
     /// These words alone.
     KnownWords(&'static [&'static str]),
 }
 
-use Values::{Flag, KnownWords, Number, RuleFlag, RuleNumber, Size, Words};
+use Values::{Flag, KnownWords, Number, PlainNumber, Size, Words};
 
 impl Values {
     fn list(self) -> Vec<Value> {
@@ -52,13 +50,12 @@ impl Values {
         ];
         let flags = [json!(true), json!(false), json!("on"), json!("no")];
         match self {
-            RuleNumber => numbers.into(),
+            PlainNumber => numbers.into(),
             Number => numbers.into_iter().chain(odd).collect(),
             Size => {
                 let units = [json!("1k"), json!("4K"), json!("1G")];
                 numbers.into_iter().chain(odd).chain(units).collect()
             }
-            RuleFlag => flags.into(),
             Flag => {
                 let wrong = [json!("x"), json!(""), json!(1), json!(0)];
                 flags.into_iter().chain(wrong).collect()
@@ -124,11 +121,11 @@ const BLKDEBUG: &[(&str, Values)] = &[
     ("opt-discard", Size),
     ("max-discard", Size),
     ("inject-error.0.event", EVENTS),
-    ("inject-error.0.state", RuleNumber),
-    ("inject-error.0.errno", RuleNumber),
-    ("inject-error.0.sector", RuleNumber),
-    ("inject-error.0.once", RuleFlag),
-    ("inject-error.0.immediately", RuleFlag),
+    ("inject-error.0.state", Number),
+    ("inject-error.0.errno", Number),
+    ("inject-error.0.sector", Number),
+    ("inject-error.0.once", Flag),
+    ("inject-error.0.immediately", Flag),
     (
         "inject-error.0.iotype",
         Words(&[
@@ -144,8 +141,8 @@ const BLKDEBUG: &[(&str, Values)] = &[
         "set-state.0.event",
         Words(&["none", "l2_load", "cor_write"]),
     ),
-    ("set-state.0.state", RuleNumber),
-    ("set-state.0.new_state", RuleNumber),
+    ("set-state.0.state", Number),
+    ("set-state.0.new_state", Number),
     ("take-child-perms.0", KnownWords(PERMISSIONS)),
     ("unshare-child-perms.0", KnownWords(PERMISSIONS)),
 ];
@@ -198,12 +195,12 @@ fn filters() -> Vec<(Value, &'static [(&'static str, Values)])> {
         (
             with("copy-before-write", "target", raw("b.raw")),
             &[
-                ("cbw-timeout", RuleNumber),
+                ("cbw-timeout", PlainNumber),
                 (
                     "on-cbw-error",
                     Words(&["break-guest-write", "break-snapshot"]),
                 ),
-                ("min-cluster-size", RuleNumber),
+                ("min-cluster-size", PlainNumber),
                 ("bitmap.node", Words(&["none"])),
                 ("bitmap.name", Words(&["none"])),
             ],

@@ -126,6 +126,13 @@ fn limits_of_throttle_groups_are_judged_alike() {
         "id=g,limits.foo=1",
         "id=g,x-bps-total=1000000000000001",
         "id=g,limits=x",
+        "id=g,throttling.bps-total=1",
+        "id=g,limits.bps-total=-1",
+        "id=g,limits.bps-total=5,limits.bps-total-max=-1",
+        "id=g,limits.bps-total=5,limits.bps-total-max-length=-1",
+        "id=g,limits.bps-total=5,limits.bps-total-max-length=4294967296",
+        "id=g,limits.iops-total=5,limits.iops-size=-1",
+        "id=g,limits.iops-total=-99999999999999999999",
         "id=1x",
         "x-bps-total=1",
     ] {

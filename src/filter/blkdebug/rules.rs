@@ -91,17 +91,12 @@ impl Injection {
             request: request
                 .map(|name| Request::from_name(name).ok_or_else(|| not_accepted(name)))
                 .transpose()?,
-            errno: i32::try_from(values.num("errno").unwrap_or(libc::EIO as u64))
-                .map_err(|_| Error::invalid("Parameter 'errno' is out of range"))?,
-            at: match values.get("sector") {
-                Some(_) => {
-                    let at = values
-                        .num("sector")
-                        .and_then(|sector| sector.checked_mul(512));
-                    Some(at.ok_or_else(|| Error::invalid("Parameter 'sector' is out of range"))?)
-                }
-                None => None,
-            },
+            // What no call can fail with fails none.
+            errno: (values.num("errno"))
+                .map_or(libc::EIO, |errno| i32::try_from(errno).unwrap_or_default()),
+            // The largest number stands for any sector.
+            at: (values.num("sector").filter(|sector| *sector != u64::MAX))
+                .map(|sector| sector.saturating_mul(512)),
             once: values.bool("once").unwrap_or(false),
         })
     }
