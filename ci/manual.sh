@@ -32,7 +32,7 @@ grep '^PLATTER_STATUS_' "$work/constants" >"$work/statuses"
 sed -n 's/^- `\(PLATTER_STATUS_[A-Z_]*\)`: .*/\1/p' "$pages/platter.md" | sort -u >"$work/handled"
 same 'the header' 'platter(3)' "$work/statuses" "$work/handled"
 
-# Whatever a sample calls has a part of it as its example, but for what lets go.
+# Whatever a sample calls has a part of it as its example, except what lets go.
 cat examples-c/samples/*.c | grep -o '\bplatter_[a-z0-9_]*(' | tr -d '(' | grep -v '_free$' | sort -u >"$work/called"
 grep -l '^## EXAMPLE$' "$pages"/platter_*.3.md | sed 's|.*/||; s|\.3\.md$||' | sort -u >"$work/with-example"
 same 'what samples call' 'the pages with an example' "$work/called" "$work/with-example"

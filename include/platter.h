@@ -492,7 +492,7 @@
 #define PLATTER_VERSION_NUMBER 1000
 
 /**
- * Log level: requests of queues and of the clients of a server that fail, of which nobody else gets the message.
+ * Log level: requests of queues and of the clients of a server that fail, whose message no caller gets.
  */
 #define PLATTER_LOG_ERROR 1
 
@@ -3423,7 +3423,7 @@ void platter_queue_flush(struct platter_queue *queue,
 
 /**
  * Takes up to `max` completions into `completions` and their number into `*out`. Waits until there
- * are `min` of them, or all that are outstanding where there are fewer, but for no longer than
+ * are `min` of them, or all that are outstanding where there are fewer, for no longer than
  * `timeout_ms` milliseconds: 0 does not wait, a negative time is for ever. A time that runs out is no
  * failure. Signals do not end the wait. `flags` must be 0.
  *
@@ -3552,7 +3552,7 @@ int platter_server_limits_defaults(struct platter_server_limits *out,
                                    struct platter_error **err);
 
 /**
- * Makes a server that offers nothing yet, to nobody. `limits` may be NULL for the defaults; it is copied.
+ * Makes a server without exports and sockets yet. `limits` may be NULL for the defaults; it is copied.
  * `flags` must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
  *
  * Statuses: INVALID, OS. Threads: any. Since 0.1.
@@ -4419,7 +4419,7 @@ int platter_bitmap_merge(const struct platter_image *image,
  * `PLATTER_CHECK_HOLD_CHANGES`: writes and all other changes of the image then wait, each in its call, until the
  * job has ended; reads do not. A repair always has them wait. A change within a callback of such a job, on the thread
  * that runs it, is refused with BUSY. Writes of other processes are kept out by locks, unless the image was
- * opened with `PLATTER_OPEN_FORCE_SHARE`: then nobody knows of them, and what is found may be of no state at all.
+ * opened with `PLATTER_OPEN_FORCE_SHARE`: then they are not known, and what is found may be of no state at all.
  *
  * Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
  * used ones like leaked ones, the job ends with CORRUPT and has changed nothing;

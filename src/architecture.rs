@@ -148,7 +148,7 @@ fn imports(sources: &BTreeMap<Name, (bool, String)>) -> Imports {
 
 /// One circle in the imports, as the modules on it; none where there is no circle.
 fn circle(imports: &Imports) -> Option<Vec<String>> {
-    // Who imports nothing that is left is on no circle, and nobody that it is imported by alone.
+    // A file that imports nothing that is left is on no circle, nor is one that imports only such files.
     let mut left = imports.clone();
     loop {
         let names: BTreeSet<_> = left.keys().cloned().collect();

@@ -109,7 +109,7 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
 
-    /// Else the environment has a say in its stack, a signal may be handled on it, or a panic is told to standard error.
+    /// Else the environment has a say in its stack, a signal may be handled on it, or a panic is printed to standard error.
     #[test]
     fn threads_are_made_by_this_module_alone() {
         fn look(directory: &std::path::Path, found: &mut Vec<String>) {

@@ -224,7 +224,7 @@ impl Error {
         self
     }
 
-    /// Says whose I/O failed, where a system call did and nobody has said so yet.
+    /// Says whose I/O failed, where a system call did and that is not said yet.
     #[must_use]
     pub(crate) fn of_file(mut self, name: &BStr) -> Self {
         if self.0.errno.is_some() && self.0.kind != ErrorKind::Cancelled {
@@ -334,7 +334,7 @@ pub trait ResultExt<T> {
     /// Puts a message in front of the error, see [`Error::context`].
     fn context(self, message: impl FnOnce() -> String) -> Result<T>;
 
-    /// Says whose I/O failed, where nobody has said so yet; see [`Error::file`].
+    /// Says whose I/O failed, where that is not said yet; see [`Error::file`].
     fn of_file(self, name: &BStr) -> Result<T>;
 }
 

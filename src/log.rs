@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 /// How grave a log line is; a sink takes its level and those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// A request failed, and nobody else gets the message.
+    /// A request failed, and no caller gets the message.
     Error = 1,
     /// A warning of a job, or a client of a server that breaks the protocol or is left.
     Warning = 2,

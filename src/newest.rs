@@ -23,7 +23,7 @@ pub(crate) struct Newest<T> {
     later: [Group<T>; GROUPS],
     /// The place of the value that counts, from 1 on; 0 for the first one.
     current: AtomicU32,
-    /// Places that are taken. Held by whoever replaces the value.
+    /// Places that are taken. Held while the value is replaced.
     taken: Mutex<u32>,
 }
 
@@ -55,7 +55,7 @@ impl<T> Newest<T> {
             let mut places = Vec::new();
             memory::reserve(&mut places, place as usize)?;
             places.resize_with(place as usize, OnceLock::new);
-            // Nobody else is here.
+            // No other thread is here.
             let _ = group.set(places.into_boxed_slice());
         }
         let slot = group.get().and_then(|group| group.get(index));

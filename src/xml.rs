@@ -14,7 +14,7 @@ pub(crate) enum Preamble {
     NamesType,
 }
 
-/// The elements of a text. Its length is bounded by whoever read it.
+/// The elements of a text. The reader bounds its length.
 ///
 /// # Errors
 /// Why it is none, in words.

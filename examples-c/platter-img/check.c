@@ -29,7 +29,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* Findings have told what is wrong; qemu-img ends with the words of an errno after them. */
+/* The findings say what is wrong; qemu-img ends with the words of an errno after them. */
 static void print_failure(platter_error *error, bool refused)
 {
     const bool damage = platter_error_status(error) == PLATTER_STATUS_CORRUPT;

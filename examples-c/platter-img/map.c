@@ -97,7 +97,7 @@ static bool print_map(platter_image *image, uint64_t start, uint64_t length, boo
         return true;
     }
     if (printer.failure != NULL || print_failed()) {
-        /* The library only knows that it was told to end. */
+        /* The library only knows that it was asked to end. */
         platter_error_free(error);
         if (printer.failure != NULL)
             print_error("%s", printer.failure);

@@ -87,7 +87,7 @@ void options_begin(const struct command *command, int argc, char **argv)
     argument_count = argc;
     arguments = argv;
     build_tables(command->options);
-    optind = 0; /* starts anew after the options in front of the command */
+    optind = 0; /* starts again after the options in front of the command */
 }
 
 int options_next(void)

@@ -12,7 +12,7 @@ static int inspect(const char *format, platter_error **error)
     int exit_code = 0, status;
 
     status = platter_open_options_new(&options, 0, error);
-    /* Never guessed: whoever sent the file would choose what it is taken for. */
+    /* Never guessed: the sender of the file would choose what it is taken for. */
     if (status == PLATTER_OK)
         status = platter_open_options_set_format(options, format, 0, error);
     if (status == PLATTER_OK)

@@ -79,7 +79,7 @@ static char *described(const char *path, const char *format)
     return kept;
 }
 
-/* Equal but for how many digits a random number has. */
+/* Equal except in how many digits a random number has. */
 static void same(const char *a, const char *b)
 {
     for (; *a != '\0' && *b != '\0'; a++, b++) {
@@ -106,7 +106,7 @@ static unsigned char *contents(const char *path, size_t *len)
     return bytes;
 }
 
-/* Whether two images are the same but for what is random. */
+/* Whether two images are the same except what is random. */
 static void same_bytes(const unsigned char *a, size_t a_len, const unsigned char *b, size_t b_len)
 {
     size_t other = 0;
@@ -197,7 +197,7 @@ static void expect(const char *driver, const char *key, const char *expected)
 /* What amending says of what its table leaves out. */
 static void of_amendments(void)
 {
-    /* What is not given stays, but for how a new key is made. */
+    /* What is not given stays, except how a new key is made. */
     const platter_option_info *option =
         find("qcow2", PLATTER_OPERATION_AMEND, PLATTER_OPT_ENCRYPT_ITER_TIME);
     CHECK_STR(option->default_value, "2000");

@@ -33,7 +33,7 @@ pub const PLATTER_CHECK_HOLD_CHANGES: u32 = 4;
 /// `PLATTER_CHECK_HOLD_CHANGES`: writes and all other changes of the image then wait, each in its call, until the
 /// job has ended; reads do not. A repair always has them wait. A change within a callback of such a job, on the thread
 /// that runs it, is refused with BUSY. Writes of other processes are kept out by locks, unless the image was
-/// opened with `PLATTER_OPEN_FORCE_SHARE`: then nobody knows of them, and what is found may be of no state at all.
+/// opened with `PLATTER_OPEN_FORCE_SHARE`: then they are not known, and what is found may be of no state at all.
 ///
 /// Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
 /// used ones like leaked ones, the job ends with CORRUPT and has changed nothing;

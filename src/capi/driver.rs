@@ -207,7 +207,7 @@ fn entry(
                 let more = match operation {
                     PLATTER_OPERATION_CREATE => unstated::find(unstated, spec.name),
                     PLATTER_OPERATION_OPEN => None,
-                    // What is not given stays as it is, but for how a new key is made.
+                    // What is not given stays as it is, except how a new key is made.
                     _ => unstated::of_luks(spec.name),
                 };
                 describe(&stated(spec, more), &mut strings, &mut lists)

@@ -10,7 +10,7 @@ use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
 use crate::log::Level;
 
-/// Log level: requests of queues and of the clients of a server that fail, of which nobody else gets the message.
+/// Log level: requests of queues and of the clients of a server that fail, whose message no caller gets.
 pub const PLATTER_LOG_ERROR: u32 = 1;
 /// Log level: and warnings of jobs, and clients of a server that break the protocol or are left.
 pub const PLATTER_LOG_WARNING: u32 = 2;

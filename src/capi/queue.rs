@@ -290,7 +290,7 @@ pub extern "C" fn platter_queue_flush(
 }
 
 /// Takes up to `max` completions into `completions` and their number into `*out`. Waits until there
-/// are `min` of them, or all that are outstanding where there are fewer, but for no longer than
+/// are `min` of them, or all that are outstanding where there are fewer, for no longer than
 /// `timeout_ms` milliseconds: 0 does not wait, a negative time is for ever. A time that runs out is no
 /// failure. Signals do not end the wait. `flags` must be 0.
 ///

@@ -1,4 +1,4 @@
-//! That every function, constant and structure of the header keeps the rules of the ABI, which nobody could mend
+//! That every function, constant and structure of the header keeps the rules of the ABI, which no one could repair
 //! once it is released.
 
 const HEADER: &str = include_str!("../../include/platter.h");

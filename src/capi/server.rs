@@ -343,7 +343,7 @@ pub extern "C" fn platter_server_limits_defaults(
     })
 }
 
-/// Makes a server that offers nothing yet, to nobody. `limits` may be NULL for the defaults; it is copied.
+/// Makes a server without exports and sockets yet. `limits` may be NULL for the defaults; it is copied.
 /// `flags` must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.

@@ -303,7 +303,7 @@ impl DecodeTurn<'_> {
         if state.is_pending(&self.outcome) {
             let spare = state.keep(self.key, &bytes);
             state.spare = spare.or(state.spare.take());
-            // Nobody else has this right.
+            // No other thread has this right.
             let _ = self.outcome.set(bytes.clone());
         }
         bytes
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(decoded.into_inner(), 1);
         let failed = units.get_or_decode(0, 512, |_| Err(Error::corrupt("bad")));
         assert_eq!(failed.unwrap_err().to_string(), "bad");
-        // Nobody waits for what failed.
+        // No thread waits for what failed.
         assert!(units.get_or_decode(0, 512, |_| Ok(())).unwrap().is_empty());
     }
 

@@ -1,5 +1,5 @@
 //! Pieces of metadata in memory, as many as there is room for. One that was changed is held by whoever has it
-//! to write until it is on disk, so that it stays; of the others those go that nobody holds.
+//! to write until it is on disk, so that it stays; of the others those go that are not in use.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use crate::error::Result;
 use crate::job::Job;
 
-/// The most findings that are told one by one; all are counted.
+/// The most findings that are reported one by one; all are counted.
 const MOST: u64 = 100_000;
 
 /// How many findings there were.

@@ -78,7 +78,7 @@ impl<'a> Value<'a> {
     /// Bytes; None where the value is something else.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where they are not written as they should be, or for lack of memory.
+    /// [`crate::ErrorKind::Corrupt`] where they are not written as they should be, or where there is no memory.
     pub(crate) fn data(self) -> Result<Option<Vec<u8>>> {
         if !self.0.has_tag_name("data") {
             return Ok(None);

@@ -23,7 +23,7 @@ pub trait ReadInOrder: Send + Debug {
     /// Of `next`; [`crate::ErrorKind::Corrupt`]; [`crate::ErrorKind::Unsupported`] where the file is not in order.
     fn zeroes(&mut self, next: &mut NextBytes<'_>) -> Result<u64>;
 
-    /// Leaves out so many of the zeroes that [`ReadInOrder::zeroes`] has told.
+    /// Leaves out so many of the zeroes that [`ReadInOrder::zeroes`] has reported.
     fn pass(&mut self, len: u64);
 
     /// Fills `buf`, which ends with the guest at the latest.

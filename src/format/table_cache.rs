@@ -166,8 +166,8 @@ impl Cache {
 }
 
 impl State {
-    /// Drops what nobody holds and what was not used since the last time; if there is none of that, all
-    /// that nobody holds.
+    /// Drops what is not in use and what was not used since the last time; if there is none of that, all
+    /// that is not in use.
     fn make_room(&mut self) {
         let before = self.tables.len();
         let idle = |table: &Arc<Table>| Arc::strong_count(table) == 1 && !table.is_dirty();

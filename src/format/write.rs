@@ -110,7 +110,7 @@ impl<'a> AddedFiles<'a> {
         self.files
     }
 
-    /// From now on the image names them, or nobody can tell, and they stay whatever comes; or it certainly
+    /// From now on the image names them, or that cannot be known, and they stay whatever comes; or it certainly
     /// does not.
     pub fn set_named(&self, named: bool) {
         self.named.set(named);

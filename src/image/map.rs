@@ -87,7 +87,7 @@ impl Image {
     }
 
     /// Where the range stands in a host file as it is, if that place keeps its meaning even while the kernel
-    /// takes its time to send it: nobody can give it to other guest bytes meanwhile.
+    /// takes its time to send it: it cannot be given to other guest bytes meanwhile.
     ///
     /// # Errors
     /// Of the formats.

@@ -119,7 +119,7 @@ impl Image {
         image
     }
 
-    /// Changes an image that nobody else uses; None where somebody does.
+    /// Changes an image that has no other user; None where it has.
     pub(crate) fn change_shared<T>(
         self: &mut Arc<Self>,
         change: impl FnOnce(&mut Self) -> T,

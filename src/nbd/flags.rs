@@ -1,5 +1,5 @@
 //! Flags of the handshake, the export, the commands, the chunks and the extents ("Values").
-//! Bits that are not known are kept, so that whoever checks them sees them.
+//! Bits that are not known are kept, so that the check sees them.
 
 bitflags::bitflags! {
     /// What the server says first of itself ("Handshake flags").

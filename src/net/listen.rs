@@ -148,7 +148,7 @@ impl Listener {
         }
     }
 
-    /// Takes no connection any more, from any thread: whoever waits for one sees it at once.
+    /// Takes no connection any more, from any thread: one that waits for one sees it at once.
     pub fn shutdown(&self) {
         self.is_shut.store(true, Ordering::Release);
         for socket in &self.sockets {
@@ -264,7 +264,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path) == Some(self.identity) {
-            // Nobody is left who could be told.
+            // No one is left to report it to.
             let _ = std::fs::remove_file(&self.path);
         }
     }

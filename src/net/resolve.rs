@@ -65,7 +65,7 @@ pub(super) fn resolve(
                     numeric: false,
                     ..question
                 };
-                // Nobody listens any more where the wait was over.
+                // No one listens any more where the wait was over.
                 let _ = answer.send(ask(name.as_deref(), &service, question));
             };
             let thread = crew::thread("resolve");

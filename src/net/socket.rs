@@ -209,7 +209,7 @@ impl Socket {
         Ok(done)
     }
 
-    /// Ends both directions: whoever waits here or at the other end sees it at once. What was written before
+    /// Ends both directions: a thread that waits here, and the other end, see it at once. What was written before
     /// still arrives.
     pub(super) fn shutdown(&self) {
         for fd in [self.input(), self.output()] {

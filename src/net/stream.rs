@@ -224,7 +224,7 @@ impl Stream {
         }
     }
 
-    /// Ends the connection from any thread: whoever waits on it sees its end at once.
+    /// Ends the connection from any thread: one that waits on it sees its end at once.
     pub fn shutdown(&self) {
         self.say_goodbye();
         self.socket.shutdown();

@@ -65,7 +65,7 @@ impl HostRule {
         Ok(Self { host, port })
     }
 
-    /// Whether it means a server. Names are compared as they are written: nobody is asked what stands behind one.
+    /// Whether it means a server. Names are compared as they are written: no resolver is asked what stands behind one.
     pub fn allows(&self, host: &str, port: Option<u16>) -> bool {
         if self.port.is_some() && self.port != port {
             return false;

@@ -98,7 +98,7 @@ impl Ahead {
         self.running.store(false, Ordering::Release);
     }
 
-    /// Takes memory of the budget where some is free; whether there is any. `keep` is told how much there is.
+    /// Takes memory of the budget where some is free; whether there is any. `keep` gets the amount.
     pub(super) fn has_memory(&self, budget: &Arc<Budget>, keep: impl FnOnce(usize)) -> bool {
         let mut state = self.state.lock();
         // Without streams, the clients have left and it was given back.
@@ -111,7 +111,7 @@ impl Ahead {
         state.memory.is_some()
     }
 
-    /// Gives the memory back, if there is any, once `keep` was told that there is none.
+    /// Gives the memory back, if there is any, once `keep` has heard that there is none.
     pub(super) fn release(&self, keep: impl FnOnce(usize)) {
         let mut state = self.state.lock();
         if state.memory.is_some() {

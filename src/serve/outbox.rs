@@ -1,6 +1,6 @@
 //! Replies on their way to a client, in order and many to a system call.
 //!
-//! One thread writes at a time: whoever comes meanwhile leaves its reply in the queue, and the one that
+//! One thread writes at a time: one that comes meanwhile leaves its reply in the queue, and the one that
 //! writes takes it along. A shared worker never waits for a client: what the connection does not take at once
 //! is left to a thread of the connection.
 
@@ -112,7 +112,7 @@ pub(super) struct Load {
 struct UnderWay {
     /// Requests that are not answered.
     requests: usize,
-    /// Those of them that are only to be told that the server, or the export, is ending.
+    /// Those of them that only need to hear that the server, or the export, is ending.
     refused: usize,
     bytes: u64,
 }

@@ -68,7 +68,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that offers nothing yet, to nobody.
+    /// One without exports and sockets yet.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for limits of 0, or of making the event.

@@ -140,7 +140,7 @@ impl Shared {
         &self.limits
     }
 
-    /// Tells the log and whoever asks of something that went wrong.
+    /// Logs something that went wrong, and keeps it as the last error.
     pub(super) fn note(&self, level: Level, error: Error) {
         log(level, || error.to_string());
         *self.last_error.lock() = Some(Arc::new(error));
@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// Leaves the clients of an export that is withdrawn, and waits until nobody has it any more.
+    /// Leaves the clients of an export that is withdrawn, and waits until none has it any more.
     pub(super) fn leave_all_of(&self, export: &Arc<Export>) {
         let mut clients = self.clients.lock();
         for client in clients.present.values().filter(|one| one.uses(export)) {

@@ -615,7 +615,7 @@ fn who_takes_nothing_keeps_a_drain_and_a_removal_no_longer_than_the_limit() {
     let clients = ["", "other"].map(|name| {
         let client = Client::greeted(&server);
         client.go(name);
-        // More than sockets hold: the first reply is begun, and nobody takes it.
+        // More than sockets hold: the first reply is begun, and no one takes it.
         client.send(&request(Command::READ, 0, 32 << 20), &[]);
         client.send(&request(Command::READ, 0, 32 << 20), &[]);
         let mut begun = [0];

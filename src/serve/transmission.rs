@@ -269,7 +269,7 @@ impl<'a> Reader<'a> {
         let read = connection
             .export
             .with(|image| image.try_read(&mut [IoSliceMut::new(data)], from, work));
-        // What failed is done again where its error is told.
+        // What failed is done again where its error is reported.
         if !matches!(read, Ok(TryRead::Done)) {
             return Ok(false);
         }
@@ -639,7 +639,7 @@ impl Connection {
         here.then_some((storage, at))
     }
 
-    /// Decodes what lies in a range of the export, as long as nobody waits for a thread or for memory.
+    /// Decodes what lies in a range of the export, as long as no request waits for a thread or for memory.
     fn decode(&self, range: std::ops::Range<u64>) {
         let Some(ahead) = self.export.ahead() else {
             return;
@@ -655,7 +655,7 @@ impl Connection {
             };
             image.decode_ahead(from, to, MOST_AHEAD, next)
         });
-        // What does not decode is told to whoever reads it.
+        // What does not decode is an error of the read that needs it.
         ahead.ended(decoded.unwrap_or(true));
     }
 
@@ -846,7 +846,7 @@ fn cache(connection: &Connection, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// What a client is told of a failure.
+/// What a client learns of a failure.
 fn errno(error: &Error) -> i32 {
     crate::nbd::errno::from_wire(crate::nbd::errno::of_error(error))
 }

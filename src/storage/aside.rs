@@ -1,4 +1,4 @@
-//! Calls of a library that wait for a server: each on a thread of its own, which is left to itself when nobody waits
+//! Calls of a library that wait for a server: each on a thread of its own, which is left to itself when no one waits
 //! for it any longer.
 
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -12,7 +12,7 @@ use crate::sys::signal::Blocked;
 /// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
-/// Makes a call, and gives what it gives; what comes when nobody waits any longer is dropped on its thread.
+/// Makes a call, and gives what it gives; what comes when no one waits any longer is dropped on its thread.
 ///
 /// # Errors
 /// Of the call; [`ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` after `patience`.

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 
-/// The longest time that whoever waits goes without a look at the control.
+/// The longest time that a waiting thread goes without a look at the control.
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// Why a connection ended.
@@ -47,7 +47,7 @@ impl Broken {
 pub(super) struct Batch<T> {
     replies: Mutex<Replies<T>>,
     done: Condvar,
-    /// Nobody waits any more.
+    /// No thread waits any more.
     abandoned: AtomicBool,
 }
 
@@ -105,7 +105,7 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Whether nobody waits any more.
+    /// Whether no thread waits any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
     }

@@ -8,7 +8,7 @@ use crate::value::Value;
 /// What reports say of a storage beyond what every storage has, reached through
 /// [`Storage::report`](crate::storage::Storage::report).
 pub trait StorageReport: Send + Sync {
-    /// What whoever opened it should know, one line each.
+    /// What the user should know of it, one line each.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

@@ -109,7 +109,7 @@ struct Shared<E: Engine> {
 struct State<E: Engine> {
     queue: VecDeque<Job<E>>,
     broken: Option<Broken>,
-    /// Nobody uses the connection any more.
+    /// The connection has no users any more.
     stop: bool,
     gone: bool,
 }
@@ -204,7 +204,7 @@ impl<E: Engine> Drop for Link<E> {
         let gone = state.gone;
         drop(state);
         if let Some(thread) = self.thread.take().filter(|_| gone) {
-            // A panic of it has told itself.
+            // A panic of it was printed already.
             let _ = thread.join();
         }
     }
@@ -222,7 +222,7 @@ fn run<E: Engine>(shared: &Shared<E>, mut engine: E) {
     state.broken = Some(broken.clone());
     let queue = std::mem::take(&mut state.queue);
     drop(state);
-    // What has come is kept from nobody.
+    // What has come is handed on.
     deliver(&mut engine, &mut waiting);
     drop(engine);
     for waiter in queue
@@ -290,7 +290,7 @@ fn take_up<E: Engine>(
     loop {
         let mut state = shared.state.lock();
         if state.stop {
-            // Nobody waits for what is left.
+            // No thread waits for what is left.
             state.queue.clear();
             return Ok(true);
         }

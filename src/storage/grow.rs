@@ -139,7 +139,7 @@ mod tests {
     use std::sync::mpsc;
     use std::time::Duration;
 
-    /// A file of which nothing but the length is kept; each step of its growth is told and waited for.
+    /// A file of which nothing but the length is kept; each step of its growth is reported and waited for.
     #[derive(Debug)]
     struct Steps {
         inner: MemoryStorage,

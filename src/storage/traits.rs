@@ -399,7 +399,7 @@ pub trait HostFile: Any + Send + Sync + Debug {
 
     /// Lets another file with these bytes take the place of this one under its name, durably where this one is
     /// made so: the name leads to the old bytes or to the new ones at every instant. It has the same owner
-    /// and permissions and holds the same locks. Whoever has the old file open keeps that.
+    /// and permissions and holds the same locks. Others that have the old file open keep that.
     ///
     /// # Errors
     /// Of making the file; the name leads to the old one then.

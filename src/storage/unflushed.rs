@@ -1,5 +1,5 @@
 //! Changes that a server has replied to and may still lose: while there are any, a new connection, behind which it
-//! may have been started anew, must not pass for the old one.
+//! may have been restarted, must not pass for the old one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

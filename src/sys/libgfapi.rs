@@ -1,7 +1,7 @@
 //! The library libgfapi, loaded when it is first needed: files of volumes of GlusterFS.
 //!
 //! Reads and changes of data are started here and waited for elsewhere; every other call waits for the servers
-//! itself, and belongs on a thread that nobody waits for without an end.
+//! itself, and belongs on a thread that is never waited for without a limit.
 //!
 //! The functions whose arguments changed with version 6 of GlusterFS are asked for by the version of their symbol.
 

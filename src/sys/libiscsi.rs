@@ -3,7 +3,7 @@
 //!
 //! Nothing here waits: a session is served when its socket is ready. The signal of a broken pipe is to be blocked
 //! on the thread that calls, for the library does not keep it back. What the library would do by itself when a
-//! session is lost is turned off: whoever has it makes another one.
+//! session is lost is turned off: its owner makes another one.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};

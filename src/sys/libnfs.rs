@@ -1,8 +1,8 @@
 //! The library libnfs, loaded when it is first needed: files of NFS servers.
 //!
 //! Nothing here waits: a client is served when its socket is ready. The signal of a broken pipe is to be blocked
-//! on the thread that calls. What the library would do by itself when a connection is lost is turned off: whoever
-//! has it makes another one, where nothing can be lost with it.
+//! on the thread that calls. What the library would do by itself when a connection is lost is turned off: its
+//! owner makes another one, where nothing can be lost with it.
 //!
 //! The interface changed with version 6 of the library, where the names of functions stayed: a library of a
 //! version that is not known here is not loaded.

@@ -1,7 +1,7 @@
 //! The library librados, loaded when it is first needed: connections to clusters of Ceph, and their pools.
 //!
-//! Most calls wait for the cluster, as long as its settings say: they belong on threads that nobody waits for
-//! without an end.
+//! Most calls wait for the cluster, as long as its settings say: they belong on threads that are never waited
+//! for without a limit.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;

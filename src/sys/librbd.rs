@@ -1,7 +1,7 @@
 //! The library librbd, loaded when it is first needed: images in pools of a Ceph cluster.
 //!
 //! Reads and changes of data are started here and waited for elsewhere; every other call waits for the cluster
-//! itself, and belongs on a thread that nobody waits for without an end.
+//! itself, and belongs on a thread that is never waited for without a limit.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -139,7 +139,7 @@ pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(
     errno(unsafe { (f.rbd_create)(pool.handle, name.as_ptr(), size, &raw mut order) }).map(|_| ())
 }
 
-/// Removes an image that nobody has open.
+/// Removes an image that is open nowhere.
 pub(crate) fn remove(pool: &Pool, name: &CStr) -> Result<(), i32> {
     let f = functions().map_err(|_| libc::ELIBACC)?;
     // SAFETY: a pool that is open.
@@ -285,7 +285,7 @@ impl Image {
         loop {
             let mut room = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
             // SAFETY: its own handle; no more entries than there is room for are written, and the room that
-            // is needed is told.
+            // is needed is reported.
             let code =
                 unsafe { (self.f.rbd_snap_list)(self.handle, list.as_mut_ptr(), &raw mut room) };
             match errno(code) {

@@ -330,7 +330,7 @@ impl Session {
         let text = passphrase.map(text).transpose()?;
         let text = text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let mut key = ptr::null_mut();
-        // SAFETY: NUL-terminated texts; nobody is asked for a passphrase; the key is owned by this session.
+        // SAFETY: NUL-terminated texts; no user is asked for a passphrase; the key is owned by this session.
         let code = unsafe {
             let (ask, data) = (ptr::null(), ptr::null_mut());
             let file = file.as_ptr();

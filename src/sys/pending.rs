@@ -39,7 +39,7 @@ impl Running {
         let given = Arc::into_raw(shared.clone()).cast_mut().cast::<c_void>();
         *self.0.count.lock() += 1;
         if let Err(errno) = call(at, given) {
-            // SAFETY: given away above, and by the contract of `call` nobody else takes it back.
+            // SAFETY: given away above, and by the contract of `call` nothing else takes it back.
             drop(unsafe { Request::taken_back(given) });
             return Err(errno);
         }

@@ -18,7 +18,7 @@ pub(crate) struct Question {
     pub version: Version,
     /// To listen there: no host is every address of this machine.
     pub passive: bool,
-    /// Only numbers are understood, so nobody is asked.
+    /// Only numbers are understood, so no server is asked.
     pub numeric: bool,
 }
 

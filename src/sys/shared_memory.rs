@@ -4,7 +4,7 @@ use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, fence};
 
-/// Zeroed pages, of which nobody holds a reference: they may change at any time.
+/// Zeroed pages, of which there is no reference: they may change at any time.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     start: NonNull<u8>,
@@ -13,7 +13,7 @@ pub(crate) struct SharedMemory {
 
 // SAFETY: the pages belong to this value, and are reached by copies alone.
 unsafe impl Send for SharedMemory {}
-// SAFETY: as above; whoever copies at once with another gets or leaves a mix of bytes, as with the device.
+// SAFETY: as above; two copies at once get or leave a mix of bytes, as with the device.
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
@@ -57,7 +57,7 @@ impl SharedMemory {
         }
     }
 
-    /// Copies out what is there, as far as what told of it is older.
+    /// Copies out what is there, where the notice of it is older.
     pub(crate) fn read(&self, at: usize, into: &mut [u8]) -> io::Result<()> {
         let place = self.place(at, into.len())?;
         fence(Ordering::Acquire);

@@ -208,7 +208,7 @@ impl Pair {
         Err(text)
     }
 
-    /// As [`Pair::same`], with arguments of any bytes, but for the lengths of files; gives the bytes that
+    /// As [`Pair::same`], with arguments of any bytes, except the lengths of files; gives the bytes that
     /// ours printed.
     #[track_caller]
     pub fn same_bytes(&self, args: &[Vec<u8>]) -> Vec<u8> {

@@ -12,7 +12,7 @@ use crate::rig::{self, Access, FILES};
 use crate::states::{self, Crash};
 
 /// Repairs a state in both modes: nothing is left to repair, nothing else has changed, and the same
-/// is true but for leaks wherever the repair is interrupted.
+/// is true except for leaks wherever the repair is interrupted.
 ///
 /// The state is judged as one behind `count` events.
 pub fn run(run: &Run<'_>, crash: &Crash, count: usize) -> Result<(), String> {

@@ -15,7 +15,7 @@ const BUFFER: usize = 256 << 10;
 /// Gives the next bytes of the file: as many as there is room for, fewer at its end alone.
 pub type Source = Box<dyn FnMut(&mut [u8]) -> Result<usize> + Send>;
 
-/// What is told of the input while a decoder has it.
+/// What is known of the input while a decoder has it.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     used: AtomicU64,

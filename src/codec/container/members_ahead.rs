@@ -42,7 +42,7 @@ pub(super) fn unpack(kind: Container, input: &mut Input, max_memory: u64) -> Res
     let mut taken = 0;
     for (job, result) in jobs.iter().zip(results) {
         let Some(out) = result.flatten() else {
-            // Whoever unpacks it by itself finds out what is wrong.
+            // Unpacking it by itself shows what is wrong.
             break;
         };
         taken += job.packed;

@@ -25,7 +25,7 @@ pub(super) struct Logged {
     busy: InFlight,
     /// Something has changed since the last flush.
     changed: AtomicBool,
-    /// Held by whoever flushes.
+    /// Held while one flushes.
     flushing: Mutex<()>,
 }
 

@@ -66,7 +66,7 @@ impl Indexed {
         }
         thread::scope(|scope| {
             for next in (part + 1..self.index.parts()).take(ahead - 1) {
-                // What goes wrong is found again by whoever wants the part.
+                // What goes wrong is found again by the read that wants the part.
                 let work = move || drop(self.unpack(next));
                 let _ = without_signals(|| crew::thread("unpack").spawn_scoped(scope, work));
             }
@@ -193,7 +193,7 @@ impl Memory {
         }
     }
 
-    /// A share of that size; whoever is alone gets any.
+    /// A share of that size; one that is alone gets any.
     fn take(&self, bytes: u64) -> Share<'_> {
         let mut taken = self.taken.lock();
         while *taken > 0 && taken.saturating_add(bytes) > self.all {

@@ -236,7 +236,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
-    /// Lets parts of the table whose places nobody knows be some without blocks, durably.
+    /// Lets parts of the table whose places are not known be some without blocks, durably.
     ///
     /// # Errors
     /// Of I/O.
@@ -588,7 +588,7 @@ impl<K: Keeper> Exclusive<'_, K> {
     }
 
     /// As [`Exclusive::part`], each block of the disk that `takes` does not take a place for: what stands there is
-    /// that of an entry before. Blocks behind the end of the disk are nobody's, and are not copied.
+    /// that of an entry before. Blocks behind the end of the disk belong to nothing, and are not copied.
     ///
     /// # Errors
     /// Of I/O, or of `takes`.

@@ -332,7 +332,7 @@ impl Table {
         }
     }
 
-    /// Changes an entry of a table that is nobody else's.
+    /// Changes an entry of a table that no other thread has.
     ///
     /// # Errors
     /// Where there is no memory.

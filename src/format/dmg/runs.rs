@@ -28,7 +28,7 @@ impl Runs {
     /// From chunks in the order of the tables; where some overlap, the first one counts.
     ///
     /// # Errors
-    /// For lack of memory.
+    /// Where there is no memory.
     pub(super) fn new(chunks: Vec<Chunk>) -> Result<Self> {
         let count = chunks.len();
         let mut by_start: Vec<u32> = Vec::new();

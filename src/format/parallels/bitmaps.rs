@@ -1,4 +1,4 @@
-//! The dirty bitmaps of the format extension ("Dirty bitmaps feature"). They are read while nobody writes, and are not
+//! The dirty bitmaps of the format extension ("Dirty bitmaps feature"). They are read while the image is not written, and are not
 //! kept up to date.
 
 use std::ops::Range;

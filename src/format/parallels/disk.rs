@@ -236,7 +236,7 @@ impl Header {
         bytes
     }
 
-    /// Whether a disk of that many sectors can be told in the header.
+    /// Whether the header can hold that many sectors.
     pub(super) fn can_hold(&self, sectors: u64) -> bool {
         let entries = sectors.div_ceil(u64::from(self.cluster_sectors));
         entries <= MAX_ENTRIES

@@ -85,7 +85,7 @@ struct ParallelsFormat {
     has_start: AtomicBool,
     /// The header names a format extension that cannot be read.
     lacks_extension: AtomicBool,
-    /// It was not closed by whoever had it open before.
+    /// It was not closed by its last writer.
     was_open: AtomicBool,
     /// The format extension, if there is one, was up to date.
     was_current: bool,

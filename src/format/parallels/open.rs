@@ -91,7 +91,7 @@ pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
 /// How an image is taken.
 pub(super) struct Use {
     pub(super) writable: bool,
-    /// Damage is to be told, not refused.
+    /// Damage is to be reported, not refused.
     pub(super) for_check: bool,
     pub(super) durability: Durability,
     pub(super) ahead: Option<Ahead>,
@@ -107,7 +107,7 @@ pub(super) fn build(
     let is_current = header.closing() == Closing::Whole;
     let (found, lacks_extension) = match extension::read(&**storage, &header, policy) {
         Ok(found) => (found, false),
-        // Whoever closed the image so did not know the extension, and may have written over it.
+        // The program that closed the image so did not know the extension, and may have written over it.
         Err(error) if error.kind() == ErrorKind::Corrupt && !is_current => (None, false),
         Err(error) if error.kind() == ErrorKind::Corrupt && how.for_check && how.writable => {
             (None, true)
@@ -129,7 +129,7 @@ pub(super) fn build(
         lacks_extension: AtomicBool::new(lacks_extension),
         was_open: AtomicBool::new(header.closing() == Closing::Open),
         was_current: is_current,
-        // Whoever had the image open last may not have kept them up to date.
+        // The last writer may not have kept them up to date.
         bitmaps: match is_current {
             true => std::mem::take(&mut found.bitmaps),
             false => Vec::new(),

@@ -242,7 +242,7 @@ impl Qcow {
             is_in(&found.bad_tables) || is_in(&found.shared_tables)
         };
         self.each_entry_beside(is_skipped, |number, _, word| {
-            // Clusters behind the end of the disk are nobody's.
+            // Clusters behind the end of the disk belong to nothing.
             if number >= found.total {
                 return Ok(());
             }

@@ -287,7 +287,7 @@ struct State {
     next: u64,
     /// Guest bytes before this are dealt with.
     next_guest: u64,
-    /// The storage was told to expect writes up to here.
+    /// The storage expects writes up to here.
     expected: u64,
     finished: bool,
 }

@@ -70,7 +70,7 @@ struct Qcow {
     space: Mutex<Space>,
     inflight: InFlight,
     users: IoUsers,
-    /// Held by whoever writes tables.
+    /// Held while tables are written.
     flushing: Mutex<()>,
     /// Tables were changed and are not written.
     is_dirty: AtomicBool,

@@ -322,7 +322,7 @@ impl Cache {
                     Ok(())
                 }
                 Err(error) => {
-                    // It says that it is dirty, so nobody else puts it into the set.
+                    // It says that it is dirty, so no other thread puts it into the set.
                     self.dirty_set(class).lock().insert(slice.offset, slice);
                     Err(error)
                 }

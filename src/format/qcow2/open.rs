@@ -423,7 +423,7 @@ fn load_l1(
     memory::reserve(&mut entries, (len / 8) as usize)?;
     let mut place = header.l1_offset;
     read_table(storage, header.l1_offset, len, |entry| {
-        // A table that is missing is not a table of zeroes: what needs it is told that it is missing.
+        // A table that is missing is not a table of zeroes: what needs it fails with that.
         let missing = cut && place >= file_len;
         entries.push(AtomicU64::new(if missing {
             L1Entry::new(place - layout.in_cluster(place), false).0

@@ -24,7 +24,7 @@ const PIECE: u64 = 64 << 10;
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Tables whose place nobody knows.
+    /// Tables whose place is not known.
     bad_tables: Vec<u64>,
     /// Tables that stand where something else does, and in how many clusters they do.
     shared_tables: Vec<u64>,
@@ -116,7 +116,7 @@ impl Repairable for Qed {
         }
         alone.find_end_despite_overlaps()?;
         let cluster = blocks.layout().block_size();
-        // Clusters behind the end of the disk are nobody's.
+        // Clusters behind the end of the disk belong to nothing.
         alone.free_from(blocks.len().div_ceil(cluster), control)?;
         blocks.flush(blocks.durability())?;
         // What tables that were shared name is known now.

@@ -38,7 +38,7 @@ pub(super) struct Header {
     pub(super) features: FeatureBits,
     /// Features that need not be known.
     pub(super) compatible: u64,
-    /// Features that whoever does not know them clears.
+    /// Features that a writer which does not know them clears.
     pub(super) autoclear: u64,
     /// Where the upper table stands.
     pub(super) table_offset: u64,

@@ -34,7 +34,7 @@ pub(crate) enum Held {
     Plain(u64),
     /// In a unit that is encoded by itself, and may be larger than the run.
     Unit(EncodedUnit),
-    /// It is not; the error is for whoever reads it.
+    /// It is not; the error is that of the reads of it.
     Lost(Error),
 }
 

@@ -99,7 +99,7 @@ impl Vdi {
             } else {
                 grow(storage, end_of_new.max(old_len), preallocation, control)?;
             }
-            // Bytes behind the blocks are nobody's, and the new blocks show them.
+            // Bytes behind the blocks belong to nothing, and the new blocks show them.
             let stale = layout.end_of(first)..end_of_new.min(old_len);
             zero(storage, stale.start, stale.end, ZeroFlags::empty(), control)?;
             for (index, host) in (in_use..count).zip(first..) {

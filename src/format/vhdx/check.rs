@@ -231,7 +231,7 @@ impl Walk<'_> {
             Ok(_) => None,
         };
         if let Some(line) = wrong {
-            // Which sectors are here cannot be told any more.
+            // Which sectors are here is no longer known.
             self.found(false, || line);
         }
         Ok(())

@@ -67,7 +67,7 @@ impl Vhdx {
         self.dirty.len() >= MOST_DIRTY
     }
 
-    /// Whether every page is on disk as it is in memory. Nobody changes one, or writes them out, meanwhile.
+    /// Whether every page is on disk as it is in memory. No thread changes one, or writes them out, meanwhile.
     pub(super) fn is_on_disk(&self) -> bool {
         let log = self.log.try_lock();
         log.is_some_and(|log| log.pending.is_empty()) && self.dirty.len() == 0

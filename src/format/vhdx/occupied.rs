@@ -38,7 +38,7 @@ impl Occupied {
     }
 
     /// Takes a range; false, and nothing changed, where a part of it is taken. What lies behind the end of
-    /// the file is nobody's.
+    /// the file is unused.
     pub(super) fn occupy(&mut self, offset: u64, len: u64) -> bool {
         let units = self.units_of(offset, len);
         if units.clone().any(|unit| self.is_taken(unit)) {

@@ -238,7 +238,7 @@ impl Bat {
         if place.get().is_none() {
             let offset = self.offset.saturating_add(number * DATA_SECTOR as u64);
             let page = memory::shared(Page::read(storage, offset)?)?;
-            // Whoever was faster may have changed the page already.
+            // A faster thread may have changed the page already.
             let _ = place.set(page);
         }
         Ok(place.get())

@@ -98,7 +98,7 @@ impl Vhdx {
         }
     }
 
-    /// As [`Vhdx::allocate`], behind the end of the file, where nobody knows what is free.
+    /// As [`Vhdx::allocate`], behind the end of the file, where it is not known what is free.
     pub(super) fn allocate_behind(&self, len: u64) -> Result<u64> {
         let mut space = self.space.lock();
         let file_len = self.file_len.load(Ordering::Acquire);
@@ -147,7 +147,7 @@ impl Vhdx {
         }
     }
 
-    /// Gives freed blocks back that nobody can use any more.
+    /// Gives freed blocks back that no request can use any more.
     pub(super) fn reclaim(&self) -> Result<()> {
         if self.limbo.waiting() == 0 {
             return Ok(());

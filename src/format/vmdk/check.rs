@@ -208,7 +208,7 @@ impl Checking<'_> {
         memory::collect(words.map(|word| le32(word, 0).unwrap_or_default()))
     }
 
-    /// Whether every entry of a table names what may be a grain and is nobody else's.
+    /// Whether every entry of a table names what may be a grain and belongs to no other.
     fn are_sound(&self, index: u32, words: &[u32], survey: &Survey) -> bool {
         let sparse = self.sparse;
         let start = u64::from(index) * sparse.per_table * sparse.grain;

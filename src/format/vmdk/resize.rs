@@ -28,7 +28,7 @@ use super::state::Vmdk;
 /// Guest bytes of a grain table of a part that is added.
 const TABLE: u64 = 32 << 20;
 
-/// The most bytes of both directories that whoever opens an image takes.
+/// The most bytes of both directories that an open accepts.
 const MAX_DIRECTORIES: u64 = 32 << 20;
 
 impl Resize for Vmdk {
@@ -205,7 +205,7 @@ impl Vmdk {
         self.flush_all(self.durability)
     }
 
-    /// The directories of all parts together must not be more than whoever opens the disk takes.
+    /// The directories of all parts together must not be more than an open accepts.
     fn check_tables(&self, last: &Part, division: &Division) -> Result<()> {
         let PartKind::Sparse(sparse) = &last.kind else {
             return Ok(());
@@ -565,7 +565,7 @@ impl Sparse {
     }
 
     /// Has the redundant copies of the tables between two guest offsets written with the next flush: behind the end of
-    /// the disk nobody compares them.
+    /// the disk they are not compared.
     fn write_copies(&self, from: u64, to: u64) -> Result<()> {
         if self.directory.read().redundant.is_empty() {
             return Ok(());

@@ -38,7 +38,7 @@ pub(super) struct Vmdk {
     pub(super) compression: Compression,
     /// The content ID is no longer the one that was there when the image was opened.
     pub(super) is_changed: AtomicBool,
-    /// Held by whoever writes tables.
+    /// Held while tables are written.
     pub(super) flushing: Mutex<()>,
     pub(super) inflight: InFlight,
 }
@@ -52,7 +52,7 @@ impl Vmdk {
         })
     }
 
-    /// Whether an extent was not closed by whoever wrote to it before.
+    /// Whether an extent was not closed by its last writer.
     pub(super) fn is_unclean(&self) -> bool {
         self.parts.iter().any(|part| match &part.kind {
             PartKind::Sparse(sparse) => sparse.changes.lock().was_unclean,

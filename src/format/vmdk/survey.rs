@@ -34,7 +34,7 @@ impl Survey {
     /// Looks at all tables, of which there are `tables`.
     ///
     /// # Errors
-    /// Of I/O, or a lack of memory.
+    /// Of I/O, or where there is no memory.
     pub(super) fn of(sparse: &Sparse, tables: u32) -> Result<Self> {
         let none = || memory::filled(tables.div_ceil(64) as usize, 0);
         let mut survey = Self {

@@ -91,7 +91,7 @@ impl FormatWrite for Vmdk {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
-        // Whoever reads a stream from its beginning meets its tables where they are.
+        // A reader of a stream from its beginning meets its tables where they are.
         (!self.is_stream()).then_some(self)
     }
 

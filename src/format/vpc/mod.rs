@@ -100,7 +100,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let storage = context.storage;
     let file_len = storage.len()?;
     let found = match open::find(&*storage, file_len) {
-        // A check can mend it.
+        // A check can repair it.
         Err(error) if context.for_check && error.kind() == ErrorKind::Corrupt => {
             open::find_despite_checksum(&*storage, file_len)?.ok_or(error)?
         }

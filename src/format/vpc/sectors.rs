@@ -162,7 +162,7 @@ impl FullBitmaps {
     pub(super) fn note(&self, index: u64) -> Result<()> {
         if self.0.get().is_none() {
             let slots = memory::collect((0..SLOTS).map(|_| AtomicU32::new(0)))?;
-            // Whoever was first has the same.
+            // The first thread has the same.
             let _ = self.0.set(slots.into_boxed_slice());
         }
         let slots = self.0.get();

@@ -10,7 +10,7 @@ use super::{Driver, NodePlan, driver_named, no_driver};
 /// The child below an overlay.
 const BACKING: &str = ChildSpec::BACKING.name;
 
-/// What whoever writes `"backing": ""` is told.
+/// The warning of `"backing": ""`.
 const EMPTY_BACKING: &str = "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead";
 
 /// A child that was described.

@@ -22,7 +22,7 @@ pub(in crate::image) struct Common {
     no_flush: Option<bool>,
     /// `discard`: whether discards reach the host.
     pub(in crate::image) discard: Option<bool>,
-    /// `active=off`: as a node of a machine that is still elsewhere, which nobody may write to.
+    /// `active=off`: as a node of a machine that is still elsewhere, which must not be written to.
     pub(in crate::image) inactive: bool,
     /// `node-name`.
     pub(in crate::image) node_name: Option<String>,

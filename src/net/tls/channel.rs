@@ -124,7 +124,7 @@ impl Channel {
             match session.feed(input.waiting()) {
                 Ok(n) => input.start += n,
                 Err(error) => {
-                    // The peer is told why, as far as it listens.
+                    // Tells the peer why, if it listens.
                     if session.take(&mut output.bytes).is_ok() {
                         output.try_send(socket);
                     }
@@ -225,7 +225,7 @@ impl Channel {
         if let Some(mut output) = self.output.try_lock() {
             let mut session = self.session.lock();
             session.close();
-            // A peer that takes nothing any more is not told.
+            // A peer that takes nothing any more gets no alert.
             let _ = session.take(&mut output.bytes);
             output.try_send(socket);
         }

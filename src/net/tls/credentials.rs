@@ -104,7 +104,7 @@ impl TlsCredentials {
     }
 
     /// A client without a certificate that trusts whom this machine trusts, or whom `SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR` name; without `verify_peer` it believes whoever answers.
+    /// `SSL_CERT_DIR` name; without `verify_peer` it believes every peer.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] where no authority is found.

@@ -1,4 +1,4 @@
-//! What users are told when TLS fails, in the words that they know from other tools.
+//! Messages for users when TLS fails, in the words that they know from other tools.
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerIncompatible};
 

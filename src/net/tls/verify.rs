@@ -16,7 +16,7 @@ use super::name::common_name;
 pub(super) enum Check {
     /// Who signed its certificate, and the name in it.
     Name(Arc<WebPkiServerVerifier>),
-    /// Nothing: whoever answers is believed.
+    /// Nothing: every peer is believed.
     Nothing,
 }
 

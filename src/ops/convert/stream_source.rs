@@ -43,7 +43,7 @@ pub(super) enum Fetched {
     End,
 }
 
-/// How many zeroes may be told of at once, where there is no need to read them.
+/// How many zeroes may be reported at once, where there is no need to read them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Zeroes {
     /// No fewer, unless the input ends with them.

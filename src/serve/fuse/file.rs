@@ -50,7 +50,7 @@ pub(super) struct ImageFile {
     mountpoint: String,
     writable: bool,
     growable: bool,
-    /// Nobody can change the bytes, so that the kernel may keep them.
+    /// Nothing can change the bytes, so that the kernel may keep them.
     constant: bool,
     attributes: Mutex<Attributes>,
 }
@@ -163,7 +163,7 @@ impl ImageFile {
         Duration::from_secs(u64::from(self.constant))
     }
 
-    /// Makes the image so long at least, with nobody else in it.
+    /// Makes the image so long at least, with no other request in it.
     fn grow(
         &self,
         what: &str,
@@ -221,7 +221,7 @@ impl ImageFile {
         match size {
             _ if size == len => Ok(()),
             _ if !self.writable => Err(Errno::EROFS),
-            // What is cut off is lost: that takes more than a tool that writes to files anew.
+            // What is cut off is lost: that takes more than a tool that writes files again from their beginning.
             _ if size < len || !self.growable => Err(Errno::EPERM),
             _ => {
                 self.grow("grow", size, Preallocation::Off)?;
@@ -348,7 +348,7 @@ fn answer(reply: ReplyEmpty, done: std::result::Result<(), Errno>) {
 impl Filesystem for ImageFile {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
-            // That a file is opened to be written anew changes nothing.
+            // That a file is opened to be overwritten changes nothing.
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
@@ -393,7 +393,7 @@ impl Filesystem for ImageFile {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        // Nobody may write what is not offered for writing.
+        // What is not offered for writing cannot be written.
         if mode.is_some_and(|mode| mode & 0o222 != 0) && !self.writable {
             return reply.error(Errno::EROFS);
         }

@@ -243,7 +243,7 @@ impl Mount {
         self.left();
     }
 
-    /// Nobody answers any more: the image is let go.
+    /// No thread answers any more: the image is let go.
     fn left(&self) {
         *self.gate.write() = None;
         let mut ended = self.ended.lock();

@@ -27,7 +27,7 @@ use super::request::{Chain, Others, QuickReads, carry_out};
 const QUEUE: usize = 1024;
 /// Requests of one queue that are under way at once.
 const MOST_REQUESTS: usize = 256;
-/// Answers that may wait until the guest is told of them all at once.
+/// Answers that may wait until the guest is notified of them all at once.
 const MOST_UNTOLD: usize = 32;
 /// Requests that a worker answers before it looks after others.
 const MOST_IN_A_ROW: usize = 64;
@@ -159,7 +159,7 @@ fn is_ending(ending: &AtomicBool, shared: &Shared) -> bool {
     ending.load(Ordering::Acquire) || shared.offer.is_ending()
 }
 
-/// The next request of a queue, and whether more wait behind it. Whoever takes one is counted already.
+/// The next request of a queue, and whether more wait behind it. The thread that takes one is counted already.
 fn next(
     vring: &VringMutex,
     memory: &GuestMemoryAtomic<GuestMemoryMmap>,
@@ -173,7 +173,7 @@ fn next(
     Ok(chain.map(|chain| (chain, more)))
 }
 
-/// Tells the guest of answers, if it wants to be told.
+/// Notifies the guest of answers, if it wants that.
 fn tell(vring: &VringMutex) {
     let wanted = vring.get_mut().needs_notification();
     if wanted.unwrap_or(true) {

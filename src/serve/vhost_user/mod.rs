@@ -100,7 +100,7 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Nobody is left who could be told.
+            // No one is left to report it to.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -214,7 +214,7 @@ impl Door for Arc<Socket> {
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
-        // Whoever waits in it gets an error.
+        // A thread that waits in it gets an error.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         let device = {
             let present = self.present.lock();

@@ -39,7 +39,7 @@ const STATUS_UNSUPP: u8 = 2;
 pub(super) fn carry_out(shared: &Shared, export: &Export, durable: bool, chain: &Chain) -> u32 {
     shared.counters.request();
     let answered = answer(shared, export, durable, chain);
-    // Nobody can be told of a chain that has no place for the status.
+    // A chain without a place for the status gets no answer.
     answered.unwrap_or_else(|| {
         shared.counters.failure();
         0

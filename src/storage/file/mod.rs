@@ -74,7 +74,7 @@ pub struct FileStorage {
     kind: Kind,
     /// A drive whose disc is held in place.
     is_disc: bool,
-    /// The longest length of a device that was told: what lies before it is no end.
+    /// The longest length of a device that was reported: what lies before it is no end.
     told_len: AtomicU64,
     /// The kernel makes the contents up, and gives more than the length says.
     made_up: bool,

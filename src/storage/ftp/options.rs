@@ -16,7 +16,7 @@ const DEFAULT_CONNECTIONS: u64 = 4;
 /// The port of sessions that are encrypted from their first byte on.
 const TLS_PORT: u16 = 990;
 const PORT: u16 = 21;
-/// Who asks where nobody is named, and the password that goes with it.
+/// The user where none is named, and the password that goes with it.
 const ANYBODY: (&str, &str) = ("anonymous", "ftp@example.com");
 /// The longest line that is sent.
 const MAX_ARGUMENT: usize = 4096;

@@ -100,7 +100,7 @@ impl Session {
     /// The same with TLS from the next byte on.
     fn encrypted(mut self, asking: Asking<'_>) -> Result<Self> {
         if self.start != self.end {
-            // Nobody knows whose they are.
+            // It is not known whose they are.
             return Err(violation("The server sent more than it was asked for"));
         }
         self.stream = over_tls(self.stream, asking)?;
@@ -174,7 +174,7 @@ impl Session {
 
     /// Ends the transfer, wherever it is.
     fn break_off(&mut self) {
-        // The server sees that nobody takes more.
+        // The server sees that no more is taken.
         if self.transfer.take().is_some() {
             self.owed = true;
         }

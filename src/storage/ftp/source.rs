@@ -32,7 +32,7 @@ pub(super) struct Source {
     known: Mutex<Option<File>>,
     /// The server is not known to lack `EPSV`.
     extended: AtomicBool,
-    /// It was seen that the server begins where it is told to.
+    /// The server was seen to begin where it is asked to.
     begins_inside: AtomicBool,
 }
 
@@ -99,7 +99,7 @@ impl Source {
                     self.idle.lock().push(session);
                     return Ok(());
                 }
-                // The server has grown tired of a transfer that nobody took.
+                // The server has grown tired of a transfer that was not taken.
                 Err(failure) if old && *at == before && failure.next == Next::Again => {
                     control.check()?;
                 }
@@ -186,7 +186,7 @@ impl Source {
         session.retrieve(start, &self.extended, asking)
     }
 
-    /// A server that begins at the first byte, whatever it is told, would give wrong bytes: its last byte must be
+    /// A server that begins at the first byte, whatever it is asked for, would give wrong bytes: its last byte must be
     /// the last one.
     fn check_rest(&self, session: &mut Session, asking: Asking<'_>) -> Result<(), Failure> {
         let len = session.file.len;

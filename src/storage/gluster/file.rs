@@ -66,7 +66,7 @@ impl Drop for Opened {
         if closed.is_err() {
             forget(&volume);
         }
-        // Where nobody else has it, its end is not waited for either.
+        // Where no other has it, its end is not waited for either.
         if Arc::strong_count(&volume) == 1 {
             end(volume);
         }

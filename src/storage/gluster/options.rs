@@ -13,7 +13,7 @@ use crate::value::{Map, Value};
 
 /// The port that servers have.
 const PORT: u16 = 24007;
-/// What the library writes of what it does, unless it is told: warnings, notes and what is worse.
+/// What the library writes of what it does, unless an option says otherwise: warnings, notes and what is worse.
 const LEVEL: u8 = 4;
 /// The most that it can.
 const MAX_LEVEL: u8 = 9;

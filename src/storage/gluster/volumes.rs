@@ -1,4 +1,4 @@
-//! Volumes that are connected. They stay so for a while when nobody uses them: to be ended takes the library ten
+//! Volumes that are connected. They stay so for a while when they are not used: to be ended takes the library ten
 //! seconds, and to be connected takes several questions to a server.
 
 use std::ffi::{CStr, CString, OsStr};
@@ -16,10 +16,10 @@ use crate::sys::signal::Blocked;
 
 use super::options::{Log, Server, Settings};
 
-/// The most volumes that stay connected although nobody uses them.
+/// The most volumes that stay connected although they are not used.
 const KEPT: usize = 8;
 
-/// What the client keeps of files is asked for anew each time: others may have changed it.
+/// What the client keeps of files is asked for again each time: others may have changed it.
 const FRESH: [(&CStr, &CStr); 3] = [
     (c"*-md-cache", c"md-cache-timeout"),
     (c"*-io-cache", c"cache-timeout"),
@@ -57,7 +57,7 @@ pub(super) fn known(settings: &Settings) -> Option<Arc<Volume>> {
     known.map(|known| known.volume.clone())
 }
 
-/// A volume has lost its servers: nobody else is to get it.
+/// A volume has lost its servers: no other user is to get it.
 pub(super) fn forget(volume: &Arc<Volume>) {
     let mut volumes = VOLUMES.lock();
     volumes.retain(|known| !Arc::ptr_eq(&known.volume, volume));
@@ -109,7 +109,7 @@ pub(super) fn connect(settings: &Settings) -> Result<Arc<Volume>> {
     Ok(volume)
 }
 
-/// Lets go of a volume on a thread of its own, which nobody waits for.
+/// Lets go of a volume on a thread of its own, which is not waited for.
 pub(super) fn end(volume: Arc<Volume>) {
     let blocked = Blocked::all();
     // Without a thread it stays connected, which harms nothing.

@@ -36,7 +36,7 @@ struct Known {
     len: u64,
     etag: Option<Vec<u8>>,
     modified: Option<Vec<u8>>,
-    /// Whose answer told that.
+    /// Whose answer said that.
     origin: String,
 }
 

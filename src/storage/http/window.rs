@@ -30,7 +30,7 @@ impl Window {
     /// Room for the next unit. The oldest one that need not be kept is given up for it.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Where there is no memory.
     pub(super) fn room(&mut self) -> Result<IoBuf> {
         match self.last.len() < LAST {
             true => memory::zeroed(UNIT),
@@ -41,7 +41,7 @@ impl Window {
     /// Takes the next unit, which is shorter than others only at the end.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Where there is no memory.
     pub(super) fn push(&mut self, unit: IoBuf) -> Result<()> {
         let len = unit.len() as u64;
         if self.first.len() < FIRST {

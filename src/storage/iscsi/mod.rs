@@ -1,7 +1,7 @@
 //! Logical units of iSCSI targets (`iscsi://HOST/TARGET/LUN`).
 //!
 //! libiscsi, loaded at run time, has the session with the target and carries commands. The commands themselves,
-//! what their replies mean, what is tried again and when a session is made anew are decided here.
+//! what their replies mean, what is tried again and when a new session is made are decided here.
 
 mod device;
 mod options;

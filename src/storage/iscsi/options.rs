@@ -208,7 +208,7 @@ impl Settings {
         self.wanted.clone()
     }
 
-    /// What tells the unit from others, whoever opens it.
+    /// What tells the unit from others, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let (host, target) = (self.host.to_ascii_lowercase(), &self.wanted.target);
         let name = super::ISCSI.name;

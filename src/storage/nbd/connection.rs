@@ -52,7 +52,7 @@ pub(super) struct Connection {
     pub(super) export: Export,
     /// Held while requests go out.
     sending: Mutex<()>,
-    /// Locked by whoever has the right to read.
+    /// Locked by the thread that has the right to read.
     input: Mutex<Input>,
     state: Mutex<State>,
     /// Changes that the server has replied to here, and how many of them a flush on this connection has covered.
@@ -60,7 +60,7 @@ pub(super) struct Connection {
     flushed: AtomicU64,
     /// Places have become free.
     freed: Condvar,
-    /// Wakes whoever waits for the reply in a place, or for the right to read.
+    /// Wakes the thread that waits for the reply in a place, or for the right to read.
     wake: [Condvar; PLACES],
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Export {
     pub(super) size: u64,
     /// What it can do.
     pub(super) flags: TransmissionFlags,
-    /// The block sizes, where the server told them.
+    /// The block sizes, where the server gave them.
     pub(super) sizes: Option<BlockSizes>,
     /// Which headers replies have.
     pub(super) headers: Headers,
@@ -317,7 +317,7 @@ impl Options<'_> {
     /// replies instead.
     ///
     /// # Errors
-    /// Of the stream, or of what is told.
+    /// Of the stream, or of what the server says.
     pub(super) fn tell(
         &self,
         option: OptionCode,

@@ -310,7 +310,7 @@ impl Pool {
         if self.journal.is_some() {
             return true;
         }
-        // Whoever holds a line makes a connection.
+        // The thread that holds a line makes a connection.
         let lives = |lane: &Lane| {
             let line = lane.line.try_lock();
             line.is_none_or(|line| {
@@ -344,7 +344,7 @@ impl Pool {
     }
 
     /// Flushes on each connection with writes that no flush covers: a flush on another one says nothing of them,
-    /// for that may have been made with a server that was started anew.
+    /// for that may have been made with a server that was restarted.
     fn flush_connections(&self, control: &JobControl) -> Result<()> {
         let mut unflushed = Vec::new();
         for lane in self.open_lanes() {

@@ -136,7 +136,7 @@ impl Settings {
         })
     }
 
-    /// What tells the file from others, whoever opens it.
+    /// What tells the file from others, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let separator = match self.directory.ends_with(b"/") {
             true => "",

@@ -307,7 +307,7 @@ impl Controller {
                 if let Some(ticket) = self.work.try_start(bus, command, &data)? {
                     break ticket;
                 }
-                // Whoever waits for a place holds none.
+                // A thread that waits for a place holds none.
                 match under_way.pop_front() {
                     Some(first) => finish(first)?,
                     None => break self.work.start(bus, control, command, &data)?,

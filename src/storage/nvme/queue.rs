@@ -69,7 +69,7 @@ enum Slot {
     Free,
     /// Somebody waits for it.
     Waited,
-    /// Nobody waits any more, and the controller may still be at its memory.
+    /// No thread waits any more, and the controller may still be at its memory.
     Left,
     Ended(Completion),
 }

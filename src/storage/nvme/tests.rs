@@ -315,7 +315,7 @@ fn what_a_controller_refuses_is_done_in_another_way_or_said() {
             Some(wanted)
         );
     }
-    // The bytes of a read that failed are nobody's.
+    // The bytes of a read that failed are not used.
     fake.behave(Manner::Status(READ, 0x281));
     let error = storage.read_at(&mut [0; 512], 0).unwrap_err();
     assert!(error.to_string().contains("status 0x281"), "{error}");

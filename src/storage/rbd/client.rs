@@ -69,7 +69,7 @@ fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
             failed(errno, format!("invalid conf option {key}"))
         })
     };
-    // Nothing is printed; failures are told by errors.
+    // Nothing is printed; failures come as errors.
     for key in [c"log_to_stderr", c"err_to_stderr"] {
         must(key, c"false")?;
     }

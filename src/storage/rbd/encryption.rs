@@ -1,4 +1,4 @@
-//! Encryption by the library: which formats it has, and how they are told from what stands in an image.
+//! Encryption by the library: which formats it has, and how they are recognised in an image.
 
 use crate::error::{Error, Result};
 use crate::object::Objects;

@@ -137,13 +137,13 @@ impl Cache {
                     return Ok(bytes.clone());
                 }
                 Some(Unit::Loading) => {
-                    // Whoever waits may as well read ahead.
+                    // A thread that waits may as well read ahead.
                     let ahead = self.ahead(&state, unit);
                     let lane = ahead.and_then(|ahead| Some((ahead, source.lanes().try_take()?)));
                     if let Some(((run, range), lane)) = lane {
                         self.begin(&mut state, run, range);
                         drop(state);
-                        // Whoever needs it asks again.
+                        // The thread that needs it asks again.
                         let _ = self.load(source, range, control);
                         drop(lane);
                     } else {

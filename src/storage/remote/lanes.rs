@@ -74,7 +74,7 @@ impl Lanes {
         Ok(Lane(self))
     }
 
-    /// One, where nobody must be waited for.
+    /// One, where there is nothing to wait for.
     pub(in crate::storage) fn try_take(&self) -> Option<Lane<'_>> {
         let mut state = self.state.lock();
         state.free = state.free.checked_sub(1)?;

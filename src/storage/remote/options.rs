@@ -79,7 +79,7 @@ pub(in crate::storage) mod spec {
 #[derive(Debug)]
 pub(in crate::storage) struct Terms {
     pub(in crate::storage) connections: usize,
-    /// Nobody has said how many that are to be.
+    /// It was not said how many that are to be.
     pub(in crate::storage) may_widen: bool,
     pub(in crate::storage) read_ahead: u64,
     pub(in crate::storage) timeout: Option<Duration>,

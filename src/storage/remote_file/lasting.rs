@@ -204,10 +204,10 @@ impl<C> Lasting<C> {
             return Err(broken.error());
         }
         if self.unflushed.is_any() || self.check().is_err() {
-            // The server may have been started anew, and what it had in memory be gone.
+            // The server may have been restarted, and what it had in memory be gone.
             let hint = "What was written since the last flush may be lost";
             let loss = about(whose.shown(), error).with_hint(hint);
-            // Others that meet it may be told first.
+            // Others that meet it may report it first.
             self.loss.lock().get_or_insert(Broken::of(&loss));
             self.sync_failed.store(true, Ordering::Release);
             return Err(loss);
@@ -332,7 +332,7 @@ mod tests {
                 .iter()
                 .any(|hint| hint.contains("may be lost"))
         );
-        // Whatever is told first says why.
+        // The first report says why.
         for later in [
             lasting.sync(|| Ok(())).unwrap_err(),
             lasting.change(&whose, |_| Ok(())).unwrap_err(),

@@ -24,7 +24,7 @@ pub(in crate::storage) enum How {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::storage) struct Found {
     pub(in crate::storage) len: u64,
-    /// Bytes that it takes on the server, where that is told.
+    /// Bytes that it takes on the server, where the server says so.
     pub(in crate::storage) used: Option<u64>,
     /// When it was changed last.
     pub(in crate::storage) modified: Option<(u64, u64)>,
@@ -72,7 +72,7 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         }
     }
 
-    /// What tells it from others, whoever opens it.
+    /// What tells it from others, whichever user opens it.
     fn place(&self, opened: &Self::Opened) -> BString;
 
     /// What it was then.
@@ -88,7 +88,7 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         true
     }
 
-    /// What whoever opened it should know.
+    /// What the user should know of it.
     fn warnings(&self, opened: &Self::Opened, writable: bool) -> Vec<String> {
         let _ = (opened, writable);
         Vec::new()

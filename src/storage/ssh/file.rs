@@ -325,7 +325,7 @@ impl Protocol for Ssh {
 
     fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
         if !opened.link.extensions.fsync {
-            // Whoever opened it was told.
+            // The open has reported it.
             return Ok(());
         }
         let handle = &opened.handle;

@@ -34,7 +34,7 @@ const READS: usize = 32;
 const SLEEP: Duration = Duration::from_secs(1);
 /// How long the server is given to take what was sent when the connection is ended.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The same for one that owes replies which nobody waits for any more: the work was cancelled, or is late.
+/// The same for one that owes replies which are not waited for any more: the work was cancelled, or is late.
 const BRIEF_FAREWELL: Duration = Duration::from_millis(50);
 
 /// Both ways of a connection, without blocking.
@@ -91,7 +91,7 @@ impl Waiter<'_> {
     /// Waits a moment for the socket to have data, or room where that is wanted.
     ///
     /// # Errors
-    /// Nobody waits for the connection any more; it takes too long.
+    /// No one waits for the connection any more; it takes too long.
     pub(super) fn wait(&self, socket: BorrowedFd<'_>, room: bool) -> Result<()> {
         if self.shared.state.lock().stop {
             return Err(Error::cancelled());
@@ -129,7 +129,7 @@ struct Shared {
 struct State {
     phase: Phase,
     queue: VecDeque<Job>,
-    /// Nobody uses the connection any more.
+    /// The connection has no users any more.
     stop: bool,
     /// The thread has given the connection up and does nothing more.
     gone: bool,
@@ -223,9 +223,9 @@ impl Link {
         batch.wait(control)
     }
 
-    /// Sends a request whose reply nobody needs.
+    /// Sends a request whose reply is not needed.
     pub(super) fn tell(&self, request: Request<'_>) {
-        // A connection that has ended needs to be told nothing.
+        // A connection that has ended needs no farewell.
         let _ = self.post(&[request], &Batch::new(1));
     }
 
@@ -262,7 +262,7 @@ impl Drop for Link {
         let gone = state.gone;
         drop(state);
         if let Some(thread) = self.thread.take().filter(|_| gone) {
-            // A panic of it has told itself.
+            // A panic of it was printed already.
             let _ = thread.join();
         }
     }
@@ -364,7 +364,7 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
-    /// Carries requests to the server and replies back until nobody uses the connection any more.
+    /// Carries requests to the server and replies back until the connection has no users any more.
     fn serve(&mut self) -> Result<()> {
         let mut buf = memory::zeroed(RECEIVED)?;
         let mut end = None;

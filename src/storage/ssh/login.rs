@@ -30,7 +30,7 @@ fn failed(text: String) -> Error {
 
 impl Pipe for SshPipe {
     fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
-        // How much is asked for is how much the server may send ahead; it is not told for every packet.
+        // How much is asked for is how much the server may send ahead; it is not renewed for every packet.
         let ask = match self.since >= AHEAD {
             true => buf.len(),
             false => buf.len().min(READ),

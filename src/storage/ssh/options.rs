@@ -84,7 +84,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     text("user", "Name of the user on the server"),
 ];
 
-/// Options that say how a file is opened, not which: they are told by whoever opens it.
+/// Options that say how a file is opened, not which: the opener says them.
 pub(super) const WEAK: &[&str] = &[
     "host-key-check.hash",
     "host-key-check.mode",
@@ -298,7 +298,7 @@ impl Settings {
         }
     }
 
-    /// What tells the file from others, whoever opens it.
+    /// What tells the file from others, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let server = format!("ssh://{}:{}/", self.host.to_ascii_lowercase(), self.port);
         [server.as_bytes(), &self.path].concat().into()

@@ -347,6 +347,6 @@ fn a_connection_whose_server_owes_replies_ends_with_the_work() {
         }
     });
     drop(storage);
-    // Nobody says anything: the other end has gone.
+    // There is no answer: the other end has gone.
     assert!(end.recv().is_err());
 }

@@ -73,7 +73,7 @@ impl Files {
                 tree.shown(self.shown.as_ref(), number)
             )
         })?;
-        // Whoever changed it before this read has changed the time as well.
+        // A change before this read has changed the time as well.
         if read < buf.len() || !self.is_same(tree, number, &open) {
             self.forget(number);
             return Err(self.changed(tree, number));

@@ -122,7 +122,7 @@ struct State {
     tables: Tables,
     /// Guest bytes before this are dealt with.
     next_guest: u64,
-    /// The storage was told to expect writes up to here.
+    /// The storage expects writes up to here.
     expected: u64,
     /// The host cluster that compressed units are being packed into.
     tail: Option<Tail>,

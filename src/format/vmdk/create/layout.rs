@@ -31,7 +31,7 @@ impl SparseLayout {
     pub(super) const ENTRIES: u64 = 512;
     /// Sectors of a table.
     pub(super) const TABLE: u64 = Self::ENTRIES * 4 / SECTOR;
-    /// The most bytes of both directories that whoever opens an image takes.
+    /// The most bytes of both directories that an open accepts.
     const MAX_DIRECTORIES: u64 = 32 << 20;
 
     /// Of an extent of so many sectors; None where its tables cannot be counted.

@@ -116,7 +116,7 @@ impl Descriptor {
             }),
         };
         let Some(version) = value(text, "version") else {
-            // Of a text that has none of the keys nobody said that it is a descriptor.
+            // A text that has none of the keys is not known to be a descriptor.
             let is_one = ["CID", "createType"]
                 .iter()
                 .any(|key| value(text, key).is_some());

@@ -92,7 +92,7 @@ fn named_before(
 /// The entries of the directory, which comes next.
 ///
 /// # Errors
-/// Of reading; a lack of memory.
+/// Of reading, or where there is no memory.
 pub(super) fn directory(header: &SparseHeader, bytes: &mut Bytes<'_, '_>) -> Result<IoBuf> {
     let len = header.directory_entries().saturating_mul(4);
     let mut directory = memory::zeroed(usize::try_from(len).map_err(|_| memory::lack())?)?;

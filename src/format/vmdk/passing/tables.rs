@@ -59,7 +59,7 @@ impl Tables {
     /// A grain of that number goes by.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Where there is no memory.
     pub(super) fn grain(&mut self, number: u64, sector: u64) -> Result<()> {
         let table = u32::try_from(number / self.per_table).unwrap_or(u32::MAX);
         if self.met.tables.last() != Some(&table) {
@@ -72,7 +72,7 @@ impl Tables {
     /// A table goes by whose number is known.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// Where there is no memory.
     pub(super) fn numbered(&mut self, number: u32, table: &[u8]) -> Result<()> {
         match self.take(table) {
             true => Ok(()),
@@ -83,7 +83,7 @@ impl Tables {
     /// A table goes by whose number the directory will tell.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where there are more than the directory has entries; a lack of memory.
+    /// [`crate::ErrorKind::Corrupt`] where there are more than the directory has entries; where there is no memory.
     pub(super) fn placed(&mut self, sector: u64, table: &[u8]) -> Result<()> {
         if self.places.len() as u64 >= self.most {
             return Err(disagree());
@@ -113,7 +113,7 @@ impl Tables {
     /// The directory goes by, behind the tables.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where it names others; a lack of memory.
+    /// [`crate::ErrorKind::Corrupt`] where it names others; where there is no memory.
     pub(super) fn directory(&mut self, directory: &[u8]) -> Result<()> {
         let mut places = std::mem::take(&mut self.places).into_iter();
         for (n, word) in (0..).zip(directory.chunks_exact(4)) {

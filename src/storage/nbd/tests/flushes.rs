@@ -43,7 +43,7 @@ fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
     let restart = Mutex::new(restart);
     let server = at_once(move |number, peer| {
         if number > 0 {
-            // The one that was started anew, without what the first one had.
+            // The one that was restarted, without what the first one had.
             while let Some((request, _)) = peer.request() {
                 peer.simple(&request, 0, b"");
                 if request.command == Command::FLUSH {

@@ -1,4 +1,4 @@
-//! A controller that keeps the rules: registers, two pairs of queues and a disk. Whoever holds one decides what is
+//! A controller that keeps the rules: registers, two pairs of queues and a disk. The test that holds one decides what is
 //! done with each command. The fuzz target uses it too.
 
 use super::NvmeMemory;
@@ -245,7 +245,7 @@ impl Model {
         let phase = u32::from(pair.turns.is_multiple_of(2));
         let word = u32::from(status & 0x7fff) << 17 | phase << 16 | u32::from(number);
         let place = pair.ends + u64::from(pair.tail) * 16;
-        // A place that nobody gave is nobody's.
+        // A place that was not given has no owner.
         let _ = memory.write(place + 12, &word.to_le_bytes());
         pair.tail += 1;
         if pair.tail >= pair.entries {

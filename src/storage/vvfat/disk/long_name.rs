@@ -54,7 +54,7 @@ pub(in super::super) struct Pieces {
 }
 
 impl Pieces {
-    /// Takes the next entry. One that does not belong to those before begins anew.
+    /// Takes the next entry. One that does not belong to those before starts a new name.
     pub(in super::super) fn take(&mut self, bytes: &[u8; LEN]) {
         let number = bytes[0] & !LAST;
         let (is_last, sum) = (bytes[0] & LAST != 0, bytes[13]);
