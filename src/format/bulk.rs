@@ -21,7 +21,7 @@ pub const fn most_encoded(unit: u64) -> u64 {
 
 /// What a new image reads as before it is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Blank {
+pub struct InitialContent {
     /// Guest bytes that are never reserved read as zeroes (or show the backing file).
     pub unreserved_is_zero: bool,
     /// Bytes that are reserved but never written read as zeroes: a new regular file, but neither
@@ -94,7 +94,7 @@ pub trait Bulk: Send + Sync + Debug {
     /// The smallest run of zeroes worth leaving out. Reservations are multiples of it, except at
     /// the end: a subcluster, else a cluster. It is good for copying, 2 MiB at most: what is allocated
     /// in larger units is reserved in parts, and the writer sees to it that the parts of such a unit
-    /// which are never reserved read as [`Blank::unreserved_is_zero`] says.
+    /// which are never reserved read as [`InitialContent::unreserved_is_zero`] says.
     fn zero_unit(&self) -> u32;
 
     /// Reserved host offsets are the same as guest offsets modulo this, a power of two: blocks of the
@@ -102,7 +102,7 @@ pub trait Bulk: Send + Sync + Debug {
     fn alignment(&self) -> u64;
 
     /// What the new image reads as where nothing is reserved or written.
-    fn blank(&self) -> Blank;
+    fn initial_content(&self) -> InitialContent;
 
     /// Encodes the unit at `guest_offset` on the caller's thread into `out`; false where it does not
     /// shrink. A format that keeps such units encoded too takes [`most_encoded`] bytes at most.

@@ -54,7 +54,7 @@ pub mod vmdk;
 pub mod vpc;
 pub mod write;
 
-pub use bulk::{Blank, Bulk, OpenNewContext, Reserved};
+pub use bulk::{Bulk, InitialContent, OpenNewContext, Reserved};
 pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot,
 };

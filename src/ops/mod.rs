@@ -24,4 +24,3 @@ pub mod resize;
 pub mod snapshot;
 pub mod trace;
 mod workers;
-pub use crate::zero;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::memory::IoBuf;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
@@ -183,8 +183,8 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
         1 << (first | second | self.layout.block_size()).trailing_zeros()
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: true,
             unwritten_is_zero: self.fresh,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::job::JobControl;
 use crate::memory::IoBuf;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
@@ -105,8 +105,8 @@ impl Bulk for LinearBulk {
         1 << self.base.trailing_zeros().min(63)
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: self.fresh,
             unwritten_is_zero: self.fresh,
         }

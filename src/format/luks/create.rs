@@ -11,7 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::{self, not_prepared, outlined_preallocation, own_file};
 use crate::format::luks::HeaderArea;
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
+use crate::format::{
+    Bulk, CreateParams, InitialContent, NewImage, PlannedFile, PrepareContext, Reserved,
+};
 use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -343,9 +345,9 @@ impl Bulk for LuksBulk {
         512
     }
 
-    fn blank(&self) -> Blank {
+    fn initial_content(&self) -> InitialContent {
         // Bytes that were never written decrypt to noise.
-        Blank {
+        InitialContent {
             unreserved_is_zero: false,
             unwritten_is_zero: false,
         }

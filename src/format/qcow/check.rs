@@ -338,7 +338,7 @@ impl Qcow {
             if held.as_ref().is_none_or(|(known, _)| *known != index) {
                 control.checkpoint()?;
                 held = None;
-                self.relieve()?;
+                self.write_back_if_full()?;
                 held = self.table(index)?.map(|table| (index, table));
             }
             if let Some((_, table)) = &held {
@@ -354,7 +354,7 @@ impl Qcow {
         number: u64,
         change: impl FnOnce(ClusterPlace) -> Result<Option<u64>>,
     ) -> Result<()> {
-        self.relieve()?;
+        self.write_back_if_full()?;
         let (index, entry) = self
             .geometry
             .indices(number.saturating_mul(self.geometry.cluster()));

@@ -13,8 +13,8 @@ use crate::format::blocks::main_slot;
 use crate::format::driver::{check_no_preallocation, own_file};
 use crate::format::registry;
 use crate::format::{
-    BackingRef, Blank, Bulk, Contents, CreateParams, Measured, NewImage, Outline, PlannedFile,
-    PrepareContext, Reserved,
+    BackingRef, Bulk, Contents, CreateParams, InitialContent, Measured, NewImage, Outline,
+    PlannedFile, PrepareContext, Reserved,
 };
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -23,8 +23,8 @@ use crate::size::SECTOR;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, first_sector, write_fresh};
 
+use super::backing::{NAME_START, check_name};
 use super::disk::{Crypt, Geometry, HEADER_LEN, Header, most_tables, word_of, word_of_packed};
-use super::overlay::{NAME_START, check_name};
 use super::packed::encode_cluster;
 
 /// Cluster and table bits: small clusters over a backing file, so that little of it is copied.
@@ -429,8 +429,8 @@ impl Bulk for QcowBulk {
         self.geometry.cluster()
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: true,
             // Zeroes of the host decrypt to noise.
             unwritten_is_zero: self.fresh && self.cipher.is_none(),

@@ -4,6 +4,7 @@
 //! The order on disk: guest data, a barrier, the entries that name it and new tables, a barrier, the entries
 //! of the upper table that name those. A crash leaves space that nothing names at most.
 
+mod backing;
 mod check;
 mod create;
 mod disk;
@@ -11,7 +12,6 @@ mod driver;
 mod inspect;
 mod map;
 mod open;
-mod overlay;
 mod pack;
 mod packed;
 mod space;

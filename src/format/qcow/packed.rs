@@ -152,7 +152,7 @@ impl Compress for Qcow {
                 "a compressed write must be one whole cluster",
             ));
         }
-        self.relieve()?;
+        self.write_back_if_full()?;
         let compression = Compression::at_level(Method::Deflate, self.compression_level)?;
         let (mut encoder, mut out) = ENCODER.take();
         let done =

@@ -230,7 +230,7 @@ impl Qcow {
     }
 
     /// Writes tables when too many wait.
-    pub(super) fn relieve(&self) -> Result<()> {
+    pub(super) fn write_back_if_full(&self) -> Result<()> {
         match self.cache.is_full() {
             true => self.flush_all(self.durability),
             false => Ok(()),

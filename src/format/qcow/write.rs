@@ -60,7 +60,7 @@ impl Qcow {
         while !rest.is_empty() {
             let done = match self.write_in_place(rest, at)? {
                 0 => {
-                    self.relieve()?;
+                    self.write_back_if_full()?;
                     self.write_new(rest, at, below)?
                 }
                 done => done,

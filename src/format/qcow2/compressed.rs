@@ -48,7 +48,7 @@ impl Qcow2 {
                 self.storage.name()
             )));
         }
-        self.relieve()?;
+        self.write_back_if_full()?;
         let method = self.compression().method();
         let compression = Compression::at_level(method, self.compression_level)?;
         let done = ENCODER.with_borrow_mut(|(encoder, out)| {

@@ -134,7 +134,7 @@ impl Qcow2 {
     }
 
     /// Writes metadata out when too much of it waits. Call it with no lock held.
-    pub(super) fn relieve(&self) -> Result<()> {
+    pub(super) fn write_back_if_full(&self) -> Result<()> {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() || self.limbo.waiting() > LIMBO_LIMIT
         {
             self.check_lost()?;

@@ -262,7 +262,7 @@ impl Qcow2 {
                 unlinked |= self.drop_entries(at, next.min(end))?;
             }
             at = next;
-            self.relieve()?;
+            self.write_back_if_full()?;
         }
         Ok(unlinked)
     }
@@ -338,7 +338,7 @@ impl Qcow2 {
         let mut at = start;
         while at < end {
             control.checkpoint()?;
-            self.relieve()?;
+            self.write_back_if_full()?;
             let part = end.next_multiple_of(cluster).min(at - at % span + span);
             let _mine = self.inflight.reserve(at / cluster..part / cluster);
             let (slice, index) = self.l2_slice_for_write(at)?;

@@ -66,7 +66,7 @@ impl Qcow2 {
         while !rest.is_empty() {
             let done = match self.write_in_place(rest, at)? {
                 0 => {
-                    self.relieve()?;
+                    self.write_back_if_full()?;
                     self.write_allocating(rest, at, below)?
                 }
                 done => done,

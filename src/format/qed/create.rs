@@ -13,10 +13,10 @@ use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::{Preallocation, Storage, ZeroFlags};
 
+use super::backing::record;
 use super::disk::{
     FeatureBits, HEADER_LEN, Header, QedLayout, is_cluster_size, is_table_size, most_size,
 };
-use super::overlay::record;
 
 const CLUSTER_SIZE: u64 = 1 << 16;
 const TABLE_SIZE: u64 = 4;

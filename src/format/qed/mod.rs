@@ -1,11 +1,11 @@
 //! QED: clusters behind tables in two levels, over a backing file or none.
 
+mod backing;
 mod check;
 mod create;
 mod disk;
 mod inspect;
 mod open;
-mod overlay;
 mod records;
 mod resize;
 

@@ -6,7 +6,9 @@ use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::driver::{file_preallocation, outlined_preallocation, own_file};
-use crate::format::{Blank, Bulk, CreateParams, NewImage, PlannedFile, PrepareContext, Reserved};
+use crate::format::{
+    Bulk, CreateParams, InitialContent, NewImage, PlannedFile, PrepareContext, Reserved,
+};
 use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
@@ -134,8 +136,8 @@ impl Bulk for RawBulk {
         1 << 63
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: !self.fixed,
             unwritten_is_zero: !self.fixed,
         }

@@ -131,14 +131,14 @@ impl Walk<'_> {
             self.job.control().advance(geometry.block_size());
             if block % CHECKED == 0 {
                 self.job.tick()?;
-                self.relieve()?;
+                self.write_back_if_full()?;
             }
         }
         Ok(())
     }
 
     /// Writes what was repaired when much of it waits, so that not all of the table is in memory.
-    fn relieve(&mut self) -> Result<()> {
+    fn write_back_if_full(&mut self) -> Result<()> {
         if !self.vhdx.is_much_dirty() {
             return Ok(());
         }

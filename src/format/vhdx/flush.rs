@@ -101,7 +101,7 @@ impl Vhdx {
     }
 
     /// Writes metadata out when too much of it waits. Call it with no reservation held.
-    pub(super) fn relieve(&self) -> Result<()> {
+    pub(super) fn write_back_if_full(&self) -> Result<()> {
         if !self.is_much_dirty() && self.limbo.waiting() < MOST_FREED {
             return Ok(());
         }

@@ -94,7 +94,7 @@ impl Vhdx {
         for block in blocks {
             if block % CHECKED == 0 {
                 control.checkpoint()?;
-                self.relieve()?;
+                self.write_back_if_full()?;
             }
             let entry = match &mut host {
                 None => BatEntry::ZERO,

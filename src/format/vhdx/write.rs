@@ -31,7 +31,7 @@ impl Vhdx {
         while !rest.is_empty() {
             let mut done = self.write_in_place(rest, at)?;
             if done == 0 {
-                self.relieve()?;
+                self.write_back_if_full()?;
                 let len = self.in_one_block(at, rest.len() as u64);
                 let part = rest.get(..len as usize).unwrap_or(rest);
                 let block = self.geometry().block(at);

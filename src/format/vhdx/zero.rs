@@ -25,7 +25,7 @@ impl Vhdx {
         while at < end {
             let part = self.in_one_block(at, end - at);
             let block = self.geometry().block(at);
-            self.relieve()?;
+            self.write_back_if_full()?;
             let _mine = self.inflight.reserve(block..block + 1);
             self.check_range(at, part)?;
             let _guard = self.limbo.enter();
@@ -93,7 +93,7 @@ impl Vhdx {
             let part = self.in_one_block(at, end - at);
             let range = at..at + part;
             if self.is_whole(&range) {
-                self.relieve()?;
+                self.write_back_if_full()?;
                 let block = self.geometry().block(at);
                 let _mine = self.inflight.reserve(block..block + 1);
                 self.check_range(at, part)?;

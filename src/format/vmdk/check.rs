@@ -87,7 +87,7 @@ impl Checking<'_> {
             }
             if self.repairs {
                 // What was repaired is in memory so far.
-                self.image.relieve()?;
+                self.image.write_back_if_full()?;
             }
             job.control().advance(1);
             job.tick()?;

@@ -418,7 +418,7 @@ impl Vmdk {
         let mut sector = room.start / SECTOR;
         let mut guest = change.old_len.next_multiple_of(sparse.grain);
         while sector < room.end / SECTOR {
-            self.relieve()?;
+            self.write_back_if_full()?;
             let (index, first) = sparse.indices(guest);
             let table = sparse.table_to_change(index)?;
             let left = (room.end / SECTOR - sector) * SECTOR / sparse.grain;

@@ -241,7 +241,7 @@ impl Vmdk {
     }
 
     /// Writes tables when too many wait.
-    pub(super) fn relieve(&self) -> Result<()> {
+    pub(super) fn write_back_if_full(&self) -> Result<()> {
         if self.cache.is_full() {
             self.flush_all(self.durability)?;
         }
@@ -256,7 +256,7 @@ impl ExtentWriter<'_> {
         let mut at = offset;
         while !rest.is_empty() {
             if self.sparse.compressed {
-                self.image.relieve()?;
+                self.image.write_back_if_full()?;
                 let done = self.append(rest, at, below)?;
                 rest = rest.get(done as usize..).unwrap_or_default();
                 at += done;
@@ -264,7 +264,7 @@ impl ExtentWriter<'_> {
             }
             let done = match self.write_in_place(rest, at)? {
                 0 => {
-                    self.image.relieve()?;
+                    self.image.write_back_if_full()?;
                     self.write_new(rest, at, below)?
                 }
                 done => done,
@@ -393,7 +393,7 @@ impl ExtentWriter<'_> {
         let whole = range.start.is_multiple_of(sparse.grain)
             && (len >= sparse.grain || range.end == sparse.len());
         if whole && sparse.zeroed {
-            self.image.relieve()?;
+            self.image.write_back_if_full()?;
             let grains = self.grains(&range);
             let _mine = self.hold(&grains);
             let (index, entry) = sparse.indices(range.start);

@@ -12,7 +12,7 @@ use crate::image::Image;
 use crate::job::{Job, JobControl, without_signals};
 use crate::memory::IoBuf;
 use crate::ops::forecast::{self, Forecast, Run};
-use crate::ops::zero::is_zero;
+use crate::zero::is_zero;
 
 /// Bytes read at a time from each image, at least.
 const CHUNK: u64 = 1 << 20;

@@ -33,10 +33,10 @@ pub(super) fn fill_growing(
     let sink = GrowingSink {
         bulk: target.bulk(),
         tally,
-        unwritten_is_zero: target.bulk().blank().unwritten_is_zero,
+        unwritten_is_zero: target.bulk().initial_content().unwritten_is_zero,
     };
     let shape = Shape {
-        unwritten_is_zero: target.bulk().blank().unwritten_is_zero,
+        unwritten_is_zero: target.bulk().initial_content().unwritten_is_zero,
         in_flight: storage.limits().in_flight,
         ..Shape::new(request, u64::from(target.bulk().zero_unit()), None)
     };

@@ -121,7 +121,7 @@ pub(super) fn fill_new(
         offload: &offload,
         tally,
         backing_end,
-        unreserved_is_zero: bulk.blank().unreserved_is_zero,
+        unreserved_is_zero: bulk.initial_content().unreserved_is_zero,
     };
     let shape = Shape::for_new(request, bulk, backing_end);
     // Encryption takes the time of all processors, and a server is waited for.

@@ -4,8 +4,8 @@ use crate::codec::Encoder;
 use crate::crew::Computing;
 use crate::error::Result;
 use crate::memory::IoBuf;
-use crate::ops::zero::is_zero;
 use crate::storage::ReadRange;
+use crate::zero::is_zero;
 
 use super::buffer::Buffer;
 use super::offload::Offload;

@@ -114,15 +114,15 @@ impl Shape {
 
     /// For a new image; zeroes before `backing_end` have to be recorded.
     pub fn for_new(request: &ConvertRequest, bulk: &dyn Bulk, backing_end: u64) -> Self {
-        let blank = bulk.blank();
+        let initial = bulk.initial_content();
         let storages = bulk.data_storages().into_iter();
         Self {
-            unwritten_is_zero: blank.unwritten_is_zero,
-            longest_zeroes: match blank.unreserved_is_zero && backing_end == 0 {
+            unwritten_is_zero: initial.unwritten_is_zero,
+            longest_zeroes: match initial.unreserved_is_zero && backing_end == 0 {
                 true => MAX_LONG_TASK,
                 false => MAX_MOVED_TASK,
             },
-            zeroes_cost: !blank.unreserved_is_zero && !bulk.takes_raw_writes(),
+            zeroes_cost: !initial.unreserved_is_zero && !bulk.takes_raw_writes(),
             in_flight: storages.map(|s| s.limits().in_flight).max().unwrap_or(1),
             encode_early: request.target.compress,
             ..Self::new(request, u64::from(bulk.zero_unit()), bulk.encode_unit())

@@ -20,7 +20,7 @@ use super::window::Window;
 use crate::codec::{Compression, Decoder, Encoder, Method};
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::image::{Image, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
@@ -157,8 +157,8 @@ impl Bulk for Blocks {
         512
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: true,
             unwritten_is_zero: true,
         }

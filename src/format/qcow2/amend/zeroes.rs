@@ -22,7 +22,7 @@ impl Qcow2 {
             job.tick()?;
             self.replace_in_table(offset, table)?;
             job.control().advance(1);
-            self.relieve()?;
+            self.write_back_if_full()?;
         }
         Ok(())
     }

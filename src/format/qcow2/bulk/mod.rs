@@ -24,7 +24,7 @@ use crate::format::qcow2::disk::{
 };
 use crate::format::qcow2::open::NewParts;
 use crate::format::qcow2::state::Qcow2;
-use crate::format::{Blank, Bulk, Format, OpenNewContext, Reserved};
+use crate::format::{Bulk, Format, InitialContent, OpenNewContext, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::secret::Secret;
@@ -378,11 +378,11 @@ impl Bulk for Qcow2Bulk {
         self.geometry.cluster_size()
     }
 
-    fn blank(&self) -> Blank {
+    fn initial_content(&self) -> InitialContent {
         let linear = self.preallocation != Preallocation::Off;
         // Zeroes of the host decrypt to noise.
         let zero = self.fresh && self.cipher.is_none();
-        Blank {
+        InitialContent {
             // Subclusters of preallocated clusters start unallocated.
             unreserved_is_zero: !linear || zero || self.geometry.extended_l2(),
             unwritten_is_zero: zero,

@@ -147,7 +147,7 @@ impl Qcow2 {
         let raised = self.visit_tree(l1, control, |number, clusters| {
             self.change_references(clusters, By::Raise)?;
             done = number + 1;
-            self.relieve_flags()
+            self.write_flags_if_full()
         });
         if raised.is_err() {
             // What cannot be taken back is leaked, which harms nothing.
@@ -165,12 +165,12 @@ impl Qcow2 {
     pub(super) fn lower_tree(&self, l1: &[u64], control: &JobControl) -> Result<()> {
         self.visit_tree(l1, control, |_, clusters| {
             self.change_references(clusters, By::Lower)?;
-            self.relieve_flags()
+            self.write_flags_if_full()
         })
     }
 
     /// Writes refcounts and flags out where much of them waits; what is reached stays as it is.
-    fn relieve_flags(&self) -> Result<()> {
+    fn write_flags_if_full(&self) -> Result<()> {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() {
             self.write_flags()?;
         }
@@ -317,7 +317,7 @@ impl Qcow2 {
             if marked != entry {
                 self.set_l1(index, marked);
             }
-            self.relieve_flags()?;
+            self.write_flags_if_full()?;
         }
         Ok(())
     }

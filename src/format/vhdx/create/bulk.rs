@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, set_len_or_fit};
 
@@ -321,8 +321,8 @@ impl Bulk for VhdxBulk {
         MIB
     }
 
-    fn blank(&self) -> Blank {
-        Blank {
+    fn initial_content(&self) -> InitialContent {
+        InitialContent {
             unreserved_is_zero: self.grows_zero() || !self.spec.fixed,
             unwritten_is_zero: self.grows_zero() || !self.spec.fixed,
         }

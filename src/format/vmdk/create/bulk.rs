@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::codec::{Compression, Encoder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::size::SECTOR;
@@ -327,10 +327,10 @@ impl Bulk for VmdkBulk {
         }
     }
 
-    fn blank(&self) -> Blank {
+    fn initial_content(&self) -> InitialContent {
         let fresh = self.parts.iter().all(|part| part.fresh);
         let in_place = self.subformat.is_flat() || self.preallocated;
-        Blank {
+        InitialContent {
             unreserved_is_zero: fresh || !in_place,
             unwritten_is_zero: fresh && !self.is_stream(),
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::codec::Encoder;
 use crate::error::Result;
 use crate::extent::StorageSlot;
-use crate::format::{Blank, Bulk, Reserved};
+use crate::format::{Bulk, InitialContent, Reserved};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -121,8 +121,8 @@ impl Bulk for OvaBulk {
         1
     }
 
-    fn blank(&self) -> Blank {
-        self.image.blank()
+    fn initial_content(&self) -> InitialContent {
+        self.image.initial_content()
     }
 
     fn encode(

@@ -210,7 +210,7 @@ impl Qcow2 {
         let mut body = body;
         let mut at = body.start;
         while at < body.end {
-            self.relieve()?;
+            self.write_back_if_full()?;
             let end = body.end.min(at - at % span + span);
             let mine = self.inflight.reserve(at / cluster..end.div_ceil(cluster));
             // What held when the operation began may have changed until now.
