@@ -96,6 +96,14 @@ impl Error {
         Self::new(ErrorKind::ReadOnly, format!("'{name}' is open read-only"))
     }
 
+    /// A bitmap that an image does not have.
+    pub(crate) fn no_such_bitmap(name: impl Display) -> Self {
+        Self::new(
+            ErrorKind::NotFound,
+            format!("Dirty bitmap '{name}' not found"),
+        )
+    }
+
     /// A name that does not fit where the image keeps it.
     pub(crate) fn backing_name_too_long() -> Self {
         Self::invalid("Backing file name too long")

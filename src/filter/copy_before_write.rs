@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bstr::BStr;
 use parking_lot::{Mutex, RwLock};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::filter::{FilterContext, FilterDriver};
 use crate::format::ChildSpec;
 use crate::memory::IoBuf;
@@ -192,10 +192,7 @@ fn marked(
     let image = context.nodes.image(node)?;
     let bitmaps = image.as_ref().and_then(|image| image.bitmaps());
     let Some(bitmaps) = bitmaps else {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            format!("Dirty bitmap '{name}' not found"),
-        ));
+        return Err(Error::no_such_bitmap(name));
     };
     let covered = bitmaps.covered();
     if covered != len {

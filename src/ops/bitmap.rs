@@ -90,7 +90,7 @@ fn apply(image: &Image, name: &BStr, change: &Change<'_>, control: &JobControl) 
             let source = other
                 .unwrap_or(image)
                 .bitmaps()
-                .ok_or_else(|| not_found(from))?;
+                .ok_or_else(|| Error::no_such_bitmap(from))?;
             merge(bitmaps, name, source, from, control)
         }
     }
@@ -173,14 +173,7 @@ fn known(bitmaps: &dyn Bitmaps, name: &BStr) -> Result<BitmapInfo> {
     let list = bitmaps.list()?;
     list.into_iter()
         .find(|bitmap| bitmap.name == name)
-        .ok_or_else(|| not_found(name))
-}
-
-fn not_found(name: &BStr) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("Dirty bitmap '{name}' not found"),
-    )
+        .ok_or_else(|| Error::no_such_bitmap(name))
 }
 
 /// The error of a change where there can be no bitmaps.
@@ -197,7 +190,7 @@ fn unsupported(image: &Image, name: &BStr, change: &Change<'_>) -> Error {
         Change::Add(_) => Error::unsupported(format!(
             "Can't store persistent bitmaps to '{file}': Operation not supported"
         )),
-        _ => not_found(name),
+        _ => Error::no_such_bitmap(name),
     }
 }
 
@@ -338,7 +331,7 @@ pub fn dirty_under(
     range: Range<u64>,
 ) -> Result<DirtyReport> {
     let name = BStr::new(&name);
-    let bitmaps = image.bitmaps().ok_or_else(|| not_found(name))?;
+    let bitmaps = image.bitmaps().ok_or_else(|| Error::no_such_bitmap(name))?;
     let mut ranges = Vec::new();
     bitmaps.visit_dirty(name, range, control, &mut |offset, len| {
         if ranges.len() == MAX_RUNS {

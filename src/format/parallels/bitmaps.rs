@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use bstr::BStr;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::bits::{self, Joined};
+use crate::error::{Error, Result};
+use crate::format::bit_table::{self, Entry, Measures};
 use crate::format::blocks::Layout;
 use crate::format::{BitmapInfo, Bitmaps, DirtyRanges, Format};
 use crate::job::JobControl;
@@ -69,15 +69,13 @@ impl Bitmaps for Parallels {
         visit: &mut dyn FnMut(u64, u64) -> Result<()>,
     ) -> Result<()> {
         let mut bitmaps = self.own.bitmaps.iter();
-        let bitmap = bitmaps.find(|bitmap| bitmap.name == name).ok_or_else(|| {
-            let text = format!("Dirty bitmap '{name}' not found");
-            Error::new(ErrorKind::NotFound, text)
-        })?;
-        let mut hand_on = |run: Range<u64>| {
+        let bitmap = bitmaps
+            .find(|bitmap| bitmap.name == name)
+            .ok_or_else(|| Error::no_such_bitmap(name))?;
+        self.visit_bits(bitmap, range, control, &mut |run| {
             control.check()?;
             visit(run.start, run.end - run.start)
-        };
-        self.visit_bits(bitmap, range, control, Joined::new(&mut hand_on))
+        })
     }
 
     fn mark(&self, _: &BStr, _: &mut DirtyRanges<'_>, _: &JobControl) -> Result<()> {
@@ -95,36 +93,29 @@ impl Parallels {
         bitmap: &DirtyBitmap,
         range: Range<u64>,
         control: &JobControl,
-        mut joined: Joined<'_>,
+        visit: &mut dyn FnMut(Range<u64>) -> Result<()>,
     ) -> Result<()> {
         let cluster = self.blocks.layout().block_size();
         let granularity = bitmap.granularity;
-        let span = granularity.saturating_mul(cluster * 8);
-        let range = range.start..range.end.min(self.len());
-        let mut bytes = IoBuf::new();
-        let mut at = range.start;
-        while at < range.end {
-            control.check()?;
-            let start = at - at % span;
-            let end = start.saturating_add(span).min(range.end);
-            let index = usize::try_from(at / span).ok();
+        let measures = Measures {
+            span: granularity.saturating_mul(cluster * 8),
+            granularity,
+        };
+        let entry = |index: u64, _: Range<u64>, bytes: &mut IoBuf| {
+            let index = usize::try_from(index).ok();
             match index.and_then(|index| bitmap.table.get(index)) {
-                None | Some(Bits::Clear) => {}
-                Some(Bits::Set) => joined.add(at..end)?,
+                None | Some(Bits::Clear) => Ok(Entry::Clear),
+                Some(Bits::Set) => Ok(Entry::Set),
                 Some(Bits::At(place)) => {
                     if bytes.is_empty() {
-                        bytes = memory::zeroed(cluster as usize)?;
+                        *bytes = memory::zeroed(cluster as usize)?;
                     }
-                    read_exact_at(&*self.blocks.storage, &mut bytes, *place)?;
-                    let wanted = (at - start) / granularity..(end - start).div_ceil(granularity);
-                    bits::visit_runs(&bytes, wanted, |run| {
-                        let run = start + run.start * granularity..start + run.end * granularity;
-                        joined.add(run.start.max(at)..run.end.min(end))
-                    })?;
+                    read_exact_at(&*self.blocks.storage, bytes, *place)?;
+                    Ok(Entry::Stored)
                 }
             }
-            at = end;
-        }
-        joined.end()
+        };
+        let range = range.start..range.end.min(self.len());
+        bit_table::visit_set(measures, range, control, entry, visit)
     }
 }

@@ -108,7 +108,7 @@ impl Bitmaps for Qcow2 {
         let known = session
             .known
             .get(find(&session, name)?)
-            .ok_or_else(|| not_found(name))?;
+            .ok_or_else(|| Error::no_such_bitmap(name))?;
         known.check_consistent()?;
         self.visit_bitmap(&session, known, range, control, &mut |run| {
             control.check()?;
@@ -120,7 +120,7 @@ impl Bitmaps for Qcow2 {
         let (size, granularity) = {
             let session = self.loaded_bitmaps()?;
             let known = session.known.get(find(&session, name)?);
-            let known = known.ok_or_else(|| not_found(name))?;
+            let known = known.ok_or_else(|| Error::no_such_bitmap(name))?;
             known.check_consistent()?;
             let bits = known.entry.granularity_bits;
             self.bitmap_clusters(self.virtual_size(), bits)?;
@@ -263,24 +263,19 @@ fn describe(known: &Known) -> BitmapInfo {
     }
 }
 
-fn not_found(name: &BStr) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("Dirty bitmap '{name}' not found"),
-    )
-}
-
 /// Where a bitmap stands in the list.
 fn find(session: &Session, name: &BStr) -> Result<usize> {
     let mut known = session.known.iter();
     known
         .position(|known| known.entry.name == **name)
-        .ok_or_else(|| not_found(name))
+        .ok_or_else(|| Error::no_such_bitmap(name))
 }
 
 /// The bitmap at `index`, which must be consistent.
 fn checked<'n>(next: &'n mut [Next], index: usize, name: &BStr) -> Result<&'n mut Next> {
-    let next = next.get_mut(index).ok_or_else(|| not_found(name))?;
+    let next = next
+        .get_mut(index)
+        .ok_or_else(|| Error::no_such_bitmap(name))?;
     next.known.check_consistent()?;
     Ok(next)
 }

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::bits::{self, Joined};
+use crate::format::bit_table::{self, Entry, Measures};
+use crate::format::bits;
 use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry};
 use crate::format::qcow2::open::read_table;
 use crate::format::qcow2::state::Qcow2;
@@ -88,36 +89,29 @@ impl Qcow2 {
     ) -> Result<()> {
         let range = range.start..range.end.min(self.virtual_size());
         let granularity = u32::from(bitmap.granularity_bits);
-        let span = self.bitmap_span(bitmap.granularity_bits);
         let table = self.bitmap_table(bitmap)?;
-        // Neighbours join, also across table entries.
-        let mut joined = Joined::new(visit);
-        let mut at = range.start;
-        while at < range.end {
-            control.check()?;
-            let start = at - at % span;
-            let end = start.saturating_add(span).min(range.end);
-            let entry = usize::try_from(at / span)
-                .ok()
-                .and_then(|index| table.get(index).copied())
-                .unwrap_or_default();
-            let recorded = record.filter(|record| !record.is_clear(at..end));
+        let measures = Measures {
+            span: self.bitmap_span(bitmap.granularity_bits),
+            granularity: 1 << granularity.min(63),
+        };
+        let entry = |index: u64, covered: Range<u64>, bytes: &mut IoBuf| {
+            let index = usize::try_from(index).ok();
+            let entry = index.and_then(|index| table.get(index).copied());
+            let entry = entry.unwrap_or_default();
+            let recorded = record.filter(|record| !record.is_clear(covered.clone()));
             if entry.all_ones() {
-                joined.add(at..end)?;
-            } else if entry.offset() != 0 || recorded.is_some() {
-                let mut bytes = self.bitmap_bytes(entry)?;
-                if let Some(record) = recorded {
-                    add_record(&mut bytes, record, start..end, granularity);
-                }
-                let last = (end - start).div_ceil(1 << granularity);
-                bits::visit_runs(&bytes, (at - start) >> granularity..last, |run| {
-                    let run = start + (run.start << granularity)..start + (run.end << granularity);
-                    joined.add(run.start.max(at)..run.end.min(end))
-                })?;
+                return Ok(Entry::Set);
             }
-            at = end;
-        }
-        joined.end()
+            if entry.offset() == 0 && recorded.is_none() {
+                return Ok(Entry::Clear);
+            }
+            *bytes = self.bitmap_bytes(entry)?;
+            if let Some(record) = recorded {
+                add_record(bytes, record, covered, granularity);
+            }
+            Ok(Entry::Stored)
+        };
+        bit_table::visit_set(measures, range, control, entry, visit)
     }
 }
 
