@@ -845,6 +845,22 @@
 #define PLATTER_ANSWER_FD 2
 
 /**
+ * Flag of `platter_export_new()`: clients may write. The image must be open for writing.
+ */
+#define PLATTER_EXPORT_WRITE 1
+
+/**
+ * Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
+ * (`qemu:allocation-depth`).
+ */
+#define PLATTER_EXPORT_ALLOCATION_DEPTH 2
+
+/**
+ * Length of a window for `platter_export_set_window()`: up to the end of the image.
+ */
+#define PLATTER_EXPORT_REST 18446744073709551615ull
+
+/**
  * Flag of `platter_image_write_zeroes()`: the range may be given back to the host.
  */
 #define PLATTER_ZERO_MAY_UNMAP 2
@@ -914,17 +930,6 @@
 #define PLATTER_REQUEST_MORE 256
 
 /**
- * Flag of `platter_export_new()`: clients may write. The image must be open for writing.
- */
-#define PLATTER_EXPORT_WRITE 1
-
-/**
- * Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
- * (`qemu:allocation-depth`).
- */
-#define PLATTER_EXPORT_ALLOCATION_DEPTH 2
-
-/**
  * Flag of `platter_server_mount()`: writes past the end of the image make it longer.
  */
 #define PLATTER_MOUNT_GROWABLE 1
@@ -939,11 +944,6 @@
  * Flag of `platter_server_mount()`: as `PLATTER_MOUNT_OTHERS` where the system allows it, else without.
  */
 #define PLATTER_MOUNT_OTHERS_IF_ALLOWED 4
-
-/**
- * Length of a window for `platter_export_set_window()`: up to the end of the image.
- */
-#define PLATTER_EXPORT_REST 18446744073709551615ull
 
 /**
  * Default of `clients` in the limits of a server.
@@ -2985,6 +2985,87 @@ int platter_secret_answer_set(struct platter_secret_answer *answer,
 void platter_secrets_free(struct platter_secrets *secrets);
 
 /**
+ * Describes an export of `image`: all of it, under the empty name, which those clients get that ask for none.
+ * `flags` are bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with
+ * `platter_export_free()`.
+ *
+ * Statuses: INVALID, READ_ONLY. Threads: any. Since 0.1.
+ */
+int platter_export_new(struct platter_export **out,
+                       const struct platter_image *image,
+                       uint32_t flags,
+                       struct platter_error **err);
+
+/**
+ * Sets the name that clients ask for: UTF-8, up to 4096 bytes. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_export_set_name(struct platter_export *export_,
+                            const char *name,
+                            uint32_t flags,
+                            struct platter_error **err);
+
+/**
+ * Sets what a list of exports says about it: UTF-8, up to 4096 bytes; NULL for nothing. `flags` must be 0.
+ *
+ * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `description` is NULL or NUL-terminated.
+ */
+int platter_export_set_description(struct platter_export *export_,
+                                   const char *description,
+                                   uint32_t flags,
+                                   struct platter_error **err);
+
+/**
+ * Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` reaches to its
+ * end. `flags` must be 0.
+ *
+ * Statuses: INVALID where the window does not lie in the image. Threads: one at a time. Since 0.1.
+ */
+int platter_export_set_window(struct platter_export *export_,
+                              uint64_t offset,
+                              uint64_t len,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one
+ * of that name (`qemu:dirty-bitmap:NAME`). May be called for several. `flags` must be 0.
+ *
+ * Statuses: NOT_FOUND, CORRUPT where it is inconsistent, INVALID, OS. Threads: one at a time. Since 0.1.
+ *
+ * # Safety
+ * `name` is NULL or NUL-terminated.
+ */
+int platter_export_add_bitmap(struct platter_export *export_,
+                              const char *name,
+                              uint32_t flags,
+                              struct platter_error **err);
+
+/**
+ * The size of the export in bytes; 0 for NULL.
+ *
+ * Threads: any. Since 0.1.
+ */
+uint64_t platter_export_size(const struct platter_export *export_);
+
+/**
+ * Frees a description; servers that took it go on. NULL does nothing.
+ *
+ * Since 0.1.
+ *
+ * # Safety
+ * The description is not used afterwards.
+ */
+void platter_export_free(struct platter_export *export_);
+
+/**
  * Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of
  * `PLATTER_OPEN_*` and at most one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
  * with `platter_image_close()`.
@@ -3459,87 +3540,6 @@ size_t platter_queue_outstanding(struct platter_queue *queue);
  * The queue is not used afterwards.
  */
 void platter_queue_free(struct platter_queue *queue);
-
-/**
- * Describes an export of `image`: all of it, under the empty name, which those clients get that ask for none.
- * `flags` are bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with
- * `platter_export_free()`.
- *
- * Statuses: INVALID, READ_ONLY. Threads: any. Since 0.1.
- */
-int platter_export_new(struct platter_export **out,
-                       const struct platter_image *image,
-                       uint32_t flags,
-                       struct platter_error **err);
-
-/**
- * Sets the name that clients ask for: UTF-8, up to 4096 bytes. `flags` must be 0.
- *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
- *
- * # Safety
- * `name` is NULL or NUL-terminated.
- */
-int platter_export_set_name(struct platter_export *export_,
-                            const char *name,
-                            uint32_t flags,
-                            struct platter_error **err);
-
-/**
- * Sets what a list of exports says about it: UTF-8, up to 4096 bytes; NULL for nothing. `flags` must be 0.
- *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
- *
- * # Safety
- * `description` is NULL or NUL-terminated.
- */
-int platter_export_set_description(struct platter_export *export_,
-                                   const char *description,
-                                   uint32_t flags,
-                                   struct platter_error **err);
-
-/**
- * Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` reaches to its
- * end. `flags` must be 0.
- *
- * Statuses: INVALID where the window does not lie in the image. Threads: one at a time. Since 0.1.
- */
-int platter_export_set_window(struct platter_export *export_,
-                              uint64_t offset,
-                              uint64_t len,
-                              uint32_t flags,
-                              struct platter_error **err);
-
-/**
- * Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one
- * of that name (`qemu:dirty-bitmap:NAME`). May be called for several. `flags` must be 0.
- *
- * Statuses: NOT_FOUND, CORRUPT where it is inconsistent, INVALID, OS. Threads: one at a time. Since 0.1.
- *
- * # Safety
- * `name` is NULL or NUL-terminated.
- */
-int platter_export_add_bitmap(struct platter_export *export_,
-                              const char *name,
-                              uint32_t flags,
-                              struct platter_error **err);
-
-/**
- * The size of the export in bytes; 0 for NULL.
- *
- * Threads: any. Since 0.1.
- */
-uint64_t platter_export_size(const struct platter_export *export_);
-
-/**
- * Frees a description; servers that took it go on. NULL does nothing.
- *
- * Since 0.1.
- *
- * # Safety
- * The description is not used afterwards.
- */
-void platter_export_free(struct platter_export *export_);
 
 /**
  * Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute

@@ -38,6 +38,7 @@ pub mod policy;
 pub mod profile;
 pub mod secret;
 
+pub mod export;
 pub mod extent;
 pub mod image;
 pub mod io;
