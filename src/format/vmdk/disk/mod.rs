@@ -2,6 +2,7 @@
 
 pub(super) mod cowd_header;
 pub(super) mod descriptor;
+mod descriptor_text;
 pub(super) mod marker;
 pub(super) mod se_sparse;
 pub(super) mod sparse_header;
