@@ -7,8 +7,6 @@ pub struct StorageSlot(pub u16);
 impl StorageSlot {
     /// The image file itself.
     pub const MAIN: Self = Self(0);
-    /// The external data file of qcow2.
-    pub const DATA: Self = Self(1);
 }
 
 /// A run of guest bytes of one kind in one layer.

@@ -153,11 +153,11 @@ impl<'a> FormatFile<'a> {
         }
     }
 
-    /// The file of the guest data.
-    pub fn data(storage: &'a Arc<dyn Storage>) -> Self {
+    /// The file of all guest data, which extents name by `slot`.
+    pub fn data(slot: StorageSlot, storage: &'a Arc<dyn Storage>) -> Self {
         Self {
             role: FileRole::Data,
-            slot: Some(StorageSlot::DATA),
+            slot: Some(slot),
             storage,
         }
     }

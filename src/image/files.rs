@@ -262,8 +262,13 @@ impl Image {
 
     /// The file that holds the guest data of this layer: the data file where that is apart.
     pub(crate) fn data_storage(&self) -> &Arc<dyn Storage> {
-        let data = self.format.storage(StorageSlot::DATA);
-        data.unwrap_or(&self.storage)
+        let mut data = &self.storage;
+        self.visit_files(&mut |file| {
+            if file.role == FileRole::Data {
+                data = file.storage;
+            }
+        });
+        data
     }
 }
 

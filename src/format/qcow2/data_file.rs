@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bstr::ByteSlice;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::extent::StorageSlot;
 use crate::format::{ChildSpec, OpenContext};
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
@@ -15,6 +16,9 @@ use crate::storage::{Limits, Preallocation, Storage, ZeroFlags, grow, zero};
 
 use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
+
+/// The slot of the data file.
+pub(super) const DATA: StorageSlot = StorageSlot(1);
 
 /// Opens the data file of an image that has one.
 pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {

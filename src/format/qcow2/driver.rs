@@ -8,6 +8,7 @@ use bstr::BString;
 use crate::bytes::be32;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::qcow2::data_file::DATA;
 use crate::format::unstated::of;
 use crate::format::{
     Amend, BackingChange, BackingRef, Below, Bitmaps, Check, ChildSpec, Compress, DecodeAhead,
@@ -101,7 +102,7 @@ impl Format for Qcow2 {
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match slot {
             StorageSlot::MAIN => Ok(&self.storage),
-            StorageSlot::DATA => self.data_file.as_ref().ok_or_else(|| {
+            DATA => self.data_file.as_ref().ok_or_else(|| {
                 Error::new(
                     ErrorKind::Invalid,
                     format!("'{}': the data file is not open", self.storage.name()),
@@ -117,7 +118,7 @@ impl Format for Qcow2 {
     fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
         visit(FormatFile::own(&self.storage));
         if let Some(data) = &self.data_file {
-            visit(FormatFile::data(data));
+            visit(FormatFile::data(DATA, data));
         }
     }
 

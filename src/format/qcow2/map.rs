@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::qcow2::data_file::DATA;
 
 use super::cache::Words;
 use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
@@ -313,7 +314,7 @@ impl Qcow2 {
     fn data(&self, host_offset: u64) -> ExtentKind {
         ExtentKind::Data {
             slot: if self.has_data_file {
-                StorageSlot::DATA
+                DATA
             } else {
                 StorageSlot::MAIN
             },

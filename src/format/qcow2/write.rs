@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::error::Result;
 use crate::extent::StorageSlot;
 use crate::format::Below;
+use crate::format::qcow2::data_file::DATA;
 use crate::memory::{self, IoBuf};
 use crate::storage::{Step, steps};
 
@@ -99,7 +100,7 @@ impl Qcow2 {
         // Looked up once: what another look finds may belong to a snapshot.
         let host = self.try_in_place(offset, len)?;
         let slot = if self.has_data_file {
-            StorageSlot::DATA
+            DATA
         } else {
             StorageSlot::MAIN
         };

@@ -19,6 +19,7 @@ use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::luks::HeaderArea;
+use crate::format::qcow2::data_file::DATA;
 use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
@@ -324,7 +325,7 @@ impl Bulk for Qcow2Bulk {
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         match (slot, &self.data) {
             (StorageSlot::MAIN, _) => Ok(&self.storage),
-            (StorageSlot::DATA, Some(data)) => Ok(data),
+            (DATA, Some(data)) => Ok(data),
             _ => Err(Error::new(
                 ErrorKind::Internal,
                 format!("The new image has no storage {}", slot.0),
@@ -441,7 +442,7 @@ impl Bulk for Qcow2Bulk {
         state.next_guest = end;
         self.hint_growth(state);
         let slot = if self.data.is_some() {
-            StorageSlot::DATA
+            DATA
         } else {
             StorageSlot::MAIN
         };
