@@ -65,6 +65,27 @@ pub(crate) const fn option(name: &'static str, kind: OptionKind, help: &'static 
 }
 
 impl OptionSpec {
+    /// The same with a value for where it is not given.
+    pub(crate) const fn default_to(self, value: &'static str) -> Self {
+        Self {
+            default: Some(value),
+            ..self
+        }
+    }
+
+    /// The same with the only values that it takes.
+    pub(crate) const fn one_of(self, values: &'static [&'static str]) -> Self {
+        Self {
+            allowed: values,
+            ..self
+        }
+    }
+
+    /// Whether its value is the ID of a secret.
+    pub fn is_secret(&self) -> bool {
+        self.name.ends_with("-secret")
+    }
+
     /// Whether a key is that of the option.
     pub fn matches(&self, key: &str) -> bool {
         key_matches(self.name, key)
@@ -317,6 +338,24 @@ impl Values {
             entries.push((name, parse_named(spec.shown(key), spec.kind, text)?));
         }
         Ok(Self { entries })
+    }
+
+    /// Refuses words that a table does not list where it lists those that an option takes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`].
+    pub(crate) fn check_words(&self, table: &[OptionSpec]) -> Result<()> {
+        for (key, value) in self.iter() {
+            let spec = table.iter().find(|spec| spec.matches(key));
+            let allowed = spec.map_or(&[][..], |spec| spec.allowed);
+            if let OptionValue::Str(text) = value
+                && !allowed.is_empty()
+                && !allowed.contains(&text.as_str())
+            {
+                return Err(Error::invalid_value(text));
+            }
+        }
+        Ok(())
     }
 
     /// Those that are not of a table.

@@ -473,4 +473,20 @@ fn space_is_taken_ahead_where_that_is_asked_for_and_goes_back() {
         assert_eq!(len(), 2 << 20, "{mode}");
         dir.qemu_img_ok(&["check", "a.hdd"]);
     }
+    let name = format!(
+        "driver=parallels,prealloc-mode=other,file.filename={}",
+        dir.str("a.hdd")
+    );
+    let location = Location::from_image_opts(&name).expect("a location");
+    let open = OpenOptions {
+        format: None,
+        ..options(false, false)
+    };
+    let error = Image::open(&location, &open).expect_err("an unknown word");
+    assert!(
+        error
+            .to_string()
+            .ends_with("invalid parameter value: other"),
+        "{error}"
+    );
 }

@@ -56,6 +56,7 @@ fn ahead(options: &Values) -> Option<Ahead> {
 
 /// See [`crate::format::FormatDriver::open`].
 pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
+    context.options.check_words(OPTIONS)?;
     let header = read_header(&*context.storage)?;
     let was_open = header.closing() == Closing::Open;
     let writable = !context.read_only && !context.storage.read_only();

@@ -67,14 +67,17 @@ const FILE_CREATE: &[OptionSpec] = &[
         "extent_size_hint",
         OptionKind::Size,
         "Extent size hint for the image file, 0 to disable",
-    ),
+    )
+    .default_to("1048576"),
     option(
         "nocow",
         OptionKind::Bool,
         "Turn off copy-on-write (valid only on btrfs)",
-    ),
+    )
+    .default_to("off"),
     OptionSpec {
         allowed: &["off", "falloc", "full"],
+        default: Some("off"),
         ..option(
             "preallocation",
             OptionKind::Str,
@@ -87,6 +90,7 @@ const FILE_CREATE: &[OptionSpec] = &[
 const DEVICE_CREATE: &[OptionSpec] = &[
     OptionSpec {
         allowed: &["off"],
+        default: Some("off"),
         ..option(
             "preallocation",
             OptionKind::Str,
@@ -140,6 +144,7 @@ const OPEN: &[OptionSpec] = &[
 /// Refuses options that ask for what is not there.
 fn check_options(context: &OpenContext<'_>) -> Result<()> {
     let options = context.options;
+    options.check_words(OPEN)?;
     if options.str("aio") == Some("native") && !context.how.cache.direct() {
         return Err(Error::invalid(
             "aio=native was specified, but it requires cache.direct=on, which was not specified.",
@@ -154,6 +159,7 @@ fn check_options(context: &OpenContext<'_>) -> Result<()> {
 }
 
 fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
+    check_options(context)?;
     let how = FileOpen {
         writable: context.how.writable,
         cache: context.how.cache,
@@ -166,7 +172,6 @@ fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn 
         named_by_image: context.how.named_by_image,
     };
     let path = path_of(driver, &context.target)?;
-    check_options(context)?;
     Ok(Arc::new(open(&path, &how)?))
 }
 
