@@ -110,6 +110,81 @@ static platter_job *make_stream(void)
     return job;
 }
 
+/* From a descriptor, in order. */
+static int open_plain(void)
+{
+    static unsigned char data[SIZE];
+    int plain = open("plain.raw", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (plain < 0)
+        return open("plain.raw", O_RDONLY | O_CLOEXEC);
+    fill_pattern(data, sizeof data, 5);
+    CHECK(pwrite(plain, data, sizeof data, 0) == sizeof data);
+    return plain;
+}
+
+static platter_job *convert_from(int fd)
+{
+    platter_convert *convert;
+    platter_job *job;
+    CHECK(fd >= 0);
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_set_source_fd(convert, fd, 0, &err));
+    OK(platter_convert_set_target(convert, "new.qcow2", "qcow2", 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    platter_convert_free(convert);
+    CHECK(close(fd) == 0);
+    return job;
+}
+
+static platter_job *dd_from(int fd)
+{
+    platter_dd *dd;
+    platter_job *job;
+    CHECK(fd >= 0);
+    OK(platter_dd_new(&dd, 0, &err));
+    OK(platter_dd_set_input_fd(dd, fd, 0, &err));
+    OK(platter_dd_set_output(dd, "new.qcow2", "qcow2", 0, &err));
+    OK(platter_dd_set_number(dd, PLATTER_DD_INPUT_SIZE, SIZE, 0, &err));
+    OK(platter_dd_job_new(&job, dd, 0, &err));
+    platter_dd_free(dd);
+    CHECK(close(fd) == 0);
+    return job;
+}
+
+static platter_job *make_stream_in(void)
+{
+    return convert_from(open_plain());
+}
+
+static platter_job *make_dd_in(void)
+{
+    return dd_from(open_plain());
+}
+
+/* Of an image that is open, under a name. */
+static platter_job *make_convert_image(void)
+{
+    platter_storages *storages;
+    platter_open_options *raw;
+    platter_convert *convert;
+    platter_job *job;
+    images[0] = open_image("base.qcow2", "qcow2", 0);
+    OK(platter_storages_new(&storages, 0, &err));
+    OK(platter_storages_add_image(storages, "guest", images[0], 0, &err));
+    OK(platter_open_options_new(&raw, 0, &err));
+    OK(platter_open_options_set_format(raw, "raw", 0, &err));
+    OK(platter_open_options_set_storages(raw, storages, 0, &err));
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "guest", 0, &err));
+    OK(platter_convert_set_source_options(convert, raw, 0, &err));
+    OK(platter_convert_set_target(convert, "new.qcow2", "qcow2", 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    platter_convert_free(convert);
+    platter_open_options_free(raw);
+    platter_storages_free(storages);
+    return job;
+}
+
 static platter_job *make_compare(void)
 {
     platter_job *job;
@@ -265,6 +340,9 @@ static const struct kind kinds[] = {
     {"convert", make_convert, true, false},
     {"dd", make_dd, true, false},
     {"stream", make_stream, true, false},
+    {"stream in", make_stream_in, true, false},
+    {"dd of a stream", make_dd_in, true, false},
+    {"convert of an open image", make_convert_image, true, false},
     {"compare", make_compare, true, false},
     {"check", make_check, false, false},
     {"repair", make_repair, false, false},
@@ -419,6 +497,41 @@ static void moves(const struct kind *kind)
     renew(kind);
 }
 
+static platter_job *make_full_pipe(int fd)
+{
+    platter_convert *convert;
+    platter_job *job;
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "base.qcow2", 0, &err));
+    OK(platter_convert_set_source_options(convert, options, 0, &err));
+    OK(platter_convert_set_target_fd(convert, fd, 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    platter_convert_free(convert);
+    CHECK(close(fd) == 0);
+    return job;
+}
+
+/* A job that waits for a pipe, from which nothing comes or which nobody reads, gives way to a cancel and a deadline. */
+static void waits_for_pipes(void)
+{
+    static platter_job *(*const makes[])(int fd) = {convert_from, dd_from, make_full_pipe};
+    for (size_t i = 0; i < sizeof makes / sizeof *makes; i++)
+        for (int late = 0; late < 2; late++) {
+            int ends[2];
+            CHECK(pipe(ends) == 0);
+            const int writes = makes[i] == make_full_pipe;
+            platter_job *job = makes[i](ends[writes]);
+            OK(platter_job_start(job, 0, &err));
+            CHECK(!ends_within(job, 5));
+            if (late)
+                OK(platter_job_set_deadline(job, 1, 0, &err));
+            else
+                platter_job_cancel(job);
+            ends_cancelled(job, late ? ETIMEDOUT : ECANCELED);
+            CHECK(close(ends[!writes]) == 0);
+        }
+}
+
 int main(void)
 {
     platter_policy *policy;
@@ -478,6 +591,7 @@ int main(void)
         ends_well(job);
         renew(kind);
     }
+    waits_for_pipes();
     platter_open_options_free(options);
     passed();
     return 0;
