@@ -97,6 +97,19 @@ status=0
 [ $status = 2 ]
 cmp damaged.qcow2 as-it-was
 
+# What there is to choose.
+"$here/list-options" >told
+grep -qx 'qcow2: format, can be made' told
+grep -qx 'throttle: filter' told
+"$here/list-options" nbd >told
+grep -qx '  reconnect-delay (number; default 0): .*' told
+grep -qx '  server.type (inet, unix, vsock, fd): .*' told
+"$here/list-options" qcow2 >told
+grep -qx 'needs file' told
+grep -qx '  cluster_size (size; default 65536): .*' told
+grep -qx '  encrypt.key-secret (ID of a secret): .*' told
+refused "$here/list-options" no-such-driver
+
 # What steers a commit: all that it is told before it ends is heeded, whatever that is.
 platter-img create -q -f qcow2 -b disk.qcow2 -F qcow2 overlay.qcow2
 head -c 1048576 /dev/urandom >changed

@@ -236,6 +236,7 @@ programs!(
     options,
     drivers,
     defaults,
+    opening,
     policy,
     inspect,
     image_io,

@@ -632,6 +632,27 @@
 #define PLATTER_OPTION_BOOL 4
 
 /**
+ * Property of an option: its value is the ID of a secret, see `platter_open_options_set_secrets()`.
+ */
+#define PLATTER_OPTION_PROPERTY_SECRET 1
+
+/**
+ * Property of an option: each `*` in its key stands for a place in a list, counted from 0.
+ */
+#define PLATTER_OPTION_PROPERTY_LIST 2
+
+/**
+ * Property of an option of opening: nodes of every driver take it.
+ */
+#define PLATTER_OPTION_PROPERTY_COMMON 4
+
+/**
+ * Property of an option of opening: it decides what is read, and so it stands in the name of the image, see
+ * `platter_image_filename()`. The others say how that is opened.
+ */
+#define PLATTER_OPTION_PROPERTY_SELECTS 8
+
+/**
  * A node cannot be described without the child.
  */
 #define PLATTER_CHILD_REQUIRED 1
@@ -1535,13 +1556,13 @@ typedef struct platter_option_info {
      */
     const char *const *allowed;
     /**
-     * A `PLATTER_OPTION_*` type.
+     * A type of option: `PLATTER_OPTION_STRING` to `PLATTER_OPTION_BOOL`.
      */
     uint32_t kind;
     /**
-     * 0.
+     * Bits of `PLATTER_OPTION_PROPERTY_*`.
      */
-    uint32_t reserved;
+    uint32_t properties;
 } platter_option_info;
 
 /**
@@ -2248,7 +2269,10 @@ int platter_driver_find(const struct platter_driver_info **out,
 
 /**
  * The option at `index`, counted from 0 and sorted by name, of `driver` for an operation
- * (`PLATTER_OPERATION_*`). `flags` must be 0.
+ * (`PLATTER_OPERATION_*`): formats have options of all three, protocols of making and opening, filters of
+ * opening. Those of opening are what `platter_open_options_set_option()` and `driver=…` strings take, with those
+ * that every driver takes among them; children have options of their own, see `platter_child_describe()`. An open
+ * image keeps its options: to change one, open the image again. `flags` must be 0.
  *
  * Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
  * Since 0.1.

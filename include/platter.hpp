@@ -283,6 +283,37 @@ inline result<std::uint64_t> parse_size(const std::string &text)
     return detail::get<std::uint64_t>(platter_size_parse, text.c_str(), PLATTER_SIZE_IMAGE);
 }
 
+/// The formats, protocols and filters of the library, which owns what it tells of them for ever.
+inline std::vector<const platter_driver_info *> drivers()
+{
+    std::vector<const platter_driver_info *> all;
+    const platter_driver_info *driver = nullptr;
+    while (platter_driver_describe(&driver, all.size(), 0, nullptr) == PLATTER_OK)
+        all.push_back(driver);
+    return all;
+}
+
+/// What a driver takes for a PLATTER_OPERATION_*; the library owns it for ever.
+inline result<std::vector<const platter_option_info *>> describe_options(const std::string &driver,
+                                                                         std::uint32_t operation)
+{
+    std::vector<const platter_option_info *> all;
+    for (;;) {
+        auto option = detail::get<const platter_option_info *>(
+            platter_option_describe, driver.c_str(), operation, all.size(), 0u);
+        if (option) {
+            all.push_back(*option);
+            continue;
+        }
+        const platter_driver_info *known = nullptr;
+        /* It ends with the last option, unless there is no such driver. */
+        if (option.error().status() != PLATTER_STATUS_NOT_FOUND ||
+            platter_driver_find(&known, driver.c_str(), 0, 0, nullptr) != PLATTER_OK)
+            return option.error();
+        return all;
+    }
+}
+
 /// Options of a format or protocol, by name.
 class options : public detail::settings<options> {
 public:

@@ -19,7 +19,7 @@ AT(platter_option_info, help, 16);
 AT(platter_option_info, default_value, 24);
 AT(platter_option_info, allowed, 32);
 AT(platter_option_info, kind, 40);
-AT(platter_option_info, reserved, 44);
+AT(platter_option_info, properties, 44);
 
 SIZE(platter_implicit_file, 32);
 AT(platter_implicit_file, size, 0);

@@ -47,6 +47,24 @@ void a_round_trip()
     CHECK(described->json().value().find("\"lazy-refcounts\": true") != std::string::npos);
 }
 
+void what_drivers_take()
+{
+    bool found = false;
+    for (const platter_driver_info *driver : platter::drivers())
+        found = found || (driver->name == std::string_view("nbd") && driver->kind == PLATTER_DRIVER_PROTOCOL);
+    CHECK(found);
+    const auto options = platter::describe_options("qcow2", PLATTER_OPERATION_OPEN).value();
+    found = false;
+    for (const platter_option_info *option : options)
+        found = found || (option->name == std::string_view(PLATTER_OPEN_OPT_ENCRYPT_KEY_SECRET) &&
+                          (option->properties & PLATTER_OPTION_PROPERTY_SECRET));
+    CHECK(found);
+    CHECK(platter::describe_options("vdi", PLATTER_OPERATION_AMEND)->empty());
+    CHECK(platter::describe_options("no-such", PLATTER_OPERATION_OPEN).error().status() ==
+          PLATTER_STATUS_NOT_FOUND);
+    CHECK(platter::describe_options("qcow2", 99).error().status() == PLATTER_STATUS_INVALID);
+}
+
 void a_conversion_with_progress()
 {
     auto job = platter::conversion()
@@ -140,6 +158,7 @@ void storages_and_secrets()
 int main()
 {
     CHECK(platter::version() == "0.1.0");
+    what_drivers_take();
     a_round_trip();
     a_conversion_with_progress();
     failures();

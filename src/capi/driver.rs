@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter;
 use crate::format::unstated::{self, Unstated};
 use crate::format::{ChildSpec, Features, registry};
+use crate::image::NODE_OPTIONS;
 use crate::ops::help;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{self, StorageFeatures};
@@ -79,6 +80,16 @@ pub const PLATTER_OPTION_SIZE: u32 = 3;
 /// Type of option: `on` or `off`.
 pub const PLATTER_OPTION_BOOL: u32 = 4;
 
+/// Property of an option: its value is the ID of a secret, see `platter_open_options_set_secrets()`.
+pub const PLATTER_OPTION_PROPERTY_SECRET: u32 = 1;
+/// Property of an option: each `*` in its key stands for a place in a list, counted from 0.
+pub const PLATTER_OPTION_PROPERTY_LIST: u32 = 2;
+/// Property of an option of opening: nodes of every driver take it.
+pub const PLATTER_OPTION_PROPERTY_COMMON: u32 = 4;
+/// Property of an option of opening: it decides what is read, and so it stands in the name of the image, see
+/// `platter_image_filename()`. The others say how that is opened.
+pub const PLATTER_OPTION_PROPERTY_SELECTS: u32 = 8;
+
 /// An option of a driver. The library owns it; it lives for ever.
 #[repr(C)]
 #[derive(Debug)]
@@ -94,10 +105,10 @@ pub struct platter_option_info {
     pub default_value: *const c_char,
     /// The values allowed, ended by NULL; NULL where any value of the type is, and where they are many.
     pub allowed: *const *const c_char,
-    /// A `PLATTER_OPTION_*` type.
+    /// A type of option: `PLATTER_OPTION_STRING` to `PLATTER_OPTION_BOOL`.
     pub kind: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Bits of `PLATTER_OPTION_PROPERTY_*`.
+    pub properties: u32,
 }
 
 /// A node cannot be described without the child.
@@ -137,48 +148,54 @@ unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
+/// The tables of options of a driver.
+struct Tables {
+    create: &'static [OptionSpec],
+    /// What the table of creation leaves out.
+    unstated: &'static [Unstated],
+    open: &'static [OptionSpec],
+    /// Whether an option of opening decides what is read.
+    selects: Box<dyn Fn(&str) -> bool>,
+    amend: &'static [OptionSpec],
+}
+
 fn drivers() -> &'static [Entry] {
     static DRIVERS: OnceLock<Vec<Entry>> = OnceLock::new();
     DRIVERS.get_or_init(|| {
         let formats = registry::drivers().iter().map(|driver| {
-            let tables = [
-                driver.create_options,
-                driver.open_options,
-                driver.amend_options,
-            ];
+            let tables = Tables {
+                create: driver.create_options,
+                unstated: driver.unstated,
+                open: driver.open_options,
+                selects: Box::new(|key| driver.strong_options.contains(&key)),
+                amend: driver.amend_options,
+            };
             let features = features(driver.features());
             let kind = PLATTER_DRIVER_FORMAT;
-            entry(
-                driver.name,
-                kind,
-                features,
-                driver.children,
-                tables,
-                driver.unstated,
-            )
+            entry(driver.name, kind, features, driver.children, &tables)
         });
         let protocols = storage::registry::drivers().iter().map(|driver| {
-            let tables = [driver.create_options, driver.open_options, &[]];
+            let tables = Tables {
+                create: driver.create_options,
+                unstated: &[],
+                open: driver.open_options,
+                selects: Box::new(|key| !driver.weak_options.contains(&key)),
+                amend: &[],
+            };
             let features = protocol_features(driver.features);
-            entry(
-                driver.name,
-                PLATTER_DRIVER_PROTOCOL,
-                features,
-                &[],
-                tables,
-                &[],
-            )
+            let kind = PLATTER_DRIVER_PROTOCOL;
+            entry(driver.name, kind, features, &[], &tables)
         });
         let filters = filter::registry::drivers().iter().map(|driver| {
-            let tables = [&[], driver.open_options, &[]];
-            entry(
-                driver.name,
-                PLATTER_DRIVER_FILTER,
-                0,
-                driver.children,
-                tables,
-                &[],
-            )
+            let tables = Tables {
+                create: &[],
+                unstated: &[],
+                open: driver.open_options,
+                selects: Box::new(|key| !driver.weak_options.contains(&key)),
+                amend: &[],
+            };
+            let kind = PLATTER_DRIVER_FILTER;
+            entry(driver.name, kind, 0, driver.children, &tables)
         });
         let mut drivers: Vec<_> = formats.chain(protocols).chain(filters).collect();
         drivers.sort_by_key(|entry| (entry.info.kind, entry.name));
@@ -191,27 +208,38 @@ fn entry(
     kind: u32,
     features: u32,
     children: &[ChildSpec],
-    tables: [&[OptionSpec]; 3],
-    unstated: &'static [Unstated],
+    tables: &Tables,
 ) -> Entry {
     let mut strings = Vec::new();
     let mut lists = Vec::new();
-    let mut operation = PLATTER_OPERATION_CREATE - 1;
-    let options = tables.map(|table| {
-        operation += 1;
-        let mut table: Vec<_> = table.iter().collect();
-        table.sort_by_key(|spec| spec.name);
+    let create = tables.create.iter().map(|spec| {
+        let more = unstated::find(tables.unstated, spec.name);
+        (stated(spec, more), properties(spec))
+    });
+    let open = tables.open.iter().map(|spec| {
+        let selects = match (tables.selects)(spec.name) {
+            true => PLATTER_OPTION_PROPERTY_SELECTS,
+            false => 0,
+        };
+        (*spec, properties(spec) | selects)
+    });
+    let common = NODE_OPTIONS.iter();
+    let common = common.map(|spec| (*spec, properties(spec) | PLATTER_OPTION_PROPERTY_COMMON));
+    // What is not given stays as it is, except how a new key is made.
+    let amend = tables.amend.iter().map(|spec| {
+        let more = unstated::of_luks(spec.name);
+        (stated(spec, more), properties(spec))
+    });
+    let options = [
+        create.collect(),
+        open.chain(common).collect(),
+        amend.collect(),
+    ];
+    let options = options.map(|mut table: Vec<_>| {
+        table.sort_by_key(|(spec, _)| spec.name);
+        let table = table.iter();
         table
-            .into_iter()
-            .map(|spec| {
-                let more = match operation {
-                    PLATTER_OPERATION_CREATE => unstated::find(unstated, spec.name),
-                    PLATTER_OPERATION_OPEN => None,
-                    // What is not given stays as it is, except how a new key is made.
-                    _ => unstated::of_luks(spec.name),
-                };
-                describe(&stated(spec, more), &mut strings, &mut lists)
-            })
+            .map(|(spec, properties)| describe(spec, *properties, &mut strings, &mut lists))
             .collect()
     });
     let children = children
@@ -232,6 +260,18 @@ fn entry(
         _strings: strings,
         _lists: lists,
     }
+}
+
+/// The properties that every table shows.
+fn properties(spec: &OptionSpec) -> u32 {
+    [
+        (spec.is_secret(), PLATTER_OPTION_PROPERTY_SECRET),
+        (spec.name.contains('*'), PLATTER_OPTION_PROPERTY_LIST),
+    ]
+    .iter()
+    .filter(|(has, _)| *has)
+    .map(|(_, bit)| bit)
+    .sum()
 }
 
 /// An option with what its table leaves out.
@@ -273,6 +313,7 @@ fn keep(text: &str, strings: &mut Vec<CString>) -> *const c_char {
 
 fn describe(
     spec: &OptionSpec,
+    properties: u32,
     strings: &mut Vec<CString>,
     lists: &mut Vec<Box<[*const c_char]>>,
 ) -> platter_option_info {
@@ -299,7 +340,7 @@ fn describe(
             OptionKind::Size => PLATTER_OPTION_SIZE,
             OptionKind::Bool => PLATTER_OPTION_BOOL,
         },
-        reserved: 0,
+        properties,
     }
 }
 
@@ -391,7 +432,10 @@ pub unsafe extern "C" fn platter_driver_find(
 }
 
 /// The option at `index`, counted from 0 and sorted by name, of `driver` for an operation
-/// (`PLATTER_OPERATION_*`). `flags` must be 0.
+/// (`PLATTER_OPERATION_*`): formats have options of all three, protocols of making and opening, filters of
+/// opening. Those of opening are what `platter_open_options_set_option()` and `driver=…` strings take, with those
+/// that every driver takes among them; children have options of their own, see `platter_child_describe()`. An open
+/// image keeps its options: to change one, open the image again. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
 /// Since 0.1.

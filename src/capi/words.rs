@@ -7,6 +7,8 @@ use crate::architecture;
 use crate::filter;
 use crate::format::inspect::{Requirement, Verdict};
 use crate::format::registry;
+use crate::image::NODE_OPTIONS;
+use crate::options::{OptionSpec, parse_value};
 use crate::storage;
 
 const HEADER: &str = include_str!("../../include/platter.h");
@@ -63,30 +65,63 @@ fn the_header_names_every_option_of_making_and_amending() {
 
 #[test]
 fn the_header_names_every_option_of_opening() {
-    // Those that every node takes.
-    let common = [
-        "active",
-        "auto-read-only",
-        "cache.direct",
-        "cache.no-flush",
-        "detect-zeroes",
-        "discard",
-        "driver",
-        "force-share",
-        "node-name",
-        "read-only",
-    ];
     let formats = registry::drivers().iter();
     let formats = formats.flat_map(|driver| driver.open_options);
     let protocols = storage::registry::drivers().iter();
     let protocols = protocols.flat_map(|driver| driver.open_options);
     let filters = filter::registry::drivers().iter();
     let filters = filters.flat_map(|driver| driver.open_options);
-    let options = formats.chain(protocols).chain(filters);
+    let options = formats.chain(protocols).chain(filters).chain(NODE_OPTIONS);
     let options = options.map(|spec| spec.name);
     // Places in lists have numbers.
     let options = options.filter(|name| !name.contains('*'));
-    assert_eq!(defined("PLATTER_OPEN_OPT_"), words(options.chain(common)));
+    assert_eq!(
+        defined("PLATTER_OPEN_OPT_"),
+        words(options.chain(["driver"]))
+    );
+}
+
+/// Every table of options of every driver, with those of all nodes.
+fn tables() -> Vec<&'static [OptionSpec]> {
+    let formats = registry::drivers().iter().flat_map(|driver| {
+        [
+            driver.create_options,
+            driver.open_options,
+            driver.amend_options,
+        ]
+    });
+    let protocols = storage::registry::drivers().iter();
+    let protocols = protocols.flat_map(|driver| [driver.create_options, driver.open_options]);
+    let filters = filter::registry::drivers().iter();
+    let filters = filters.map(|driver| driver.open_options);
+    let drivers = formats.chain(protocols).chain(filters);
+    drivers.chain([NODE_OPTIONS]).collect()
+}
+
+#[test]
+fn every_default_is_a_value_that_its_option_takes() {
+    for spec in tables().into_iter().flatten() {
+        let Some(default) = spec.default else {
+            continue;
+        };
+        let allowed = spec.allowed;
+        assert!(allowed.is_empty() || allowed.contains(&default), "{spec:?}");
+        parse_value(spec, default.into()).unwrap();
+    }
+}
+
+#[test]
+fn options_of_secrets_are_those_whose_help_says_so() {
+    for spec in tables().into_iter().flatten() {
+        let help = spec.help.to_lowercase();
+        // QEMU's words for a change of keys say less.
+        let of_change = ["new-secret", "old-secret"];
+        let says = of_change.iter().any(|key| spec.name.ends_with(key))
+            || ["id of secret", "id of the secret"]
+                .iter()
+                .any(|words| help.contains(words));
+        assert_eq!(spec.is_secret(), says, "{spec:?}");
+    }
 }
 
 #[test]

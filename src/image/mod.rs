@@ -14,6 +14,7 @@ mod lock;
 mod map;
 mod names;
 mod node;
+mod node_options;
 mod node_plan;
 mod nodes;
 mod nonblocking;
@@ -61,6 +62,7 @@ use crate::storage::{CacheMode, Durability, NamedStorages, Storage};
 use crate::value::{Map, Value};
 
 pub use detect_zeroes::DetectZeroes;
+pub use node_options::NODE_OPTIONS;
 
 use changes::Changes;
 use node_plan::ChildPlan;

@@ -32,6 +32,7 @@ from .errors import (
     WrongSecret,
 )
 from .image import Extent, Image, open
+from .introspection import Driver, Option, drivers
 from .jobs import Progress, Report
 from .operations import (
     Conversion,
@@ -55,6 +56,7 @@ __all__ = [
     "Conversion",
     "Corrupt",
     "Denied",
+    "Driver",
     "Error",
     "Exists",
     "Extent",
@@ -69,6 +71,7 @@ __all__ = [
     "NotAnImage",
     "NotFound",
     "OperatingSystemError",
+    "Option",
     "Options",
     "Policy",
     "Progress",
@@ -84,6 +87,7 @@ __all__ = [
     "compare",
     "convert",
     "create",
+    "drivers",
     "info",
     "inspect",
     "measure",

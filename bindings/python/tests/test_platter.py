@@ -96,6 +96,18 @@ class TestPlatter(unittest.TestCase):
                 image.write(0, b"x")
         self.assertEqual(platter.measure("qcow2", size="1G")["required"], 393216)
 
+    def test_drivers_say_what_they_take(self):
+        drivers = {driver.name: driver for driver in platter.drivers()}
+        self.assertEqual([drivers[name].kind for name in ("vdi", "ssh", "quorum")], ["format", "protocol", "filter"])
+        made = {option.name: option for option in drivers["qcow2"].options("create")}
+        self.assertEqual((made["cluster_size"].type, made["cluster_size"].default), ("size", "65536"))
+        opened = {option.name: option for option in drivers["qcow2"].options()}
+        self.assertTrue(opened["encrypt.key-secret"].is_secret and opened["encrypt.key-secret"].selects)
+        self.assertTrue(opened["read-only"].is_common)
+        self.assertEqual(opened["detect-zeroes"].allowed, ("off", "on", "unmap"))
+        with self.assertRaises(ValueError):
+            drivers["qcow2"].options("close")
+
     def test_errors_say_what_and_where(self):
         missing = self.folder / "no such"
         with self.assertRaises(platter.NotFound) as caught:
@@ -320,7 +332,7 @@ class TestPlatter(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    for module in (platter, platter.image, platter.operations, platter.storage, _options):
+    for module in (platter, platter.image, platter.introspection, platter.operations, platter.storage, _options):
         tests.addTests(doctest.DocTestSuite(module))
     return tests
 

@@ -84,13 +84,15 @@ const OPEN: &[OptionSpec] = &[
         "inject-error.*.errno",
         OptionKind::Num,
         "Error to fail with",
-    ),
+    )
+    .default_to("5"),
     option("inject-error.*.event", OptionKind::Str, STEP),
     option(
         "inject-error.*.immediately",
         OptionKind::Bool,
         "Fail before the request waits",
-    ),
+    )
+    .default_to("off"),
     OptionSpec {
         name: "inject-error.*.iotype",
         ..IOTYPE
@@ -99,13 +101,14 @@ const OPEN: &[OptionSpec] = &[
         "inject-error.*.once",
         OptionKind::Bool,
         "Fail one request alone",
-    ),
+    )
+    .default_to("off"),
     option(
         "inject-error.*.sector",
         OptionKind::Num,
         "Sector that the request must touch",
     ),
-    option("inject-error.*.state", OptionKind::Num, STATE),
+    option("inject-error.*.state", OptionKind::Num, STATE).default_to("0"),
     option("max-discard", OptionKind::Size, "Longest discard"),
     option("max-transfer", OptionKind::Size, "Longest read or write"),
     option("max-write-zero", OptionKind::Size, "Longest zeroing"),
@@ -116,8 +119,9 @@ const OPEN: &[OptionSpec] = &[
         "set-state.*.new_state",
         OptionKind::Num,
         "State that follows",
-    ),
-    option("set-state.*.state", OptionKind::Num, STATE),
+    )
+    .default_to("0"),
+    option("set-state.*.state", OptionKind::Num, STATE).default_to("0"),
     option(
         "take-child-perms.*",
         OptionKind::Str,

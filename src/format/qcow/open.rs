@@ -38,7 +38,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "encrypt.format",
         "The encryption that the header must name: 'aes'",
-    ),
+    )
+    .one_of(&["aes"]),
     option(
         "encrypt.key-secret",
         "ID of the secret that provides the AES encryption key",

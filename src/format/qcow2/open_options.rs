@@ -6,6 +6,8 @@ use crate::options::{OptionKind, OptionSpec, Values, option};
 const IGNORED: &str = "Accepted and without effect: the open policy sizes the metadata cache";
 const BUILT_IN: &str = "Accepted and without effect: the driver has one way of doing this";
 
+const OVERLAP: &[&str] = &["none", "constant", "cached", "all"];
+
 /// The options, sorted by name. Those that tune QEMU's caches or its choice among ways of doing a
 /// thing are checked and have no effect here.
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -16,7 +18,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "encrypt.format",
         OptionKind::Str,
         "The encryption that the header must name: 'aes' or 'luks'",
-    ),
+    )
+    .one_of(&["aes", "luks"]),
     option(
         "encrypt.key-secret",
         OptionKind::Str,
@@ -25,7 +28,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("l2-cache-entry-size", OptionKind::Size, IGNORED),
     option("l2-cache-size", OptionKind::Size, IGNORED),
     option("lazy-refcounts", OptionKind::Bool, BUILT_IN),
-    option("overlap-check", OptionKind::Str, BUILT_IN),
+    option("overlap-check", OptionKind::Str, BUILT_IN).one_of(OVERLAP),
     option("overlap-check.active-l1", OptionKind::Bool, BUILT_IN),
     option("overlap-check.active-l2", OptionKind::Bool, BUILT_IN),
     option("overlap-check.bitmap-directory", OptionKind::Bool, BUILT_IN),
@@ -35,7 +38,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("overlap-check.refcount-block", OptionKind::Bool, BUILT_IN),
     option("overlap-check.refcount-table", OptionKind::Bool, BUILT_IN),
     option("overlap-check.snapshot-table", OptionKind::Bool, BUILT_IN),
-    option("overlap-check.template", OptionKind::Str, BUILT_IN),
+    option("overlap-check.template", OptionKind::Str, BUILT_IN).one_of(OVERLAP),
     option("pass-discard-other", OptionKind::Bool, BUILT_IN),
     option("pass-discard-request", OptionKind::Bool, BUILT_IN),
     option("pass-discard-snapshot", OptionKind::Bool, BUILT_IN),
@@ -87,10 +90,11 @@ fn check_overlap(values: &Values) -> Result<()> {
         )));
     }
     match short.or(long) {
-        None | Some("none" | "constant" | "cached" | "all") => Ok(()),
-        Some(other) => Err(Error::invalid(format!(
+        Some(other) if !OVERLAP.contains(&other) => Err(Error::invalid(format!(
             "Unsupported value '{other}' for qcow2 option 'overlap-check'. Allowed are any of the \
-             following: none, constant, cached, all"
+             following: {}",
+            OVERLAP.join(", ")
         ))),
+        _ => Ok(()),
     }
 }

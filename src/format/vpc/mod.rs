@@ -77,7 +77,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
         kind: OptionKind::Str,
         help: "Force disk size calculation to use either CHS geometry, or use the disk current_size specified in the VHD footer. {chs, current_size}",
         default: None,
-        allowed: &[],
+        allowed: &["chs", "current_size"],
     }],
     secret_option: None,
     strong_options: &[SIZE_CALC],

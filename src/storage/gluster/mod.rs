@@ -56,9 +56,11 @@ const DEBUG: OptionSpec = option(
     "debug",
     OptionKind::Num,
     "How much the library writes of what it does (0 to 9)",
-);
+)
+.default_to("4");
 const LOG_FILE: OptionSpec = option(
     "logfile",
     OptionKind::Name,
     "File that it writes that to; nothing is written without",
-);
+)
+.default_to("/dev/null");

@@ -32,13 +32,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         OptionKind::Name,
         "Path of a server's unix socket",
     ),
-    option("server.*.port", OptionKind::Str, "Port of a server"),
+    option("server.*.port", OptionKind::Str, "Port of a server").default_to("24007"),
     option("server.*.to", OptionKind::Num, "Refused"),
     option(
         "server.*.type",
         OptionKind::Str,
         "inet (also called tcp) or unix",
-    ),
+    )
+    .one_of(&["inet", "tcp", "unix"]),
     option("volume", OptionKind::Name, "Name of the volume"),
 ];
 
@@ -50,6 +51,7 @@ pub(super) const CREATE: &[OptionSpec] = &[
     super::LOG_FILE,
     OptionSpec {
         allowed: &["off", "falloc", "full"],
+        default: Some("off"),
         ..option("preallocation", OptionKind::Str, "Preallocation mode")
     },
     option("size", OptionKind::Size, "Virtual disk size"),

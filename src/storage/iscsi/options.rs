@@ -30,9 +30,11 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     text(
         "header-digest",
         "crc32c, none, crc32c-none or none-crc32c (default)",
-    ),
-    text("initiator-name", "What we are called"),
-    option("lun", OptionKind::Num, "Number of the unit"),
+    )
+    .default_to("none-crc32c")
+    .one_of(&["crc32c", "none", "crc32c-none", "none-crc32c"]),
+    text("initiator-name", "What we are called").default_to(INITIATOR),
+    option("lun", OptionKind::Num, "Number of the unit").default_to("0"),
     text("password", "Password"),
     text("password-secret", "ID of the secret with the password"),
     text("portal", "HOST or HOST:PORT of the target"),
@@ -46,8 +48,11 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "timeout",
         OptionKind::Num,
         "Seconds until a command that has no answer is given up (0 is never)",
-    ),
-    text("transport", "tcp or iser"),
+    )
+    .default_to("0"),
+    text("transport", "tcp or iser")
+        .default_to("tcp")
+        .one_of(&["tcp", "iser"]),
     text("user", "Name of the user"),
 ];
 

@@ -56,7 +56,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         )
     },
     option("path", OptionKind::Name, "Path of the server's unix socket"),
-    option("port", OptionKind::Str, "Port of the server"),
+    option("port", OptionKind::Str, "Port of the server").default_to("10809"),
     OptionSpec {
         default: Some("0"),
         ..option(
@@ -90,7 +90,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "server.keep-alive",
         OptionKind::Bool,
         "Ask a silent server whether it is there",
-    ),
+    )
+    .default_to("off"),
     option(
         "server.numeric",
         OptionKind::Bool,
@@ -107,13 +108,15 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "server.tight",
         OptionKind::Bool,
         "An abstract name ends where it ends",
-    ),
+    )
+    .default_to("on"),
     option(
         "server.to",
         OptionKind::Num,
         "The last port to try; of servers alone",
     ),
-    option("server.type", OptionKind::Str, "inet, unix, vsock or fd"),
+    option("server.type", OptionKind::Str, "inet, unix, vsock or fd")
+        .one_of(&["inet", "unix", "vsock", "fd"]),
     option(
         "tls",
         OptionKind::Bool,

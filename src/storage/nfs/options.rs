@@ -24,16 +24,18 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     number("mount-port", "Port of the server for mounting"),
     number("page-cache-size", "Taken and not used"),
     option("path", OptionKind::Name, "Path of the file on the server"),
-    number("port", "Port of the server"),
+    number("port", "Port of the server").default_to("2049"),
     number("readahead-size", "Taken and not used"),
     option("server.host", OptionKind::Str, "Host of the server"),
-    option("server.type", OptionKind::Str, "inet"),
+    option("server.type", OptionKind::Str, "inet").one_of(&["inet"]),
     number(
         "tcp-syn-count",
         "How many times a connection is tried before it is given up",
     ),
     number("user", "Number of the user"),
-    number("version", "Of the protocol: 3 (default) or 4"),
+    number("version", "Of the protocol: 3 (default) or 4")
+        .default_to("3")
+        .one_of(&["3", "4"]),
 ];
 
 /// Options that say how a file is opened, not which: they stand in no name.

@@ -13,7 +13,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         OptionKind::Str,
         "Address of the controller on the PCI bus, DOMAIN:BUS:SLOT.FUNCTION",
     ),
-    option("namespace", OptionKind::Num, "Number of the namespace"),
+    option("namespace", OptionKind::Num, "Number of the namespace").default_to("1"),
 ];
 
 const SCHEME: &str = "nvme://";

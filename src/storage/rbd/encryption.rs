@@ -9,6 +9,9 @@ use crate::sys::librbd::{Cipher, Encryption};
 const FORMATS: [(&str, Encryption); 2] =
     [("luks", Encryption::Luks1), ("luks2", Encryption::Luks2)];
 
+/// Their names.
+pub(super) const NAMES: &[&str] = &[FORMATS[0].0, FORMATS[1].0];
+
 /// An encrypted image starts with it, and the version in two bytes.
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 

@@ -13,7 +13,7 @@ use crate::secret::Secret;
 use crate::storage::driver::StorageTarget;
 use crate::value::{Map, Value};
 
-use super::encryption::Wanted;
+use super::encryption::{NAMES, Wanted};
 use super::{name, text};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -22,7 +22,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Ways to log in that are allowed: cephx, none",
     ),
     name("conf", "File with the settings of the cluster"),
-    text("encrypt.format", "luks or luks2"),
+    text("encrypt.format", "luks or luks2").one_of(NAMES),
     text("encrypt.key-secret", "ID of the secret with the passphrase"),
     name("filename", "Name of the image with its options"),
     name("image", "Name of the image"),
@@ -53,6 +53,7 @@ pub(super) const CREATE: &[OptionSpec] = &[
     option("cluster_size", OptionKind::Size, "RBD object size"),
     OptionSpec {
         allowed: &["aes-128", "aes-256"],
+        default: Some("aes-256"),
         ..text(
             "encrypt.cipher-alg",
             "Name of encryption cipher algorithm (allowed values: aes-128, aes-256)",
@@ -61,7 +62,8 @@ pub(super) const CREATE: &[OptionSpec] = &[
     text(
         "encrypt.format",
         "Encrypt the image, format choices: 'luks', 'luks2'",
-    ),
+    )
+    .one_of(NAMES),
     text(
         "encrypt.key-secret",
         "ID of secret providing LUKS passphrase",

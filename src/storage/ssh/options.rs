@@ -30,11 +30,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "host-key-check.hash",
         "Fingerprint that the server's key is to have",
     ),
-    text("host-key-check.mode", "none, hash or known_hosts"),
+    text("host-key-check.mode", "none, hash or known_hosts")
+        .default_to("known_hosts")
+        .one_of(&["none", "hash", "known_hosts"]),
     text(
         "host-key-check.type",
         "Hash of the fingerprint: md5, sha1 or sha256",
-    ),
+    )
+    .one_of(&["md5", "sha1", "sha256"]),
     OptionSpec {
         default: Some("yes"),
         ..text(
@@ -50,7 +53,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("known-hosts", OptionKind::Name, "File of known hosts"),
     text("password-secret", "ID of the secret with the password"),
     option("path", OptionKind::Name, "Path of the file on the server"),
-    text("port", "Port of the server"),
+    text("port", "Port of the server").default_to("22"),
     text("server.host", "Host of the server"),
     option(
         "server.ipv4",
@@ -66,7 +69,8 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "server.keep-alive",
         OptionKind::Bool,
         "Ask a silent server whether it is there",
-    ),
+    )
+    .default_to("off"),
     option(
         "server.numeric",
         OptionKind::Bool,
