@@ -3,6 +3,7 @@
 #   make                  everything, into build/
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
+#   make network          every command over every protocol with large disks, and transfers that are interrupted
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=, DOCDIR=
 #   make LTO=fat          the same, smaller and slower to build, for packages
@@ -122,6 +123,11 @@ crash:
 	PLATTER_CRASH_MINUTES=$(CRASH_MINUTES) $(if $(CRASH_SEED),PLATTER_CRASH_SEED=$(CRASH_SEED) PLATTER_CRASH_MINUTES=0) \
 		$(CARGO) test --test crash --test faults for_a_given_time -- --ignored --nocapture
 
+# One after another: each has a disk of its own.
+network: all
+	sh ci/setup.sh
+	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli network:: -- --ignored --nocapture --test-threads=1
+
 FUZZ_SECONDS ?= 600
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-0} sh ci/fuzz.sh
@@ -203,4 +209,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man html completions python dist check crash fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man html completions python dist check crash network fuzz demo bench header header-check install uninstall clean FORCE

@@ -13,6 +13,8 @@ pub enum Fault {
     /// All connections end. The next ones get these bytes and their end, as many of them as are named; those that
     /// follow lead to the server again.
     Says(&'static [u8], usize),
+    /// All connections end, and so do those that follow when as many bytes went by again.
+    EndsEach,
     /// All connections end, and no further one can be made.
     Gone,
     /// Nothing comes any more, and no connection ends.
@@ -80,6 +82,9 @@ impl Shared {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
+        if state.fault == Fault::EndsEach {
+            (state.came, state.happened) = (0, false);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -91,7 +96,9 @@ impl Shared {
             return Some(Ok(self.upstream));
         }
         match &mut state.fault {
-            Fault::Says(_, 0) | Fault::Slow | Fault::None => Some(Ok(self.upstream)),
+            Fault::Says(_, 0) | Fault::Slow | Fault::EndsEach | Fault::None => {
+                Some(Ok(self.upstream))
+            }
             Fault::Says(bytes, times) => {
                 *times = times.saturating_sub(1);
                 Some(Err(bytes))

@@ -1,6 +1,6 @@
 //! Files in volumes of GlusterFS, against its server; the bytes as a mount by FUSE and the brick itself have them.
 
-mod server;
+pub mod server;
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Units of iSCSI targets, against tgt and the tools of libiscsi.
 
-mod server;
+pub mod server;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};

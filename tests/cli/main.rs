@@ -49,6 +49,7 @@ mod map;
 mod measure;
 mod names;
 mod nbd;
+mod network;
 mod nfs;
 mod nodes;
 mod odd;

@@ -4,7 +4,7 @@ mod faults;
 mod list;
 mod prefetch;
 mod scripted;
-mod server;
+pub mod server;
 mod tls;
 
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! Files of NFS servers, against Ganesha and the tools of libnfs.
 
-mod server;
+pub mod server;
 
 use std::time::{Duration, Instant};
 
