@@ -82,6 +82,10 @@ pub struct JobControl {
     rate: Rate,
     done: AtomicU64,
     total: AtomicU64,
+    /// That of the work of which this is a part.
+    whole: OnceLock<Arc<Self>>,
+    /// What the work has made and could not take back.
+    left: Mutex<Vec<String>>,
     /// Of which part of the work the two are, where it is done in parts.
     part: Mutex<Option<Part>>,
 }
@@ -184,6 +188,21 @@ impl JobControl {
         }
         // No control heeds one that heeds it, so the locks have an order.
         limits.heeded.iter().try_for_each(|other| other.check_own())
+    }
+
+    /// Notes what a failed operation has made and could not take back, in one line, where the control of the whole
+    /// work finds it.
+    pub(crate) fn leaves(&self, line: String) {
+        match self.whole.get() {
+            Some(whole) => whole.leaves(line),
+            None => self.left.lock().push(line),
+        }
+    }
+
+    /// Takes what a failed operation has made and could not take back, such as a file of a server that does not answer
+    /// any more: a line for each.
+    pub fn take_left(&self) -> Vec<String> {
+        std::mem::take(&mut *self.left.lock())
     }
 
     /// Limits the work to `bytes_per_second` from now on, also where it waits already; 0 lifts the
@@ -314,6 +333,7 @@ impl Job {
     pub fn heeding(control: &Arc<JobControl>) -> Self {
         let job = Self::new();
         job.control.heed(control);
+        let _ = job.control.whole.set(control.clone());
         job
     }
 

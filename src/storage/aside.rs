@@ -1,6 +1,8 @@
 //! Calls of a library that wait for a server: each on a thread of its own, which is left to itself when no one waits
 //! for it any longer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,33 @@ pub(super) fn aside<T: Send + 'static>(
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let late = patience.and_then(|time| Instant::now().checked_add(time));
+    let is_late = || late.is_some_and(|late| Instant::now() >= late);
+    aside_until(control, is_late, call)
+}
+
+/// The same for a call that counts its steps: it may take long as long as it does not stand still for `patience`.
+pub(super) fn aside_stepwise<T: Send + 'static>(
+    control: &JobControl,
+    patience: Duration,
+    steps: &Arc<AtomicU64>,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let mut last = (steps.load(Ordering::Relaxed), Instant::now());
+    let stands_still = || {
+        let step = steps.load(Ordering::Relaxed);
+        if step != last.0 {
+            last = (step, Instant::now());
+        }
+        last.1.elapsed() >= patience
+    };
+    aside_until(control, stands_still, call)
+}
+
+fn aside_until<T: Send + 'static>(
+    control: &JobControl,
+    mut is_late: impl FnMut() -> bool,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (give, take) = sync_channel(1);
     let thread = crew::thread("library");
     // The library's own threads are made in these calls, and no signal is to be handled on them.
@@ -43,7 +72,7 @@ pub(super) fn aside<T: Send + 'static>(
             }
         }
         control.check()?;
-        if late.is_some_and(|late| Instant::now() >= late) {
+        if is_late() {
             return Err(Error::os(libc::ETIMEDOUT));
         }
     }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::job::JobControl;
 use crate::storage::modes::{Preallocation, ZeroFlags};
 use crate::storage::traits::{Limits, Storage};
 
@@ -69,6 +70,8 @@ pub trait NewStorage: Debug + Send {
 pub struct Creation {
     new: Box<dyn NewStorage>,
     state: State,
+    /// Where it is told what stays of it.
+    control: Option<Arc<JobControl>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +87,15 @@ impl Creation {
         Self {
             new,
             state: State::Claimed,
+            control: None,
         }
+    }
+
+    /// Tells that control what could not be undone.
+    #[must_use]
+    pub(super) fn under(mut self, control: &Arc<JobControl>) -> Self {
+        self.control = Some(control.clone());
+        self
     }
 
     /// Of a storage that the caller has, and that is never removed.
@@ -149,14 +160,35 @@ impl Drop for Creation {
         if self.state == State::Kept {
             return;
         }
-        // The error that ends the operation is the one to report; a second one adds nothing.
-        let removed = match self.new.remove() {
-            Ok(removed) => removed,
-            // A server that does not answer empties nothing either.
-            Err(error) => error.kind() == ErrorKind::Cancelled,
+        // The error that ends the operation is the one to report; this adds what is left of it.
+        let tell = |what: &str, error: &Error| {
+            // What somebody else has removed is not left.
+            if let Some(control) = self
+                .control
+                .as_ref()
+                .filter(|_| error.errno() != libc::ENOENT)
+            {
+                let name = self.new.storage().name();
+                control.leaves(format!("'{name}' is left {what}: {error}"));
+            }
         };
-        if !removed && self.state == State::Emptied {
-            let _ = self.new.empty_again();
+        let is_emptied = self.state == State::Emptied;
+        match self.new.remove() {
+            Ok(true) => {}
+            Ok(false) => {
+                if is_emptied && let Err(error) = self.new.empty_again() {
+                    tell("with a part of what was written", &error);
+                }
+            }
+            Err(error) => {
+                tell("behind", &error);
+                // A server that does not answer empties nothing either.
+                let answers =
+                    error.kind() != ErrorKind::Cancelled && error.errno() != libc::ETIMEDOUT;
+                if is_emptied && answers {
+                    let _ = self.new.empty_again();
+                }
+            }
         }
     }
 }

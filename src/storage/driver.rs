@@ -230,6 +230,6 @@ impl StorageDriver {
         context.policy.check_protocol(self.name)?;
         let create = self.create;
         let create = create.ok_or_else(|| Error::no_protocol_creation(self.name))?;
-        create(context).map(Creation::new)
+        create(context).map(|new| Creation::new(new).under(context.control))
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use once_cell::sync::OnceCell;
 use zeroize::Zeroizing;
@@ -30,6 +31,7 @@ const MAX_SNAPSHOTS: usize = 64 << 10;
 type Handle = c_void;
 type Completion = c_void;
 type Done = unsafe extern "C" fn(*mut Completion, *mut c_void);
+type Step = unsafe extern "C" fn(u64, u64, *mut c_void) -> c_int;
 type Visit = unsafe extern "C" fn(u64, usize, c_int, *mut c_void) -> c_int;
 
 /// `rbd_image_info_t`.
@@ -63,7 +65,7 @@ struct EncryptionOptions {
 
 functions! {
     rbd_create: (*mut IoCtx, *const c_char, u64, *mut c_int) -> c_int;
-    rbd_remove: (*mut IoCtx, *const c_char) -> c_int;
+    rbd_remove_with_progress: (*mut IoCtx, *const c_char, Step, *mut c_void) -> c_int;
     rbd_namespace_exists: (*mut IoCtx, *const c_char, *mut bool) -> c_int;
     rbd_open: (*mut IoCtx, *const c_char, *mut *mut Handle, *const c_char) -> c_int;
     rbd_open_read_only: (*mut IoCtx, *const c_char, *mut *mut Handle, *const c_char) -> c_int;
@@ -139,11 +141,21 @@ pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(
     errno(unsafe { (f.rbd_create)(pool.handle, name.as_ptr(), size, &raw mut order) }).map(|_| ())
 }
 
-/// Removes an image that is open nowhere.
-pub(crate) fn remove(pool: &Pool, name: &CStr) -> Result<(), i32> {
+/// Counts a step.
+unsafe extern "C" fn step(_done: u64, _all: u64, steps: *mut c_void) -> c_int {
+    // SAFETY: what `remove` has lent until its end.
+    let steps = unsafe { &*steps.cast::<AtomicU64>() };
+    steps.fetch_add(1, Ordering::Relaxed);
+    0
+}
+
+/// Removes an image that is open nowhere; each step of it is counted.
+pub(crate) fn remove(pool: &Pool, name: &CStr, steps: &AtomicU64) -> Result<(), i32> {
     let f = functions().map_err(|_| libc::ELIBACC)?;
-    // SAFETY: a pool that is open.
-    errno(unsafe { (f.rbd_remove)(pool.handle, name.as_ptr()) }).map(|_| ())
+    let counter = ptr::from_ref(steps).cast_mut().cast();
+    // SAFETY: a pool that is open, and a counter that outlives the call, whose threads only add to it.
+    let code = unsafe { (f.rbd_remove_with_progress)(pool.handle, name.as_ptr(), step, counter) };
+    errno(code).map(|_| ())
 }
 
 /// Whether a pool has a namespace of that name.

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
@@ -569,7 +570,36 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
         let text = String::from_utf8_lossy(&ended.stderr);
         assert!(ended.status.code() == Some(1), "{text}");
         assert!(text.contains("timed out"), "{text}");
+        let stays = to == new;
+        assert_eq!(text.contains("is left behind"), stays, "{text}");
     }
+    // Who ends the tool does not wait for a store that does not answer, and learns of what stays there.
+    let (mut gone, name_of_left) = (false, cluster.name("left"));
+    for stops in [false, true] {
+        let line = format!("convert -f raw -O raw -r 256k a.raw {name_of_left}");
+        let child = crate::pair::ours_command(&words(&line), dir.root())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("the tool");
+        let is_made = || cluster.rbd("ls rbd").lines().any(|image| image == "left");
+        while !is_made() {
+            assert!(Instant::now() < deadline, "nothing is made");
+        }
+        if stops {
+            cluster.signal_store("-STOP");
+        }
+        let told = std::process::Command::new("kill")
+            .arg(child.id().to_string())
+            .status();
+        assert!(told.expect("kill").success());
+        let ended = child.wait_with_output().expect("its end");
+        cluster.signal_store("-CONT");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.signal(), Some(15), "{text}");
+        assert_eq!(text.contains("is left behind"), stops, "{text}");
+        gone |= !is_made();
+    }
+    assert!(gone, "what was made is removed where that can be");
     cluster.signal_store("-KILL");
     let failed = run(&format!("compare -f raw -F raw a.raw {name}"), &dir);
     assert!(

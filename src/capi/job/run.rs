@@ -277,6 +277,9 @@ impl Runner {
                 image.poison().set();
             }
         }
+        for line in job.control().take_left() {
+            job.warn(line);
+        }
         // The images are released before anybody hears of the end.
         drop(images);
         drop(job);

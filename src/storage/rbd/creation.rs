@@ -1,6 +1,7 @@
 //! Images that an operation makes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -18,8 +19,13 @@ use super::encryption::Wanted;
 use super::options::Settings;
 use super::storage::{Opened, RbdStorage, encrypt};
 
-/// How long the cluster is given to remove what was made, when the operation has failed.
+/// How long the cluster is given to remove what was made, when the operation has failed: an image of many objects takes
+/// its time.
 const REMOVAL: Duration = Duration::from_secs(60);
+/// How long it may stand still meanwhile.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The same where the operation was cancelled: somebody waits for its end.
+const QUICK: Duration = Duration::from_secs(4);
 
 /// The smallest object that the library takes.
 const SMALLEST: u64 = 4096;
@@ -67,8 +73,15 @@ pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> 
     let client = connect(&settings, context.cache, control)?;
     let opened = {
         let (client, settings) = (client.clone(), settings.clone());
-        aside(control, Some(client.patience), move || {
+        let name = settings.short();
+        let made = aside(control, Some(client.patience), move || {
             made(&client, &settings, order)
+        });
+        // Nobody waits for the cluster any more, which may make it yet.
+        made.inspect_err(|error| {
+            if matches!(error.kind(), ErrorKind::Cancelled) || error.errno() == libc::ETIMEDOUT {
+                control.leaves(format!("'{name}' may have been made"));
+            }
         })?
     };
     let storage = Arc::new(RbdStorage::new(settings, client, opened, true, control));
@@ -103,7 +116,7 @@ fn made(client: &Client, settings: &Settings, order: u8) -> Result<Opened> {
         Opened::of(client, settings, image, raw)
     };
     open().inspect_err(|_| {
-        let _ = librbd::remove(pool, name);
+        let _ = librbd::remove(pool, name, &AtomicU64::new(0));
     })
 }
 
@@ -133,7 +146,11 @@ impl NewStorage for NewImage {
     }
 
     fn remove(&self) -> Result<bool> {
-        self.storage.remove(REMOVAL)?;
+        let patience = match self.storage.is_cancelled() {
+            true => QUICK,
+            false => PATIENCE,
+        };
+        self.storage.remove(REMOVAL, patience)?;
         Ok(true)
     }
 }

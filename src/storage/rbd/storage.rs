@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
-use crate::storage::aside::{LOOK, aside};
+use crate::storage::aside::{LOOK, aside, aside_stepwise};
 use crate::storage::details::{
     StorageDetails, StorageReport, StorageSnapshot, StorageSnapshots, StoredImage,
 };
@@ -423,18 +423,33 @@ impl RbdStorage {
         Ok(start)
     }
 
-    /// Closes the image and removes it, also where the work was cancelled.
+    /// Whether the work was cancelled for which it was opened.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.control.check().is_err()
+    }
+
+    /// Closes the image and removes it, also where the work was cancelled: in that time, and as long as it does not
+    /// stand still for so long.
     ///
     /// # Errors
     /// Of the cluster.
-    pub(super) fn remove(&self, time: Duration) -> Result<()> {
+    pub(super) fn remove(&self, time: Duration, patience: Duration) -> Result<()> {
         let image = self.image.write().take();
         let (pool, name) = (self.client.pool.clone(), self.settings.image.clone());
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = steps.clone();
         let removed = move || {
             drop(image);
-            librbd::remove(&pool, &name).map_err(Error::os)
+            counter.fetch_add(1, Ordering::Relaxed);
+            librbd::remove(&pool, &name, &counter).map_err(Error::os)
         };
-        JobControl::apart(time, |control| aside(control, None, removed))
+        JobControl::apart(time, |control| {
+            aside_stepwise(control, patience, &steps, removed)
+        })
+        .map_err(|error| match error.errno() {
+            libc::ETIMEDOUT => self.error(libc::ETIMEDOUT),
+            _ => error,
+        })
     }
 }
 
