@@ -51,6 +51,8 @@ enum Names {
     Some,
     /// Those that are plain paths, for options that take no other.
     Paths,
+    /// Two of these.
+    SomePaths,
 }
 
 /// What must come of it.
@@ -311,6 +313,95 @@ const CASES: &[Case] = &[
         names: Names::Paths,
         end: End::Unharmed,
     },
+    // Files of the image that is changed, and of what it stands on, which it is described to stand on once more.
+    refused(
+        r#"commit -q -d json:{"driver":"qcow2","file":{"filename":"src.qcow2"},"backing":{"driver":"raw","file":{"filename":"NAME"}}}"#,
+        &[TOP],
+        Names::SomePaths,
+    ),
+    refused(
+        "rebase -q -b base.qcow2 -F qcow2 --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        &[&["src.qcow2"], LOW, BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        r#"rebase -q -F qcow2 -b json:{"driver":"qcow2","file":{"filename":"base.qcow2"},"backing":{"driver":"raw","file":{"filename":"NAME"}}} src.qcow2"#,
+        &[TOP],
+        Names::SomePaths,
+    ),
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        &[&["src.qcow2"], LOW],
+        Names::SomePaths,
+    ),
+    Case {
+        line: "check -q -r all --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        files: &[LOW],
+        names: Names::SomePaths,
+        end: End::Unharmed,
+    },
+    Case {
+        line: "bitmap --merge m -b low.qcow2 -F qcow2 --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME n",
+        files: &[LOW],
+        names: Names::SomePaths,
+        end: End::Unharmed,
+    },
+    // Two files of one node.
+    refused(
+        "resize -q --image-opts driver=blklogwrites,file.filename=second.raw,log.filename=NAME +64k",
+        &[SECOND],
+        Names::SomePaths,
+    ),
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=blklogwrites,file.filename=second.raw,log.filename=NAME",
+        &[SECOND],
+        Names::SomePaths,
+    ),
+    refused(
+        "commit -q --image-opts driver=blklogwrites,file.driver=qcow2,file.file.filename=src.qcow2,log.filename=NAME",
+        &[SOURCE],
+        Names::SomePaths,
+    ),
+    refused(
+        "snapshot -q -c s --image-opts driver=blklogwrites,file.driver=qcow2,file.file.filename=base.qcow2,log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "bitmap --add --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME b",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "amend -q -o lazy_refcounts=on --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "rebase -q -b base.qcow2 -F qcow2 --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=src.qcow2,file.log.filename=NAME",
+        &[SOURCE, BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=second.raw,children.1.driver=raw,children.1.file.filename=NAME",
+        &[SECOND],
+        Names::SomePaths,
+    ),
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=copy-before-write,file.driver=raw,file.file.filename=second.raw,target.driver=raw,target.file.filename=NAME",
+        &[SECOND],
+        Names::SomePaths,
+    ),
+    refused(
+        "convert -n -f qcow2 --target-image-opts src.qcow2 driver=copy-before-write,file.driver=raw,file.file.filename=copy.raw,target.driver=raw,target.file.filename=NAME",
+        &[SOURCE, &["copy.raw"]],
+        Names::SomePaths,
+    ),
+    refused(
+        "convert -n -O raw src.qcow2 second.raw NAME",
+        &[SOURCE, SECOND],
+        Names::Some,
+    ),
 ];
 
 /// The name of a descriptor on which the command has the file.
@@ -327,7 +418,7 @@ fn names_of(dir: &Dir, file: &str, which: Names) -> Vec<String> {
         format!("sym.{file}"),
     ];
     names.extend(DESCRIPTORS.iter().map(|&name| name.to_owned()));
-    if which != Names::Paths {
+    if matches!(which, Names::All | Names::Some) {
         names.push(format!("file:{file}"));
         names.push(format!(
             r#"json:{{"driver":"file","filename":"sym.{file}"}}"#
@@ -412,7 +503,7 @@ fn no_file_that_an_image_stands_on_is_emptied_or_overwritten() {
     for (number, case) in CASES.iter().enumerate() {
         for (role, file) in case.files.concat().into_iter().enumerate() {
             let mut names = names_of(&dir, file, case.names);
-            if case.names == Names::Some {
+            if matches!(case.names, Names::Some | Names::SomePaths) {
                 let count = names.len();
                 let turn = number + role;
                 names = vec![

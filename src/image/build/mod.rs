@@ -9,6 +9,7 @@ mod opener;
 mod reopen;
 mod search;
 mod start;
+mod unopened;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -132,6 +133,9 @@ fn open_chain(
             if writable {
                 image.check_files_apart()?;
                 image.check_apart(image.layers().skip(1))?;
+                if image.backing_missing() {
+                    unopened::check_apart(&mut image, &options, &mut ancestors)?;
+                }
             }
             if above.is_none() {
                 ancestors.nodes().publish()?;
