@@ -370,6 +370,78 @@ fn what_stands_between_a_fixed_disk_and_its_footer_is_given_up() {
 }
 
 #[test]
+fn data_between_a_fixed_disk_and_its_footer_is_not_cut_off() {
+    let (mut bytes, _) = made("subformat=fixed,force_size=on");
+    let end = bytes.len() - 512;
+    // The disk was 1 MiB longer, and its footer says too little.
+    let footer = bytes[end..].to_vec();
+    bytes.truncate(end);
+    bytes.resize(end + (1 << 20), 0);
+    bytes[end + 700_000] = 1;
+    bytes.extend_from_slice(&footer);
+    let storage = memory(&bytes);
+    let image = open(&storage, true).expect("it opens");
+    for mode in [RepairMode::Report, RepairMode::Leaks, RepairMode::All] {
+        let (report, lines) = check(&image, mode);
+        assert_eq!((report.leaks, report.leaks_fixed), (1, 0), "{lines:?}");
+        assert!(lines[0].contains("there is data in it"), "{lines:?}");
+    }
+    drop(image);
+    assert!(bytes_of(&storage) == bytes);
+}
+
+#[test]
+fn a_disk_of_two_sizes_does_not_grow_over_data_behind_the_smaller_one() {
+    for subformat in ["fixed", "dynamic"] {
+        let (mut bytes, _) = made(&format!("subformat={subformat}"));
+        let end = bytes.len() - 512;
+        // One cylinder less: by the other number there is more of the disk.
+        let footers = match subformat {
+            "fixed" => vec![end],
+            _ => vec![0, end],
+        };
+        for at in footers {
+            bytes[at + 0x39] -= 1;
+            fix(&mut bytes[at..at + 512], 0x40);
+        }
+        let storage = memory(&bytes);
+        let more = OpenOptions {
+            driver_options: platter::Options::parse("force_size_calc=current_size")
+                .expect("an option"),
+            ..options(true)
+        };
+        let image = Image::open_storage(storage.clone(), &more).expect("it opens");
+        let whole = image.len();
+        image.write_at(&[7; 512], whole - 512).expect("a write");
+        image.close().expect("a close");
+        let before = bytes_of(&storage);
+        let image = open(&storage, true).expect("it opens");
+        assert!(image.len() < whole, "{subformat}");
+        for len in [whole, 16 << 20] {
+            let error = image
+                .resize(len, Preallocation::Off)
+                .expect_err("a refusal");
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains(&whole.to_string()), "{error}");
+        }
+        drop(image);
+        if subformat == "fixed" {
+            assert!(bytes_of(&storage) == before);
+        }
+        // Opened by the size that is right there is nothing behind, and zeroes are no data.
+        let image = Image::open_storage(storage.clone(), &more).expect("it opens");
+        image.write_at(&[0; 512], whole - 512).expect("a write");
+        image.close().expect("a close");
+        let image = open(&storage, true).expect("it opens");
+        image
+            .resize(16 << 20, Preallocation::Off)
+            .expect("it grows");
+        assert_eq!(image.len(), 16 << 20);
+        clean(&image);
+    }
+}
+
+#[test]
 fn data_stands_where_storage_likes_it_and_bitmaps_say_that_it_is_there() {
     let dir = Dir::new();
     let location = platter::Location::from_path(dir.path("a.vhd"));

@@ -16,6 +16,7 @@ use crate::format::{
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, fill, zero};
 
+use super::behind::{holds_data, two_sizes};
 use super::disk::{FOOTER_LEN, Footer, Geometry};
 use super::{DRIVER, MAX_FIXED, check_size};
 
@@ -224,6 +225,10 @@ impl Resize for Fixed {
         }
         control.checkpoint()?;
         let last = last_footer(file_len);
+        let named = old..footer.largest_size().min(last);
+        if len > old && holds_data(storage, named, footer, || control.checkpoint())? {
+            return Err(two_sizes(footer));
+        }
         if len > last {
             let made = storage
                 .write_at(&footer.to_bytes(), len)

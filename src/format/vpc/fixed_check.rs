@@ -9,6 +9,7 @@ use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::storage::Preallocation;
 
+use super::behind::holds_data;
 use super::disk::FOOTER_LEN;
 use super::fixed::{Fixed, last_footer};
 
@@ -19,6 +20,8 @@ pub(super) struct Findings {
     is_damaged: bool,
     /// Where the disk ends, if there is more between it and its footer.
     unused_from: Option<u64>,
+    /// That is more than zeroes: perhaps the rest of a disk of which the footer says too little.
+    is_kept: bool,
 }
 
 impl check::Findings for Findings {
@@ -51,17 +54,21 @@ impl Repairable for Fixed {
             notes.tell(|| "ERROR: the checksum of the footer is wrong".to_owned());
         }
         let footer_at = last_footer(self.storage.len()?);
-        // As large as any program takes the disk for.
-        let footer = self.footer.lock();
-        let end = footer.size(Some(false)).max(footer.size(Some(true)));
-        drop(footer);
+        let footer = self.footer.lock().clone();
+        let end = footer.largest_size();
         // A device has the length that it has.
         let is_file = !self.storage.limits().fixed_len;
         let unused_from = (is_file && end < footer_at).then_some(end);
+        let mut is_kept = false;
         if unused_from.is_some() {
+            is_kept = holds_data(&*self.storage, end..footer_at, &footer, || notes.tick())?;
+            let behind = match is_kept {
+                true => "; there is data in it, which is kept: the footer may say too small a size",
+                false => "",
+            };
             notes.tell(|| {
                 format!(
-                    "Leaked space of {} bytes between the disk and its footer",
+                    "Leaked space of {} bytes between the disk and its footer{behind}",
                     footer_at - end
                 )
             });
@@ -69,10 +76,11 @@ impl Repairable for Fixed {
         Ok(Findings {
             is_damaged,
             unused_from,
+            is_kept,
         })
     }
 
-    /// Writes the footer, behind the disk where there was unused space, and cuts the file behind it then.
+    /// Writes the footer; behind the disk where there are but zeroes up to it, and cuts the file behind it then.
     fn repair(&self, found: &Findings, _: &JobControl) -> Result<()> {
         if !self.writable {
             return Err(Error::os(libc::EROFS));
@@ -84,7 +92,7 @@ impl Repairable for Fixed {
             self.barrier()?;
             self.is_damaged.store(false, Ordering::Release);
         }
-        if let Some(end) = found.unused_from {
+        if let Some(end) = found.unused_from.filter(|_| !found.is_kept) {
             storage.write_at(&footer.to_bytes(), end)?;
             self.barrier()?;
             storage.set_len(end + FOOTER_LEN as u64, Preallocation::Off)?;

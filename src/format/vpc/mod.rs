@@ -1,6 +1,7 @@
 //! VHD, the disk images of Virtual PC, Hyper-V and Xen, which QEMU calls `vpc`.
 //! Specification: Virtual Hard Disk Image Format Specification 1.0.
 
+mod behind;
 mod check;
 mod create;
 mod differencing;

@@ -1,12 +1,13 @@
 //! Changing the virtual size of a dynamic disk.
 
 use crate::error::{Error, Result};
-use crate::format::blocks::{Exclusive, Layout};
+use crate::format::blocks::{Entry, Exclusive, Layout};
 use crate::format::{Below, FormatWrite, Resize};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::Preallocation;
 
+use super::behind::{holds_data, two_sizes};
 use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Geometry, HEADER_LEN, Locator, VpcLayout};
 use super::dynamic::Dynamic;
 use super::parent::NAME_SPACE;
@@ -34,6 +35,7 @@ impl Resize for Dynamic {
         }
         self.flush(self.blocks.durability())?;
         if len > old {
+            self.check_behind(old, control)?;
             self.make_room(old, len, control)?;
             self.hide_below(old, len, below)?;
         }
@@ -68,6 +70,28 @@ impl Resize for Dynamic {
 }
 
 impl Dynamic {
+    /// Refuses growth where the footer says of blocks behind the end that they are the disk's, and there is data.
+    fn check_behind(&self, old: u64, control: &JobControl) -> Result<()> {
+        let footer = self.blocks.keeper.footer();
+        let storage = &*self.blocks.storage;
+        let file_len = storage.len()?;
+        let named = self.blocks.count() * self.blocks.layout().block_size();
+        let end = footer.largest_size().min(named);
+        let mut at = old;
+        while at < end {
+            control.checkpoint()?;
+            let (entry, len) = self.blocks.run(at, end - at)?;
+            if let Entry::At(host) = entry {
+                let place = host..(host + len).min(file_len);
+                if holds_data(storage, place, &footer, || control.checkpoint())? {
+                    return Err(two_sizes(&footer));
+                }
+            }
+            at += len;
+        }
+        Ok(())
+    }
+
     /// Lets the table have an entry for each block of a larger disk, and nothing stand there yet.
     fn make_room(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
         let alone = self.blocks.exclusive();

@@ -1,0 +1,65 @@
+//! What stands behind the end of a disk. A footer says twice how large its disk is, and either may be wrong: bytes
+//! there may be the user's.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::memory;
+use crate::storage::Storage;
+use crate::zero::is_zero;
+
+use super::disk::{FOOTER_LEN, Footer};
+
+/// Bytes that are looked at together.
+const PIECE: u64 = 64 << 10;
+
+impl Footer {
+    /// As large as any program takes the disk for.
+    pub(super) fn largest_size(&self) -> u64 {
+        self.size(Some(false)).max(self.size(Some(true)))
+    }
+}
+
+/// Whether a range of the file holds anything but zeroes and footers of the same disk. Asks `go_on` now and then.
+///
+/// # Errors
+/// Of reading, or of `go_on`.
+pub(super) fn holds_data(
+    storage: &dyn Storage,
+    range: Range<u64>,
+    own: &Footer,
+    mut go_on: impl FnMut() -> Result<()>,
+) -> Result<bool> {
+    let is_left_over = |sector: &[u8]| {
+        is_zero(sector) || Footer::from_bytes(sector).is_ok_and(|old| old.uuid == own.uuid)
+    };
+    let mut bytes = memory::zeroed(PIECE as usize)?;
+    let mut at = range.start;
+    while at < range.end {
+        go_on()?;
+        let run = storage.extent(at, range.end - at)?;
+        let len = match run.zero {
+            true => run.len,
+            false => run.len.min(PIECE),
+        };
+        let len = len.min(range.end - at);
+        if !run.zero {
+            let piece = bytes.get_mut(..len as usize).unwrap_or_default();
+            storage.read_at(piece, at)?;
+            if !is_zero(piece) && !piece.chunks(FOOTER_LEN).all(is_left_over) {
+                return Ok(true);
+            }
+        }
+        at += len;
+    }
+    Ok(false)
+}
+
+/// The error of a disk that would be made longer over what may be its own.
+pub(super) fn two_sizes(footer: &Footer) -> Error {
+    Error::unsupported(format!(
+        "The footer says that the disk has {} bytes and that it has {}, and there is data between both ends; convert the image, opened by the size that is right",
+        footer.size(Some(true)),
+        footer.size(Some(false)),
+    ))
+}
