@@ -159,6 +159,26 @@ fn damage_is_counted_and_repaired() {
 }
 
 /// What is written goes behind it, so that all of a cluster is lost.
+/// The header may say too little of the disk: by a few clusters, or by whole tables.
+#[test]
+fn a_repair_of_leaks_keeps_what_stands_behind_the_end_of_the_disk() {
+    let whole = read(&open_to_check(&made(&[], 8)));
+    for size in [65 * CLUSTER, 64 * CLUSTER] {
+        // Cluster 7 is nobody's.
+        let storage = made(&[], 8);
+        let put = |size: usize| storage.write_at(&(size as u64).to_be_bytes(), 24);
+        put(size).expect("a write");
+        let image = open_to_check(&storage);
+        let leaks = check(&image, RepairMode::Report).leaks;
+        assert_eq!(leaks, u64::from(size > 64 * CLUSTER));
+        let report = check(&image, RepairMode::Leaks);
+        assert_eq!((report.leaks, report.leaks_fixed), (0, leaks));
+        image.close().expect("a close");
+        put(SIZE).expect("a write");
+        assert!(read(&open_to_check(&storage)) == whole, "{size}");
+    }
+}
+
 #[test]
 fn a_part_of_a_cluster_at_the_end_that_nothing_names_is_a_leak() {
     let storage = made(&[], 7);

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bytes::be64;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::notes::Notes;
@@ -33,6 +34,8 @@ pub(super) struct Findings {
     /// Clusters that stand where something else does, and the first of them.
     shared: u64,
     first_shared: Option<u64>,
+    /// Clusters that entries behind the end of the disk name.
+    behind: u64,
     leaks: u64,
     total: u64,
     allocated: u64,
@@ -161,7 +164,8 @@ impl Repairable for Qcow {
             self.put_l1(*index, host)?;
         }
         self.forget_tables()?;
-        self.clear_bad(control)?;
+        let is_damaged = check::Findings::corruptions(found) > 0;
+        self.clear_bad(is_damaged, control)?;
         self.flush_all(self.durability)?;
         // What tables that were shared name is known now.
         let mut shared = Vec::new();
@@ -242,24 +246,30 @@ impl Qcow {
             is_in(&found.bad_tables) || is_in(&found.shared_tables)
         };
         self.each_entry_beside(is_skipped, |number, _, word| {
-            // Clusters behind the end of the disk belong to nothing.
             if number >= found.total {
-                return Ok(());
+                // The header may say too little of the disk: no leak.
+                let place = self.vetted_within(word, known_len);
+                if let Some(at) = place.and_then(|place| place.range(cluster)) {
+                    found.behind += 1;
+                    end = end.max(at.end);
+                    survey.mark(at)?;
+                }
+                return notes.tick();
             }
             found.allocated += 1;
-            let (mut at, mut is_alone) = (None, true);
-            match self.vetted_within(word, known_len) {
+            let mut is_alone = true;
+            let place = self.vetted_within(word, known_len);
+            let at = place.and_then(|place| place.range(cluster));
+            match place {
                 None => {
                     found.bad += 1;
                     found.first_bad.get_or_insert(number);
                 }
                 Some(ClusterPlace::Absent) => found.allocated -= 1,
                 Some(ClusterPlace::Plain(host)) => {
-                    at = Some(host..host + cluster);
                     is_alone = survey.mark_solid(host..host + cluster)?;
                 }
                 Some(ClusterPlace::Packed { host, len }) => {
-                    at = Some(host..host + len);
                     found.compressed += 1;
                     is_alone = survey.mark_packed(host..host + len)?;
                 }
@@ -280,7 +290,21 @@ impl Qcow {
             }
             notes.tick()
         })?;
+        if found.behind > 0 {
+            notes.tell(|| {
+                format!(
+                    "{} clusters are named behind the end of the disk, and kept: the header may say too small a size",
+                    found.behind
+                )
+            });
+        }
         found.leaks = match self.storage.limits().fixed_len {
+            _ if self.l1_goes_on(known_len)? => {
+                notes.tell(|| {
+                    "The L1 table goes on behind the end of the disk: the header may say too small a size, and what is unused cannot be told".to_owned()
+                });
+                0
+            }
             false => survey.any.unused(),
             // Behind the last use there is no file, only the device.
             true => {
@@ -326,13 +350,28 @@ impl Qcow {
         Ok(())
     }
 
-    /// Clears the entries that name no place in the file, and those of clusters behind the end of the disk.
-    fn clear_bad(&self, control: &JobControl) -> Result<()> {
+    /// Whether words follow the L1 table that can be entries: places of tables.
+    fn l1_goes_on(&self, file_len: u64) -> Result<bool> {
+        let end = self.l1_end.next_multiple_of(self.geometry.cluster());
+        let mut bytes = memory::zeroed((end.min(file_len).saturating_sub(self.l1_end)) as usize)?;
+        self.storage.read_at(&mut bytes, self.l1_end)?;
+        let name = self.header.lock().name_place().unwrap_or(0..0);
+        let words = (self.l1_end..).step_by(8).zip(bytes.chunks_exact(8));
+        Ok(words
+            .filter(|(at, _)| name.end <= *at || at + 8 <= name.start)
+            .filter_map(|(_, word)| be64(word, 0))
+            .any(|word| self.is_table_place_within(word, file_len)))
+    }
+
+    /// Clears the entries that name no place in the file, and those of clusters behind the end of the disk where
+    /// something is damaged: what they name cannot be told from what is wrong.
+    fn clear_bad(&self, is_damaged: bool, control: &JobControl) -> Result<()> {
         let total = self.len.div_ceil(self.geometry.cluster());
         let file_len = self.file_len_at_least(u64::MAX);
         let mut held: Option<(u32, Arc<Table>)> = None;
         self.each_entry(|number, index, word| {
-            if number < total && self.vetted_within(word, file_len).is_some() {
+            let is_kept = number < total || !is_damaged;
+            if is_kept && self.vetted_within(word, file_len).is_some() {
                 return Ok(());
             }
             if held.as_ref().is_none_or(|(known, _)| *known != index) {

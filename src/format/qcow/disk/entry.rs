@@ -1,5 +1,7 @@
 //! An entry of a table of the lower level ("Cluster block reference – version 1" of libqcow's documentation).
 
+use std::ops::Range;
+
 use super::header::Geometry;
 
 /// The cluster is compressed.
@@ -14,6 +16,18 @@ pub(in crate::format::qcow) enum ClusterPlace {
     Plain(u64),
     /// Compressed, in `len` bytes at `host`.
     Packed { host: u64, len: u64 },
+}
+
+impl ClusterPlace {
+    /// The bytes of the file, of which an image has clusters of that length.
+    pub(in crate::format::qcow) fn range(self, cluster: u64) -> Option<Range<u64>> {
+        let (host, len) = match self {
+            Self::Absent => return None,
+            Self::Plain(host) => (host, cluster),
+            Self::Packed { host, len } => (host, len),
+        };
+        Some(host..host.saturating_add(len))
+    }
 }
 
 /// What an entry says. Whether the file has such a place is another question.
