@@ -522,7 +522,9 @@ impl Sparse {
             let first_table = take(tables);
             add_tables(&mut held.entries, count, first_table, table / SECTOR)?;
             let redundant = match copies {
-                1 => held.places.redundant,
+                // Who looks for the other one finds this.
+                1 if held.places.redundant != 0 => primary,
+                1 => 0,
                 _ => {
                     let redundant = take(directory);
                     let first_table = take(tables);

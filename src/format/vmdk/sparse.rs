@@ -146,7 +146,7 @@ impl Sparse {
             },
             places: Places {
                 primary: header.directory,
-                redundant: header.redundant,
+                redundant: header.redundant_place(),
                 count: usize::try_from(entries).unwrap_or(usize::MAX),
             },
         };

@@ -2,6 +2,7 @@
 
 use platter::format::RepairMode;
 use platter::ops::check::check;
+use platter::storage::Preallocation;
 use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::{contents, open};
@@ -250,6 +251,43 @@ fn a_directory_in_the_place_of_the_header_or_the_descriptor_is_refused() {
                     "{field} {sector}: {error}"
                 );
             }
+        }
+    }
+}
+
+/// What is written to such a directory would be the end of entries that count.
+#[test]
+fn a_redundant_directory_in_the_place_of_the_other_is_none() {
+    for apart in [0_u64, 1] {
+        let dir = Dir::new();
+        // A directory of two sectors.
+        dir.qemu_img_ok(&["create", "-q", "-f", "vmdk", "v.vmdk", "8G"]);
+        let mut bytes = std::fs::read(dir.path("v.vmdk")).expect("an image");
+        let primary = u64::from(word(&bytes, 56));
+        bytes[48..56].copy_from_slice(&(primary + apart).to_le_bytes());
+        std::fs::write(dir.path("v.vmdk"), &bytes).expect("an image");
+        let clean = (0, 0, Vec::new());
+        assert_eq!(checked(&dir, RepairMode::Report), clean, "{apart}");
+        assert_eq!(checked(&dir, RepairMode::All), clean, "{apart}");
+        // The same place in each of the two sectors.
+        let places = [0, 128 * (32 << 20)];
+        let holds = |image: &Image| {
+            places.map(|at| {
+                let mut byte = [0];
+                image.read_at(&mut byte, at).expect("a read");
+                byte[0]
+            })
+        };
+        for (n, len) in [(1, 8_u64 << 30), (2, 20 << 30)] {
+            let image = open(&dir, "v.vmdk", true).expect("it opens");
+            image.resize(len, Preallocation::Off).expect("it grows");
+            for at in places.iter().rev() {
+                image.write_at(&[n], *at).expect("a write");
+            }
+            image.close().expect("an end");
+            let image = open(&dir, "v.vmdk", false).expect("it opens again");
+            assert_eq!(holds(&image), [n; 2], "{apart}");
+            assert_eq!(checked(&dir, RepairMode::Report), clean, "{apart} {len}");
         }
     }
 }

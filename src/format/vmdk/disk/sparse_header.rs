@@ -242,8 +242,27 @@ impl SparseHeader {
         self.version >= 2 && self.flags.contains(Flags::ZEROED)
     }
 
-    /// Whether there is a redundant grain directory.
+    /// Whether there is a redundant grain directory. One in the place of the other is none: an entry of it that is
+    /// written would be the end of one that counts.
     pub(in crate::format::vmdk) fn has_redundant(&self) -> bool {
+        let apart = self
+            .redundant
+            .abs_diff(self.directory)
+            .saturating_mul(SECTOR);
+        let is_apart = apart >= self.directory_entries().saturating_mul(4);
+        self.names_redundant() && is_apart
+    }
+
+    /// Where programs that look for a redundant directory find one, in sectors; 0 for nowhere.
+    pub(in crate::format::vmdk) fn redundant_place(&self) -> u64 {
+        match (self.names_redundant(), self.has_redundant()) {
+            (true, true) => self.redundant,
+            (true, false) => self.directory,
+            (false, _) => 0,
+        }
+    }
+
+    fn names_redundant(&self) -> bool {
         self.flags.contains(Flags::REDUNDANT) && self.redundant != 0
     }
 }
