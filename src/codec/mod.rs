@@ -7,6 +7,7 @@ pub mod container;
 mod decode;
 mod encode;
 mod method;
+pub(crate) mod parallel;
 mod unpack;
 
 pub use decode::Decoder;

@@ -8,8 +8,9 @@ use bzip2::bufread::BzDecoder;
 use bzip2::{Decompress, Status};
 
 use super::input::Input;
-use super::parallel::{self, Ready};
+use super::ready::Ready;
 use super::{Container, fault};
+use crate::codec::parallel;
 use crate::crew;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};

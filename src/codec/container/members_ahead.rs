@@ -4,8 +4,9 @@ use std::io::BufRead;
 
 use super::input::Input;
 use super::member::{self, Wanted};
-use super::parallel::{self, Ready};
+use super::ready::Ready;
 use super::{Container, max_part, part};
+use crate::codec::parallel;
 use crate::crew;
 use crate::error::Result;
 use crate::memory::{self, IoBuf};

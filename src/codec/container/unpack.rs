@@ -16,7 +16,7 @@ use super::bzip2_blocks::Bzip2Blocks;
 use super::input::{Input, Source, Told};
 use super::lz4_blocks::Lz4Blocks;
 use super::members_ahead;
-use super::parallel::Ready;
+use super::ready::Ready;
 use super::{Container, FREE, GZIP, LZ4, LZ4_LEGACY, fault, is_skipped};
 use crate::bytes::le32;
 use crate::error::{Error, Result};

@@ -1,23 +1,24 @@
 //! A stream that is read as it comes, through a pipe: the marker before each grain says where in the guest it
 //! belongs. The tables, wherever they are, only tell whether all grains have come.
 
+mod ahead;
 mod bytes;
 mod front;
 mod tables;
 
-use crate::codec::Decoder;
 use crate::error::{Error, Result};
 use crate::format::{NextBytes, ReadInOrder};
-use crate::memory::IoBuf;
+use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::SECTOR;
 
 use super::disk::SparseHeader;
 use super::disk::marker::{self, GRAIN_MARKER, Special};
 use super::disk::sparse_header::GD_AT_END;
-use super::read::{decode_grain, longest_grain};
+use super::read::longest_grain;
 use super::source::{footer_of, no_footer};
 
+use ahead::{Ahead, Grain, Packed};
 use bytes::{Bytes, out_of_order};
 use tables::{Tables, table_len};
 
@@ -30,13 +31,12 @@ struct Passing {
     at: u64,
     /// The next byte of the guest that is given.
     guest: u64,
-    /// Where in the guest the last grain that came begins, and its bytes.
-    start: u64,
-    grain: IoBuf,
+    /// The grain that is given out, and what follows it.
+    grain: Grain,
+    ahead: Ahead,
     /// Where the next grain may begin at the earliest.
     least: u64,
-    packed: IoBuf,
-    decoder: Decoder,
+    table: IoBuf,
     /// Where the directory stood that came behind the grains.
     directory: Option<u64>,
     has_footer: bool,
@@ -55,11 +55,10 @@ pub(super) fn open(policy: &OpenPolicy, next: &mut NextBytes<'_>) -> Result<Box<
         tables,
         at,
         guest: 0,
-        start: 0,
-        grain: IoBuf::new(),
+        grain: Grain::default(),
+        ahead: Ahead::default(),
         least: 0,
-        packed: IoBuf::new(),
-        decoder: Decoder::new(),
+        table: IoBuf::new(),
         directory: None,
         has_footer: false,
         is_ended: false,
@@ -72,11 +71,11 @@ impl ReadInOrder for Passing {
     }
 
     fn zeroes(&mut self, next: &mut NextBytes<'_>) -> Result<u64> {
-        while !self.is_ended && self.guest >= self.grain_end() {
-            self.step(next)?;
+        while !self.is_over() && self.guest >= self.grain_end() {
+            self.advance(next)?;
         }
         let to = match self.guest < self.grain_end() {
-            true => self.start,
+            true => self.grain.start,
             false => self.virtual_size(),
         };
         Ok(to.saturating_sub(self.guest))
@@ -93,8 +92,8 @@ impl ReadInOrder for Passing {
             let (part, behind) = rest.split_at_mut(zeroes);
             part.fill(0);
             self.guest += zeroes as u64;
-            let within = self.guest.saturating_sub(self.start) as usize;
-            let held = self.grain.get(within..).unwrap_or_default();
+            let within = self.guest.saturating_sub(self.grain.start) as usize;
+            let held = self.grain.bytes.get(within..).unwrap_or_default();
             let len = held.len().min(behind.len());
             if zeroes == 0 && len == 0 {
                 return Err(Error::invalid("A read passes the end of the image"));
@@ -108,8 +107,8 @@ impl ReadInOrder for Passing {
     }
 
     fn end(&mut self, next: &mut NextBytes<'_>) -> Result<()> {
-        while !self.is_ended {
-            self.step(next)?;
+        while !self.is_over() {
+            self.advance(next)?;
         }
         // Some writers fill their last block.
         let mut bytes = Bytes::new(next, &mut self.at);
@@ -130,7 +129,32 @@ impl ReadInOrder for Passing {
 
 impl Passing {
     fn grain_end(&self) -> u64 {
-        self.start + self.grain.len() as u64
+        self.grain.start + self.grain.bytes.len() as u64
+    }
+
+    /// Whether no grain follows.
+    fn is_over(&self) -> bool {
+        self.is_ended && self.ahead.is_empty()
+    }
+
+    /// Goes on to the next grain, if there is one.
+    fn advance(&mut self, next: &mut NextBytes<'_>) -> Result<()> {
+        if self.ahead.is_empty() && !self.is_ended {
+            let read = self.read_ahead(next);
+            self.ahead.decode(read)?;
+        }
+        if let Some(grain) = self.ahead.take()? {
+            self.grain = grain;
+        }
+        Ok(())
+    }
+
+    /// Reads until there is enough to decode.
+    fn read_ahead(&mut self, next: &mut NextBytes<'_>) -> Result<()> {
+        while !self.is_ended && !self.ahead.is_full() {
+            self.step(next)?;
+        }
+        Ok(())
     }
 
     fn has_tables_behind(&self) -> bool {
@@ -185,21 +209,20 @@ impl Passing {
             return Err(out_of_order(&text).with_offset(place));
         }
         let mut bytes = Bytes::new(next, &mut self.at);
-        let packed = self.packed.room(len as usize)?;
+        let mut packed = memory::zeroed(len as usize)?;
         let held = first.get(GRAIN_MARKER..).unwrap_or_default();
-        let (begun, rest) = packed.split_at_mut(held.len().min(packed.len()));
+        let (begun, rest) = packed.split_at_mut(held.len().min(len as usize));
         begun.copy_from_slice(held.get(..begun.len()).unwrap_or_default());
         bytes.all(rest)?;
         bytes.finish_sector()?;
         let whole = (self.header.capacity * SECTOR - start).min(grain);
-        let out = self.grain.room(whole as usize)?;
-        decode_grain(&mut self.decoder, &self.packed, out).map_err(|why| {
-            Error::corrupt(format!(
-                "The compressed grain of guest offset {start} is damaged: {why}"
-            ))
-            .with_offset(place)
+        self.ahead.push(Packed {
+            place,
+            start,
+            len: whole as usize,
+            bytes: packed,
         })?;
-        (self.start, self.least) = (start, start + whole);
+        self.least = start + whole;
         self.tables.grain(start / grain, place / SECTOR)
     }
 
@@ -231,7 +254,7 @@ impl Passing {
         match kind {
             _ if !has_tables_behind => {}
             Special::Table => {
-                let table = self.packed.room(table_len(&self.header) as usize)?;
+                let table = self.table.room(table_len(&self.header) as usize)?;
                 bytes.all(table)?;
                 let entries = self.header.table_entries as usize * 4;
                 let table = table.get(..entries).unwrap_or_default();
