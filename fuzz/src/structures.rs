@@ -19,7 +19,7 @@ const SECTOR: usize = 512;
 /// The upper half of every word of guest data; the lower one counts sectors.
 const DATA: u32 = 0x5aa5_0000;
 /// Edits and changes of one run.
-const MOST: usize = 12;
+pub const MOST: usize = 12;
 /// Larger disks are not compared as a whole.
 const COMPARED: u64 = 16 << 20;
 
@@ -45,7 +45,7 @@ struct Base {
 
 /// One edit. Places count through those of the structures.
 #[derive(Arbitrary, Debug)]
-enum Edit {
+pub enum Edit {
     Word {
         at: u16,
         value: u32,
@@ -117,13 +117,13 @@ fn memory(files: &[Pages]) -> Vec<Arc<dyn Storage>> {
 }
 
 /// Guest data that tells itself from structures, each sector from the others.
-fn data(first: u32, sectors: u32) -> Vec<u8> {
+pub fn data(first: u32, sectors: u32) -> Vec<u8> {
     let words = |n: u32| std::iter::repeat_n((DATA | n).to_le_bytes(), SECTOR / 4);
     (first..first + sectors).flat_map(words).flatten().collect()
 }
 
-/// Words of sectors that hold anything else.
-fn places(bytes: &[u8]) -> Vec<u64> {
+/// Places of the words of sectors that hold anything else.
+pub fn places(bytes: &[u8]) -> Vec<u64> {
     let word = |bytes: &[u8]| bytes.try_into().map_or(0, u32::from_le_bytes);
     let structure = |sector: &[u8]| {
         let mut words = sector.chunks(4).map(word);
@@ -194,13 +194,14 @@ impl Base {
 }
 
 impl Edit {
-    fn apply(&self, kind: &Kind, places: &[u64], file: &mut Pages) {
+    /// Edits a file that has structures at these places.
+    pub fn apply(&self, big_endian: bool, places: &[u64], file: &mut Pages) {
         let place = |at: u16| match places.len() {
             0 => 0,
             count => places[usize::from(at) % count],
         };
         let turned = |bytes: &mut [u8]| {
-            if kind.big_endian {
+            if big_endian {
                 bytes.reverse();
             }
         };
@@ -401,7 +402,7 @@ impl Target {
         let mut pages = base.files.clone();
         let which = usize::from(case.second && !base.places[1].is_empty());
         for edit in case.edits.iter().take(MOST) {
-            edit.apply(&self.kind, &base.places[which], &mut pages[which]);
+            edit.apply(self.kind.big_endian, &base.places[which], &mut pages[which]);
         }
         if case.unsealed % 16 != 1 {
             (self.kind.seal)(&mut pages[which]);
