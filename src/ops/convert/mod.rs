@@ -120,13 +120,14 @@ fn fill(
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {
     let mut images = Vec::with_capacity(request.source.images.len());
-    let mut next = None;
+    let (mut next, mut container) = (None, None);
     match stream_source::open(request, job)? {
         Opened::Stream(stream) => {
             let bitmaps = bitmaps::choose(request, None)?;
             return Ok((Sources::from_stream(*stream)?, bitmaps));
         }
-        Opened::Kept(storage) => {
+        Opened::Kept(storage, sum) => {
+            container = sum;
             let options = OpenOptions {
                 decompress: None,
                 ..request.source.options.within(job)
@@ -149,7 +150,8 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         crate::ops::snapshot::show(image, snapshot)?;
     }
     images.extend(next.map(Image::into_shared));
-    let sources = Sources::new(images, &request.source.window, request.source.salvage)?;
+    let mut sources = Sources::new(images, &request.source.window, request.source.salvage)?;
+    sources.set_container_checksum(container);
     Ok((sources, bitmaps))
 }
 

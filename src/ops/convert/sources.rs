@@ -41,6 +41,8 @@ pub(super) struct Sources {
     salvage: Option<Mutex<Vec<String>>>,
     /// Of the guest's bytes, where it is asked for.
     checksum: Option<Arc<Checksum>>,
+    /// Of the compressed bytes that they come from, where those are read once and in order.
+    container: Option<Arc<Checksum>>,
 }
 
 struct Part {
@@ -81,6 +83,7 @@ impl Sources {
             backed: None,
             salvage: salvage.then(Mutex::default),
             checksum: None,
+            container: None,
         })
     }
 
@@ -90,6 +93,7 @@ impl Sources {
             parts: Vec::new(),
             data_end: 0,
             len: stream.output_len()?,
+            container: stream.container_checksum(),
             stream: Some(stream),
             backed: None,
             salvage: None,
@@ -133,9 +137,14 @@ impl Sources {
         self.checksum.as_deref()
     }
 
-    /// That of the compressed file that is read in order.
+    /// Has the checksum of the compressed bytes, too.
+    pub fn set_container_checksum(&mut self, container: Option<Arc<Checksum>>) {
+        self.container = container;
+    }
+
+    /// That of the compressed bytes, which are read in order.
     pub fn container_checksum(&self) -> Option<Arc<Checksum>> {
-        self.stream.as_ref()?.container_checksum()
+        self.container.clone()
     }
 
     /// Leaves out what the target's backing file holds.

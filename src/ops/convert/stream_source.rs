@@ -213,7 +213,8 @@ impl Origin {
         match self.bytes {
             Bytes::Packed(unpacker) => {
                 let unpacker = unpacker.into_inner();
-                decompress::spooled(name, unpacker, head, policy, control).map(Opened::Kept)
+                let kept = decompress::spooled(name, unpacker, head, policy, control)?;
+                Ok(Opened::Kept(kept, self.checksum))
             }
             Bytes::Plain(_) | Bytes::Image(_) => Ok(Opened::Images),
         }
@@ -237,8 +238,8 @@ enum Start {
 pub(super) enum Opened {
     /// What is read in order.
     Stream(Box<StreamSource>),
-    /// What a compressed stream holds, to be opened as an image.
-    Kept(Arc<dyn Storage>),
+    /// What a compressed stream holds, to be opened as an image, and the checksum of the stream.
+    Kept(Arc<dyn Storage>, Option<Arc<Checksum>>),
     /// Images that lie somewhere.
     Images,
 }
