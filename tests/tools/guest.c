@@ -1,6 +1,6 @@
 /* The first and only program of a virtual machine whose disk is under test; it is linked statically.
- * It says on the serial console what it sees, changes the disk where its argument is "write", and turns
- * the machine off. Each line of it begins with "guest: ". */
+ * It says on the serial console what it sees, changes the disk where its argument is "write" or the
+ * files on it where that is "files", and turns the machine off. Each line of it begins with "guest: ". */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -176,6 +177,59 @@ static void change(void)
     close(file);
 }
 
+/* The first line of a file of the disk. */
+static void tell(const char *name)
+{
+    char line[128] = "";
+    FILE *file = fopen(name, "r");
+
+    if (file == NULL || fgets(line, sizeof line, file) == NULL)
+        failed(name);
+    fclose(file);
+    line[strcspn(line, "\n")] = '\0';
+    printf("guest: %s: %s\n", name, line);
+}
+
+static void put(const char *name, const char *text)
+{
+    FILE *file = fopen(name, "w");
+
+    if (file == NULL || fputs(text, file) == EOF || fclose(file) != 0)
+        failed(name);
+}
+
+/* The disk is a directory of the host, with a file system of FAT. */
+static void files(void)
+{
+    static const char *const modules[] = {"/fat.ko", "/vfat.ko", "/nls_cp437.ko", "/nls_ascii.ko"};
+    int file = disk(O_RDONLY);
+
+    if (file < 0)
+        failed("open");
+    close(file);
+    for (size_t number = 0; number < sizeof modules / sizeof *modules; number++)
+        load(modules[number]);
+    if (mkdir("/fat", 0700) != 0 || mount(DISK "1", "/fat", "vfat", 0, NULL) != 0)
+        failed("mount");
+    tell("/fat/hello.txt");
+    tell("/fat/A long file name.text");
+    tell("/fat/sub/x");
+    put("/fat/hello.txt", "another text\n");
+    if (mkdir("/fat/made by the guest", 0700) != 0)
+        failed("mkdir");
+    put("/fat/made by the guest/and its file", "new\n");
+    if (unlink("/fat/sub/x") != 0)
+        failed("unlink");
+    if (umount("/fat") != 0)
+        failed("umount");
+    file = open(DISK, O_RDWR | O_CLOEXEC);
+    if (file < 0 || fsync(file) != 0)
+        failed("flush");
+    close(file);
+    printf("guest: done\n");
+    off();
+}
+
 int main(int argc, char **argv)
 {
     static const char *const modules[] = {"/virtio_ring.ko", "/virtio.ko",
@@ -190,6 +244,8 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IONBF, 0);
     for (size_t number = 0; number < sizeof modules / sizeof *modules; number++)
         load(modules[number]);
+    if (argc > 1 && strcmp(argv[1], "files") == 0)
+        files();
     if (posix_memalign((void **)&buffer, 4096, MIB) != 0)
         failed("memory");
 

@@ -113,3 +113,41 @@ fn a_linux_boots_beside_it_and_changes_it_from_two_processors() {
         served.end();
     }
 }
+
+/// A directory that is shown as a disk: the driver of another kernel mounts it, and what it writes is there.
+#[test]
+fn a_linux_mounts_a_directory_and_changes_its_files() {
+    let Some(kernel) = machine::kernel() else {
+        return;
+    };
+    if !kernel.join("vfat.ko").exists() {
+        eprintln!("SKIPPED: the virtual machine has no FAT; ci/setup.sh fetches it");
+        return;
+    }
+    let dir = Dir::new();
+    machine::write_archive(&dir, &kernel, crate::build::guest(), &[]);
+    fs::create_dir_all(dir.path("d/sub")).expect("a directory");
+    let texts = [
+        ("hello.txt", "hello\n"),
+        ("A long file name.text", "long\n"),
+        ("sub/x", "x"),
+    ];
+    for (name, text) in texts {
+        fs::write(dir.path("d").join(name), text).expect("a file");
+    }
+    let served = Served::ours(&dir, &["-w", "-f", "raw", "fat:rw:d"]);
+    let said = boot(&dir, &kernel, "files");
+    let all = [
+        "/fat/hello.txt: hello",
+        "/fat/A long file name.text: long",
+        "/fat/sub/x: x",
+        "done",
+    ];
+    assert_eq!(said, all);
+    served.end();
+    let read = |name: &str| fs::read_to_string(dir.path("d").join(name)).expect("a file");
+    assert_eq!(read("hello.txt"), "another text\n");
+    assert_eq!(read("A long file name.text"), "long\n");
+    assert_eq!(read("made by the guest/and its file"), "new\n");
+    assert!(!dir.path("d/sub/x").exists());
+}
