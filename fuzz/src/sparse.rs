@@ -98,7 +98,8 @@ impl Pages {
                 break;
             }
             let within = (at % PAGE) as usize;
-            let part = (bytes.len() - done).min(PAGE as usize - within);
+            let room = (self.len - at).min(PAGE - at % PAGE);
+            let part = (bytes.len() - done).min(room as usize);
             let page = self
                 .pages
                 .entry(at / PAGE)
