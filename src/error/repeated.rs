@@ -89,6 +89,32 @@ impl Error {
     }
 }
 
+/// Of sizes.
+impl Error {
+    /// A new image that the format cannot hold.
+    pub(crate) fn size_too_large_for(format: &str) -> Self {
+        Self::new(
+            ErrorKind::Limit,
+            format!("The image size is too large for file format '{format}'"),
+        )
+    }
+
+    /// A new size of no bytes, or of more than there can be.
+    pub(crate) fn new_size_not_positive() -> Self {
+        Self::invalid("New image size must be positive")
+    }
+
+    /// A new size that is no whole number of sectors.
+    pub(crate) fn odd_new_size() -> Self {
+        Self::invalid("The new size must be a multiple of 512")
+    }
+
+    /// Preallocation where an image becomes shorter.
+    pub(crate) fn no_preallocated_shrink() -> Self {
+        Self::invalid("Preallocation can't be used for shrinking an image")
+    }
+}
+
 /// Of images and storages.
 impl Error {
     /// A change of what is open for reading alone.
@@ -125,6 +151,27 @@ impl Error {
             ErrorKind::Internal,
             format!("Guest range {guest} + {len} of a new image is out of order"),
         )
+    }
+
+    /// A backing file that the chain has already.
+    pub(crate) fn backing_loop(name: impl Display) -> Self {
+        Self::invalid(format!("Backing file '{name}' creates an infinite loop."))
+    }
+
+    /// A write to a node that is open for reading alone.
+    pub(crate) fn node_read_only() -> Self {
+        Self::new(ErrorKind::ReadOnly, "Block node is read-only")
+    }
+
+    /// Any use of an image of which an earlier flush has failed.
+    pub(crate) fn writes_lost(name: impl Display) -> Self {
+        let text = format!("'{name}': an earlier flush failed; written data may be lost");
+        Self::new(ErrorKind::Os, text).with_errno(libc::EIO)
+    }
+
+    /// A compressed write of a part of a cluster.
+    pub(crate) fn partial_compressed_write() -> Self {
+        Self::invalid("a compressed write must be one whole cluster")
     }
 
     /// Says what could not be opened.

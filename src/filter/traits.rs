@@ -160,7 +160,7 @@ impl FilterContext<'_> {
     pub fn require_writable(&self) -> Result<()> {
         match self.writable {
             true => Ok(()),
-            false => Err(Error::new(ErrorKind::ReadOnly, "Block node is read-only")),
+            false => Err(Error::node_read_only()),
         }
     }
 }

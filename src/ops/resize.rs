@@ -45,7 +45,7 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
     };
     let size = size
         .filter(|size| (1..=MAX_SIZE).contains(size))
-        .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+        .ok_or_else(Error::new_size_not_positive)?;
     if size <= now && request.preallocation != Preallocation::Off {
         return Err(Error::invalid(
             "Preallocation can only be used for growing images",

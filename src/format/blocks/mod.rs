@@ -522,11 +522,7 @@ impl<K: Keeper> Blocks<K> {
         if !self.lost.load(Ordering::Acquire) {
             return Ok(());
         }
-        let text = format!(
-            "'{}': an earlier flush failed; written data may be lost",
-            self.storage.name()
-        );
-        Err(Error::new(ErrorKind::Os, text).with_errno(libc::EIO))
+        Err(Error::writes_lost(self.storage.name()))
     }
 
     /// See [`crate::format::FormatWrite::flush`].

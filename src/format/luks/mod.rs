@@ -285,7 +285,7 @@ impl Resize for Luks {
         let end = self
             .payload_offset
             .checked_add(len)
-            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+            .ok_or_else(Error::new_size_not_positive)?;
         grow(&*self.storage, end, preallocation, control)?;
         self.len.store(len, Ordering::Release);
         Ok(())

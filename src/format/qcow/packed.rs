@@ -148,9 +148,7 @@ impl Compress for Qcow {
         self.check_range(offset, len)?;
         let is_whole = len == cluster || offset + len == self.len;
         if !offset.is_multiple_of(cluster) || !is_whole || len > cluster {
-            return Err(Error::invalid(
-                "a compressed write must be one whole cluster",
-            ));
+            return Err(Error::partial_compressed_write());
         }
         self.write_back_if_full()?;
         let compression = Compression::at_level(Method::Deflate, self.compression_level)?;

@@ -261,11 +261,7 @@ impl Qcow {
             return Ok(());
         }
         if self.lost.load(Ordering::Acquire) {
-            let text = format!(
-                "'{}': an earlier flush failed; written data may be lost",
-                self.storage.name()
-            );
-            return Err(Error::new(ErrorKind::Os, text).with_errno(libc::EIO));
+            return Err(Error::writes_lost(self.storage.name()));
         }
         let _one = self.flushing.lock();
         // What changes from here on waits for the next time.

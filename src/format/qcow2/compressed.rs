@@ -38,9 +38,7 @@ impl Qcow2 {
         let cluster = self.layout.cluster_size();
         let whole = buf.len() as u64 == cluster || end == self.virtual_size();
         if self.layout.in_cluster(offset) != 0 || !whole || buf.len() as u64 > cluster {
-            return Err(Error::invalid(
-                "a compressed write must be one whole cluster",
-            ));
+            return Err(Error::partial_compressed_write());
         }
         if self.has_data_file || self.encrypted {
             return Err(Error::unsupported(format!(

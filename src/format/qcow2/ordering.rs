@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::FlushPlan;
 use crate::job::JobControl;
@@ -59,14 +59,7 @@ impl Qcow2 {
 
     pub(super) fn check_lost(&self) -> Result<()> {
         if self.lost.load(Ordering::Acquire) {
-            return Err(Error::new(
-                ErrorKind::Os,
-                format!(
-                    "'{}': an earlier flush failed; written data may be lost",
-                    self.storage.name()
-                ),
-            )
-            .with_errno(libc::EIO));
+            return Err(Error::writes_lost(self.storage.name()));
         }
         Ok(())
     }

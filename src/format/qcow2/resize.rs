@@ -35,9 +35,7 @@ impl Qcow2 {
         }
         if len < old {
             if preallocation != Preallocation::Off {
-                return Err(Error::invalid(
-                    "Preallocation can't be used for shrinking an image",
-                ));
+                return Err(Error::no_preallocated_shrink());
             }
             let _all = self.inflight.reserve(ALL);
             return self.shrink(len, control);
@@ -126,7 +124,7 @@ impl Qcow2 {
     /// Refuses a size that the image, at this version, cannot get.
     pub(super) fn check_resizable(&self, len: u64, version: u32) -> Result<()> {
         if !len.is_multiple_of(512) {
-            return Err(Error::invalid("The new size must be a multiple of 512"));
+            return Err(Error::odd_new_size());
         }
         let image = self.header.lock();
         if image.header.snapshots > 0 && version < 3 {

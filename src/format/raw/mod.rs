@@ -317,7 +317,7 @@ impl Resize for Raw {
         let end = self
             .start
             .checked_add(len)
-            .ok_or_else(|| Error::invalid("New image size must be positive"))?;
+            .ok_or_else(Error::new_size_not_positive)?;
         let len = round_up(len)?;
         let limits = self.storage.limits();
         if limits.fixed_len && end != self.storage.len()? {

@@ -20,7 +20,7 @@ impl Resize for Vdi {
     ) -> Result<()> {
         self.note_change()?;
         if !len.is_multiple_of(512) {
-            return Err(Error::invalid("The new size must be a multiple of 512"));
+            return Err(Error::odd_new_size());
         }
         let header = self.blocks.keeper.header();
         let most = Header::max_size(header.block_size);
@@ -41,9 +41,7 @@ impl Resize for Vdi {
         }
         if len < self.blocks.len() {
             if fills {
-                return Err(Error::invalid(
-                    "Preallocation can't be used for shrinking an image",
-                ));
+                return Err(Error::no_preallocated_shrink());
             }
             return self.shrink(len, control);
         }

@@ -120,9 +120,7 @@ impl Compress for Vmdk {
         let len = buf.len() as u64;
         let whole = len == unit || offset.checked_add(len) == Some(self.len());
         if !offset.is_multiple_of(unit) || !whole || len > unit {
-            return Err(Error::invalid(
-                "a compressed write must be one whole cluster",
-            ));
+            return Err(Error::partial_compressed_write());
         }
         // What is written covers the grain up to the end of the image: nothing shows from below.
         self.write(buf, offset, &ZeroBelow)

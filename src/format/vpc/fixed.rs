@@ -205,9 +205,7 @@ impl Resize for Fixed {
             return Err(Error::no_metadata_preallocation());
         }
         if len < old && preallocation != Preallocation::Off {
-            return Err(Error::invalid(
-                "Preallocation can't be used for shrinking an image",
-            ));
+            return Err(Error::no_preallocated_shrink());
         }
         let footer = &mut *self.footer.lock();
         let mut new = footer.clone();

@@ -239,7 +239,7 @@ fn check_names(layout: &VpcLayout, header: &DynamicHeader, file_len: u64) -> Res
 /// Refuses a size that no footer can say.
 fn check_size(len: u64, most: u64) -> Result<()> {
     if !len.is_multiple_of(512) {
-        return Err(Error::invalid("The new size must be a multiple of 512"));
+        return Err(Error::odd_new_size());
     }
     if len > most {
         return Err(too_large());
@@ -248,9 +248,5 @@ fn check_size(len: u64, most: u64) -> Result<()> {
 }
 
 fn too_large() -> Error {
-    Error::new(
-        ErrorKind::Limit,
-        "The image size is too large for file format 'vpc'",
-    )
-    .with_errno(libc::EFBIG)
+    Error::size_too_large_for("vpc").with_errno(libc::EFBIG)
 }

@@ -61,9 +61,7 @@ impl<'a> Ancestors<'a> {
         policy: &OpenPolicy,
     ) -> Result<()> {
         if self.contains(id.as_ref()) {
-            return Err(Error::invalid(format!(
-                "Backing file '{name}' creates an infinite loop."
-            )));
+            return Err(Error::backing_loop(name));
         }
         self.check_room(1, name, policy)?;
         self.ids.push(id);

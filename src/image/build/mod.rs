@@ -54,7 +54,7 @@ impl Image {
     pub fn open_storage(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<Self> {
         let location = Location::from_path(OsStr::from_bytes(storage.name()));
         if options.writable && storage.read_only() {
-            let error = Error::new(ErrorKind::ReadOnly, "Block node is read-only");
+            let error = Error::node_read_only();
             return Err(error.could_not_open(location.display()));
         }
         NodePlan::of_open_file(&location, options)

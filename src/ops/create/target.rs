@@ -133,15 +133,8 @@ impl<'a> TargetRequest<'a> {
     }
 
     fn params(&self) -> Result<CreateParams<'a>> {
-        let size = round_up_sector(self.size).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Limit,
-                format!(
-                    "The image size is too large for file format '{}'",
-                    self.driver.name
-                ),
-            )
-        })?;
+        let size = round_up_sector(self.size)
+            .ok_or_else(|| Error::size_too_large_for(self.driver.name))?;
         Ok(CreateParams {
             name: self
                 .location

@@ -37,9 +37,7 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
             .identity()
             .is_some_and(|id| !seen.insert(Key::File(id)));
         if !seen.insert(Key::Name(name.clone())) || known {
-            return Err(Error::invalid(format!(
-                "Backing file '{name}' creates an infinite loop."
-            )));
+            return Err(Error::backing_loop(name));
         }
         if layers.len() >= limit {
             return Err(Error::new(

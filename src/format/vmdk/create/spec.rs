@@ -3,7 +3,7 @@
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::codec::{Compression, Method};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::driver::{file_preallocation, outlined_preallocation};
 use crate::format::{Contents, CreateParams, Measured, Outline};
 use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values, option};
@@ -176,7 +176,7 @@ impl Spec {
     /// Checks the options.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], [`ErrorKind::Unsupported`] or [`ErrorKind::Limit`].
+    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`] or [`crate::ErrorKind::Limit`].
     pub(super) fn new(params: &CreateParams<'_>) -> Result<Self> {
         let values = params.values;
         let subformat = Subformat::of(values)?;
@@ -245,13 +245,7 @@ impl Spec {
     }
 
     fn check_size(&self) -> Result<()> {
-        let too_large = || {
-            Error::new(
-                ErrorKind::Limit,
-                format!("The image size is too large for file format '{NAME}'"),
-            )
-            .with_errno(libc::EFBIG)
-        };
+        let too_large = || Error::size_too_large_for(NAME).with_errno(libc::EFBIG);
         if self.parts().len() as u64 > MAX_PARTS {
             return Err(too_large());
         }
