@@ -2,10 +2,12 @@
 
 use crate::common;
 use crate::common::Dir;
+use platter::filter::registry;
 use platter::image::Status;
 use platter::object::Objects;
 use platter::ops::map::{MapEntry, map, visit};
 use platter::secret::Secret;
+use platter::throttle::ThrottleLimits;
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy};
 
 fn open(path: &str, format: Option<&str>) -> Image {
@@ -488,4 +490,104 @@ fn all_is_told_that_stands_before_damage() {
         }
         assert!(image.status(at, 1).is_err());
     }
+}
+
+/// A description of each filter, alone over a plain disk and over an image.
+fn filtered() -> Vec<(&'static str, String)> {
+    let file = |name: &str| format!(r#"{{"driver":"file","filename":"{name}"}}"#);
+    let raw = |name: &str| format!(r#"{{"driver":"raw","file":{}}}"#, file(name));
+    let qcow2 = |name: &str| format!(r#"{{"driver":"qcow2","file":{}}}"#, file(name));
+    let mut all = vec![
+        (
+            "blkverify",
+            format!(r#""test":{},"raw":{}"#, qcow2("a.qcow2"), file("a.raw")),
+        ),
+        (
+            "quorum",
+            format!(
+                r#""vote-threshold":2,"children":[{},{},{}]"#,
+                qcow2("a.qcow2"),
+                raw("a.raw"),
+                qcow2("top.qcow2")
+            ),
+        ),
+        (
+            "tar",
+            format!(r#""member":"a.raw","file":{}"#, file("a.tar")),
+        ),
+        ("decompress", format!(r#""file":{}"#, file("a.raw.gz"))),
+        ("compress", format!(r#""file":{}"#, qcow2("top.qcow2"))),
+    ];
+    for image in [raw("a.raw"), qcow2("a.qcow2"), qcow2("top.qcow2")] {
+        all.extend([
+            ("blkdebug", format!(r#""image":{image}"#)),
+            (
+                "blklogwrites",
+                format!(r#""file":{image},"log":{}"#, file("log")),
+            ),
+            ("preallocate", format!(r#""file":{image}"#)),
+            ("copy-on-read", format!(r#""file":{image}"#)),
+            (
+                "copy-before-write",
+                format!(r#""file":{image},"target":{}"#, raw("target.raw")),
+            ),
+            (
+                "throttle",
+                format!(r#""throttle-group":"g","file":{image}"#),
+            ),
+        ]);
+    }
+    all
+}
+
+#[test]
+fn each_filter_has_one_block_status() {
+    let dir = Dir::new();
+    let base = dir.path("a.raw");
+    let mut bytes = vec![0; 1 << 20];
+    bytes[64 << 10..][..100 << 10].fill(1);
+    bytes[700 << 10..][..5000].fill(2);
+    std::fs::write(&base, &bytes).unwrap();
+    std::fs::write(dir.path("target.raw"), &bytes).unwrap();
+    std::fs::write(dir.path("log"), vec![0; 4 << 20]).unwrap();
+    dir.qemu_img_ok(&["convert", "-O", "qcow2", "a.raw", "a.qcow2"]);
+    let overlay = ["-b", "a.qcow2", "-F", "qcow2", "top.qcow2"];
+    dir.qemu_img_ok(&[&["create", "-q", "-f", "qcow2"][..], &overlay].concat());
+    dir.qemu_io("qcow2", "top.qcow2", &["write -P 1 64k 70k"]);
+    let pack = "tar cf a.tar a.raw && gzip -nk a.raw";
+    let packed = std::process::Command::new("sh")
+        .args(["-c", pack])
+        .current_dir(dir.root())
+        .status();
+    assert!(packed.unwrap().success());
+    let mut objects = Objects::default();
+    objects
+        .add_throttle_group("g", ThrottleLimits::default())
+        .unwrap();
+    let mut left: Vec<_> = registry::drivers()
+        .iter()
+        .map(|driver| driver.name)
+        .collect();
+    for (driver, options) in filtered() {
+        left.retain(|name| *name != driver);
+        for outer in ["", r#""driver":"raw","file":{"#] {
+            let node = format!(r#""driver":"{driver}",{options}"#);
+            let node = node.replace(
+                r#""filename":""#,
+                &format!(r#""filename":"{}/"#, dir.str("")),
+            );
+            let end = if outer.is_empty() { "" } else { "}" };
+            let name = format!("json:{{{outer}{node}{end}}}");
+            let options = OpenOptions {
+                objects: objects.clone(),
+                writable: !["tar", "decompress", "quorum"].contains(&driver),
+                policy: OpenPolicy::permissive(),
+                ..OpenOptions::default()
+            };
+            let image = Image::open(&Location::parse(&name).unwrap(), &options);
+            let image = image.unwrap_or_else(|error| panic!("{name}: {error}"));
+            agree(&image, &name);
+        }
+    }
+    assert!(left.is_empty(), "{left:?}");
 }
