@@ -363,7 +363,32 @@ const CASES: &[Case] = &[
         Names::SomePaths,
     ),
     refused(
-        "snapshot -q -c s --image-opts driver=blklogwrites,file.driver=qcow2,file.file.filename=base.qcow2,log.filename=NAME",
+        "snapshot -q -c s --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "resize -q --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME +64k",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "check -q -r all --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "commit -q --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "convert -n -f raw --target-image-opts second.raw driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
         &[BELOW],
         Names::SomePaths,
     ),
