@@ -668,6 +668,12 @@
 #define PLATTER_CHILD_IMAGE 4
 
 /**
+ * Flag of setters that take the name of a format or of a compression: a name that nothing here has is refused
+ * when it is used, by an error that says for what, and not by the setter.
+ */
+#define PLATTER_NAME_UNCHECKED 262144
+
+/**
  * Flag of calls that open: for writing; without it the image is read-only.
  */
 #define PLATTER_OPEN_WRITE 1
@@ -2354,10 +2360,9 @@ int platter_open_options_new(struct platter_open_options **out,
                              struct platter_error **err);
 
 /**
- * Sets the format; NULL has it guessed where the policy allows it. An unknown format is refused
- * when it is used. `flags` must be 0.
+ * Sets the format; NULL has it guessed where the policy allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `format` is NULL or NUL-terminated.
@@ -2477,7 +2482,7 @@ int platter_open_options_set_compression_level(struct platter_open_options *opti
  * opened so is read-only; a conversion of a plain disk reads it in one pass. Everything else unpacks parts of the file as
  * they are read, where it tells which part holds what, and keeps the last ones within `PLATTER_LIMIT_DECODER_BYTES`;
  * else it unpacks the file into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for
- * which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
+ * which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  *
@@ -2664,7 +2669,7 @@ int platter_policy_new(struct platter_policy **out,
 /**
  * Allows `format`; once one is named, every other is refused. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `format` is NULL or NUL-terminated.
@@ -2680,7 +2685,7 @@ int platter_policy_allow_format(struct platter_policy *policy,
  * itself is not asked about: descriptors, also those that a callback of the policy returns, and
  * callback storages. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown protocol), INVALID. Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `protocol` is NULL or NUL-terminated.
@@ -2733,7 +2738,7 @@ int platter_policy_set_implicit(struct platter_policy *policy,
  * Allows files that an image names where their real path lies below `directory`, and below those of
  * earlier calls; every other is refused. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: NOT_FOUND, OS, INVALID (it is no directory). Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `directory` is NULL or NUL-terminated.
@@ -4589,9 +4594,9 @@ int platter_convert_set_snapshot(struct platter_convert *convert,
 /**
  * Sets the target and its format. A NULL format guesses that of an existing target, which needs
  * `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one
- * `PLATTER_LOCATION_*`.
+ * `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `location` and `format` are NULL or NUL-terminated.
@@ -4678,9 +4683,9 @@ int platter_convert_set_storages(struct platter_convert *convert,
 
 /**
  * Sets the target's backing file and its format; data that it holds already is not copied. Either may
- * be NULL for none, or where the options name it. `flags` must be 0.
+ * be NULL for none, or where the options name it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `file` and `format` are NULL or NUL-terminated.
@@ -4766,9 +4771,9 @@ void platter_convert_free(struct platter_convert *convert);
 
 /**
  * Begins the description of a new image at `location` in `format`. The caller frees it with
- * `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`.
+ * `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: any. Since 0.1.
  *
  * # Safety
  * `location` and `format` are NULL or NUL-terminated.
@@ -4802,10 +4807,10 @@ int platter_create_set_options(struct platter_create *create,
 
 /**
  * Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
- * none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
- * `PLATTER_BACKING_UNSAFE`.
+ * none, or where the options name it. A relative name is relative to the image. `flags` are bits of
+ * `PLATTER_BACKING_UNSAFE` and `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `file` and `format` are NULL or NUL-terminated.
@@ -4948,9 +4953,9 @@ int platter_dd_set_snapshot(struct platter_dd *dd,
 
 /**
  * Sets the output and its format: a new image, or the path of a pipe or character device, which takes
- * raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`.
+ * raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
  *
  * # Safety
  * `location` and `format` are NULL or NUL-terminated.

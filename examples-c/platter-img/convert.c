@@ -332,14 +332,15 @@ static bool describe_target(const struct request *request, const char *target,
     if (policy == NULL)
         return false;
     set = platter_convert_set_target(convert, target, request->format,
-                                     open_location_flags(target, request->target_image_opts),
+                                     open_location_flags(target, request->target_image_opts) |
+                                         PLATTER_NAME_UNCHECKED,
                                      error) == PLATTER_OK &&
           (request->cache == NULL ||
            platter_convert_set_target_cache(convert, request->cache, 0, error) == PLATTER_OK) &&
           platter_convert_set_secrets(convert, objects_secrets(), 0, error) == PLATTER_OK &&
           platter_convert_set_target_policy(convert, policy, 0, error) == PLATTER_OK &&
-          platter_convert_set_backing(convert, request->backing, request->backing_format, 0,
-                                      error) == PLATTER_OK;
+          platter_convert_set_backing(convert, request->backing, request->backing_format,
+                                      PLATTER_NAME_UNCHECKED, error) == PLATTER_OK;
     platter_policy_free(policy);
     return set;
 }

@@ -46,7 +46,8 @@ static bool describe(platter_create *create, const struct request *request,
            platter_create_set_secrets(create, objects_secrets(), 0, error) == PLATTER_OK &&
            platter_create_set_policy(create, policy, 0, error) == PLATTER_OK &&
            platter_create_set_backing(create, request->backing, request->backing_format,
-                                      request->backing_unsafe ? PLATTER_BACKING_UNSAFE : 0,
+                                      PLATTER_NAME_UNCHECKED |
+                                         (request->backing_unsafe ? PLATTER_BACKING_UNSAFE : 0),
                                       error) == PLATTER_OK;
 }
 
@@ -61,7 +62,7 @@ static int create_image(const char *name, const struct request *request)
 
     if (policy == NULL)
         return 1;
-    if (platter_create_new(&create, name, request->format, 0, &error) == PLATTER_OK &&
+    if (platter_create_new(&create, name, request->format, PLATTER_NAME_UNCHECKED, &error) == PLATTER_OK &&
         describe(create, request, policy, &error) &&
         platter_create_job_new(&job, create, 0, &error) == PLATTER_OK) {
         if (!request->quiet) {

@@ -184,7 +184,8 @@ static bool describe_output(const struct request *request, platter_error **error
               platter_dd_set_output_policy(dd, policy, 0, error) == PLATTER_OK &&
               (is_stream(request->output)
                    ? platter_dd_set_output_fd(dd, STDOUT_FILENO, 0, error)
-                   : platter_dd_set_output(dd, request->output, request->format, 0, error)) ==
+                   : platter_dd_set_output(dd, request->output, request->format,
+                                           PLATTER_NAME_UNCHECKED, error)) ==
                   PLATTER_OK;
     }
     platter_policy_free(policy);

@@ -35,7 +35,7 @@ static platter_open_options *how_to_inspect(const char *format, const char *max_
             PLATTER_OK ||
         platter_open_options_new(&how, 0, &error) != PLATTER_OK ||
         platter_open_options_set_policy(how, policy, 0, &error) != PLATTER_OK ||
-        platter_open_options_set_format(how, format, 0, &error) != PLATTER_OK) {
+        platter_open_options_set_format(how, format, PLATTER_NAME_UNCHECKED, &error) != PLATTER_OK) {
         print_platter_error(error);
         platter_open_options_free(how);
         how = NULL;

@@ -56,8 +56,9 @@ platter_open_options *open_options(const struct open_request *request)
         platter_open_options_set_nodes(options, nodes, 0, &error) != PLATTER_OK ||
         platter_open_options_set_policy(options, policy, 0, &error) != PLATTER_OK ||
         platter_open_options_set_secrets(options, objects_secrets(), 0, &error) != PLATTER_OK ||
-        platter_open_options_set_format(options, request->format, 0, &error) != PLATTER_OK ||
-        platter_open_options_set_decompress(options, request->decompress, 0, &error) != PLATTER_OK ||
+        platter_open_options_set_format(options, request->format, PLATTER_NAME_UNCHECKED, &error) != PLATTER_OK ||
+        platter_open_options_set_decompress(options, request->decompress, PLATTER_NAME_UNCHECKED,
+                                            &error) != PLATTER_OK ||
         (request->cache != NULL &&
          platter_open_options_set_cache(options, request->cache, 0, &error) != PLATTER_OK)) {
         print_platter_error(error);

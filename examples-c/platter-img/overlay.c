@@ -84,7 +84,7 @@ static bool create(const char *path, uint64_t size, const char *backing, const c
            platter_create_set_policy(create, policy, 0, &error) == PLATTER_OK &&
            platter_create_set_secrets(create, objects_secrets(), 0, &error) == PLATTER_OK &&
            (backing == NULL ||
-            platter_create_set_backing(create, backing, format, 0, &error) == PLATTER_OK) &&
+            platter_create_set_backing(create, backing, format, PLATTER_NAME_UNCHECKED, &error) == PLATTER_OK) &&
            platter_create_job_new(&job, create, 0, &error) == PLATTER_OK &&
            platter_job_run(job, 0, &error) == PLATTER_OK;
     if (!done)

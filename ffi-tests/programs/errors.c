@@ -7,7 +7,7 @@ static platter_error *opening(const char *path, const char *format, uint32_t fla
     platter_image *image = (platter_image *)1;
     platter_error *error = NULL;
     OK(platter_open_options_new(&options, 0, &err));
-    OK(platter_open_options_set_format(options, format, 0, &err));
+    OK(platter_open_options_set_format(options, format, PLATTER_NAME_UNCHECKED, &err));
     int status = platter_image_open(&image, path, options, flags, &error);
     CHECK(status != 0 && image == NULL && error != NULL);
     CHECK(platter_error_status(error) == status);

@@ -249,7 +249,7 @@ int main(void)
     CHECK(unknown == 3);
     platter_report_free(report);
 
-    OK(platter_open_options_set_format(options, "nonsense", 0, &err));
+    OK(platter_open_options_set_format(options, "nonsense", PLATTER_NAME_UNCHECKED, &err));
     FAILS(platter_inspect(&report, "good.qcow2", options, 0, &err), PLATTER_STATUS_UNSUPPORTED,
           "nonsense");
     CHECK(report == NULL);

@@ -65,9 +65,59 @@ static void sizes(void)
     platter_free(text);
 }
 
+/* What a setter can see it refuses, unless what is named is to be refused where it is used. */
+static void mistakes(void)
+{
+    platter_open_options *how;
+    platter_policy *policy;
+    platter_create *create;
+    platter_convert *convert;
+    platter_dd *dd;
+    OK(platter_open_options_new(&how, 0, &err));
+    FAILS(platter_open_options_set_format(how, "qcow3", 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Unknown driver 'qcow3'");
+    OK(platter_open_options_set_format(how, "vhd", 0, &err));
+    OK(platter_open_options_set_format(how, "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    FAILS(platter_open_options_set_decompress(how, "rar", 0, &err), PLATTER_STATUS_INVALID,
+          "Unknown compression 'rar'");
+    OK(platter_open_options_set_decompress(how, "auto", 0, &err));
+    OK(platter_open_options_set_decompress(how, "rar", PLATTER_NAME_UNCHECKED, &err));
+    platter_open_options_free(how);
+
+    OK(platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, &err));
+    FAILS(platter_policy_allow_format(policy, "file", 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Unknown format 'file'");
+    FAILS(platter_policy_allow_protocol(policy, "qcow2", 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Unknown protocol 'qcow2'");
+    FAILS(platter_policy_add_directory(policy, "nowhere", 0, &err), PLATTER_STATUS_NOT_FOUND, "'nowhere'");
+    FAILS(platter_policy_add_directory(policy, "/dev/null", 0, &err), PLATTER_STATUS_INVALID,
+          "'/dev/null' is no directory");
+    platter_policy_free(policy);
+
+    FAILS(platter_create_new(&create, "x", "qcow3", 0, &err), PLATTER_STATUS_INVALID,
+          "Unknown file format 'qcow3'");
+    OK(platter_create_new(&create, "x", "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    FAILS(platter_create_set_backing(create, "y", "qcow3", 0, &err), PLATTER_STATUS_UNSUPPORTED, "'qcow3'");
+    OK(platter_create_set_backing(create, "y", "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    platter_create_free(create);
+    OK(platter_convert_new(&convert, 0, &err));
+    FAILS(platter_convert_set_target(convert, "x", "qcow3", 0, &err), PLATTER_STATUS_INVALID,
+          "Unknown file format 'qcow3'");
+    OK(platter_convert_set_target(convert, "x", "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    FAILS(platter_convert_set_backing(convert, "y", "qcow3", 0, &err), PLATTER_STATUS_UNSUPPORTED, "'qcow3'");
+    OK(platter_convert_set_backing(convert, "y", "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    platter_convert_free(convert);
+    OK(platter_dd_new(&dd, 0, &err));
+    FAILS(platter_dd_set_output(dd, "x", "qcow3", 0, &err), PLATTER_STATUS_INVALID,
+          "Unknown file format 'qcow3'");
+    OK(platter_dd_set_output(dd, "x", "qcow3", PLATTER_NAME_UNCHECKED, &err));
+    platter_dd_free(dd);
+}
+
 int main(void)
 {
     bags();
+    mistakes();
     sizes();
     passed();
     return 0;

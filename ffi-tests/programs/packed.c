@@ -21,7 +21,7 @@ static platter_open_options *unpacking(const char *kind, const platter_policy *p
     platter_open_options *options;
 
     OK(platter_open_options_new(&options, 0, &err));
-    OK(platter_open_options_set_decompress(options, kind, 0, &err));
+    OK(platter_open_options_set_decompress(options, kind, PLATTER_NAME_UNCHECKED, &err));
     if (policy != NULL)
         OK(platter_open_options_set_policy(options, policy, 0, &err));
     return options;

@@ -8,6 +8,7 @@ use bstr::BStr;
 use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
+use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{
@@ -197,9 +198,9 @@ pub unsafe extern "C" fn platter_convert_set_snapshot(
 
 /// Sets the target and its format. A NULL format guesses that of an existing target, which needs
 /// `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one
-/// `PLATTER_LOCATION_*`.
+/// `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `location` and `format` are NULL or NUL-terminated.
@@ -212,14 +213,15 @@ pub unsafe extern "C" fn platter_convert_set_target(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
-        check_flags(flags, LOCATION_FLAGS)?;
+        check_flags(flags, LOCATION_FLAGS | PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
         let location = unsafe { target(location, "location", flags)? };
         // SAFETY: by the contract of this function.
-        let format = unsafe { optional_utf8(format, "format")? };
-        convert.target_is_name = flags == 0;
+        let made = |format| unsafe { driver_name::made(format, flags) };
+        let format = (!format.is_null()).then(|| made(format)).transpose()?;
+        convert.target_is_name = flags & LOCATION_FLAGS == 0;
         convert.request.target.location = location;
-        convert.request.target.format = format.map(str::to_owned);
+        convert.request.target.format = format;
         convert.has_target = true;
         Ok(())
     })
@@ -349,9 +351,9 @@ pub extern "C" fn platter_convert_set_storages(
 }
 
 /// Sets the target's backing file and its format; data that it holds already is not copied. Either may
-/// be NULL for none, or where the options name it. `flags` must be 0.
+/// be NULL for none, or where the options name it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `file` and `format` are NULL or NUL-terminated.
@@ -364,11 +366,12 @@ pub unsafe extern "C" fn platter_convert_set_backing(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
-        check_flags(flags, 0)?;
+        check_flags(flags, PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        let (file, format) = unsafe { (optional_name(file), optional_utf8(format, "format")?) };
+        let (file, format) =
+            unsafe { (optional_name(file), driver_name::recorded(format, flags)?) };
         convert.request.target.backing_file = file.map(BStr::to_owned);
-        convert.request.target.backing_format = format.map(str::to_owned);
+        convert.request.target.backing_format = format;
         Ok(())
     })
 }

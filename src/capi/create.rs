@@ -10,6 +10,7 @@ use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
 use crate::capi::control::{self, platter_control};
+use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, target};
@@ -18,7 +19,7 @@ use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
-use crate::capi::text::{c_line, optional_name, optional_utf8, utf8};
+use crate::capi::text::{c_line, optional_name};
 use crate::job::JobControl;
 use crate::ops::create::{CreatePlan, CreateRequest};
 use crate::options::Options;
@@ -39,9 +40,9 @@ impl Handle for platter_create {
 }
 
 /// Begins the description of a new image at `location` in `format`. The caller frees it with
-/// `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`.
+/// `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `location` and `format` are NULL or NUL-terminated.
@@ -54,17 +55,17 @@ pub unsafe extern "C" fn platter_create_new(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_out(out, err, || {
-        check_flags(flags, LOCATION_FLAGS)?;
+        check_flags(flags, LOCATION_FLAGS | PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
         let location = unsafe { target(location, "location", flags)? };
         // SAFETY: by the contract of this function.
-        let format = unsafe { utf8(format, "format")? };
+        let format = unsafe { driver_name::made(format, flags)? };
         Ok(Box::into_raw(Box::new(platter_create {
             poison: Poison::default(),
             control: None,
             request: CreateRequest {
                 location,
-                format: format.to_owned(),
+                format,
                 size: None,
                 options: Options::new(),
                 backing_file: None,
@@ -120,10 +121,10 @@ pub extern "C" fn platter_create_set_options(
 pub const PLATTER_BACKING_UNSAFE: u32 = 1;
 
 /// Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
-/// none, or where the options name it. A relative name is relative to the image. `flags` is 0 or
-/// `PLATTER_BACKING_UNSAFE`.
+/// none, or where the options name it. A relative name is relative to the image. `flags` are bits of
+/// `PLATTER_BACKING_UNSAFE` and `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `file` and `format` are NULL or NUL-terminated.
@@ -136,11 +137,12 @@ pub unsafe extern "C" fn platter_create_set_backing(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(create, "create", err, |create| {
-        check_flags(flags, PLATTER_BACKING_UNSAFE)?;
+        check_flags(flags, PLATTER_BACKING_UNSAFE | PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        let (file, format) = unsafe { (optional_name(file), optional_utf8(format, "format")?) };
+        let (file, format) =
+            unsafe { (optional_name(file), driver_name::recorded(format, flags)?) };
         create.request.backing_file = file.map(BStr::to_owned);
-        create.request.backing_format = format.map(str::to_owned);
+        create.request.backing_format = format;
         create.request.backing_unsafe = flags & PLATTER_BACKING_UNSAFE != 0;
         Ok(())
     })

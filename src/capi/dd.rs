@@ -8,6 +8,7 @@ use bstr::BStr;
 use crate::capi::boundary::{
     self, Handle, Poison, call_mut, call_out, call_ref_out, check_flags, given,
 };
+use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{
@@ -18,7 +19,7 @@ use crate::capi::policy::platter_policy;
 use crate::capi::report::Content;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
-use crate::capi::text::{duplicate_fd, optional_name, utf8};
+use crate::capi::text::{duplicate_fd, optional_name};
 use crate::error::{Error, Result};
 use crate::format::registry;
 use crate::location::Location;
@@ -169,9 +170,9 @@ pub unsafe extern "C" fn platter_dd_set_snapshot(
 }
 
 /// Sets the output and its format: a new image, or the path of a pipe or character device, which takes
-/// raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`.
+/// raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `location` and `format` are NULL or NUL-terminated.
@@ -184,14 +185,14 @@ pub unsafe extern "C" fn platter_dd_set_output(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(dd, "dd", err, |dd| {
-        check_flags(flags, LOCATION_FLAGS)?;
+        check_flags(flags, LOCATION_FLAGS | PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
         let location = unsafe { target(location, "location", flags)? };
         // SAFETY: by the contract of this function.
-        let format = unsafe { utf8(format, "format")? };
-        dd.output_is_name = flags == 0;
+        let format = unsafe { driver_name::made(format, flags)? };
+        dd.output_is_name = flags & LOCATION_FLAGS == 0;
         dd.request.output = DdEnd::Location(location);
-        dd.request.output_format = format.to_owned();
+        dd.request.output_format = format;
         dd.has_output = true;
         Ok(())
     })

@@ -134,13 +134,19 @@ pub struct platter_child_info {
 }
 
 /// One driver with its strings and tables.
-struct Entry {
+pub(super) struct Entry {
     info: platter_driver_info,
     children: Vec<platter_child_info>,
     name: &'static str,
     options: [Vec<platter_option_info>; 3],
     _strings: Vec<CString>,
     _lists: Vec<Box<[*const c_char]>>,
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
 }
 
 // SAFETY: the pointers lead to strings and lists that the entry owns and nothing changes.
@@ -378,7 +384,11 @@ fn protocol_features(features: StorageFeatures) -> u32 {
     .sum()
 }
 
-fn find(name: &str, kind: u32) -> Result<&'static Entry> {
+/// The driver of that name, or of a further name for it.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`].
+pub(super) fn find(name: &str, kind: u32) -> Result<&'static Entry> {
     let canonical = canonical(name);
     drivers()
         .iter()

@@ -31,6 +31,7 @@ pub mod size;
 mod content;
 pub mod control;
 pub mod driver;
+pub mod driver_name;
 pub mod nodes;
 pub mod open;
 pub mod options;

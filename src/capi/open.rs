@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flags, given, truth};
 use crate::capi::control::{self, platter_control};
+use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
 use crate::capi::nodes::{self, platter_nodes};
 use crate::capi::options::platter_options;
@@ -14,6 +15,7 @@ use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{optional_name, optional_utf8, os, utf8};
 use crate::error::{Error, Result};
+use crate::filter::decompress::kind_named;
 use crate::image::{DetectZeroes, OpenOptions};
 use crate::location::Location;
 use crate::options::Options;
@@ -146,10 +148,9 @@ pub extern "C" fn platter_open_options_new(
     })
 }
 
-/// Sets the format; NULL has it guessed where the policy allows it. An unknown format is refused
-/// when it is used. `flags` must be 0.
+/// Sets the format; NULL has it guessed where the policy allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
@@ -161,9 +162,9 @@ pub unsafe extern "C" fn platter_open_options_set_format(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(options, "options", err, |options| {
-        check_flags(flags, 0)?;
+        check_flags(flags, PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        options.options.format = unsafe { optional_utf8(format, "format")? }.map(str::to_owned);
+        options.options.format = unsafe { driver_name::opened(format, flags)? };
         Ok(())
     })
 }
@@ -348,7 +349,7 @@ pub extern "C" fn platter_open_options_set_compression_level(
 /// opened so is read-only; a conversion of a plain disk reads it in one pass. Everything else unpacks parts of the file as
 /// they are read, where it tells which part holds what, and keeps the last ones within `PLATTER_LIMIT_DECODER_BYTES`;
 /// else it unpacks the file into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for
-/// which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. An unknown kind is refused when it is used. `flags` must be 0.
+/// which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -362,9 +363,13 @@ pub unsafe extern "C" fn platter_open_options_set_decompress(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     call_mut(options, "options", err, |options| {
-        check_flags(flags, 0)?;
+        check_flags(flags, PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        options.options.decompress = unsafe { optional_utf8(kind, "kind")? }.map(str::to_owned);
+        let kind = unsafe { optional_utf8(kind, "kind")? };
+        if let (Some(kind), false) = (kind, flags & PLATTER_NAME_UNCHECKED != 0) {
+            kind_named(kind)?;
+        }
+        options.options.decompress = kind.map(str::to_owned);
         Ok(())
     })
 }

@@ -1,21 +1,26 @@
 //! What opening an image may do.
 
 use std::ffi::{CString, OsStr, c_char, c_int, c_void};
+use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, call_ref_out, check_flags, given,
     platter_free_fn, truth,
 };
+use crate::capi::driver::{PLATTER_DRIVER_FORMAT, PLATTER_DRIVER_PROTOCOL};
+use crate::capi::driver_name;
 use crate::capi::error::platter_error;
 use crate::capi::text::{c_string, os, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{
     HostRule, ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, OpenPolicy, Probing,
 };
+use crate::printable::printable_bytes;
 
 /// What opening an image may do, and how much it may take. What uses it copies it.
 #[derive(Debug)]
@@ -160,7 +165,7 @@ pub extern "C" fn platter_policy_new(
 
 /// Allows `format`; once one is named, every other is refused. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
@@ -174,8 +179,8 @@ pub unsafe extern "C" fn platter_policy_allow_format(
     call_mut(policy, "policy", err, |policy| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let format = unsafe { utf8(format, "format")? };
-        policy.policy.formats.push(format.to_owned());
+        let format = unsafe { driver_name::allowed(format, "format", PLATTER_DRIVER_FORMAT)? };
+        policy.policy.formats.push(format);
         Ok(())
     })
 }
@@ -185,7 +190,7 @@ pub unsafe extern "C" fn platter_policy_allow_format(
 /// itself is not asked about: descriptors, also those that a callback of the policy returns, and
 /// callback storages. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown protocol), INVALID. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `protocol` is NULL or NUL-terminated.
@@ -199,8 +204,9 @@ pub unsafe extern "C" fn platter_policy_allow_protocol(
     call_mut(policy, "policy", err, |policy| {
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
-        let protocol = unsafe { utf8(protocol, "protocol")? };
-        policy.policy.protocols.push(protocol.to_owned());
+        let protocol =
+            unsafe { driver_name::allowed(protocol, "protocol", PLATTER_DRIVER_PROTOCOL)? };
+        policy.policy.protocols.push(protocol);
         Ok(())
     })
 }
@@ -280,10 +286,22 @@ pub extern "C" fn platter_policy_set_implicit(
     })
 }
 
+/// Refuses what is no directory, below which nothing could lie.
+fn check_directory(directory: &Path) -> Result<()> {
+    let name = printable_bytes(directory.as_os_str().as_bytes());
+    let metadata = fs::metadata(directory);
+    let metadata =
+        metadata.map_err(|error| Error::io(&error).context(format!("Could not use '{name}'")))?;
+    match metadata.is_dir() {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("'{name}' is no directory"))),
+    }
+}
+
 /// Allows files that an image names where their real path lies below `directory`, and below those of
 /// earlier calls; every other is refused. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: NOT_FOUND, OS, INVALID (it is no directory). Threads: one at a time. Since 0.1.
 ///
 /// # Safety
 /// `directory` is NULL or NUL-terminated.
@@ -299,6 +317,7 @@ pub unsafe extern "C" fn platter_policy_add_directory(
         // SAFETY: by the contract of this function.
         let directory: &OsStr = unsafe { os(directory, "directory")? };
         let directory = PathBuf::from(directory);
+        check_directory(&directory)?;
         match &mut policy.policy.implicit_files {
             ImplicitFiles::Below(directories) => directories.push(directory),
             other => *other = ImplicitFiles::Below(vec![directory]),

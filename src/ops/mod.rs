@@ -15,7 +15,7 @@ pub(crate) mod forecast;
 pub mod help;
 pub mod info;
 pub mod inspect;
-mod known;
+pub(crate) mod known;
 pub mod map;
 pub mod measure;
 pub mod rebase;
