@@ -67,6 +67,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
                 format: None,
                 equals: None,
                 over: false,
+                before: vec![],
             },
         )?;
     }

@@ -78,6 +78,7 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
             format: Some(kind.format),
             equals: None,
             over: false,
+            before: vec![],
         };
         measure_row(setup, &row)?;
         if !wanted(setup, &back) {
@@ -110,6 +111,7 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         };
         measure_row(setup, &row)?;
     }

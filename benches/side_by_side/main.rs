@@ -6,6 +6,7 @@
 //! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
 
 mod chains;
+mod clusters;
 mod device;
 mod disk;
 mod encryption;
@@ -21,6 +22,32 @@ mod rows;
 mod run;
 mod server;
 mod table;
+
+// The servers of the tests, and what they stand on.
+#[path = "../../tests/cli/apart.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod apart;
+#[path = "../../tests/cli/build.rs"]
+mod build;
+#[path = "../../tests/cli/rbd/cluster.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod cluster;
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[path = "../../tests/cli/gluster/server.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod gluster;
+#[path = "../../tests/cli/iscsi/server.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod iscsi;
+#[path = "../../tests/cli/nfs/server.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod nfs;
+#[path = "../../tests/cli/pair.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod pair;
+#[path = "../../tests/cli/ports.rs"]
+mod ports;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -25,6 +25,7 @@ pub fn row<'a>(
         format: None,
         equals: None,
         over: false,
+        before: vec![],
     }
 }
 

@@ -347,6 +347,7 @@ fn reading(
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
     )
 }
@@ -396,6 +397,7 @@ fn writing(setup: &Setup, name: &str, target: &str, env: &str) -> Result<(), Str
             format: None,
             equals: None,
             over: true,
+            before: vec![],
         },
     )?;
     run::quiet(&[q, "compare", "-q", "-f", "raw", "-F", "raw", &disk, &out])?;

@@ -71,6 +71,7 @@ fn converted(
             format: None,
             equals: Some(top),
             over: false,
+            before: vec![],
         },
     )
 }

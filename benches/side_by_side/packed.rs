@@ -38,6 +38,7 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         };
         measure_row(setup, &row)?;
     }
@@ -109,6 +110,7 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         };
         measure_row(setup, &row)?;
         remove(&temporary)?;

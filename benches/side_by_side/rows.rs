@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::run::{self, Cost};
 use crate::{
-    Setup, chains, encryption, exports, formats, nbd, network, overlays, packed, requests, table,
+    Setup, chains, clusters, encryption, exports, formats, nbd, network, overlays, packed,
+    requests, table,
 };
 
 /// One comparison: our command, one or more of theirs, and what is prepared and checked.
@@ -23,6 +24,8 @@ pub struct Row<'a> {
     pub equals: Option<&'a str>,
     /// The output stays: each run but the first goes over what the one before has made.
     pub over: bool,
+    /// What is run before each run, and is not measured.
+    pub before: Vec<&'a str>,
 }
 
 pub fn remove(path: &str) -> Result<(), String> {
@@ -56,6 +59,13 @@ fn once(argv: &[&str], output: Option<&str>, over: bool) -> Result<(Cost, u64), 
     Ok((cost, bytes))
 }
 
+fn prepare(row: &Row<'_>) -> Result<(), String> {
+    match row.before.is_empty() {
+        true => Ok(()),
+        false => run::quiet(&row.before),
+    }
+}
+
 pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
     if !wanted(setup, row.name) {
         return Ok(());
@@ -67,6 +77,7 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
     for round in 0..=setup.pairs {
         // The first round only warms the page cache.
         let counts = round > 0;
+        prepare(row)?;
         let (cost, bytes) = once(&row.ours, row.output, row.over)?;
         our_bytes = bytes;
         if counts {
@@ -85,6 +96,7 @@ pub fn measure_row(setup: &Setup, row: &Row<'_>) -> Result<(), String> {
         // Their slow rows are worth no warming: ours has just read the same files.
         for (n, (_, argv, _)) in row.theirs.iter().enumerate() {
             if counts {
+                prepare(row)?;
                 let (cost, bytes) = once(argv, row.output, row.over)?;
                 theirs[n].push(cost);
                 their_bytes[n] = bytes;
@@ -160,6 +172,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         format: None,
         equals: None,
         over: false,
+        before: vec![],
     };
     let coded = |name, options: &'static [&'static str], targets: [f64; 2]| Row {
         name,
@@ -185,6 +198,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         format: None,
         equals: None,
         over: false,
+        before: vec![],
     };
     let direct = |format| ["-t", "none", "-T", "none", "-O", format];
     let copy = format!("{}.copy.raw", disk.trim_end_matches(".raw"));
@@ -207,6 +221,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         both("zstd to raw", &["-O", "raw"], zstd, out_r, 0.6),
         Row {
             over: true,
+            before: vec![],
             ..both(
                 "raw to qcow2 over a file",
                 &["-O", "qcow2"],
@@ -217,6 +232,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         },
         Row {
             over: true,
+            before: vec![],
             ..both(
                 "qcow2 to raw over a file",
                 &["-O", "raw"],
@@ -235,6 +251,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
         Row {
             name: "compare qcow2 with raw",
@@ -244,6 +261,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
         Row {
             name: "compare raw with zlib",
@@ -253,6 +271,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
     ];
     for row in &rows {
@@ -264,6 +283,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     nbd::measure(setup)?;
     exports::measure(setup)?;
     network::measure(setup)?;
+    clusters::measure(setup)?;
     overlays::measure(setup)?;
     tables(setup)?;
     chains::measure(setup)?;
@@ -297,6 +317,7 @@ fn tables(setup: &Setup) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
     )?;
     if !wanted(setup, "check 1 TiB") {
@@ -313,6 +334,7 @@ fn tables(setup: &Setup) -> Result<(), String> {
             format: None,
             equals: None,
             over: false,
+            before: vec![],
         },
     );
     remove(big)?;

@@ -31,9 +31,14 @@ pub fn row(name: &str, ours: &[Cost], theirs: &[Cost], target: f64, note: &str) 
     let ratio = median(ours.iter().zip(theirs).map(|(a, b)| a.wall / b.wall));
     let shortest = |costs: &[Cost]| costs.iter().map(|c| c.wall).fold(f64::INFINITY, f64::min);
     let best = shortest(ours) / shortest(theirs);
-    let verdict = if ratio <= target { "" } else { " (missed)" };
+    // Some comparisons only give a measure.
+    let target = match target.is_finite() {
+        true if ratio <= target => format!("{target:.2}"),
+        true => format!("{target:.2} (missed)"),
+        false => String::new(),
+    };
     println!(
-        "| {name} | {:.3} | {:.2} | {:.3} | {:.2} | **{ratio:.2}** | {best:.2} | {target:.2}{verdict} | {note} |",
+        "| {name} | {:.3} | {:.2} | {:.3} | {:.2} | **{ratio:.2}** | {best:.2} | {target} | {note} |",
         wall(ours),
         cpu(ours),
         wall(theirs),

@@ -46,11 +46,18 @@ impl Apart {
         this
     }
 
+    /// What stands before a command line that is run in the server's network.
+    pub fn inside(&self) -> [String; 2] {
+        let network = format!("--net=/proc/{}/ns/net", self.child.id());
+        ["nsenter".to_owned(), network]
+    }
+
     /// A command in the server's network.
     pub fn command(&self, dir: &Dir, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
+        let [enter, network] = self.inside();
+        let mut command = Command::new(enter);
         command
-            .arg(format!("--net=/proc/{}/ns/net", self.child.id()))
+            .arg(network)
             .arg(program)
             .args(args)
             .current_dir(dir.root())
