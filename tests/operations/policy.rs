@@ -218,6 +218,55 @@ fn names_inside_images_are_plain_unless_the_policy_says_otherwise() {
     }
 }
 
+/// A name of something on a host for every protocol, at a port where nobody listens.
+const FAR: [&str; 10] = [
+    "http://127.0.0.1:1/x",
+    "https://127.0.0.1:1/x",
+    "ftp://127.0.0.1:1/x",
+    "ftps://127.0.0.1:1/x",
+    "ssh://me@127.0.0.1:1/x",
+    "nbd://127.0.0.1:1/x",
+    "iscsi://127.0.0.1:1/iqn.x/1",
+    "nfs://127.0.0.1/x/y",
+    "rbd:rbd/x:mon_host=127.0.0.1\\:1",
+    "gluster://127.0.0.1:1/v/x",
+];
+
+#[test]
+fn no_image_from_elsewhere_leads_to_a_server() {
+    let dir = Dir::new();
+    for name in FAR {
+        dir.qemu_img_ok(&[
+            "create", "-q", "-f", "qcow2", "-u", "-b", name, "-F", "raw", "t.qcow2", "1M",
+        ]);
+        for policy in [OpenPolicy::default(), OpenPolicy::strict()] {
+            let image = open(&dir, "t.qcow2", Some("qcow2"), false, policy);
+            refused(image, ErrorKind::Denied, "The open policy does not allow");
+        }
+        // Where images may name others, the hosts are those that the policy names.
+        let elsewhere = permissive(|p| {
+            p.implicit_hosts = vec![HostRule::parse("images.example").expect("a host")];
+        });
+        let image = open(&dir, "t.qcow2", Some("qcow2"), false, elsewhere);
+        refused(
+            image,
+            ErrorKind::Denied,
+            "The open policy does not allow images to name",
+        );
+        // And the protocols too.
+        let files = permissive(|p| p.protocols = vec!["file".to_owned()]);
+        let image = open(&dir, "t.qcow2", Some("qcow2"), false, files);
+        refused(
+            image,
+            ErrorKind::Denied,
+            "The open policy does not allow the protocol",
+        );
+        let ran = tool(&dir, "convert -f qcow2 --untrusted -O raw t.qcow2 out.raw");
+        let says = ran.err.contains("open policy does not allow");
+        assert!(ran.code == 1 && says, "{name}: {ran:?}");
+    }
+}
+
 #[test]
 fn servers_that_an_image_names_are_those_that_the_policy_names() {
     let dir = Dir::new();
