@@ -15,4 +15,5 @@ mod inspect;
 mod locks;
 mod map;
 mod policy;
+mod prefetch;
 mod small_stack;
