@@ -126,7 +126,7 @@ crash:
 # One after another: each has a disk of its own.
 network: all
 	sh ci/setup.sh
-	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli network:: -- --ignored --nocapture --test-threads=1
+	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli -- --ignored --nocapture --test-threads=1 network:: remote_faults::
 
 FUZZ_SECONDS ?= 600
 fuzz:

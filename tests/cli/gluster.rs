@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
+use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{HOST, Server, gluster_is_missing};
 
 #[track_caller]
@@ -216,4 +217,38 @@ fn a_brick_that_ends_or_stops_in_the_middle_is_no_wrong_byte_and_no_wait_without
     let text = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{text}");
     assert!(text.contains("not connected"), "{text}");
+}
+
+#[test]
+fn a_brick_that_stops_or_is_killed_in_any_command_harms_nothing() {
+    if gluster_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    prepare(&dir);
+    let server = Server::new(&dir);
+    let url = |name: String| format!("gluster://{HOST}/v/{name}");
+    let place = |number: usize| dir.str(&format!("brick/i{number}"));
+    for number in 0..IMAGES {
+        ran(
+            &server,
+            &dir,
+            &format!(
+                "convert -f raw -O raw b.qcow2 {}",
+                url(format!("i{number}"))
+            ),
+        );
+    }
+    let far = Stopping {
+        image: &|number| url(format!("i{number}")),
+        free: Some(&|number| url(format!("new{number}"))),
+        tool: &|line| server.tool(&dir, line),
+        signal: &|signal| server.signal_brick(signal),
+    };
+    far.ends_by_a_signal();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    far.goes_on();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    assert!(far.ends_when_it_is_killed() > 0);
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
 }

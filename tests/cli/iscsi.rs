@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, words};
+use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{Server, tgtd_is_missing};
 
 fn run(line: &str, dir: &Dir) -> Ran {
@@ -415,4 +416,32 @@ fn writes_that_may_be_lost_with_the_target_are_not_taken_for_done() {
         text.contains("since the last flush may be lost"),
         "{text} {done:?}"
     );
+}
+
+#[test]
+fn a_target_that_stops_in_any_command_harms_nothing() {
+    if tgtd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    prepare(&dir);
+    let server = Server::new(&dir);
+    let place = |number: usize| dir.str(&format!("i{number}"));
+    for number in 0..IMAGES {
+        std::fs::copy(dir.path("b.qcow2"), place(number)).expect("an image");
+        let unit = std::fs::OpenOptions::new().write(true).open(place(number));
+        unit.and_then(|unit| unit.set_len(16 << 20))
+            .expect("its length");
+        server.unit(number as u32 + 1, &format!("i{number}"), None, "");
+    }
+    let far = Stopping {
+        image: &|number| server.url(number as u32 + 1),
+        free: None,
+        tool: &|line| crate::pair::ours_command(&words(line), dir.root()),
+        signal: &|signal| server.signal(signal),
+    };
+    far.ends_by_a_signal();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    far.goes_on();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
 }

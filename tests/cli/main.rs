@@ -79,6 +79,7 @@ mod site;
 mod snapshot;
 mod ssh;
 mod standing;
+mod stopped;
 mod strange;
 mod streams;
 mod surroundings;

@@ -5,6 +5,7 @@ pub mod server;
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
+use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{Server, ganesha_is_missing};
 
 #[track_caller]
@@ -179,4 +180,31 @@ fn reads_go_on_when_the_server_is_started_anew_and_writes_that_may_be_lost_do_no
     let (code, text) = begun(&line, "exp/new.raw");
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("since the last flush may be lost"), "{text}");
+}
+
+#[test]
+fn a_server_that_stops_or_is_killed_in_any_command_harms_nothing() {
+    if ganesha_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    prepare(&dir);
+    let server = Server::new(&dir);
+    let url = format!("nfs://127.0.0.1{}/exp", dir.root().display());
+    let place = |number: usize| dir.str(&format!("exp/i{number}"));
+    for number in 0..IMAGES {
+        std::fs::copy(dir.path("b.qcow2"), place(number)).expect("an image");
+    }
+    let far = Stopping {
+        image: &|number| format!("{url}/i{number}"),
+        free: Some(&|number| format!("{url}/new{number}")),
+        tool: &|line| server.tool(&dir, line),
+        signal: &|signal| server.signal(signal),
+    };
+    far.ends_by_a_signal();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    far.goes_on();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    far.ends_when_it_is_killed();
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
 }

@@ -6,8 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
-use crate::pair::{ours, words};
+use crate::pair::{ours, ours_command, words};
 use crate::serve::Served;
+use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use cluster::{Cluster, ceph_is_missing, fresh, shared};
 
 fn run(line: &str, dir: &Dir) -> Ran {
@@ -508,6 +509,28 @@ fn encrypted_images_are_made_and_read() {
     );
 }
 
+/// A signal ends each command while the store is stopped, and when it goes on all is done.
+fn every_command_ends(cluster: &Cluster) {
+    let dir = Dir::new();
+    prepare(&dir);
+    let b = dir.str("b.qcow2");
+    for number in 0..IMAGES {
+        cluster.rbd(&format!("import --no-progress {b} rbd/s{number}"));
+    }
+    let far = Stopping {
+        image: &|number| cluster.name(&format!("s{number}")),
+        free: None,
+        tool: &|line| ours_command(&words(line), dir.root()),
+        signal: &|signal| cluster.signal_store(signal),
+    };
+    far.ends_by_a_signal();
+    far.goes_on();
+    for number in 0..IMAGES {
+        exported(cluster, &dir, &format!("s{number}"));
+        is_sound(&dir, "exported");
+    }
+}
+
 #[test]
 fn a_store_that_stops_is_not_waited_for_without_end() {
     if ceph_is_missing() {
@@ -542,6 +565,7 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
     }
     cluster.signal_store("-CONT");
     ran(&format!("compare -f raw -F raw a.raw {name}"), &dir);
+    every_command_ends(&cluster);
     // In the middle of a transfer, both ways.
     let deadline = Instant::now() + Duration::from_secs(60);
     let out = || std::fs::metadata(dir.path("out.raw")).is_ok_and(|meta| meta.len() > 0);
@@ -577,7 +601,7 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
     let (mut gone, name_of_left) = (false, cluster.name("left"));
     for stops in [false, true] {
         let line = format!("convert -f raw -O raw -r 256k a.raw {name_of_left}");
-        let child = crate::pair::ours_command(&words(&line), dir.root())
+        let child = ours_command(&words(&line), dir.root())
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the tool");

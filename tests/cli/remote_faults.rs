@@ -12,7 +12,7 @@ use crate::common::{Dir, Ran};
 use crate::faulty::{Fault, Proxy};
 use crate::pair::{ours, ours_command, words};
 use crate::site::disk;
-use crate::{ftp, http, ssh};
+use crate::{ftp, http, iscsi, ssh};
 
 /// A server, and how the tool is told of what it has behind a proxy.
 struct Far<'a> {
@@ -57,7 +57,7 @@ impl Far<'_> {
     fn line(&self, line: &str, port: u16, timeout: &str) -> String {
         let options = (self.options)(port, "b.qcow2");
         let options = match (self.driver, timeout) {
-            ("ssh", timeout) => format!("{options},timeout={timeout}"),
+            ("ssh" | "iscsi", timeout) => format!("{options},timeout={timeout}"),
             // For who waits for ever, the time for which requests are made again is long too.
             (_, "0") => format!("{options},timeout=0,retry-timeout=1000"),
             (_, timeout) => format!("{options},timeout={timeout},retry-timeout=1"),
@@ -472,6 +472,43 @@ fn commands_on_images_of_ssh_servers_end_well_or_with_one_line() {
             Fault::Silent,
             Outcome::Failed(&["has not answered within 1 seconds"]),
         ),
+    ]);
+    far.ends_by_a_signal();
+}
+
+#[test]
+#[ignore = "a session that is lost is looked for for 15 seconds: make network"]
+fn commands_on_units_of_targets_end_well_or_with_one_line() {
+    if iscsi::server::tgtd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    dir.qemu_img_ok(&words("convert -f raw -O qcow2 a.raw b.qcow2"));
+    std::fs::copy(dir.path("b.qcow2"), dir.path("unit")).expect("a unit");
+    let unit = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path("unit"));
+    unit.and_then(|unit| unit.set_len(12 << 20))
+        .expect("its length");
+    let server = iscsi::server::Server::new(&dir);
+    server.unit(1, "unit", None, "");
+    let far = Far {
+        driver: "iscsi",
+        port: server.port,
+        options: &|port, _| {
+            format!("transport=tcp,portal=127.0.0.1:{port},target=iqn.2025-01.test:1,lun=1")
+        },
+        root: dir.root(),
+        environment: Vec::new(),
+    };
+    let failed = Outcome::Failed(&["iSCSI", "session", "target"]);
+    far.table(&[
+        (END, Outcome::Done),
+        (Fault::Says(b"HTTP/1.1 400 X\r\n\r\n", 1), Outcome::Done),
+        (Fault::Says(b"HTTP/1.1 400 X\r\n\r\n", ALWAYS), failed),
+        (Fault::Gone, failed),
+        (Fault::Silent, failed),
     ]);
     far.ends_by_a_signal();
 }

@@ -68,9 +68,14 @@ impl Server {
 
     /// Kills the server itself, which is started anew.
     pub fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    /// Sends a signal to the server itself.
+    pub fn signal(&self, signal: &str) {
         let server = self.process(|name| name == "ganesha.nfsd");
         let sent = Command::new("kill")
-            .args(["-9", &server.expect("the server")])
+            .args([signal, &server.expect("the server")])
             .status();
         assert!(sent.expect("kill").success());
     }
