@@ -88,6 +88,18 @@ int main(void)
     FAILS(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FILTER + 1, 0, &err),
           PLATTER_STATUS_INVALID, "Unknown kind of driver");
 
+    /* What has options of its own where it is chosen. */
+    option = find("rbd", PLATTER_OPERATION_CREATE, PLATTER_OPT_ENCRYPT_FORMAT);
+    CHECK(option != NULL && option->allowed != NULL && option->default_value == NULL);
+    CHECK_STR(option->allowed[0], "luks");
+    CHECK_STR(option->allowed[1], "luks2");
+    CHECK(option->allowed[2] == NULL);
+    option = find("rbd", PLATTER_OPERATION_CREATE, PLATTER_OPT_ENCRYPT_CIPHER_ALG);
+    CHECK(option != NULL && option->allowed != NULL);
+    CHECK_STR(option->default_value, "aes-256");
+    option = find("rbd", PLATTER_OPERATION_CREATE, PLATTER_OPT_ENCRYPT_KEY_SECRET);
+    CHECK(option != NULL && option->properties == PLATTER_OPTION_PROPERTY_SECRET);
+
     /* What a node can stand on. */
     const platter_child_info *child = child_of("throttle", "file");
     CHECK(child != NULL && child->properties == PLATTER_CHILD_REQUIRED);
