@@ -172,6 +172,14 @@ pub const SAMPLES: &[Sample] = &[
         "image-flat",
         sample("vmdk flat", "vmdk", "subformat=monolithicFlat"),
     ),
+    // QEMU's tools read it, and make none.
+    with_second(
+        "image-flat",
+        Sample {
+            known_to_peer: false,
+            ..sample("vmdk datastore", "vmdk", "subformat=vmfs")
+        },
+    ),
     with_second(
         "image-f001",
         sample("vmdk flat parts", "vmdk", "subformat=twoGbMaxExtentFlat"),
