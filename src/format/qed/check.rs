@@ -40,6 +40,8 @@ pub(super) struct Findings {
     cut_end: u64,
     /// L1 entries behind those of the disk that name no place for a table, or clusters of others.
     behind: u64,
+    /// Clusters that entries behind the end of the disk name.
+    kept: u64,
     leaks: u64,
     total: u64,
     allocated: u64,
@@ -90,6 +92,10 @@ impl Repairable for Qed {
 
     /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        if found.kept > 0 && check::Findings::corruptions(found) == 0 {
+            // To close gaps would be to move what the table of this disk does not reach.
+            return Ok(());
+        }
         self.note_change()?;
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
@@ -192,6 +198,7 @@ impl Qed {
                 return Ok(());
             }
             found.allocated += 1;
+            found.kept += u64::from(index >= header.clusters() && entry != Entry::Bad);
             let (host, end) = match entry {
                 Entry::At(host) => (host, host + cluster),
                 // Follows nothing, and nothing follows it.
@@ -217,27 +224,76 @@ impl Qed {
             }
             notes.tick()
         })?;
+        let mut behind = Vec::new();
+        let mut known = Uses::of(file_len / cluster);
         self.each_behind(|_, words| {
             for host in words {
-                found.behind += match header.is_table_place(*host, file_len) {
-                    true => table_at(*host).filter(|at| uses.has(*at)).count() as u64,
-                    false => 1,
-                };
+                if !header.is_table_place(*host, file_len) {
+                    found.behind += 1;
+                    continue;
+                }
+                found.behind += table_at(*host).filter(|at| uses.has(*at)).count() as u64;
+                if known.mark(host / cluster)? {
+                    memory::push(&mut behind, *host..*host + tables * cluster)?;
+                }
             }
             notes.tick()
         })?;
+        for table in &behind {
+            uses.mark_all(table_at(table.start))?;
+        }
+        let (last, within) = (
+            header.clusters() / per_table,
+            header.clusters() % per_table * ENTRY,
+        );
+        let host = self.blocks.with_directory(|known| known.host(last));
+        if let Some(Some(host)) = host.filter(|_| within > 0 && !is_skipped(last)) {
+            memory::push(&mut behind, host + within..host + tables * cluster)?;
+        }
+        // The header may say too little of the disk: what they name is no leak, as for QEMU.
+        for table in behind {
+            self.each_word(table, |_, words| {
+                for host in words {
+                    let is_place = host.is_multiple_of(cluster) && *host < file_len;
+                    if is_place && uses.mark(host / cluster)? {
+                        found.allocated += 1;
+                        found.kept += 1;
+                    }
+                }
+                notes.tick()
+            })?;
+        }
+        if found.kept > 0 {
+            notes.tell(|| {
+                format!(
+                    "{} clusters are named behind the end of the disk, and kept: the header may say too small a size",
+                    found.kept
+                )
+            });
+        }
         found.leaks = uses.unused();
         Ok(found)
     }
 
     /// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
     /// piece that holds them stands.
-    fn each_behind(&self, mut visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>) -> Result<()> {
+    fn each_behind(&self, visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>) -> Result<()> {
         let header = self.blocks.keeper.header();
-        let storage = &*self.blocks.storage;
         let needed = header.clusters().div_ceil(header.per_table()) * ENTRY;
-        let mut at = header.table_offset + needed;
-        let end = (header.table_offset + header.table_len()).min(storage.len()?);
+        let start = header.table_offset;
+        self.each_word(start + needed..start + header.table_len(), visit)
+    }
+
+    /// Calls `visit` with the entries of a range of the file, other than zero, and where the piece that holds them
+    /// stands.
+    fn each_word(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>,
+    ) -> Result<()> {
+        let storage = &*self.blocks.storage;
+        let mut at = range.start;
+        let end = range.end.min(storage.len()?);
         let mut bytes = memory::zeroed(PIECE as usize)?;
         let mut words = Vec::new();
         while at < end {
