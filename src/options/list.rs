@@ -16,7 +16,7 @@ pub(super) fn check_list(list: &BStr) -> Result<()> {
 /// Whether a `k=v,k=v` list asks for help: one element is `help` or `?`.
 ///
 /// # Errors
-/// As [`Options::parse_into`], for a list that is none.
+/// As [`super::Options::parse_into`], for a list that is none.
 pub fn asks_for_help(list: &(impl AsRef<[u8]> + ?Sized)) -> Result<bool> {
     let list = BStr::new(list);
     check_list(list)?;
