@@ -21,8 +21,11 @@ pub(super) fn add(path: &Path, contents: &mut Contents) {
         ..OpenOptions::default()
     };
     let image = Image::open(&Location::from_path(path), &options).expect("an image");
-    let bitmaps = image.bitmaps().expect("bitmaps").list().expect("a list");
-    for bitmap in bitmaps {
+    // The older version has none.
+    let Some(bitmaps) = image.bitmaps() else {
+        return;
+    };
+    for bitmap in bitmaps.list().expect("a list") {
         let says = match bitmap.inconsistent {
             true => INCOMPLETE.to_vec(),
             false => {
