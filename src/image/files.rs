@@ -146,7 +146,7 @@ impl Image {
     /// are read meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
+    /// [`crate::ErrorKind::Invalid`].
     pub(crate) fn check_apart<'a>(&self, others: impl Iterator<Item = &'a Self>) -> Result<()> {
         let own = self.written_files()?;
         for other in others {
@@ -171,7 +171,7 @@ impl Image {
     /// Refuses to write to this layer where one file is two of those that change then.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`].
+    /// [`crate::ErrorKind::Invalid`].
     pub(crate) fn check_files_apart(&self) -> Result<()> {
         let mut files = self.written_files()?;
         while let Some(one) = files.pop() {

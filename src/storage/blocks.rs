@@ -44,7 +44,7 @@ pub(super) trait Blocks: Storage {
     /// Refuses a change that cannot be; the end of its range.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`], [`ErrorKind::NoSpace`].
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`].
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if self.read_only() {
             return Err(Error::open_read_only(self.name()));

@@ -45,7 +45,7 @@ impl LinearBulk {
     /// writes the header, the one before all else that is no guest data.
     ///
     /// # Errors
-    /// Of I/O, and [`ErrorKind::Cancelled`].
+    /// Of I/O, and [`crate::ErrorKind::Cancelled`].
     pub(crate) fn new(
         storage: &Arc<dyn Storage>,
         (base, size, room): (u64, u64, u64),

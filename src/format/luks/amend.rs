@@ -77,7 +77,7 @@ pub(crate) fn changes_keyslots(values: &Values, prefix: &str) -> bool {
 /// (`encrypt.` in qcow2). `unlocked_by` is the ID of the secret that opened the image.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`], [`ErrorKind::NotFound`] for a secret that is not there, else as
+/// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::NotFound`] for a secret that is not there, else as
 /// [`Volume::amend`].
 pub(crate) fn change_keyslots(
     area: &dyn HeaderIo,

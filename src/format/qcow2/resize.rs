@@ -18,7 +18,7 @@ use crate::format::limbo::Freed;
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Qcow2 {
-    /// Changes the virtual size; see [`crate::format::Format::resize_above`]. The caller holds `reshaping`.
+    /// Changes the virtual size; see [`crate::format::Resize::resize_above`]. The caller holds `reshaping`.
     pub(super) fn change_size(
         &self,
         len: u64,

@@ -58,7 +58,7 @@ pub(super) struct ReservedRun {
 }
 
 impl Qcow2 {
-    /// Writes guest bytes; see [`crate::format::Format::write`].
+    /// Writes guest bytes; see [`crate::format::FormatWrite::write`].
     pub(super) fn write_guest(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         self.prepare_write()?;
         self.check_range(offset, buf.len() as u64)?;

@@ -35,7 +35,7 @@ impl Change {
 }
 
 impl Qcow2 {
-    /// Makes a guest range read as zeroes; see [`crate::format::Format::write_zeroes`].
+    /// Makes a guest range read as zeroes; see [`crate::format::FormatWrite::write_zeroes`].
     pub(super) fn zero_guest(
         &self,
         offset: u64,
@@ -64,7 +64,7 @@ impl Qcow2 {
         self.zero_bytes(done.min(end), end, flags, below)
     }
 
-    /// Gives a guest range back; see [`crate::format::Format::discard`]. Whole clusters read as
+    /// Gives a guest range back; see [`crate::format::FormatWrite::discard`]. Whole clusters read as
     /// zeroes afterwards. Version 2 cannot hide a backing file's data, so nothing is done there.
     pub(super) fn discard_guest(&self, offset: u64, len: u64) -> Result<()> {
         self.prepare_write()?;

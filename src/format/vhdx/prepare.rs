@@ -10,7 +10,7 @@ use super::disk::Header;
 use super::state::Vhdx;
 
 impl Vhdx {
-    /// Makes another header count; see [`Headers::change`].
+    /// Makes another header count; see [`super::headers::Headers::change`].
     pub(super) fn change_header(&self, change: impl Fn(&mut Header)) -> Result<()> {
         let mut headers = self.headers.lock();
         let changed = headers.change(&*self.storage, self.durability, change);

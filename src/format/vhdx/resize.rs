@@ -18,7 +18,7 @@ const CHECKED: u64 = 1 << 14;
 const MOST_PAGES: u64 = 4096;
 
 impl Vhdx {
-    /// See [`crate::format::FormatWrite::resize_above`]. The caller holds `reshaping`.
+    /// See [`crate::format::Resize::resize_above`]. The caller holds `reshaping`.
     pub(super) fn change_size(
         &self,
         len: u64,

@@ -117,7 +117,7 @@ pub(super) enum TablePlace {
     At(u64),
 }
 
-/// What [`Sparse::new`] begins with.
+/// What [`Sparse::hosted`], [`Sparse::cowd`] and [`Sparse::se_sparse`] begin with.
 pub(super) struct SparseInput<'a> {
     pub(super) id: u32,
     pub(super) slot: StorageSlot,

@@ -33,10 +33,10 @@ impl NodePlan {
         Ok(plan)
     }
 
-    /// As [`Plan::of`], for an image whose own file is open already: no option says anything of that.
+    /// As [`NodePlan::of`], for an image whose own file is open already: no option says anything of that.
     ///
     /// # Errors
-    /// For an option of the file; else as [`Plan::of`].
+    /// For an option of the file; else as [`NodePlan::of`].
     pub(in crate::image) fn of_open_file(
         location: &Location,
         options: &OpenOptions,
