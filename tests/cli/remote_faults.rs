@@ -502,7 +502,7 @@ fn commands_on_units_of_targets_end_well_or_with_one_line() {
         root: dir.root(),
         environment: Vec::new(),
     };
-    let failed = Outcome::Failed(&["iSCSI", "session", "target"]);
+    let failed = Outcome::Failed(&["iSCSI", "session", "target", "The unit does not answer"]);
     far.table(&[
         (END, Outcome::Done),
         (Fault::Says(b"HTTP/1.1 400 X\r\n\r\n", 1), Outcome::Done),
