@@ -674,6 +674,17 @@
 #define PLATTER_NAME_UNCHECKED 262144
 
 /**
+ * Flag of calls that take a location: it is a plain path, whatever it looks like. Without this flag
+ * and the next, it is a path, `json:{…}` or `protocol:…`.
+ */
+#define PLATTER_LOCATION_PATH 65536
+
+/**
+ * Flag of calls that take a location: it is a list `driver=…,file.filename=…`.
+ */
+#define PLATTER_LOCATION_IMAGE_OPTS 131072
+
+/**
  * Flag of calls that open: for writing; without it the image is read-only.
  */
 #define PLATTER_OPEN_WRITE 1
@@ -702,17 +713,6 @@
  * Flag of calls that open: let no other process write meanwhile, also where the format is raw.
  */
 #define PLATTER_OPEN_DENY_WRITERS 32
-
-/**
- * Flag of calls that take a location: it is a plain path, whatever it looks like. Without this flag
- * and the next, it is a path, `json:{…}` or `protocol:…`.
- */
-#define PLATTER_LOCATION_PATH 65536
-
-/**
- * Flag of calls that take a location: it is a list `driver=…,file.filename=…`.
- */
-#define PLATTER_LOCATION_IMAGE_OPTS 131072
 
 /**
  * Preset: no file that an image names is opened, formats are guessed for read-only opens alone. For

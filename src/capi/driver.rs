@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::capi::boundary::{call_out, check_flags};
 use crate::capi::error::platter_error;
-use crate::capi::open::{LOCATION_FLAGS, location};
+use crate::capi::location::{LOCATION_FLAGS, location};
 use crate::capi::text::{c_string, owned, utf8};
 use crate::driver_names::{canonical, unknown_driver};
 use crate::error::{Error, ErrorKind, Result};

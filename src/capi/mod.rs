@@ -32,6 +32,7 @@ mod content;
 pub mod control;
 pub mod driver;
 pub mod driver_name;
+pub mod location;
 pub mod nodes;
 pub mod open;
 pub mod options;

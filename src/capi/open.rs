@@ -1,6 +1,6 @@
 //! How an image is opened, and where it is.
 
-use std::ffi::{OsStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::capi::boundary::{self, Handle, Poison, call_mut, call_out, check_flag
 use crate::capi::control::{self, platter_control};
 use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
+pub(super) use crate::capi::location::{LOCATION_FLAGS, location, target};
 use crate::capi::nodes::{self, platter_nodes};
 use crate::capi::options::platter_options;
 use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
-use crate::capi::text::{optional_name, optional_utf8, os, utf8};
+use crate::capi::text::{optional_name, optional_utf8, utf8};
 use crate::error::{Error, Result};
 use crate::filter::decompress::kind_named;
 use crate::image::{DetectZeroes, OpenOptions};
-use crate::location::Location;
 use crate::options::Options;
 use crate::storage::CacheMode;
 
@@ -34,19 +34,12 @@ pub const PLATTER_OPEN_FOR_CHECK: u32 = 16;
 /// Flag of calls that open: let no other process write meanwhile, also where the format is raw.
 pub const PLATTER_OPEN_DENY_WRITERS: u32 = 32;
 
-/// Flag of calls that take a location: it is a plain path, whatever it looks like. Without this flag
-/// and the next, it is a path, `json:{…}` or `protocol:…`.
-pub const PLATTER_LOCATION_PATH: u32 = 0x10000;
-/// Flag of calls that take a location: it is a list `driver=…,file.filename=…`.
-pub const PLATTER_LOCATION_IMAGE_OPTS: u32 = 0x20000;
-
 pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE
     | PLATTER_OPEN_FORCE_SHARE
     | PLATTER_OPEN_NO_BACKING
     | PLATTER_OPEN_METADATA_ONLY
     | PLATTER_OPEN_FOR_CHECK
     | PLATTER_OPEN_DENY_WRITERS;
-pub(super) const LOCATION_FLAGS: u32 = PLATTER_LOCATION_PATH | PLATTER_LOCATION_IMAGE_OPTS;
 
 /// How an image is opened: format, cache mode, policy, secrets. What uses it copies it.
 #[derive(Debug, Default)]
@@ -77,45 +70,6 @@ pub(super) fn merged(options: Option<&platter_open_options>, flags: u32) -> Resu
     merged.for_check = flags & PLATTER_OPEN_FOR_CHECK != 0;
     merged.deny_writers = flags & PLATTER_OPEN_DENY_WRITERS != 0;
     Ok(merged)
-}
-
-/// The location of a parameter, as `flags` say.
-///
-/// # Safety
-/// `text` is NULL or NUL-terminated.
-pub(super) unsafe fn location(text: *const c_char, name: &str, flags: u32) -> Result<Location> {
-    match flags & LOCATION_FLAGS {
-        0 => {
-            // SAFETY: by this function's contract.
-            let text: &OsStr = unsafe { os(text, name)? };
-            Location::parse(text)
-        }
-        PLATTER_LOCATION_PATH => {
-            // SAFETY: by this function's contract.
-            let text: &OsStr = unsafe { os(text, name)? };
-            Ok(Location::from_path(text))
-        }
-        PLATTER_LOCATION_IMAGE_OPTS => {
-            // SAFETY: by this function's contract.
-            Location::from_image_opts(unsafe { os(text, name)? })
-        }
-        _ => Err(Error::invalid(
-            "Parameter 'flags' asks for two kinds of location",
-        )),
-    }
-}
-
-/// As [`location`], for an image to create: `json:` is no protocol there.
-///
-/// # Safety
-/// `text` is NULL or NUL-terminated.
-pub(super) unsafe fn target(text: *const c_char, name: &str, flags: u32) -> Result<Location> {
-    if flags & LOCATION_FLAGS == 0 {
-        // SAFETY: by this function's contract.
-        return Ok(Location::for_target(unsafe { os(text, name)? }));
-    }
-    // SAFETY: by this function's contract.
-    unsafe { location(text, name, flags) }
 }
 
 /// A cache mode by its name.
