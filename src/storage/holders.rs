@@ -7,6 +7,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::error::Result;
+use crate::memory;
 use crate::storage::identity::Identity;
 use crate::storage::modes::LockRequest;
 use crate::sys::lock;
@@ -93,7 +95,15 @@ impl Holders<'_> {
         shared
     }
 
-    /// Lists what `storage` holds from now on, with byte locks or without.
+    /// Makes room for one more, so that [`Self::set`] takes no memory.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn make_room(&mut self) -> Result<()> {
+        memory::reserve(&mut self.0, 1)
+    }
+
+    /// Lists what `storage` holds from now on, with byte locks or without; there is room for it.
     pub(super) fn set(
         &mut self,
         storage: u64,

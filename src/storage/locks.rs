@@ -84,6 +84,12 @@ impl Locks {
             return Ok(());
         }
         let mut holders = self.file.as_ref().map(|file| file.alone());
+        if let Some(holders) = &mut holders
+            && wanted != LockRequest::default()
+        {
+            // An image may have any number of files.
+            holders.make_room()?;
+        }
         self.keep_apart(holders.as_ref(), wanted)
             .and_then(|()| self.change_bytes(fd, holders.as_ref(), *held, wanted))
             .map_err(|error| match error.kind() {
