@@ -7,6 +7,8 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::printable::printable;
 
+// By its path, for the models of threads, which take this file from where it is.
+#[path = "error/repeated.rs"]
 mod repeated;
 
 /// The result of every fallible call of this crate.

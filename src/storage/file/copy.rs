@@ -124,7 +124,7 @@ impl FileStorage {
             return Ok(CopyOutcome::Done);
         }
         target.check_writable()?;
-        let Ok(end) = target.end_to_write(target_offset, len) else {
+        let Ok(end) = target.writable_end(target_offset, len) else {
             // Whether that is an error is for the write in its place to say.
             return Ok(CopyOutcome::NotPossible);
         };
@@ -135,7 +135,9 @@ impl FileStorage {
                 .as_ref()
                 .map(|direct| direct.enter(target_offset, end));
             let _no_truncate = target.growth.read();
+            // A trial that fails must not make the file longer.
             copy::clone_range(self.fd(), offset, target.fd(), target_offset, len)
+                .inspect(|()| target.spare.reach(end))
         };
         // Also after a failure: part of it may have been shared.
         target.extents.invalidate();

@@ -158,8 +158,8 @@ mod tests {
     use proptest::test_runner::Config;
 
     use super::*;
-    use crate::storage::file::{FileCreate, claim};
-    use crate::storage::{CacheMode, Creation, Durability, Preallocation, ZeroFlags};
+    use crate::storage::file::{FileCreate, FileOpen, claim, open};
+    use crate::storage::{CacheMode, CopyOutcome, Creation, Durability, Preallocation, ZeroFlags};
 
     const LEN: usize = 16 << 20;
 
@@ -253,6 +253,23 @@ mod tests {
             drop(storage);
             assert!(std::fs::read(&path).unwrap() == model, "other bytes");
         }
+    }
+
+    #[test]
+    fn a_trial_to_share_blocks_leaves_the_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let (creation, storage) = emptied(&path);
+        let source = dir.path().join("source");
+        std::fs::write(&source, [1; 65536]).unwrap();
+        let source = open(&source, &FileOpen::default()).unwrap();
+        let (from, to) = (source.host().unwrap(), storage.host().unwrap());
+        let shared = from.reflink_range(0, to, 4 << 20, 65536).unwrap();
+        if shared != CopyOutcome::Done {
+            assert_eq!(storage.len().unwrap(), 0);
+        }
+        assert_eq!(storage.ending().is_some(), can_keep(&path));
+        drop(creation);
     }
 
     #[test]
