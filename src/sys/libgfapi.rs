@@ -12,7 +12,7 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use super::IoBuf;
-use super::library::{Library, functions};
+use super::library::{self, Library, functions};
 use super::pending::{Pending, Request, Running};
 
 /// The only version whose interface is known here, and the package that brings it.
@@ -20,6 +20,8 @@ const NAME: &CStr = c"libgfapi.so.0";
 const PACKAGE: &str = "libgfapi0";
 /// The version of the symbols of requests that call back with five arguments.
 const SYMBOLS: &CStr = c"GFAPI_6.0";
+/// In the paths of what it loads by itself.
+const TRANSLATORS: &CStr = c"/glusterfs/";
 
 /// Opaque to us.
 type Fs = c_void;
@@ -180,6 +182,8 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
+        // The library unloads its translators while threads of theirs may still return from their last function.
+        library::keep_loaded(TRANSLATORS);
         // SAFETY: its own handle, whose files are closed. Waits for the servers, and some ten seconds besides.
         unsafe { (self.f.glfs_fini)(self.handle) };
     }

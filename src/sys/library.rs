@@ -1,6 +1,8 @@
 //! Libraries of the system that are loaded when they are first needed.
 
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
+
+use bstr::ByteSlice;
 
 /// A library that stays loaded: some leave threads' data behind.
 pub(super) struct Library {
@@ -93,6 +95,45 @@ impl Library {
             ));
         }
         Ok(found)
+    }
+}
+
+/// Keeps in memory, to the end of the process, each library that is loaded now and whose path has `part` in it: one that
+/// unloads its own plug-ins may do so while a thread runs in them.
+pub(super) fn keep_loaded(part: &CStr) {
+    struct Search<'a> {
+        part: &'a [u8],
+        found: Vec<CString>,
+    }
+    unsafe extern "C" fn look(
+        info: *mut libc::dl_phdr_info,
+        _: libc::size_t,
+        search: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the structure and its name are there for the length of this call; `search` is the caller's, and is
+        // used here alone.
+        let (name, search) = unsafe {
+            let name = (*info).dlpi_name;
+            if name.is_null() {
+                return 0;
+            }
+            (CStr::from_ptr(name), &mut *search.cast::<Search<'_>>())
+        };
+        if name.to_bytes().find(search.part).is_some() {
+            search.found.push(name.to_owned());
+        }
+        0
+    }
+    let mut search = Search {
+        part: part.to_bytes(),
+        found: Vec::new(),
+    };
+    // SAFETY: `search` outlives the call, and nothing else uses it.
+    unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut search).cast()) };
+    for name in search.found {
+        let kept = libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE;
+        // SAFETY: a NUL-terminated name of what is loaded already. The handle is never closed.
+        unsafe { libc::dlopen(name.as_ptr(), kept) };
     }
 }
 
