@@ -3,6 +3,7 @@
 #   make                  everything, into build/
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
+#   make interop          test programs of libnbd and nbd-server against the server of images
 #   make network          every command over every protocol with large disks, and transfers that are interrupted
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=, DOCDIR=
@@ -128,6 +129,9 @@ network: all
 	sh ci/setup.sh
 	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli -- --ignored --nocapture --test-threads=1 network:: remote_faults::
 
+interop: all
+	sh ci/interop.sh $(BUILD)/platter-img
+
 FUZZ_SECONDS ?= 600
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-0} sh ci/fuzz.sh
@@ -209,4 +213,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man html completions python dist check crash network fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man html completions python dist check crash interop network fuzz demo bench header header-check install uninstall clean FORCE
