@@ -19,6 +19,9 @@ skip() {
 
 sh ci/setup.sh
 sh ci/names.sh
+QEMU_MODULE_DIR=$(pwd)/target/qemu-modules
+[ -z "${CARGO_TARGET_DIR:-}" ] || QEMU_MODULE_DIR=$(realpath -m "$CARGO_TARGET_DIR")/qemu-modules
+export QEMU_MODULE_DIR
 
 if ! have valgrind; then
     skip 'the C tests under valgrind'
@@ -43,9 +46,10 @@ fi
 if [ ! -x /usr/sbin/sshd ] || [ "$(id -u)" != 0 ]; then
     skip 'tests of ssh (need root, openssh-server and libssh-4)'
 fi
-if have qemu-img && qemu-img info 'ssh://127.0.0.1:1/x' 2>&1 | grep -q 'Unable to load module ssh'; then
-    skip 'the comparison of names on ssh with QEMU (needs qemu-block-extra)'
-fi
+for scheme in http ssh iscsi nfs rbd gluster; do
+    ! have qemu-img || ! qemu-img info --image-opts "driver=$scheme" 2>&1 | grep -q 'Unable to load module' ||
+        skip "the comparison with QEMU over $scheme (needs qemu-block-extra, which ci/modules.sh fetches)"
+done
 if [ ! -x /usr/sbin/tgtd ] || ! have iscsi-readcapacity16 || [ "$(id -u)" != 0 ]; then
     skip 'tests of iSCSI (need root, tgt, libiscsi-bin and libiscsi7)'
 fi

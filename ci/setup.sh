@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 packages='build-essential pkg-config qemu-utils e2fsprogs xfsprogs valgrind strace xz-utils gzip bzip2 zstd lz4 7zip dmg2img
     mtools dosfstools openssl vmdk-stream-converter python3-venv python3-pip nbdkit libnbd-bin nbd-server
-    nginx-light curl openssh-server openssh-client libssh-4 cmake zsh fish
+    nginx-light curl openssh-server openssh-client libssh-4 libcurl3-gnutls cmake zsh fish
     tgt libiscsi-bin libiscsi7
     ceph-mon ceph-osd ceph-common librbd1
     nfs-ganesha nfs-ganesha-vfs rpcbind libnfs-utils libnfs13 iproute2 util-linux
@@ -65,6 +65,7 @@ for pair in chromium-headless-shell:chromium-headless-shell bindgen:bindgen; do
         echo "${pair##*:} cannot be installed: its tests are left out" >&2
 done
 
+sh ci/modules.sh || echo 'Comparisons with QEMU over the network are left out: ci/modules.sh failed' >&2
 sh ci/machine.sh || echo 'Tests with a virtual machine are left out: ci/machine.sh failed' >&2
 
 # Readers of other projects, a server of FTP and tools for Python, in a directory of their own.
