@@ -1,7 +1,8 @@
-//! What growing has in common: the last block, of which the image shows a part alone.
+//! What growing has in common: the last block, of which the image shows a part alone, and blocks behind it.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::Below;
+use crate::job::JobControl;
 use crate::storage::ZeroFlags;
 
 use super::{Blocks, Entry, Keeper, Layout};
@@ -41,4 +42,31 @@ impl<K: Keeper> Blocks<K> {
         }
         Ok(())
     }
+
+    /// Refuses to grow over blocks that the table has behind the last one of the disk, in a format whose shrinking
+    /// leaves none there.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Unsupported`], or of reading the table.
+    pub(crate) fn refuse_blocks_behind(&self, control: &JobControl) -> Result<()> {
+        let block = self.layout().block_size();
+        let end = self.count() * block;
+        let mut at = self.len().next_multiple_of(block);
+        while at < end {
+            control.checkpoint()?;
+            let (entry, len) = self.run(at, end - at)?;
+            if let Entry::At(_) = entry {
+                return Err(blocks_behind());
+            }
+            at += len;
+        }
+        Ok(())
+    }
+}
+
+/// The error of a disk that would grow over what may be its own.
+pub(crate) fn blocks_behind() -> Error {
+    Error::unsupported(
+        "The image has data behind the end of the disk: the header may say too small a size; convert the image to leave that behind",
+    )
 }

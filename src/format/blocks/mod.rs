@@ -37,6 +37,7 @@ use crate::storage::{Durability, Preallocation, Step, Storage, read_exact_at, st
 pub(crate) use bulk::{BlockBulk, Finish};
 pub(crate) use coding::{BAD, ByteOrder, Coding, FREE, ZERO};
 pub(crate) use directory::Directory;
+pub(crate) use grow::blocks_behind;
 pub(crate) use image::{BlockFormat, BlockImage, BlockParts};
 pub(crate) use linear::LinearBulk;
 pub(crate) use pack::Exclusive;

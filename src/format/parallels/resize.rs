@@ -32,11 +32,13 @@ impl Resize for Parallels {
                 "The format extension of the image is for its size",
             ));
         }
-        self.note_change()?;
-        match len < self.blocks.len() {
-            true => self.shrink(len, control),
-            false => self.grow(len, control),
+        if len < self.blocks.len() {
+            self.note_change()?;
+            return self.shrink(len, control);
         }
+        self.blocks.refuse_blocks_behind(control)?;
+        self.note_change()?;
+        self.grow(len, control)
     }
 }
 

@@ -275,6 +275,43 @@ impl Qed {
         Ok(found)
     }
 
+    /// Whether entries behind the end of the disk name clusters, in the last table or in tables behind it.
+    pub(super) fn names_clusters_behind(&self, control: &JobControl) -> Result<bool> {
+        let header = self.blocks.keeper.header();
+        let cluster = self.blocks.layout().block_size();
+        let file_len = self.blocks.storage.len()?.next_multiple_of(SECTOR);
+        let mut tables = Vec::new();
+        self.each_behind(|_, words| {
+            control.checkpoint()?;
+            for host in words {
+                if header.is_table_place(*host, file_len) {
+                    memory::push(&mut tables, *host..*host + header.table_len())?;
+                }
+            }
+            Ok(())
+        })?;
+        // A damaged directory names one of them many times.
+        tables.sort_unstable_by_key(|table: &Range<u64>| table.start);
+        tables.dedup();
+        let part = header.clusters() / header.per_table();
+        let within = header.clusters() % header.per_table() * ENTRY;
+        let last = self.blocks.with_directory(|known| known.host(part));
+        if let Some(Some(host)) = last.filter(|_| within > 0) {
+            memory::push(&mut tables, host + within..host + header.table_len())?;
+        }
+        let mut found = false;
+        for table in tables {
+            control.checkpoint()?;
+            self.each_word(table, |_, words| {
+                found |= words
+                    .iter()
+                    .any(|host| host.is_multiple_of(cluster) && *host < file_len);
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
     /// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
     /// piece that holds them stands.
     fn each_behind(&self, visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Growing. A smaller image is refused, as by QEMU.
 
 use crate::error::{Error, Result};
-use crate::format::blocks::{Layout, ZERO};
+use crate::format::blocks::{Layout, ZERO, blocks_behind};
 use crate::format::{Below, Resize};
 use crate::job::JobControl;
 use crate::storage::Preallocation;
@@ -19,7 +19,6 @@ impl Resize for Qed {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
-        self.note_change()?;
         if preallocation != Preallocation::Off {
             return Err(Error::no_preallocation(preallocation.name()));
         }
@@ -32,6 +31,10 @@ impl Resize for Qed {
         if !self.blocks.keeper.header().can_hold(len) {
             return Err(Error::invalid("Invalid image size specified"));
         }
+        if self.names_clusters_behind(control)? {
+            return Err(blocks_behind());
+        }
+        self.note_change()?;
         let mut hidden = 0;
         if self.blocks.is_overlay() {
             hidden = below.len_below().min(len);

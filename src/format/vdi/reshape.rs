@@ -18,7 +18,6 @@ impl Resize for Vdi {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
-        self.note_change()?;
         if !len.is_multiple_of(512) {
             return Err(Error::odd_new_size());
         }
@@ -43,8 +42,11 @@ impl Resize for Vdi {
             if fills {
                 return Err(Error::no_preallocated_shrink());
             }
+            self.note_change()?;
             return self.shrink(len, control);
         }
+        self.blocks.refuse_blocks_behind(control)?;
+        self.note_change()?;
         let mut hidden = 0;
         if self.blocks.is_overlay() {
             hidden = below.len_below().min(len);

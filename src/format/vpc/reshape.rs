@@ -22,7 +22,6 @@ impl Resize for Dynamic {
         below: &dyn Below,
         control: &JobControl,
     ) -> Result<()> {
-        self.note_change()?;
         check_size(len, MAX_SIZE)?;
         if preallocation != Preallocation::Off {
             return Err(Error::unsupported(
@@ -33,9 +32,12 @@ impl Resize for Dynamic {
         if len == old {
             return Ok(());
         }
-        self.flush(self.blocks.durability())?;
         if len > old {
             self.check_behind(old, control)?;
+        }
+        self.note_change()?;
+        self.flush(self.blocks.durability())?;
+        if len > old {
             self.make_room(old, len, control)?;
             self.hide_below(old, len, below)?;
         }
