@@ -1230,16 +1230,6 @@
 #define PLATTER_CONVERT_CONFLICT_NONE 0
 
 /**
- * Conflict of a conversion: `PLATTER_CONVERT_SPARSE_SIZE` is out of range.
- */
-#define PLATTER_CONVERT_CONFLICT_SPARSE_SIZE 1
-
-/**
- * Conflict of a conversion: `PLATTER_CONVERT_PARALLEL` is out of range.
- */
-#define PLATTER_CONVERT_CONFLICT_PARALLEL 2
-
-/**
  * Conflict of a conversion: `PLATTER_CONVERT_SKIP_BROKEN_BITMAPS` without `PLATTER_CONVERT_BITMAPS`.
  */
 #define PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS 3
@@ -2466,7 +2456,7 @@ int platter_open_options_set_storages(struct platter_open_options *options,
 
 /**
  * Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
- * that the compression of the image does not have is refused when it is opened; formats without
+ * that no compression has is refused; one that the compression of the image does not have when it is opened; formats without
  * compression take any. Without this call the level is the format's default. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -4713,10 +4703,10 @@ int platter_convert_set_checksum(struct platter_convert *convert,
                                  struct platter_error **err);
 
 /**
- * Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
- * range is checked by `platter_convert_check()` and when the job is made. `flags` must be 0.
+ * Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`.
+ * `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
  */
 int platter_convert_set_number(struct platter_convert *convert,
                                uint32_t which,
@@ -4788,7 +4778,7 @@ int platter_create_new(struct platter_create **out,
  * Sets the virtual size in bytes; it is rounded up to 512. Without it the size is the option `size`,
  * or that of the backing file. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: INVALID, also for a size over 2^63 - 1. Threads: one at a time. Since 0.1.
  */
 int platter_create_set_size(struct platter_create *create,
                             uint64_t size,
@@ -5027,10 +5017,9 @@ int platter_dd_set_output_storages(struct platter_dd *dd,
                                    struct platter_error **err);
 
 /**
- * Sets a number of the copy, one of `PLATTER_DD_*`. Its range is checked when the job runs. `flags`
- * must be 0.
+ * Sets a number of the copy, one of `PLATTER_DD_*`. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: one at a time. Since 0.1.
+ * Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
  */
 int platter_dd_set_number(struct platter_dd *dd,
                           uint32_t which,
@@ -5325,7 +5314,8 @@ int platter_rebase_image_job_new(struct platter_job **out,
  * has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
  * who frees it with `platter_job_free()`.
  *
- * Statuses: INVALID; of the job: INVALID for a size out of range or smaller without
+ * Statuses: INVALID, also for a size out of range; of the job: INVALID for a sum out of range and for a size that is
+ * smaller without
  * `PLATTER_RESIZE_SHRINK`, UNSUPPORTED, READ_ONLY, LOCKED, LIMIT, NO_SPACE, OS, CORRUPT. Threads: any.
  * Since 0.1.
  *

@@ -112,13 +112,26 @@ pub fn parse_size_checked(text: &str) -> Result<u64, SizeError> {
 pub fn parse_image_size(text: &str) -> Result<u64> {
     match parse_size_checked(text) {
         Ok(size) if size <= MAX_SIZE => Ok(size),
-        Ok(_) | Err(SizeError::Range) => Err(Error::invalid(format!(
-            "Invalid image size specified. Must be between 0 and {MAX_SIZE}."
-        ))),
-        Err(SizeError::Syntax) => Err(Error::invalid(format!(
-            "Invalid image size specified: '{text}'."
-        ))),
+        Ok(_) | Err(SizeError::Range) => Err(no_image_size(text)),
+        Err(SizeError::Syntax) => Err(Error::invalid(format!("'{text}' is no size of an image"))),
     }
+}
+
+/// The size, where an image can have it.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`]: more than [`MAX_SIZE`].
+pub fn check_image_size(bytes: u64) -> Result<u64> {
+    match bytes <= MAX_SIZE {
+        true => Ok(bytes),
+        false => Err(no_image_size(&bytes.to_string())),
+    }
+}
+
+fn no_image_size(size: &str) -> Error {
+    Error::invalid(format!(
+        "The size {size} of an image is not between 0 and {MAX_SIZE}"
+    ))
 }
 
 /// The value of a size option: a size with a suffix.
@@ -306,12 +319,12 @@ mod tests {
     fn image_sizes_have_their_own_words() {
         assert_eq!(
             parse_image_size("1kb").unwrap_err().to_string(),
-            "Invalid image size specified: '1kb'."
+            "'1kb' is no size of an image"
         );
         for text in ["8E", "-1"] {
             assert_eq!(
                 parse_image_size(text).unwrap_err().to_string(),
-                "Invalid image size specified. Must be between 0 and 9223372036854775807."
+                format!("The size {text} of an image is not between 0 and 9223372036854775807")
             );
         }
         let error = parse_option_size("size", "x").unwrap_err();

@@ -140,15 +140,13 @@ static bool fits(const platter_convert *convert, uint32_t flags)
     return false;
 }
 
-/* Sets a number whose range the library knows; false after a message. */
-static bool set_number(const struct request *request, uint32_t which, uint64_t value)
+/* Sets a number whose range the library knows; false after `refusal`. */
+static bool set_number(const struct request *request, uint32_t which, uint64_t value,
+                       const char *refusal)
 {
-    platter_error *error = NULL;
-
-    if (platter_convert_set_number(request->convert, which, value < UINT32_MAX ? value : UINT32_MAX, 0,
-                                   &error) == PLATTER_OK)
-        return fits(request->convert, 0);
-    print_platter_error(error);
+    if (platter_convert_set_number(request->convert, which, value, 0, NULL) == PLATTER_OK)
+        return true;
+    print_error("%s", refusal);
     return false;
 }
 
@@ -236,11 +234,15 @@ static bool parse(struct request *request)
             break;
         case 'S':
             if (!set_number(request, PLATTER_CONVERT_SPARSE_SIZE,
-                            options_size(options_argument(), "buffer size for sparse output")))
+                            options_size(options_argument(), "buffer size for sparse output"),
+                            "Invalid buffer size for sparse output specified. Valid sizes are "
+                            "multiples of 512 up to 16777216. Select 0 to disable sparse detection "
+                            "(fully allocates output)."))
                 return false;
             break;
         case 'm':
-            if (!set_number(request, PLATTER_CONVERT_PARALLEL, parse_parallel(options_argument())))
+            if (!set_number(request, PLATTER_CONVERT_PARALLEL, parse_parallel(options_argument()),
+                            "Invalid number of coroutines specified. Must be between 1 and 16."))
                 return false;
             break;
         case 'r':

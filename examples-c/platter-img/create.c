@@ -113,7 +113,6 @@ static int create_operands(struct request *request)
 {
     const int count = options_operand_count();
     char **operands = options_operands();
-    platter_error *error = NULL;
 
     if (creation_help_asked())
         return creation_print_help(request->format, count > 0 ? operands[0] : NULL) ? 0 : 1;
@@ -122,11 +121,7 @@ static int create_operands(struct request *request)
         return 1;
     }
     if (count > 1) {
-        if (platter_size_parse(&request->size, operands[1], PLATTER_SIZE_IMAGE, &error) !=
-            PLATTER_OK) {
-            print_platter_error(error);
-            return 1;
-        }
+        request->size = options_size(operands[1], "image size");
         request->size_given = true;
     }
     if (count > 2) {

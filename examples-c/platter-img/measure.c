@@ -37,8 +37,6 @@ struct request {
 /* Reads the options; false after a message. */
 static bool parse(struct request *request)
 {
-    platter_error *error = NULL;
-
     for (int code; (code = options_next()) != -1;) {
         switch (code) {
         case 'O':
@@ -49,11 +47,7 @@ static bool parse(struct request *request)
                 return false;
             break;
         case OPT_SIZE:
-            if (platter_size_parse(&request->size, options_argument(), PLATTER_SIZE_IMAGE,
-                                   &error) != PLATTER_OK) {
-                print_platter_error(error);
-                return false;
-            }
+            request->size = options_size(options_argument(), "image size");
             request->size_given = true;
             break;
         case 'l':

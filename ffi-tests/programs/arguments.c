@@ -87,7 +87,7 @@ static void basics(void)
     FAILS(platter_size_parse(&size, "16E", 0, &err), PLATTER_STATUS_LIMIT, "16E");
     FAILS(platter_size_parse(&size, "\xff", 0, &err), PLATTER_STATUS_INVALID, "UTF-8");
     FAILS(platter_size_parse(&size, "1kb", PLATTER_SIZE_IMAGE, &err), PLATTER_STATUS_INVALID,
-          "Invalid image size specified");
+          "'1kb' is no size of an image");
     char *text = POISONED;
     NO_NULL(platter_size_format(NULL, 1, 0, &err), "out");
     NO_FLAG(platter_size_format(&text, 1, BAD, &err));
@@ -370,6 +370,7 @@ static void policies(void)
     OK(platter_open_options_set_options(open, NULL, 0, &err));
     NO_NULL(platter_open_options_set_compression_level(NULL, 1, 0, &err), "options");
     NO_FLAG(platter_open_options_set_compression_level(open, 1, BAD, &err));
+    FAILS(platter_open_options_set_compression_level(open, 23, 0, &err), PLATTER_STATUS_INVALID, "23");
     NO_NULL(platter_open_options_set_decompress(NULL, "auto", 0, &err), "options");
     NO_FLAG(platter_open_options_set_decompress(open, "auto", BAD, &err));
     OK(platter_open_options_set_decompress(open, NULL, 0, &err));
@@ -608,6 +609,7 @@ static void jobs(void)
     NO_NULL(platter_resize_job_new(NULL, image, 1, NULL, 0, &err), "out");
     NO_NULL(platter_resize_job_new(&job, NULL, 1, NULL, 0, &err), "image");
     NO_FLAG(platter_resize_job_new(&job, image, 1, NULL, BAD, &err));
+    FAILS(platter_resize_job_new(&job, image, 0, NULL, 0, &err), PLATTER_STATUS_INVALID, "positive");
     FAILS(platter_resize_job_new(&job, image, 1, "x", 0, &err), PLATTER_STATUS_INVALID, "'x'");
     FAILS(platter_resize_job_new(&job, image, 1, NULL, PLATTER_RESIZE_MORE | PLATTER_RESIZE_LESS,
                                  &err),
@@ -810,6 +812,8 @@ static void create(void)
     OK(platter_create_new(&create, "b", "raw", 0, &err));
     NO_NULL(platter_create_set_size(NULL, 1, 0, &err), "create");
     NO_FLAG(platter_create_set_size(create, 1, BAD, &err));
+    FAILS(platter_create_set_size(create, UINT64_MAX, 0, &err), PLATTER_STATUS_INVALID,
+          "18446744073709551615");
     NO_NULL(platter_create_set_options(NULL, NULL, 0, &err), "create");
     NO_NULL(platter_create_set_options(create, NULL, 0, &err), "options");
     NO_FLAG(platter_create_set_options(create, NULL, BAD, &err));
@@ -880,7 +884,11 @@ static void convert(void)
     NO_FLAG(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, 1, BAD, &err));
     FAILS(platter_convert_set_number(convert, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
     FAILS(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, UINT64_MAX, 0, &err),
-          PLATTER_STATUS_INVALID, "too large");
+          PLATTER_STATUS_INVALID, "between 1 and 16");
+    FAILS(platter_convert_set_number(convert, PLATTER_CONVERT_PARALLEL, 0, 0, &err),
+          PLATTER_STATUS_INVALID, "between 1 and 16");
+    FAILS(platter_convert_set_number(convert, PLATTER_CONVERT_SPARSE_SIZE, 513, 0, &err),
+          PLATTER_STATUS_INVALID, "513");
     NO_NULL(platter_convert_check(NULL, convert, 0, &err), "out");
     NO_NULL(platter_convert_check(&conflict, NULL, 0, &err), "convert");
     NO_FLAG(platter_convert_check(&conflict, convert, BAD, &err));
@@ -947,6 +955,12 @@ static void copies(void)
     NO_NULL(platter_dd_set_number(NULL, PLATTER_DD_SKIP, 1, 0, &err), "dd");
     NO_FLAG(platter_dd_set_number(dd, PLATTER_DD_SKIP, 1, BAD, &err));
     FAILS(platter_dd_set_number(dd, 99, 1, 0, &err), PLATTER_STATUS_INVALID, "99");
+    FAILS(platter_dd_set_number(dd, PLATTER_DD_BLOCK_SIZE, 0, 0, &err), PLATTER_STATUS_INVALID,
+          "between 1 and 2147483647");
+    FAILS(platter_dd_set_number(dd, PLATTER_DD_INPUT_SIZE, UINT64_MAX, 0, &err),
+          PLATTER_STATUS_INVALID, "18446744073709551615");
+    FAILS(platter_dd_set_number(dd, PLATTER_DD_OUTPUT_SIZE, UINT64_MAX, 0, &err),
+          PLATTER_STATUS_INVALID, "18446744073709551615");
     OK(platter_dd_set_output(dd, "c", "raw", 0, &err));
     NO_NULL(platter_dd_job_new(NULL, dd, 0, &err), "out");
     NO_NULL(platter_dd_job_new(&job, NULL, 0, &err), "dd");

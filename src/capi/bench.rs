@@ -115,7 +115,10 @@ fn request(from: &platter_bench, flags: u32) -> Result<BenchRequest> {
         ));
     }
     let pattern = u8::try_from(from.pattern).map_err(|_| {
-        Error::invalid("Invalid pattern byte specified. Must be between 0 and 255.")
+        Error::invalid(format!(
+            "The pattern {} is not a byte, 0 to 255",
+            from.pattern
+        ))
     })?;
     Ok(BenchRequest {
         count: from.count,

@@ -24,7 +24,9 @@ use crate::capi::text::{duplicate_fd, optional_name, optional_utf8};
 use crate::error::{Error, Result};
 use crate::format::{profiles, registry};
 use crate::location::Location;
-use crate::ops::convert::{Conflict, ConvertRequest, check, convert};
+use crate::ops::convert::{
+    Conflict, ConvertRequest, check, check_parallel, check_sparse_size, convert,
+};
 
 /// What to convert, and how. What uses it copies it.
 #[derive(Debug)]
@@ -415,10 +417,10 @@ pub const PLATTER_CONVERT_SPARSE_SIZE: u32 = 1;
 /// A number of a conversion: pieces of work at a time, 1 to 16. The default follows the machine.
 pub const PLATTER_CONVERT_PARALLEL: u32 = 2;
 
-/// Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. Its
-/// range is checked by `platter_convert_check()` and when the job is made. `flags` must be 0.
+/// Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`.
+/// `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_convert_set_number(
     convert: Option<&mut platter_convert>,
@@ -429,11 +431,10 @@ pub extern "C" fn platter_convert_set_number(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        let value = u32::try_from(value)
-            .map_err(|_| Error::invalid(format!("Value {value} of the conversion is too large")))?;
+        let tuning = &mut convert.request.tuning;
         match which {
-            PLATTER_CONVERT_SPARSE_SIZE => convert.request.tuning.sparse_size = Some(value),
-            PLATTER_CONVERT_PARALLEL => convert.request.tuning.parallel = Some(value),
+            PLATTER_CONVERT_SPARSE_SIZE => tuning.sparse_size = Some(check_sparse_size(value)?),
+            PLATTER_CONVERT_PARALLEL => tuning.parallel = Some(check_parallel(value)?),
             _ => {
                 return Err(Error::invalid(format!(
                     "Unknown number {which} of a conversion"
@@ -446,10 +447,6 @@ pub extern "C" fn platter_convert_set_number(
 
 /// Conflict of a conversion: none, everything fits together.
 pub const PLATTER_CONVERT_CONFLICT_NONE: u32 = 0;
-/// Conflict of a conversion: `PLATTER_CONVERT_SPARSE_SIZE` is out of range.
-pub const PLATTER_CONVERT_CONFLICT_SPARSE_SIZE: u32 = 1;
-/// Conflict of a conversion: `PLATTER_CONVERT_PARALLEL` is out of range.
-pub const PLATTER_CONVERT_CONFLICT_PARALLEL: u32 = 2;
 /// Conflict of a conversion: `PLATTER_CONVERT_SKIP_BROKEN_BITMAPS` without `PLATTER_CONVERT_BITMAPS`.
 pub const PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS: u32 = 3;
 /// Conflict of a conversion: `PLATTER_CONVERT_COPY_RANGE` with `PLATTER_CONVERT_COMPRESS`.
@@ -476,8 +473,6 @@ pub const PLATTER_CONVERT_CONFLICT_CHAIN: u32 = 12;
 
 fn number(conflict: Conflict) -> u32 {
     match conflict {
-        Conflict::SparseSize => PLATTER_CONVERT_CONFLICT_SPARSE_SIZE,
-        Conflict::Parallel => PLATTER_CONVERT_CONFLICT_PARALLEL,
         Conflict::SkipWithoutBitmaps => PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS,
         Conflict::CopyRangeAndCompress => PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_COMPRESS,
         Conflict::CopyRangeAndSparseSize => PLATTER_CONVERT_CONFLICT_COPY_RANGE_AND_SPARSE_SIZE,

@@ -24,6 +24,7 @@ use crate::job::JobControl;
 use crate::ops::create::{CreatePlan, CreateRequest};
 use crate::options::Options;
 use crate::policy::OpenPolicy;
+use crate::size::check_image_size;
 
 /// What to create. What uses it copies it.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub unsafe extern "C" fn platter_create_new(
 /// Sets the virtual size in bytes; it is rounded up to 512. Without it the size is the option `size`,
 /// or that of the backing file. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: INVALID, also for a size over 2^63 - 1. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_create_set_size(
     create: Option<&mut platter_create>,
@@ -93,7 +94,7 @@ pub extern "C" fn platter_create_set_size(
 ) -> c_int {
     call_mut(create, "create", err, |create| {
         check_flags(flags, 0)?;
-        create.request.size = Some(size);
+        create.request.size = Some(check_image_size(size)?);
         Ok(())
     })
 }

@@ -23,7 +23,8 @@ use crate::capi::text::{duplicate_fd, optional_name};
 use crate::error::{Error, Result};
 use crate::format::registry;
 use crate::location::Location;
-use crate::ops::dd::{DdEnd, DdRequest, dd};
+use crate::ops::dd::{DdEnd, DdRequest, check_block_size, dd};
+use crate::size::check_image_size;
 
 /// What to copy, and how. What uses it copies it.
 #[derive(Debug)]
@@ -298,10 +299,9 @@ pub extern "C" fn platter_dd_set_output_storages(
     })
 }
 
-/// Sets a number of the copy, one of `PLATTER_DD_*`. Its range is checked when the job runs. `flags`
-/// must be 0.
+/// Sets a number of the copy, one of `PLATTER_DD_*`. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: one at a time. Since 0.1.
+/// Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_dd_set_number(
     dd: Option<&mut platter_dd>,
@@ -314,11 +314,14 @@ pub extern "C" fn platter_dd_set_number(
         check_flags(flags, 0)?;
         let request = &mut dd.request;
         match which {
-            PLATTER_DD_BLOCK_SIZE => request.block_size = value,
+            PLATTER_DD_BLOCK_SIZE => {
+                check_block_size(value)?;
+                request.block_size = value;
+            }
             PLATTER_DD_COUNT => request.count = Some(value),
             PLATTER_DD_SKIP => request.skip = value,
-            PLATTER_DD_INPUT_SIZE => request.input_size = Some(value),
-            PLATTER_DD_OUTPUT_SIZE => request.output_size = Some(value),
+            PLATTER_DD_INPUT_SIZE => request.input_size = Some(check_image_size(value)?),
+            PLATTER_DD_OUTPUT_SIZE => request.output_size = Some(check_image_size(value)?),
             _ => return Err(Error::invalid(format!("Unknown number {which} of a copy"))),
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::capi::policy::platter_policy;
 use crate::capi::secret::{self, platter_secrets};
 use crate::capi::storages::{self, platter_storages};
 use crate::capi::text::{optional_name, optional_utf8, utf8};
+use crate::codec::{Compression, Method};
 use crate::error::{Error, Result};
 use crate::filter::decompress::kind_named;
 use crate::image::{DetectZeroes, OpenOptions};
@@ -280,7 +281,7 @@ pub extern "C" fn platter_open_options_set_storages(
 }
 
 /// Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
-/// that the compression of the image does not have is refused when it is opened; formats without
+/// that no compression has is refused; one that the compression of the image does not have when it is opened; formats without
 /// compression take any. Without this call the level is the format's default. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -293,6 +294,8 @@ pub extern "C" fn platter_open_options_set_compression_level(
 ) -> c_int {
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
+        // Zstd has every level that another method has.
+        Compression::at_level(Method::Zstd, Some(i64::from(level)))?;
         options.options.compression_level = Some(i64::from(level));
         Ok(())
     })

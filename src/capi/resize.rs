@@ -30,7 +30,8 @@ pub const PLATTER_RESIZE_SHRINK: u32 = 4;
 /// has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
 /// who frees it with `platter_job_free()`.
 ///
-/// Statuses: INVALID; of the job: INVALID for a size out of range or smaller without
+/// Statuses: INVALID, also for a size out of range; of the job: INVALID for a sum out of range and for a size that is
+/// smaller without
 /// `PLATTER_RESIZE_SHRINK`, UNSUPPORTED, READ_ONLY, LOCKED, LIMIT, NO_SPACE, OS, CORRUPT. Threads: any.
 /// Since 0.1.
 ///
@@ -63,6 +64,7 @@ pub unsafe extern "C" fn platter_resize_job_new(
                 ));
             }
         };
+        size.check()?;
         let request = ResizeRequest {
             size,
             preallocation: preallocation.map_or(Ok(Preallocation::Off), preallocation_from_name)?,

@@ -35,7 +35,7 @@ pub unsafe extern "C" fn platter_size_parse(
             size::parse_image_size(text)
         } else {
             size::parse_size_checked(text)
-                .map_err(|_| Error::invalid(format!("Invalid size '{text}'")))
+                .map_err(|_| Error::invalid(format!("'{text}' is no size")))
         };
         parsed.map_err(|error| match size::parse_size_checked(text) {
             Err(SizeError::Syntax) => error,

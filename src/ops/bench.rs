@@ -88,7 +88,7 @@ impl BenchRequest {
         for (what, number, least) in ranges {
             if !(least..=MAX_NUMBER).contains(&number) {
                 return Err(Error::invalid(format!(
-                    "Invalid {what} specified. Must be between {least} and {MAX_NUMBER}."
+                    "The {what} {number} is not between {least} and {MAX_NUMBER}"
                 )));
             }
         }

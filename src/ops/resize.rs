@@ -18,6 +18,21 @@ pub enum NewSize {
     Less(u64),
 }
 
+impl NewSize {
+    /// Refuses what is the size of no image, whatever its size is now.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`].
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Exactly(size) if !(1..=MAX_SIZE).contains(&size) => {
+                Err(Error::new_size_not_positive())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How an image is to be resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResizeRequest {

@@ -49,7 +49,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         COMPRESSION_LEVEL,
         OptionKind::Num,
-        "How hard -c tries: 1 to 12 (default 2)",
+        "How hard compressed writes try: 1 to 12 (default 2)",
     ),
     option(
         "encrypt.format",

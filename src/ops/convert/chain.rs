@@ -19,6 +19,7 @@ use crate::storage::Durability;
 use crate::storage::file::sync_name;
 
 use super::bitmaps;
+use super::conflict::no_source;
 use super::open_source;
 use super::open_target::creatable;
 use super::report::ConvertReport;
@@ -31,7 +32,7 @@ const MAX_ENDING: usize = 6;
 /// Converts every layer of the source, the lowest first. What was made is removed when it fails.
 pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     let source = request.source.images.first();
-    let source = source.ok_or_else(|| Error::invalid("Must specify image file name"))?;
+    let source = source.ok_or_else(no_source)?;
     let top = open_source(source, request, job)?.into_shared();
     let mut layers: Vec<Arc<Image>> =
         std::iter::successors(Some(top), |layer| layer.backing().cloned()).collect();

@@ -12,14 +12,39 @@ const MAX_SPARSE: u32 = 16 << 20;
 /// The most workers.
 pub(super) const MAX_PARALLEL: u32 = 16;
 
+/// The size of a run of zeroes that stays sparse.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for what is no multiple of 512 up to 16 MiB.
+pub(crate) fn check_sparse_size(bytes: u64) -> Result<u32> {
+    let size = u32::try_from(bytes).ok();
+    size.filter(|size| size % 512 == 0 && *size <= MAX_SPARSE)
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "Runs of {bytes} zeroes cannot be left sparse: the size is a multiple of 512 up to {MAX_SPARSE}, or 0 to leave none"
+            ))
+        })
+}
+
+/// How many pieces of work are done at a time.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for what is not 1 to 16.
+pub(crate) fn check_parallel(pieces: u64) -> Result<u32> {
+    let count = u32::try_from(pieces).ok();
+    count
+        .filter(|count| (1..=MAX_PARALLEL).contains(count))
+        .ok_or_else(|| {
+            Error::invalid(format!(
+                "{pieces} pieces of work at a time are not between 1 and {MAX_PARALLEL}"
+            ))
+        })
+}
+
 /// What is wrong with the settings of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// The sparse size is no multiple of 512 up to 16 MiB.
-    SparseSize,
-    /// The number of workers is not 1 to 16.
-    Parallel,
     /// Broken bitmaps are to be left out, but no bitmaps are to be copied.
     SkipWithoutBitmaps,
     /// Copying inside the host excludes compression.
@@ -46,9 +71,7 @@ pub enum Conflict {
 
 impl Conflict {
     /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::SparseSize,
-        Self::Parallel,
+    pub const ALL: [Self; 11] = [
         Self::SkipWithoutBitmaps,
         Self::CopyRangeAndCompress,
         Self::CopyRangeAndSparseSize,
@@ -66,18 +89,7 @@ impl Conflict {
     pub fn find(request: &ConvertRequest) -> Option<Self> {
         let (source, target, tuning) = (&request.source, &request.target, &request.tuning);
         let several = source.images.len() > 1;
-        let sparse_size = tuning.sparse_size;
         let found = [
-            (
-                sparse_size.is_some_and(|size| size % 512 != 0 || size > MAX_SPARSE),
-                Self::SparseSize,
-            ),
-            (
-                tuning
-                    .parallel
-                    .is_some_and(|n| !(1..=MAX_PARALLEL).contains(&n)),
-                Self::Parallel,
-            ),
             (
                 source.skip_broken_bitmaps && !source.bitmaps,
                 Self::SkipWithoutBitmaps,
@@ -87,7 +99,7 @@ impl Conflict {
                 Self::CopyRangeAndCompress,
             ),
             (
-                tuning.copy_range && sparse_size.is_some(),
+                tuning.copy_range && tuning.sparse_size.is_some(),
                 Self::CopyRangeAndSparseSize,
             ),
             (
@@ -132,12 +144,6 @@ impl Conflict {
     /// What is wrong, in one line.
     pub fn message(self) -> &'static CStr {
         match self {
-            Self::SparseSize => {
-                c"Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 up to 16777216. Select 0 to disable sparse detection (fully allocates output)."
-            }
-            Self::Parallel => {
-                c"Invalid number of coroutines specified. Must be between 1 and 16."
-            }
             Self::SkipWithoutBitmaps => {
                 c"Broken bitmaps can only be left out where bitmaps are copied"
             }
@@ -165,14 +171,30 @@ impl Conflict {
     }
 }
 
+/// The error of a conversion of nothing.
+pub(super) fn no_source() -> Error {
+    Error::invalid("A conversion takes at least one source")
+}
+
 /// Refuses settings that make no sense, before any file is touched.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
 pub(crate) fn check(request: &ConvertRequest) -> Result<()> {
     if request.source.images.is_empty() && request.source.fd.is_none() {
-        return Err(Error::invalid("Must specify image file name"));
+        return Err(no_source());
     }
+    let tuning = &request.tuning;
+    tuning
+        .sparse_size
+        .map(u64::from)
+        .map(check_sparse_size)
+        .transpose()?;
+    tuning
+        .parallel
+        .map(u64::from)
+        .map(check_parallel)
+        .transpose()?;
     Conflict::find(request).map_or(Ok(()), |conflict| {
         Err(Error::invalid(conflict.message().to_string_lossy()))
     })
@@ -197,9 +219,6 @@ mod tests {
     fn every_conflict_is_found_and_named_without_flags() {
         let two = |r: &mut ConvertRequest| r.source.images.push(Location::from_path("c"));
         let found = [
-            conflict(|r| r.tuning.sparse_size = Some(513)),
-            conflict(|r| r.tuning.sparse_size = Some(MAX_SPARSE + 512)),
-            conflict(|r| r.tuning.parallel = Some(17)),
             conflict(|r| r.source.skip_broken_bitmaps = true),
             conflict(|r| (r.tuning.copy_range, r.target.compress) = (true, true)),
             conflict(|r| (r.tuning.copy_range, r.tuning.sparse_size) = (true, Some(0))),
@@ -225,9 +244,6 @@ mod tests {
         ];
         use Conflict::*;
         let expected = [
-            SparseSize,
-            SparseSize,
-            Parallel,
             SkipWithoutBitmaps,
             CopyRangeAndCompress,
             CopyRangeAndSparseSize,
@@ -240,13 +256,30 @@ mod tests {
             WholeChain,
         ];
         assert_eq!(found, expected);
-        let most = format!("up to {MAX_SPARSE}.");
-        assert!(SparseSize.message().to_string_lossy().contains(&most));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let refused = |change: fn(&mut ConvertRequest)| {
+            let mut request =
+                ConvertRequest::new(Location::from_path("a"), Location::from_path("b"));
+            change(&mut request);
+            assert_eq!(Conflict::find(&request), None);
+            check(&request).unwrap_err().to_string()
+        };
+        let sparse = [
+            refused(|r| r.tuning.sparse_size = Some(513)),
+            refused(|r| r.tuning.sparse_size = Some(MAX_SPARSE + 512)),
+        ];
         assert!(
-            Parallel
-                .message()
-                .to_string_lossy()
-                .ends_with(&format!("1 and {MAX_PARALLEL}."))
+            sparse
+                .iter()
+                .all(|message| message.contains("up to 16777216"))
         );
+        let parallel = [
+            refused(|r| r.tuning.parallel = Some(0)),
+            refused(|r| r.tuning.parallel = Some(MAX_PARALLEL + 1)),
+        ];
+        assert!(parallel.iter().all(|message| message.ends_with("1 and 16")));
     }
 }

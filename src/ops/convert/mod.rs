@@ -38,7 +38,7 @@ mod worker;
 
 pub use checksum::Sha256Sum;
 pub use conflict::Conflict;
-pub(crate) use conflict::check;
+pub(crate) use conflict::{check, check_parallel, check_sparse_size};
 pub use report::ConvertReport;
 pub use request::{ConvertRequest, ConvertSource, ConvertTarget, NamedFd, Tuning};
 pub use window::Window;

@@ -2,6 +2,7 @@
 
 mod request;
 
+pub(crate) use request::check_block_size;
 pub use request::{DdEnd, DdRequest};
 
 use crate::error::Result;

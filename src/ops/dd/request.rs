@@ -13,6 +13,7 @@ use crate::object::Objects;
 use crate::ops::convert::{ConvertRequest, NamedFd, Window, Wording};
 use crate::ops::create::Reason;
 use crate::policy::OpenPolicy;
+use crate::size::check_image_size;
 use crate::storage::{CacheMode, NamedStorages};
 
 /// The largest block.
@@ -102,10 +103,9 @@ impl DdRequest {
 
     /// The conversion that copies this.
     pub(super) fn conversion(&self) -> Result<ConvertRequest> {
-        if !(1..=MAX_BLOCK_SIZE).contains(&self.block_size) {
-            return Err(Error::invalid(format!(
-                "Invalid bs specified. Must be between 1 and {MAX_BLOCK_SIZE}."
-            )));
+        check_block_size(self.block_size)?;
+        for size in [self.input_size, self.output_size].into_iter().flatten() {
+            check_image_size(size)?;
         }
         let (source, source_fd) = parts(&self.input);
         let (target, target_fd) = parts(&self.output);
@@ -137,6 +137,19 @@ impl DdRequest {
     }
 }
 
+/// The size of a block.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`] for a size out of range.
+pub(crate) fn check_block_size(bytes: u64) -> Result<()> {
+    if (1..=MAX_BLOCK_SIZE).contains(&bytes) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Blocks of {bytes} bytes are not between 1 and {MAX_BLOCK_SIZE}"
+    )))
+}
+
 fn parts(end: &DdEnd) -> (Location, Option<NamedFd>) {
     match end {
         DdEnd::Location(location) => (location.clone(), None),
@@ -160,7 +173,10 @@ mod tests {
         for wrong in [0, MAX_BLOCK_SIZE + 1] {
             request.block_size = wrong;
             let error = request.conversion().unwrap_err().to_string();
-            assert!(error.ends_with("between 1 and 2147483647."), "{error}");
+            assert!(error.ends_with("between 1 and 2147483647"), "{error}");
         }
+        request.block_size = 512;
+        request.input_size = Some(u64::MAX);
+        assert!(request.conversion().is_err());
     }
 }

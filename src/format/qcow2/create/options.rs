@@ -51,7 +51,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         COMPRESSION_LEVEL,
         OptionKind::Num,
-        "How hard -c tries: 1 to 12 for zlib (default 2), 22 and less for zstd (default 3)",
+        "How hard compressed writes try: 1 to 12 for zlib (default 2), 22 and less for zstd (default 3)",
         None,
         &[],
     ),
