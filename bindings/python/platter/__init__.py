@@ -10,7 +10,7 @@
 
 from ._library import lib as _lib
 from ._library import text as _text
-from ._options import Location, Options, Policy, Secrets, Size
+from ._options import Location, Nodes, Options, Policy, Secrets, Size
 from .errors import (
     Busy,
     Cancelled,
@@ -32,7 +32,7 @@ from .errors import (
     WrongSecret,
 )
 from .image import Extent, Image, open
-from .introspection import Driver, Option, drivers
+from .introspection import Driver, Option, Profile, drivers, profiles
 from .jobs import Progress, Report
 from .operations import (
     Conversion,
@@ -40,11 +40,14 @@ from .operations import (
     compare,
     convert,
     create,
+    dd,
     info,
     inspect,
     measure,
     rebase,
 )
+from .log import Log, set_log, trace
+from .serving import Export, Offered, Server, exports
 from .storage import Storage, Storages
 
 #: The version of the library.
@@ -59,6 +62,7 @@ __all__ = [
     "Driver",
     "Error",
     "Exists",
+    "Export",
     "Extent",
     "Image",
     "InternalError",
@@ -66,18 +70,23 @@ __all__ = [
     "LimitExceeded",
     "Location",
     "Locked",
+    "Log",
     "NeedsSecret",
     "NoSpace",
+    "Nodes",
     "NotAnImage",
     "NotFound",
+    "Offered",
     "OperatingSystemError",
     "Option",
     "Options",
     "Policy",
+    "Profile",
     "Progress",
     "ReadOnly",
     "Report",
     "Secrets",
+    "Server",
     "Size",
     "Storage",
     "Storages",
@@ -87,10 +96,15 @@ __all__ = [
     "compare",
     "convert",
     "create",
+    "dd",
     "drivers",
+    "exports",
     "info",
     "inspect",
     "measure",
     "open",
+    "profiles",
     "rebase",
+    "set_log",
+    "trace",
 ]

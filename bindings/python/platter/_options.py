@@ -15,8 +15,11 @@ from .storage import Storages, named
 Location = Union[str, bytes, "os.PathLike[Any]", Mapping[str, Any]]
 #: Bytes, or text such as ``10G``.
 Size = Union[int, str]
-#: Secrets by ID, or who is asked for them.
-Secrets = Union[Mapping[str, Union[str, bytes]], Callable[[str], Optional[bytes]]]
+#: Secrets by ID, or who is asked for them. Other objects that options name by ID stand among them, as their
+#: properties: ``{"tls": {"qom-type": "tls-creds-x509", "dir": "/etc/pki/nbd"}}``.
+Secrets = Union[
+    Mapping[str, Union[str, bytes, Mapping[str, str]]], Callable[[str], Optional[bytes]]
+]
 #: What formats and protocols take, by name.
 Options = Mapping[str, Union[str, int, bool]]
 
@@ -89,9 +92,38 @@ def secrets(values: Optional[Secrets]) -> Any:
         call(lib.platter_secrets_set_callback, known, _secret, handle, _free, 0)
         return known
     for key, secret in values.items():
+        if isinstance(secret, Mapping):
+            _define(known, key, dict(secret))
+            continue
         data = _secret_bytes(secret)
         call(lib.platter_secrets_add, known, name(key), data, len(data), 0)
     return known
+
+
+_KINDS = {
+    "secret": lib.platter_secrets_define,
+    "tls-creds-x509": lib.platter_secrets_add_tls_x509,
+    "tls-creds-psk": lib.platter_secrets_add_tls_psk,
+    "authz-simple": lib.platter_secrets_add_authorization,
+    "authz-list": lib.platter_secrets_add_authorization,
+    "throttle-group": lib.platter_secrets_add_throttle_group,
+}
+
+
+def _define(known: Any, key: str, properties: Dict[str, str]) -> None:
+    kind = properties.pop("qom-type", "secret")
+    if kind not in _KINDS:
+        raise ValueError(f"{kind!r} is none of {', '.join(_KINDS)}")
+    strings = [ffi.new("char[]", name(text)) for pair in properties.items() for text in pair]
+    call(_KINDS[kind], known, name(key), ffi.new("char *[]", strings + [ffi.NULL]), 0)
+
+
+class Nodes:
+    """Named nodes of images that are opened one after the other with it: names lead to nodes of those before."""
+
+    def __init__(self) -> None:
+        #: The object of the library.
+        self.handle = made("platter_nodes", lib.platter_nodes_new, 0)
 
 
 class Policy:
@@ -107,6 +139,7 @@ class Policy:
         permissive: bool = False,
         formats: Iterable[str] = (),
         protocols: Iterable[str] = (),
+        hosts: Iterable[str] = (),
         directories: Iterable[Name] = (),
         implicit: Optional[bool] = None,
         limits: Optional[Mapping[str, int]] = None,
@@ -118,6 +151,8 @@ class Policy:
             call(lib.platter_policy_allow_format, self.handle, name(one), 0)
         for one in protocols:
             call(lib.platter_policy_allow_protocol, self.handle, name(one), 0)
+        for one in hosts:
+            call(lib.platter_policy_allow_host, self.handle, name(one), 0)
         if implicit is not None:
             mode = lib.PLATTER_IMPLICIT_ALLOW if implicit else lib.PLATTER_IMPLICIT_DENY
             call(lib.platter_policy_set_implicit, self.handle, mode, 0)
@@ -140,6 +175,10 @@ def opening(
     storages: Optional[Storages] = None,
     decompress: Optional[str] = None,
     options: Optional[Options] = None,
+    discard: Optional[bool] = None,
+    detect_zeroes: Optional[str] = None,
+    compression_level: Optional[int] = None,
+    nodes: Optional[Nodes] = None,
     control: Any = None,
 ) -> Any:
     """The options of an opening."""
@@ -154,6 +193,14 @@ def opening(
     if decompress is not None:
         call(lib.platter_open_options_set_decompress, made_options, name(decompress), 0)
     call(lib.platter_open_options_set_options, made_options, _bag(options), 0)
+    if discard is not None:
+        call(lib.platter_open_options_set_discard, made_options, discard, 0)
+    if detect_zeroes is not None:
+        call(lib.platter_open_options_set_detect_zeroes, made_options, name(detect_zeroes), 0)
+    if compression_level is not None:
+        call(lib.platter_open_options_set_compression_level, made_options, compression_level, 0)
+    if nodes is not None:
+        call(lib.platter_open_options_set_nodes, made_options, nodes.handle, 0)
     if control is not None:
         call(lib.platter_open_options_set_control, made_options, control, 0)
     return made_options

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import TYPE_CHECKING, Optional, Tuple
+
+if TYPE_CHECKING:
+    from .jobs import Report
 
 
 class Error(Exception):
@@ -30,6 +33,8 @@ class Error(Exception):
         self.hints = hints
         #: The file whose reading, writing or syncing failed, if any did.
         self.file = file
+        #: What was found before it failed: a repair that is refused leaves what the check says.
+        self.report: Optional[Report] = None
 
 
 class Invalid(Error):

@@ -7,10 +7,11 @@ from types import TracebackType
 from typing import Any, Iterator, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
 from . import jobs
-from ._library import call, lib, made, name, number, optional_name, optional_text, text
+from ._library import call, lib, made, name, number, optional_name, text
 from ._native import ffi
 from ._options import (
     Location,
+    Nodes,
     Options,
     Policy,
     Secrets,
@@ -123,12 +124,7 @@ class Image:
     @property
     def warnings(self) -> Tuple[str, ...]:
         """What was strange when it was opened, a line each."""
-        lines: List[str] = []
-        while True:
-            line = optional_text(lib.platter_image_warning(self.handle, len(lines)))
-            if line is None:
-                return tuple(lines)
-            lines.append(line)
+        return jobs.lines(lib.platter_image_warning, self.handle)
 
     def __len__(self) -> int:
         return self.size
@@ -239,8 +235,10 @@ class Image:
         )
         return jobs.run(job, progress=progress)
 
-    def amend(self, options: Options, *, secrets: Optional[Secrets] = None) -> Report:
-        """Changes options of the format."""
+    def amend(
+        self, options: Options, *, secrets: Optional[Secrets] = None, force: bool = False
+    ) -> Report:
+        """Changes options of the format; ``force`` overwrites a key slot that is in use, and erases the last one."""
         from ._options import secrets as secrets_of
 
         job = made(
@@ -249,7 +247,7 @@ class Image:
             self.handle,
             options_of(options),
             secrets_of(secrets),
-            0,
+            lib.PLATTER_AMEND_FORCE if force else 0,
         )
         return jobs.run(job)
 
@@ -257,6 +255,36 @@ class Image:
         """The internal snapshots, as ``info`` tells them."""
         found = jobs.query(lib.platter_snapshot_list, self.handle, 0).json()
         return list(found)
+
+    def show_snapshot(self, snapshot: str) -> None:
+        """Shows an internal snapshot in place of the present disk, read-only, until the image is closed."""
+        call(lib.platter_snapshot_show, self.handle, name(snapshot), 0)
+
+    def info(self) -> Mapping[str, Any]:
+        """What the image is, as ``info --output=json`` tells."""
+        found: Mapping[str, Any] = jobs.query(lib.platter_image_info, self.handle, 0).json()
+        return found
+
+    def bench(
+        self,
+        *,
+        write: bool = False,
+        drain: bool = True,
+        threads: bool = False,
+        progress: Optional[Progress] = None,
+        **numbers: int,
+    ) -> Report:
+        """Sends many requests and takes the time; ``write`` overwrites the disk. ``numbers`` are ``count``,
+        ``depth``, ``buffer_size``, ``offset``, ``step``, ``flush_interval`` and ``pattern``."""
+        request = ffi.new("platter_bench *")
+        call(lib.platter_bench_defaults, request, 0)
+        for key, value in numbers.items():
+            setattr(request, key, value)
+        flags = lib.PLATTER_BENCH_WRITE if write else 0
+        flags |= 0 if drain else lib.PLATTER_BENCH_NO_DRAIN
+        flags |= lib.PLATTER_BENCH_THREADS if threads else 0
+        job = made("platter_job", lib.platter_bench_job_new, self.handle, request, flags)
+        return jobs.run(job, progress=progress)
 
     def create_snapshot(self, snapshot: str) -> None:
         """Takes an internal snapshot."""
@@ -280,6 +308,23 @@ class Image:
     def remove_bitmap(self, bitmap: str) -> None:
         """Removes a dirty bitmap."""
         call(lib.platter_bitmap_remove, self.handle, name(bitmap), 0)
+
+    def bitmaps(self) -> List[Mapping[str, Any]]:
+        """The persistent dirty bitmaps: ``name``, ``granularity`` and ``flags``."""
+        return list(jobs.query(lib.platter_bitmap_list, self.handle, 0).json())
+
+    def enable_bitmap(self, bitmap: str) -> None:
+        """Lets a dirty bitmap record again."""
+        call(lib.platter_bitmap_enable, self.handle, name(bitmap), 0)
+
+    def disable_bitmap(self, bitmap: str) -> None:
+        """Lets a dirty bitmap record no more; what it has stays."""
+        call(lib.platter_bitmap_disable, self.handle, name(bitmap), 0)
+
+    def merge_bitmap(self, bitmap: str, source: str, image: Optional[Image] = None) -> None:
+        """Adds what another bitmap has as dirty, one of this image or of another."""
+        other = ffi.NULL if image is None else image.handle
+        call(lib.platter_bitmap_merge, self.handle, name(bitmap), other, name(source), 0)
 
     def clear_bitmap(self, bitmap: str) -> None:
         """Marks everything as clean."""
@@ -310,6 +355,10 @@ def open(  # As the built-in function of the same name.
     storages: Optional[Storages] = None,
     decompress: Optional[str] = None,
     options: Optional[Options] = None,
+    discard: Optional[bool] = None,
+    detect_zeroes: Optional[str] = None,
+    compression_level: Optional[int] = None,
+    nodes: Optional[Nodes] = None,
     force_share: bool = False,
     backing: bool = True,
     for_check: bool = False,
@@ -334,6 +383,10 @@ def open(  # As the built-in function of the same name.
             storages=storages,
             decompress=decompress,
             options=options,
+            discard=discard,
+            detect_zeroes=detect_zeroes,
+            compression_level=compression_level,
+            nodes=nodes,
             control=control,
         )
         if isinstance(location, int):

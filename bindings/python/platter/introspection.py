@@ -78,6 +78,34 @@ def drivers() -> List[Driver]:
     return _all("platter_driver_info", _driver, lib.platter_driver_describe)
 
 
+class Profile(NamedTuple):
+    """A product, with the images that it takes."""
+
+    name: str
+    #: The product, for people.
+    product: str
+    format: str
+    #: The options of creation, as ``key=value,…``.
+    options: str
+    #: What people have to know beside, a sentence each.
+    notes: Tuple[str, ...]
+    #: Virtual sizes are multiples of this, from the least to the most.
+    size_multiple: int
+    size_least: int
+    size_most: int
+    #: What the image is put into, ``ova``; empty where the file is the image itself.
+    package: str
+
+
+def profiles() -> List[Profile]:
+    """The products for which :func:`convert` makes images, and :func:`inspect` judges them.
+
+    >>> next(profile.format for profile in profiles() if profile.name == "azure")
+    'vpc'
+    """
+    return _all("platter_profile_info", _profile, lib.platter_profile_describe)
+
+
 def _all(kind: str, told: Callable[[Any], Any], describe: Callable[..., int], *of: Any) -> List[Any]:
     found: List[Any] = []
     place = ffi.new(f"const {kind} **")
@@ -91,6 +119,20 @@ def _all(kind: str, told: Callable[[Any], Any], describe: Callable[..., int], *o
 
 def _driver(info: Any) -> Driver:
     return Driver(text(info.name), _KINDS.get(info.kind, "other"), info.features)
+
+
+def _profile(info: Any) -> Profile:
+    return Profile(
+        text(info.name),
+        text(info.product),
+        text(info.format),
+        text(info.options),
+        tuple(text(info.notes).splitlines()),
+        info.size_multiple,
+        info.size_least,
+        info.size_most,
+        text(info.package),
+    )
 
 
 def _option(info: Any) -> Option:

@@ -73,14 +73,15 @@ class Report:
     @property
     def warnings(self) -> Tuple[str, ...]:
         """What the user should know, a line each."""
-        return _lines(lib.platter_report_warning, self.handle)
+        return lines(lib.platter_report_warning, self.handle)
 
 
-def _lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
-    lines: List[str] = []
-    while (line := optional_text(function(handle, len(lines)))) is not None:
-        lines.append(line)
-    return tuple(lines)
+def lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
+    """What a function gives for every index, up to the first that has none."""
+    found: List[str] = []
+    while (line := optional_text(function(handle, len(found)))) is not None:
+        found.append(line)
+    return tuple(found)
 
 
 def query(function: Callable[..., int], *arguments: Any) -> Report:
@@ -113,9 +114,21 @@ def run(
         lib.platter_job_result(ffi.NULL, job, lib.PLATTER_JOB_WAIT, error)
         lib.platter_error_free(error[0])
         raise
-    report = query(lib.platter_job_result, job, lib.PLATTER_JOB_WAIT)
+    try:
+        report = query(lib.platter_job_result, job, lib.PLATTER_JOB_WAIT)
+    except Error as error:
+        error.report = _left(job)
+        raise
     _tell(job, progress)
     return report
+
+
+def _left(job: Any) -> Optional[Report]:
+    """The report of a job that failed, where it left one."""
+    try:
+        return query(lib.platter_job_failure_report, job, 0)
+    except Error:
+        return None
 
 
 def _tell(job: Any, progress: Optional[Progress]) -> None:

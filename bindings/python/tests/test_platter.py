@@ -13,7 +13,9 @@ from pathlib import Path
 
 import platter
 import platter.image
+import platter.log
 import platter.operations
+import platter.serving
 import platter.storage
 from platter import _options
 
@@ -320,6 +322,203 @@ class TestPlatter(unittest.TestCase):
             )
         self.assertFalse(target.exists())
 
+    def test_a_server_and_its_client(self):
+        disk, socket = self.folder / "disk.qcow2", self.folder / "socket"
+        platter.create(disk, "qcow2", "1M")
+        keys = "someone:" + "ab" * 32
+        ours = {
+            "own": {"qom-type": "tls-creds-psk", "endpoint": "server", "keys": keys},
+            "rules": {"qom-type": "authz-simple", "identity": "someone"},
+        }
+        theirs = {"tls": {"qom-type": "tls-creds-psk", "keys": keys, "username": "someone"}}
+        location = {
+            "driver": "nbd",
+            "server": {"type": "unix", "path": str(socket)},
+            "export": "disk",
+            "tls-creds": "tls",
+        }
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            with platter.Server(clients=4, handshake=60, stall=60) as server:
+                server.set_tls(ours, "own", "rules")
+                server.add(platter.Export(image, "disk", description="of a test", writable=True))
+                part = platter.Export(image, "part", offset=4096, length=8192)
+                server.add(part)
+                self.assertEqual(part.size, 8192)
+                server.listen(f"unix:{socket}")
+                self.assertEqual(server.addresses, (str(socket),))
+                [first, second] = platter.exports(location, secrets=theirs)
+                self.assertEqual((first["name"], first["description"]), ("disk", "of a test"))
+                self.assertEqual((second["name"], second["size"]), ("part", 8192))
+                with self.assertRaises(platter.Error):
+                    platter.exports(f"nbd+unix://?socket={socket}")
+                policy = platter.Policy(permissive=True)
+                how = {"format": "raw", "policy": policy, "secrets": theirs}
+                with platter.open({"driver": "raw", "file": location}, writable=True, **how) as client:
+                    client.write(4096, b"from afar")
+                    client.flush()
+                    offered = {export.name: export for export in server}
+                    self.assertEqual((offered["disk"].clients, offered["disk"].writable), (1, True))
+                    self.assertEqual((offered["part"].offset, offered["part"].writable), (4096, False))
+                self.assertGreaterEqual(server.statistics["requests"], 2)
+                self.assertIsNone(server.last_error)
+                self.assertGreaterEqual(server.fd, 3)
+                server.remove("part")
+                self.assertEqual([export.name for export in server], ["disk"])
+                server.drain(60)
+            self.assertEqual(image.read(4096, 9), b"from afar")
+
+    def test_objects_beside_secrets(self):
+        disk = self.folder / "disk.raw"
+        disk.write_bytes(bytes(MIB))
+        limits = {"slow": {"qom-type": "throttle-group", "limits.iops-total": "1000"}}
+        options = {"throttle-group": "slow", "file.driver": "file", "file.filename": str(disk)}
+        location = {"driver": "throttle", **options}
+        policy = platter.Policy(permissive=True)
+        with platter.open(location, policy=policy, secrets=limits) as image:
+            self.assertEqual(image.read(0, 4), bytes(4))
+        with self.assertRaises(platter.Error):
+            platter.open(location, policy=policy)
+        with self.assertRaisesRegex(ValueError, "bogus"):
+            platter.open(disk, secrets={"x": {"qom-type": "bogus"}})
+        coded = {"key": {"data": "c2VjcmV0", "format": "base64"}}
+        luks = {"key-secret": "key", "iter-time": 10}
+        platter.create(self.folder / "luks", "luks", "1M", options=luks, secrets=coded)
+        platter.open(
+            self.folder / "luks", format="luks", options={"key-secret": "key"}, secrets={"key": "secret"}
+        ).close()
+
+    def test_nodes_of_images_that_are_opened_one_after_the_other(self):
+        disk = self.folder / "disk.raw"
+        disk.write_bytes(b"below" + bytes(MIB - 5))
+        nodes = platter.Nodes()
+        below = {"driver": "file", "filename": str(disk), "node-name": "below"}
+        policy = platter.Policy(permissive=True)
+        with platter.open(below, nodes=nodes, policy=policy) as image:
+            self.assertEqual(image.read(0, 5), b"below")
+            above = {"driver": "raw", "file": "below"}
+            with platter.open(above, nodes=nodes, policy=policy) as same:
+                self.assertEqual(same.read(0, 5), b"below")
+            with self.assertRaises(platter.Error):
+                platter.open(above, policy=policy)
+
+    def test_what_writes_are_looked_through_for(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        how = {"detect_zeroes": "unmap", "discard": True, "compression_level": 9}
+        with platter.open(disk, format="qcow2", writable=True, **how) as image:
+            image.write(0, bytes(65536))
+            run = next(image.extents())
+            self.assertTrue(run.zero and not run.data)
+        with self.assertRaisesRegex(platter.Invalid, "99"):
+            platter.open(disk, format="qcow2", compression_level=99)
+
+    def test_bitmaps(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            image.add_bitmap("one")
+            image.add_bitmap("two")
+            image.disable_bitmap("two")
+            image.write(65536, b"dirty")
+            self.assertEqual((image.dirty("one"), image.dirty("two")), ([(65536, 65536)], []))
+            image.merge_bitmap("two", "one")
+            image.enable_bitmap("two")
+            image.write(0, b"dirty")
+            self.assertEqual(image.dirty("two"), [(0, 131072)])
+            self.assertEqual([bitmap["name"] for bitmap in image.bitmaps()], ["one", "two"])
+            self.assertEqual(image.info()["format"], "qcow2")
+        copy = self.folder / "copy.qcow2"
+        platter.convert(disk, copy, "qcow2", source_format="qcow2", bitmaps=True)
+        with platter.open(copy, format="qcow2", writable=True) as image:
+            self.assertEqual(len(image.bitmaps()), 2)
+            image.merge_bitmap("one", "two")
+
+    def test_a_snapshot_is_shown(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            image.write(0, b"then")
+            image.create_snapshot("s")
+            image.write(0, b"now!")
+        with platter.open(disk, format="qcow2") as image:
+            image.show_snapshot("s")
+            self.assertEqual(image.read(0, 4), b"then")
+
+    def test_dd_and_conversions_of_descriptors(self):
+        disk = self.folder / "disk"
+        data = os.urandom(MIB)
+        disk.write_bytes(data)
+        with open(self.folder / "out", "w+b") as out:
+            platter.dd(disk, out.fileno(), source_format="raw", block_size=1000, skip=3, count=5)
+            out.seek(0)
+            # To the end of a sector, as the size of a disk.
+            self.assertEqual(out.read(), data[3000:8000] + bytes(120))
+        with self.assertRaises(platter.Invalid):
+            platter.dd(disk, self.folder / "x", block_size=0)
+        with self.assertRaises(platter.Exists):
+            platter.dd(disk, self.folder / "out", source_format="raw", exclusive=True)
+        with open(disk, "rb") as source, open(self.folder / "out", "w+b") as out:
+            platter.convert(source.fileno(), out.fileno())
+            out.seek(0)
+            self.assertEqual(out.read(), data)
+        with self.assertRaises(ValueError):
+            platter.convert(disk, 1, "qcow2")
+        target = self.folder / "new.qcow2"
+        platter.create(target, "qcow2", "1M", exclusive=True)
+        with self.assertRaises(platter.Exists):
+            platter.create(target, "qcow2", "1M", exclusive=True)
+        with self.assertRaises(platter.Exists):
+            platter.convert(disk, target, "qcow2", source_format="raw", exclusive=True)
+        platter.convert(
+            disk,
+            target,
+            "qcow2",
+            source_format="raw",
+            source_cache="none",
+            existing=True,
+            target_is_zero=True,
+            sparse_size=0,
+            out_of_order=True,
+        )
+        with platter.open(target, format="qcow2") as image:
+            self.assertEqual(image.read(0, MIB), data)
+            with open(target, "rb") as file:
+                self.assertEqual(platter.inspect(file.fileno(), format="qcow2")["format"], "qcow2")
+
+    def test_a_chain_and_a_product(self):
+        base, over, moved = (self.folder / name for name in ("base.qcow2", "over.qcow2", "moved"))
+        platter.create(base, "qcow2", "32M")
+        permissive = platter.Policy(permissive=True)
+        made = {"backing": base, "backing_format": "qcow2", "policy": permissive}
+        platter.create(over, "qcow2", **made)
+        platter.convert(
+            over, moved, "qcow2", source_format="qcow2", source_policy=permissive, chain=True
+        )
+        self.assertEqual(sorted(path.name for path in moved.iterdir()), ["base.qcow2", "over.qcow2"])
+        azure = self.folder / "azure.vhd"
+        platter.convert(base, azure, profile="azure", source_format="qcow2")
+        self.assertEqual(platter.inspect(azure, profile="azure")["objections"], [])
+        self.assertNotEqual(platter.inspect(base, profile="azure", format="qcow2")["objections"], [])
+
+    def test_numbers_of_a_bench(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        with platter.open(disk, format="qcow2", writable=True) as image:
+            report = image.bench(count=10, depth=2, buffer_size=512, write=True, pattern=7)
+            self.assertEqual(report.number("requests"), 10)
+            self.assertEqual(image.read(0, 2), b"\7\7")
+
+    def test_a_log(self):
+        lines = []
+        platter.set_log(lambda level, line: lines.append((level, line)), "trace")
+        try:
+            self.assertGreater(platter.trace("*"), 0)
+            platter.create(self.folder / "disk.qcow2", "qcow2", "1M")
+        finally:
+            platter.trace("*", on=False)
+            platter.set_log(None)
+        self.assertTrue({level for level, line in lines} & {"trace", "info"}, lines)
+
     def test_an_image_that_is_not_closed_is_closed_with_a_warning(self):
         disk = self.folder / "disk.raw"
         disk.write_bytes(bytes(MIB))
@@ -332,7 +531,16 @@ class TestPlatter(unittest.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    for module in (platter, platter.image, platter.introspection, platter.operations, platter.storage, _options):
+    for module in (
+        platter,
+        platter.image,
+        platter.introspection,
+        platter.log,
+        platter.operations,
+        platter.serving,
+        platter.storage,
+        _options,
+    ):
         tests.addTests(doctest.DocTestSuite(module))
     return tests
 
