@@ -351,13 +351,55 @@ private:
     owner bag_;
 };
 
-/// Secrets by ID.
+/// The properties of an object: {{"dir", "/etc/pki/nbd"}, {"endpoint", "server"}}.
+using properties = std::vector<std::pair<std::string, std::string>>;
+
+/// Secrets by ID, and the other objects that options name by ID.
 class secrets : public detail::settings<secrets> {
 public:
     secrets() { keep(begin()); }
     secrets &add(const std::string &id, const_bytes secret)
     {
         return set(platter_secrets_add, set_.get(), id.c_str(), secret.data(), secret.size(), 0u);
+    }
+    /// A secret by its properties, such as `file` and `format`.
+    secrets &define(const std::string &id, const properties &of)
+    {
+        return object(platter_secrets_define, id, of);
+    }
+    /// Credentials of TLS: certificates.
+    secrets &add_tls_x509(const std::string &id, const properties &of)
+    {
+        return object(platter_secrets_add_tls_x509, id, of);
+    }
+    /// Credentials of TLS: keys that both ends know.
+    secrets &add_tls_psk(const std::string &id, const properties &of)
+    {
+        return object(platter_secrets_add_tls_psk, id, of);
+    }
+    /// Rules that say which clients may come in.
+    secrets &add_authorization(const std::string &id, const properties &of)
+    {
+        return object(platter_secrets_add_authorization, id, of);
+    }
+    /// A group of limits for what is read and written.
+    secrets &add_throttle_group(const std::string &id, const properties &of)
+    {
+        return object(platter_secrets_add_throttle_group, id, of);
+    }
+    /// Is asked for secrets that are not there, from any thread. It must not throw.
+    secrets &ask(std::function<std::optional<std::string>(std::string_view id)> asked)
+    {
+        using function = decltype(asked);
+        auto kept = std::make_unique<function>(std::move(asked));
+        return set(
+            platter_secrets_set_callback, set_.get(),
+            +[](platter_secret_answer *answer, const char *id, void *user_data) noexcept {
+                if (const auto secret = (*static_cast<function *>(user_data))(id))
+                    platter_secret_answer_set(answer, secret->data(), secret->size(), 0, nullptr);
+            },
+            static_cast<void *>(kept.release()),
+            +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, 0u);
     }
     platter_secrets *get() const noexcept { return set_.get(); }
 
@@ -370,6 +412,18 @@ private:
             return made.error();
         set_ = *std::move(made);
         return {};
+    }
+    template <typename Function>
+    secrets &object(Function function, const std::string &id, const properties &of)
+    {
+        std::vector<const char *> strings;
+        for (const auto &[key, value] : of) {
+            strings.push_back(key.c_str());
+            strings.push_back(value.c_str());
+        }
+        strings.push_back(nullptr);
+        return set(function, set_.get(), id.c_str(),
+                   static_cast<const char *const *>(strings.data()), 0u);
     }
     owner set_;
 };
@@ -385,6 +439,21 @@ public:
     policy &allow_protocol(const std::string &protocol)
     {
         return set(platter_policy_allow_protocol, policy_.get(), protocol.c_str(), 0u);
+    }
+    /// A server whose images may be opened.
+    policy &allow_host(const std::string &host)
+    {
+        return set(platter_policy_allow_host, policy_.get(), host.c_str(), 0u);
+    }
+    /// `mode` is a PLATTER_IMPLICIT_*.
+    policy &set_implicit(std::uint32_t mode)
+    {
+        return set(platter_policy_set_implicit, policy_.get(), mode, 0u);
+    }
+    /// `probing` is a PLATTER_PROBING_*.
+    policy &set_probing(std::uint32_t probing)
+    {
+        return set(platter_policy_set_probing, policy_.get(), probing, 0u);
     }
     policy &add_directory(const std::string &directory)
     {
@@ -407,6 +476,23 @@ private:
         return {};
     }
     owner policy_;
+};
+
+/// Named nodes of images that are opened one after the other with it.
+class nodes : public detail::settings<nodes> {
+public:
+    nodes()
+    {
+        auto made = detail::make<owner>(platter_nodes_new, 0u);
+        keep(made);
+        if (made)
+            set_ = *std::move(made);
+    }
+    platter_nodes *get() const noexcept { return set_.get(); }
+
+private:
+    using owner = detail::owner<platter_nodes, platter_nodes_free>;
+    owner set_;
 };
 
 class image;
@@ -458,6 +544,29 @@ public:
     {
         return set(platter_open_options_set_option, options_.get(), key.c_str(), value.c_str(), 0u);
     }
+    /// What a compressed file holds: `xz`, `gzip`, `bzip2`, `zstd`, `lz4` or `auto`.
+    open_options &decompress(const std::string &kind)
+    {
+        return set(platter_open_options_set_decompress, options_.get(), kind.c_str(), 0u);
+    }
+    open_options &discard(bool on)
+    {
+        return set(platter_open_options_set_discard, options_.get(), on ? 1u : 0u, 0u);
+    }
+    /// `off`, `on` or `unmap`.
+    open_options &detect_zeroes(const std::string &mode)
+    {
+        return set(platter_open_options_set_detect_zeroes, options_.get(), mode.c_str(), 0u);
+    }
+    open_options &compression_level(std::int32_t level)
+    {
+        return set(platter_open_options_set_compression_level, options_.get(), level, 0u);
+    }
+    open_options &use(const platter::nodes &nodes)
+    {
+        failed_ = failed_ ? failed_ : nodes.failure();
+        return set(platter_open_options_set_nodes, options_.get(), nodes.get(), 0u);
+    }
     open_options &use(const platter::policy &policy)
     {
         failed_ = failed_ ? failed_ : policy.failure();
@@ -487,6 +596,21 @@ private:
     }
     owner options_;
 };
+
+namespace detail {
+
+/// What a function gives for every index, up to the first that has none.
+template <typename Object>
+std::vector<std::string> lines(const char *(*function)(const Object *, std::size_t),
+                               const Object *object)
+{
+    std::vector<std::string> all;
+    while (const char *line = function(object, all.size()))
+        all.emplace_back(line);
+    return all;
+}
+
+} // namespace detail
 
 /// What a job or a query found out.
 class report {
@@ -524,6 +648,24 @@ public:
     {
         return detail::get<std::size_t>(platter_report_count, report_.get(), 0u);
     }
+    /// An entry of a report of extents.
+    result<platter_extent> extent(std::size_t index) const
+    {
+        return detail::get<platter_extent>(platter_report_extent, report_.get(), index, 0u);
+    }
+    /// What the tool prints.
+    result<std::string> all_text() const
+    {
+        auto text = detail::get<const char *>(platter_report_text, report_.get(), 0u);
+        if (!text)
+            return text.error();
+        return std::string(*text);
+    }
+    /// What the user should know, a line each.
+    std::vector<std::string> warnings() const
+    {
+        return detail::lines<platter_report>(platter_report_warning, report_.get());
+    }
     /// What the tool would exit with.
     result<int> exit_code() const
     {
@@ -534,6 +676,19 @@ public:
 private:
     detail::owner<platter_report, platter_report_free> report_;
 };
+
+namespace detail {
+
+template <typename... Parameters, typename... Arguments>
+result<report> make_report(int (*function)(Parameters...), Arguments... arguments)
+{
+    auto made = get<platter_report *>(function, arguments...);
+    if (!made)
+        return made.error();
+    return report(*made);
+}
+
+} // namespace detail
 
 /// Work that takes long.
 class job {
@@ -558,6 +713,25 @@ public:
     {
         return detail::call(platter_job_set_rate, job_.get(), bytes_per_second, 0u);
     }
+    /// It ends after so long; 0 is never.
+    result<void> set_deadline(std::uint64_t milliseconds) const
+    {
+        return detail::call(platter_job_set_deadline, job_.get(), milliseconds, 0u);
+    }
+    /// A PLATTER_JOB_STATE_*.
+    result<std::uint32_t> state() const
+    {
+        return detail::get<std::uint32_t>(platter_job_state, job_.get(), 0u);
+    }
+    result<platter_progress> done() const
+    {
+        return detail::get<platter_progress>(platter_job_progress, job_.get(), 0u);
+    }
+    /// What a job that failed has left: a check whose repair was refused tells what it found.
+    result<report> failure_report() const
+    {
+        return detail::make_report(platter_job_failure_report, job_.get(), 0u);
+    }
     /// Runs it on this thread.
     result<report> run()
     {
@@ -579,10 +753,7 @@ public:
 private:
     result<report> result_of(std::uint32_t flags)
     {
-        auto made = detail::get<platter_report *>(platter_job_result, job_.get(), flags);
-        if (!made)
-            return made.error();
-        return report(*made);
+        return detail::make_report(platter_job_result, job_.get(), flags);
     }
     detail::owner<platter_job, platter_job_free> job_;
 };
@@ -680,6 +851,96 @@ public:
         return detail::make_job(platter_resize_job_new, image_.get(), size,
                                 static_cast<const char *>(nullptr), flags);
     }
+    /// PLATTER_FEATURE_*.
+    result<std::uint32_t> features() const
+    {
+        return detail::get<std::uint32_t>(platter_image_features, image_.get(), 0u);
+    }
+    bool is_read_only() const noexcept { return platter_image_is_read_only(image_.get()) != 0; }
+    /// What was strange when it was opened, a line each.
+    std::vector<std::string> warnings() const
+    {
+        return detail::lines<platter_image>(platter_image_warning, image_.get());
+    }
+    result<report> info() const
+    {
+        return detail::make_report(platter_image_info, image_.get(), 0u);
+    }
+    /// The runs of a range.
+    result<job> map(std::uint64_t offset, std::uint64_t length) const
+    {
+        return detail::make_job(platter_map_job_new, image_.get(), offset, length, 0u);
+    }
+    result<job> amend(const options &of, const secrets &held = {}, std::uint32_t flags = 0) const
+    {
+        if (of.failure() || held.failure())
+            return of.failure() ? *of.failure() : *held.failure();
+        return detail::make_job(platter_amend_job_new, image_.get(), of.get(), held.get(), flags);
+    }
+    /// Many requests, whose time is taken. PLATTER_BENCH_WRITE overwrites the disk!
+    result<job> bench(const platter_bench &wanted, std::uint32_t flags = 0) const
+    {
+        return detail::make_job(platter_bench_job_new, image_.get(), &wanted, flags);
+    }
+    result<report> snapshots() const
+    {
+        return detail::make_report(platter_snapshot_list, image_.get(), 0u);
+    }
+    result<job> create_snapshot(const std::string &name) const
+    {
+        return detail::make_job(platter_snapshot_create_job_new, image_.get(), name.c_str(), 0u);
+    }
+    /// By ID or name, as the others.
+    result<job> apply_snapshot(const std::string &snapshot) const
+    {
+        return detail::make_job(platter_snapshot_apply_job_new, image_.get(), snapshot.c_str(), 0u);
+    }
+    result<job> delete_snapshot(const std::string &snapshot) const
+    {
+        return detail::make_job(platter_snapshot_delete_job_new, image_.get(), snapshot.c_str(), 0u);
+    }
+    /// Shows it in place of the present disk, read-only, until the image is closed.
+    result<void> show_snapshot(const std::string &snapshot)
+    {
+        return detail::call(platter_snapshot_show, image_.get(), snapshot.c_str(), 0u);
+    }
+    result<report> bitmaps() const
+    {
+        return detail::make_report(platter_bitmap_list, image_.get(), 0u);
+    }
+    /// A granularity of 0 is the default of the format.
+    result<void> add_bitmap(const std::string &name, std::uint64_t granularity = 0) const
+    {
+        return detail::call(platter_bitmap_add, image_.get(), name.c_str(), granularity, 0u);
+    }
+    result<void> remove_bitmap(const std::string &name) const
+    {
+        return detail::call(platter_bitmap_remove, image_.get(), name.c_str(), 0u);
+    }
+    result<void> clear_bitmap(const std::string &name) const
+    {
+        return detail::call(platter_bitmap_clear, image_.get(), name.c_str(), 0u);
+    }
+    result<void> enable_bitmap(const std::string &name) const
+    {
+        return detail::call(platter_bitmap_enable, image_.get(), name.c_str(), 0u);
+    }
+    result<void> disable_bitmap(const std::string &name) const
+    {
+        return detail::call(platter_bitmap_disable, image_.get(), name.c_str(), 0u);
+    }
+    /// Adds what a bitmap of another image has as dirty.
+    result<void> merge_bitmap(const std::string &name, const image &from,
+                              const std::string &source) const
+    {
+        return detail::call(platter_bitmap_merge, image_.get(), name.c_str(), from.get(),
+                            source.c_str(), 0u);
+    }
+    /// The runs of a range that a bitmap has as dirty.
+    result<report> dirty(const std::string &name, std::uint64_t offset, std::uint64_t length) const
+    {
+        return detail::make_report(platter_bitmap_dirty, image_.get(), name.c_str(), offset, length, 0u);
+    }
     platter_image *get() const noexcept { return image_.get(); }
 
 private:
@@ -735,11 +996,12 @@ public:
         failed_ = failed_ ? failed_ : storages.failure();
         return set(platter_create_set_storages, request_.get(), storages.get(), 0u);
     }
-    result<job> make_job() const
+    /// `flags` is 0 or PLATTER_CREATE_EXCLUSIVE.
+    result<job> make_job(std::uint32_t flags = 0) const
     {
         if (failed_)
             return *failed_;
-        return detail::make_job(platter_create_job_new, request_.get(), 0u);
+        return detail::make_job(platter_create_job_new, request_.get(), flags);
     }
     /// Makes it on this thread.
     result<report> run() const
@@ -770,15 +1032,52 @@ public:
     {
         return set(platter_convert_add_source, request_.get(), location.c_str(), flags);
     }
+    /// It is read in order.
+    conversion &from(int fd) { return set(platter_convert_set_source_fd, request_.get(), fd, 0u); }
+    conversion &snapshot(const std::string &snapshot)
+    {
+        return set(platter_convert_set_snapshot, request_.get(), snapshot.c_str(), 0u);
+    }
+    /// It is written in order.
+    conversion &to(int fd) { return set(platter_convert_set_target_fd, request_.get(), fd, 0u); }
+    /// What a product takes: the name of one of profiles().
+    conversion &profile(const std::string &profile)
+    {
+        return set(platter_convert_set_profile, request_.get(), profile.c_str(), 0u);
+    }
+    conversion &backing(const std::string &file, const std::string &format)
+    {
+        return set(platter_convert_set_backing, request_.get(), file.c_str(), format.c_str(), 0u);
+    }
+    conversion &cache(const std::string &mode)
+    {
+        return set(platter_convert_set_target_cache, request_.get(), mode.c_str(), 0u);
+    }
+    /// `sha256`, of the bytes that the guest sees.
+    conversion &checksum(const std::string &algorithm)
+    {
+        return set(platter_convert_set_checksum, request_.get(), algorithm.c_str(), 0u);
+    }
+    /// `which` is PLATTER_CONVERT_SPARSE_SIZE or PLATTER_CONVERT_PARALLEL.
+    conversion &number(std::uint32_t which, std::uint64_t value)
+    {
+        return set(platter_convert_set_number, request_.get(), which, value, 0u);
+    }
+    conversion &use(const platter::policy &policy)
+    {
+        failed_ = failed_ ? failed_ : policy.failure();
+        return set(platter_convert_set_target_policy, request_.get(), policy.get(), 0u);
+    }
     conversion &source(const open_options &how, std::uint32_t flags = 0)
     {
         failed_ = failed_ ? failed_ : how.failure();
         return set(platter_convert_set_source_options, request_.get(), how.get(), flags);
     }
+    /// An empty format is that of the profile.
     conversion &to(const std::string &location, const std::string &format, std::uint32_t flags = 0)
     {
-        return set(platter_convert_set_target, request_.get(), location.c_str(), format.c_str(),
-                   flags);
+        return set(platter_convert_set_target, request_.get(), location.c_str(),
+                   format.empty() ? nullptr : format.c_str(), flags);
     }
     conversion &use(const platter::options &options)
     {
@@ -820,11 +1119,300 @@ inline result<report> describe(const std::string &location, const open_options &
 {
     if (how.failure())
         return *how.failure();
-    auto made = detail::get<platter_report *>(platter_image_describe, location.c_str(), how.get(),
-                                              flags);
-    if (!made)
-        return made.error();
-    return report(*made);
+    return detail::make_report(platter_image_describe, location.c_str(), how.get(), flags);
+}
+
+/// Whether a file from elsewhere is safe to use, and would be taken by the product of a profile, where one is named.
+inline result<report> inspect(const std::string &location, const open_options &how = {},
+                              const std::optional<std::string> &profile = {},
+                              std::uint32_t flags = 0)
+{
+    if (how.failure())
+        return *how.failure();
+    if (profile)
+        return detail::make_report(platter_inspect_for_profile, location.c_str(), profile->c_str(),
+                                   how.get(), flags);
+    return detail::make_report(platter_inspect, location.c_str(), how.get(), flags);
+}
+
+/// As inspect(), of a descriptor.
+inline result<report> inspect(int fd, const open_options &how = {})
+{
+    if (how.failure())
+        return *how.failure();
+    return detail::make_report(platter_inspect_fd, fd, static_cast<const char *>(nullptr),
+                               how.get(), 0u);
+}
+
+/// What an NBD server offers. Which of its exports the location names is of no matter.
+inline result<report> exports(const std::string &location, const open_options &how = {},
+                              std::uint32_t flags = 0)
+{
+    if (how.failure())
+        return *how.failure();
+    return detail::make_report(platter_export_list, location.c_str(), how.get(), flags);
+}
+
+/// The products for which images are made; the library owns what it tells of them for ever.
+inline std::vector<const platter_profile_info *> profiles()
+{
+    std::vector<const platter_profile_info *> all;
+    const platter_profile_info *profile = nullptr;
+    while (platter_profile_describe(&profile, all.size(), 0, nullptr) == PLATTER_OK)
+        all.push_back(profile);
+    return all;
+}
+
+/// Copies what an overlay holds into an image of its chain, the next one where none is named. `flags` are bits of
+/// PLATTER_COMMIT_* and PLATTER_LOCATION_*.
+inline result<job> commit(const std::string &location, const open_options &how = {},
+                          const std::optional<std::string> &base = {}, std::uint32_t flags = 0)
+{
+    if (how.failure())
+        return *how.failure();
+    return detail::make_job(platter_commit_job_new, location.c_str(),
+                            base ? base->c_str() : nullptr, how.get(), flags);
+}
+
+/// Gives an overlay another backing file, or none by an empty name. `flags` are bits of PLATTER_REBASE_* and
+/// PLATTER_LOCATION_*.
+inline result<job> rebase(const std::string &location, const std::string &backing,
+                          const std::string &backing_format, const open_options &how = {},
+                          std::uint32_t flags = 0)
+{
+    if (how.failure())
+        return *how.failure();
+    return detail::make_job(platter_rebase_job_new, location.c_str(), backing.c_str(),
+                            backing_format.empty() ? nullptr : backing_format.c_str(),
+                            static_cast<const char *>(nullptr), how.get(), flags);
+}
+
+/// How large a new image of a size would be.
+inline result<job> measure(std::uint64_t size, const std::string &format,
+                           const options &of = {})
+{
+    if (of.failure())
+        return *of.failure();
+    return detail::make_job(platter_measure_job_new, static_cast<const platter_image *>(nullptr),
+                            size, format.c_str(), of.get(), 0u);
+}
+
+/// How large a new image with the content of another would be.
+inline result<job> measure(const image &source, const std::string &format, const options &of = {})
+{
+    if (of.failure())
+        return *of.failure();
+    return detail::make_job(platter_measure_job_new,
+                            static_cast<const platter_image *>(source.get()), std::uint64_t{0},
+                            format.c_str(), of.get(), 0u);
+}
+
+/// Blocks of an image or of a descriptor, to be copied.
+class copy : public detail::settings<copy> {
+public:
+    copy()
+    {
+        auto made = detail::make<owner>(platter_dd_new, 0u);
+        keep(made);
+        if (made)
+            request_ = *std::move(made);
+    }
+    copy &from(const std::string &location, std::uint32_t flags = 0)
+    {
+        return set(platter_dd_set_input, request_.get(), location.c_str(), flags);
+    }
+    /// It is read in order.
+    copy &from(int fd) { return set(platter_dd_set_input_fd, request_.get(), fd, 0u); }
+    copy &source(const open_options &how, std::uint32_t flags = 0)
+    {
+        failed_ = failed_ ? failed_ : how.failure();
+        return set(platter_dd_set_input_options, request_.get(), how.get(), flags);
+    }
+    copy &snapshot(const std::string &snapshot)
+    {
+        return set(platter_dd_set_snapshot, request_.get(), snapshot.c_str(), 0u);
+    }
+    copy &to(const std::string &location, const std::string &format, std::uint32_t flags = 0)
+    {
+        return set(platter_dd_set_output, request_.get(), location.c_str(), format.c_str(), flags);
+    }
+    /// It is written in order.
+    copy &to(int fd) { return set(platter_dd_set_output_fd, request_.get(), fd, 0u); }
+    copy &cache(const std::string &mode)
+    {
+        return set(platter_dd_set_output_cache, request_.get(), mode.c_str(), 0u);
+    }
+    /// `which` is PLATTER_DD_BLOCK_SIZE, _COUNT, _SKIP, _INPUT_SIZE or _OUTPUT_SIZE.
+    copy &number(std::uint32_t which, std::uint64_t value)
+    {
+        return set(platter_dd_set_number, request_.get(), which, value, 0u);
+    }
+    copy &use(const platter::policy &policy)
+    {
+        failed_ = failed_ ? failed_ : policy.failure();
+        return set(platter_dd_set_output_policy, request_.get(), policy.get(), 0u);
+    }
+    copy &use(const platter::secrets &secrets)
+    {
+        failed_ = failed_ ? failed_ : secrets.failure();
+        return set(platter_dd_set_secrets, request_.get(), secrets.get(), 0u);
+    }
+    copy &use(const platter::storages &storages)
+    {
+        failed_ = failed_ ? failed_ : storages.failure();
+        return set(platter_dd_set_output_storages, request_.get(), storages.get(), 0u);
+    }
+    /// `flags` are PLATTER_DD_OUTPUT_EXISTS and PLATTER_DD_EXCLUSIVE.
+    result<job> make_job(std::uint32_t flags = 0) const
+    {
+        if (failed_)
+            return *failed_;
+        return detail::make_job(platter_dd_job_new, request_.get(), flags);
+    }
+
+private:
+    using owner = detail::owner<platter_dd, platter_dd_free>;
+    owner request_;
+};
+
+/// What a server offers of an image: all of it, read-only, under the empty name, unless told otherwise.
+class offer : public detail::settings<offer> {
+public:
+    /// `flags` are bits of PLATTER_EXPORT_*.
+    explicit offer(const image &shown, std::uint32_t flags = 0)
+    {
+        auto made = detail::make<owner>(platter_export_new, shown.get(), flags);
+        keep(made);
+        if (made)
+            export_ = *std::move(made);
+    }
+    offer &name(const std::string &name)
+    {
+        return set(platter_export_set_name, export_.get(), name.c_str(), 0u);
+    }
+    offer &description(const std::string &description)
+    {
+        return set(platter_export_set_description, export_.get(), description.c_str(), 0u);
+    }
+    offer &window(std::uint64_t offset, std::uint64_t length = PLATTER_EXPORT_REST)
+    {
+        return set(platter_export_set_window, export_.get(), offset, length, 0u);
+    }
+    offer &bitmap(const std::string &name)
+    {
+        return set(platter_export_add_bitmap, export_.get(), name.c_str(), 0u);
+    }
+    platter_export *get() const noexcept { return export_.get(); }
+
+private:
+    using owner = detail::owner<platter_export, platter_export_free>;
+    owner export_;
+};
+
+/// Serves images until it is stopped, which its destructor does.
+class server {
+public:
+    explicit server(platter_server *taken) noexcept : server_(taken) {}
+    static result<server> make(const std::optional<platter_server_limits> &limits = {})
+    {
+        auto made = detail::get<platter_server *>(platter_server_new, limits ? &*limits : nullptr, 0u);
+        if (!made)
+            return made.error();
+        return server(*made);
+    }
+    result<void> set_tls(const secrets &held, const std::string &credentials,
+                         const std::optional<std::string> &authorization = {}) const
+    {
+        if (held.failure())
+            return *held.failure();
+        return detail::call(platter_server_set_tls, server_.get(), held.get(), credentials.c_str(),
+                            authorization ? authorization->c_str() : nullptr, 0u);
+    }
+    /// Offers it to clients of NBD from now on.
+    result<void> add(const offer &offered) const
+    {
+        if (offered.failure())
+            return *offered.failure();
+        return detail::call(platter_server_add_export, server_.get(), offered.get(), 0u);
+    }
+    /// A negative time is for ever.
+    result<void> remove(const std::string &name, std::int64_t timeout_ms = -1) const
+    {
+        return detail::call(platter_server_remove_export, server_.get(), name.c_str(), timeout_ms, 0u);
+    }
+    result<platter_offered> offered(const std::string &name) const
+    {
+        return detail::get<platter_offered>(platter_server_get_export, server_.get(), name.c_str(), 0u);
+    }
+    /// `unix:PATH`, `inet:HOST:PORT`, `vsock:CID:PORT` or `fd:NUMBER`.
+    result<void> listen(const std::string &address) const
+    {
+        return detail::call(platter_server_listen, server_.get(), address.c_str(), 0u);
+    }
+    /// A client that is connected already.
+    result<void> serve(int input, int output) const
+    {
+        return detail::call(platter_server_serve_fds, server_.get(), input, output, 0u);
+    }
+    /// A file that shows it, by FUSE. `flags` are bits of PLATTER_MOUNT_*.
+    result<void> mount(const offer &offered, const std::string &path, std::uint32_t flags = 0) const
+    {
+        if (offered.failure())
+            return *offered.failure();
+        return detail::call(platter_server_mount, server_.get(), offered.get(), path.c_str(), flags);
+    }
+    /// A block device for virtual machines.
+    result<void> listen_vhost_user(const offer &offered, const std::string &path,
+                                   std::uint32_t queues = 1) const
+    {
+        if (offered.failure())
+            return *offered.failure();
+        return detail::call(platter_server_listen_vhost_user, server_.get(), offered.get(),
+                            path.c_str(), queues, 0u);
+    }
+    std::vector<std::string> addresses() const
+    {
+        return detail::lines<platter_server>(platter_server_address, server_.get());
+    }
+    /// Is readable when clients came or left.
+    result<int> fd() const { return detail::get<int>(platter_server_fd, server_.get(), 0u); }
+    result<platter_server_statistics> statistics() const
+    {
+        return detail::get<platter_server_statistics>(platter_server_get_statistics, server_.get(), 0u);
+    }
+    /// Why a request failed or a client was left, the last time that happened.
+    std::optional<error> last_error() const
+    {
+        platter_error *failed = platter_server_last_error(server_.get());
+        if (failed == nullptr)
+            return {};
+        return error(platter_error_status(failed), failed);
+    }
+    /// A negative time is for ever.
+    result<void> drain(std::int64_t timeout_ms = -1) const
+    {
+        return detail::call(platter_server_drain, server_.get(), timeout_ms, 0u);
+    }
+    result<void> stop() const { return detail::call(platter_server_stop, server_.get(), 0u); }
+    platter_server *get() const noexcept { return server_.get(); }
+
+private:
+    detail::owner<platter_server, platter_server_free> server_;
+};
+
+/// Sends the lines of a PLATTER_LOG_* and graver ones to a function, on any thread; it must not throw.
+inline result<void> set_log(std::uint32_t level,
+                            std::function<void(std::uint32_t level, std::string_view line)> log)
+{
+    using function = decltype(log);
+    auto kept = std::make_unique<function>(std::move(log));
+    return detail::call(
+        platter_log_set,
+        +[](std::uint32_t at, const char *line, void *user_data) noexcept {
+            (*static_cast<function *>(user_data))(at, line);
+        },
+        static_cast<void *>(kept.release()),
+        +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, level, 0u);
 }
 
 } // namespace platter

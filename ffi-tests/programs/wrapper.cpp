@@ -153,6 +153,176 @@ void storages_and_secrets()
     std::fclose(file);
 }
 
+const platter::open_options &qcow2()
+{
+    static const platter::open_options how = [] {
+        platter::open_options made;
+        made.format("qcow2").use(platter::policy(PLATTER_POLICY_PERMISSIVE));
+        return made;
+    }();
+    return how;
+}
+
+void make_disk(const char *name)
+{
+    platter::creation(name, "qcow2").size(SIZE).run().value();
+    auto image = platter::image::open(name, qcow2(), PLATTER_OPEN_WRITE).value();
+    image.write(std::string_view("data"), 65536).value();
+    image.close().value();
+}
+
+void snapshots_and_bitmaps()
+{
+    make_disk("kept.qcow2");
+    auto image = platter::image::open("kept.qcow2", qcow2(), PLATTER_OPEN_WRITE).value();
+    image.add_bitmap("one").value();
+    image.add_bitmap("two").value();
+    image.disable_bitmap("two").value();
+    image.create_snapshot("s").value().run().value();
+    image.write(std::string_view("late"), 65536).value();
+    CHECK(image.dirty("one", 0, SIZE)->number("start").value() == 65536);
+    CHECK(image.dirty("two", 0, SIZE)->size().value() == 0);
+    image.merge_bitmap("two", image, "one").value();
+    image.enable_bitmap("two").value();
+    CHECK(image.dirty("two", 0, SIZE)->size().value() == 1);
+    image.clear_bitmap("one").value();
+    image.remove_bitmap("one").value();
+    CHECK(image.bitmaps()->size().value() == 1);
+    CHECK(image.snapshots()->size().value() == 1);
+    CHECK(image.map(0, SIZE).value().run()->extent(1).value().offset == 65536);
+    CHECK(!image.is_read_only() && image.warnings().empty() && image.features().value() != 0);
+    image.amend(platter::options().parse("lazy_refcounts=on")).value().run().value();
+    CHECK(image.info()->text("format").value() == "qcow2");
+    platter_bench bench{};
+    CHECK(platter_bench_defaults(&bench, 0, nullptr) == PLATTER_OK);
+    bench.count = 4;
+    CHECK(image.bench(bench).value().run()->number("requests").value() == 4);
+    image.close().value();
+    auto shown = platter::image::open("kept.qcow2", qcow2()).value();
+    shown.show_snapshot("s").value();
+    char found[4];
+    shown.read(found, 65536).value();
+    CHECK(std::memcmp(found, "data", 4) == 0);
+    shown.close().value();
+    image = platter::image::open("kept.qcow2", qcow2(), PLATTER_OPEN_WRITE).value();
+    image.remove_bitmap("two").value();
+    image.apply_snapshot("s").value().run().value();
+    image.delete_snapshot("s").value().run().value();
+    image.close().value();
+}
+
+void chains_and_copies()
+{
+    make_disk("base.qcow2");
+    platter::creation("over.qcow2", "qcow2")
+        .backing("base.qcow2", "qcow2")
+        .use(platter::policy(PLATTER_POLICY_PERMISSIVE))
+        .run()
+        .value();
+    platter::rebase("over.qcow2", "", "", qcow2()).value().run().value();
+    platter::rebase("over.qcow2", "base.qcow2", "qcow2", qcow2()).value().run().value();
+    platter::commit("over.qcow2", qcow2()).value().run().value();
+    CHECK(platter::measure(SIZE, "raw").value().run()->number("required").value() == SIZE);
+    const auto base = platter::image::open("base.qcow2", qcow2()).value();
+    CHECK(platter::measure(base, "qcow2").value().run()->number("required").value() > 65536);
+
+    platter::copy part;
+    part.from("base.qcow2").source(qcow2()).to("part", "raw");
+    part.number(PLATTER_DD_BLOCK_SIZE, 65536).number(PLATTER_DD_SKIP, 1).number(PLATTER_DD_COUNT, 1);
+    auto job = part.make_job().value();
+    job.set_deadline(600000).value();
+    CHECK(job.state().value() == PLATTER_JOB_STATE_NEW);
+    CHECK(job.run()->number("virtual-size").value() == 65536);
+    CHECK(job.done()->done == job.done()->total);
+    CHECK(part.make_job(PLATTER_DD_EXCLUSIVE).value().run().error().status() == PLATTER_STATUS_EXISTS);
+    CHECK(platter::copy().number(PLATTER_DD_BLOCK_SIZE, 0).make_job().error().status() ==
+          PLATTER_STATUS_INVALID);
+
+    std::FILE *from = std::fopen("part", "rb"), *to = std::fopen("again", "w+b");
+    CHECK(from != nullptr && to != nullptr);
+    platter::conversion piped;
+    piped.from(fileno(from)).to(fileno(to)).checksum("sha256").number(PLATTER_CONVERT_PARALLEL, 2);
+    CHECK(piped.make_job().value().run()->text("sha256")->size() == 64);
+    std::fclose(from);
+    std::fclose(to);
+
+    CHECK(!platter::profiles().empty());
+    platter::conversion().from("base.qcow2").source(qcow2()).to("made.vhd", "").profile("azure")
+        .make_job().value().run().value();
+    CHECK(platter::inspect("made.vhd", {}, "azure")->number("objection-count").value() > 0);
+    CHECK(platter::inspect("base.qcow2", qcow2())->exit_code().value() == 0);
+    std::FILE *file = std::fopen("base.qcow2", "rb");
+    CHECK(platter::inspect(fileno(file), qcow2())->all_text()->find("pass") != std::string::npos);
+    std::fclose(file);
+}
+
+void serving()
+{
+    make_disk("served.qcow2");
+    auto image = platter::image::open("served.qcow2", qcow2(), PLATTER_OPEN_WRITE).value();
+    auto server = platter::server::make().value();
+    platter::offer offered(image, PLATTER_EXPORT_WRITE);
+    server.add(offered.name("disk").description("of a test")).value();
+    server.add(platter::offer(image).name("part").window(65536, 4096)).value();
+    server.listen("unix:socket").value();
+    CHECK(server.addresses() == std::vector<std::string>{"socket"});
+    const auto listed = platter::exports("nbd+unix://?socket=socket").value();
+    CHECK(listed.size().value() == 2 && listed.text("description").value() == "of a test");
+    CHECK(server.offered("part")->size == 4096);
+    {
+        platter::open_options how;
+        how.format("raw").use(platter::policy(PLATTER_POLICY_PERMISSIVE)).discard(true);
+        auto client = platter::image::open("nbd+unix:///part?socket=socket", how).value();
+        char found[4];
+        client.read(found, 0).value();
+        CHECK(std::memcmp(found, "data", 4) == 0);
+        client.close().value();
+    }
+    server.remove("part", 60000).value();
+    CHECK(server.statistics()->requests > 0 && server.fd().value() > 2 && !server.last_error());
+    server.drain(60000).value();
+    server.stop().value();
+    image.close().value();
+}
+
+void objects_and_asked_secrets()
+{
+    platter::secrets held;
+    held.define("key", {{"data", "c2VjcmV0"}, {"format", "base64"}});
+    held.add_throttle_group("slow", {{"limits.iops-total", "1000"}});
+    held.add_authorization("rules", {{"identity", "someone"}});
+    CHECK(!held.failure());
+    CHECK(platter::secrets().add_tls_psk("psk", {{"bogus", ""}}).failure());
+    CHECK(platter::secrets().add_tls_x509("x509", {{"bogus", ""}}).failure());
+    platter::creation("asked.luks", "luks")
+        .size(SIZE)
+        .use(platter::options().parse("key-secret=key,iter-time=10"))
+        .use(held)
+        .run()
+        .value();
+    std::string asked;
+    platter::secrets source;
+    source.ask([&](std::string_view id) -> std::optional<std::string> {
+        asked = id;
+        return "secret";
+    });
+    platter::open_options how;
+    how.format("luks").option("key-secret", "other").use(source).use(platter::nodes());
+    how.detect_zeroes("off").compression_level(9);
+    platter::image::open("asked.luks", how).value().close().value();
+    CHECK(asked == "other");
+    CHECK(platter::open_options().compression_level(99).failure());
+}
+
+void a_log()
+{
+    bool told = false;
+    platter::set_log(PLATTER_LOG_DEBUG, [&](std::uint32_t, std::string_view) { told = true; }).value();
+    CHECK(!platter::image::open("absent", platter::open_options().format("raw")));
+    CHECK(platter_log_set(nullptr, nullptr, nullptr, PLATTER_LOG_ERROR, 0, nullptr) == PLATTER_OK);
+    CHECK(told);
+}
+
 } // namespace
 
 int main()
@@ -163,6 +333,11 @@ int main()
     a_conversion_with_progress();
     failures();
     storages_and_secrets();
+    snapshots_and_bitmaps();
+    chains_and_copies();
+    serving();
+    objects_and_asked_secrets();
+    a_log();
     CHECK(std::puts("ok") >= 0);
     return 0;
 }
