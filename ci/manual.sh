@@ -41,7 +41,7 @@ same 'what samples call' 'the pages with an example' "$work/called" "$work/with-
 {
     awk 'FNR == 1 { print substr($0, 3) }' "$pages"/*.md
     # Of others.
-    printf '%s\n' 'qemu-img(1)' 'qemu-nbd(8)' 'epoll(7)' 'fork(2)' 'execve(2)' 'openat(2)'
+    printf '%s\n' 'qemu-img(1)' 'qemu-nbd(8)' 'epoll(7)' 'fork(2)' 'poll(2)' 'execve(2)' 'openat(2)'
 } | sort -u >"$work/known"
 awk -v known="$work/known" -v constants="$work/constants" '
     BEGIN {
