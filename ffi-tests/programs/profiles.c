@@ -105,6 +105,17 @@ int main(void)
     OK(platter_convert_set_profile(both, "esxi", 0, &err));
     OK(platter_convert_check(&conflict, both, PLATTER_CONVERT_TARGET_EXISTS, &err));
     CHECK_U64(conflict, PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING);
+    /* What the profile decides is known before the job is made. */
+    platter_options *ide;
+    platter_job *job;
+    OK(platter_options_new(&ide, 0, &err));
+    OK(platter_options_set(ide, "adapter_type", "ide", 0, &err));
+    OK(platter_convert_add_source(both, "top.qcow2", PLATTER_LOCATION_PATH, &err));
+    OK(platter_convert_set_target(both, "never.vmdk", NULL, 0, &err));
+    OK(platter_convert_set_target_options(both, ide, 0, &err));
+    FAILS(platter_convert_job_new(&job, both, 0, &err), PLATTER_STATUS_INVALID, "adapter_type=");
+    platter_options_free(ide);
+    OK(platter_convert_set_target_options(both, NULL, 0, &err));
     OK(platter_convert_set_profile(both, NULL, 0, &err));
     OK(platter_convert_check(&conflict, both, PLATTER_CONVERT_CHAIN | PLATTER_CONVERT_TARGET_EXISTS,
                              &err));

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use crate::error::{Error, Result};
 
+use super::profile::applied;
 use super::request::ConvertRequest;
 
 /// The largest sparse size.
@@ -195,9 +196,13 @@ pub(crate) fn check(request: &ConvertRequest) -> Result<()> {
         .map(u64::from)
         .map(check_parallel)
         .transpose()?;
-    Conflict::find(request).map_or(Ok(()), |conflict| {
-        Err(Error::invalid(conflict.message().to_string_lossy()))
-    })
+    if let Some(conflict) = Conflict::find(request) {
+        return Err(Error::invalid(conflict.message().to_string_lossy()));
+    }
+    match request.target.profile {
+        Some(profile) => applied(request, profile).map(drop),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
