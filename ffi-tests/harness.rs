@@ -320,6 +320,26 @@ fn every_function_is_in_the_version_script_and_called_with_bad_arguments() {
 }
 
 #[test]
+fn every_function_with_flags_is_called_with_unknown_bits() {
+    let header = fs::read_to_string(root().join("include/platter.h")).expect("the header");
+    let of = |text: &str, word: &str| -> BTreeSet<String> {
+        let code = without_comments(text);
+        let statements = code.split(';').filter(|statement| statement.contains(word));
+        statements.flat_map(calls).collect()
+    };
+    let mut tested = BTreeSet::new();
+    // What is called from a callback or with a control is tested there.
+    for name in ["arguments", "secrets", "control"] {
+        let program = fs::read_to_string(source(name)).expect("the program");
+        tested.extend(of(&program, "BAD"));
+    }
+    let declared = of(&header, "uint32_t flags");
+    assert!(declared.len() > 200, "{declared:?}");
+    let missing: Vec<_> = declared.difference(&tested).collect();
+    assert!(missing.is_empty(), "no unknown bit for {missing:?}");
+}
+
+#[test]
 fn the_shared_object_exports_the_header_and_nothing_else() {
     let mut script = Command::new("sh");
     script

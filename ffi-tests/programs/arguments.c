@@ -130,6 +130,7 @@ static void options(void)
     FAILS(platter_options_set(bag, "", "v", 0, &err), PLATTER_STATUS_INVALID, "empty");
     NO_NULL(platter_options_set_u64(NULL, "k", 1, 0, &err), "options");
     NO_NULL(platter_options_set_u64(bag, NULL, 1, 0, &err), "key");
+    NO_FLAG(platter_options_set_u64(bag, "k", 1, BAD, &err));
     NO_NULL(platter_options_set_bool(NULL, "k", 1, 0, &err), "options");
     NO_NULL(platter_options_set_bool(bag, NULL, 1, 0, &err), "key");
     NO_FLAG(platter_options_set_bool(bag, "k", 1, BAD, &err));
@@ -1024,6 +1025,8 @@ static void queues(void)
     refused(queue);
     platter_queue_read(queue, buf, SIZE_MAX, 0, &frees, 0);
     refused(queue);
+    platter_queue_read(queue, buf, 4, 0, &frees, BAD);
+    refused(queue);
     platter_queue_read(queue, buf, 4, 0, &frees, PLATTER_WRITE_FUA);
     refused(queue);
     platter_queue_write(queue, NULL, 4, 0, &frees, 0);
@@ -1042,7 +1045,11 @@ static void queues(void)
     refused(queue);
     platter_queue_write_zeroes(queue, 0, 1, &frees, BAD);
     refused(queue);
+    platter_queue_discard(queue, 0, 1, &frees, BAD);
+    refused(queue);
     platter_queue_discard(queue, 0, 1, &frees, PLATTER_ZERO_MAY_UNMAP);
+    refused(queue);
+    platter_queue_flush(queue, &frees, BAD);
     refused(queue);
     platter_queue_flush(queue, &frees, PLATTER_WRITE_FUA);
     refused(queue);

@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <pthread.h>
 
+/* A bit that no flag has. */
+#define BAD 0x80000000u
 #define OPTIONS_OF(name) "driver=luks,key-secret=s,file.filename=" name
 
 static platter_secrets *secrets;
@@ -160,7 +162,7 @@ static void calls_on_an_image(void)
     make_image("calls.qcow2", "qcow2", 1 << 20, NULL);
     image = open_image("calls.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_control_new(&control, 0, &err));
-    FAILS(platter_image_set_control(image, control, 1u << 31, &err), PLATTER_STATUS_INVALID,
+    FAILS(platter_image_set_control(image, control, BAD, &err), PLATTER_STATUS_INVALID,
           "unknown bits");
     OK(platter_image_set_control(image, control, 0, &err));
     OK(platter_bitmap_add(image, "b", 0, 0, &err));
