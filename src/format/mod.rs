@@ -47,6 +47,7 @@ pub mod sparsebundle;
 pub mod sparseimage;
 pub(crate) mod table_cache;
 pub mod traits;
+pub(crate) mod units;
 pub mod unstated;
 pub(crate) mod uses;
 pub mod vdi;

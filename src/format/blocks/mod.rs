@@ -18,7 +18,6 @@ mod space;
 mod table;
 mod write;
 
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::inflight::InFlight;
+use crate::format::units::Units;
 use crate::format::{FlushPlan, IoGuard, IoUsers, LongIoGuard};
 use crate::memory;
 use crate::size::SECTOR;
@@ -216,7 +216,7 @@ pub(crate) struct Blocks<K: Keeper> {
     reshaping: Mutex<()>,
     space: Mutex<Space>,
     /// Units of the table that the disk does not have.
-    dirty: Mutex<BTreeSet<u64>>,
+    dirty: Mutex<Units>,
     pass: Mutex<()>,
     lost: AtomicBool,
     /// What the file was seen to have, in whole sectors.
@@ -446,7 +446,12 @@ impl<K: Keeper> Blocks<K> {
 
     /// Sees to it that [`Blocks::set`] cannot fail for these entries.
     fn make_settable(&self, first: u64, count: u64) -> Result<()> {
-        let pages = self.state.read().table.pages_of(first, count);
+        let (units, pages) = {
+            let table = &self.state.read().table;
+            let last = table.unit_of(first.saturating_add(count));
+            (last.saturating_add(1), table.pages_of(first, count))
+        };
+        self.dirty.lock().make_room(units)?;
         for page in pages {
             loop {
                 if self.state.read().table.is_settable(page) {
@@ -468,7 +473,7 @@ impl<K: Keeper> Blocks<K> {
             state.table.set(index, word);
             state.table.unit_of(index)
         };
-        self.dirty.lock().insert(unit);
+        self.dirty.lock().add(unit);
     }
 
     pub(crate) fn check_writable(&self) -> Result<()> {
@@ -536,9 +541,9 @@ impl<K: Keeper> Blocks<K> {
         }
         self.check_lost()?;
         let _one = self.pass.lock();
-        let units = std::mem::take(&mut *self.dirty.lock());
+        let units = self.dirty.lock().take()?;
         if let Err(error) = self.write_units(&units) {
-            self.dirty.lock().extend(units);
+            self.dirty.lock().put_back(&units);
             return Err(error);
         }
         self.sync(durability)?;
@@ -572,7 +577,7 @@ impl<K: Keeper> Blocks<K> {
     }
 
     /// Writes entries: what they name, and the record of it, is on disk before.
-    fn write_units(&self, units: &BTreeSet<u64>) -> Result<()> {
+    fn write_units(&self, units: &[u64]) -> Result<()> {
         if units.is_empty() {
             return Ok(());
         }

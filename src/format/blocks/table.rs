@@ -1,6 +1,5 @@
 //! The table of blocks in memory, a page at a time.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -354,7 +353,7 @@ impl Table {
     }
 
     /// The parts that units of writing stand in and that have no place.
-    pub(super) fn parts_without_place(&self, units: &BTreeSet<u64>) -> Result<Vec<u64>> {
+    pub(super) fn parts_without_place(&self, units: &[u64]) -> Result<Vec<u64>> {
         let mut parts = Vec::new();
         if let Some(directory) = &self.directory {
             for unit in units {
@@ -369,11 +368,7 @@ impl Table {
 
     /// The bytes of units of writing, neighbours together, each with its place in the file; `new` says where
     /// parts will stand that have no place.
-    pub(super) fn bytes_of(
-        &self,
-        units: &BTreeSet<u64>,
-        new: &[(u64, u64)],
-    ) -> Result<Vec<(u64, IoBuf)>> {
+    pub(super) fn bytes_of(&self, units: &[u64], new: &[(u64, u64)]) -> Result<Vec<(u64, IoBuf)>> {
         let mut runs: Vec<(u64, IoBuf)> = Vec::new();
         for unit in units {
             let entries = self.entries(unit * self.unit(), self.unit());
@@ -552,7 +547,7 @@ mod tests {
         assert_eq!(table.free_from(7), Some(PAGE - 7));
         table.put(7, 9).unwrap();
         assert_eq!(table.get(7), Ok(9));
-        let units = BTreeSet::from([0, table.unit_of(PAGE)]);
+        let units = [0, table.unit_of(PAGE)];
         let runs = table.bytes_of(&units, &[]).unwrap();
         assert_eq!(runs.len(), 2);
         assert_eq!(runs[0].1[28..32], [0, 0, 0, 9]);
@@ -571,7 +566,7 @@ mod tests {
         assert_eq!(table.get(1024), Ok(BAD));
         table.make_settable(0).unwrap();
         table.set(3, 7);
-        let units = BTreeSet::from([0]);
+        let units = [0];
         assert_eq!(table.parts_without_place(&units).unwrap(), [0]);
         let runs = table.bytes_of(&units, &[(0, 9 << 12)]).unwrap();
         assert_eq!(runs.len(), 1);

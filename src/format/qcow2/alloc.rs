@@ -10,7 +10,7 @@ use super::allocator::{Alloc, HostRun};
 use super::cache::Class;
 use super::events;
 use super::overlap::Area;
-use super::state::Qcow2;
+use super::state::{Qcow2, units_of};
 
 /// The largest host offset that tables can name.
 const MAX_HOST: u64 = 1 << 56;
@@ -214,6 +214,7 @@ impl Qcow2 {
         memory::reserve(&mut table, alloc.table.len().max(entries as usize))?;
         table.extend_from_slice(&alloc.table);
         memory::resize(&mut table, entries as usize, 0)?;
+        alloc.table_dirty.make_room(units_of(table.len()))?;
         let start = first_block * self.counts().refcount_block_entries();
         for block in 0..blocks {
             if let Some(entry) = table.get_mut((first_block + block) as usize) {

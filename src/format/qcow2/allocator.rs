@@ -1,7 +1,10 @@
 //! What the allocator knows of the host clusters of an open image.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
+
+use crate::format::units::Units;
+
+use super::state::L1_UNIT;
 
 /// The allocator's state, under one short lock.
 #[derive(Debug, Default)]
@@ -11,7 +14,7 @@ pub(super) struct Alloc {
     pub(super) table_offset: u64,
     pub(super) table_clusters: u64,
     /// Units of 64 entries of the refcount table that differ from the disk.
-    pub(super) table_dirty: BTreeSet<u64>,
+    pub(super) table_dirty: Units,
     /// No cluster below is free.
     pub(super) cursor: u64,
     /// Host bytes from here on were never written: they read as zeroes.
@@ -47,7 +50,7 @@ impl Alloc {
             .and_then(|index| self.table.get_mut(index))
         {
             *entry = offset;
-            self.table_dirty.insert(index / 64);
+            self.table_dirty.add(index / L1_UNIT);
         }
     }
 

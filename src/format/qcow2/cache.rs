@@ -11,6 +11,8 @@ use crate::memory;
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
 
 const SHARDS: usize = 16;
+/// What a slice takes besides its words.
+const SLICE: u64 = 256;
 
 /// What a slice is a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,16 @@ pub(super) struct Cache {
     slice_bytes: usize,
     shard_capacity: usize,
     shards: Box<[Mutex<Shard>]>,
-    dirty: [Mutex<HashMap<u64, Arc<Slice>>>; 2],
+    dirty: [Mutex<Dirty>; 2],
+}
+
+/// The slices of a class that differ from the disk.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// It has room for all that are cached: to be changed takes no memory.
+    slices: HashMap<u64, Arc<Slice>>,
+    /// How many of the class are cached, at least.
+    cached: usize,
 }
 
 impl Cache {
@@ -146,7 +157,7 @@ impl Cache {
         &self.shards[(mixed >> 60) as usize % SHARDS]
     }
 
-    fn dirty_set(&self, class: Class) -> &Mutex<HashMap<u64, Arc<Slice>>> {
+    fn dirty_set(&self, class: Class) -> &Mutex<Dirty> {
         &self.dirty[class as usize]
     }
 
@@ -158,7 +169,7 @@ impl Cache {
         load: impl Fn(&mut [u8]) -> Result<()>,
     ) -> Result<Arc<Slice>> {
         loop {
-            let slice = self.lookup_or_insert(class, offset);
+            let slice = self.lookup_or_insert(class, offset)?;
             if slice.class != class {
                 return Err(Error::corrupt(format!(
                     "the cluster at {offset:#x} is used both as L2 table and as refcount block"
@@ -197,9 +208,11 @@ impl Cache {
         load: impl Fn(&mut [u8], u64) -> Result<()>,
     ) -> Result<Vec<Arc<Slice>>> {
         let step = self.slice_bytes as u64;
-        let slices: Vec<_> = (0..count)
-            .map(|n| self.lookup_or_insert(class, offset + n * step))
-            .collect();
+        let mut slices = Vec::new();
+        memory::reserve(&mut slices, count as usize)?;
+        for n in 0..count {
+            slices.push(self.lookup_or_insert(class, offset + n * step)?);
+        }
         // Held by nothing else from here on, so that what is read now is what counts. By rising
         // offsets, so that no two wait for each other.
         let mut missing: Vec<_> = slices
@@ -258,15 +271,21 @@ impl Cache {
         self.get(class, offset, load).ok()
     }
 
-    fn lookup_or_insert(&self, class: Class, offset: u64) -> Arc<Slice> {
+    fn lookup_or_insert(&self, class: Class, offset: u64) -> Result<Arc<Slice>> {
         let mut shard = self.shard(offset).lock();
         if let Some(slice) = shard.map.get(&offset) {
             slice.used.store(true, Ordering::Relaxed);
-            return slice.clone();
+            return Ok(slice.clone());
         }
+        memory::headroom(SLICE)?;
+        shard.map.try_reserve(1).map_err(|_| memory::lack())?;
+        memory::reserve(&mut shard.ring, 1)?;
+        self.dirty_set(class).lock().expect_one()?;
         let slice = Arc::new(Slice::new(class, offset));
-        shard.insert(offset, slice.clone(), self.shard_capacity);
-        slice
+        if let Some(evicted) = shard.insert(offset, slice.clone(), self.shard_capacity) {
+            self.dirty_set(evicted.class).lock().expect_one_less();
+        }
+        Ok(slice)
     }
 
     fn forget(&self, slice: &Arc<Slice>) {
@@ -277,6 +296,7 @@ impl Cache {
             .is_some_and(|other| Arc::ptr_eq(other, slice))
         {
             shard.map.remove(&slice.offset);
+            self.dirty_set(slice.class).lock().expect_one_less();
         }
     }
 
@@ -296,6 +316,7 @@ impl Cache {
             *dirty = true;
             self.dirty_set(slice.class)
                 .lock()
+                .slices
                 .insert(slice.offset, slice.clone());
         }
         result
@@ -306,10 +327,15 @@ impl Cache {
     /// # Errors
     /// Where there is no memory for them: they are dirty as before then.
     pub(super) fn take_dirty(&self, class: Class) -> Result<Vec<Taken>> {
-        let mut set = std::mem::take(&mut *self.dirty_set(class).lock());
+        let mut slices = Vec::new();
+        {
+            let set = &mut self.dirty_set(class).lock().slices;
+            memory::reserve(&mut slices, set.len())?;
+            slices.extend(set.drain().map(|(_, slice)| slice));
+        }
         let mut taken = Vec::new();
-        let mut outcome = memory::reserve(&mut taken, set.len());
-        for (_, slice) in set.drain() {
+        let mut outcome = memory::reserve(&mut taken, slices.len());
+        for slice in slices {
             let copied = outcome.and_then(|()| {
                 let mut dirty = slice.dirty.lock();
                 let bytes = slice.to_bytes()?;
@@ -323,7 +349,8 @@ impl Cache {
                 }
                 Err(error) => {
                     // It says that it is dirty, so no other thread puts it into the set.
-                    self.dirty_set(class).lock().insert(slice.offset, slice);
+                    let mut set = self.dirty_set(class).lock();
+                    set.slices.insert(slice.offset, slice);
                     Err(error)
                 }
             };
@@ -345,13 +372,13 @@ impl Cache {
 
     /// Bytes of dirty slices.
     pub(super) fn dirty_bytes(&self) -> u64 {
-        let slices: usize = self.dirty.iter().map(|set| set.lock().len()).sum();
+        let slices: usize = self.dirty.iter().map(|set| set.lock().slices.len()).sum();
         (slices * self.slice_bytes) as u64
     }
 
     /// Whether slices of a class wait to be written.
     pub(super) fn is_dirty(&self, class: Class) -> bool {
-        !self.dirty_set(class).lock().is_empty()
+        !self.dirty_set(class).lock().slices.is_empty()
     }
 
     /// Bytes that dirty slices may take before they should be written.
@@ -364,9 +391,11 @@ impl Cache {
     pub(super) fn invalidate(&self, offset: u64, len: u64) {
         let mut at = offset;
         while at < offset.saturating_add(len) {
-            self.shard(at).lock().map.remove(&at);
+            if let Some(slice) = self.shard(at).lock().map.remove(&at) {
+                self.dirty_set(slice.class).lock().expect_one_less();
+            }
             for set in &self.dirty {
-                set.lock().remove(&at);
+                set.lock().slices.remove(&at);
             }
             at += self.slice_bytes as u64;
         }
@@ -378,12 +407,28 @@ impl Cache {
     }
 }
 
+impl Dirty {
+    /// One more of the class is about to be cached.
+    fn expect_one(&mut self) -> Result<()> {
+        let all = self.cached + 1;
+        let more = all.saturating_sub(self.slices.len());
+        self.slices.try_reserve(more).map_err(|_| memory::lack())?;
+        self.cached = all;
+        Ok(())
+    }
+
+    fn expect_one_less(&mut self) {
+        self.cached = self.cached.saturating_sub(1);
+    }
+}
+
 impl Shard {
-    fn insert(&mut self, key: u64, slice: Arc<Slice>, capacity: usize) {
+    /// Adds a slice that there is room for; what went for it, if anything did.
+    fn insert(&mut self, key: u64, slice: Arc<Slice>, capacity: usize) -> Option<Arc<Slice>> {
         self.map.insert(key, slice);
         if self.ring.len() < capacity {
             self.ring.push(key);
-            return;
+            return None;
         }
         // Two rounds clear every "used" mark; what is left then is dirty or in use.
         for _ in 0..self.ring.len() * 2 {
@@ -399,12 +444,12 @@ impl Shard {
                 None => true,
             };
             if idle && candidate != key {
-                self.map.remove(&candidate);
                 self.ring[hand] = key;
-                return;
+                return self.map.remove(&candidate);
             }
         }
         self.ring.push(key);
+        None
     }
 }
 
@@ -424,6 +469,22 @@ mod tests {
                 chunk.copy_from_slice(&value.to_be_bytes());
             }
             Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_cached_becomes_dirty_without_more_memory() {
+        let cache = Cache::new(512, 1 << 20);
+        let room = || cache.dirty_set(Class::L2).lock().slices.capacity();
+        let slices = (1..=100).map(|n| cache.get(Class::L2, n << 9, fill(1)).unwrap());
+        let slices: Vec<_> = slices.collect();
+        let before = room();
+        for _ in 0..2 {
+            for slice in &slices {
+                cache.modify(slice, |words| words[0].store(7, Ordering::Relaxed));
+            }
+            assert_eq!(cache.take_dirty(Class::L2).unwrap().len(), 100);
+            assert_eq!(room(), before);
         }
     }
 

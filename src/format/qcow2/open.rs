@@ -1,6 +1,5 @@
 //! Opening: the header is checked, the L1 table loaded, and for writing also what guards it.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
@@ -28,8 +27,9 @@ use super::disk::{
 use super::layout::Layout;
 use super::overlap::{Area, MetaMap};
 use super::snapshot::views::Views;
-use super::state::{L1, Qcow2};
+use super::state::{L1, Qcow2, units_of};
 use crate::format::limbo::Limbo;
+use crate::format::units::Units;
 
 /// No entry of a table names a larger offset.
 const MAX_OFFSET: u64 = 1 << 55;
@@ -241,15 +241,17 @@ impl Qcow2 {
         Ok(table)
     }
 
-    /// Loads what allocation needs.
+    /// Loads what allocation and changes of tables need.
     pub(super) fn load_allocator(&self) -> Result<()> {
         let header = self.header.lock().header.clone();
         let table = self.read_refcount_table()?;
+        let table_len = table.len();
+        self.l1_dirty.lock().make_room(self.l1.read().units())?;
         *self.alloc.lock() = Alloc {
             table,
             table_offset: header.reftable_offset,
             table_clusters: u64::from(header.reftable_clusters),
-            table_dirty: BTreeSet::new(),
+            table_dirty: Units::with_room(units_of(table_len))?,
             cursor: 0,
             high_water: self.storage.len()?,
             packed: None,

@@ -10,7 +10,6 @@
 //! Between the steps stands a barrier. What is written is copied in the opposite order, so that
 //! changes which arrive meanwhile can only make the earlier steps hold more than needed.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, Result};
@@ -180,7 +179,7 @@ impl Qcow2 {
                 Ok(())
             }
             Err(error) => {
-                self.l1_dirty.lock().extend(l1.units);
+                self.l1_dirty.lock().put_back(&l1.units);
                 self.cache.put_back(l2);
                 self.limbo.put_back(freed);
                 Err(error)
@@ -193,7 +192,7 @@ impl Qcow2 {
         let table = if refcounts {
             let table = self.take_refcount_table()?;
             if let Err(error) = self.write_refcounts() {
-                self.alloc.lock().table_dirty.extend(table.units);
+                self.alloc.lock().table_dirty.put_back(&table.units);
                 return Err(error);
             }
             table
@@ -266,20 +265,30 @@ impl Qcow2 {
 
     fn take_refcount_table(&self) -> Result<TableCopy> {
         let alloc = &mut *self.alloc.lock();
-        let mut parts = Vec::new();
-        memory::reserve(&mut parts, alloc.table_dirty.len())?;
-        for unit in &alloc.table_dirty {
+        let units = alloc.table_dirty.take()?;
+        let copy = |unit: &u64| {
             let first = (unit * L1_UNIT) as usize;
             let end = (first + L1_UNIT as usize).min(alloc.table.len());
             let entries = alloc.table.get(first..end).unwrap_or_default();
-            parts.push((
+            Ok((
                 unit * L1_UNIT * 8,
                 memory::bytes_of(entries.iter().copied())?,
-            ));
+            ))
+        };
+        let mut parts = Vec::new();
+        let copied = memory::reserve(&mut parts, units.len()).and_then(|()| {
+            units.iter().try_for_each(|unit| {
+                parts.push(copy(unit)?);
+                Ok(())
+            })
+        });
+        if let Err(error) = copied {
+            alloc.table_dirty.put_back(&units);
+            return Err(error);
         }
         Ok(TableCopy {
             offset: alloc.table_offset,
-            units: std::mem::take(&mut alloc.table_dirty),
+            units,
             parts,
         })
     }
@@ -294,7 +303,7 @@ impl Qcow2 {
         for (at, bytes) in &table.parts {
             self.announce(Step::RefblockAllocHookup);
             if let Err(error) = self.storage.write_at(bytes, table.offset + at) {
-                alloc.table_dirty.extend(table.units);
+                alloc.table_dirty.put_back(&table.units);
                 return Err(error);
             }
         }
@@ -307,24 +316,24 @@ impl Qcow2 {
         match self.cache.take_dirty(Class::L2) {
             Ok(l2) => Ok((l1, l2)),
             Err(error) => {
-                self.l1_dirty.lock().extend(l1.units);
+                self.l1_dirty.lock().put_back(&l1.units);
                 Err(error)
             }
         }
     }
 
     fn take_l1(&self) -> Result<L1Copy> {
-        let units = std::mem::take(&mut *self.l1_dirty.lock());
+        let units = self.l1_dirty.lock().take()?;
         match self.copy_l1(&units) {
             Ok(parts) => Ok(L1Copy { units, parts }),
             Err(error) => {
-                self.l1_dirty.lock().extend(units);
+                self.l1_dirty.lock().put_back(&units);
                 Err(error)
             }
         }
     }
 
-    fn copy_l1(&self, units: &BTreeSet<u64>) -> Result<Vec<(u64, IoBuf)>> {
+    fn copy_l1(&self, units: &[u64]) -> Result<Vec<(u64, IoBuf)>> {
         let l1 = self.l1.read();
         let mut parts = Vec::new();
         memory::reserve(&mut parts, units.len())?;
@@ -410,7 +419,7 @@ impl Qcow2 {
 
 /// L1 entries to write, as of one instant.
 struct L1Copy {
-    units: BTreeSet<u64>,
+    units: Vec<u64>,
     parts: Vec<(u64, IoBuf)>,
 }
 
@@ -418,7 +427,7 @@ struct L1Copy {
 #[derive(Default)]
 struct TableCopy {
     offset: u64,
-    units: BTreeSet<u64>,
+    units: Vec<u64>,
     /// Offsets within the table, and bytes.
     parts: Vec<(u64, IoBuf)>,
 }

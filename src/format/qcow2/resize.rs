@@ -11,7 +11,7 @@ use crate::storage::{Durability, Preallocation, Step, ZeroFlags, fill};
 use super::disk::{L1Entry, L2Entry, MAX_L1_BYTES, SubclusterBitmap};
 use super::map::Entry;
 use super::overlap::Area;
-use super::state::{L1, Qcow2};
+use super::state::{L1, Qcow2, units_of};
 use crate::format::limbo::Freed;
 
 /// Guest clusters that nothing else remaps while the size changes.
@@ -184,6 +184,8 @@ impl Qcow2 {
             self.barrier()?;
             let mut entries = Vec::new();
             memory::reserve(&mut entries, count as usize)?;
+            let units = units_of(count as usize);
+            self.l1_dirty.lock().make_room(units)?;
             entries.extend((0..count).map(|index| AtomicU64::new(l1.get(index).0)));
             Ok(entries.into_boxed_slice())
         })();

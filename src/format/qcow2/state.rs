@@ -1,6 +1,5 @@
 //! An open qcow2 image: what all parts of the driver share.
 
-use std::collections::BTreeSet;
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -23,9 +22,15 @@ use super::layout::Layout;
 use super::overlap::MetaMap;
 use super::snapshot::views::{View, Views};
 use crate::format::limbo::Limbo;
+use crate::format::units::Units;
 
 /// L1 entries per unit of writing: one 512-byte sector.
 pub(super) const L1_UNIT: u64 = 64;
+
+/// The units of writing of a table of so many words.
+pub(super) fn units_of(words: usize) -> u64 {
+    (words as u64).div_ceil(L1_UNIT)
+}
 
 /// An open image.
 ///
@@ -63,7 +68,7 @@ pub struct Qcow2 {
     pub(super) size: AtomicU64,
     pub(super) l1: RwLock<L1>,
     /// Units of the L1 table that differ from the disk.
-    pub(super) l1_dirty: Mutex<BTreeSet<u64>>,
+    pub(super) l1_dirty: Mutex<Units>,
     /// Held while an L2 table is allocated or copied.
     pub(super) l2_alloc: Mutex<()>,
     pub(super) cache: Cache,
@@ -111,6 +116,11 @@ impl L1 {
             .ok()
             .and_then(|index| self.entries.get(index));
         L1Entry(entry.map_or(0, |entry| entry.load(Ordering::Acquire)))
+    }
+
+    /// How many units of writing it has.
+    pub(super) fn units(&self) -> u64 {
+        units_of(self.entries.len())
     }
 }
 
@@ -251,7 +261,7 @@ impl Qcow2 {
             .and_then(|index| l1.entries.get(index))
         {
             slot.store(entry.0, Ordering::Release);
-            self.l1_dirty.lock().insert(index / L1_UNIT);
+            self.l1_dirty.lock().add(index / L1_UNIT);
         }
     }
 

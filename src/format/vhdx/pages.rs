@@ -1,7 +1,7 @@
 //! Metadata in memory, in pages of 4 KiB: the block allocation table, each page read when it is first
 //! needed, and the pages of sector bitmaps that were needed last.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -95,12 +95,19 @@ impl Page {
 
 /// Pages that differ from the disk, by their place.
 #[derive(Debug, Default)]
-pub(super) struct DirtyPages(Mutex<BTreeMap<u64, Arc<Page>>>);
+pub(super) struct DirtyPages(Mutex<HashMap<u64, Arc<Page>>>);
 
 impl DirtyPages {
-    /// A page was changed. Call it after the change.
-    pub(super) fn touch(&self, page: &Arc<Page>) {
-        self.0.lock().insert(page.offset, page.clone());
+    /// Changes a page.
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing has changed then.
+    pub(super) fn change(&self, page: &Arc<Page>, change: impl FnOnce(&Page)) -> Result<()> {
+        let mut all = self.0.lock();
+        all.try_reserve(1).map_err(|_| memory::lack())?;
+        change(page);
+        all.insert(page.offset, page.clone());
+        Ok(())
     }
 
     /// Takes the pages that stand within a range of the file; they are copied afterwards.
@@ -127,6 +134,7 @@ impl DirtyPages {
             }
             stays
         });
+        taken.sort_unstable_by_key(|page| page.offset);
         Ok(taken)
     }
 

@@ -92,9 +92,8 @@ impl Vhdx {
         let page = bat.page(&*self.storage, place)?;
         let page = page
             .ok_or_else(|| Error::new(ErrorKind::Internal, "A block past the end of the VHDX"))?;
-        page.set(place % PAGE_WORDS, entry.0);
-        self.dirty.touch(page);
-        Ok(())
+        let change = |page: &Page| page.set(place % PAGE_WORDS, entry.0);
+        self.dirty.change(page, change)
     }
 
     /// Writes a range within one block, whose reservation the caller holds.
@@ -223,8 +222,8 @@ impl Vhdx {
             } else {
                 (1 << count) - 1
             };
-            page.set_bits(at / 64 % PAGE_WORDS, ones << bit, here);
-            self.dirty.touch(&page);
+            let change = |page: &Page| page.set_bits(at / 64 % PAGE_WORDS, ones << bit, here);
+            self.dirty.change(&page, change)?;
             current = Some(page);
             at += count;
         }

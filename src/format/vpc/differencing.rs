@@ -109,8 +109,7 @@ impl Dynamic {
             below.read_below(tail, guest + part.end)?;
             blocks.storage.write_at(&bytes, host + start)?;
         }
-        own.sectors.set(part.index, &bits, sectors);
-        Ok(())
+        own.sectors.set(part.index, &bits, sectors)
     }
 
     /// Where the data of a block stands; one that the disk has not yet gets its place, without any sector.
@@ -179,7 +178,7 @@ impl Dynamic {
         let len = whole_end - part.start;
         blocks.storage.write_zeroes(host + part.start, len, flags)?;
         let sectors = part.start / SECTOR..whole_end / SECTOR;
-        own.sectors.set(part.index, &bits, sectors);
+        own.sectors.set(part.index, &bits, sectors)?;
         Ok(len)
     }
 

@@ -1,7 +1,7 @@
 //! The bitmaps of a differencing disk: which sectors of a block are its own, the first one in the most
 //! significant bit.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -67,7 +67,7 @@ pub(super) type Changed = (u64, Arc<Bits>, IoBuf);
 pub(super) struct Sectors {
     known: Kept<Bits>,
     /// Those that the disk does not have.
-    dirty: Mutex<BTreeMap<u64, Arc<Bits>>>,
+    dirty: Mutex<HashMap<u64, Arc<Bits>>>,
 }
 
 impl Sectors {
@@ -107,9 +107,15 @@ impl Sectors {
     }
 
     /// The data of these sectors is in the file.
-    pub(super) fn set(&self, index: u64, bits: &Arc<Bits>, sectors: Range<u64>) {
+    ///
+    /// # Errors
+    /// Where there is no memory; nothing has changed then.
+    pub(super) fn set(&self, index: u64, bits: &Arc<Bits>, sectors: Range<u64>) -> Result<()> {
+        let mut dirty = self.dirty.lock();
+        dirty.try_reserve(1).map_err(|_| memory::lack())?;
         bits.set(sectors);
-        self.dirty.lock().insert(index, bits.clone());
+        dirty.insert(index, bits.clone());
+        Ok(())
     }
 
     /// Forgets all of them; what was changed must be on disk.
@@ -130,6 +136,7 @@ impl Sectors {
             memory::push(&mut taken, (*index, bits.clone(), bits.bytes()?))?;
         }
         dirty.clear();
+        taken.sort_unstable_by_key(|(index, ..)| *index);
         Ok(taken)
     }
 
@@ -208,7 +215,7 @@ mod tests {
         let sectors = Sectors::new(MOST_BYTES / 4);
         let get = |index| sectors.get(&disk, index, 0, 512).unwrap();
         let crowd = || (1..20).for_each(|index| drop(get(index)));
-        sectors.set(0, &get(0), 3..5);
+        sectors.set(0, &get(0), 3..5).unwrap();
         crowd();
         let taken = sectors.take().unwrap();
         crowd();

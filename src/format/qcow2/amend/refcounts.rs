@@ -12,7 +12,7 @@ use crate::format::qcow2::allocator::Alloc;
 use crate::format::qcow2::bulk::space::TableLayout;
 use crate::format::qcow2::disk::{Geometry, RefcountTableEntry, RefcountWidth};
 use crate::format::qcow2::overlap::Area;
-use crate::format::qcow2::state::Qcow2;
+use crate::format::qcow2::state::{Qcow2, units_of};
 use crate::job::Job;
 use crate::memory::{self, IoBuf};
 use crate::storage::Preallocation;
@@ -190,6 +190,7 @@ impl Qcow2 {
     fn switch_structures(&self, alloc: &mut Alloc, new: &New, table: Vec<u64>) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let order = new.geometry.refcount_width().order();
+        alloc.table_dirty.make_room(units_of(table.len()))?;
         let switched = self
             .update_header(|header| {
                 header.reftable_offset = new.start << bits;

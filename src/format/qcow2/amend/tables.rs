@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::L1Entry;
 use crate::format::qcow2::state::Qcow2;
+use crate::memory;
 
 /// So many bytes of L1 tables per byte of the file are read, and so many always.
 const MAX_VISITS: u64 = 16;
 const FREE_VISITS: u64 = 64 << 20;
+/// What one more table may take in a tree of them.
+const TABLE: u64 = 1 << 10;
 
 /// An L2 table.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +62,9 @@ impl Qcow2 {
             }
             if self.layout.in_cluster(offset) != 0 {
                 return Err(self.damaged(&format!("the L2 table offset {offset:#x} is unaligned")));
+            }
+            if !tables.contains_key(&offset) {
+                memory::headroom(TABLE)?;
             }
             let table = tables.entry(offset).or_insert(Table {
                 l1_index,

@@ -7,7 +7,7 @@ use bstr::BStr;
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{L1Entry, MAX_L1_BYTES, SnapshotEntry};
 use crate::format::qcow2::overlap::Area;
-use crate::format::qcow2::state::{L1, Qcow2};
+use crate::format::qcow2::state::{L1, Qcow2, units_of};
 use crate::format::qcow2::table_place::TablePlace;
 use crate::job::JobControl;
 use crate::memory;
@@ -111,6 +111,7 @@ impl Qcow2 {
         let _one = self.pass.lock();
         let mut l1 = self.l1.write();
         let entries = memory::collect(tables.iter().map(|word| AtomicU64::new(*word)))?;
+        self.l1_dirty.lock().make_room(units_of(entries.len()))?;
         self.switch_header(|header| {
             header.l1_offset = place.offset;
             header.l1_entries = tables.len() as u32;

@@ -13,6 +13,9 @@ use crate::storage::{Durability, HostFile, Preallocation, Storage, ZeroFlags};
 use super::super::disk::DATA_SECTOR;
 use super::scan::Change;
 
+/// What the patches may take that one more change makes, besides its bytes.
+const PATCHES: u64 = 2 << 10;
+
 /// A run of bytes that differs from the file.
 #[derive(Debug)]
 struct Patch {
@@ -65,6 +68,7 @@ impl LogOverlay {
         if start == end {
             return Ok(());
         }
+        memory::headroom(PATCHES)?;
         self.clear(start, end);
         self.len = self.len.max(end);
         self.patches.insert(start, Patch { end, page });
@@ -87,8 +91,7 @@ impl LogOverlay {
                 );
             }
         }
-        let inside: Vec<u64> = self.patches.range(start..end).map(|(at, _)| *at).collect();
-        for at in inside {
+        while let Some((&at, _)) = self.patches.range(start..end).next() {
             if let Some(patch) = self.patches.remove(&at)
                 && patch.end > end
             {
