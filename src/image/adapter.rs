@@ -77,6 +77,10 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
             true => len,
             false => round_up_sector(len).unwrap_or(len),
         };
+        if whole == self.image.len() && preallocation == Preallocation::Off {
+            // Nothing changes, and no image is marked as changed: so ends growth that was refused.
+            return Ok(());
+        }
         let shrinks = whole < self.image.len();
         self.image.set_size(whole, preallocation, &control)?;
         if shrinks && whole > len {

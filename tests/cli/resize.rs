@@ -1,6 +1,6 @@
 //! `resize`: sizes, refusals and what the image is afterwards.
 
-use crate::pair::{Loose, Pair, ours};
+use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
     let pair = Pair::with(&[
@@ -247,4 +247,53 @@ fn space_that_is_not_there_leaves_the_old_size() {
             }
         }
     }
+}
+
+/// What marks that an image changes, such as a content ID, is written behind the last check.
+#[test]
+fn a_size_that_is_refused_changes_no_byte() {
+    let kinds = [
+        ("vdi", ""),
+        ("vdi", "-o static=on"),
+        ("vhdx", ""),
+        ("vhdx", "-o subformat=fixed"),
+        ("vpc", ""),
+        ("vpc", "-o subformat=fixed"),
+        ("vmdk", ""),
+        ("vmdk", "-o subformat=monolithicFlat"),
+        ("qed", ""),
+        ("qcow", ""),
+        ("parallels", ""),
+        ("qcow2", ""),
+    ];
+    let pair = Pair::new();
+    let dir = pair.ours();
+    let mut refusals = 0;
+    for (format, options) in kinds {
+        let line = format!("create -q -f {format} {options} img 4M");
+        dir.qemu_img_ok(&words(&line));
+        dir.qemu_io(format, "img", &["write -P 1 0 64k"]);
+        let before = std::fs::read(dir.path("img")).expect("the image");
+        for change in [
+            "--preallocation=metadata img +1M",
+            "--preallocation=full img +1M",
+            "--preallocation=full --shrink img 1M",
+            "img 900000T",
+        ] {
+            // How large a file may be is known to the file system alone.
+            if change == "img 900000T" && options.contains("Flat") {
+                continue;
+            }
+            let line = format!("resize -q -f {format} {change}");
+            let ran = ours(&words(&line), dir.root());
+            let now = std::fs::read(dir.path("img")).expect("the image");
+            if ran.code == 0 {
+                std::fs::write(dir.path("img"), &before).expect("the image");
+                continue;
+            }
+            refusals += 1;
+            assert!(now == before, "{format} {options} {change}: {ran:?}");
+        }
+    }
+    assert!(refusals > 25, "{refusals}");
 }

@@ -141,7 +141,7 @@ fn check_growth(part: &Part, preallocation: Preallocation) -> Result<()> {
         PartKind::Zero { .. } => Err(Error::unsupported(
             "A disk that ends in an extent of zeroes cannot be grown",
         )),
-        PartKind::Sparse(_) if preallocation == Preallocation::Metadata => {
+        PartKind::Sparse(_) | PartKind::Flat { .. } if preallocation == Preallocation::Metadata => {
             Err(Error::no_metadata_preallocation())
         }
         PartKind::Sparse(_) | PartKind::Flat { .. } => Ok(()),
