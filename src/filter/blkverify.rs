@@ -8,7 +8,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::filter::differ::difference;
-use crate::filter::{FilterContext, FilterDriver, FilterName, ParsedName};
+use crate::filter::{FileNames, FilterContext, FilterDriver, FilterName, ParsedName};
 use crate::format::ChildSpec;
 use crate::format::inflight::InFlight;
 use crate::memory::IoBuf;
@@ -35,7 +35,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     open_options: &[],
     weak_options: &[],
     open,
-    parse_file_name: Some(parse_file_name),
+    file_names: Some(FileNames {
+        parse: parse_file_name,
+        options: &[("x-raw", RAW), ("x-image", TEST)],
+    }),
     file_name: Some(file_name),
 };
 

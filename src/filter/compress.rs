@@ -22,7 +22,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     open_options: &[],
     weak_options: &[],
     open,
-    parse_file_name: None,
+    file_names: None,
     file_name: None,
 };
 

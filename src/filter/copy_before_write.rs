@@ -66,7 +66,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     ],
     weak_options: &[],
     open,
-    parse_file_name: None,
+    file_names: None,
     file_name: None,
 };
 

@@ -17,6 +17,6 @@ pub mod traits;
 mod units;
 
 pub use traits::{
-    ChildImage, Content, ContentsFn, FileNameFn, FilterChild, FilterContext, FilterDriver,
-    FilterName, NamedNodes, ParsedName,
+    ChildImage, Content, ContentsFn, FileNameFn, FileNames, FilterChild, FilterContext,
+    FilterDriver, FilterName, NamedNodes, ParsedName,
 };

@@ -42,7 +42,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     ],
     weak_options: &[ALIGN, SIZE],
     open,
-    parse_file_name: None,
+    file_names: None,
     file_name: None,
 };
 

@@ -37,5 +37,13 @@ pub fn by_name(name: &str) -> Option<&'static FilterDriver> {
 /// The filter that takes file names which begin with `name:`, and what takes them apart.
 pub fn for_file_name(name: &str) -> Option<(&'static FilterDriver, FileNameFn)> {
     let driver = by_name(name)?;
-    Some((driver, driver.parse_file_name?))
+    Some((driver, driver.file_names?.parse))
+}
+
+/// Whether some filter takes the location of a child by this option.
+pub fn is_child_name(option: &str) -> bool {
+    let names = DRIVERS.iter().filter_map(|driver| driver.file_names);
+    names
+        .flat_map(|names| names.options)
+        .any(|(name, _)| *name == option)
 }

@@ -38,8 +38,8 @@ pub struct FilterDriver {
     pub weak_options: &'static [&'static str],
     /// Makes the filter over its open children.
     pub open: fn(FilterContext<'_>) -> Result<Arc<dyn Storage>>,
-    /// The options that a file name of the form `name:…` stands for, where the filter has such names.
-    pub parse_file_name: Option<FileNameFn>,
+    /// What file names of the form `name:…` stand for, where the filter has such names.
+    pub file_names: Option<FileNames>,
     /// The short name of an open filter, where it has one; else its name is `json:{…}`.
     pub file_name: Option<fn(&FilterName<'_>) -> Option<BString>>,
 }
@@ -63,6 +63,15 @@ impl FilterDriver {
     pub fn passes_snapshots(&self) -> bool {
         self.shows.is_some() && self.children.len() == 1
     }
+}
+
+/// The file names of a filter.
+#[derive(Clone, Copy, Debug)]
+pub struct FileNames {
+    /// Takes one apart.
+    pub parse: FileNameFn,
+    /// Options that hold the part of such a name that names a child, and the child.
+    pub options: &'static [(&'static str, &'static str)],
 }
 
 /// Takes a file name apart that begins with the name of a filter and a colon.

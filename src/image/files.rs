@@ -70,6 +70,11 @@ fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
             Value::String(name) if key == "filename" => {
                 paths.push(OsStr::from_bytes(name).into());
             }
+            Value::String(name) if filter::registry::is_child_name(key) => {
+                if let Ok(child) = Location::parse_name(OsStr::from_bytes(name)) {
+                    paths.extend(ClosedFile::at(FileRole::Image, &child).paths);
+                }
+            }
             Value::Object(inner) => paths_of(inner, paths),
             _ => {}
         }

@@ -31,6 +31,9 @@ fn names_and_reports() {
         "blkdebug::",
         "json:{'driver':'blkdebug','image':{'driver':'file','filename':'a.qcow2'}}",
         "json:{'driver':'blkdebug'}",
+        "json:{'driver':'blkdebug','x-image':'a.raw'}",
+        "json:{'driver':'blkdebug','x-image':'none'}",
+        "json:{'driver':'raw','file':{'driver':'blkdebug','config':'c.cfg','x-image':'a.raw'}}",
         "json:{'driver':'blkdebug','foo':1,'image':{'driver':'file','filename':'a.qcow2'}}",
         "json:{'driver':'raw','file':{'driver':'blkdebug','image':{'driver':'qcow2','file':{'driver':'file','filename':'a.qcow2'}}}}",
     ] {
@@ -59,6 +62,50 @@ fn names_and_reports() {
             args.push(&name);
             pair.same_args(&args, Loose::Exact);
         }
+    }
+}
+
+/// What is in each file comes behind an event that does not happen here.
+#[test]
+fn files_of_rules_are_read_alike() {
+    let pair = images();
+    let rule = "event = \"vmstate_load\"";
+    for text in [
+        "",
+        "[]",
+        "[inject-error",
+        "[inject-error]",
+        "[set-state]",
+        "[drive]",
+        "[ inject-error ]",
+        " [inject-error]",
+        "[inject-error a]",
+        "[inject-error] x\n@",
+        "[inject-error \"a\"]\n@",
+        "[inject-error \"a\"\n@",
+        "[inject-error \"a b\"]\n@",
+        "[inject-error \"1a\"]\n@",
+        "[inject-error \"\"]\n@",
+        "[inject-error\"a\"]\n@",
+        "[inject-error \"a\"]\n@\n[inject-error \"a\"]\n@",
+        "[inject-error \"a\"]\n@\n[set-state \"a\"]\n@\nnew_state = \"2\"",
+        "[inject-error]\n@ x",
+        "[inject-error]\n\t@\n\n# x\nonce  =  \"on\"",
+        "[inject-error]\n@\n@",
+        "[inject-error]\n@\n; x",
+        "[inject-error]\nevent",
+        "[inject-error]\nevent = none",
+        "[inject-error]\nevent=\"none\"",
+        "[inject-error]\nevent = \"\"",
+        "[inject-error]\n@\nsector = \"x\"",
+        "[inject-error]\n@\nonce = \"x\"",
+        "[inject-error]\n@\niotype = \"x\"",
+        "event = \"none\"",
+    ] {
+        // A name without its end would have the end of the line in it.
+        let end = if text == "[inject-error" { "" } else { "\n" };
+        pair.file("c.cfg", (text.replace('@', rule) + end).as_bytes());
+        pair.same("info blkdebug:c.cfg:a.raw");
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result, ResultExt};
-use crate::filter::{FilterContext, FilterDriver, FilterName, ParsedName};
+use crate::filter::{FileNames, FilterContext, FilterDriver, FilterName, ParsedName};
 use crate::format::ChildSpec;
 use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::{Permissions, Storage};
@@ -37,7 +37,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     open_options: OPEN,
     weak_options: &["take-child-perms.*", "unshare-child-perms.*"],
     open,
-    parse_file_name: Some(parse_file_name),
+    file_names: Some(FileNames {
+        parse: parse_file_name,
+        options: &[("x-image", "image")],
+    }),
     file_name: Some(file_name),
 };
 

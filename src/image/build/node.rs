@@ -110,7 +110,7 @@ impl Builder<'_> {
     ) -> Result<Node> {
         self.options.control.checkpoint()?;
         // One that has file names is a protocol in QEMU's words.
-        let words = match driver.parse_file_name {
+        let words = match driver.file_names {
             Some(_) => format!("Block protocol '{}' doesn't", driver.name),
             None => format!("Block format '{}' does not", driver.name),
         };

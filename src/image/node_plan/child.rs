@@ -1,6 +1,7 @@
 //! The children of a node, as they were described.
 
 use crate::error::{Error, Result};
+use crate::filter::registry::is_child_name;
 use crate::format::{ChildSpec, FileRole};
 use crate::location::tree::flatten;
 use crate::value::{Map, Value};
@@ -174,7 +175,9 @@ pub(in crate::image) fn names_a_file(tree: &Map<String, Value>) -> bool {
     };
     let own = specs.iter().filter(|spec| spec.role != FileRole::Backing);
     let mut keys = own.map(|spec| spec.list().unwrap_or(spec.name));
-    tree.contains_key("filename") || keys.any(|key| tree.contains_key(key))
+    tree.contains_key("filename")
+        || tree.keys().any(|key| is_child_name(key))
+        || keys.any(|key| tree.contains_key(key))
 }
 
 pub(super) fn no_child(name: &str) -> Error {

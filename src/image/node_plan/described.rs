@@ -112,6 +112,7 @@ impl NodePlan {
             host.name = take_file_name(host.protocol.as_deref(), &mut plan.given);
             return Ok(plan);
         }
+        plan.take_named_children()?;
         plan.take_children(plan.driver.children())?;
         plan.check_children()?;
         Ok(plan)

@@ -7,8 +7,9 @@ use bstr::{BStr, ByteSlice};
 
 use super::child::{ChildPlan, no_child};
 use super::host_file::{HostFile, HostName};
+use super::take::take_text;
 use super::{Driver, NodePlan, driver_named};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::filter::{self, FilterDriver, ParsedName, decompress};
 use crate::format::ChildSpec;
 use crate::location::{Location, Node};
@@ -108,18 +109,46 @@ impl NodePlan {
             ..Self::bare(Driver::Filter(driver))
         };
         for (child, name) in name.children {
-            let location = Location::parse_name(OsStr::from_bytes(&name))?;
-            let inner = Self::new(&location, None)?;
-            let mut specs = driver.children.iter();
-            let image = specs.any(|spec| spec.is_image && spec.covers(child));
-            let inner = match image {
-                true => inner,
-                false => inner.without_format()?,
-            };
-            let inner = ChildPlan::Node(Box::new(inner));
-            plan.children.push((child.to_owned(), inner));
+            plan.add_named(driver, child, name.as_bstr())?;
         }
         Ok(plan)
+    }
+
+    /// Takes the options that name children as parts of a file name do.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`] for a child that is described too.
+    pub(super) fn take_named_children(&mut self) -> Result<()> {
+        let Driver::Filter(driver) = self.driver else {
+            return Ok(());
+        };
+        let options = driver.file_names.map_or(&[][..], |names| names.options);
+        for (option, child) in options {
+            let Some(name) = take_text(&mut self.given, option) else {
+                continue;
+            };
+            if self.given.contains_key(*child) {
+                return Err(Error::invalid(
+                    "Can't specify 'file' and 'filename' options at the same time",
+                ));
+            }
+            self.add_named(driver, child, name.as_bstr())?;
+        }
+        Ok(())
+    }
+
+    fn add_named(&mut self, driver: &FilterDriver, child: &str, name: &BStr) -> Result<()> {
+        let location = Location::parse_name(OsStr::from_bytes(name))?;
+        let inner = Self::new(&location, None)?;
+        let mut specs = driver.children.iter();
+        let image = specs.any(|spec| spec.is_image && spec.covers(child));
+        let inner = match image {
+            true => inner,
+            false => inner.without_format()?,
+        };
+        let inner = ChildPlan::Node(Box::new(inner));
+        self.children.push((child.to_owned(), inner));
+        Ok(())
     }
 
     /// The same where a file is wanted: of a name alone, which says no format, the file.

@@ -38,7 +38,7 @@ pub(super) fn given_twice(key: &str) -> Error {
     ))
 }
 
-fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<BString> {
+pub(super) fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<BString> {
     let text = tree.get(key).and_then(leaf_text)?;
     tree.shift_remove(key);
     Some(text)
