@@ -28,6 +28,7 @@ mod decompress;
 mod drivers;
 mod examples;
 mod faulty;
+mod filter_matrix;
 mod filter_options;
 mod filters;
 mod formats;

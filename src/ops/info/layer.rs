@@ -42,7 +42,9 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     })?;
     let children = children_info(image.children())?;
     let file = children.last().map(|(_, file)| file);
-    let dirty = details.dirty.or(file.and_then(|file| file.dirty));
+    // What has clusters of its own shows it over any file.
+    let dirty = details.dirty.or(details.cluster_size.map(|_| false));
+    let dirty = dirty.or(file.and_then(|file| file.dirty));
     let dirty = dirty.filter(|_| !details.hides_dirty);
     // An image shows through a raw layer over it.
     let shown = file.filter(|_| image.driver().is_transparent);
