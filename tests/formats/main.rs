@@ -1,6 +1,8 @@
 //! What each format promises. `kit/` drives every format of the registry through the same tests;
 //! the other modules have the odd cases of one format each.
 
+#[path = "../cli/build.rs"]
+mod build;
 mod bundle;
 #[path = "../common/mod.rs"]
 mod common;

@@ -10,20 +10,50 @@ use crate::common::Dir;
 use crate::random::Random;
 
 /// A directory with the backing file of the sample.
-fn directory(sample: &Sample) -> Dir {
+pub fn directory(sample: &Sample) -> Dir {
     let dir = Dir::new();
     std::fs::write(dir.path("base"), shelf::base(sample)).expect("the backing file");
     dir
 }
 
-fn open(dir: &Dir, sample: &Sample, writable: bool) -> Image {
+/// Makes the image of the sample in its directory.
+pub fn create(dir: &Dir, sample: &Sample) {
+    let request = CreateRequest {
+        location: Location::from_path(dir.path("image")),
+        format: sample.format.to_owned(),
+        size: Some(sample.size),
+        options: match sample.options(&dir.str("data")).as_str() {
+            "" => Options::new(),
+            options => Options::parse(options).expect("options"),
+        },
+        backing_file: sample.overlay.then(|| "base".into()),
+        backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
+        backing_unsafe: false,
+        exclusive: false,
+        objects: objects(),
+        policy: OpenPolicy::permissive(),
+        storages: None,
+    };
+    let mut job = Job::new();
+    CreatePlan::new(request, &mut job)
+        .and_then(|plan| plan.run(&mut job))
+        .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+}
+
+/// What opens it; a parent that it has no name for is beside it.
+pub fn image_opts(dir: &Dir, sample: &Sample) -> String {
+    let options = sample.image_opts(&dir.str("image"));
+    options.replace("filename=base", &format!("filename={}", dir.str("base")))
+}
+
+pub fn open(dir: &Dir, sample: &Sample, writable: bool) -> Image {
     let options = OpenOptions {
         writable,
         objects: objects(),
         policy: OpenPolicy::permissive(),
         ..OpenOptions::default()
     };
-    let location = Location::from_image_opts(&sample.image_opts(&dir.str("image")));
+    let location = Location::from_image_opts(&image_opts(dir, sample));
     Image::open(&location.expect("a location"), &options)
         .unwrap_or_else(|error| panic!("{}: {error}", sample.name))
 }
@@ -72,26 +102,7 @@ fn judge(dir: &Dir, sample: &Sample, model: &[u8]) {
 fn qemu_reads_what_was_written_here() {
     for sample in SAMPLES.iter().filter(|sample| sample.known_to_peer) {
         let dir = directory(sample);
-        let request = CreateRequest {
-            location: Location::from_path(dir.path("image")),
-            format: sample.format.to_owned(),
-            size: Some(sample.size),
-            options: match sample.options(&dir.str("data")).as_str() {
-                "" => Options::new(),
-                options => Options::parse(options).expect("options"),
-            },
-            backing_file: sample.overlay.then(|| "base".into()),
-            backing_format: sample.overlay.then(|| sample.base_format.to_owned()),
-            backing_unsafe: false,
-            exclusive: false,
-            objects: objects(),
-            policy: OpenPolicy::permissive(),
-            storages: None,
-        };
-        let mut job = Job::new();
-        CreatePlan::new(request, &mut job)
-            .and_then(|plan| plan.run(&mut job))
-            .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
+        create(&dir, sample);
         let mut model = shelf::empty(sample);
         let image = open(&dir, sample, true);
         if !sample.zeroes_when_new {

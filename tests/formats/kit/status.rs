@@ -3,11 +3,15 @@
 use platter::ops::map::{MapEntry, map};
 use platter::{Image, Job};
 
+use std::process::Command;
+
 use super::given::GIVEN;
-use super::read_only;
-use super::sample::SAMPLES;
+use super::sample::{PASSPHRASE, SAMPLES};
 use super::shelf::{self, Access};
 use super::work::Change;
+use super::{peer, read_only};
+use crate::build;
+use crate::common::Dir;
 use crate::random::Random;
 
 /// Changes of each sample.
@@ -74,4 +78,41 @@ fn a_map_and_the_status_of_any_part_agree_and_are_true() {
         let image = read_only::open(given, &given.make().1, false).expect("it opens");
         judge(given.name, &image, &mut Random(7));
     }
+}
+
+#[test]
+fn a_program_in_c_learns_the_same_of_any_part_as_of_the_map() {
+    let mut dirs = Vec::new();
+    let mut images = Vec::new();
+    for sample in SAMPLES {
+        let dir = peer::directory(sample);
+        peer::create(&dir, sample);
+        let image = peer::open(&dir, sample, true);
+        let mut random = Random(sample.name.len() as u64 ^ 0xc57a);
+        for _ in 0..CHANGES {
+            let change = Change::pick(&mut random, sample.size);
+            change.apply(&image).expect("a change");
+        }
+        image.close().expect("a close");
+        images.push(peer::image_opts(&dir, sample));
+        dirs.push(dir);
+    }
+    for given in GIVEN {
+        let dir = Dir::new();
+        std::fs::write(dir.path("image"), given.make().1).expect("the image");
+        images.push(format!(
+            "driver={},file.filename={}",
+            given.format,
+            dir.str("image")
+        ));
+        dirs.push(dir);
+    }
+    assert!(images.len() > 55, "{}", images.len());
+    let ran = Command::new(build::program("extents"))
+        .arg(PASSPHRASE)
+        .args(images)
+        .output()
+        .expect("the program");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{said}");
 }
