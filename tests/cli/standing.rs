@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::common::Dir;
+use crate::nbd::server::Server;
 use crate::pair::{ours, ours_command, words};
 
 /// What makes the images; each holds data of its own.
@@ -17,6 +18,10 @@ const SETUP: &[&str] = &[
     "create -q --object secret,id=s,file=pw -f luks -o key-secret=s,iter-time=1,detached-header=on vol.header",
     "create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 64k",
     "create -q -f qcow2 -b flat.vmdk -F vmdk onflat.qcow2",
+    "create -q -f vmdk -o subformat=twoGbMaxExtentSparse split.vmdk 64k",
+    "create -q -f qcow2 -b split.vmdk -F vmdk onsplit.qcow2",
+    "create -q -f vmdk low.vmdk 64k",
+    "create -q -f vmdk -b low.vmdk -F vmdk top.vmdk",
 ];
 
 /// A source with its data file, over a backing file with its own.
@@ -35,6 +40,12 @@ const VOLUME: &[&str] = &["vol.luks", "vol.header"];
 const FLAT: &[&str] = &["flat.vmdk", "flat-flat.vmdk"];
 /// A source that stands on it.
 const ON_FLAT: &[&str] = &["onflat.qcow2", "flat.vmdk", "flat-flat.vmdk"];
+/// The same over a disk of sparse extents.
+const ON_SPLIT: &[&str] = &["onsplit.qcow2", "split.vmdk", "split-s001.vmdk"];
+/// That disk.
+const SPLIT: &[&str] = &["split.vmdk", "split-s001.vmdk"];
+/// A disk of one sparse extent over another.
+const SPARSE: &[&str] = &["top.vmdk", "low.vmdk"];
 /// A file of a directory that is read as a disk.
 const IN_DIRECTORY: &[&str] = &["guest.file"];
 /// The image that is changed in place.
@@ -270,6 +281,78 @@ const CASES: &[Case] = &[
         &[FLAT],
         Names::Some,
     ),
+    refused(
+        "convert -f qcow2 -O raw onsplit.qcow2 NAME",
+        &[ON_SPLIT],
+        Names::Some,
+    ),
+    refused(
+        "convert -U -n -f qcow2 -O raw onsplit.qcow2 NAME",
+        &[ON_SPLIT],
+        Names::Some,
+    ),
+    refused(
+        "create -q -f qcow2 -b split.vmdk -F vmdk NAME",
+        &[SPLIT],
+        Names::Some,
+    ),
+    refused(
+        "dd -U -f vmdk -O raw if=split.vmdk of=NAME",
+        &[SPLIT],
+        Names::Some,
+    ),
+    refused(
+        "convert -O vmdk -o subformat=twoGbMaxExtentSparse NAME split.vmdk",
+        &[&["split-s001.vmdk"]],
+        Names::Some,
+    ),
+    refused(
+        "convert -f vmdk -O vmdk top.vmdk NAME",
+        &[SPARSE],
+        Names::Some,
+    ),
+    refused(
+        "rebase -q -b NAME -F raw onsplit.qcow2",
+        &[&["onsplit.qcow2"]],
+        Names::SomePaths,
+    ),
+    // By the options that name the children of a filter.
+    refused(
+        r#"create -q -f qcow2 -b json:{"driver":"blkverify","x-raw":"second.raw","x-image":"copy.raw"} -F blkverify NAME"#,
+        &[COPIES],
+        Names::Some,
+    ),
+    refused(
+        r#"convert -O raw json:{"driver":"blkdebug","x-image":"src.qcow2"} NAME"#,
+        &[&["src.qcow2"]],
+        Names::Some,
+    ),
+    refused(
+        "convert -U -n -f qcow2 --target-image-opts src.qcow2 driver=blkdebug,x-image=NAME",
+        &[SOURCE],
+        Names::SomePaths,
+    ),
+    // Clients would write to them.
+    refused(
+        "serve -k s.sock --image-opts driver=qcow2,file.filename=src.qcow2,data-file.filename=NAME",
+        &[&["src.qcow2"], LOW],
+        Names::SomePaths,
+    ),
+    refused(
+        "serve -k s.sock --image-opts driver=blklogwrites,file.filename=second.raw,log.filename=NAME",
+        &[SECOND],
+        Names::SomePaths,
+    ),
+    refused(
+        "serve -k s.sock --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=base.qcow2,file.log.filename=NAME",
+        &[BELOW],
+        Names::SomePaths,
+    ),
+    refused(
+        r#"serve -k s.sock json:{"driver":"qcow2","file":{"filename":"src.qcow2"},"backing":{"driver":"blkverify","x-raw":"NAME","x-image":"low.data"}}"#,
+        &[TOP],
+        Names::SomePaths,
+    ),
     // Its extent would be the source.
     refused(
         "convert -O vmdk -o subformat=monolithicFlat NAME flat.vmdk",
@@ -484,6 +567,8 @@ fn images() -> Dir {
         LOGGED,
         &COPIES[1..],
         ON_FLAT,
+        ON_SPLIT,
+        SPARSE,
         IN_DIRECTORY,
     ];
     for file in lists.concat() {
@@ -510,7 +595,8 @@ fn run(dir: &Dir, line: &str, file: &str) -> (i32, String) {
     let command = ours_command(&words(line), dir.root());
     let mut shell = Command::new("sh");
     shell
-        .args(["-c", "exec \"$@\" 3<>\"$0\"", file])
+        // A server that is not refused would go on.
+        .args(["-c", "exec timeout 60 \"$@\" 3<>\"$0\"", file])
         .arg(command.get_program())
         .args(command.get_args())
         .env("LC_ALL", "C")
@@ -587,5 +673,42 @@ fn the_refusal_says_what_the_file_is_to_both() {
         let ran = ours(&words(line), dir.root());
         assert_eq!(ran.code, 1, "{line}: {ran:?}");
         assert!(ran.err.contains(text), "{line}: {ran:?}");
+    }
+}
+
+/// What a server offers has the name of the server's place, however that is spelled.
+#[test]
+fn no_export_that_an_image_stands_on_is_overwritten() {
+    let dir = images();
+    let server = Server::qemu_nbd(
+        &dir,
+        "s",
+        &["-f", "raw", "-x", "e", "-e", "8", "second.raw"],
+    );
+    let socket = server.socket();
+    let names = [
+        format!("nbd+unix:///e?socket={socket}"),
+        format!("nbd:unix:{socket}:exportname=e"),
+        format!(
+            r#"json:{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}}"#
+        ),
+    ];
+    let before = contents(&dir);
+    for (n, source) in names.iter().enumerate() {
+        let target = &names[(n + 1) % names.len()];
+        for line in [
+            format!("convert -n -f raw -O raw {source} {target}"),
+            format!("convert -n -f raw -O raw copy.raw {source} {target}"),
+            format!("create -q -f qcow2 -b {source} -F raw {target}"),
+            format!("convert -n -f raw -O qcow2 -B {source} -F raw copy.raw {target}"),
+            format!("dd -f raw -O raw if={source} of={target}"),
+            format!(
+                r#"commit -q json:{{"driver":"qcow2","file":{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}},"backing":{{"driver":"raw","file":{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}}}}}}"#
+            ),
+        ] {
+            let ran = ours(&words(&line), dir.root());
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            assert!(contents(&dir) == before, "{line}: {ran:?}");
+        }
     }
 }
