@@ -16,4 +16,5 @@ mod locks;
 mod map;
 mod policy;
 mod prefetch;
+mod protocols;
 mod small_stack;
