@@ -34,8 +34,8 @@ pub struct StorageDetails {
 /// What is known of a storage that is an image by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredImage {
-    /// The pieces in which space is taken, in bytes.
-    pub cluster_size: u64,
+    /// The pieces in which space is taken, in bytes, where that is told.
+    pub cluster_size: Option<u64>,
     /// Its snapshots.
     pub snapshots: Vec<StorageSnapshot>,
 }

@@ -5,6 +5,7 @@ pub mod server;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::beside::{Beside, peer_has};
 use crate::common::{Dir, Ran, Random};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{HOST, Server, gluster_is_missing};
@@ -31,6 +32,35 @@ fn disk(dir: &Dir, name: &str) -> Vec<u8> {
 
 fn bytes(dir: &Dir, name: &str) -> Vec<u8> {
     std::fs::read(dir.path(name)).expect("a file")
+}
+
+#[test]
+#[ignore = "theirs takes ten seconds for each image that it closes: make network"]
+fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
+    if gluster_is_missing() || !peer_has("gluster") {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let server = Server::new(&dir);
+    let beside = Beside {
+        dir: &dir,
+        command: &|program, args| server.command(&dir, program, args),
+        name: &|name| format!("gluster://{HOST}/v/{name}"),
+        options: &|name| {
+            format!(
+                "driver=gluster,volume=v,path={name},server.0.type=inet,server.0.host={HOST},server.0.port=24007"
+            )
+        },
+        renamed: &|text| text,
+    };
+    beside.crosses("");
+    for (name, made) in [("r", "traw"), ("q", "tqcow2")] {
+        let mounted = |name: &str| server.seen(&dir.path("mounted").join(name));
+        std::fs::copy(mounted(made), mounted(name)).expect("an image");
+    }
+    beside.tells();
+    beside.same(&["info U/none", "create -f raw U/new 1M", "info U/new"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod server;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, words};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
@@ -111,6 +112,74 @@ fn units_are_read_by_every_command() {
         &dir,
     );
     assert!(bytes(&dir, "e.raw")[..774_000] == bytes(&dir, "a.raw")[3000..777_000]);
+}
+
+#[test]
+fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
+    if tgtd_is_missing() || !peer_has("iscsi") {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let images = ["r", "q", "traw", "oraw", "tqcow2", "oqcow2"];
+    for name in &images[2..] {
+        let len = if name.ends_with("raw") { 8 } else { 9 };
+        unit(&dir, name, len << 20);
+    }
+    std::fs::copy(dir.path("a.raw"), dir.path("r")).expect("a unit");
+    ran("convert -f raw -O qcow2 a.raw q", &dir);
+    let server = Server::new(&dir);
+    for (number, name) in (1..).zip(images) {
+        server.unit(number, name, None, "thin_provisioning=1");
+    }
+    let target = |name: &str| {
+        let place = (1..).zip(images).find(|(_, image)| *image == name);
+        place.expect("a unit").0
+    };
+    let options = |name: &str| {
+        format!(
+            "driver=iscsi,transport=tcp,portal=127.0.0.1:{},target=iqn.2025-01.test:{},lun=1",
+            server.port,
+            target(name)
+        )
+    };
+    let beside = Beside {
+        dir: &dir,
+        command: &|program, args| here(dir.root(), &[], program, args),
+        name: &|name| server.url(target(name)),
+        options: &options,
+        // Ours has a short name for a unit.
+        renamed: &|text| {
+            images.iter().fold(text, |text, name| {
+                let options = options(name);
+                let order = ["lun", "portal", "driver", "transport", "target"];
+                let pairs = order.map(|key| {
+                    let mut given = options.split(',').filter_map(|pair| pair.split_once('='));
+                    let value = given.find(|pair| pair.0 == key).map(|pair| pair.1);
+                    format!("\"{key}\": \"{}\"", value.unwrap_or_default())
+                });
+                let unit = format!("{{{}}}", pairs.join(", "));
+                let format = if name.ends_with('q') || name.ends_with("qcow2") {
+                    "qcow2"
+                } else {
+                    "raw"
+                };
+                let image = format!("{{\"driver\": \"{format}\", \"file\": {unit}}}");
+                [image, unit].iter().fold(text, |text, node| {
+                    let url = server.url(target(name));
+                    let text = text.replace(&format!("json:{node}"), &url);
+                    text.replace(&format!("json:{}", node.replace('"', "\\\"")), &url)
+                })
+            })
+        },
+    };
+    beside.tells();
+    beside.crosses("-n");
+    beside.same(&[
+        "create -f raw U/traw 8M",
+        "create -f qcow2 U/tqcow2 8M",
+        "info U/tqcow2",
+    ]);
 }
 
 #[test]

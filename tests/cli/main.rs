@@ -14,6 +14,7 @@ mod pair;
 mod amend;
 mod apart;
 mod archive;
+mod beside;
 mod check;
 mod checksum;
 mod children;

@@ -4,7 +4,9 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
+use crate::beside::{Beside, peer_has};
 use crate::common::{Dir, Ran, Random};
+use crate::pair::words;
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{Server, ganesha_is_missing};
 
@@ -105,6 +107,43 @@ fn every_command_works_over_both_versions() {
 }
 
 #[test]
+fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
+    if ganesha_is_missing() || !peer_has("nfs") {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let server = Server::new(&dir);
+    let root = dir.root().display().to_string();
+    let beside = Beside {
+        dir: &dir,
+        command: &|program, args| server.command(&dir, program, args),
+        name: &|name| format!("nfs://127.0.0.1{root}/exp/{name}"),
+        options: &|name| {
+            format!("driver=nfs,server.type=inet,server.host=127.0.0.1,path={root}/exp/{name}")
+        },
+        renamed: &|text| text,
+    };
+    std::fs::copy(dir.path("a.raw"), dir.path("exp/r")).expect("an image");
+    dir.qemu_img_ok(&words("convert -f raw -O qcow2 a.raw exp/q"));
+    beside.tells();
+    beside.crosses("");
+    beside.same(&[
+        "info U/r?bogus=1",
+        "info U/r?uid=x",
+        "info U/r?readahead=99999999&pagecache=99999999",
+        "info nfs://127.0.0.1",
+        "info nfs:///x/y",
+        "info nfs:x",
+        "info --image-opts driver=nfs",
+        "create -f raw U/new 1M",
+        "create -f qcow2 U/new2 1M",
+        "resize -f raw U/new 2M",
+        "info U/new",
+    ]);
+}
+
+#[test]
 fn what_cannot_be_had_is_told_in_one_line() {
     if ganesha_is_missing() {
         return;
@@ -135,7 +174,7 @@ fn what_cannot_be_had_is_told_in_one_line() {
         &format!("info {exp}/x?bogus=1"),
         "Unknown NFS parameter name: bogus",
     );
-    refused("info nfs://127.0.0.1", "Invalid URI specified");
+    refused("info nfs://127.0.0.1", "missing file path in URI");
     // What was made is removed again.
     let line = format!("convert -f qcow2 -O raw a.raw {exp}/new.raw");
     let ran = server.run(&dir, &line);

@@ -5,6 +5,7 @@ pub mod cluster;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
+use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, ours_command, words};
 use crate::serve::Served;
@@ -96,6 +97,44 @@ fn images_that_ceph_imported_are_read_by_every_command() {
     ran("commit over.qcow2", &dir);
     let after = exported(cluster, &dir, &image);
     assert!(after[1 << 20..] == disk[1 << 20..] && after.len() == disk.len());
+}
+
+#[test]
+fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
+    if ceph_is_missing() || !peer_has("rbd") {
+        return;
+    }
+    let (dir, cluster, image) = (Dir::new(), shared(), fresh());
+    disk_of((6 << 20) + 4096, &dir, "a.raw");
+    let own = |name: &str| format!("{name}-{image}");
+    let conf = cluster.conf();
+    let beside = Beside {
+        dir: &dir,
+        command: &|program, args| here(dir.root(), &[], program, args),
+        name: &|name| cluster.name(&own(name)),
+        options: &|name| format!("driver=rbd,pool=rbd,image={},conf={conf}", own(name)),
+        // A column of maps, which has the short name here.
+        renamed: &|text| {
+            let image = own("q");
+            let node = format!(
+                "   json:{{\"pool\": \"rbd\", \"image\": \"{image}\", \"conf\": \"{conf}\", \"driver\": \"rbd\", \"namespace\": \"\"}}"
+            );
+            text.replace(&node, &format!("   rbd:rbd/{image}"))
+        },
+    };
+    beside.crosses("");
+    for (name, made) in [("r", "traw"), ("q", "tqcow2")] {
+        let (from, to) = (own(made), own(name));
+        cluster.rbd(&format!("cp --no-progress rbd/{from} rbd/{to}"));
+    }
+    beside.tells();
+    beside.same(&[
+        "info U/none",
+        "create -f raw U/r 1M",
+        "resize -f raw U/r 8M",
+        "info U/r",
+        "info --image-opts driver=rbd,pool=p",
+    ]);
 }
 
 #[test]

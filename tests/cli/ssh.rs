@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran};
 use crate::pair::{ours, words};
 use crate::site::disk;
-use server::{Server, key, sshd_is_missing};
+use server::{Agent, Server, key, sshd_is_missing};
 
 fn run(line: &str, dir: &Dir) -> Ran {
     ours(&words(line), dir.root())
@@ -151,6 +152,50 @@ fn names_are_shown_as_the_peer_shows_them() {
     assert_eq!(theirs.code, 0, "{theirs:?}");
     let ours = ran(&format!("info {}", server.url("a.raw")), &dir);
     assert_eq!(theirs.out, ours.out);
+}
+
+#[test]
+fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
+    if sshd_is_missing() || !peer_has("ssh") {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    let server = Server::new(&dir);
+    let (root, port) = (dir.root().display(), server.port);
+    let agent = Agent::new(&dir);
+    let beside = Beside {
+        dir: &dir,
+        command: &|program, args| {
+            here(
+                dir.root(),
+                &[("SSH_AUTH_SOCK", &agent.socket)],
+                program,
+                args,
+            )
+        },
+        name: &|name| server.url_with(name, "host_key_check=no"),
+        options: &|name| {
+            format!(
+                "driver=ssh,server.host=127.0.0.1,server.port={port},path={root}/{name},user=root,host-key-check.mode=none"
+            )
+        },
+        renamed: &|text| text,
+    };
+    std::fs::copy(dir.path("a.raw"), dir.path("r")).expect("an image");
+    dir.qemu_img_ok(&words("convert -f raw -O qcow2 a.raw q"));
+    beside.tells();
+    beside.crosses("");
+    beside.same(&[
+        "create -f raw U/new 1M",
+        "create -f qcow2 U/new2 1M",
+        "info U/new2",
+        "resize -f raw U/new 2M",
+        "info U/new",
+        "info --image-opts driver=ssh",
+        "info ssh://127.0.0.1:1/x",
+        "info ssh:///x",
+    ]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use crate::format::{ChildSpec, SnapshotInfo};
 use crate::image::{Child, Image, Node};
 use crate::memory;
 use crate::size::round_up_sector;
-use crate::storage::StorageDetails;
 use crate::storage::{Storage, StorageFeatures, registry};
+use crate::storage::{StorageDetails, StoredImage};
 use crate::value::Value;
 
 /// The report of one layer.
@@ -144,10 +144,11 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     };
     let specific = details.specific.into_iter();
     let specific = specific.map(|(key, value)| (key.to_owned(), value));
-    let (cluster_size, snapshots) = match details.image {
-        Some(image) => (Some(image.cluster_size), image.snapshots),
-        None => (None, Vec::new()),
-    };
+    let is_image = details.image.is_some();
+    let StoredImage {
+        cluster_size,
+        snapshots,
+    } = details.image.unwrap_or_default();
     let snapshots = snapshots.into_iter().map(SnapshotInfo::of_storage);
     Ok(LayerInfo {
         filename: storage.name().to_owned(),
@@ -156,7 +157,7 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         actual_size: storage.allocated_size(),
         // QEMU shows it for what lies on the host and for images that a server keeps as such, but not for
         // other remote storages.
-        dirty: (cluster_size.is_some()
+        dirty: (is_image
             || driver.is_some_and(|driver| {
                 driver.is_local && driver.features.contains(StorageFeatures::PLACES)
             }))

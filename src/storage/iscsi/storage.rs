@@ -18,7 +18,9 @@ use crate::storage::driver::OpenContext;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
 use crate::storage::remote_file::{Lasting, Renew, given_options};
 use crate::storage::status::Run;
-use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
+use crate::storage::{
+    HostFile, Identity, Limits, ReadRange, Storage, StorageDetails, StorageReport, StoredImage,
+};
 use crate::sys::libiscsi::Command;
 
 use super::device::{Device, capacity, carry_out, is_unknown};
@@ -429,7 +431,20 @@ impl Blocks for IscsiStorage {
     }
 }
 
+impl StorageReport for IscsiStorage {
+    fn details(&self) -> Result<StorageDetails> {
+        Ok(StorageDetails {
+            image: Some(StoredImage::default()),
+            specific: Vec::new(),
+        })
+    }
+}
+
 impl Storage for IscsiStorage {
+    fn report(&self) -> Option<&dyn StorageReport> {
+        Some(self)
+    }
+
     fn name(&self) -> &BStr {
         self.name.as_bstr()
     }

@@ -63,6 +63,10 @@ impl Protocol for Nfs {
         }
     }
 
+    fn warnings(&self, _opened: &Opened, _writable: bool) -> Vec<String> {
+        self.0.warnings.clone()
+    }
+
     fn is_lost(&self, opened: &Opened) -> bool {
         opened.link.is_lost()
     }

@@ -67,6 +67,8 @@ pub(super) struct Settings {
     pub(super) directory: BString,
     pub(super) file: BString,
     pub(super) wanted: Wanted,
+    /// What was given and is not done.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
@@ -76,8 +78,12 @@ impl Settings {
     /// [`crate::ErrorKind::Invalid`].
     pub(super) fn of(options: &Values) -> Result<Self> {
         let missing = |name: &str| Error::missing_parameter(name);
+        let server = match options.str("server.type") {
+            Some(_) => "server.host",
+            None => "server",
+        };
         let host = options.str("server.host");
-        let host = host.ok_or_else(|| missing("server.host"))?;
+        let host = host.ok_or_else(|| missing(server))?;
         if let Some(kind) = options.str("server.type").filter(|kind| *kind != "inet") {
             return Err(Error::refused_value("type", kind));
         }
@@ -94,12 +100,14 @@ impl Settings {
             true => "/".into(),
             false => directory.into(),
         };
-        let limited = |key: &str, what: &str, most: u64| match options.num(key) {
-            Some(size) if size > most => Err(Error::invalid(format!("'{what}' is at most {most}"))),
-            _ => Ok(()),
+        let limited = |key: &str, what: &str, most: u64, unit: &str| {
+            let is_over = options.num(key).is_some_and(|size| size > most);
+            is_over.then(|| format!("Truncating NFS {what} size to {most}{unit}"))
         };
-        limited("readahead-size", "readahead-size", MAX_READ_AHEAD)?;
-        limited("page-cache-size", "page-cache-size", MAX_PAGES)?;
+        let warnings = [
+            limited("readahead-size", "readahead", MAX_READ_AHEAD, ""),
+            limited("page-cache-size", "pagecache", MAX_PAGES, " pages"),
+        ];
         let small = |key: &str| match options.num(key) {
             None => Ok(None),
             Some(number) => i32::try_from(number)
@@ -135,6 +143,7 @@ impl Settings {
                 port: port("port")?,
                 mount_port: port("mount-port")?,
             },
+            warnings: warnings.into_iter().flatten().collect(),
         })
     }
 
@@ -179,23 +188,26 @@ pub(super) fn settings_of(
 /// [`crate::ErrorKind::Invalid`] for one of another form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let strange = || Error::invalid("Invalid URI specified");
+    let no_host = || Error::invalid("missing hostname in URI");
     let mut options = Map::new();
     let mut set = |key: &str, value: &[u8]| {
         options.insert(key.to_owned(), Value::String(value.into()));
     };
-    let (scheme, rest) = name.split_once_str("://").ok_or_else(strange)?;
+    let (scheme, rest) = name.split_once_str("://").ok_or_else(no_host)?;
     if scheme != super::DRIVER.name.as_bytes() {
         return Err(strange());
     }
     let (rest, query) = rest.split_once_str("?").unwrap_or((rest, b""));
-    let at = rest.find_byte(b'/').ok_or_else(strange)?;
-    let (host, path) = rest.split_at(at);
+    let (host, path) = rest.split_at(rest.find_byte(b'/').unwrap_or(rest.len()));
     let host = match host.strip_prefix(b"[") {
         Some(host) => host.strip_suffix(b"]").ok_or_else(strange)?,
         None => host,
     };
     if host.is_empty() {
-        return Err(strange());
+        return Err(no_host());
+    }
+    if path.is_empty() {
+        return Err(Error::invalid("missing file path in URI"));
     }
     set("server.host", &decoded(host).ok_or_else(strange)?);
     set("path", &decoded(path).ok_or_else(strange)?);
@@ -213,7 +225,7 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
         let value = decoded(value).ok_or_else(strange)?;
         if value.iter().any(|byte| !byte.is_ascii_digit()) {
             return Err(Error::invalid(format!(
-                "Illegal value for NFS parameter: {key}"
+                "Invalid value for NFS parameter: {key}"
             )));
         }
         set(option, &value);
@@ -287,12 +299,13 @@ mod tests {
     #[test]
     fn names_of_another_form_are_refused() {
         for (name, text) in [
-            ("nfs:", "Invalid URI specified"),
-            ("nfs://h", "Invalid URI specified"),
-            ("nfs:///x", "Invalid URI specified"),
+            ("nfs:", "missing hostname in URI"),
+            ("nfs://h", "missing file path in URI"),
+            ("nfs:///x", "missing hostname in URI"),
+            ("nfs://[h/x", "Invalid URI specified"),
             ("nfs://h/d/", "Invalid URL specified"),
             ("nfs://h/x?uid", "Value for NFS parameter expected: uid"),
-            ("nfs://h/x?uid=x", "Illegal value for NFS parameter: uid"),
+            ("nfs://h/x?uid=x", "Invalid value for NFS parameter: uid"),
             ("nfs://h/x?a=1", "Unknown NFS parameter name: a"),
             (
                 "nfs://h/x?version=2",

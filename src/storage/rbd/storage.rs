@@ -739,7 +739,7 @@ impl StorageReport for RbdStorage {
         let encryption = told_by(&self.start()?);
         Ok(StorageDetails {
             image: Some(StoredImage {
-                cluster_size: self.object_size,
+                cluster_size: Some(self.object_size),
                 snapshots: snapshots.collect(),
             }),
             specific: encryption

@@ -114,3 +114,40 @@ impl Drop for Server {
         self.end();
     }
 }
+
+/// An agent that has the right key; ended when it is dropped.
+pub struct Agent {
+    child: Child,
+    pub socket: String,
+}
+
+impl Agent {
+    /// With the key of the server of that directory.
+    pub fn new(dir: &Dir) -> Self {
+        let socket = dir.str("agent");
+        let child = Command::new("ssh-agent")
+            .args(["-D", "-a", &socket])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("ssh-agent");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !dir.path("agent").exists() {
+            assert!(Instant::now() < deadline, "ssh-agent does not listen");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let added = Command::new("ssh-add")
+            .args(["-q", &dir.str("id")])
+            .env("SSH_AUTH_SOCK", &socket)
+            .status();
+        assert!(added.expect("ssh-add").success());
+        Self { child, socket }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
