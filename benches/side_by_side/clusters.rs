@@ -1,11 +1,11 @@
 //! Images on a Ceph cluster, an NFS server, an iSCSI target and a volume of GlusterFS on the loopback interface, against
-//! the clients of those projects: QEMU's modules for them are in no package here.
+//! QEMU's tool where it has its modules, and against the clients of those projects.
 
 use std::path::Path;
 
 use crate::common::Dir;
 use crate::rows::{Row, measure_row, wanted};
-use crate::{Setup, cluster, gluster, iscsi, nfs, run};
+use crate::{Setup, cluster, gluster, iscsi, network, nfs, run};
 
 /// A comparison that has no target of its own.
 const NO_TARGET: f64 = f64::INFINITY;
@@ -30,6 +30,35 @@ struct Bench<'a> {
     out: String,
 }
 
+/// A conversion of the raw disk to or from a server.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    driver: &'a str,
+    /// What stands before the program.
+    inside: &'a [String],
+    options: &'a [&'a str],
+    from: &'a str,
+    to: &'a str,
+    /// The largest ratio to QEMU's tool that is good enough.
+    target: f64,
+    /// The file that is made, where it is one here.
+    output: Option<&'a str>,
+    /// What is run before each run, and is not measured.
+    before: &'a [String],
+}
+
+impl Way<'_> {
+    /// The command line with that program.
+    fn by(&self, program: &str) -> Vec<String> {
+        let words = [
+            &[program, "convert", "-f", "raw", "-O", "raw"],
+            self.options,
+            &[self.from, self.to],
+        ];
+        [self.inside.to_vec(), line(&words.concat())].concat()
+    }
+}
+
 /// A command line, in owned words.
 fn line<S: AsRef<str>>(words: &[S]) -> Vec<String> {
     words.iter().map(|word| word.as_ref().to_owned()).collect()
@@ -40,43 +69,32 @@ impl Bench<'_> {
         names.iter().any(|name| wanted(self.setup, name))
     }
 
-    /// The tool's conversion from raw to raw, in the network that `inside` leads to.
-    fn convert(&self, inside: &[String], options: &[&str], from: &str, to: &str) -> Vec<String> {
-        let tool = std::fs::canonicalize(&self.setup.platter);
-        let tool = tool.map_or(self.setup.platter.clone(), |path| {
-            path.display().to_string()
-        });
-        let words = [
-            &[tool.as_str(), "convert", "-f", "raw", "-O", "raw"],
-            options,
-            &[from, to],
-        ];
-        [inside.to_vec(), line(&words.concat())].concat()
-    }
-
-    /// One row; `output` is the file that both make, where it is one here.
-    fn row(
-        &self,
-        name: &str,
-        ours: &[String],
-        (against, theirs, target): (&str, &[String], f64),
-        output: Option<&str>,
-        before: &[String],
-    ) -> Result<(), String> {
+    /// One row: a conversion by our tool and by QEMU's, and the transfer of another client, each in the network that
+    /// `inside` leads to.
+    fn row(&self, name: &str, way: &Way<'_>, other: (&str, &[String], f64)) -> Result<(), String> {
         fn words(line: &[String]) -> Vec<&str> {
             line.iter().map(String::as_str).collect()
+        }
+        let ours = std::fs::canonicalize(&self.setup.platter);
+        let ours = ours.map_or(self.setup.platter.clone(), |path| {
+            path.display().to_string()
+        });
+        let (ours, qemu) = (way.by(&ours), way.by(&self.setup.qemu));
+        let mut theirs = vec![(other.0, words(other.1), other.2)];
+        if network::peer_has(self.setup, name, way.driver) {
+            theirs.push(("qemu-img", words(&qemu), way.target));
         }
         measure_row(
             self.setup,
             &Row {
                 name,
-                ours: words(ours),
-                theirs: vec![(against, words(theirs), target)],
-                output,
+                ours: words(&ours),
+                theirs,
+                output: way.output,
                 format: Some("raw"),
                 equals: None,
                 over: false,
-                before: words(before),
+                before: words(way.before),
             },
         )
     }
@@ -101,22 +119,29 @@ impl Bench<'_> {
                 .map(String::as_str)
                 .collect::<Vec<_>>(),
         )?;
-        self.row(
-            names[0],
-            &self.convert(&[], &[], &cluster.name("disk"), out),
-            ("rbd export", &rbd(&["export", "rbd/disk", out]), 1.2),
-            Some(out),
-            &[],
-        )?;
+        let way = Way {
+            driver: "rbd",
+            inside: &[],
+            options: &[],
+            from: &cluster.name("disk"),
+            to: out,
+            target: NO_TARGET,
+            output: Some(out),
+            before: &[],
+        };
+        let export = rbd(&["export", "rbd/disk", out]);
+        self.row(names[0], &way, ("rbd export", &export, 1.2))?;
         cluster.rbd("rm --no-progress rbd/disk");
         let gone = format!("rbd -c {conf} --no-progress rm rbd/new 2>/dev/null || true");
-        self.row(
-            names[1],
-            &self.convert(&[], &[], disk, &cluster.name("new")),
-            ("rbd import", &rbd(&["import", disk, "rbd/new"]), 1.2),
-            None,
-            &line(&["sh", "-c", &gone]),
-        )
+        let way = Way {
+            from: disk,
+            to: &cluster.name("new"),
+            output: None,
+            before: &line(&["sh", "-c", &gone]),
+            ..way
+        };
+        let import = rbd(&["import", disk, "rbd/new"]);
+        self.row(names[1], &way, ("rbd import", &import, 1.2))
     }
 
     fn nfs(&self) -> Result<(), String> {
@@ -129,37 +154,38 @@ impl Bench<'_> {
         let server = nfs::Server::new(&dir);
         let inside = server.inside();
         let url = |name: &str| format!("nfs://127.0.0.1{}/exp/{name}", dir.root().display());
-        let copy = |from: &str, to: &str| [inside.to_vec(), line(&["nfs-cp", from, to])].concat();
         run::quiet(&["cp", disk, &dir.str("exp/disk")])?;
         let here = std::fs::canonicalize(&self.setup.dir).map_err(|e| e.to_string())?;
         let there = here.join("out.raw").display().to_string();
-        self.row(
-            names[0],
-            &self.convert(&inside, &[], &url("disk"), &there),
-            ("nfs-cp", &copy(&url("disk"), &there), 0.8),
-            Some(out),
-            &[],
-        )?;
-        // nfs-cp goes over no file that is there, and the server does not see at once that one is gone.
-        let fresh = |line: &[String]| {
-            let each = ["sh", "-c", "exec \"$@$$\"", "sh"].map(str::to_owned);
-            [inside.to_vec(), each.to_vec(), line.to_vec()].concat()
+        let way = Way {
+            driver: "nfs",
+            inside: &inside,
+            options: &[],
+            from: &url("disk"),
+            to: &there,
+            target: 0.8,
+            output: Some(out),
+            before: &[],
         };
+        let copy = [inside.to_vec(), line(&["nfs-cp", &url("disk"), &there])].concat();
+        self.row(names[0], &way, ("nfs-cp", &copy, 0.8))?;
+        // nfs-cp goes over no file that is there, and the server does not see at once that one is gone.
+        let each = ["sh", "-c", "exec \"$@$$\"", "sh"].map(str::to_owned);
+        let fresh = [inside.to_vec(), each.to_vec()].concat();
         let gone = format!("rm -f {}.*", dir.str("exp/new"));
-        self.row(
-            names[1],
-            &fresh(&self.convert(&[], &[], disk, &url("new."))),
-            (
-                "nfs-cp",
-                &fresh(&line(&["nfs-cp", disk, &url("new.")])),
-                0.8,
-            ),
-            None,
-            &line(&["sh", "-c", &gone]),
-        )
+        let way = Way {
+            inside: &fresh,
+            from: disk,
+            to: &url("new."),
+            output: None,
+            before: &line(&["sh", "-c", &gone]),
+            ..way
+        };
+        let copy = [fresh.clone(), line(&["nfs-cp", disk, &url("new.")])].concat();
+        self.row(names[1], &way, ("nfs-cp", &copy, 0.8))
     }
 
-    /// No tool of libiscsi's copies, so this is beside a copy of the file behind the target.
+    /// No tool of libiscsi's copies: what stands beside QEMU's is a copy of the file behind the target.
     fn iscsi(&self) -> Result<(), String> {
         let names = ["iscsi to raw", "raw to iscsi"];
         if !self.wants(&names) || iscsi::tgtd_is_missing() {
@@ -173,20 +199,27 @@ impl Bench<'_> {
         let server = iscsi::Server::new(&dir);
         server.unit(1, "full", None, "thin_provisioning=1");
         server.unit(2, "new", None, "thin_provisioning=1");
-        self.row(
-            names[0],
-            &self.convert(&[], &[], &server.url(1), out),
-            ("cp", &line(&["cp", &dir.str("full"), out]), NO_TARGET),
-            Some(out),
-            &[],
-        )?;
-        self.row(
-            names[1],
-            &self.convert(&[], &["-n"], disk, &server.url(2)),
-            ("cp", &line(&["cp", disk, &dir.str("copy")]), NO_TARGET),
-            None,
-            &[],
-        )?;
+        let way = Way {
+            driver: "iscsi",
+            inside: &[],
+            options: &[],
+            from: &server.url(1),
+            to: out,
+            target: 0.8,
+            output: Some(out),
+            before: &[],
+        };
+        let copy = line(&["cp", &dir.str("full"), out]);
+        self.row(names[0], &way, ("cp", &copy, NO_TARGET))?;
+        let way = Way {
+            options: &["-n"],
+            from: disk,
+            to: &server.url(2),
+            output: None,
+            ..way
+        };
+        let copy = line(&["cp", disk, &dir.str("copy")]);
+        self.row(names[1], &way, ("cp", &copy, NO_TARGET))?;
         self.holds_the_disk(&dir.str("new"))
     }
 
@@ -199,31 +232,32 @@ impl Bench<'_> {
         let (disk, out) = (self.disk.as_str(), self.out.as_str());
         let dir = Dir::new();
         let server = gluster::Server::new(&dir);
-        let inside = server.inside();
         let url = |name: &str| format!("gluster://{}/v/{name}", gluster::HOST);
         let mounted = |name: &str| {
             let path = server.seen(&dir.path(&format!("mounted/{name}")));
             path.display().to_string()
         };
         run::quiet(&["cp", disk, &mounted("disk")])?;
-        self.row(
-            names[0],
-            &self.convert(&inside, &[], &url("disk"), out),
-            (
-                "cp from a mount",
-                &line(&["cp", &mounted("disk"), out]),
-                0.8,
-            ),
-            Some(out),
-            &[],
-        )?;
-        self.row(
-            names[1],
-            &self.convert(&inside, &[], disk, &url("new")),
-            ("cp to a mount", &line(&["cp", disk, &mounted("copy")]), 0.8),
-            None,
-            &[],
-        )?;
+        let way = Way {
+            driver: "gluster",
+            inside: &server.inside(),
+            options: &[],
+            from: &url("disk"),
+            to: out,
+            target: 0.8,
+            output: Some(out),
+            before: &[],
+        };
+        let copy = line(&["cp", &mounted("disk"), out]);
+        self.row(names[0], &way, ("cp from a mount", &copy, 0.8))?;
+        let way = Way {
+            from: disk,
+            to: &url("new"),
+            output: None,
+            ..way
+        };
+        let copy = line(&["cp", disk, &mounted("copy")]);
+        self.row(names[1], &way, ("cp to a mount", &copy, 0.8))?;
         match Path::new(&dir.path("brick/new")).exists() {
             true => self.holds_the_disk(&dir.str("brick/new")),
             false => Ok(()),

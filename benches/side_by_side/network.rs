@@ -257,6 +257,7 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         "http to raw",
         "https to raw",
         "http to raw, late",
+        "https to raw, late",
         "ftp to raw",
         "ssh to raw",
         "raw to ssh",
@@ -271,16 +272,20 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
         let https = format!(
             "driver=qcow2,file.driver=https,file.sslverify=off,file.url=https://127.0.0.1:{tls}/image"
         );
-        let late = late(plain)?;
-        let late = format!("driver=qcow2,file.driver=http,file.url=http://127.0.0.1:{late}/image");
+        let (plain, tls) = (late(plain)?, late(tls)?);
+        let late = format!("driver=qcow2,file.driver=http,file.url=http://127.0.0.1:{plain}/image");
+        let late_tls = format!(
+            "driver=qcow2,file.driver=https,file.sslverify=off,file.url=https://127.0.0.1:{tls}/image"
+        );
         reading(setup, names[0], &http, &[], 0.7)?;
         reading(setup, names[1], &https, &[], 0.7)?;
         reading(setup, names[2], &late, &[], 0.2)?;
+        reading(setup, names[3], &late_tls, &[], 0.2)?;
     }
     if let Some((_server, port)) = left_out("FTP", site.ftpd()) {
         let (_, image) = site.image.rsplit_once('/').unwrap_or_default();
         let ftp = format!("driver=qcow2,file.driver=ftp,file.url=ftp://127.0.0.1:{port}/{image}");
-        reading(setup, names[3], &ftp, &[], 0.8)?;
+        reading(setup, names[4], &ftp, &[], 0.8)?;
     }
     let server = site.sshd();
     if let Some((_server, port)) = left_out("SSH", server) {
@@ -292,8 +297,8 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
                  file.host-key-check.mode=none,file.user=root,file.path={path}"
             )
         };
-        reading(setup, names[4], &node("qcow2", &site.image), &[&env], 0.5)?;
-        writing(setup, names[5], &node("raw", &setup.path("out.raw")), &env)?;
+        reading(setup, names[5], &node("qcow2", &site.image), &[&env], 0.5)?;
+        writing(setup, names[6], &node("raw", &setup.path("out.raw")), &env)?;
         drop(agent);
     }
     Ok(())
@@ -305,12 +310,28 @@ fn left_out<T>(what: &str, server: Result<T, String>) -> Option<T> {
         .ok()
 }
 
+/// Whether QEMU's tool has the module for a protocol.
+pub fn peer_has(setup: &Setup, name: &str, driver: &str) -> bool {
+    let asked = Command::new(&setup.qemu)
+        .args(["info", "--image-opts", &format!("driver={driver}")])
+        .output();
+    let has = asked
+        .is_ok_and(|told| !String::from_utf8_lossy(&told.stderr).contains("Unable to load module"));
+    if !has {
+        println!(
+            "\nLEFT OUT: {} in the row '{name}' (ci/modules.sh)",
+            setup.qemu
+        );
+    }
+    has
+}
+
 /// Whether QEMU's tool has what it needs to read an image.
 fn has_module(setup: &Setup, name: &str, probe: &[&str]) -> bool {
     let has = run::quiet(probe).is_ok();
     if !has {
         println!(
-            "\nLEFT OUT: the row '{name}': {} cannot read the image (package qemu-block-extra)",
+            "\nLEFT OUT: the row '{name}': {} cannot read the image (ci/modules.sh)",
             setup.qemu
         );
     }
