@@ -12,7 +12,7 @@ use crate::common::{Dir, Ran};
 use crate::faulty::{Fault, Proxy};
 use crate::pair::{ours, ours_command, words};
 use crate::site::disk;
-use crate::{ftp, http, iscsi, ssh};
+use crate::{ftp, http, iscsi, nfs, ssh};
 
 /// A server, and how the tool is told of what it has behind a proxy.
 struct Far<'a> {
@@ -57,6 +57,8 @@ impl Far<'_> {
     fn line(&self, line: &str, port: u16, timeout: &str) -> String {
         let options = (self.options)(port, "b.qcow2");
         let options = match (self.driver, timeout) {
+            // This one has a time of its own, a minute.
+            ("nfs", _) => options,
             ("ssh" | "iscsi", timeout) => format!("{options},timeout={timeout}"),
             // For who waits for ever, the time for which requests are made again is long too.
             (_, "0") => format!("{options},timeout=0,retry-timeout=1000"),
@@ -511,6 +513,55 @@ fn commands_on_units_of_targets_end_well_or_with_one_line() {
         (Fault::Silent, failed),
     ]);
     far.ends_by_a_signal();
+}
+
+/// An NFS server with the images of the table, and how it is reached through a proxy.
+fn with_nfs(test: impl FnOnce(&Far<'_>)) {
+    if nfs::server::ganesha_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    let server = nfs::server::Alone::new(&dir);
+    disk(&dir, "exp/a.raw");
+    dir.qemu_img_ok(&words("convert -f raw -O qcow2 exp/a.raw exp/b.qcow2"));
+    test(&Far {
+        driver: "nfs",
+        port: server.port,
+        options: &|port, name| {
+            format!("server.type=inet,server.host=127.0.0.1,version=4,port={port},path=/exp/{name}")
+        },
+        root: &dir.path("exp"),
+        environment: Vec::new(),
+    });
+}
+
+/// What is said of an NFS server that fails.
+const NFS: Outcome = Outcome::Failed(&[
+    "Failed to mount nfs share",
+    "The server ended the connection",
+    "The server does not answer",
+]);
+
+#[test]
+#[ignore = "takes a minute: make network"]
+fn commands_on_files_of_nfs_servers_go_on_end_with_one_line_or_by_a_signal() {
+    with_nfs(|far| {
+        far.table(&[
+            (END, Outcome::Done),
+            (Fault::Says(b"HTTP/1.1 400 X\r\n\r\n", 1), Outcome::Done),
+            // Records of a reply: refused, and of a length that is never sent.
+            (
+                Fault::Says(
+                    b"\x80\0\0\x18\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\0\0\0\0\0\0\0",
+                    1,
+                ),
+                Outcome::Done,
+            ),
+            (Fault::Says(b"\xff\xff\xff\xff\0\0\0\x01", 1), Outcome::Done),
+            (Fault::Gone, NFS),
+        ]);
+        far.ends_by_a_signal();
+    });
 }
 
 /// What is said of an SSH server that fails.

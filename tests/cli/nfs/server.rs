@@ -1,10 +1,12 @@
 //! An NFS server for the length of a test, in a network of its own: it needs a server of ports at a fixed one.
 
 use std::ops::Deref;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::apart::Apart;
 use crate::common::{Dir, run_in};
+use crate::ports;
 
 /// Whether tests with the server have to be left out.
 pub fn ganesha_is_missing() -> bool {
@@ -86,5 +88,64 @@ impl Deref for Server {
 
     fn deref(&self) -> &Apart {
         &self.0
+    }
+}
+
+/// A server of version 4 alone in this network, which needs no server of ports: of the directory `exp`, as `/exp`. Ended
+/// when it is dropped.
+pub struct Alone {
+    child: Child,
+    pub port: u16,
+}
+
+impl Alone {
+    pub fn new(dir: &Dir) -> Self {
+        let root = dir.root().display();
+        for name in ["exp", "rec"] {
+            std::fs::create_dir_all(dir.path(name)).expect("a directory");
+        }
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let port = ports::free();
+            let config = format!(
+                "NFS_CORE_PARAM {{ Bind_addr = 127.0.0.1; NFS_Port = {port}; Protocols = 4; \
+                 Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false; }}\n\
+                 NFSv4 {{ Graceless = true; RecoveryRoot = {root}/rec; }}\n\
+                 EXPORT_DEFAULTS {{ Squash = No_Root_Squash; SecType = sys; Access_Type = RW; }}\n\
+                 EXPORT {{ Export_Id = 1; Path = {root}/exp; Pseudo = /exp; Protocols = 4; Transports = TCP; \
+                 FSAL {{ Name = VFS; }} }}\n"
+            );
+            std::fs::write(dir.path("config"), config).expect("a configuration");
+            let log = dir.path("log");
+            let _ = std::fs::remove_file(&log);
+            let child = Command::new("ganesha.nfsd")
+                .args(["-F", "-N", "EVENT", "-L", &dir.str("log")])
+                .args(["-f", &dir.str("config"), "-p", &dir.str("pid")])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("the server");
+            let mut this = Self { child, port };
+            loop {
+                let told = std::fs::read_to_string(&log).unwrap_or_default();
+                if told.contains("NFS SERVER INITIALIZED") {
+                    return this;
+                }
+                assert!(Instant::now() < deadline, "ganesha does not start: {told}");
+                // Another process may have taken the port.
+                if this.child.try_wait().expect("its state").is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
