@@ -114,8 +114,9 @@ int main(void)
     OK(platter_convert_set_target(both, "never.vmdk", NULL, 0, &err));
     OK(platter_convert_set_target_options(both, ide, 0, &err));
     FAILS(platter_convert_job_new(&job, both, 0, &err), PLATTER_STATUS_INVALID, "adapter_type=");
+    OK(platter_options_unset(ide, "adapter_type", 0, &err));
+    OK(platter_convert_set_target_options(both, ide, 0, &err));
     platter_options_free(ide);
-    OK(platter_convert_set_target_options(both, NULL, 0, &err));
     OK(platter_convert_set_profile(both, NULL, 0, &err));
     OK(platter_convert_check(&conflict, both, PLATTER_CONVERT_CHAIN | PLATTER_CONVERT_TARGET_EXISTS,
                              &err));
