@@ -386,8 +386,46 @@ fn data_between_a_fixed_disk_and_its_footer_is_not_cut_off() {
         assert_eq!((report.leaks, report.leaks_fixed), (1, 0), "{lines:?}");
         assert!(lines[0].contains("there is data in it"), "{lines:?}");
     }
+    for len in [512, end as u64 + 512, 2 << 20, 8 << 20] {
+        let error = image
+            .resize(len, Preallocation::Off)
+            .expect_err("a refusal");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    }
     drop(image);
     assert!(bytes_of(&storage) == bytes);
+}
+
+/// Guest data that the shrink gave up stands between the disk and its footer then.
+#[test]
+fn a_shrink_that_a_power_cut_ends_leaves_nothing_that_a_repair_does_not_give_back() {
+    let (mut whole, model) = made("subformat=fixed,force_size=on");
+    let end = whole.len() - 512;
+    whole[end - 4096..end].fill(9);
+    let len = 1 << 20;
+    let log = Log::new();
+    let file: Arc<dyn Storage> = log.file("image.vhd".to_owned(), whole.clone());
+    let image = Image::open_storage(file, &options(true)).expect("it opens");
+    image.resize(len, Preallocation::Off).expect("a shrink");
+    image.close().expect("a close");
+    let mut random = Random(0x51a);
+    let mut leaks = 0;
+    states::each(&log, Durability::Synced, &mut random, 1, |crash| {
+        let storage = memory(&crash.files[0]);
+        let image = open(&storage, true).expect("it opens");
+        let now = image.len();
+        assert!(now == len || now == end as u64, "{now}");
+        let (report, lines) = check(&image, RepairMode::Leaks);
+        assert_eq!((report.corruptions, report.leaks), (0, 0), "{lines:?}");
+        leaks += report.leaks_fixed;
+        image.close().expect("a close");
+        let bytes = bytes_of(&storage);
+        assert_eq!(bytes.len() as u64, now + 512);
+        assert!(bytes[..len as usize] == model[..len as usize]);
+        // What says that a shrink was under way is gone.
+        assert!(now > len || bytes[len as usize + 0x55..].iter().all(|byte| *byte == 0));
+    });
+    assert!(leaks > 0);
 }
 
 #[test]

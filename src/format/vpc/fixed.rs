@@ -211,6 +211,7 @@ impl Resize for Fixed {
         let mut new = footer.clone();
         new.current_size = len;
         new.geometry = Geometry::MAX;
+        new.shrunk_from = None;
         let storage = &*self.storage;
         let file_len = storage.len()?;
         let end = len + FOOTER_LEN as u64;
@@ -226,6 +227,15 @@ impl Resize for Fixed {
         let named = old..footer.largest_size().min(last);
         if len > old && holds_data(storage, named, footer, || control.checkpoint())? {
             return Err(two_sizes(footer));
+        }
+        let behind = footer.largest_size()..last;
+        if !is_being_cut(footer, last)
+            && !limits.fixed_len
+            && holds_data(storage, behind, footer, || control.checkpoint())?
+        {
+            return Err(Error::unsupported(
+                "There is data between the disk and its footer, which may say too small a size; convert the image to leave that behind",
+            ));
         }
         if len > last {
             let made = storage
@@ -243,7 +253,10 @@ impl Resize for Fixed {
             storage.write_zeroes(old, file_len.min(len) - old, ZeroFlags::empty())?;
             self.barrier()?;
         }
-        storage.write_at(&new.to_bytes(), last.max(len))?;
+        // Until the file is cut, the footer says that what is behind the disk is no data.
+        let mut published = new.clone();
+        published.shrunk_from = (len < last).then_some(last);
+        storage.write_at(&published.to_bytes(), last.max(len))?;
         *footer = new;
         self.len.store(len, Ordering::Release);
         self.barrier()?;
@@ -255,6 +268,11 @@ impl Resize for Fixed {
         }
         Ok(())
     }
+}
+
+/// Whether the footer, which stands at `last`, says that a shrink has begun there.
+pub(super) fn is_being_cut(footer: &Footer, last: u64) -> bool {
+    footer.shrunk_from == Some(last)
 }
 
 /// Where the footer stands in a file of that length; one of 511 bytes is a whole one, too.

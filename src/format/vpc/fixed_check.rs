@@ -11,7 +11,7 @@ use crate::storage::Preallocation;
 
 use super::behind::holds_data;
 use super::disk::FOOTER_LEN;
-use super::fixed::{Fixed, last_footer};
+use super::fixed::{Fixed, is_being_cut, last_footer};
 
 /// What was found.
 #[derive(Debug)]
@@ -61,7 +61,8 @@ impl Repairable for Fixed {
         let unused_from = (is_file && end < footer_at).then_some(end);
         let mut is_kept = false;
         if unused_from.is_some() {
-            is_kept = holds_data(&*self.storage, end..footer_at, &footer, || notes.tick())?;
+            is_kept = !is_being_cut(&footer, footer_at)
+                && holds_data(&*self.storage, end..footer_at, &footer, || notes.tick())?;
             let behind = match is_kept {
                 true => "; there is data in it, which is kept: the footer may say too small a size",
                 false => "",
@@ -86,13 +87,14 @@ impl Repairable for Fixed {
             return Err(Error::os(libc::EROFS));
         }
         let storage = &*self.storage;
-        let footer = self.footer.lock();
+        let footer = &mut *self.footer.lock();
         if found.is_damaged {
             storage.write_at(&footer.to_bytes(), last_footer(storage.len()?))?;
             self.barrier()?;
             self.is_damaged.store(false, Ordering::Release);
         }
         if let Some(end) = found.unused_from.filter(|_| !found.is_kept) {
+            footer.shrunk_from = None;
             storage.write_at(&footer.to_bytes(), end)?;
             self.barrier()?;
             storage.set_len(end + FOOTER_LEN as u64, Preallocation::Off)?;

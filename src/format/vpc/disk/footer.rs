@@ -15,6 +15,10 @@ pub(crate) const COOKIE: &[u8; 8] = b"conectix";
 
 const CHECKSUM: usize = 0x40;
 
+/// Where a disk that is being cut says so, among bytes that are reserved, and what it says there.
+const SHRINK: usize = 0x1f0;
+const SHRINK_TAG: &[u8; 8] = b"shrunk\0\0";
+
 /// Programs whose images are as large as their geometry says, not as their footer does.
 const BY_GEOMETRY: [&[u8; 4]; 2] = [b"vpc ", b"qemu"];
 
@@ -63,6 +67,8 @@ pub(crate) struct Footer {
     pub(crate) current_size: u64,
     pub(crate) geometry: Geometry,
     pub(crate) uuid: Uuid,
+    /// Where this footer of a fixed disk stood when a shrink began that has not ended: all behind the disk is given up.
+    pub(crate) shrunk_from: Option<u64>,
     /// The bytes, for what stands between the fields.
     raw: Vec<u8>,
 }
@@ -130,6 +136,10 @@ impl Footer {
                 sectors: *raw.get(0x3b).ok_or_else(none)?,
             },
             uuid: array(raw, 0x44).map(Uuid::from_bytes).ok_or_else(none)?,
+            shrunk_from: match raw.get(SHRINK..SHRINK + 8) == Some(SHRINK_TAG) {
+                true => be64(raw, SHRINK + 8),
+                false => None,
+            },
             raw: raw.to_vec(),
         })
     }
@@ -160,6 +170,7 @@ impl Footer {
             current_size: size,
             geometry,
             uuid: Uuid::new_v4(),
+            shrunk_from: None,
             raw,
         }
     }
@@ -184,6 +195,12 @@ impl Footer {
         ] {
             // The places lie within the footer.
             let _ = put(&mut bytes, at, value);
+        }
+        if let Some(from) = self.shrunk_from {
+            let _ = put(&mut bytes, SHRINK, SHRINK_TAG);
+            let _ = put(&mut bytes, SHRINK + 8, &from.to_be_bytes());
+        } else if bytes.get(SHRINK..SHRINK + 8) == Some(SHRINK_TAG) {
+            let _ = put(&mut bytes, SHRINK, &[0; 16]);
         }
         let sum = checksum(&bytes, CHECKSUM);
         let _ = put(&mut bytes, CHECKSUM, &sum.to_be_bytes());
