@@ -241,6 +241,45 @@ fn of_a_compressed_file_both_sums_are_taken() {
         let ran = piped(line, dir.root(), &dir.path(name));
         assert_eq!(String::from_utf8_lossy(&ran.stdout), expected, "{ran:?}");
     }
+    // Images are unpacked into a temporary file, or in parts: xz of several blocks.
+    dir.qemu_img_ok(&["convert", "-O", "qcow2", "raw", "a.qcow2"]);
+    let mut both = (Vec::new(), Vec::new());
+    for (tool, name) in [
+        ("gzip -1 -c", "a.gz"),
+        ("xz -1 --block-size=1MiB -c", "a.xz"),
+    ] {
+        let packing = format!("{tool} a.qcow2 > {name}");
+        let mut packing = Command::new("sh")
+            .args(["-c", &packing])
+            .current_dir(dir.root())
+            .spawn();
+        assert!(packing.as_mut().expect("sh").wait().expect("sh").success());
+        let packed = std::fs::read(dir.path(name)).expect("a file");
+        let expected = format!(
+            "sha256: {}\ncontainer-sha256: {}\n",
+            sum(&disk()),
+            sum(&packed)
+        );
+        both.0.extend(disk());
+        both.1.extend(packed);
+        for target in ["-O vmdk", "--chain -O qcow2"] {
+            let line = format!("convert --decompress --checksum sha256 {target} {name} {name}.out");
+            let ran = run(&dir, &line);
+            assert_eq!((ran.code, &*ran.out), (0, &*expected), "{ran:?}");
+            let made = dir.path(&format!("{name}.out"));
+            let _ = std::fs::remove_file(&made).or_else(|_| std::fs::remove_dir_all(&made));
+        }
+    }
+    let ran = run(
+        &dir,
+        "convert --decompress --checksum sha256 -O qcow2 a.gz a.xz both",
+    );
+    let expected = format!(
+        "sha256: {}\ncontainer-sha256: {}\n",
+        sum(&both.0),
+        sum(&both.1)
+    );
+    assert_eq!((ran.code, &*ran.out), (0, &*expected), "{ran:?}");
     let ran = run(&dir, "convert --checksum md4 raw out");
     assert!(
         ran.code == 1 && ran.err.contains("Unknown checksum 'md4'"),

@@ -20,6 +20,7 @@ use crate::storage::file::sync_name;
 
 use super::bitmaps;
 use super::conflict::no_source;
+use super::container;
 use super::open_source;
 use super::open_target::creatable;
 use super::report::ConvertReport;
@@ -34,6 +35,7 @@ pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<Convert
     let source = request.source.images.first();
     let source = source.ok_or_else(no_source)?;
     let top = open_source(source, request, job)?.into_shared();
+    let container = container::checksum(request, job.control())?;
     let mut layers: Vec<Arc<Image>> =
         std::iter::successors(Some(top), |layer| layer.backing().cloned()).collect();
     layers.reverse();
@@ -70,6 +72,7 @@ pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<Convert
         });
     }
     directory.keep(request.target.cache.durability())?;
+    total.container_checksum = container.map(|container| container.sum());
     Ok(total)
 }
 

@@ -11,6 +11,7 @@ mod bulk_sink;
 mod chain;
 mod checksum;
 mod conflict;
+mod container;
 mod existing;
 mod growing;
 mod new;
@@ -120,7 +121,8 @@ fn fill(
 
 fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Option<Chosen>)> {
     let mut images = Vec::with_capacity(request.source.images.len());
-    let (mut next, mut container) = (None, None);
+    let mut next = None;
+    let container;
     match stream_source::open(request, job)? {
         Opened::Stream(stream) => {
             let bitmaps = bitmaps::choose(request, None)?;
@@ -140,6 +142,7 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
                 images.extend(next.take().map(Image::into_shared));
                 next = Some(open_source(location, request, job)?);
             }
+            container = container::checksum(request, job.control())?;
         }
     }
     let first = images.first().map(|image| &**image);
