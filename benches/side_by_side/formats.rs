@@ -8,15 +8,15 @@ use crate::rows::{Row, measure_row, wanted};
 use crate::run;
 
 /// A format with the options that make it another one.
-struct Kind {
-    name: &'static str,
-    format: &'static str,
-    options: &'static [&'static str],
+pub struct Kind {
+    pub name: &'static str,
+    pub format: &'static str,
+    pub options: &'static [&'static str],
     /// The largest ratios that are good enough: to it, and back.
     targets: [f64; 2],
 }
 
-const KINDS: &[Kind] = &[
+pub const KINDS: &[Kind] = &[
     kind("vdi", "vdi", &[], [0.8, 0.8]),
     kind("vpc", "vpc", &[], [0.6, 0.6]),
     kind(
@@ -52,6 +52,26 @@ const fn kind(
     }
 }
 
+impl Kind {
+    /// The image to be read. Theirs makes it: how a file lies in the page cache is the same for both then.
+    pub fn made(&self, setup: &Setup, source: &str) -> Result<String, String> {
+        let name = self.name.replace(' ', "-");
+        let kept = setup.path(&format!("made.{name}.{}", self.format));
+        if !Path::new(&kept).exists() {
+            let fresh = format!("{kept}.new");
+            let make = [
+                &[setup.qemu.as_str(), "convert", "-O", self.format],
+                self.options,
+                &[source, &fresh],
+            ]
+            .concat();
+            run::quiet(&make)?;
+            fs::rename(&fresh, &kept).map_err(|e| e.to_string())?;
+        }
+        Ok(kept)
+    }
+}
+
 /// Measures each in both directions; `source` is a qcow2 image of the disk.
 pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
     for kind in KINDS {
@@ -84,23 +104,7 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
         if !wanted(setup, &back) {
             continue;
         }
-        // What theirs makes is read: how a file lies in the page cache is the same for both then.
-        let kept = setup.path(&format!(
-            "made.{}.{}",
-            kind.name.replace(' ', "-"),
-            kind.format
-        ));
-        if !Path::new(&kept).exists() {
-            let fresh = format!("{kept}.new");
-            let made = [
-                &[q, "convert", "-O", kind.format],
-                kind.options,
-                &[source, &fresh],
-            ]
-            .concat();
-            run::quiet(&made)?;
-            fs::rename(&fresh, &kept).map_err(|e| e.to_string())?;
-        }
+        let kept = kind.made(setup, source)?;
         let out = setup.path("out.raw");
         let read = ["convert", "-f", kind.format, "-O", "raw", &kept, &out];
         let row = Row {

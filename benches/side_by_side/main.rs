@@ -12,6 +12,7 @@ mod disk;
 mod encryption;
 mod exports;
 mod formats;
+mod memory;
 mod nbd;
 mod network;
 mod overlays;

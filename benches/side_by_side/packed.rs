@@ -14,20 +14,78 @@ const SECTOR: usize = 512;
 /// Bytes of a compressed chunk or block.
 const CHUNK: usize = 256 << 10;
 
+/// A file that was compressed as a whole.
+pub struct Packing {
+    pub name: &'static str,
+    /// What the name of the file ends in: the format of the image, and that of the file.
+    ending: &'static str,
+    pack: &'static str,
+    unpack: &'static str,
+}
+
+const fn packing(
+    name: &'static str,
+    ending: &'static str,
+    pack: &'static str,
+    unpack: &'static str,
+) -> Packing {
+    Packing {
+        name,
+        ending,
+        pack,
+        unpack,
+    }
+}
+
+pub const PACKED: [Packing; 5] = [
+    packing("raw in xz to raw", "raw.xz", "xz -1 -T0 -c", "xz -dc"),
+    packing("qcow2 in xz to raw", "qcow2.xz", "xz -1 -T0 -c", "xz -dc"),
+    packing("raw in bzip2 to raw", "raw.bz2", "bzip2 -1 -c", "bzip2 -dc"),
+    packing("raw in gzip to raw", "raw.gz", "gzip -1 -c", "gzip -dc"),
+    packing(
+        "raw in zstd to raw",
+        "raw.zst",
+        "zstd -q -3 -c",
+        "zstd -q -dc",
+    ),
+];
+
+impl Packing {
+    /// The format of the image in it.
+    pub fn format(&self) -> &'static str {
+        self.ending.split('.').next().unwrap_or_default()
+    }
+
+    /// The file; `source` is a qcow2 image of the disk.
+    pub fn file(&self, setup: &Setup, source: &str) -> Result<String, String> {
+        let disk = setup.disk.display().to_string();
+        let from = match self.format() {
+            "qcow2" => source,
+            _ => disk.as_str(),
+        };
+        let pack = self.pack;
+        kept(setup, self.ending, |fresh| {
+            run::quiet(&["sh", "-c", &format!("{pack} '{from}' > '{fresh}'")])
+        })
+    }
+}
+
+/// The compressed image of the disk in a format that is only read.
+pub fn image(setup: &Setup, format: &str) -> Result<String, String> {
+    let make = match format {
+        "dmg" => make_dmg,
+        _ => make_cloop,
+    };
+    kept(setup, format, |fresh| make(&setup.disk, fresh))
+}
+
 /// Measures them on the way to a raw disk; `source` is a qcow2 image of it.
 pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
-    for (name, ending, make) in [
-        (
-            "dmg to raw",
-            "dmg",
-            make_dmg as fn(&Path, &str) -> Result<(), String>,
-        ),
-        ("cloop to raw", "cloop", make_cloop),
-    ] {
+    for (name, ending) in [("dmg to raw", "dmg"), ("cloop to raw", "cloop")] {
         if !wanted(setup, name) {
             continue;
         }
-        let image = kept(setup, ending, |fresh| make(&setup.disk, fresh))?;
+        let image = image(setup, ending)?;
         let out = setup.path("out.raw");
         let read = ["convert", "-f", ending, "-O", "raw", &image, &out];
         let row = Row {
@@ -42,53 +100,15 @@ pub fn measure(setup: &Setup, source: &str) -> Result<(), String> {
         };
         measure_row(setup, &row)?;
     }
-    let disk = setup.disk.display().to_string();
-    for (name, from, ending, pack, unpack) in [
-        (
-            "raw in xz to raw",
-            &*disk,
-            "raw.xz",
-            "xz -1 -T0 -c",
-            "xz -dc",
-        ),
-        (
-            "qcow2 in xz to raw",
-            source,
-            "qcow2.xz",
-            "xz -1 -T0 -c",
-            "xz -dc",
-        ),
-        (
-            "raw in bzip2 to raw",
-            &disk,
-            "raw.bz2",
-            "bzip2 -1 -c",
-            "bzip2 -dc",
-        ),
-        (
-            "raw in gzip to raw",
-            &disk,
-            "raw.gz",
-            "gzip -1 -c",
-            "gzip -dc",
-        ),
-        (
-            "raw in zstd to raw",
-            &disk,
-            "raw.zst",
-            "zstd -q -3 -c",
-            "zstd -q -dc",
-        ),
-    ] {
+    for packing in &PACKED {
+        let name = packing.name;
         if !wanted(setup, name) {
             continue;
         }
-        let packed = kept(setup, ending, |fresh| {
-            run::quiet(&["sh", "-c", &format!("{pack} '{from}' > '{fresh}'")])
-        })?;
+        let packed = packing.file(setup, source)?;
         let (out, temporary) = (setup.path("out.raw"), setup.path("temporary"));
         let q = &setup.qemu;
-        let format = ending.split('.').next().unwrap_or_default();
+        let (format, unpack) = (packing.format(), packing.unpack);
         let theirs = format!(
             "{unpack} '{packed}' > '{temporary}' && {q} convert -f {format} -O raw '{temporary}' '{out}' && rm '{temporary}'"
         );

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::run::{self, Cost};
 use crate::{
-    Setup, chains, clusters, encryption, exports, formats, nbd, network, overlays, packed,
+    Setup, chains, clusters, encryption, exports, formats, memory, nbd, network, overlays, packed,
     requests, table,
 };
 
@@ -287,7 +287,8 @@ pub fn measure(setup: &Setup) -> Result<(), String> {
     overlays::measure(setup)?;
     tables(setup)?;
     chains::measure(setup)?;
-    memory(setup, &rows)?;
+    peaks(setup, &rows)?;
+    memory::measure(setup, plain)?;
     requests::measure(setup)?;
     sharing(setup)
 }
@@ -342,29 +343,16 @@ fn tables(setup: &Setup) -> Result<(), String> {
 }
 
 /// Peak memory of each conversion.
-fn memory(setup: &Setup, rows: &[Row<'_>]) -> Result<(), String> {
+fn peaks(setup: &Setup, rows: &[Row<'_>]) -> Result<(), String> {
     let rows: Vec<_> = rows.iter().filter(|row| wanted(setup, row.name)).collect();
     if rows.is_empty() {
         return Ok(());
     }
-    println!("\n| peak memory | Platter MiB | qemu-img MiB | limit |");
-    println!("|---|---:|---:|---:|");
+    memory::head();
     for row in rows {
-        let Some((_, theirs, _)) = row.theirs.last() else {
-            continue;
-        };
-        let mut mib = Vec::new();
-        for argv in [&row.ours, theirs] {
-            if let Some(output) = row.output {
-                remove(output)?;
-            }
-            mib.push(run::peak(argv)? as f64 / 1024.0);
+        if let Some((_, theirs, _)) = row.theirs.last() {
+            memory::row(row.name, &row.ours, Some(theirs), row.output)?;
         }
-        let verdict = if mib[0] <= 64.0 { "" } else { " (missed)" };
-        println!(
-            "| {} | {:.1} | {:.1} | 64{verdict} |",
-            row.name, mib[0], mib[1]
-        );
     }
     row_outputs(setup)
 }
