@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use arbitrary::Arbitrary;
 use platter::format::RepairMode;
-use platter::storage::{Preallocation, Storage};
-use platter::{Image, Location, OpenOptions, OpenPolicy, Result};
+use platter::ops::commit::{CommitRequest, commit_image};
+use platter::ops::rebase::{RebaseRequest, rebase_image};
+use platter::storage::{CacheMode, Preallocation, Storage};
+use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Result};
 
 use crate::kit::sample::{SAMPLES, Sample, objects};
 use crate::kit::shelf::{self, Access, FILES, Shelf};
@@ -92,9 +94,20 @@ enum Step {
     Write { at: u32, len: u32, byte: u8 },
     Zero { at: u32, len: u32, unmap: bool },
     Discard { at: u32, len: u32 },
+    /// A whole unit is written compressed.
+    Compress { at: u32, byte: u8 },
     Resize { sectors: i16 },
     Flush,
     Reopen,
+}
+
+/// What becomes of the image and the one below it in the end.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Layers {
+    Stay,
+    Commit { keep: bool },
+    /// Everything is copied, and nothing is below any more.
+    Rebase { compress: bool },
 }
 
 /// What a run does.
@@ -107,6 +120,7 @@ pub struct Case {
     unsealed: u8,
     edits: Vec<Edit>,
     steps: Vec<Step>,
+    layers: Layers,
 }
 
 fn memory(files: &[Pages]) -> Vec<Arc<dyn Storage>> {
@@ -174,7 +188,18 @@ impl Base {
     }
 
     fn open(&self, files: &[Arc<dyn Storage>], access: Access) -> Result<Image> {
-        let options = OpenOptions {
+        Image::open(&self.location(access)?, &self.options(files, access))
+    }
+
+    fn location(&self, access: Access) -> Result<Location> {
+        Location::from_image_opts(&match access {
+            Access::Read => self.sample.reading_opts(FILES[0]),
+            _ => self.sample.image_opts(FILES[0]),
+        })
+    }
+
+    fn options(&self, files: &[Arc<dyn Storage>], access: Access) -> OpenOptions {
+        OpenOptions {
             writable: access != Access::Read,
             for_check: access == Access::Check,
             objects: objects(),
@@ -184,12 +209,46 @@ impl Base {
             },
             storages: Some(Arc::new(Shelf(files.to_vec()))),
             ..OpenOptions::default()
+        }
+    }
+
+    /// Closes an image after what is to become of its layers; whether all of that was done.
+    fn end(&self, files: &[Arc<dyn Storage>], image: Image, layers: Layers) -> bool {
+        // An image that is told what is below cannot be told that nothing is.
+        let may_change = self.sample.overlay
+            && image.len() <= COMPARED
+            && !self.sample.opening.contains("backing");
+        let options = self.options(files, Access::Write);
+        let Ok(location) = self.location(Access::Write) else {
+            return false;
         };
-        let name = match access {
-            Access::Read => self.sample.reading_opts(FILES[0]),
-            _ => self.sample.image_opts(FILES[0]),
+        let done = match layers {
+            Layers::Commit { keep } if may_change => {
+                let request = CommitRequest {
+                    location,
+                    options,
+                    base: None,
+                    keep,
+                };
+                commit_image(image, &request, &mut Job::new())
+            }
+            Layers::Rebase { compress } if may_change => {
+                let request = RebaseRequest {
+                    location,
+                    options,
+                    backing: None,
+                    backing_format: None,
+                    backing_cache: CacheMode::Writeback,
+                    share_backing: false,
+                    name_only: false,
+                    compress,
+                };
+                rebase_image(image, &request, &mut Job::new())
+            }
+            _ => return image.close().is_ok(),
         };
-        Image::open(&Location::from_image_opts(&name)?, &options)
+        // One that failed shows what it did, and was not closed in peace.
+        done.is_ok()
     }
 }
 
@@ -285,6 +344,30 @@ impl Guest<'_> {
         }
     }
 
+    /// Writes the unit at an offset compressed.
+    fn compress(&mut self, image: &Image, at: u64, byte: u8) {
+        let Some(compressor) = image.compressor() else {
+            return;
+        };
+        let unit = u64::from(compressor.encode_unit());
+        let start = at - at % unit.max(1);
+        let end = (start + unit).min(image.len());
+        if unit == 0 || end - start > COMPARED {
+            return;
+        }
+        // Some of it does not compress.
+        let byte_at = |at: u64| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8;
+        let bytes: Vec<u8> = (start..end)
+            .map(|at| if at % 512 < 32 { byte_at(at) } else { byte })
+            .collect();
+        let done = compressor.write_compressed(&bytes, start);
+        let range = start as usize..end as usize;
+        match self.model.as_mut().and_then(|model| model.get_mut(range)) {
+            Some(model) if done.is_ok() => model.copy_from_slice(&bytes),
+            _ => self.model = None,
+        }
+    }
+
     fn resize(&mut self, image: &Image, sectors: i16) {
         let by = i64::from(sectors) * self.base.sample.sector as i64;
         let Some(len) = image.len().checked_add_signed(by) else {
@@ -324,6 +407,7 @@ impl Guest<'_> {
                 self.change(image, &Change::Zero(range(at, len), unmap));
             }
             Step::Discard { at, len } => self.change(image, &Change::Discard(range(at, len))),
+            Step::Compress { at, byte } => self.compress(image, range(at, 0).start, byte),
             Step::Resize { sectors } => self.resize(image, sectors),
             Step::Flush | Step::Reopen => {
                 if image.flush().is_err() {
@@ -347,7 +431,12 @@ impl Guest<'_> {
 
 /// Opens, closes and changes; `certain` says that the image was found to be clean, so that nothing may be
 /// lost in it.
-fn write(base: &Base, files: &[Arc<dyn Storage>], steps: &[Step], certain: bool) {
+fn write(
+    base: &Base,
+    files: &[Arc<dyn Storage>],
+    (steps, layers): (&[Step], Layers),
+    certain: bool,
+) {
     let Ok(mut image) = base.open(files, Access::Write) else {
         return;
     };
@@ -371,7 +460,7 @@ fn write(base: &Base, files: &[Arc<dyn Storage>], steps: &[Step], certain: bool)
         }
     }
     guest.compare(&image);
-    if image.close().is_err() || guest.model.is_none() {
+    if !base.end(files, image, layers) || guest.model.is_none() {
         return;
     }
     let image = base.open(files, Access::Check).expect("it opens again");
@@ -412,7 +501,8 @@ impl Target {
             look_at(&image);
         }
         inspect_file(memory(&pages).swap_remove(0), Some(self.kind.format));
-        write(base, &memory(&pages), &case.steps, false);
+        let changes = (case.steps.as_slice(), case.layers);
+        write(base, &memory(&pages), changes, false);
         let files = memory(&pages);
         let Ok(image) = base.open(&files, Access::Check) else {
             return;
@@ -427,6 +517,6 @@ impl Target {
         let code = check_image(&image, RepairMode::Report);
         assert_eq!(code, Some(0), "what was repaired is clean");
         drop(image);
-        write(base, &files, &case.steps, true);
+        write(base, &files, changes, true);
     }
 }
