@@ -15,6 +15,7 @@ mod parallel;
 mod peer;
 mod read_only;
 mod references;
+mod round_trip;
 pub mod sample;
 pub mod shelf;
 mod status;
@@ -64,5 +65,23 @@ fn every_format_has_samples() {
             None => GIVEN.iter().any(|given| given.format == driver.name),
         };
         assert!(is_there, "{} has no sample", driver.name);
+    }
+}
+
+/// Options that no sample can have: those of every image, and what puts the bytes elsewhere.
+const APART: [&str; 4] = ["size", "backing_file", "backing_fmt", "detached-header"];
+
+#[test]
+fn every_option_of_creation_is_in_a_sample() {
+    for driver in registry::drivers() {
+        let samples = SAMPLES.iter().filter(|it| it.format == driver.name);
+        let given: Vec<&str> = samples
+            .flat_map(|sample| sample.options.split(','))
+            .filter_map(|option| option.split('=').next())
+            .collect();
+        for option in driver.create_options {
+            let is_given = given.contains(&option.name) || APART.contains(&option.name);
+            assert!(is_given, "no sample of {} has {}", driver.name, option.name);
+        }
     }
 }

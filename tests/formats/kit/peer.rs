@@ -128,7 +128,7 @@ fn what_qemu_wrote_is_read_here_and_written_on() {
     let written = |sample: &&Sample| sample.known_to_peer && !sample.is_stream;
     for sample in SAMPLES.iter().filter(written) {
         let dir = directory(sample);
-        let options = sample.options(&dir.str("data"));
+        let options = sample.options_of_peer(&dir.str("data"));
         let size = sample.size.to_string();
         let mut args = vec!["-q", "-f", sample.format];
         if !options.is_empty() {

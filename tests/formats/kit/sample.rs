@@ -135,7 +135,11 @@ pub const SAMPLES: &[Sample] = &[
         "extended_l2=on,cluster_size=32k",
     )),
     sample("qcow2 lazy", "qcow2", "lazy_refcounts=on"),
-    sample("qcow2 zstd", "qcow2", "compression_type=zstd"),
+    sample(
+        "qcow2 zstd",
+        "qcow2",
+        "compression_type=zstd,compression_level=1",
+    ),
     sample("qcow2 data file", "qcow2", "data_file=DATA"),
     sample(
         "qcow2 raw data file",
@@ -145,24 +149,32 @@ pub const SAMPLES: &[Sample] = &[
     sample("qcow2 preallocated", "qcow2", "preallocation=metadata"),
     opened_with(
         "encrypt.key-secret=s",
-        sample(
-            "qcow2 aes",
-            "qcow2",
-            "encrypt.format=aes,encrypt.key-secret=s",
-        ),
+        sample("qcow2 aes", "qcow2", "encryption=on,encrypt.key-secret=s"),
     ),
     opened_with(
         "encrypt.key-secret=s",
         over_base(sample(
             "qcow2 luks",
             "qcow2",
-            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1",
+            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=1,encrypt.cipher-alg=aes-128,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256,encrypt.hash-alg=sha1",
         )),
     ),
     sample("vmdk", "vmdk", ""),
-    over_its_like(sample("vmdk overlay", "vmdk", "adapter_type=lsilogic")),
-    over_its_like(sample("vmdk zeroed grains", "vmdk", "zeroed_grain=on")),
-    stream(sample("vmdk stream", "vmdk", "subformat=streamOptimized")),
+    over_its_like(sample(
+        "vmdk overlay",
+        "vmdk",
+        "adapter_type=lsilogic,hwversion=7,toolsversion=9",
+    )),
+    over_its_like(sample(
+        "vmdk zeroed grains",
+        "vmdk",
+        "zeroed_grain=on,compat6=on",
+    )),
+    stream(sample(
+        "vmdk stream",
+        "vmdk",
+        "subformat=streamOptimized,compression_level=1",
+    )),
     stream(over_its_like(sample(
         "vmdk stream overlay",
         "vmdk",
@@ -199,6 +211,17 @@ pub const SAMPLES: &[Sample] = &[
             ..sample("luks", "luks", "key-secret=s,iter-time=1")
         },
     ),
+    opened_with(
+        "key-secret=s",
+        Sample {
+            zeroes_when_new: false,
+            ..sample(
+                "luks other ciphers",
+                "luks",
+                "key-secret=s,iter-time=1,cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256,hash-alg=sha1",
+            )
+        },
+    ),
     sample("vdi", "vdi", ""),
     sample("vdi static", "vdi", "static=on"),
     // It has no name for its parent.
@@ -210,15 +233,18 @@ pub const SAMPLES: &[Sample] = &[
         },
     ),
     vhdx("vhdx", "block_size=1M"),
-    vhdx("vhdx not zero", "block_state_zero=off,block_size=1M"),
+    vhdx(
+        "vhdx not zero",
+        "block_state_zero=off,block_size=1M,log_size=2M",
+    ),
     vhdx("vhdx fixed", "subformat=fixed,block_size=1M"),
     Sample {
-        size: (3 << 20) + 4096,
+        size: (5 << 20) + 4096,
         sector: 4096,
         known_to_peer: false,
         ..vhdx(
             "vhdx large sectors",
-            "logical_sector_size=4096,block_size=2M",
+            "logical_sector_size=4096,physical_sector_size=4096,block_size=4M",
         )
     },
     Sample {
@@ -244,11 +270,11 @@ pub const SAMPLES: &[Sample] = &[
             "cluster_size=4096,table_size=1",
         )
     },
-    qcow("qcow", ""),
+    qcow("qcow", "compression_level=1"),
     over_base(qcow("qcow overlay", "")),
     opened_with(
         "encrypt.key-secret=s",
-        qcow("qcow aes", "encrypt.format=aes,encrypt.key-secret=s"),
+        qcow("qcow aes", "encryption=on,encrypt.key-secret=s"),
     ),
     opened_with(
         "encrypt.key-secret=s",
@@ -281,6 +307,15 @@ impl Sample {
     /// The options of creation, with `data` as the name of the second file.
     pub fn options(&self, data: &str) -> String {
         self.options.replace("DATA", data)
+    }
+
+    /// The same without those that QEMU's tools do not have.
+    pub fn options_of_peer(&self, data: &str) -> String {
+        let options = self.options(data);
+        let known = options
+            .split(',')
+            .filter(|option| !option.starts_with("compression_level="));
+        known.collect::<Vec<_>>().join(",")
     }
 
     /// What opens the image `file`, as with `--image-opts`.
