@@ -709,6 +709,19 @@ public:
             static_cast<void *>(kept.release()),
             +[](void *user_data) noexcept { delete static_cast<progress *>(user_data); }, 0u);
     }
+    /// Is told each finding or warning as it arises, on the thread that runs the job. It must not throw.
+    result<void> on_message(std::function<void(std::string_view line)> told)
+    {
+        using function = decltype(told);
+        auto kept = std::make_unique<function>(std::move(told));
+        return detail::call(
+            platter_job_set_message, job_.get(),
+            +[](const platter_message *message, void *user_data) noexcept {
+                (*static_cast<function *>(user_data))(message->text);
+            },
+            static_cast<void *>(kept.release()),
+            +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, 0u);
+    }
     result<void> set_rate(std::uint64_t bytes_per_second)
     {
         return detail::call(platter_job_set_rate, job_.get(), bytes_per_second, 0u);

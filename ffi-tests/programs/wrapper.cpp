@@ -191,6 +191,10 @@ void snapshots_and_bitmaps()
     CHECK(image.snapshots()->size().value() == 1);
     CHECK(image.map(0, SIZE).value().run()->extent(1).value().offset == 65536);
     CHECK(!image.is_read_only() && image.warnings().empty() && image.features().value() != 0);
+    auto check = image.check().value();
+    check.on_message([](std::string_view line) { std::fprintf(stderr, "%.*s\n", int(line.size()), line.data()); })
+        .value();
+    CHECK(check.run()->exit_code().value() == 0);
     image.amend(platter::options().parse("lazy_refcounts=on")).value().run().value();
     CHECK(image.info()->text("format").value() == "qcow2");
     platter_bench bench{};

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .image import Extent, Image, open
 from .introspection import Driver, Option, Profile, drivers, profiles
-from .jobs import Progress, Report
+from .jobs import Message, Progress, Report
 from .operations import (
     Conversion,
     commit,
@@ -71,6 +71,7 @@ __all__ = [
     "Location",
     "Locked",
     "Log",
+    "Message",
     "NeedsSecret",
     "NoSpace",
     "Nodes",

@@ -22,7 +22,7 @@ from ._options import (
     options as options_of,
     size as size_of,
 )
-from .jobs import Progress, Report
+from .jobs import Message, Progress, Report
 from .storage import Storages
 
 Readable = Union[bytes, bytearray, memoryview]
@@ -200,8 +200,9 @@ class Image:
         repair: Optional[str] = None,
         hold_changes: bool = False,
         progress: Optional[Progress] = None,
+        message: Optional[Message] = None,
     ) -> Report:
-        """Checks the consistency; ``repair`` is ``leaks`` or ``all``.
+        """Checks the consistency; ``repair`` is ``leaks`` or ``all``. ``message`` is told each finding.
 
         Where other threads change the image meanwhile that is ``BUSY``, unless they are held back.
         """
@@ -213,7 +214,7 @@ class Image:
         if hold_changes:
             flags |= lib.PLATTER_CHECK_HOLD_CHANGES
         job = made("platter_job", lib.platter_check_job_new, self.handle, flags)
-        return jobs.run(job, progress=progress)
+        return jobs.run(job, progress=progress, message=message)
 
     def resize(
         self,

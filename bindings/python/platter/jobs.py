@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import select
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Set, Tuple
 
 from ._library import call, lib, made, number, optional_text, text
 from ._native import ffi
@@ -12,6 +12,9 @@ from .errors import Error
 
 #: Is told how many of how many bytes are done. What it raises ends the work.
 Progress = Callable[[int, int], object]
+
+#: Is told each finding or warning as it arises, on the thread of the job.
+Message = Callable[[str], object]
 
 #: Milliseconds between two looks at the progress.
 LOOK = 100
@@ -93,11 +96,16 @@ def run(
     job: Any,
     *,
     progress: Optional[Progress] = None,
+    message: Optional[Message] = None,
     rate: Optional[int] = None,
     timeout: Optional[float] = None,
 ) -> Report:
     """Runs a job on a thread of the library. ``KeyboardInterrupt``, or whatever ``progress`` raises, cancels it
     and waits until it has cleaned up."""
+    if message is not None:
+        handle = ffi.new_handle(message)
+        _kept.add(handle)
+        call(lib.platter_job_set_message, job, _message, handle, _free, 0)
     if rate is not None:
         call(lib.platter_job_set_rate, job, rate, 0)
     if timeout is not None:
@@ -121,6 +129,21 @@ def run(
         raise
     _tell(job, progress)
     return report
+
+
+_kept: Set[Any] = set()
+
+
+def _said(message: Any, user_data: Any) -> None:
+    ffi.from_handle(user_data)(text(message.text))
+
+
+def _dropped(user_data: Any) -> None:
+    _kept.discard(user_data)
+
+
+_message = ffi.callback("platter_message_fn", _said)
+_free = ffi.callback("platter_free_fn", _dropped)
 
 
 def _left(job: Any) -> Optional[Report]:

@@ -500,6 +500,18 @@ class TestPlatter(unittest.TestCase):
         self.assertEqual(platter.inspect(azure, profile="azure")["objections"], [])
         self.assertNotEqual(platter.inspect(base, profile="azure", format="qcow2")["objections"], [])
 
+    def test_findings_of_a_check(self):
+        disk = self.folder / "disk.qcow2"
+        platter.create(disk, "qcow2", "1M")
+        with open(disk, "r+b") as file:
+            file.seek(0x20000 + 2 * 8)
+            file.write(b"\0\1")
+            file.truncate(9 * 65536)
+        found = []
+        with platter.open(disk, format="qcow2", writable=True, for_check=True) as image:
+            self.assertEqual(image.check(message=found.append).number("leaks"), 1)
+        self.assertTrue(any("Leaked cluster 8" in line for line in found), found)
+
     def test_numbers_of_a_bench(self):
         disk = self.folder / "disk.qcow2"
         platter.create(disk, "qcow2", "1M")
