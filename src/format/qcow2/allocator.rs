@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::format::units::Units;
 
-use super::state::L1_UNIT;
+/// Entries of a table per unit of writing: one 512-byte sector.
+pub(super) const L1_UNIT: u64 = 64;
 
 /// The allocator's state, under one short lock.
 #[derive(Debug, Default)]

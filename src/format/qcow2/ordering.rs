@@ -19,10 +19,11 @@ use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Preallocation, Step};
 
+use super::allocator::L1_UNIT;
 use super::cache::{Class, Taken};
 use super::disk::Incompatible;
 use super::events;
-use super::state::{L1_UNIT, Qcow2};
+use super::state::Qcow2;
 
 /// References that may wait in limbo before a writer is made to write metadata out.
 const LIMBO_LIMIT: usize = 8192;

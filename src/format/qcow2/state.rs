@@ -12,7 +12,7 @@ use crate::format::inflight::InFlight;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage, steps};
 
-use super::allocator::Alloc;
+use super::allocator::{Alloc, L1_UNIT};
 use super::bitmaps::recorder::Recorder;
 use super::cache::{Cache, Class, Slice};
 use super::disk::{CompressionType, ImageHeader, L1Entry, RefcountWidth};
@@ -23,9 +23,6 @@ use super::overlap::MetaMap;
 use super::snapshot::views::{View, Views};
 use crate::format::limbo::Limbo;
 use crate::format::units::Units;
-
-/// L1 entries per unit of writing: one 512-byte sector.
-pub(super) const L1_UNIT: u64 = 64;
 
 /// The units of writing of a table of so many words.
 pub(super) fn units_of(words: usize) -> u64 {
