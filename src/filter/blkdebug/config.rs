@@ -116,7 +116,7 @@ mod tests {
         let rules = parse(
             b"# comment\n\n[inject-error]\n  event = \"read_aio\"\n  once = \"on\"\n\
               [set-state \"x\"]\nevent = \"l2_load\"\nstate = \"1\"\nnew_state = \"2\"\n\
-              [inject-error]\nevent=\"none\"\nerrno = \"28\"",
+              [inject-error]\nevent = \"none\"\nerrno = \"28\"",
         )
         .unwrap();
         assert_eq!((rules.injections.len(), rules.transitions.len()), (2, 1));
