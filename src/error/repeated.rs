@@ -58,6 +58,11 @@ impl Error {
         Self::unsupported(format!("Unsupported preallocation mode '{mode}'"))
     }
 
+    /// Writing to an image that is only read.
+    pub(crate) fn read_only_image() -> Self {
+        Self::new(ErrorKind::ReadOnly, "Image is read-only")
+    }
+
     /// Preallocated metadata of what has none.
     pub(crate) fn no_metadata_preallocation() -> Self {
         Self::unsupported("Unsupported preallocation mode: metadata")

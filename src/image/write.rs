@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::{Compress, Format, FormatWrite, Resize};
 use crate::image::detect_zeroes::DetectZeroes;
 use crate::image::{Image, align};
@@ -24,11 +24,11 @@ const PIECE: u64 = 64 << 20;
 /// Refuses to open an image for writing whose format can only be read, in QEMU's words.
 ///
 /// # Errors
-/// [`ErrorKind::ReadOnly`].
+/// [`crate::ErrorKind::ReadOnly`].
 pub(super) fn check_writer(format: &dyn Format) -> Result<()> {
     match format.writer() {
         Some(_) => Ok(()),
-        None => Err(Error::new(ErrorKind::ReadOnly, "Image is read-only")),
+        None => Err(Error::read_only_image()),
     }
 }
 
@@ -79,7 +79,7 @@ impl Image {
     /// As [`Image::write_zeroes`]; `control` ends it between two pieces.
     ///
     /// # Errors
-    /// As [`Image::write_at`], and [`ErrorKind::Cancelled`]: a part may read as zeroes then.
+    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may read as zeroes then.
     pub fn write_zeroes_under(
         &self,
         control: &JobControl,
@@ -112,7 +112,7 @@ impl Image {
     /// As [`Image::discard`]; `control` ends it between two pieces.
     ///
     /// # Errors
-    /// As [`Image::write_at`], and [`ErrorKind::Cancelled`]: a part may be given back then.
+    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may be given back then.
     pub fn discard_under(&self, control: &JobControl, offset: u64, len: u64) -> Result<()> {
         self.check_writable(offset, len)?;
         if len == 0 || self.settings.ignore_discard {
@@ -220,7 +220,7 @@ impl Image {
     /// The format's way to write, where the image is open for that.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`].
+    /// [`crate::ErrorKind::ReadOnly`].
     pub(super) fn writer(&self) -> Result<&dyn FormatWrite> {
         self.format.writer().ok_or_else(|| self.read_only())
     }
@@ -228,7 +228,7 @@ impl Image {
     /// The format's way to change the virtual size, where it has one and the image is open for writing.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`], [`ErrorKind::Unsupported`].
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`].
     pub(super) fn resizer(&self) -> Result<&dyn Resize> {
         self.writer()?.resizer().ok_or_else(Error::no_resize)
     }
@@ -237,7 +237,7 @@ impl Image {
     /// without what lies below, where that counts.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`].
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`].
     pub(crate) fn check_changeable(&self, below_counts: bool) -> Result<()> {
         if !self.writable {
             return Err(self.read_only());

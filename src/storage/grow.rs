@@ -17,6 +17,9 @@ const BATCHES_UNDER_WAY: u64 = 2;
 /// Where the storage may have a faster way to zero, the pieces are longer.
 const ZERO_PIECE: u64 = 64 << 20;
 
+/// What an error says of space that could not be filled.
+pub(crate) const ZEROES_FAILED: &str = "Could not write zeros for preallocation";
+
 /// Space is reserved in steps of this size: a file system may take long for more, in a call that no signal ends.
 const RESERVE_STEP: u64 = 256 << 20;
 
@@ -51,9 +54,7 @@ fn reserve_and_fill(storage: &dyn Storage, old: u64, len: u64, control: &JobCont
     control.expect(len - old);
     // A full disk is found before any time is spent.
     reserve(storage, old, len, control).map_err(|error| match error.os_errno() {
-        Some(libc::ENOSPC) => {
-            Error::os(libc::ENOSPC).context("Could not write zeros for preallocation")
-        }
+        Some(libc::ENOSPC) => Error::os(libc::ENOSPC).context(ZEROES_FAILED),
         _ => error,
     })?;
     let sync = || {
@@ -101,7 +102,7 @@ pub fn fill(storage: &dyn Storage, start: u64, end: u64, control: &JobControl) -
         let piece = (end - at).min(PIECE);
         storage
             .write_at(zeroes.get(..piece as usize).unwrap_or_default(), at)
-            .context(|| "Could not write zeros for preallocation".into())?;
+            .context(|| ZEROES_FAILED.into())?;
         control.advance(piece);
         at += piece;
     }

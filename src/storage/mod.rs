@@ -64,6 +64,7 @@ pub use details::{StorageDetails, StorageReport, StorageSnapshot, StorageSnapsho
 pub use driver::{StorageDriver, StorageFeatures, StorageOpen};
 pub use ending::Ending;
 pub use file::{FileOpen, FileStorage, Locking};
+pub(crate) use grow::ZEROES_FAILED;
 pub use grow::{fill, grow, zero};
 pub use host::{CopyOutcome, Lease, SpaceCall, SyncPlan};
 pub use identity::Identity;

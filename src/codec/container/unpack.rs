@@ -19,6 +19,7 @@ use super::members_ahead;
 use super::ready::Ready;
 use super::{Container, FREE, GZIP, LZ4, LZ4_LEGACY, fault, is_skipped};
 use crate::bytes::le32;
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::policy::OpenPolicy;
 
@@ -250,9 +251,8 @@ impl Unpacker {
 
     /// A decoder of many threads, where blocks say how long they are.
     fn xz(&self) -> Result<liblzma::stream::Stream> {
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         MtStreamBuilder::new()
-            .threads(threads.min(16) as u32)
+            .threads(crew::processors() as u32)
             // Above this it works with one thread, above the other not at all.
             .memlimit_threading(self.max_memory)
             .memlimit_stop(self.max_memory)

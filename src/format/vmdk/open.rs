@@ -315,7 +315,7 @@ impl Opening<'_> {
         match line.kind {
             ExtentType::SeSparse => {
                 if !self.ctx.read_only {
-                    return Err(Error::new(ErrorKind::ReadOnly, "Image is read-only"));
+                    return Err(Error::read_only_image());
                 }
                 let mut bytes = [0; se_sparse::HEADER_LEN];
                 storage.read_at(&mut bytes, 0)?;

@@ -170,7 +170,7 @@ impl Vmdk {
     /// Refuses changes of an image that is open to be read only.
     pub(super) fn check_writable(&self) -> Result<()> {
         match self.read_only {
-            true => Err(Error::new(ErrorKind::ReadOnly, "Image is read-only")),
+            true => Err(Error::read_only_image()),
             false => Ok(()),
         }
     }

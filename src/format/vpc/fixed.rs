@@ -14,7 +14,7 @@ use crate::format::{
     IoGuard, Lineage, LongIoGuard, ParentId, ParentRef, Resize,
 };
 use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, fill, zero};
+use crate::storage::{Durability, Preallocation, Storage, ZEROES_FAILED, ZeroFlags, fill, zero};
 
 use super::behind::{holds_data, two_sizes};
 use super::disk::{FOOTER_LEN, Footer, Geometry};
@@ -297,7 +297,7 @@ fn make_space(
         control.expect(end - start);
         // Of what is to be full, too: a full disk is found before any time is spent.
         zero(storage, start, end, ZeroFlags::empty(), control).context(|| match is_full {
-            true => "Could not write zeros for preallocation".into(),
+            true => ZEROES_FAILED.into(),
             false => "Could not preallocate new data".into(),
         })?;
     }

@@ -11,7 +11,7 @@ use crate::storage::{CopyOutcome, Storage};
 use super::batch::Batch;
 use super::offload::Offload;
 use super::piece::{Piece, PieceKind, Prepared, TargetPlace};
-use super::report::Tally;
+use super::report::Counters;
 use super::sink::{Sink, at_byte};
 use super::sources::Sources;
 
@@ -23,7 +23,7 @@ pub(super) struct BulkSink<'a> {
     pub bulk: &'a dyn Bulk,
     pub sources: &'a Sources,
     pub offload: &'a Offload,
-    pub tally: &'a Tally,
+    pub counters: &'a Counters,
     /// Zeroes before this guest offset must be recorded, as a backing file lies below.
     pub backing_end: u64,
     /// What is not reserved reads as zeroes.
@@ -36,23 +36,23 @@ impl BulkSink<'_> {
     fn place_piece(&self, mut piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         match &piece.kind {
             PieceKind::Zero => {
-                Tally::add(&self.tally.zero, piece.len);
+                Counters::add(&self.counters.zero, piece.len);
                 if self.records_zero(&piece)? {
                     return Ok(());
                 }
             }
             PieceKind::Encoded { len, .. } => {
-                Tally::add(&self.tally.units, 1);
-                Tally::add(&self.tally.encoded, *len as u64);
-                Tally::add(&self.tally.data, piece.len);
+                Counters::add(&self.counters.units, 1);
+                Counters::add(&self.counters.encoded, *len as u64);
+                Counters::add(&self.counters.data, piece.len);
                 let len = u32::try_from(*len)
                     .map_err(|_| Error::new(ErrorKind::Internal, "A unit is too large"))?;
                 let (slot, host) = self.bulk.reserve_encoded(piece.offset, len)?;
                 placed.push((piece, TargetPlace { slot, host }));
                 return Ok(());
             }
-            PieceKind::Data => Tally::add(&self.tally.data, piece.len),
-            PieceKind::Offload { .. } => Tally::add(&self.tally.offloaded, piece.len),
+            PieceKind::Data => Counters::add(&self.counters.data, piece.len),
+            PieceKind::Offload { .. } => Counters::add(&self.counters.offloaded, piece.len),
         }
         loop {
             let run = self.bulk.reserve(piece.offset, piece.len)?;
@@ -139,7 +139,7 @@ impl Sink for BulkSink<'_> {
     }
 
     fn place(&self, prepared: &mut Prepared) -> Result<()> {
-        Tally::add(&self.tally.backed, prepared.left_out());
+        Counters::add(&self.counters.backed, prepared.left_out());
         let mut placed = Vec::with_capacity(prepared.pieces.len());
         for piece in prepared.pieces.drain(..) {
             let offset = piece.offset;

@@ -15,11 +15,11 @@ use super::bitmaps::Chosen;
 use super::offload::Offload;
 use super::open_target::{open_backing, replaced_depth, written_at, written_by};
 use super::piece::{PieceKind, Prepared};
-use super::report::Tally;
+use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{Shape, Writers};
+use super::sizes::{CopySizes, Writers};
 use super::sources::{BackedBelow, Sources};
 
 /// Converts into an image that exists; returns its virtual size.
@@ -27,7 +27,7 @@ pub(super) fn fill_existing(
     request: &ConvertRequest,
     mut sources: Sources,
     bitmaps: Option<&Chosen>,
-    tally: &Tally,
+    counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
     let shown = request.target.location.display();
@@ -90,10 +90,10 @@ pub(super) fn fill_existing(
     }
     let sink = ImageSink {
         image: &image,
-        tally,
+        counters,
         is_zero: request.target.is_zero,
     };
-    let shape = Shape::for_existing(request, &image).reading_from(&sources);
+    let sizes = CopySizes::for_existing(request, &image).reading_from(&sources);
     let writers = match image.compressor().is_some_and(Compress::is_ordered) {
         true => Writers::One,
         false => Writers::of(
@@ -102,7 +102,7 @@ pub(super) fn fill_existing(
         ),
     };
     let offload = Offload::default();
-    run(request, &sources, &offload, &sink, shape, writers, job)
+    run(request, &sources, &offload, &sink, sizes, writers, job)
         .and_then(|()| match bitmaps {
             Some(bitmaps) => {
                 let _under_way = image.begin_change()?;
@@ -197,7 +197,7 @@ fn open_named(request: &ConvertRequest, name: &BStr, job: &mut Job) -> Result<Im
 /// An image that exists already.
 struct ImageSink<'a> {
     image: &'a Image,
-    tally: &'a Tally,
+    counters: &'a Counters,
     /// The image reads as zeroes: runs of zeroes need not be written.
     is_zero: bool,
 }
@@ -221,14 +221,14 @@ impl Sink for ImageSink<'_> {
     }
 
     fn write(&self, prepared: &Prepared) -> Result<()> {
-        Tally::add(&self.tally.backed, prepared.left_out());
+        Counters::add(&self.counters.backed, prepared.left_out());
         for piece in &prepared.pieces {
             if piece.offset + piece.len > self.image.len() {
                 return Err(too_small());
             }
             match &piece.kind {
                 PieceKind::Zero => {
-                    Tally::add(&self.tally.zero, piece.len);
+                    Counters::add(&self.counters.zero, piece.len);
                     if !self.is_zero {
                         self.image
                             .write_zeroes(piece.offset, piece.len, ZeroFlags::MAY_UNMAP)
@@ -240,10 +240,10 @@ impl Sink for ImageSink<'_> {
                     compressor
                         .write_compressed(prepared.buf.get(*at, *len), piece.offset)
                         .context(at_byte(piece.offset))?;
-                    Tally::add(&self.tally.units, 1);
-                    Tally::add(&self.tally.data, piece.len);
+                    Counters::add(&self.counters.units, 1);
+                    Counters::add(&self.counters.data, piece.len);
                 }
-                PieceKind::Data => Tally::add(&self.tally.data, piece.len),
+                PieceKind::Data => Counters::add(&self.counters.data, piece.len),
                 PieceKind::Offload { .. } => {
                     return Err(Error::new(
                         ErrorKind::Internal,

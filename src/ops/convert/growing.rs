@@ -13,11 +13,11 @@ use super::batch::Batch;
 use super::offload::Offload;
 use super::open_target::final_durability;
 use super::piece::{PieceKind, Prepared, TargetPlace};
-use super::report::Tally;
+use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{Shape, Writers};
+use super::sizes::{CopySizes, Writers};
 use super::sources::Sources;
 
 /// Fills a new raw disk, which becomes as long as the stream turns out to be.
@@ -25,24 +25,24 @@ pub(super) fn fill_growing(
     request: &ConvertRequest,
     sources: &Sources,
     target: create::UnfinishedImage,
-    tally: &Tally,
+    counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
     let storage = target.storage().clone();
     let fixed = storage.limits().fixed_len;
     let sink = GrowingSink {
         bulk: target.bulk(),
-        tally,
+        counters,
         unwritten_is_zero: target.bulk().initial_content().unwritten_is_zero,
     };
-    let shape = Shape {
+    let sizes = CopySizes {
         unwritten_is_zero: target.bulk().initial_content().unwritten_is_zero,
         in_flight: storage.limits().in_flight,
-        ..Shape::new(request, u64::from(target.bulk().zero_unit()), None)
+        ..CopySizes::new(request, u64::from(target.bulk().zero_unit()), None)
     };
     let offload = Offload::default();
     let writers = Writers::of(request, storage.limits().in_flight > 1);
-    run(request, sources, &offload, &sink, shape, writers, job)?;
+    run(request, sources, &offload, &sink, sizes, writers, job)?;
     let len = sources.finish()?;
     let ended = match fixed {
         true => Ok(()),
@@ -58,7 +58,7 @@ pub(super) fn fill_growing(
 /// A new raw disk whose length is known only at its end.
 struct GrowingSink<'a> {
     bulk: &'a dyn Bulk,
-    tally: &'a Tally,
+    counters: &'a Counters,
     /// What is not written reads as zeroes.
     unwritten_is_zero: bool,
 }
@@ -85,10 +85,10 @@ impl Sink for GrowingSink<'_> {
         };
         for piece in &prepared.pieces {
             if !matches!(piece.kind, PieceKind::Zero) {
-                Tally::add(&self.tally.data, piece.len);
+                Counters::add(&self.counters.data, piece.len);
                 continue;
             }
-            Tally::add(&self.tally.zero, piece.len);
+            Counters::add(&self.counters.zero, piece.len);
             if !self.unwritten_is_zero {
                 self.bulk
                     .write_zero_data((StorageSlot::MAIN, piece.offset), piece.offset, piece.len)

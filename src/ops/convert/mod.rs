@@ -58,7 +58,7 @@ use crate::trace::Event;
 
 use bitmaps::Chosen;
 use checksum::Checksum;
-use report::Tally;
+use report::Counters;
 use sources::Sources;
 use stream_source::Opened;
 
@@ -98,24 +98,24 @@ fn fill(
     }
     let container = sources.container_checksum();
     let bitmaps = bitmaps.as_ref();
-    let tally = Tally::default();
+    let counters = Counters::default();
     job.tick()?;
     let virtual_size = match stream_target::open(request, job)? {
         Some(stream) => {
             bitmaps.map_or(Ok(()), Chosen::refuse_stream)?;
-            stream_target::fill(request, sources, &stream, &tally, job)?
+            stream_target::fill(request, sources, &stream, &counters, job)?
         }
         None if request.target.exists => {
-            existing::fill_existing(request, sources, bitmaps, &tally, job)?
+            existing::fill_existing(request, sources, bitmaps, &counters, job)?
         }
-        None => new::fill_new(request, sources, bitmaps, &tally, job)?,
+        None => new::fill_new(request, sources, bitmaps, &counters, job)?,
     };
     // The target is complete: a callback that cancels now comes too late.
     let _ = job.finish();
     Ok(ConvertReport {
         checksum: checksum.map(|checksum| checksum.sum()),
         container_checksum: container.map(|checksum| checksum.sum()),
-        ..tally.report(virtual_size)
+        ..counters.report(virtual_size)
     })
 }
 

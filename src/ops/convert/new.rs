@@ -14,10 +14,10 @@ use super::offload::Offload;
 use super::open_target::{
     check_features, creatable, final_durability, open_backing, replaced_depth,
 };
-use super::report::Tally;
+use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
-use super::sizes::{MIN_STEP, Shape, Writers};
+use super::sizes::{CopySizes, MIN_STEP, Writers};
 use super::sources::{BackedBelow, Sources};
 
 /// Converts into a new image; returns its virtual size.
@@ -25,7 +25,7 @@ pub(super) fn fill_new(
     request: &ConvertRequest,
     mut sources: Sources,
     bitmaps: Option<&Chosen>,
-    tally: &Tally,
+    counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
     let name = request
@@ -111,7 +111,7 @@ pub(super) fn fill_new(
         job.warn(warning.clone());
     }
     if len.is_none() {
-        return fill_growing(request, &sources, target, tally, job);
+        return fill_growing(request, &sources, target, counters, job);
     }
     let bulk = target.bulk();
     let offload = detect_offload(request, &sources, bulk, preallocated)?;
@@ -119,15 +119,15 @@ pub(super) fn fill_new(
         bulk,
         sources: &sources,
         offload: &offload,
-        tally,
+        counters,
         backing_end,
         unreserved_is_zero: bulk.initial_content().unreserved_is_zero,
     };
-    let shape = Shape::for_new(request, bulk, backing_end);
+    let sizes = CopySizes::for_new(request, bulk, backing_end);
     // Encryption takes the time of all processors, and a server is waited for.
-    let writers = Writers::of(request, shape.in_flight > 1 || !bulk.takes_raw_writes());
-    let shape = shape.reading_from(&sources);
-    run(request, &sources, &offload, &sink, shape, writers, job)?;
+    let writers = Writers::of(request, sizes.in_flight > 1 || !bulk.takes_raw_writes());
+    let sizes = sizes.reading_from(&sources);
+    run(request, &sources, &offload, &sink, sizes, writers, job)?;
     match bitmaps {
         None => target
             .finish(final_durability(request))

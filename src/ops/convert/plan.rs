@@ -8,7 +8,7 @@ use crate::error::Result;
 
 use super::offload::Offload;
 use super::runs::RunKind;
-use super::sizes::{MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP, Shape};
+use super::sizes::{CopySizes, MAX_LONG_TASK, MAX_MOVED_TASK, MIN_STEP};
 use super::sources::Sources;
 use super::stream_source::{Fetched, Zeroes};
 
@@ -37,7 +37,7 @@ pub(super) struct Task {
 pub(super) struct Planner<'a> {
     sources: &'a Sources,
     offload: &'a Offload,
-    shape: Shape,
+    sizes: CopySizes,
     end: u64,
     cursor: Mutex<Cursor>,
     /// How many tasks there are, once that is known: asked for while the cursor waits for a stream.
@@ -59,13 +59,13 @@ impl<'a> Planner<'a> {
     pub fn new(
         sources: &'a Sources,
         offload: &'a Offload,
-        shape: Shape,
+        sizes: CopySizes,
         range: std::ops::Range<u64>,
     ) -> Self {
         Self {
             sources,
             offload,
-            shape,
+            sizes,
             end: range.end,
             cursor: Mutex::new(Cursor {
                 offset: range.start,
@@ -90,16 +90,16 @@ impl<'a> Planner<'a> {
         }
         let start = cursor.offset;
         let left = self.end - start;
-        let chunk = left.min(self.shape.chunk);
-        let keeps_sparse = self.shape.keeps_sparse();
+        let chunk = left.min(self.sizes.chunk);
+        let keeps_sparse = self.sizes.keeps_sparse();
         let zeroes = Zeroes {
             least: chunk,
             most: if keeps_sparse {
-                left.min(self.shape.longest_zeroes)
+                left.min(self.sizes.longest_zeroes)
             } else {
                 chunk
             },
-            step: self.shape.step,
+            step: self.sizes.step,
         };
         let (len, kind) = match self.sources.fetch(start, chunk, zeroes)? {
             Fetched::Positional => self.classify(start, &mut cursor.chunks_until)?,
@@ -128,13 +128,13 @@ impl<'a> Planner<'a> {
     /// Long runs that need no reading are one task; everything else goes by chunks.
     fn classify(&self, start: u64, chunks_until: &mut u64) -> Result<(u64, TaskKind)> {
         let left = self.end - start;
-        let chunk = left.min(self.shape.chunk);
+        let chunk = left.min(self.sizes.chunk);
         if start < *chunks_until {
             return Ok((chunk, TaskKind::Copy));
         }
         let run = self.sources.map(start, left)?;
         let (kind, long) = match run.kind {
-            RunKind::Zero => (TaskKind::Zero, self.shape.keeps_sparse()),
+            RunKind::Zero => (TaskKind::Zero, self.sizes.keeps_sparse()),
             RunKind::Backed => (TaskKind::Backed, true),
             RunKind::Data { plain } => (
                 TaskKind::Copy,
@@ -162,11 +162,11 @@ impl<'a> Planner<'a> {
         }
         len = len.min(match kind {
             TaskKind::Copy => MAX_MOVED_TASK,
-            TaskKind::Zero => self.shape.longest_zeroes,
+            TaskKind::Zero => self.sizes.longest_zeroes,
             TaskKind::Backed => MAX_LONG_TASK,
         });
         if len < left {
-            len -= len % self.shape.step;
+            len -= len % self.sizes.step;
         }
         Ok(if len == 0 {
             (chunk, TaskKind::Copy)

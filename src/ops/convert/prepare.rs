@@ -13,7 +13,7 @@ use super::piece::{Piece, PieceKind, Plain, Prepared, Span};
 use super::plan::{Task, TaskKind};
 use super::runs::{Run, RunKind};
 use super::sink::Sink;
-use super::sizes::{MIN_STEP, Shape};
+use super::sizes::{CopySizes, MIN_STEP};
 use super::sources::Sources;
 
 /// The shortest extent that is worth a system call of its own to share it.
@@ -42,7 +42,7 @@ pub(super) struct Preparer<'a> {
     sources: &'a Sources,
     offload: &'a Offload,
     sink: &'a dyn Sink,
-    shape: Shape,
+    sizes: CopySizes,
     computing: Option<&'a Computing>,
     encoder: Encoder,
     /// Plain bytes of a chunk that is being compressed.
@@ -57,17 +57,17 @@ impl<'a> Preparer<'a> {
         sources: &'a Sources,
         offload: &'a Offload,
         sink: &'a dyn Sink,
-        shape: Shape,
+        sizes: CopySizes,
         computing: Option<&'a Computing>,
     ) -> Self {
         Self {
             sources,
             offload,
             sink,
-            shape,
+            sizes,
             computing,
             encoder: Encoder::default(),
-            plain: Buffer::new(shape.chunk as usize),
+            plain: Buffer::new(sizes.chunk as usize),
             unit: IoBuf::new(),
             classes: Vec::new(),
         }
@@ -91,7 +91,7 @@ impl<'a> Preparer<'a> {
         match task.kind {
             TaskKind::Backed => {}
             TaskKind::Zero => {
-                prepared.moved = self.shape.moved(&Run {
+                prepared.moved = self.sizes.moved(&Run {
                     len: task.len,
                     kind: RunKind::Zero,
                 });
@@ -104,9 +104,9 @@ impl<'a> Preparer<'a> {
 
     fn copy(&mut self, task: &Task, prepared: &mut Prepared) -> Result<()> {
         let runs = self.runs(task)?;
-        prepared.moved = runs.iter().map(|(_, run)| self.shape.moved(run)).sum();
+        prepared.moved = runs.iter().map(|(_, run)| self.sizes.moved(run)).sum();
         // A long task is one extent that is copied without being read.
-        if task.len > self.shape.chunk {
+        if task.len > self.sizes.chunk {
             for (offset, run) in &runs {
                 if let RunKind::Data {
                     plain: Some((storage, host_offset)),
@@ -126,9 +126,9 @@ impl<'a> Preparer<'a> {
         }
         self.classify(task, &runs);
         let groups = self.groups(task);
-        let early = self.shape.compress && self.shape.encode_early;
+        let early = self.sizes.compress && self.sizes.encode_early;
         let mut bytes = match early {
-            true if self.sources.checksum().is_some() => Buffer::new(self.shape.chunk as usize),
+            true if self.sources.checksum().is_some() => Buffer::new(self.sizes.chunk as usize),
             true => std::mem::replace(&mut self.plain, Buffer::new(0)),
             false => std::mem::replace(&mut prepared.buf, Buffer::new(0)),
         };
@@ -150,7 +150,7 @@ impl<'a> Preparer<'a> {
 
     /// Neighbouring steps that are treated alike.
     fn groups(&self, task: &Task) -> Vec<Group> {
-        let step = self.shape.step;
+        let step = self.sizes.step;
         let end = task.start + task.len;
         let mut groups = Vec::new();
         let mut offset = task.start;
@@ -182,7 +182,7 @@ impl<'a> Preparer<'a> {
 
     /// Finds for each step of the range how it is treated.
     fn classify(&mut self, task: &Task, runs: &[(u64, Run<'_>)]) {
-        let step = self.shape.step;
+        let step = self.sizes.step;
         let index = |offset: u64| ((offset - task.start) / step) as usize;
         self.classes.clear();
         self.classes
@@ -190,7 +190,7 @@ impl<'a> Preparer<'a> {
         for (offset, run) in runs {
             let class = match run.kind {
                 RunKind::Backed => Class::Backed,
-                RunKind::Zero if self.shape.keeps_sparse() => Class::Zero,
+                RunKind::Zero if self.sizes.keeps_sparse() => Class::Zero,
                 RunKind::Zero | RunKind::Data { .. } => Class::Read,
             };
             for slot in &mut self.classes[index(*offset)..=index(offset + run.len - 1)] {
@@ -217,12 +217,12 @@ impl<'a> Preparer<'a> {
         else {
             return None;
         };
-        let skip = offset.next_multiple_of(self.shape.step) - offset;
+        let skip = offset.next_multiple_of(self.sizes.step) - offset;
         let to = offset + run.len;
         // The last step of the whole range may be short, the last block cannot be shared then.
-        let to = to - to % self.shape.step;
+        let to = to - to % self.sizes.step;
         let from = offset + skip;
-        let fits = !self.shape.compress
+        let fits = !self.sizes.compress
             && self.offload.covers(storage)
             && from >= task.start
             && to >= from + MIN_OFFLOAD
@@ -262,7 +262,7 @@ impl<'a> Preparer<'a> {
                 if self.sources.checksum().is_some() {
                     prepared.plain.push(Plain { offset, len, at });
                 }
-                if self.shape.compress {
+                if self.sizes.compress {
                     self.split_units(at, offset, prepared);
                 } else {
                     self.split_plain(at, offset, prepared);
@@ -318,10 +318,10 @@ impl<'a> Preparer<'a> {
 
     /// Compresses whole units; units of zeroes are left out, units that do not shrink stay plain.
     fn encode(&mut self, plain: &[u8], offset: u64, prepared: &mut Prepared) -> Result<()> {
-        for (n, unit) in plain.chunks(self.shape.encode_unit as usize).enumerate() {
-            let offset = offset + n as u64 * self.shape.encode_unit;
+        for (n, unit) in plain.chunks(self.sizes.encode_unit as usize).enumerate() {
+            let offset = offset + n as u64 * self.sizes.encode_unit;
             let len = unit.len() as u64;
-            if self.shape.keeps_sparse() && is_zero(unit) {
+            if self.sizes.keeps_sparse() && is_zero(unit) {
                 push_zero(prepared, offset, len);
                 continue;
             }
@@ -350,12 +350,12 @@ impl<'a> Preparer<'a> {
 
     /// Units for a sink that compresses them itself.
     fn split_units(&self, at: usize, offset: u64, prepared: &mut Prepared) {
-        let unit = self.shape.encode_unit as usize;
+        let unit = self.sizes.encode_unit as usize;
         let mut from = at;
         while from < prepared.used {
             let to = (from + unit).min(prepared.used);
             let offset = offset + (from - at) as u64;
-            if self.shape.keeps_sparse() && is_zero(prepared.buf.get(from, to - from)) {
+            if self.sizes.keeps_sparse() && is_zero(prepared.buf.get(from, to - from)) {
                 push_zero(prepared, offset, (to - from) as u64);
             } else {
                 prepared.pieces.push(Piece {
@@ -374,13 +374,13 @@ impl<'a> Preparer<'a> {
     /// Finds the units that hold data, and within them the bytes to write.
     fn split_plain(&self, at: usize, offset: u64, prepared: &mut Prepared) {
         let end = offset + (prepared.used - at) as u64;
-        if !self.shape.keeps_sparse() {
+        if !self.sizes.keeps_sparse() {
             push_data(prepared, offset, end - offset);
             push_span(prepared, offset, (end - offset) as usize, at);
             return;
         }
-        let unit = self.shape.zero_unit;
-        let spans = data_spans(prepared.buf.get(at, prepared.used - at), self.shape.sparse);
+        let unit = self.sizes.zero_unit;
+        let spans = data_spans(prepared.buf.get(at, prepared.used - at), self.sizes.sparse);
         // Up to here everything has its piece.
         let mut done = offset;
         for (from, to) in spans {
@@ -392,12 +392,12 @@ impl<'a> Preparer<'a> {
             }
             if unit_to > unit_from.max(done) {
                 push_data(prepared, unit_from, unit_to - unit_from);
-                if !self.shape.unwritten_is_zero {
+                if !self.sizes.unwritten_is_zero {
                     let at = at + (unit_from - offset) as usize;
                     push_span(prepared, unit_from, (unit_to - unit_from) as usize, at);
                 }
             }
-            if self.shape.unwritten_is_zero {
+            if self.sizes.unwritten_is_zero {
                 push_span(
                     prepared,
                     from,

@@ -44,7 +44,7 @@ impl ConvertReport {
 
 /// The report while the workers fill it.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counters {
     pub data: AtomicU64,
     pub offloaded: AtomicU64,
     pub zero: AtomicU64,
@@ -53,7 +53,7 @@ pub(super) struct Tally {
     pub encoded: AtomicU64,
 }
 
-impl Tally {
+impl Counters {
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
     }

@@ -8,7 +8,7 @@ use crate::ops::forecast::{self, Forecast};
 use super::offload::Offload;
 use super::request::ConvertRequest;
 use super::sink::Sink;
-use super::sizes::{CACHED_WRITERS, Shape, Writers, crew};
+use super::sizes::{CACHED_WRITERS, CopySizes, Writers, crew};
 use super::sources::Sources;
 use super::worker::{Ahead, Work};
 
@@ -17,20 +17,20 @@ pub(super) fn run(
     sources: &Sources,
     offload: &Offload,
     sink: &dyn Sink,
-    shape: Shape,
+    sizes: CopySizes,
     writers: Writers,
     job: &mut Job,
 ) -> Result<()> {
-    let (workers, buffers) = crew(request, &shape);
+    let (workers, buffers) = crew(request, &sizes);
     let workers = workers as usize;
     // Of an encoding conversion some only wait for storages.
-    let computing = Computing::among(workers).filter(|_| shape.encode_early);
+    let computing = Computing::among(workers).filter(|_| sizes.encode_early);
     let work = Work {
         computing: computing.as_ref(),
         sources,
         offload,
         sink,
-        shape,
+        sizes,
         workers,
         buffers: buffers as usize,
         writers: match writers {
@@ -39,12 +39,12 @@ pub(super) fn run(
             Writers::Many => workers,
         },
     };
-    let mut forecast = forecast(sources, shape);
+    let mut forecast = forecast(sources, sizes);
     let Some(total) = sources.known_len() else {
         return work.run(0..u64::MAX, &mut forecast, job);
     };
     // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
-    let last = total.saturating_sub(1) / shape.step * shape.step;
+    let last = total.saturating_sub(1) / sizes.step * sizes.step;
     work.run(0..last, &mut forecast, job)?;
     let tail = Work {
         workers: 1,
@@ -56,7 +56,7 @@ pub(super) fn run(
 }
 
 /// How much there is to copy; of a stream, all of it, where its length is known.
-fn forecast(sources: &Sources, shape: Shape) -> Ahead<'_> {
+fn forecast(sources: &Sources, sizes: CopySizes) -> Ahead<'_> {
     let len = sources.known_len().unwrap_or(0);
     let estimate = match sources.is_stream() {
         true => u64::MAX,
@@ -73,7 +73,7 @@ fn forecast(sources: &Sources, shape: Shape) -> Ahead<'_> {
             let run = sources.map(at, len - at)?;
             Ok(forecast::Run {
                 len: run.len,
-                moved: shape.moved(&run),
+                moved: sizes.moved(&run),
             })
         }),
     )

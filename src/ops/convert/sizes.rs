@@ -36,7 +36,7 @@ pub(super) const CACHED_WRITERS: usize = 2;
 
 /// The numbers that a conversion goes by; all in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(super) struct CopySizes {
     /// Guest bytes that are compressed together.
     pub encode_unit: u64,
     /// Zeroes are left out in multiples of this.
@@ -61,7 +61,7 @@ pub(super) struct Shape {
     pub encode_early: bool,
 }
 
-impl Shape {
+impl CopySizes {
     /// Whether runs of zeroes are to be left out or marked.
     pub fn keeps_sparse(&self) -> bool {
         self.sparse > 0
@@ -85,7 +85,7 @@ impl Shape {
     }
 }
 
-impl Shape {
+impl CopySizes {
     /// For a target that leaves out zeroes in multiples of `zero_unit`, in steps that are good for
     /// copying: of the unit that is compressed, where there is one.
     pub fn new(request: &ConvertRequest, zero_unit: u64, encode_unit: Option<u32>) -> Self {
@@ -157,12 +157,12 @@ impl Shape {
 
 /// How many workers, and how many ranges in work at once: one per worker, and some that wait for
 /// their turn. Large units make few of both.
-pub(super) fn crew(request: &ConvertRequest, shape: &Shape) -> (u64, u64) {
-    let affordable = MEMORY / shape.chunk;
+pub(super) fn crew(request: &ConvertRequest, sizes: &CopySizes) -> (u64, u64) {
+    let affordable = MEMORY / sizes.chunk;
     let load = Load {
-        in_flight: shape.in_flight,
-        computes: shape.encode_early,
-        bytes: shape.chunk,
+        in_flight: sizes.in_flight,
+        computes: sizes.encode_early,
+        bytes: sizes.chunk,
     };
     let wanted = match request.tuning.parallel {
         Some(number) => u64::from(number.min(MAX_PARALLEL)),

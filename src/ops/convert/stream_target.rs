@@ -16,11 +16,11 @@ use crate::storage::{Durability, Identity, LockRequest, Permissions};
 use super::offload::Offload;
 use super::open_target::{check_features, creatable};
 use super::piece::{PieceKind, Prepared};
-use super::report::Tally;
+use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
 use super::sink::{Sink, at_byte};
-use super::sizes::{MAX_LONG_TASK, MIN_STEP, Shape, Writers};
+use super::sizes::{CopySizes, MAX_LONG_TASK, MIN_STEP, Writers};
 use super::sources::Sources;
 use super::stream_source::is_kept;
 
@@ -83,7 +83,7 @@ pub(super) fn fill(
     request: &ConvertRequest,
     sources: Sources,
     stream: &Stream,
-    tally: &Tally,
+    counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
     if let Some(id) = Identity::of_fd(stream.fd()) {
@@ -98,21 +98,21 @@ pub(super) fn fill(
         denies: Permissions::empty(),
     })?;
     if !is_raw(request) {
-        return fill_image(request, sources, stream, tally, job);
+        return fill_image(request, sources, stream, counters, job);
     }
     let control = job.control().clone();
     let sink = StreamSink {
         stream,
-        tally,
+        counters,
         control: &control,
     };
-    let shape = Shape {
+    let sizes = CopySizes {
         // Zeroes are bytes like others here.
         sparse: 0,
-        ..Shape::new(request, MIN_STEP, None)
+        ..CopySizes::new(request, MIN_STEP, None)
     };
     let offload = Offload::default();
-    run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+    run(request, &sources, &offload, &sink, sizes, Writers::One, job)?;
     if request.target.cache.durability() == Durability::Synced {
         stream.sync()?;
     }
@@ -124,7 +124,7 @@ fn fill_image(
     request: &ConvertRequest,
     sources: Sources,
     stream: &Stream,
-    tally: &Tally,
+    counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
     let name = request.target.format.as_deref().unwrap_or_default();
@@ -170,10 +170,10 @@ fn fill_image(
     }
     let request = &*request.compressing(true);
     let unit = image.unit();
-    let shape = Shape {
+    let sizes = CopySizes {
         encode_early: true,
         longest_zeroes: MAX_LONG_TASK,
-        ..Shape::new(request, u64::from(unit), Some(unit))
+        ..CopySizes::new(request, u64::from(unit), Some(unit))
     };
     let offload = Offload::default();
     for pass in 1..=passes {
@@ -181,15 +181,15 @@ fn fill_image(
             control.begin_part(u64::from(pass - 1), 1, u64::from(passes));
         }
         // What is only tried out counts for nothing.
-        let unseen = Tally::default();
+        let unseen = Counters::default();
         let sink = ImageSink {
             image: &*image,
             stream,
-            tally: if pass == passes { tally } else { &unseen },
+            counters: if pass == passes { counters } else { &unseen },
             control: &control,
         };
         image.begin(&mut |bytes| sink.take(bytes))?;
-        run(request, &sources, &offload, &sink, shape, Writers::One, job)?;
+        run(request, &sources, &offload, &sink, sizes, Writers::One, job)?;
         image.end(&mut |bytes| sink.take(bytes))?;
     }
     if target.cache.durability() == Durability::Synced {
@@ -202,7 +202,7 @@ fn fill_image(
 struct ImageSink<'a> {
     image: &'a dyn InOrder,
     stream: &'a Stream,
-    tally: &'a Tally,
+    counters: &'a Counters,
     control: &'a JobControl,
 }
 
@@ -232,11 +232,11 @@ impl Sink for ImageSink<'_> {
         for piece in &prepared.pieces {
             match piece.kind {
                 // What is left out reads as zeroes.
-                PieceKind::Zero => Tally::add(&self.tally.zero, piece.len),
+                PieceKind::Zero => Counters::add(&self.counters.zero, piece.len),
                 PieceKind::Encoded { at, len } => {
-                    Tally::add(&self.tally.units, 1);
-                    Tally::add(&self.tally.encoded, len as u64);
-                    Tally::add(&self.tally.data, piece.len);
+                    Counters::add(&self.counters.units, 1);
+                    Counters::add(&self.counters.encoded, len as u64);
+                    Counters::add(&self.counters.data, piece.len);
                     let bytes = prepared.buf.get(at, len);
                     self.image
                         .push(piece.offset, bytes, &mut |bytes| self.take(bytes))
@@ -256,7 +256,7 @@ impl Sink for ImageSink<'_> {
 
 struct StreamSink<'a> {
     stream: &'a Stream,
-    tally: &'a Tally,
+    counters: &'a Counters,
     control: &'a JobControl,
 }
 
@@ -286,7 +286,7 @@ impl Sink for StreamSink<'_> {
                     "A stream takes nothing but data",
                 ));
             }
-            Tally::add(&self.tally.data, piece.len);
+            Counters::add(&self.counters.data, piece.len);
         }
         for span in &prepared.spans {
             self.stream

@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 
 use super::bulk_sink::BulkSink;
 use super::offload::Offload;
-use super::report::Tally;
+use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
-use super::sizes::{Shape, Writers, crew};
+use super::sizes::{CopySizes, Writers, crew};
 use super::sources::Sources;
 use super::window::Window;
 use crate::codec::{Compression, Decoder, Encoder, Method};
@@ -268,21 +268,25 @@ fn sources(path: &Path) -> Sources {
 }
 
 /// Fills `target` from the file; gives the numbers that this went by.
-fn fill(target: &Blocks, path: &Path, change: impl FnOnce(&mut ConvertRequest)) -> Shape {
+fn fill(target: &Blocks, path: &Path, change: impl FnOnce(&mut ConvertRequest)) -> CopySizes {
     fill_from(target, sources(path), change)
 }
 
-fn fill_from(target: &Blocks, sources: Sources, change: impl FnOnce(&mut ConvertRequest)) -> Shape {
+fn fill_from(
+    target: &Blocks,
+    sources: Sources,
+    change: impl FnOnce(&mut ConvertRequest),
+) -> CopySizes {
     let nowhere = || Location::from_path("none");
     let mut request = ConvertRequest::new(nowhere(), nowhere());
     change(&mut request);
     let offload = Offload::default();
-    let shape = Shape::for_new(&request, target, 0).reading_from(&sources);
+    let sizes = CopySizes::for_new(&request, target, 0).reading_from(&sources);
     let sink = BulkSink {
         bulk: target,
         sources: &sources,
         offload: &offload,
-        tally: &Tally::default(),
+        counters: &Counters::default(),
         backing_end: 0,
         unreserved_is_zero: true,
     };
@@ -292,12 +296,12 @@ fn fill_from(target: &Blocks, sources: Sources, change: impl FnOnce(&mut Convert
         &sources,
         &offload,
         &sink,
-        shape,
+        sizes,
         Writers::Many,
         job,
     )
     .unwrap();
-    shape
+    sizes
 }
 
 #[test]
@@ -424,15 +428,15 @@ fn blocks_of_256_mib_take_no_more_memory_than_small_ones() {
     let mut target = Blocks::new(256 << 20, 1 << 20, 1 << 40, LEN);
     target.parts = vec![sparse_file(&dir.path().join("target"))];
     let mut workers = 0;
-    let shape = fill(&target, &path, |request| {
+    let sizes = fill(&target, &path, |request| {
         request.tuning.parallel = Some(4);
-        let shape = Shape::for_new(request, &target, 0);
-        let (threads, buffers) = crew(request, &shape);
+        let sizes = CopySizes::for_new(request, &target, 0);
+        let (threads, buffers) = crew(request, &sizes);
         workers = threads;
-        assert!(buffers * shape.chunk <= 36 << 20, "{shape:?}");
+        assert!(buffers * sizes.chunk <= 36 << 20, "{sizes:?}");
     });
     assert_eq!(workers, 4);
-    assert!(target.longest_write.load(Ordering::Relaxed) <= shape.chunk);
+    assert!(target.longest_write.load(Ordering::Relaxed) <= sizes.chunk);
     let sources = sources(&path);
     let (mut expected, mut read) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     for at in (0..LEN).step_by(1 << 20) {

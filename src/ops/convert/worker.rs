@@ -14,7 +14,7 @@ use super::plan::Planner;
 use super::prepare::Preparer;
 use super::range_checksum;
 use super::sink::Sink;
-use super::sizes::Shape;
+use super::sizes::CopySizes;
 use super::sources::Sources;
 
 /// A conversion writes a range of the guest.
@@ -26,7 +26,7 @@ pub(super) struct Work<'a> {
     pub sources: &'a Sources,
     pub offload: &'a Offload,
     pub sink: &'a dyn Sink,
-    pub shape: Shape,
+    pub sizes: CopySizes,
     /// Lets in the workers that encode, where not all of them may at once.
     pub computing: Option<&'a Computing>,
     /// How many workers; the calling thread is one of them.
@@ -51,8 +51,8 @@ impl Work<'_> {
         ahead: &mut Ahead<'_>,
         job: &mut Job,
     ) -> Result<()> {
-        let planner = Planner::new(self.sources, self.offload, self.shape, range);
-        let size = self.shape.buffer_len() as usize;
+        let planner = Planner::new(self.sources, self.offload, self.sizes, range);
+        let size = self.sizes.buffer_len() as usize;
         let buffers = std::iter::repeat_with(|| Buffer::new(size));
         let order = Order::new(
             buffers.take(self.buffers).collect(),
@@ -100,7 +100,7 @@ impl Work<'_> {
             self.sources,
             self.offload,
             self.sink,
-            self.shape,
+            self.sizes,
             self.computing,
         );
         loop {

@@ -3,6 +3,7 @@
 use super::direct::Direct;
 use super::{FileStorage, Kind};
 use crate::error::{Error, Result, ResultExt};
+use crate::storage::grow::ZEROES_FAILED;
 use crate::storage::modes::{CacheMode, Preallocation};
 use crate::sys::falloc::{self, Falloc};
 use crate::sys::{AlignedBuf, rw};
@@ -120,10 +121,10 @@ impl FileStorage {
         if let Err(error) = falloc::fallocate(self.fd(), Falloc::AllocateKeepSize, old, len - old)
             && error.raw_os_error() == Some(libc::ENOSPC)
         {
-            return Err(Error::io(&error).context("Could not write zeros for preallocation"));
+            return Err(Error::io(&error).context(ZEROES_FAILED));
         }
         self.write_zero_bytes(old, len - old)
-            .context(|| "Could not write zeros for preallocation".into())?;
+            .context(|| ZEROES_FAILED.into())?;
         if self.cache == CacheMode::Unsafe {
             return Ok(());
         }

@@ -70,7 +70,7 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
                 "Unable to set VVFAT to 'rw' when drive is read-only",
             ));
         }
-        (false, true) => return Err(Error::new(ErrorKind::ReadOnly, "Image is read-only")),
+        (false, true) => return Err(Error::read_only_image()),
         (true, true) | (false, false) => {}
     }
     let shown = BStr::new(settings.directory.as_os_str().as_bytes());
