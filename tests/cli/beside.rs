@@ -61,6 +61,22 @@ fn json(options: &str) -> String {
     format!("json:{{{}}}", pairs.collect::<Vec<_>>().join(","))
 }
 
+/// The text with the short name in the place of a node whose options stand in that order, and of the images on it.
+pub fn with_short_name(text: String, options: &str, order: &[&str], short: &str) -> String {
+    let pairs = order.iter().map(|key| {
+        let mut given = options.split(',').filter_map(|pair| pair.split_once('='));
+        let value = given.find(|pair| pair.0 == *key).map(|pair| pair.1);
+        format!("\"{key}\": \"{}\"", value.unwrap_or_default())
+    });
+    let node = format!("{{{}}}", pairs.collect::<Vec<_>>().join(", "));
+    let images =
+        ["raw", "qcow2"].map(|format| format!("{{\"driver\": \"{format}\", \"file\": {node}}}"));
+    images.iter().chain([&node]).fold(text, |text, name| {
+        let text = text.replace(&format!("json:{name}"), short);
+        text.replace(&format!("json:{}", name.replace('"', "\\\"")), short)
+    })
+}
+
 impl Beside<'_> {
     /// The line with names in the place of `U/x`, options in that of `O/x` and JSON in that of `J/x`; `Q/x` are the
     /// options of a qcow2 image.

@@ -5,7 +5,7 @@ pub mod server;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::beside::{Beside, peer_has};
+use crate::beside::{Beside, peer_has, with_short_name};
 use crate::common::{Dir, Ran, Random};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{HOST, Server, gluster_is_missing};
@@ -43,16 +43,31 @@ fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
     let dir = Dir::new();
     disk(&dir, "a.raw");
     let server = Server::new(&dir);
+    let options = |name: &str| {
+        format!(
+            "driver=gluster,volume=v,path={name},server.0.type=inet,server.0.host={HOST},server.0.port=24007"
+        )
+    };
     let beside = Beside {
         dir: &dir,
         command: &|program, args| server.command(&dir, program, args),
         name: &|name| format!("gluster://{HOST}/v/{name}"),
-        options: &|name| {
-            format!(
-                "driver=gluster,volume=v,path={name},server.0.type=inet,server.0.host={HOST},server.0.port=24007"
-            )
+        options: &options,
+        // Ours has a short name for what options stand for.
+        renamed: &|text| {
+            let order = [
+                "server.0.host",
+                "driver",
+                "path",
+                "server.0.type",
+                "server.0.port",
+                "volume",
+            ];
+            ["r", "q"].iter().fold(text, |text, name| {
+                let short = format!("gluster://{HOST}:24007/v/{name}");
+                with_short_name(text, &options(name), &order, &short)
+            })
         },
-        renamed: &|text| text,
     };
     beside.crosses("");
     for (name, made) in [("r", "traw"), ("q", "tqcow2")] {

@@ -5,7 +5,7 @@ pub mod server;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::beside::{Beside, here, peer_has};
+use crate::beside::{Beside, here, peer_has, with_short_name};
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, words};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
@@ -150,26 +150,9 @@ fn both_tools_tell_the_same_and_read_what_the_other_wrote() {
         options: &options,
         // Ours has a short name for a unit.
         renamed: &|text| {
+            let order = ["lun", "portal", "driver", "transport", "target"];
             images.iter().fold(text, |text, name| {
-                let options = options(name);
-                let order = ["lun", "portal", "driver", "transport", "target"];
-                let pairs = order.map(|key| {
-                    let mut given = options.split(',').filter_map(|pair| pair.split_once('='));
-                    let value = given.find(|pair| pair.0 == key).map(|pair| pair.1);
-                    format!("\"{key}\": \"{}\"", value.unwrap_or_default())
-                });
-                let unit = format!("{{{}}}", pairs.join(", "));
-                let format = if name.ends_with('q') || name.ends_with("qcow2") {
-                    "qcow2"
-                } else {
-                    "raw"
-                };
-                let image = format!("{{\"driver\": \"{format}\", \"file\": {unit}}}");
-                [image, unit].iter().fold(text, |text, node| {
-                    let url = server.url(target(name));
-                    let text = text.replace(&format!("json:{node}"), &url);
-                    text.replace(&format!("json:{}", node.replace('"', "\\\"")), &url)
-                })
+                with_short_name(text, &options(name), &order, &server.url(target(name)))
             })
         },
     };
