@@ -59,6 +59,16 @@ struct Line {
     text: &'static str,
     loose: Loose,
     writes: bool,
+    /// Left to the run of all: another line is nearly the same.
+    is_rare: bool,
+}
+
+/// The same, for the run of all.
+const fn rare(line: Line) -> Line {
+    Line {
+        is_rare: true,
+        ..line
+    }
 }
 
 const fn reads(text: &'static str) -> Line {
@@ -68,6 +78,7 @@ const fn reads(text: &'static str) -> Line {
         text,
         loose,
         writes,
+        is_rare: false,
     }
 }
 
@@ -81,17 +92,17 @@ const fn writes(text: &'static str) -> Line {
 
 const LINES: &[Line] = &[
     reads("info @"),
-    reads("info --output=json @"),
+    rare(reads("info --output=json @")),
     reads("info --backing-chain --output=json @"),
-    reads("map @"),
+    rare(reads("map @")),
     reads("map --output=json @"),
     reads("check @"),
-    reads("check --output=json @"),
+    rare(reads("check --output=json @")),
     reads("measure -O qcow2 @"),
-    reads("compare @ disk"),
+    rare(reads("compare @ disk")),
     reads("compare -s @ disk"),
     reads("convert -O raw @ out"),
-    reads("convert -O raw --salvage @ out"),
+    rare(reads("convert -O raw --salvage @ out")),
     reads("dd -O raw if=@ of=out bs=64k"),
     Line {
         loose: Loose::Time,
@@ -100,22 +111,22 @@ const LINES: &[Line] = &[
     reads("snapshot -l @"),
     reads("create -f qcow2 -b @ out"),
     writes("convert -n --target-image-opts other.raw %"),
-    writes("convert -n -S 0 --target-image-opts other.raw %"),
+    rare(writes("convert -n -S 0 --target-image-opts other.raw %")),
     Line {
         loose: Loose::Time,
         ..writes("bench -w -c 4 -s 4k --pattern 7 @")
     },
     writes("resize @ 2M"),
-    writes("resize --shrink @ 512k"),
+    rare(writes("resize --shrink @ 512k")),
     writes("resize --preallocation=full @ +1M"),
     writes("snapshot -c s @"),
-    writes("snapshot -d s @"),
+    rare(writes("snapshot -d s @")),
     writes("bitmap --add @ b"),
     writes("amend -o size=2M @"),
     writes("check -r all @"),
-    writes("commit @"),
+    rare(writes("commit @")),
     writes("rebase -b '' @"),
-    writes("rebase -u -b base.raw -F raw @"),
+    rare(writes("rebase -u -b base.raw -F raw @")),
 ];
 
 /// The image as it is without filters.
@@ -440,7 +451,8 @@ fn all_agree(cases: &[Case]) {
 fn a_sample_of_filters_formats_and_commands_is_as_the_peer_has_it() {
     let formats = formats();
     let mut cases = Vec::new();
-    for (n, line) in LINES.iter().enumerate() {
+    let lines = LINES.iter().filter(|line| !line.is_rare);
+    for (n, line) in lines.enumerate() {
         for at in 0..FILTERS.len() {
             // Each filter meets each command, and all formats and places come by.
             let format = formats[(n * 5 + at * 7) % formats.len()];

@@ -1,9 +1,10 @@
 //! No command empties or overwrites a file that an image of the same command is read from or stands on:
 //! every role that a file can have, for every command that writes, by every name that leads to it.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::symlink;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
+use std::rc::Rc;
 
 use crate::common::Dir;
 use crate::nbd::server::Server;
@@ -578,14 +579,20 @@ fn images() -> Dir {
     dir
 }
 
-/// The bytes of every file, links followed.
-fn contents(dir: &Dir) -> BTreeMap<String, Vec<u8>> {
+/// The bytes of every file, links followed; what has several names is read once.
+fn contents(dir: &Dir) -> BTreeMap<String, Rc<Vec<u8>>> {
+    let mut read = HashMap::new();
     let entries = std::fs::read_dir(dir.root()).unwrap().map(Result::unwrap);
     entries
-        .filter(|entry| entry.path().is_file())
-        .map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            (name, std::fs::read(entry.path()).unwrap())
+        .filter_map(|entry| {
+            let path = entry.path();
+            let inode = std::fs::metadata(&path)
+                .ok()
+                .filter(|found| found.is_file())?
+                .ino();
+            let bytes = read.entry(inode);
+            let bytes = bytes.or_insert_with(|| Rc::new(std::fs::read(&path).unwrap()));
+            Some((entry.file_name().into_string().unwrap(), bytes.clone()))
         })
         .collect()
 }
