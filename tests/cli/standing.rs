@@ -683,6 +683,19 @@ fn the_refusal_says_what_the_file_is_to_both() {
     }
 }
 
+/// A file that stands in the image as a part of a filter's name, which is not opened.
+#[test]
+fn no_child_that_an_option_names_is_overwritten_by_what_opens_no_chain() {
+    let dir = images();
+    let line = r#"create -q -f qcow2 -u -b json:{"driver":"blkdebug","x-image":"second.raw"} -F blkdebug named.qcow2 64k"#;
+    dir.qemu_img_ok(&words(line));
+    let before = contents(&dir);
+    let line = r#"bitmap --add json:{"driver":"qcow2","file":{"driver":"blklogwrites","file":{"filename":"named.qcow2"},"log":{"filename":"second.raw"}}} b"#;
+    let ran = ours(&words(line), dir.root());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(contents(&dir) == before, "{ran:?}");
+}
+
 /// What a server offers has the name of the server's place, however that is spelled.
 #[test]
 fn no_export_that_an_image_stands_on_is_overwritten() {
