@@ -351,7 +351,8 @@ fn peaks(setup: &Setup, rows: &[Row<'_>]) -> Result<(), String> {
     memory::head();
     for row in rows {
         if let Some((_, theirs, _)) = row.theirs.last() {
-            memory::row(row.name, &row.ours, Some(theirs), row.output)?;
+            let limit = memory::LIMIT;
+            memory::row(row.name, &row.ours, Some(theirs), row.output, limit)?;
         }
     }
     row_outputs(setup)
