@@ -91,12 +91,28 @@ pub enum Edit {
 /// One change of the guest.
 #[derive(Arbitrary, Debug)]
 enum Step {
-    Write { at: u32, len: u32, byte: u8 },
-    Zero { at: u32, len: u32, unmap: bool },
-    Discard { at: u32, len: u32 },
+    Write {
+        at: u32,
+        len: u32,
+        byte: u8,
+    },
+    Zero {
+        at: u32,
+        len: u32,
+        unmap: bool,
+    },
+    Discard {
+        at: u32,
+        len: u32,
+    },
     /// A whole unit is written compressed.
-    Compress { at: u32, byte: u8 },
-    Resize { sectors: i16 },
+    Compress {
+        at: u32,
+        byte: u8,
+    },
+    Resize {
+        sectors: i16,
+    },
     Flush,
     Reopen,
 }
@@ -105,9 +121,13 @@ enum Step {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Layers {
     Stay,
-    Commit { keep: bool },
+    Commit {
+        keep: bool,
+    },
     /// Everything is copied, and nothing is below any more.
-    Rebase { compress: bool },
+    Rebase {
+        compress: bool,
+    },
 }
 
 /// What a run does.
@@ -466,7 +486,12 @@ fn write(
     let image = base.open(files, Access::Check).expect("it opens again");
     guest.compare(&image);
     let code = check_image(&image, RepairMode::Report);
-    let fine = matches!(code, None | Some(0));
+    // The place of a compressed cluster cannot be used again where nothing counts what names it.
+    let packs = steps
+        .iter()
+        .any(|step| matches!(step, Step::Compress { .. }));
+    let wastes = packs && image.driver().name == "qcow";
+    let fine = matches!(code, None | Some(0)) || wastes && code == Some(3);
     assert!(fine, "it is not clean: {code:?}");
 }
 

@@ -294,6 +294,24 @@ fn random_changes_are_those_of_a_model() {
 }
 
 #[test]
+fn a_cluster_with_a_place_keeps_it_when_it_is_written_compressed() {
+    let storage = made(&[], 7);
+    let image = open(&storage).expect("it opens");
+    image.write_at(&[1; CLUSTER], 0).expect("a write");
+    let len = storage.len().expect("the length");
+    let compress = image.compressor().expect("a compressor");
+    compress
+        .write_compressed(&[2; CLUSTER], 0)
+        .expect("a write");
+    image.close().expect("a close");
+    assert_eq!(storage.len().expect("the length"), len);
+    let image = open_to_check(&storage);
+    let report = check(&image, RepairMode::Report);
+    assert_eq!((report.corruptions, report.leaks), (0, 0));
+    assert!(read(&image).starts_with(&[2; CLUSTER]));
+}
+
+#[test]
 fn another_name_takes_the_place_of_the_old_one() {
     // The upper table of this image stands right behind the header: there is room for no name.
     let storage = made(&[], 7);

@@ -117,22 +117,25 @@ impl Qcow {
         .with_errno(libc::EIO)
     }
 
-    /// Writes compressed bytes and lets the cluster's entry name them.
-    fn store_packed(&self, bytes: &[u8], offset: u64) -> Result<()> {
+    /// Writes compressed bytes and lets the cluster's entry name them; false where the cluster has a place of its own,
+    /// which nothing else could use then.
+    fn store_packed(&self, bytes: &[u8], offset: u64) -> Result<bool> {
         let cluster = offset / self.geometry.cluster();
         let _mine = self.inflight.reserve(cluster..cluster + 1);
         let _io = self.users.enter();
         let (index, entry) = self.geometry.indices(offset);
         let table = self.table_to_change(index)?;
         // A damaged entry is not replaced.
-        self.place(table.get(entry), offset)?;
+        if let ClusterPlace::Plain(_) = self.place(table.get(entry), offset)? {
+            return Ok(false);
+        }
         let len = bytes.len() as u64;
         let host = self.reserve_packed(len)?;
         let word = word_of_packed(host, len, self.geometry).ok_or_else(|| self.no_room())?;
         steps::announce(&*self.storage, Step::WriteCompressed);
         self.storage.write_at(bytes, host)?;
         self.set(&table, entry, word);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -156,7 +159,7 @@ impl Compress for Qcow {
         let done =
             encode_cluster(&mut encoder, compression, buf, cluster, &mut out).and_then(|shrinks| {
                 match shrinks {
-                    true => self.store_packed(&out, offset).map(|()| true),
+                    true => self.store_packed(&out, offset),
                     false => Ok(false),
                 }
             });
