@@ -774,6 +774,35 @@ fn repair_moves_a_block_that_reaches_over_a_name_of_the_parent() {
 }
 
 #[test]
+fn a_disk_that_loses_its_parent_keeps_nothing_of_the_room_of_its_names() {
+    let dir = Dir::new();
+    for backing in [None, Some("base.vhd")] {
+        let mut bytes = child(&dir);
+        // The last name says that it reaches to the end of the file, and further.
+        let names = (0..8).map(|at| LOCATOR + 24 * at + 8);
+        let last = names.rev().find(|len| number(&bytes, *len) > 0);
+        let last = last.expect("a name");
+        bytes[last..last + 4].copy_from_slice(&(100_u32 << 20).to_be_bytes());
+        fix(&mut bytes[512..1536], 0x24);
+        std::fs::write(dir.path("a.vhd"), &bytes).expect("a file");
+        let image = open_path(&dir, "a.vhd", true).expect("it opens");
+        let model = read(&image);
+        let (report, lines) = check(&image, RepairMode::All);
+        assert_eq!((report.corruptions, report.leaks), (0, 0), "{lines:?}");
+        image.close().expect("a close");
+        rebase(&dir, "a.vhd", backing, false).expect("a rebase");
+        let image = open_path(&dir, "a.vhd", false).expect("it opens again");
+        assert!(read(&image) == model);
+        let (report, lines) = check(&image, RepairMode::Report);
+        assert_eq!((report.corruptions, report.leaks), (0, 0), "{lines:?}");
+        drop(image);
+        for name in ["a.vhd", "base.vhd"] {
+            std::fs::remove_file(dir.path(name)).expect("a file");
+        }
+    }
+}
+
+#[test]
 fn a_child_that_is_cut_off_within_its_names_is_refused_and_else_repaired() {
     let dir = Dir::new();
     let whole = child(&dir);

@@ -380,13 +380,15 @@ impl BackingChange for Dynamic {
             self.set_parent(None);
             // Until here the parent showed wherever the bitmaps say so.
             self.own_all_sectors()?;
-            return self.blocks.barrier();
+            self.blocks.barrier()?;
+        } else {
+            let file_len = self.blocks.storage.len()?;
+            let header = self.own.header.lock().clone();
+            let parent = parent::read(&*self.blocks.storage, &header, file_len)?;
+            self.set_parent(Some(parent));
         }
-        let file_len = self.blocks.storage.len()?;
-        let header = self.own.header.lock().clone();
-        let parent = parent::read(&*self.blocks.storage, &header, file_len)?;
-        self.set_parent(Some(parent));
-        Ok(())
+        // What the old names took, which a damaged image may say is more than a block.
+        self.gather(&alone, &JobControl::default())
     }
 
     fn set_parent_id(&self, _: ParentId) -> Result<()> {
