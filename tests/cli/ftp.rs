@@ -2,7 +2,6 @@
 
 pub mod server;
 
-use crate::beside::{Beside, here, peer_has};
 use crate::site::{self, Serves as _};
 use server::{Server, server_is_left_out};
 
@@ -14,26 +13,9 @@ pub fn site() -> Option<Site> {
 
 #[test]
 fn both_tools_tell_the_same() {
-    let Some(site) = site() else { return };
-    if !peer_has("ftp") {
-        return;
+    if let Some(site) = site() {
+        site.both_tools_tell_the_same("ftp");
     }
-    for (from, to) in [("a.raw", "r"), ("b.qcow2", "q")] {
-        std::fs::hard_link(site.dir.path(from), site.dir.path(to)).expect("an image");
-    }
-    let beside = Beside {
-        dir: &site.dir,
-        command: &|program, args| here(site.dir.root(), &[], program, args),
-        name: &|name| site.server.url(name),
-        options: &|name| format!("driver=ftp,url={}", site.server.url(name)),
-        renamed: &|text| text,
-    };
-    beside.tells();
-    beside.same(&[
-        "create -f raw U/new 1M",
-        "resize -f raw U/r 9M",
-        "info ftp:x",
-    ]);
 }
 
 #[test]

@@ -5,7 +5,6 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
-use crate::beside::{Beside, here, peer_has};
 use crate::site::{self, Serves as _};
 use server::{Server, nginx_is_missing};
 
@@ -17,26 +16,9 @@ pub fn site() -> Option<Site> {
 
 #[test]
 fn both_tools_tell_the_same() {
-    let Some(site) = site() else { return };
-    if !peer_has("http") {
-        return;
+    if let Some(site) = site() {
+        site.both_tools_tell_the_same("http");
     }
-    for (from, to) in [("a.raw", "r"), ("b.qcow2", "q")] {
-        std::fs::hard_link(site.dir.path(from), site.dir.path(to)).expect("an image");
-    }
-    let beside = Beside {
-        dir: &site.dir,
-        command: &|program, args| here(site.dir.root(), &[], program, args),
-        name: &|name| site.server.url(name),
-        options: &|name| format!("driver=http,url={}", site.server.url(name)),
-        renamed: &|text| text,
-    };
-    beside.tells();
-    beside.same(&[
-        "create -f raw U/new 1M",
-        "resize -f raw U/r 9M",
-        "info http:x",
-    ]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, ours_command, words};
 use crate::tls::certificates;
@@ -52,6 +53,29 @@ impl<S: Serves> Site<S> {
         dir.qemu_img_ok(&words("convert -f raw -O qcow2 a.raw b.qcow2"));
         let server = S::new(&dir, made.path());
         Some(Self { server, dir, made })
+    }
+
+    /// Beside QEMU's tool, where that has the driver.
+    pub fn both_tools_tell_the_same(&self, driver: &str) {
+        if !peer_has(driver) {
+            return;
+        }
+        for (from, to) in [("a.raw", "r"), ("b.qcow2", "q")] {
+            std::fs::hard_link(self.dir.path(from), self.dir.path(to)).expect("an image");
+        }
+        let beside = Beside {
+            dir: &self.dir,
+            command: &|program, args| here(self.dir.root(), &[], program, args),
+            name: &|name| self.server.url(name),
+            options: &|name| format!("driver={driver},url={}", self.server.url(name)),
+            renamed: &|text| text,
+        };
+        beside.tells();
+        beside.same(&[
+            "create -f raw U/new 1M",
+            "resize -f raw U/r 9M",
+            &format!("info {driver}:x"),
+        ]);
     }
 
     pub fn run(&self, line: &str) -> Ran {
