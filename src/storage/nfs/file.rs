@@ -14,8 +14,8 @@ use crate::sys::libnfs::{Answer, Reply, Request};
 use super::client::{Opened, open, refused};
 use super::options::Settings;
 
-/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
-const PIECE: usize = 256 << 10;
+/// The most data of one request: a longer one costs the server less than several, and most take no more.
+const PIECE: usize = 1 << 20;
 
 /// Which file is meant.
 #[derive(Debug)]
@@ -95,9 +95,10 @@ impl Protocol for Nfs {
             let Answer::Read(data, count) = answer(reply)? else {
                 return Err(strange());
             };
-            for (to, from) in piece.iter_mut().zip(data.iter().take(count)) {
-                *to = *from;
-            }
+            let (Some(to), Some(from)) = (piece.get_mut(..count), data.get(..count)) else {
+                return Err(strange());
+            };
+            to.copy_from_slice(from);
             counts.push(count);
         }
         Ok(counts)
