@@ -21,8 +21,8 @@ use crate::sys::pending::Pending;
 use super::options::Settings;
 use super::volumes::{connect, end, forget, known, text};
 
-/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
-const PIECE: usize = 256 << 10;
+/// The most data of one request: a longer one costs the server less than several.
+const PIECE: usize = 1 << 20;
 /// How long it may take until a file is open.
 const OPENING: Duration = Duration::from_secs(60);
 /// How long closing a file is waited for, when the work is done.

@@ -31,8 +31,8 @@ use super::shared::Unit;
 
 /// Requests of callers that wait for the unit at once; each holds a buffer of the caller's.
 const IN_FLIGHT: u32 = 16;
-/// The most data of one command: longer ones gain nothing, and shorter ones are under way together.
-const PIECE: u64 = 512 << 10;
+/// The most data of one command: a longer one costs the server less than several.
+const PIECE: u64 = 1 << 20;
 /// The most data of the commands of one call that are under way at once.
 const BATCH: u64 = 8 << 20;
 /// Zeroes that are sent at once.
