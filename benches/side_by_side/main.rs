@@ -3,7 +3,8 @@
 //! Environment: `PLATTER_IMG` (default `build/platter-img`), `QEMU_IMG` (default `qemu-img`),
 //! `BENCH_DIR` (default `target/bench`), `BENCH_MIB` (files on the disk, default 1280),
 //! `QEMU_IO` (default `qemu-io`), `BENCH_CLUSTERS` (of images with scattered clusters, default 200000),
-//! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words).
+//! `BENCH_PAIRS` (default 5), `BENCH_ROWS` (only rows whose name contains one of these words, or of these parts
+//! of names with `;` between them).
 
 mod chains;
 mod clusters;
@@ -90,9 +91,21 @@ fn number(name: &str, default: usize) -> Result<usize, String> {
         .map_err(|_| format!("{name} must be a number, not '{text}'"))
 }
 
+/// Names of several words have `;` between them.
+fn words(text: &str) -> Vec<String> {
+    let words: Vec<&str> = match text.contains(';') {
+        true => text.split(';').map(str::trim).collect(),
+        false => text.split_whitespace().collect(),
+    };
+    let words = words.into_iter().filter(|word| !word.is_empty());
+    words.map(str::to_owned).collect()
+}
+
 fn setup() -> Result<Setup, String> {
     let dir = PathBuf::from(setting("BENCH_DIR", "target/bench"));
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    // Servers are asked for the same files.
+    let dir = std::fs::canonicalize(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let platter = setting("PLATTER_IMG", "build/platter-img");
     let qemu = setting("QEMU_IMG", "qemu-img");
     for program in [&platter, &qemu] {
@@ -106,10 +119,7 @@ fn setup() -> Result<Setup, String> {
         qemu_io: setting("QEMU_IO", "qemu-io"),
         clusters: number("BENCH_CLUSTERS", 200_000)? as u64,
         pairs: number("BENCH_PAIRS", 5)?.max(1),
-        only: setting("BENCH_ROWS", "")
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect(),
+        only: words(&setting("BENCH_ROWS", "")),
         dir,
     })
 }
