@@ -4689,9 +4689,10 @@ int platter_convert_set_backing(struct platter_convert *convert,
 /**
  * Has a checksum of the guest's bytes taken while they are copied, all of the virtual disk, zeroes included:
  * `algorithm` is `sha256`, or NULL for none. The report has it as the string `sha256`, and as
- * `container-sha256` that of a compressed file or stream (see `platter_open_options_set_decompress()`); a file that is
- * unpacked in parts or into a temporary file is read once more for it, and of several files it is that of all
- * their bytes together. For the checksum alone, `/dev/null` is the target, by `platter_convert_set_target_fd()`.
+ * `container-sha256` that of a compressed file or stream (see `platter_open_options_set_decompress()`), also where the
+ * location describes it (`driver=decompress`) or the backing file is one that is copied; a file that is unpacked in
+ * parts or into a temporary file is read once more for it, and of several files it is that of all their bytes
+ * together. For the checksum alone, `/dev/null` is the target, by `platter_convert_set_target_fd()`.
  * `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.

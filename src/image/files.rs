@@ -9,7 +9,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::filter;
+use crate::filter::{self, decompress};
 use crate::format::{FileRole, FormatFile};
 use crate::image::node::Child;
 use crate::image::node_plan::{ChildPlan, NodePlan};
@@ -258,6 +258,14 @@ impl Image {
         self.format.visit_files(visit);
     }
 
+    /// The compressed files that the filter `decompress` unpacks for this layer, as they lie, in the order in which
+    /// they were opened.
+    pub(crate) fn compressed_files(&self) -> Vec<&Arc<dyn Storage>> {
+        let mut files = Vec::new();
+        add_compressed(&self.children, &mut files);
+        files
+    }
+
     /// The file in each slot that extents of this layer name.
     pub(crate) fn slots(&self) -> Vec<(StorageSlot, &Arc<dyn Storage>)> {
         let mut slots = Vec::new();
@@ -274,6 +282,21 @@ impl Image {
             }
         });
         data
+    }
+}
+
+/// Of what was compressed more than once: the file itself, not what stands between.
+fn add_compressed<'a>(nodes: &'a [Child], files: &mut Vec<&'a Arc<dyn Storage>>) {
+    for node in nodes.iter().map(Child::node) {
+        if let Some(image) = node.image() {
+            add_compressed(&image.children, files);
+        } else if let Some((driver, children)) = node.filter() {
+            let before = files.len();
+            add_compressed(children, files);
+            if driver.name == decompress::DRIVER.name && files.len() == before {
+                files.extend(children.iter().map(|child| child.node().storage()));
+            }
+        }
     }
 }
 

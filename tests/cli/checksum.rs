@@ -286,3 +286,104 @@ fn of_a_compressed_file_both_sums_are_taken() {
         "{ran:?}"
     );
 }
+
+#[test]
+fn both_sums_are_taken_wherever_the_filter_stands_that_decompresses() {
+    let dir = Dir::new();
+    std::fs::write(dir.path("raw"), disk()).expect("a file");
+    dir.qemu_img_ok(&["convert", "-O", "qcow2", "raw", "a.qcow2"]);
+    let packing = "gzip -1 -k raw a.qcow2; xz -1 -k --block-size=1MiB raw; xz -1 -k raw.gz";
+    let packed = Command::new("sh")
+        .args(["-c", packing])
+        .current_dir(dir.root())
+        .status();
+    assert!(packed.expect("sh").success());
+    let base = r#"json:{"driver":"raw","file":{"driver":"decompress","file":{"driver":"file","filename":"raw.gz"}}}"#;
+    let bare = r#"json:{"driver":"decompress","file":{"driver":"file","filename":"raw.xz"}}"#;
+    let made = [
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-b",
+        base,
+        "-F",
+        "raw",
+        "top.qcow2",
+    ];
+    assert_eq!(ours(&made, dir.root()).code, 0);
+    let opts = "--image-opts";
+    for (source, file) in [
+        (
+            &[opts, "driver=decompress,file.filename=raw.gz"][..],
+            "raw.gz",
+        ),
+        (&[opts, "driver=decompress,file.filename=raw.xz"], "raw.xz"),
+        (
+            &[
+                opts,
+                "driver=raw,file.driver=decompress,file.file.filename=raw.gz",
+            ],
+            "raw.gz",
+        ),
+        (
+            &[
+                opts,
+                "driver=qcow2,file.driver=decompress,file.file.filename=a.qcow2.gz",
+            ],
+            "a.qcow2.gz",
+        ),
+        (
+            &[
+                opts,
+                "driver=throttle,throttle-group=t,file.driver=decompress,file.file.filename=raw.xz",
+                "--object",
+                "throttle-group,id=t",
+            ],
+            "raw.xz",
+        ),
+        // Compressed twice: the file is that which lies there.
+        (
+            &[
+                opts,
+                "driver=decompress,file.driver=decompress,file.file.filename=raw.gz.xz",
+            ],
+            "raw.gz.xz",
+        ),
+        (&["-f", "raw", base], "raw.gz"),
+        (&[bare], "raw.xz"),
+        // The base is copied as well.
+        (&["-f", "qcow2", "top.qcow2"], "raw.gz"),
+        (&["--chain", "-f", "qcow2", "top.qcow2"], "raw.gz"),
+    ] {
+        let mut words = vec!["convert", "--checksum", "sha256", "-O", "qcow2"];
+        words.extend(source);
+        words.push("out");
+        let ran = ours(&words, dir.root());
+        let container = sum(&std::fs::read(dir.path(file)).expect("a file"));
+        let expected = format!("sha256: {}\ncontainer-sha256: {container}\n", sum(&disk()));
+        assert_eq!((ran.code, &*ran.out), (0, &*expected), "{source:?} {ran:?}");
+        let made = dir.path("out");
+        let removed = std::fs::remove_file(&made).or_else(|_| std::fs::remove_dir_all(&made));
+        removed.expect("a target");
+    }
+    // The target stands on the base, which is not read.
+    let words = [
+        "convert",
+        "--checksum",
+        "sha256",
+        "-O",
+        "qcow2",
+        "-f",
+        "qcow2",
+        "-B",
+        base,
+        "-F",
+        "raw",
+        "top.qcow2",
+        "out",
+    ];
+    let ran = ours(&words, dir.root());
+    let expected = format!("sha256: {}\n", sum(&disk()));
+    assert_eq!((ran.code, &*ran.out), (0, &*expected), "{ran:?}");
+}

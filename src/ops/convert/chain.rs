@@ -35,7 +35,7 @@ pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<Convert
     let source = request.source.images.first();
     let source = source.ok_or_else(no_source)?;
     let top = open_source(source, request, job)?.into_shared();
-    let container = container::checksum(request, job.control())?;
+    let container = container::checksum(request, top.layers(), job.control())?;
     let mut layers: Vec<Arc<Image>> =
         std::iter::successors(Some(top), |layer| layer.backing().cloned()).collect();
     layers.reverse();

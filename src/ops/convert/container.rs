@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{Result, ResultExt};
-use crate::image::open_file;
+use crate::image::Image;
 use crate::job::JobControl;
 use crate::memory;
 
@@ -14,23 +14,26 @@ use super::request::ConvertRequest;
 /// Bytes that are read at once.
 const STEP: u64 = 1 << 20;
 
-/// That of all sources, one behind the other, where they are compressed and a checksum is asked for. They are open, so
-/// that nobody changes them who keeps to locks.
+/// That of the compressed files that these layers stand on, one behind the other, where it is asked for. They are
+/// open, so that nobody changes them who keeps to locks.
 ///
 /// # Errors
-/// Of opening or reading them.
-pub(super) fn checksum(
+/// Of reading them.
+pub(super) fn checksum<'a>(
     request: &ConvertRequest,
+    layers: impl Iterator<Item = &'a Image>,
     control: &JobControl,
 ) -> Result<Option<Arc<Checksum>>> {
-    let options = &request.source.options;
-    if !request.tuning.checksum || options.decompress.is_none() {
+    if !request.tuning.checksum {
+        return Ok(None);
+    }
+    let files: Vec<_> = layers.flat_map(Image::compressed_files).collect();
+    if files.is_empty() {
         return Ok(None);
     }
     let sum = Checksum::default();
     let mut buf = memory::zeroed(STEP as usize)?;
-    for location in &request.source.images {
-        let (file, _) = open_file(location, options)?;
+    for file in files {
         let end = file.len()?;
         let mut at = 0;
         while at < end {

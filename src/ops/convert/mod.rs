@@ -142,7 +142,14 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
                 images.extend(next.take().map(Image::into_shared));
                 next = Some(open_source(location, request, job)?);
             }
-            container = container::checksum(request, job.control())?;
+            let opened = images.iter().map(|image| &**image).chain(next.as_ref());
+            // What the target stands on is not copied.
+            let read = match request.target.backing_name() {
+                Some(_) => 1,
+                None => usize::MAX,
+            };
+            let layers = opened.flat_map(|image| image.layers().take(read));
+            container = container::checksum(request, layers, job.control())?;
         }
     }
     let first = images.first().map(|image| &**image);
