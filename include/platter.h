@@ -4599,8 +4599,10 @@ int platter_convert_set_target(struct platter_convert *convert,
 
 /**
  * Makes the image one that a product takes: `profile` is the name of one of `platter_profile_describe()`,
- * which decides on the format of the target, sets options where they are not set, and rounds the size up. An
- * option that was set to another value is refused by `platter_convert_job_new()`. NULL stands for none. `flags` must be 0.
+ * which decides on the format of the target, sets options where they are not set, and rounds the size up to the next
+ * one that the product takes. A disk that is smaller than `size_least` grows to it, of which the job has a warning; one
+ * that is larger than `size_most` is refused as INVALID by the job. An option that was set to another value is refused
+ * by `platter_convert_job_new()`. NULL stands for none. `flags` must be 0.
  *
  * Statuses: INVALID. Threads: one at a time. Since 0.1.
  *

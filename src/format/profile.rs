@@ -42,6 +42,15 @@ pub struct Sizes {
     pub most: u64,
 }
 
+impl PartialEq for Profile {
+    /// Their names differ.
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Profile {}
+
 impl Profile {
     /// Everything that the product would refuse in a file.
     ///
@@ -62,6 +71,12 @@ impl Profile {
 }
 
 impl Sizes {
+    /// The smallest size that is taken and no smaller than `size`.
+    pub fn next(&self, size: u64) -> Option<u64> {
+        let next = size.max(self.least).checked_next_multiple_of(self.multiple);
+        next.filter(|size| *size <= self.most)
+    }
+
     fn check(&self, size: u64, found: &mut Vec<Objection>) {
         if !size.is_multiple_of(self.multiple) {
             found.push(Objection::new(
@@ -69,10 +84,10 @@ impl Sizes {
                     "The virtual size of {size} bytes is no multiple of {}",
                     human_size(self.multiple)
                 ),
-                format!(
-                    "Resize the image to {} bytes",
-                    size.next_multiple_of(self.multiple)
-                ),
+                match self.next(size) {
+                    Some(next) => format!("Resize the image to {next} bytes"),
+                    None => format!("Resize the image to {} bytes", self.most),
+                },
             ));
         }
         if size < self.least || size > self.most {

@@ -166,6 +166,128 @@ fn what_is_made_for_azure_and_xen_has_a_size_that_counts() {
     }
 }
 
+/// Each profile, the multiple, least and most of its sizes, and the name of its product, as `help` tells them.
+fn profiles(dir: &Dir) -> Vec<(String, [u64; 3], String)> {
+    let help = run(dir, "convert --profile help").out;
+    let mut found = Vec::new();
+    let mut name = None;
+    for line in help.lines() {
+        if let Some(sizes) = line.trim_start().strip_prefix("sizes ") {
+            let numbers: Vec<u64> = sizes
+                .split(|byte: char| !byte.is_ascii_digit())
+                .filter_map(|number| number.parse().ok())
+                .collect();
+            let (name, product): (&str, &str) = name.take().expect("a name");
+            let sizes = [numbers[2], numbers[0], numbers[1]];
+            found.push((name.to_owned(), sizes, product.to_owned()));
+        } else if !line.starts_with(' ') {
+            name = line.split_once(": ");
+        }
+    }
+    assert_eq!(found.len(), 6, "{help}");
+    found
+}
+
+#[test]
+fn whatever_a_profile_makes_passes_its_own_check() {
+    const MIB: u64 = 1 << 20;
+    let dir = Dir::new();
+    for (profile, [multiple, least, most], product) in profiles(&dir) {
+        for size in [
+            0,
+            1,
+            512,
+            513,
+            MIB - 512,
+            MIB,
+            MIB + 1,
+            3 * MIB - 4096,
+            19 * MIB,
+            20 * MIB - 1,
+            20 * MIB,
+            21 * MIB,
+            21 * MIB + 4095,
+            least - 1,
+            least + 1,
+        ] {
+            let file = std::fs::File::create(dir.path("source.raw")).expect("a file");
+            file.set_len(size).expect("its length");
+            if let Some(at) = size.checked_sub(3) {
+                std::os::unix::fs::FileExt::write_all_at(&file, b"end", at).expect("its end");
+            }
+            let ran = run(
+                &dir,
+                &format!("convert -f raw --profile {profile} source.raw made"),
+            );
+            let sectors = size.next_multiple_of(512);
+            let expected = sectors.max(least).next_multiple_of(multiple);
+            let said = match sectors < least {
+                true => {
+                    format!(
+                        "The disk has {expected} bytes instead of {sectors}: {product} takes none"
+                    )
+                }
+                false => String::new(),
+            };
+            let what = format!("{profile} {size}: {ran:?}");
+            assert!(ran.code == 0 && ran.err.contains(&said), "{what}");
+            assert_eq!(
+                ran.err.lines().count(),
+                usize::from(sectors < least),
+                "{what}"
+            );
+            let line = format!("inspect --profile {profile} --output=json made");
+            assert_eq!(objections(&dir, &line), Vec::<String>::new(), "{what}");
+            let format = match &*profile {
+                "ova" => None,
+                "hyperv" => Some("vhdx"),
+                "azure" | "xen" => Some("vpc"),
+                _ => Some("vmdk"),
+            };
+            if let Some(format) = format {
+                let info = run(&dir, &format!("info -f {format} --output=json made"));
+                let info: serde_json::Value = serde_json::from_str(&info.out).expect("JSON");
+                assert_eq!(info["virtual-size"], expected, "{what}");
+                let line = format!("compare -f raw -F {format} source.raw made");
+                let compared = run(&dir, &line);
+                assert!(
+                    compared.out.contains("Images are identical."),
+                    "{what} {compared:?}"
+                );
+            }
+        }
+        // More than the product takes is refused before anything is made, by a line that names the product.
+        for size in [most + 1, most + multiple, 1 << 56] {
+            let null = format!(r#"json:{{"driver":"null-co","size":{size},"read-zeroes":true}}"#);
+            std::fs::remove_file(dir.path("made")).unwrap_or_default();
+            let ran = run(&dir, &format!("convert --profile {profile} {null} made"));
+            assert_eq!(
+                (ran.code, ran.err.lines().count()),
+                (1, 1),
+                "{profile} {ran:?}"
+            );
+            assert!(
+                ran.err.contains(&format!("{product} takes disks of ")),
+                "{ran:?}"
+            );
+            assert!(!dir.path("made").exists(), "{profile} {size}");
+        }
+        // Neither does a size that is asked for lead past it.
+        let ran = run(
+            &dir,
+            &format!("convert --profile {profile} -o size=512 source.raw made"),
+        );
+        if ran.code == 0 {
+            let line = format!("inspect --profile {profile} --output=json made");
+            assert_eq!(
+                objections(&dir, &line),
+                Vec::<String>::new(),
+                "{profile} {ran:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn azure_takes_disks_of_more_than_two_tebibytes() {
     let dir = Dir::new();

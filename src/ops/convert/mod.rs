@@ -97,6 +97,11 @@ fn fill(
         sources.set_checksum(checksum.clone());
     }
     let container = sources.container_checksum();
+    if let Some(line) = sources.grown_for_product(&request.source.window)
+        && !job.warnings().contains(&line)
+    {
+        job.warn(line);
+    }
     let bitmaps = bitmaps.as_ref();
     let counters = Counters::default();
     job.tick()?;

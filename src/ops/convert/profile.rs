@@ -11,7 +11,10 @@ use super::request::ConvertRequest;
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] where the caller wants something else.
-pub(super) fn applied(request: &ConvertRequest, profile: &Profile) -> Result<ConvertRequest> {
+pub(super) fn applied(
+    request: &ConvertRequest,
+    profile: &'static Profile,
+) -> Result<ConvertRequest> {
     let mut request = request.clone();
     if request.target.whole_chain
         && let Some(package) = profile.package
@@ -21,7 +24,7 @@ pub(super) fn applied(request: &ConvertRequest, profile: &Profile) -> Result<Con
             profile.name, package.name
         )));
     }
-    request.source.window.output_multiple = Some(profile.sizes.multiple);
+    request.source.window.product = Some(profile);
     request.target.format = Some(profile.driver.name.to_owned());
     let options = &mut request.target.options;
     for (key, value) in profile.options {

@@ -15,7 +15,7 @@ use super::checksum::Checksum;
 use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::stream_source::{Fetched, StreamSource, Zeroes};
-use super::window::{Window, output_len};
+use super::window::{Window, grown_for_product, output_len};
 
 /// The unit in which unreadable bytes are located and salvaged.
 const SECTOR: usize = 512;
@@ -104,6 +104,15 @@ impl Sources {
     /// Guest bytes of all sources together, if that is known already.
     pub fn known_len(&self) -> Option<u64> {
         self.len
+    }
+
+    /// What there is to say of the size of the output, where the product has changed it by more than a little.
+    pub fn grown_for_product(&self, window: &Window) -> Option<String> {
+        let data = match &self.stream {
+            Some(stream) => stream.known_data()?,
+            None => self.data_end,
+        };
+        grown_for_product(data, self.len?, window)
     }
 
     /// Whether the bytes come in order, and nothing is known of them before.

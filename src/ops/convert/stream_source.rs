@@ -569,6 +569,11 @@ impl StreamSource {
         }
     }
 
+    /// The bytes to copy, where they or the size of the output are known already.
+    pub fn known_data(&self) -> Option<u64> {
+        self.known.or(self.window.output_size)
+    }
+
     /// The most bytes that are copied.
     fn most(&self) -> u64 {
         let size = self.window.output_size;

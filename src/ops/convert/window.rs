@@ -1,7 +1,8 @@
 //! The part of the input that is copied.
 
 use crate::error::{Error, Result};
-use crate::size::round_up_sector;
+use crate::format::Profile;
+use crate::size::{human_size, round_up_sector};
 
 /// The part of the input that is copied; all in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,8 +15,8 @@ pub struct Window {
     pub input_size: Option<u64>,
     /// The size of the output: what the input does not fill reads as zeroes.
     pub output_size: Option<u64>,
-    /// The size of the output is rounded up to a multiple of this.
-    pub output_multiple: Option<u64>,
+    /// The product whose sizes the output has: it is rounded up to the next one.
+    pub product: Option<&'static Profile>,
 }
 
 /// The length of the output for so many bytes of input.
@@ -25,14 +26,32 @@ pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
     {
         return Err(longer_than_output(size));
     }
-    let size = round_up_sector(window.output_size.unwrap_or(data));
-    let rounded = size.and_then(|size| match window.output_multiple {
-        Some(multiple) => size.checked_next_multiple_of(multiple),
-        None => Some(size),
-    });
-    rounded
+    let size = round_up_sector(window.output_size.unwrap_or(data))
         .filter(|size| *size <= i64::MAX as u64)
-        .ok_or_else(|| Error::invalid("The image size is too large"))
+        .ok_or_else(|| Error::invalid("The image size is too large"))?;
+    let Some(product) = window.product else {
+        return Ok(size);
+    };
+    product.sizes.next(size).ok_or_else(|| {
+        Error::invalid(format!(
+            "{} takes disks of {} at most, and this one has {size} bytes",
+            product.product,
+            human_size(product.sizes.most)
+        ))
+    })
+}
+
+/// What to say of a disk that got its `len` bytes because the product takes no smaller ones.
+pub(super) fn grown_for_product(data: u64, len: u64, window: &Window) -> Option<String> {
+    let product = window.product?;
+    let size = window.output_size.unwrap_or(data);
+    (size < product.sizes.least).then(|| {
+        format!(
+            "The disk has {len} bytes instead of {size}: {} takes none of less than {}",
+            product.product,
+            human_size(product.sizes.least)
+        )
+    })
 }
 
 /// The error of an input that does not fit.

@@ -131,7 +131,7 @@ impl DdRequest {
                 .map(|count| count.saturating_mul(self.block_size)),
             input_size: self.input_size,
             output_size: self.output_size,
-            output_multiple: None,
+            product: None,
         };
         Ok(request)
     }
