@@ -319,6 +319,79 @@ fn every_function_is_in_the_version_script_and_called_with_bad_arguments() {
     assert!(missing.is_empty(), "arguments.c does not call {missing:?}");
 }
 
+/// What neither binding uses, and why it does not.
+const NOT_BOUND: &[(&str, &str)] = &[
+    (
+        "platter_child_describe",
+        "checks trees of nodes that a program writes by itself",
+    ),
+    (
+        "platter_convert_conflict_text",
+        "the error of the job says the same",
+    ),
+    (
+        "platter_image_readv",
+        "a read into each buffer does the same",
+    ),
+    (
+        "platter_image_writev",
+        "a write from each buffer does the same",
+    ),
+    ("platter_job_summary", "the tool's last line"),
+    ("platter_job_warning", "the report has all warnings"),
+    (
+        "platter_map_each_job_new",
+        "the extents of the report are walked",
+    ),
+    (
+        "platter_option_help",
+        "the tool's text; options are described one by one",
+    ),
+    (
+        "platter_queue_readv",
+        "a read into each buffer does the same",
+    ),
+    (
+        "platter_queue_writev",
+        "a write from each buffer does the same",
+    ),
+    ("platter_report_text_end", "the tool's last lines"),
+    ("platter_report_write", "the JSON and the text are strings"),
+    ("platter_version_number", "both compare the text"),
+];
+
+/// The names in a text that begin as functions do.
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.starts_with("platter_"))
+        .collect()
+}
+
+#[test]
+fn every_function_is_used_by_a_binding_or_has_a_reason_why_not() {
+    let wrapper = fs::read_to_string(root().join("include/platter.hpp")).expect("the header");
+    let code = wrapper
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let mut text: String = code.flat_map(|line| [line, "\n"]).collect();
+    let package = root().join("bindings/python/platter");
+    for entry in fs::read_dir(package).expect("the package") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|ending| ending == "py") {
+            text += &fs::read_to_string(path).expect("a module");
+        }
+    }
+    let used = words(&text);
+    let declared = functions();
+    let missing: BTreeSet<&str> = declared
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !used.contains(name))
+        .collect();
+    let known: BTreeSet<&str> = NOT_BOUND.iter().map(|(name, _)| *name).collect();
+    assert_eq!(missing, known, "without a binding, and those with a reason");
+}
+
 #[test]
 fn every_function_with_flags_is_called_with_unknown_bits() {
     let header = fs::read_to_string(root().join("include/platter.h")).expect("the header");

@@ -108,6 +108,7 @@ public:
         errno_ = platter_status_errno(status);
         if (taken == nullptr)
             return;
+        stage_ = platter_error_stage(taken);
         message_ = platter_error_message(taken);
         errno_ = platter_error_errno(taken);
         if (const auto offset = platter_error_offset(taken); offset != PLATTER_OFFSET_UNKNOWN)
@@ -121,6 +122,8 @@ public:
     int status() const noexcept { return status_; }
     /// The errno that fits best; 0 for none.
     int os_errno() const noexcept { return errno_; }
+    /// A PLATTER_STAGE_*: what was being done.
+    std::uint32_t stage() const noexcept { return stage_; }
     /// One line that names the file and the reason.
     const std::string &message() const noexcept { return message_; }
     /// Where in the file it is, if that is known.
@@ -136,6 +139,7 @@ public:
 private:
     int status_;
     int errno_ = 0;
+    std::uint32_t stage_ = 0;
     std::string message_;
     std::optional<std::uint64_t> offset_;
     std::optional<std::string> file_;
@@ -331,6 +335,25 @@ public:
         return set(platter_options_set_bool, bag_.get(), key.c_str(), value ? 1u : 0u,
                    0u);
     }
+    /// What is not set is the default.
+    options &unset(const std::string &key)
+    {
+        return set(platter_options_unset, bag_.get(), key.c_str(), 0u);
+    }
+    /// The value of an option that is set.
+    std::optional<std::string> get(const std::string &key) const
+    {
+        const char *value = platter_options_get(bag_.get(), key.c_str());
+        return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+    }
+    /// The options that are set.
+    std::vector<std::string> keys() const
+    {
+        std::vector<std::string> all;
+        while (const auto key = detail::get<const char *>(platter_options_key, bag_.get(), all.size(), 0u))
+            all.emplace_back(*key);
+        return all;
+    }
     /// A list such as "cluster_size=64k,lazy_refcounts=on".
     options &parse(const std::string &list)
     {
@@ -450,6 +473,19 @@ public:
     {
         return set(platter_policy_set_implicit, policy_.get(), mode, 0u);
     }
+    /// Decides about each file that an image names by a PLATTER_ANSWER_*, on the thread that opens. It must not throw.
+    policy &ask(std::function<int(const platter_implicit_file &file, int &fd)> asked)
+    {
+        using function = decltype(asked);
+        auto kept = std::make_unique<function>(std::move(asked));
+        return set(
+            platter_policy_set_callback, policy_.get(),
+            +[](const platter_implicit_file *file, int *fd, void *user_data) noexcept {
+                return (*static_cast<function *>(user_data))(*file, *fd);
+            },
+            static_cast<void *>(kept.release()),
+            +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, 0u);
+    }
     /// `probing` is a PLATTER_PROBING_*.
     policy &set_probing(std::uint32_t probing)
     {
@@ -458,6 +494,21 @@ public:
     policy &add_directory(const std::string &directory)
     {
         return set(platter_policy_add_directory, policy_.get(), directory.c_str(), 0u);
+    }
+    /// Whether images may name files of other protocols than that of host files.
+    policy &set_implicit_protocols(bool allowed)
+    {
+        return set(platter_policy_set_implicit_protocols, policy_.get(), allowed ? 1u : 0u, 0u);
+    }
+    /// Whether the end of a file is looked at as well to find its format.
+    policy &set_probe_footers(bool on)
+    {
+        return set(platter_policy_set_probe_footers, policy_.get(), on ? 1u : 0u, 0u);
+    }
+    /// The value of a limit, a PLATTER_LIMIT_*.
+    result<std::uint64_t> limit(std::uint32_t limit) const
+    {
+        return detail::get<std::uint64_t>(platter_policy_get_limit, policy_.get(), limit, 0u);
     }
     policy &set_limit(std::uint32_t limit, std::uint64_t value)
     {
@@ -527,6 +578,29 @@ private:
     owner set_;
 };
 
+/// Ends waits of images that are opened or used with it, from any thread.
+class control : public detail::settings<control> {
+public:
+    control()
+    {
+        auto made = detail::make<owner>(platter_control_new, 0u);
+        keep(made);
+        if (made)
+            control_ = *std::move(made);
+    }
+    void cancel() const noexcept { platter_control_cancel(control_.get()); }
+    /// What still waits after so long is ended; 0 for no deadline.
+    control &deadline(std::uint64_t milliseconds)
+    {
+        return set(platter_control_set_deadline, control_.get(), milliseconds, 0u);
+    }
+    platter_control *get() const noexcept { return control_.get(); }
+
+private:
+    using owner = detail::owner<platter_control, platter_control_free>;
+    owner control_;
+};
+
 /// How an image is opened.
 class open_options : public detail::settings<open_options> {
 public:
@@ -566,6 +640,11 @@ public:
     {
         failed_ = failed_ ? failed_ : nodes.failure();
         return set(platter_open_options_set_nodes, options_.get(), nodes.get(), 0u);
+    }
+    open_options &use(const platter::control &control)
+    {
+        failed_ = failed_ ? failed_ : control.failure();
+        return set(platter_open_options_set_control, options_.get(), control.get(), 0u);
     }
     open_options &use(const platter::policy &policy)
     {
@@ -636,6 +715,12 @@ public:
             return truth.error();
         return *truth != 0;
     }
+    result<double> real(const std::string &key, std::size_t index = 0) const
+    {
+        return detail::get<double>(platter_report_double, report_.get(), index, key.c_str(), 0u);
+    }
+    /// A PLATTER_REPORT_*.
+    std::uint32_t kind() const noexcept { return platter_report_kind(report_.get()); }
     result<std::string> text(const std::string &key, std::size_t index = 0) const
     {
         auto text = detail::get<const char *>(platter_report_string, report_.get(), index,
@@ -812,6 +897,26 @@ public:
             return made.error();
         return image(*made);
     }
+    /// Opens over a storage of the program; `name` is that of messages.
+    static result<image> open(const platter_storage_ops &ops, const std::string &name,
+                              void *user_data, platter_free_fn free_fn,
+                              const open_options &how = {}, std::uint32_t flags = 0)
+    {
+        if (how.failure())
+            return *how.failure();
+        auto made = detail::get<platter_image *>(platter_image_open_storage, &ops, name.c_str(),
+                                                 user_data, free_fn, how.get(), flags);
+        if (!made)
+            return made.error();
+        return image(*made);
+    }
+    /// Has the waits of this image end by a control.
+    result<void> use(const platter::control &control) const
+    {
+        if (control.failure())
+            return *control.failure();
+        return detail::call(platter_image_set_control, image_.get(), control.get(), 0u);
+    }
     result<void> close()
     {
         return detail::call(platter_image_close, image_.release(), 0u);
@@ -883,6 +988,27 @@ public:
     result<job> map(std::uint64_t offset, std::uint64_t length) const
     {
         return detail::make_job(platter_map_job_new, image_.get(), offset, length, 0u);
+    }
+    /// Copies what this layer holds into the image below, or into the one called `base`. The job takes the image over.
+    result<job> commit(const std::optional<std::string> &base = {}, const open_options &how = {},
+                       std::uint32_t flags = 0) &&
+    {
+        if (how.failure())
+            return *how.failure();
+        auto made = detail::make_job(platter_commit_image_job_new, image_.get(),
+                                     base ? base->c_str() : nullptr, how.get(), flags);
+        return taken_over_by(std::move(made));
+    }
+    /// Gives this layer another backing file, or none by an empty name. The job takes the image over.
+    result<job> rebase(const std::string &backing, const std::string &backing_format,
+                       const open_options &how = {}, std::uint32_t flags = 0) &&
+    {
+        if (how.failure())
+            return *how.failure();
+        auto made = detail::make_job(platter_rebase_image_job_new, image_.get(), backing.c_str(),
+                                     backing_format.empty() ? nullptr : backing_format.c_str(),
+                                     static_cast<const char *>(nullptr), how.get(), flags);
+        return taken_over_by(std::move(made));
     }
     result<job> amend(const options &of, const secrets &held = {}, std::uint32_t flags = 0) const
     {
@@ -957,6 +1083,13 @@ public:
     platter_image *get() const noexcept { return image_.get(); }
 
 private:
+    /// A job that exists has the image: nobody else frees it.
+    result<job> taken_over_by(result<job> made)
+    {
+        if (made)
+            (void)image_.release();
+        return made;
+    }
     struct closer {
         void operator()(platter_image *object) const noexcept
         {
@@ -993,6 +1126,11 @@ public:
     {
         failed_ = failed_ ? failed_ : options.failure();
         return set(platter_create_set_options, request_.get(), options.get(), 0u);
+    }
+    creation &use(const platter::control &control)
+    {
+        failed_ = failed_ ? failed_ : control.failure();
+        return set(platter_create_set_control, request_.get(), control.get(), 0u);
     }
     creation &use(const platter::policy &policy)
     {
@@ -1072,6 +1210,13 @@ public:
         return set(platter_convert_set_checksum, request_.get(), algorithm.c_str(), 0u);
     }
     /// `which` is PLATTER_CONVERT_SPARSE_SIZE or PLATTER_CONVERT_PARALLEL.
+    /// A PLATTER_CONVERT_CONFLICT_* that the settings have with `flags`, those of the job; 0 for none.
+    result<std::uint32_t> check(std::uint32_t flags = 0) const
+    {
+        if (failed_)
+            return *failed_;
+        return detail::get<std::uint32_t>(platter_convert_check, request_.get(), flags);
+    }
     conversion &number(std::uint32_t which, std::uint64_t value)
     {
         return set(platter_convert_set_number, request_.get(), which, value, 0u);
@@ -1154,6 +1299,17 @@ inline result<report> inspect(int fd, const open_options &how = {})
     if (how.failure())
         return *how.failure();
     return detail::make_report(platter_inspect_fd, fd, static_cast<const char *>(nullptr),
+                               how.get(), 0u);
+}
+
+/// As inspect(), of a storage of the program.
+inline result<report> inspect(const platter_storage_ops &ops, const std::string &name,
+                              void *user_data, platter_free_fn free_fn,
+                              const open_options &how = {})
+{
+    if (how.failure())
+        return *how.failure();
+    return detail::make_report(platter_inspect_storage, &ops, name.c_str(), user_data, free_fn,
                                how.get(), 0u);
 }
 
@@ -1427,6 +1583,88 @@ inline result<void> set_log(std::uint32_t level,
         static_cast<void *>(kept.release()),
         +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, level, 0u);
 }
+
+/// Switches trace events by their names (`*` and `?` stand for others); they are lines of PLATTER_LOG_TRACE. Gives
+/// how many match.
+inline result<std::size_t> trace(const std::string &pattern, bool on = true)
+{
+    return detail::get<std::size_t>(platter_trace_switch, pattern.c_str(), on ? 1u : 0u, 0u);
+}
+
+/// The names of all trace events.
+inline std::vector<std::string> trace_events()
+{
+    std::vector<std::string> all;
+    while (const char *name = platter_trace_event(all.size()))
+        all.emplace_back(name);
+    return all;
+}
+
+/// A size as people read it: "1.5 MiB".
+inline result<std::string> format_size(std::uint64_t bytes)
+{
+    auto text = detail::get<char *>(platter_size_format, bytes, 0u);
+    if (!text)
+        return text.error();
+    std::string copy = *text;
+    platter_free(*text);
+    return copy;
+}
+
+/// Requests of an image that complete later. It belongs to one thread; the image and the buffers outlive it.
+class queue {
+public:
+    /// With at most `depth` requests under way; `flags` are bits of PLATTER_QUEUE_*.
+    static result<queue> open(const image &over, std::uint32_t depth, std::uint32_t flags = 0)
+    {
+        auto made = detail::get<platter_queue *>(platter_queue_new, over.get(), depth, flags);
+        if (!made)
+            return made.error();
+        return queue(*made);
+    }
+    /// Becomes readable when something has completed.
+    result<int> fd() { return detail::get<int>(platter_queue_fd, queue_.get(), 0u); }
+    /// Requests that were not reaped yet.
+    std::size_t outstanding() { return platter_queue_outstanding(queue_.get()); }
+    void read(bytes into, std::uint64_t offset, void *user_data, std::uint32_t flags = 0)
+    {
+        platter_queue_read(queue_.get(), into.data(), into.size(), offset, user_data, flags);
+    }
+    void write(const_bytes from, std::uint64_t offset, void *user_data, std::uint32_t flags = 0)
+    {
+        platter_queue_write(queue_.get(), from.data(), from.size(), offset, user_data, flags);
+    }
+    void write_zeroes(std::uint64_t offset, std::uint64_t length, void *user_data,
+                      std::uint32_t flags = 0)
+    {
+        platter_queue_write_zeroes(queue_.get(), offset, length, user_data, flags);
+    }
+    void discard(std::uint64_t offset, std::uint64_t length, void *user_data,
+                 std::uint32_t flags = 0)
+    {
+        platter_queue_discard(queue_.get(), offset, length, user_data, flags);
+    }
+    void flush(void *user_data, std::uint32_t flags = 0)
+    {
+        platter_queue_flush(queue_.get(), user_data, flags);
+    }
+    /// What has completed, `most` at once; waits for `least` of them, `timeout_ms` long or without an end (-1).
+    result<std::vector<platter_completion>> reap(std::size_t most, std::size_t least = 0,
+                                                 std::int64_t timeout_ms = -1)
+    {
+        std::vector<platter_completion> done(most);
+        auto count = detail::get<std::size_t>(platter_queue_reap, queue_.get(), done.data(), most,
+                                              least, timeout_ms, 0u);
+        if (!count)
+            return count.error();
+        done.resize(*count);
+        return done;
+    }
+
+private:
+    explicit queue(platter_queue *taken) noexcept : queue_(taken) {}
+    detail::owner<platter_queue, platter_queue_free> queue_;
+};
 
 } // namespace platter
 

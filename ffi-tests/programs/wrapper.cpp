@@ -327,6 +327,79 @@ void a_log()
     CHECK(told);
 }
 
+void names_and_numbers()
+{
+    const auto events = platter::trace_events();
+    CHECK(events.size() > 10 && platter::trace("*").value() == events.size());
+    CHECK(platter::trace(events[0], false).value() == 1 && platter::trace("*", false).has_value());
+    CHECK(platter::format_size(3 << 19).value() == "1.5 MiB");
+    platter::options bag;
+    bag.set_text("cluster_size", "64k").set_text("compat", "1.1").unset("compat");
+    CHECK(bag.keys() == std::vector<std::string>{"cluster_size"} && bag.get("cluster_size") == "64k");
+    CHECK(!bag.get("compat"));
+    platter::policy strict;
+    strict.set_implicit_protocols(false).set_probe_footers(true).set_limit(PLATTER_LIMIT_CHAIN_DEPTH, 7);
+    CHECK(!strict.failure() && strict.limit(PLATTER_LIMIT_CHAIN_DEPTH).value() == 7);
+    CHECK(!strict.limit(9999));
+    const auto absent = platter::image::open("absent", platter::open_options().format("raw"));
+    CHECK(absent.error().stage() == PLATTER_STAGE_OTHER);
+}
+
+void a_queue()
+{
+    platter::creation("queue.raw", "raw").size(SIZE).run().value();
+    auto image = platter::image::open("queue.raw", platter::open_options().format("raw"),
+                                      PLATTER_OPEN_WRITE).value();
+    {
+        auto queue = platter::queue::open(image, 8).value();
+        char found[4] = "";
+        CHECK(queue.fd().value() > 2);
+        queue.write("data", 512, found);
+        CHECK(queue.outstanding() == 1 && queue.reap(4, 1)->at(0).status == PLATTER_OK);
+        queue.read(found, 512, found);
+        const auto done = queue.reap(4, 1).value();
+        CHECK(done.size() == 1 && done[0].user_data == found && done[0].bytes == 4);
+        CHECK(std::memcmp(found, "data", 4) == 0);
+        queue.write_zeroes(512, 4, nullptr);
+        queue.discard(4096, 4096, nullptr);
+        queue.flush(nullptr);
+        for (std::size_t left = 3; left > 0;)
+            left -= queue.reap(left, 1)->size();
+        CHECK(queue.outstanding() == 0 && !queue.reap(0, 1));
+    }
+    image.close().value();
+}
+
+void files_that_images_name()
+{
+    platter::creation("below.qcow2", "qcow2").size(SIZE).run().value();
+    platter::creation("above.qcow2", "qcow2").backing("below.qcow2", "qcow2").run().value();
+    std::string asked;
+    platter::policy policy;
+    policy.ask([&](const platter_implicit_file &file, int &) {
+        asked = file.name;
+        return PLATTER_ANSWER_OPEN;
+    });
+    platter::control control;
+    control.deadline(600000);
+    platter::open_options how;
+    how.format("qcow2").use(policy).use(control);
+    auto image = platter::image::open("above.qcow2", how, PLATTER_OPEN_WRITE).value();
+    CHECK(asked.find("below.qcow2") != std::string::npos);
+    image.use(control).value();
+    image.write("data", 0).value();
+    std::move(image).commit({}, how)->run().value();
+    auto again = platter::image::open("above.qcow2", how, PLATTER_OPEN_WRITE).value();
+    CHECK(!std::move(again).commit({}, how, 1u << 31));
+    again.write("more", 512).value();
+    std::move(again).rebase("", "", how)->run().value();
+    control.cancel();
+    CHECK(!platter::image::open("above.qcow2", how));
+    platter::conversion both;
+    both.from("above.qcow2");
+    CHECK(both.check(PLATTER_CONVERT_CHAIN | PLATTER_CONVERT_TARGET_EXISTS).value() != 0);
+}
+
 } // namespace
 
 int main()
@@ -342,6 +415,9 @@ int main()
     serving();
     objects_and_asked_secrets();
     a_log();
+    names_and_numbers();
+    a_queue();
+    files_that_images_name();
     CHECK(std::puts("ok") >= 0);
     return 0;
 }
