@@ -2077,7 +2077,7 @@ uint32_t platter_error_stage(const struct platter_error *error);
 /**
  * Frees an error. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The error is not used afterwards.
@@ -2231,7 +2231,7 @@ int platter_control_set_deadline(const struct platter_control *control,
 /**
  * Frees a control; it cancels nothing. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The control is not used afterwards.
@@ -2331,7 +2331,7 @@ int platter_nodes_new(struct platter_nodes **out,
 /**
  * Frees a set. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The set is not used afterwards.
@@ -2525,7 +2525,7 @@ int platter_open_options_set_control(struct platter_open_options *options,
 /**
  * Frees options. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The options are not used afterwards.
@@ -2638,7 +2638,7 @@ int platter_options_key(const char **out,
 /**
  * Frees a bag. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The bag is not used afterwards.
@@ -2809,7 +2809,7 @@ int platter_policy_get_limit(uint64_t *out,
 /**
  * Frees a policy. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The policy is not used afterwards.
@@ -2996,7 +2996,7 @@ int platter_secret_answer_set(struct platter_secret_answer *answer,
 /**
  * Frees secrets. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The secrets are not used afterwards.
@@ -3077,7 +3077,7 @@ uint64_t platter_export_size(const struct platter_export *export_);
 /**
  * Frees a description; servers that took it go on. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The description is not used afterwards.
@@ -3553,7 +3553,7 @@ size_t platter_queue_outstanding(struct platter_queue *queue);
  * so that the library is done with every buffer when this returns. No completion is delivered any
  * more. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The queue is not used afterwards.
@@ -3793,7 +3793,7 @@ int platter_server_stop(const struct platter_server *server,
 /**
  * Stops a server as `platter_server_stop()` does, and frees it. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The server is not used afterwards.
@@ -3849,7 +3849,7 @@ int platter_storages_add_storage(struct platter_storages *storages,
 /**
  * Frees a set; what copied it goes on with its storages. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The set is not used afterwards.
@@ -4044,7 +4044,7 @@ int platter_job_set_deadline(const struct platter_job *job,
 /**
  * Frees a job. One that runs is cancelled, and this waits for its end. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The job is not used afterwards.
@@ -4226,7 +4226,7 @@ int platter_report_extent(struct platter_extent *out,
 /**
  * Frees a report. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The report is not used afterwards.
@@ -4757,7 +4757,7 @@ int platter_convert_job_new(struct platter_job **out,
 /**
  * Frees the description of a conversion. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The description is not used afterwards.
@@ -4878,7 +4878,7 @@ int platter_create_job_new(struct platter_job **out,
 /**
  * Frees the description of a new image. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The description is not used afterwards.
@@ -5050,7 +5050,7 @@ int platter_dd_job_new(struct platter_job **out,
 /**
  * Frees the description of a copy. NULL does nothing.
  *
- * Since 0.1.
+ * Threads: one, once. Since 0.1.
  *
  * # Safety
  * The description is not used afterwards.

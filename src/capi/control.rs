@@ -83,7 +83,7 @@ pub extern "C" fn platter_control_set_deadline(
 
 /// Frees a control; it cancels nothing. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The control is not used afterwards.

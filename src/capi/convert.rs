@@ -607,7 +607,7 @@ fn convert_job(request: &ConvertRequest, job: &mut crate::job::Job) -> Result<Co
 
 /// Frees the description of a conversion. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The description is not used afterwards.

@@ -267,7 +267,7 @@ pub extern "C" fn platter_create_job_new(
 
 /// Frees the description of a new image. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The description is not used afterwards.

@@ -386,7 +386,7 @@ fn dd_job(request: &DdRequest, job: &mut crate::job::Job) -> Result<Content> {
 
 /// Frees the description of a copy. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The description is not used afterwards.

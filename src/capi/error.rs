@@ -79,7 +79,7 @@ pub extern "C" fn platter_error_stage(error: Option<&platter_error>) -> u32 {
 
 /// Frees an error. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The error is not used afterwards.

@@ -186,7 +186,7 @@ pub extern "C" fn platter_export_size(export: Option<&platter_export>) -> u64 {
 
 /// Frees a description; servers that took it go on. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The description is not used afterwards.

@@ -53,7 +53,7 @@ pub extern "C" fn platter_nodes_new(
 
 /// Frees a set. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The set is not used afterwards.

@@ -397,7 +397,7 @@ pub extern "C" fn platter_open_options_set_control(
 
 /// Frees options. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The options are not used afterwards.

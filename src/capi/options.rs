@@ -227,7 +227,7 @@ pub extern "C" fn platter_options_key(
 
 /// Frees a bag. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The bag is not used afterwards.

@@ -495,7 +495,7 @@ pub extern "C" fn platter_policy_get_limit(
 
 /// Frees a policy. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The policy is not used afterwards.

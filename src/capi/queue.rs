@@ -345,7 +345,7 @@ pub extern "C" fn platter_queue_outstanding(queue: Option<&mut platter_queue>) -
 /// so that the library is done with every buffer when this returns. No completion is delivered any
 /// more. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The queue is not used afterwards.

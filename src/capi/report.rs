@@ -561,7 +561,7 @@ pub extern "C" fn platter_report_extent(
 
 /// Frees a report. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The report is not used afterwards.

@@ -10,7 +10,7 @@ const NUMBERS: [&str; 3] = [
     "platter_status_errno",
 ];
 
-/// The header without its comments and its lines for the preprocessor.
+/// The header without its comments and its lines for the preprocessor and for C++.
 fn code() -> String {
     let mut code = String::new();
     let mut rest = HEADER;
@@ -20,7 +20,7 @@ fn code() -> String {
     }
     code.push_str(rest);
     code.lines()
-        .filter(|line| !line.starts_with('#'))
+        .filter(|line| !line.starts_with('#') && !line.starts_with("extern "))
         .flat_map(|line| [line, "\n"])
         .collect()
 }
@@ -146,4 +146,97 @@ fn constants_are_literals() {
         assert!(number || text, "{name} {value}");
         assert!(!name.contains('('), "{name}");
     }
+}
+
+/// Each function with its comment.
+fn comments() -> Vec<(String, &'static str)> {
+    let mut comments = Vec::new();
+    for part in HEADER.split("/**").skip(1) {
+        let (comment, code) = part.split_once("*/").unwrap();
+        let head = code.split(['(', ';', '{']).next().unwrap_or_default();
+        let name = head.rsplit([' ', '*', '\n']).next().unwrap_or_default();
+        let is_function = code.trim_start().contains(&format!("{name}("));
+        if name.starts_with("platter_") && is_function && !head.contains("typedef") {
+            comments.push((name.to_owned(), comment));
+        }
+    }
+    assert_eq!(comments.len(), functions().len());
+    comments
+}
+
+#[test]
+fn every_function_tells_its_threads_its_version_and_its_statuses() {
+    let fails: Vec<_> = functions()
+        .into_iter()
+        .filter(Function::has_error)
+        .collect();
+    for (name, comment) in comments() {
+        let words = comment.split_whitespace().filter(|word| *word != "*");
+        let comment = words.collect::<Vec<_>>().join(" ").to_lowercase();
+        assert!(comment.contains("threads"), "{name}: which threads?");
+        assert!(comment.contains("since 0."), "{name}: since when?");
+        if fails.iter().any(|function| function.name == name) {
+            assert!(comment.contains("statuses"), "{name}: which statuses?");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_can_be_freed() {
+    let functions = functions();
+    let made = functions.iter().filter_map(|function| {
+        let kind = function.parameters.first()?.strip_prefix("struct ")?;
+        kind.strip_suffix(" **out")
+    });
+    let made: Vec<_> = made.collect();
+    assert!(made.len() > 40, "{made:?}");
+    for kind in made {
+        // Closing an image may fail, and consumes it all the same.
+        let end = match kind {
+            "platter_image" => "platter_image_close".to_owned(),
+            _ => format!("{kind}_free"),
+        };
+        assert!(functions.iter().any(|each| each.name == end), "no {end}");
+    }
+}
+
+#[test]
+fn callbacks_get_the_data_of_their_user_and_are_let_go() {
+    let code = code();
+    let types = code
+        .split("typedef ")
+        .filter(|item| item.contains("(*platter_"));
+    for item in types {
+        let parameters = item.split(';').next().unwrap_or_default();
+        let mut parameters = parameters.trim_end_matches(')').split(['(', ',']);
+        let last = parameters.next_back().unwrap_or_default();
+        assert_eq!(last.trim(), "void *user_data", "{item}");
+    }
+    for function in functions() {
+        let takes = |start: &str| function.parameters.iter().any(|each| each.contains(start));
+        // It is called until the function returns, and not afterwards.
+        let at_once = function.name == "platter_report_write";
+        if takes("_fn ") && !takes("struct platter_storage_ops") {
+            assert!(takes("void *user_data"), "{}", function.name);
+            assert!(
+                takes("platter_free_fn free_fn") || at_once,
+                "{}",
+                function.name
+            );
+        }
+    }
+}
+
+#[test]
+fn statuses_are_numbered_downward_without_a_gap() {
+    let numbers = HEADER.lines().filter_map(|line| {
+        let value = line
+            .strip_prefix("#define PLATTER_STATUS_")?
+            .split_once(' ')?
+            .1;
+        value.parse::<i32>().ok()
+    });
+    let numbers: Vec<_> = numbers.collect();
+    let expected: Vec<_> = (1..=numbers.len()).map(|n| -10_000 - n as i32).collect();
+    assert!(numbers.len() >= 17 && numbers == expected, "{numbers:?}");
 }

@@ -361,7 +361,7 @@ pub unsafe extern "C" fn platter_secret_answer_set(
 
 /// Frees secrets. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The secrets are not used afterwards.

@@ -601,7 +601,7 @@ pub extern "C" fn platter_server_stop(
 
 /// Stops a server as `platter_server_stop()` does, and frees it. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The server is not used afterwards.

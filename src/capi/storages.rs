@@ -190,7 +190,7 @@ pub unsafe extern "C" fn platter_storages_add_storage(
 
 /// Frees a set; what copied it goes on with its storages. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The set is not used afterwards.

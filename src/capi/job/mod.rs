@@ -505,7 +505,7 @@ fn control(
 
 /// Frees a job. One that runs is cancelled, and this waits for its end. NULL does nothing.
 ///
-/// Since 0.1.
+/// Threads: one, once. Since 0.1.
 ///
 /// # Safety
 /// The job is not used afterwards.
