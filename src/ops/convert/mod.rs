@@ -14,6 +14,7 @@ mod conflict;
 mod container;
 mod existing;
 mod growing;
+mod lateness;
 mod new;
 mod offload;
 mod open_target;

@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::{Error, Result};
 
 use super::buffer::Buffer;
+use super::lateness::Lateness;
 use super::piece::Prepared;
 use super::plan::Planner;
 use super::sink::Sink;
@@ -20,6 +21,8 @@ const NAP: Duration = Duration::from_millis(50);
 pub(super) struct Order {
     state: Mutex<State>,
     changed: Condvar,
+    /// All may work, or nothing is left.
+    all_wanted: Condvar,
     /// How many may write at once. File systems let one writer at a time into a file: the others
     /// had better read on than wait there.
     writers: usize,
@@ -44,6 +47,14 @@ struct State {
     writing: usize,
     /// Buffers not in use.
     free: Vec<Buffer>,
+    /// More of them, for when all workers are wanted.
+    spare: Vec<Buffer>,
+    /// The storages are slow to answer, or nothing is left: none has to wait for being wanted.
+    all_wanted: bool,
+    /// Ranges that were read or written.
+    steps: u64,
+    reads: Lateness,
+    writes: Lateness,
     /// The failure with the lowest turn.
     failure: Option<(u64, Error)>,
     stopped: bool,
@@ -64,9 +75,9 @@ pub(super) enum Step {
 }
 
 impl Order {
-    /// With one range in work at once per buffer, `writers` of them being written. With `sums` each goes through
-    /// [`Step::Sum`].
-    pub fn new(free: Vec<Buffer>, writers: usize, sums: bool) -> Self {
+    /// With one range in work at once per buffer, `writers` of them being written; those of `spare` come in when all
+    /// workers are wanted. With `sums` each goes through [`Step::Sum`].
+    pub fn new(free: Vec<Buffer>, spare: Vec<Buffer>, writers: usize, sums: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 next: 0,
@@ -77,10 +88,16 @@ impl Order {
                 placed: VecDeque::new(),
                 writing: 0,
                 free,
+                spare,
+                all_wanted: false,
+                steps: 0,
+                reads: Lateness::default(),
+                writes: Lateness::default(),
                 failure: None,
                 stopped: false,
             }),
             changed: Condvar::new(),
+            all_wanted: Condvar::new(),
             writers: writers.max(1),
             sums,
         }
@@ -120,6 +137,7 @@ impl Order {
         match planner.turns_if_done() {
             Some(turns) if state.next >= turns && state.placed.is_empty() => {
                 self.changed.notify_all();
+                self.want_all(&mut state);
                 return Ok(Step::Done);
             }
             None => {
@@ -174,6 +192,50 @@ impl Order {
         self.changed.notify_one();
     }
 
+    /// Notes how long it took to read a range.
+    pub fn read_took(&self, time: Duration) {
+        self.took(time, |state| &mut state.reads);
+    }
+
+    /// Notes how long it took to write a range.
+    pub fn write_took(&self, time: Duration) {
+        self.took(time, |state| &mut state.writes);
+    }
+
+    fn took(&self, time: Duration, of: impl Fn(&mut State) -> &mut Lateness) {
+        let mut state = self.state.lock();
+        state.steps += 1;
+        if of(&mut state).note(time) {
+            self.want_all(&mut state);
+        }
+    }
+
+    /// Waits until all workers are wanted: few of them keep their buffers in the processor's cache, as long as they
+    /// hardly wait for a storage. One of those that wait `watches` whether the few come on at all.
+    pub fn wait_until_wanted(&self, watches: bool) {
+        let mut state = self.state.lock();
+        while !state.all_wanted {
+            if !watches {
+                self.all_wanted.wait(&mut state);
+                continue;
+            }
+            let steps = state.steps;
+            if self.all_wanted.wait_for(&mut state, NAP).timed_out() && state.steps == steps {
+                self.want_all(&mut state);
+            }
+        }
+    }
+
+    fn want_all(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.all_wanted, true) {
+            let spare = std::mem::take(&mut state.spare);
+            // Those with memory are taken first.
+            state.free.splice(0..0, spare);
+            self.all_wanted.notify_all();
+            self.changed.notify_all();
+        }
+    }
+
     /// Stops every worker; of several failures that with the lowest turn is kept.
     pub fn fail(&self, turn: u64, error: Error) {
         let mut state = self.state.lock();
@@ -185,12 +247,15 @@ impl Order {
             state.failure = Some((turn, error));
         }
         state.stopped = true;
+        self.want_all(&mut state);
         self.changed.notify_all();
     }
 
     /// Stops every worker without a failure of its own: one of them panics.
     pub fn stop(&self) {
-        self.state.lock().stopped = true;
+        let mut state = self.state.lock();
+        state.stopped = true;
+        self.want_all(&mut state);
         self.changed.notify_all();
     }
 
@@ -199,6 +264,74 @@ impl Order {
         match self.state.into_inner().failure {
             Some((_, error)) => Err(error),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_millis(5);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    fn order() -> Order {
+        let buffers = |count| std::iter::repeat_with(|| Buffer::new(4096)).take(count);
+        Order::new(buffers(2).collect(), buffers(5).collect(), 7, false)
+    }
+
+    fn free(order: &Order) -> usize {
+        order.state.lock().free.len()
+    }
+
+    #[test]
+    fn all_workers_are_wanted_when_reads_or_writes_are_late() {
+        for took in [Order::read_took, Order::write_took] {
+            let order = order();
+            std::thread::scope(|scope| {
+                let waiting = [(); 3].map(|()| scope.spawn(|| order.wait_until_wanted(false)));
+                for _ in 0..50 {
+                    took(&order, SHORT);
+                }
+                assert_eq!(free(&order), 2);
+                assert!(waiting.iter().all(|thread| !thread.is_finished()));
+                for _ in 0..10 {
+                    took(&order, LONG);
+                }
+            });
+            assert_eq!(free(&order), 7);
+            order.wait_until_wanted(false);
+        }
+    }
+
+    #[test]
+    fn late_reads_are_seen_between_prompt_writes() {
+        let order = order();
+        for _ in 0..10 {
+            order.read_took(LONG);
+            for _ in 0..3 {
+                order.write_took(SHORT);
+            }
+        }
+        assert_eq!(free(&order), 7);
+    }
+
+    #[test]
+    fn all_workers_are_wanted_when_nothing_comes_on() {
+        let order = order();
+        order.wait_until_wanted(true);
+        assert_eq!(free(&order), 7);
+    }
+
+    #[test]
+    fn nobody_waits_any_more_for_work_that_ends() {
+        let ends: [fn(&Order); 2] = [Order::stop, |order| order.fail(0, Error::invalid("no"))];
+        for end in ends {
+            let order = order();
+            std::thread::scope(|scope| {
+                scope.spawn(|| order.wait_until_wanted(false));
+                end(&order);
+            });
         }
     }
 }

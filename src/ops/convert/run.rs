@@ -1,6 +1,6 @@
 //! Runs a conversion over the whole range.
 
-use crate::crew::Computing;
+use crate::crew::{self, Computing};
 use crate::error::Result;
 use crate::job::Job;
 use crate::ops::forecast::{self, Forecast};
@@ -8,7 +8,7 @@ use crate::ops::forecast::{self, Forecast};
 use super::offload::Offload;
 use super::request::ConvertRequest;
 use super::sink::Sink;
-use super::sizes::{CACHED_WRITERS, CopySizes, Writers, crew};
+use super::sizes::{CACHED_WRITERS, CopySizes, FEW, Writers, crew_for};
 use super::sources::Sources;
 use super::worker::{Ahead, Work};
 
@@ -21,7 +21,7 @@ pub(super) fn run(
     writers: Writers,
     job: &mut Job,
 ) -> Result<()> {
-    let (workers, buffers) = crew(request, &sizes);
+    let (workers, buffers) = crew_for(request, &sizes);
     let workers = workers as usize;
     // Of an encoding conversion some only wait for storages.
     let computing = Computing::among(workers).filter(|_| sizes.encode_early);
@@ -32,6 +32,10 @@ pub(super) fn run(
         sink,
         sizes,
         workers,
+        first_workers: match request.tuning.parallel {
+            None if !request.target.compress => workers.min(crew::processors().min(FEW)),
+            _ => workers,
+        },
         buffers: buffers as usize,
         writers: match writers {
             Writers::One => 1,
@@ -48,6 +52,7 @@ pub(super) fn run(
     work.run(0..last, &mut forecast, job)?;
     let tail = Work {
         workers: 1,
+        first_workers: 1,
         buffers: 1,
         ..work
     };

@@ -30,6 +30,9 @@ const MAX_CHUNK: u64 = 1 << 20;
 /// The same where units are compressed: smaller, so that the workers share the work evenly.
 const MAX_CODED_CHUNK: u64 = 512 << 10;
 
+/// The most workers while the storages answer at once: their buffers stay in the processor's cache.
+pub(super) const FEW: usize = 4;
+
 /// Writers at once into a file in the page cache, which lets in one at a time: a second one may
 /// as well wait there, more would only be missing elsewhere.
 pub(super) const CACHED_WRITERS: usize = 2;
@@ -157,7 +160,7 @@ impl CopySizes {
 
 /// How many workers, and how many ranges in work at once: one per worker, and some that wait for
 /// their turn. Large units make few of both.
-pub(super) fn crew(request: &ConvertRequest, sizes: &CopySizes) -> (u64, u64) {
+pub(super) fn crew_for(request: &ConvertRequest, sizes: &CopySizes) -> (u64, u64) {
     let affordable = MEMORY / sizes.chunk;
     let load = Load {
         in_flight: sizes.in_flight,

@@ -14,7 +14,7 @@ use super::offload::Offload;
 use super::report::Counters;
 use super::request::ConvertRequest;
 use super::run::run;
-use super::sizes::{CopySizes, Writers, crew};
+use super::sizes::{CopySizes, Writers, crew_for};
 use super::sources::Sources;
 use super::window::Window;
 use crate::codec::{Compression, Decoder, Encoder, Method};
@@ -431,7 +431,7 @@ fn blocks_of_256_mib_take_no_more_memory_than_small_ones() {
     let sizes = fill(&target, &path, |request| {
         request.tuning.parallel = Some(4);
         let sizes = CopySizes::for_new(request, &target, 0);
-        let (threads, buffers) = crew(request, &sizes);
+        let (threads, buffers) = crew_for(request, &sizes);
         workers = threads;
         assert!(buffers * sizes.chunk <= 36 << 20, "{sizes:?}");
     });

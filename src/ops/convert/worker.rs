@@ -1,5 +1,7 @@
 //! The workers: each prepares ranges, places what is in turn, and writes.
 
+use std::time::Instant;
+
 use crate::crew::{self, Computing};
 use crate::error::Result;
 use crate::job::{Job, JobControl, without_signals};
@@ -31,6 +33,8 @@ pub(super) struct Work<'a> {
     pub computing: Option<&'a Computing>,
     /// How many workers; the calling thread is one of them.
     pub workers: usize,
+    /// How many of them work while the storages answer at once.
+    pub first_workers: usize,
     /// How many ranges may be in work at once.
     pub buffers: usize,
     /// How many ranges may be written at once.
@@ -53,20 +57,32 @@ impl Work<'_> {
     ) -> Result<()> {
         let planner = Planner::new(self.sources, self.offload, self.sizes, range);
         let size = self.sizes.buffer_len() as usize;
-        let buffers = std::iter::repeat_with(|| Buffer::new(size));
+        let buffers = |count| {
+            let each = std::iter::repeat_with(|| Buffer::new(size));
+            each.take(count).collect::<Vec<_>>()
+        };
+        let first = match self.first_workers < self.workers {
+            true => self.buffers.min(self.first_workers + 2),
+            false => self.buffers,
+        };
         let order = Order::new(
-            buffers.take(self.buffers).collect(),
+            buffers(first),
+            buffers(self.buffers - first),
             self.writers,
             self.sources.checksum().is_some(),
         );
         let control = job.control().clone();
         ahead.update(&control);
         std::thread::scope(|scope| {
+            let (planner, order, control) = (&planner, &order, &control);
             for n in 1..self.workers {
                 let spawned = without_signals(|| {
-                    crew::thread(&format!("convert-{n}")).spawn_scoped(scope, || {
+                    crew::thread(&format!("convert-{n}")).spawn_scoped(scope, move || {
                         let _working = control.work_here();
-                        self.work(&planner, &order, &control, &mut || Ok(()));
+                        if n >= self.first_workers {
+                            order.wait_until_wanted(n == self.first_workers);
+                        }
+                        self.work(planner, order, control, &mut || Ok(()));
                     })
                 });
                 // Fewer threads than asked for do the same work.
@@ -74,11 +90,11 @@ impl Work<'_> {
                     break;
                 }
             }
-            self.work(&planner, &order, &control, &mut || {
+            self.work(planner, order, control, &mut || {
                 for warning in self.sources.take_warnings() {
                     job.warn(warning);
                 }
-                ahead.update(&control);
+                ahead.update(control);
                 job.tick()
             });
         });
@@ -139,7 +155,9 @@ impl Work<'_> {
             Step::Write(prepared) => {
                 *turn = prepared.turn;
                 RANGE.emit(|| format!("turn={} bytes={}", prepared.turn, prepared.len));
+                let begun = Instant::now();
                 self.sink.write(&prepared)?;
+                order.write_took(begun.elapsed());
                 control.advance(prepared.moved);
                 order.written(prepared.buf);
             }
@@ -149,13 +167,18 @@ impl Work<'_> {
                     None => order.recycle(buffer),
                     Some(task) => {
                         *turn = task.turn;
+                        let begun = Instant::now();
                         let prepared = preparer.prepare(&task, buffer)?;
+                        let time = begun.elapsed();
                         let moved = prepared
                             .pieces
                             .iter()
                             .filter(|piece| !matches!(piece.kind, PieceKind::Zero))
                             .map(|piece| piece.len)
                             .sum();
+                        if moved > 0 {
+                            order.read_took(time);
+                        }
                         control.throttle(moved)?;
                         order.park(prepared);
                     }
