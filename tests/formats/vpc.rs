@@ -803,6 +803,46 @@ fn a_disk_that_loses_its_parent_keeps_nothing_of_the_room_of_its_names() {
 }
 
 #[test]
+fn an_emptied_disk_keeps_a_name_of_a_kind_that_is_not_known_and_leaks_nothing() {
+    const NAME: usize = 64 << 10;
+    let dir = Dir::new();
+    let mut bytes = child(&dir);
+    let footer = bytes.split_off(bytes.len() - 512);
+    let (old_end, free) = (bytes.len(), LOCATOR + 24 * 5);
+    assert_eq!(number(&bytes, free + 8), 0);
+    bytes.extend(std::iter::repeat_n(b'x', NAME));
+    bytes.extend(footer);
+    bytes[free..free + 4].copy_from_slice(b"Xyz ");
+    bytes[free + 4..free + 8].copy_from_slice(&(NAME as u32).to_be_bytes());
+    bytes[free + 8..free + 12].copy_from_slice(&(NAME as u32).to_be_bytes());
+    bytes[free + 20..free + 24].copy_from_slice(&(old_end as u32).to_be_bytes());
+    fix(&mut bytes[512..1536], 0x24);
+    std::fs::write(dir.path("a.vhd"), &bytes).expect("a file");
+    let request = platter::ops::commit::CommitRequest {
+        location: platter::Location::from_path(dir.path("a.vhd")),
+        options: options(false),
+        base: None,
+        keep: false,
+    };
+    platter::ops::commit::commit(&request, &mut Job::new()).expect("a commit");
+    let now = std::fs::read(dir.path("a.vhd")).expect("the image");
+    assert!(now[old_end..][..NAME].iter().all(|byte| *byte == b'x'));
+    let image = open_path(&dir, "a.vhd", true).expect("it opens");
+    clean(&image);
+    let model = read(&image);
+    image.write_at(&[9; 512], 3 << 20).expect("a write");
+    // What a block would fit into in front of the last one is given back all the same.
+    let (report, _) = check(&image, RepairMode::Report);
+    assert_eq!((report.corruptions, report.leaks), (0, 1));
+    let (report, lines) = check(&image, RepairMode::All);
+    assert_eq!((report.corruptions, report.leaks), (0, 0), "{lines:?}");
+    image.close().expect("a close");
+    let image = open_path(&dir, "a.vhd", true).expect("it opens again");
+    clean(&image);
+    assert!(read(&image)[..3 << 20] == model[..3 << 20]);
+}
+
+#[test]
 fn a_child_that_is_cut_off_within_its_names_is_refused_and_else_repaired() {
     let dir = Dir::new();
     let whole = child(&dir);

@@ -76,7 +76,7 @@ impl Repairable for Dynamic {
             }
             _ => {}
         }
-        let mut placed = Placed::of(self);
+        let mut placed = Placed::of(self, file_len);
         self.blocks.each(|index, word| {
             match layout.entry(word) {
                 Entry::At(host) if is_outside(&layout, host, file_len) => {
@@ -126,7 +126,7 @@ impl Repairable for Dynamic {
         alone.find_end_despite_overlaps()?;
         self.note_change()?;
         if found.overlapping > 0 {
-            let mut placed = Placed::of(self);
+            let mut placed = Placed::of(self, file_len);
             alone.part_each(control, |_, host| placed.take(host))?;
         }
         self.blocks.flush(self.blocks.durability())?;
@@ -140,11 +140,13 @@ struct Placed {
     blocks: Places,
     /// In ascending order.
     others: Vec<Range<u64>>,
+    /// The file cannot become shorter than that.
+    least_len: u64,
 }
 
 impl Placed {
-    /// No block yet.
-    fn of(image: &Dynamic) -> Self {
+    /// No block yet, in a file of that length.
+    fn of(image: &Dynamic, file_len: u64) -> Self {
         let layout = image.blocks.layout();
         let mut others = image.blocks.keeper.reserved(&layout);
         others.push(0..layout.start());
@@ -154,6 +156,7 @@ impl Placed {
             blocks: Places::of(layout.lead() + layout.block_size()),
             layout,
             others,
+            least_len: image.unmovable_end(file_len),
         }
     }
 
@@ -168,7 +171,7 @@ impl Placed {
         self.blocks.take(start)
     }
 
-    /// How many blocks there is unused space for in a file of that length.
+    /// How many blocks there is unused space for in a file of that length, which a repair gives back.
     fn room(&self, file_len: u64) -> Result<u64> {
         let layout = &self.layout;
         let unit = layout.lead() + layout.block_size();
@@ -182,6 +185,7 @@ impl Placed {
             unused += room(layout, end, start);
             end = start + unit;
         })?;
+        end = end.max(self.least_len);
         for other in others {
             unused += room(layout, end, other.start);
             end = end.max(other.end);

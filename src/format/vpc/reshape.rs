@@ -71,6 +71,14 @@ impl Resize for Dynamic {
     }
 }
 
+/// Whether the names of the parent stay where they are, and the header with them: one is not understood, or too long.
+fn names_stay(header: &DynamicHeader, file_len: u64) -> bool {
+    header.locators().any(|locator| {
+        let end = locator.offset.saturating_add(u64::from(locator.len));
+        locator.platform.is_none() || locator.len > NAME_SPACE || end > file_len
+    })
+}
+
 impl Dynamic {
     /// Refuses growth where the footer says of blocks behind the end that they are the disk's, and there is data.
     fn check_behind(&self, old: u64, control: &JobControl) -> Result<()> {
@@ -131,6 +139,17 @@ impl Dynamic {
         Ok(())
     }
 
+    /// The end of the header and of the names of the parent where they stay where they are, else 0.
+    pub(super) fn unmovable_end(&self, file_len: u64) -> u64 {
+        let header = self.own.header.lock();
+        if !names_stay(&header, file_len) {
+            return 0;
+        }
+        let places = name_places(&header).into_iter();
+        let ends = places.chain([self.blocks.layout().header()]);
+        ends.map(|place| place.end).max().unwrap_or(0)
+    }
+
     /// Lets the header and the names of the parent stand behind the last block where one of them leaves room
     /// for another block; whether they have moved.
     fn move_header_down(&self, alone: &Exclusive<'_, Records>) -> Result<bool> {
@@ -148,12 +167,10 @@ impl Dynamic {
         }
         let file_len = self.blocks.storage.len()?;
         let mut names = Vec::new();
+        if names_stay(&header, file_len) {
+            return Ok(false);
+        }
         for (locator, n) in header.locators().zip(0..) {
-            let end = locator.offset.saturating_add(u64::from(locator.len));
-            if locator.platform.is_none() || locator.len > NAME_SPACE || end > file_len {
-                // What is not understood stays where it is.
-                return Ok(false);
-            }
             let mut bytes = memory::zeroed(locator.len as usize)?;
             self.blocks.storage.read_at(&mut bytes, locator.offset)?;
             let offset = place.start + n * u64::from(NAME_SPACE);
