@@ -3,6 +3,7 @@
 //! chance; then what is before them does not decode, and is taken together with what follows.
 
 use std::io::{BufRead, Cursor, Read};
+use std::ops::Range;
 
 use bzip2::bufread::BzDecoder;
 use bzip2::{Decompress, Status};
@@ -15,6 +16,16 @@ use crate::crew;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 
+/// Bytes that a block of a stream of that level has before runs are unfolded.
+fn symbols(level: u8) -> usize {
+    usize::from(level.saturating_sub(b'0')) * 100_000
+}
+
+/// The most bytes that a block holds: each five symbols stand for a run of 255 at most.
+fn longest(level: u8) -> usize {
+    (symbols(level).div_ceil(5) * 255 + 1024).max(MAX_KEPT)
+}
+
 /// The marks: of a block, and of the end of a stream.
 const BLOCK: u64 = 0x3141_5926_5359;
 const END: u64 = 0x1772_4538_5090;
@@ -26,8 +37,8 @@ const SUM: usize = 32;
 /// No block takes as many bytes in the file: 900000 symbols of 20 bits, and tables.
 const MAX_PACKED: usize = 3 << 20;
 
-/// What a block holds is kept in memory up to this. Runs of one byte make it longer, up to 46 MiB; that is read as
-/// it comes, by one thread.
+/// What a block holds is kept in memory up to this. Runs of one byte make it longer: of as many blocks as there is
+/// memory for, that is kept too, else it is read as it comes, by one thread.
 const MAX_KEPT: usize = 4 << 20;
 
 /// About the memory that a block takes: packed, unpacked, and that of the decoder.
@@ -44,6 +55,8 @@ pub(super) struct Bzip2Blocks {
     /// A block that is too long to be kept.
     long: Option<BzDecoder<Cursor<IoBuf>>>,
     max_jobs: usize,
+    /// So many blocks of a batch may be as long as a block can be.
+    max_long: usize,
 }
 
 /// From one mark to another, in bits of the input.
@@ -51,6 +64,8 @@ pub(super) struct Bzip2Blocks {
 struct Job {
     from: usize,
     to: usize,
+    /// The most bytes that are kept.
+    room: usize,
 }
 
 /// What became of one.
@@ -88,6 +103,7 @@ impl Bzip2Blocks {
             ready: Ready::default(),
             long: None,
             max_jobs: (2 * crew::processors()).min(affordable).max(1),
+            max_long: usize::try_from(max_memory / 2).unwrap_or(usize::MAX) / longest(level),
         }))
     }
 
@@ -166,7 +182,11 @@ impl Bzip2Blocks {
         let mut at = jobs.first().map_or(0, |job| job.to);
         while let Some(to) = find_mark(packed, at + 1) {
             at = to;
-            let job = Job { from: first, to };
+            let job = Job {
+                from: first,
+                to,
+                room: self.room(0),
+            };
             match unpack_block(self.level, packed, job)? {
                 Done::Bytes(out) => self.ready.push(out)?,
                 Done::Long => {
@@ -181,6 +201,14 @@ impl Bzip2Blocks {
         Err(damaged(input, "a block does not decode"))
     }
 
+    /// How much is kept of what a block holds, by its number in the batch.
+    fn room(&self, n: usize) -> usize {
+        match n < self.max_long {
+            true => longest(self.level),
+            false => MAX_KEPT,
+        }
+    }
+
     /// The blocks that come next and end.
     fn find(&self, input: &mut Input) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
@@ -189,7 +217,8 @@ impl Bzip2Blocks {
             let Some(to) = next_mark(input, from)? else {
                 break;
             };
-            memory::push(&mut jobs, Job { from, to })?;
+            let room = self.room(jobs.len());
+            memory::push(&mut jobs, Job { from, to, room })?;
             from = to;
             if bits(input.peek(to / 8 + 8)?, to, MARK) == Some(END) {
                 break;
@@ -235,21 +264,66 @@ fn next_mark(input: &mut Input, from: usize) -> Result<Option<usize>> {
 /// So many bytes are looked through at once.
 const STEP: usize = 256 << 10;
 
+/// Two bytes that stand within a mark, at any place and any shift. Of the five whole bytes or more that a mark has, one
+/// pair begins at every fourth byte of the file.
+static PAIRS: [u64; 1 << 10] = pairs();
+
+const fn pairs() -> [u64; 1 << 10] {
+    let mut table = [0; 1 << 10];
+    let marks = [BLOCK, END];
+    let mut n = 0;
+    while n < 2 * (MARK - 15) {
+        let pair = (marks[n % 2] >> (n / 2)) as u16;
+        table[pair as usize / 64] |= 1 << (pair % 64);
+        n += 1;
+    }
+    table
+}
+
+fn is_pair(four: &[u8]) -> bool {
+    let pair = match four {
+        [high, low, ..] => u16::from_be_bytes([*high, *low]),
+        _ => return false,
+    };
+    let word = PAIRS.get(usize::from(pair / 64)).copied().unwrap_or(0);
+    word >> (pair % 64) & 1 != 0
+}
+
 /// The first mark of any kind at or behind this bit.
 fn find_mark(bytes: &[u8], from: usize) -> Option<usize> {
-    const MASK: u64 = (1 << MARK) - 1;
+    /// Bytes before and behind a pair that its mark may reach to.
+    const REACH: usize = MARK / 8 + 1;
     let first = from / 8;
+    let rest = bytes.get(first..)?;
+    for (n, four) in rest.chunks(4).enumerate() {
+        if !is_pair(four) {
+            continue;
+        }
+        let at = first + n * 4;
+        let around = at.saturating_sub(REACH).max(first)..bytes.len().min(at + REACH);
+        if let Some(found) = find_mark_in(bytes, around, from) {
+            return Some(found);
+        }
+    }
+    None
+}
+
+/// The same in a few bytes.
+fn find_mark_in(bytes: &[u8], range: Range<usize>, from: usize) -> Option<usize> {
+    const MASK: u64 = (1 << MARK) - 1;
+    let start = range.start * 8;
     let mut window = 0u64;
-    for (n, byte) in bytes.get(first..)?.iter().enumerate() {
+    for (n, byte) in bytes.get(range)?.iter().enumerate() {
         window = window << 8 | u64::from(*byte);
         for shift in (0..8).rev() {
             let here = (window >> shift) & MASK;
             if here != BLOCK && here != END {
                 continue;
             }
-            let end = (first + n + 1) * 8 - shift;
             // The window begins empty.
-            if let Some(at) = end.checked_sub(MARK).filter(|at| *at >= from) {
+            let end = start + (n + 1) * 8 - shift;
+            let at = end.checked_sub(MARK);
+            if let Some(at) = at.filter(|at| *at >= from.max(start)) {
                 return Some(at);
             }
         }
@@ -275,7 +349,7 @@ fn sum_of(bytes: &[u8], from: usize) -> u32 {
 
 /// A stream of its own for one block.
 fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
-    let Job { from, to } = job;
+    let Job { from, to, .. } = job;
     let len = (to - from).div_ceil(8);
     let mut stream = memory::zeroed(4 + len + 11)?;
     stream.clear();
@@ -307,7 +381,7 @@ fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
 fn unpack_block(level: u8, packed: &[u8], job: Job) -> Result<Done> {
     let stream = stream_of(level, packed, job)?;
     let mut decoder = Decompress::new(false);
-    let mut out = memory::zeroed(usize::from(level - b'0') * 100_000 + 1024)?;
+    let mut out = memory::zeroed(symbols(level) + 1024)?;
     loop {
         let (read, written) = (decoder.total_in(), decoder.total_out());
         let from = stream.get(read as usize..).unwrap_or_default();
@@ -319,7 +393,14 @@ fn unpack_block(level: u8, packed: &[u8], job: Job) -> Result<Done> {
                 return Ok(Done::Bytes(out));
             }
             Ok(_) if (read, written) != (decoder.total_in(), decoder.total_out()) => {}
-            Ok(_) if is_full && out.len() < MAX_KEPT => out.resize(MAX_KEPT)?,
+            Ok(_) if is_full && out.len() < job.room => {
+                let more = if out.len() < MAX_KEPT {
+                    MAX_KEPT
+                } else {
+                    job.room
+                };
+                out.resize(more.min(job.room))?;
+            }
             Ok(_) if is_full => return Ok(Done::Long),
             _ => return Ok(Done::Bad),
         }
@@ -352,6 +433,54 @@ mod tests {
         }
     }
 
+    /// The bytes of a mark at this bit, among ones that look like parts of marks.
+    fn with_mark(mark: u64, bit: usize, len: usize) -> Vec<u8> {
+        let noise = [0x31, 0x41, 0x59, 0x26, 0x17, 0x72];
+        let mut bytes: Vec<u8> = noise.into_iter().cycle().take(len).collect();
+        for n in 0..MARK {
+            let at = bit + n;
+            let one = mark >> (MARK - 1 - n) & 1 != 0;
+            bytes[at / 8] &= !(0x80 >> (at % 8));
+            bytes[at / 8] |= u8::from(one) << (7 - at % 8);
+        }
+        bytes
+    }
+
+    #[test]
+    fn marks_are_found_whatever_stands_around_and_wherever_the_search_begins() {
+        for mark in [BLOCK, END] {
+            for bit in 0..100 {
+                for len in [(bit + MARK).div_ceil(8), 40] {
+                    let bytes = with_mark(mark, bit, len);
+                    for from in 0..=bit {
+                        let found = find_mark(&bytes, from);
+                        assert_eq!(found, Some(bit), "{mark:#x} from {from} of {len}");
+                    }
+                    let found = find_mark(&bytes, bit + 1);
+                    assert_eq!(found, None, "{mark:#x} behind {bit} of {len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_block_is_kept_where_there_is_room() {
+        let zeroes = vec![0; 200_000 / 5 * 255 + 1000];
+        let mut packed = Vec::new();
+        let mut encoder = bzip2::bufread::BzEncoder::new(&zeroes[..], bzip2::Compression::new(2));
+        encoder.read_to_end(&mut packed).expect("memory");
+        let (level, here) = (packed[3], &packed[4..]);
+        let to = find_mark(here, MARK).expect("a second block");
+        for (room, kept) in [(longest(level), true), (MAX_KEPT, false)] {
+            let job = Job { from: 0, to, room };
+            match unpack_block(level, here, job).expect("memory") {
+                Done::Bytes(out) if kept => assert!(out.len() > 10_000_000),
+                Done::Long => assert!(!kept),
+                _ => panic!("it is not kept"),
+            }
+        }
+    }
+
     #[test]
     fn a_mark_within_a_block_is_no_border() {
         let text: Vec<u8> = (0..50_000_u32).map(|n| (n * n / 7) as u8).collect();
@@ -374,13 +503,19 @@ mod tests {
             ready: Ready::default(),
             long: None,
             max_jobs: 4,
+            max_long: 0,
         };
         // As if a mark were found in the middle.
         let jobs = [
-            Job { from: 0, to: 4001 },
+            Job {
+                from: 0,
+                to: 4001,
+                room: MAX_KEPT,
+            },
             Job {
                 from: 4001,
                 to: 9000,
+                room: MAX_KEPT,
             },
         ];
         let here = input.peek(packed.len()).expect("memory").to_vec();
