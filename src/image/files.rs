@@ -2,97 +2,26 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::{BStr, BString, ByteSlice as _};
 
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
-use crate::filter::{self, decompress};
+use crate::filter::decompress;
 use crate::format::{FileRole, FormatFile};
 use crate::image::node::Child;
 use crate::image::node_plan::{ChildPlan, NodePlan};
-use crate::image::{Image, OpenOptions};
-use crate::location::{Location, Node, path_behind_protocol};
+use crate::image::{Image, OpenOptions, location_files};
+use crate::location::Location;
 use crate::memory;
 use crate::storage::{Identity, Storage};
-use crate::value::{Map, Value};
 
 /// A file that an image has and that is not open.
 #[derive(Clone, Debug)]
 pub(super) struct ClosedFile {
-    pub(super) role: FileRole,
-    /// Its name for messages.
-    pub(super) name: BString,
-    /// The paths that lead to it; several where the user described a node with files of its own.
-    pub(super) paths: Vec<PathBuf>,
-}
-
-impl ClosedFile {
-    /// The file at a location.
-    pub(super) fn at(role: FileRole, location: &Location) -> Self {
-        let mut paths = Vec::new();
-        match location.node() {
-            Node::Path(path) => paths.push(path.clone()),
-            Node::Uri { protocol, uri } => match filter::registry::for_file_name(protocol) {
-                // What it does not take apart is not opened either.
-                Some((_, parse)) => {
-                    let parsed = parse(uri.as_bstr());
-                    for (_, name) in parsed.iter().flat_map(|parsed| &parsed.children) {
-                        let child = Location::parse_name(OsStr::from_bytes(name));
-                        let child = child.map(|child| Self::at(role, &child).paths);
-                        paths.extend(child.into_iter().flatten());
-                    }
-                }
-                None => paths.push(path_behind_protocol(uri)),
-            },
-            Node::Tree(tree) => paths_of(tree, &mut paths),
-        }
-        Self {
-            role,
-            name: location.text().as_bytes().into(),
-            paths,
-        }
-    }
-}
-
-impl ClosedFile {
-    fn ids(&self) -> impl Iterator<Item = Identity> {
-        self.paths.iter().filter_map(|path| Identity::of_path(path))
-    }
-}
-
-/// The file names of a tree and of the trees in it.
-fn paths_of(tree: &Map<String, Value>, paths: &mut Vec<PathBuf>) {
-    for (key, value) in tree {
-        match value {
-            Value::String(name) if key == "filename" => {
-                paths.push(OsStr::from_bytes(name).into());
-            }
-            Value::String(name) if filter::registry::is_child_name(key) => {
-                if let Ok(child) = Location::parse_name(OsStr::from_bytes(name)) {
-                    paths.extend(ClosedFile::at(FileRole::Image, &child).paths);
-                }
-            }
-            Value::Object(inner) => paths_of(inner, paths),
-            _ => {}
-        }
-    }
-}
-
-/// The files at a location that exist, each with its name: of a file that a tree describes, its path.
-pub(crate) fn location_files(location: &Location) -> Vec<(Identity, BString)> {
-    let file = ClosedFile::at(FileRole::Image, location);
-    let described = file.paths.len() > 1 || matches!(location.node(), Node::Tree(_));
-    let name = |path: &PathBuf| match described {
-        true => path.as_os_str().as_bytes().into(),
-        false => file.name.clone(),
-    };
-    let files = file.paths.iter();
-    files
-        .filter_map(|path| Some((Identity::of_path(path)?, name(path))))
-        .collect()
+    role: FileRole,
+    location: Location,
 }
 
 /// A file that an image stands on.
@@ -106,6 +35,27 @@ pub(crate) struct StandingFile {
     pub(crate) name: BString,
     /// The name of that layer.
     pub(crate) of: BString,
+}
+
+/// Gets a file, and the storage of one that is open.
+type VisitFile<'a> = dyn FnMut(StandingFile, Option<&Arc<dyn Storage>>) -> Result<()> + 'a;
+
+/// Refuses to write to files where one of them is read too.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`].
+pub(super) fn check_not_written(written: &[StandingFile], read: &StandingFile) -> Result<()> {
+    let Some(one) = written.iter().find(|one| one.id == read.id) else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!(
+        "'{}' is the {} of '{}' and the {} of '{}': writing to one would change the other",
+        one.name,
+        one.role.words(),
+        one.of,
+        read.role.words(),
+        read.of
+    )))
 }
 
 /// What is shown of an image that serves as a file.
@@ -158,27 +108,33 @@ impl Image {
             let mut files = Vec::new();
             other.own_files(Depth::Chains, &mut files)?;
             for theirs in files {
-                if let Some(mine) = own.iter().find(|mine| mine.id == theirs.id) {
-                    return Err(Error::invalid(format!(
-                        "'{}' is the {} of '{}' and the {} of '{}': writing to one would change the other",
-                        mine.name,
-                        mine.role.words(),
-                        mine.of,
-                        theirs.role.words(),
-                        theirs.of
-                    )));
-                }
+                check_not_written(&own, &theirs)?;
             }
         }
         Ok(())
     }
 
-    /// Refuses to write to this layer where one file is two of those that change then.
+    /// Refuses to write to this layer where one file is two of those that change then, or is also a file of what
+    /// the images are read from that serve as its files.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub(crate) fn check_files_apart(&self) -> Result<()> {
-        let mut files = self.written_files()?;
+        let mut files = Vec::new();
+        let mut storages = Vec::new();
+        self.visit_own_files(Depth::Layers, &mut |file, storage| {
+            storages.extend(storage.cloned());
+            memory::push(&mut files, file)
+        })?;
+        self.visit_below_files(&mut |file, storage| {
+            // What stands on an open node that the user named reads what is written to that.
+            let is_shared =
+                storage.is_some_and(|storage| storages.iter().any(|own| Arc::ptr_eq(own, storage)));
+            match is_shared {
+                true => Ok(()),
+                false => check_not_written(&files, &file),
+            }
+        })?;
         while let Some(one) = files.pop() {
             if let Some(other) = files.iter().find(|other| other.id == one.id) {
                 return Err(Error::invalid(format!(
@@ -194,40 +150,58 @@ impl Image {
     }
 
     fn own_files(&self, depth: Depth, files: &mut Vec<StandingFile>) -> Result<()> {
-        self.add_nodes(&self.children, depth, files)?;
+        self.visit_own_files(depth, &mut |file, _| memory::push(files, file))
+    }
+
+    fn visit_own_files(&self, depth: Depth, visit: &mut VisitFile<'_>) -> Result<()> {
+        self.visit_nodes(&self.children, depth, visit)?;
         for closed in &self.closed_files {
-            for id in closed.ids() {
-                self.add_file(id, closed.role, closed.name.as_bstr(), files)?;
+            for (id, name) in location_files(&closed.location, false) {
+                self.visit_file(id, closed.role, name.as_bstr(), None, visit)?;
             }
         }
         Ok(())
     }
 
-    fn add_nodes(
-        &self,
-        nodes: &[Child],
-        depth: Depth,
-        files: &mut Vec<StandingFile>,
-    ) -> Result<()> {
+    /// Shows the files of the chains below the images that serve as files of this layer.
+    fn visit_below_files(&self, visit: &mut VisitFile<'_>) -> Result<()> {
+        let mut lists: Vec<&[Child]> = vec![&self.children];
+        while let Some(children) = lists.pop() {
+            for node in children.iter().map(Child::node) {
+                if let Some(image) = node.image() {
+                    for layer in image.layers().skip(1) {
+                        layer.visit_own_files(Depth::Chains, visit)?;
+                    }
+                    memory::push(&mut lists, &image.children)?;
+                } else if let Some((_, children)) = node.filter() {
+                    memory::push(&mut lists, children)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_nodes(&self, nodes: &[Child], depth: Depth, visit: &mut VisitFile<'_>) -> Result<()> {
         for child in nodes {
             let node = child.node();
             if let Some(image) = node.image() {
                 match depth {
                     Depth::Chains => {
                         for layer in image.layers() {
-                            layer.own_files(depth, files)?;
+                            layer.visit_own_files(depth, visit)?;
                         }
                     }
-                    Depth::Layers => image.own_files(depth, files)?,
+                    Depth::Layers => image.visit_own_files(depth, visit)?,
                 }
             } else if let Some((_, children)) = node.filter() {
-                self.add_nodes(children, depth, files)?;
+                self.visit_nodes(children, depth, visit)?;
             } else {
                 let storage = node.storage();
                 let mut added = Ok(());
                 storage.visit_identities(&mut |id| {
                     if added.is_ok() {
-                        added = self.add_file(id, child.role(), storage.name(), files);
+                        added =
+                            self.visit_file(id, child.role(), storage.name(), Some(storage), visit);
                     }
                 });
                 added?;
@@ -236,12 +210,13 @@ impl Image {
         Ok(())
     }
 
-    fn add_file(
+    fn visit_file(
         &self,
         id: Identity,
         role: FileRole,
         name: &BStr,
-        files: &mut Vec<StandingFile>,
+        storage: Option<&Arc<dyn Storage>>,
+        visit: &mut VisitFile<'_>,
     ) -> Result<()> {
         memory::headroom((name.len() + self.filename.len()) as u64)?;
         let file = StandingFile {
@@ -250,7 +225,7 @@ impl Image {
             name: name.to_owned(),
             of: self.filename.clone(),
         };
-        memory::push(files, file)
+        visit(file, storage)
     }
 
     /// Shows every open file of this layer, its own first.
@@ -313,18 +288,13 @@ pub(super) fn closed_files(
     closed
         .filter_map(|(role, name)| {
             let spec = image.driver.children.iter().find(|spec| spec.role == role);
-            match spec.and_then(|spec| plan.child(spec.name)) {
-                Some(ChildPlan::Tree(tree)) => {
-                    let location = Location::from_tree(name, tree.clone());
-                    Some(ClosedFile::at(role, &location))
-                }
+            let location = match spec.and_then(|spec| plan.child(spec.name)) {
+                Some(ChildPlan::Tree(tree)) => Some(Location::from_tree(name, tree.clone())),
                 _ if name.is_empty() => None,
                 // A path as seen from the working directory, as when it is opened.
-                _ => Some(ClosedFile::at(
-                    role,
-                    &Location::from_path(OsStr::from_bytes(&name)),
-                )),
-            }
+                _ => Some(Location::from_path(OsStr::from_bytes(&name))),
+            };
+            location.map(|location| ClosedFile { role, location })
         })
         .collect()
 }

@@ -90,6 +90,38 @@ fn open_storage(
     with_driver(host, given, how, options, StorageDriver::open_storage)
 }
 
+/// Shows what tells each file from others that the storage of a plan would stand on. Nothing is opened, but for what
+/// the caller keeps under a name.
+pub(super) fn visit_identities(
+    host: &HostFile,
+    options_given: &Map<String, Value>,
+    options: &OpenOptions,
+    visit: &mut dyn FnMut(Identity),
+) {
+    let how = StorageOpen {
+        writable: options.writable,
+        ..StorageOpen::default()
+    };
+    if let Some(Ok(storage)) = given(host, &how, options) {
+        return storage.visit_identities(visit);
+    }
+    let shown = with_driver(host, options_given, &how, options, |driver, context| {
+        driver.visit_identities(context, visit);
+        Ok(())
+    });
+    // What the options are wrong for is there all the same.
+    if shown.is_err()
+        && let Some(id) = host.name.path().and_then(|path| Identity::of_path(&path))
+    {
+        visit(id);
+    }
+}
+
+/// Whether the driver of a host file, where there is one, finds what it opens on this host.
+pub(super) fn is_local(host: &HostFile) -> bool {
+    driver_of(host).is_ok_and(|driver| driver.is_local)
+}
+
 /// Lists the exports of the server at the end of a location; no storage is opened.
 ///
 /// # Errors
@@ -106,14 +138,9 @@ fn with_driver<T>(
     given: &Map<String, Value>,
     how: &StorageOpen,
     options: &OpenOptions,
-    call: impl Fn(&StorageDriver, &OpenContext<'_>) -> Result<T>,
+    call: impl FnOnce(&StorageDriver, &OpenContext<'_>) -> Result<T>,
 ) -> Result<T> {
-    let driver = match (host.protocol.as_deref(), &host.name) {
-        (Some(name), _) => driver_of_name(name)?,
-        (None, HostName::Uri { protocol, .. }) => driver_of_scheme(protocol)?,
-        (None, HostName::Path(path)) => driver_of_path(path),
-        (None, HostName::None) => &file::FILE,
-    };
+    let driver = driver_of(host)?;
     let checked = driver.check_options(&flatten(given))?;
     let context = OpenContext {
         target: match &host.name {
@@ -128,6 +155,15 @@ fn with_driver<T>(
         control: &options.control,
     };
     call(driver, &context)
+}
+
+fn driver_of(host: &HostFile) -> Result<&'static StorageDriver> {
+    match (host.protocol.as_deref(), &host.name) {
+        (Some(name), _) => driver_of_name(name),
+        (None, HostName::Uri { protocol, .. }) => driver_of_scheme(protocol),
+        (None, HostName::Path(path)) => Ok(driver_of_path(path)),
+        (None, HostName::None) => Ok(&file::FILE),
+    }
 }
 
 /// The identity of the file at the end of a location, if there is one; nothing is opened.

@@ -102,6 +102,9 @@ fn rebase_opened(
     let new = open_new(top, nodes.apart(), request, job)?;
     if let Some(new) = &new {
         top.check_apart(new.layers())?;
+    } else if let Some(name) = &request.backing {
+        let named = BackingRef::to_record(name.clone(), request.backing_format.as_deref());
+        top.check_apart_named(&named, &request.options.within(job))?;
     }
     let shown = request.backing.clone().unwrap_or_default();
     let change = format!("Could not change the backing file to '{shown}'");

@@ -14,6 +14,7 @@ use crate::options::{OptionSpec, Options, Values};
 use crate::policy::OpenPolicy;
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::exports::ExportInfo;
+use crate::storage::identity::Identity;
 use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
 use crate::value::{Map, Value};
@@ -126,6 +127,9 @@ pub type ParseNameFn = fn(&BStr) -> Result<Map<String, Value>>;
 pub type ShortNameFn = fn(&Map<String, Value>) -> Option<BString>;
 /// Opens a storage of one protocol.
 pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
+/// Shows what tells each file from others that a storage would stand on, as far as that is known before anything
+/// is opened or a server is asked.
+pub type StandsOnFn = fn(&OpenContext<'_>, &mut dyn FnMut(Identity));
 /// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
 /// and changes nothing else.
 pub type ClaimFn = fn(&CreateContext<'_>) -> Result<Box<dyn NewStorage>>;
@@ -161,6 +165,8 @@ pub struct StorageDriver {
     pub file_name: Option<ShortNameFn>,
     /// Opens; called by [`StorageDriver::open_storage`].
     pub open: OpenFn,
+    /// Shows what its storages would stand on; called by [`StorageDriver::visit_identities`].
+    pub stands_on: StandsOnFn,
     /// Begins to create, where the protocol can; called by [`StorageDriver::claim`].
     pub create: Option<ClaimFn>,
     /// Lists what the server exports, where servers of the protocol can tell; called by
@@ -206,6 +212,15 @@ impl StorageDriver {
         (self.open)(context)
     }
 
+    /// Calls `visit` with what tells each file from others that the storage of this context would stand on: as
+    /// [`Storage::visit_identities`] would show it, or more, and as far as that is known before anything is opened.
+    /// Where the policy does not allow the protocol, there is none.
+    pub fn visit_identities(&self, context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+        if context.policy.allows_protocol(self.name) {
+            (self.stands_on)(context, visit);
+        }
+    }
+
     /// Lists the exports of the server to which the context leads, where the policy allows the protocol.
     ///
     /// # Errors
@@ -233,3 +248,7 @@ impl StorageDriver {
         create(context).map(|new| Creation::new(new).under(context.control))
     }
 }
+
+/// For protocols whose storages stand on nothing that another could write to, and for those whose server alone
+/// knows what it is.
+pub(super) fn none_is_known(_: &OpenContext<'_>, _: &mut dyn FnMut(Identity)) {}

@@ -10,7 +10,9 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::options::{OptionKind, OptionSpec};
-use crate::storage::driver::{OpenContext, StorageDriver, StorageFeatures, StorageTarget};
+use crate::storage::driver::{
+    OpenContext, StorageDriver, StorageFeatures, StorageTarget, none_is_known,
+};
 use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
@@ -42,6 +44,7 @@ const DRIVER: StorageDriver = StorageDriver {
     parse_file_name: None,
     file_name: Some(|given| file_name("null-co", given)),
     open: |context| NullStorage::open("null-co", context),
+    stands_on: none_is_known,
     create: None,
     exports: None,
 };

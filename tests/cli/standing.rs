@@ -110,6 +110,21 @@ const CASES: &[Case] = &[
         Names::Some,
     ),
     refused(
+        "create -q -u -f qcow2 -b base.qcow2 -F qcow2 NAME 64k",
+        &[BELOW],
+        Names::Some,
+    ),
+    refused(
+        "create -q -u -f qcow2 -b base.qcow2 -F qcow2 -o data_file=NAME new 64k",
+        &[BELOW],
+        Names::Paths,
+    ),
+    refused(
+        "rebase -q -u -b NAME -F qcow2 --image-opts driver=qcow2,file.driver=blklogwrites,file.file.filename=src.qcow2,file.log.filename=ground.qcow2",
+        &[&["base.qcow2", "ground.qcow2"]],
+        Names::SomePaths,
+    ),
+    refused(
         r#"create -q -f qcow2 -b json:{"driver":"qcow2","file.filename":"base.qcow2"} -F qcow2 NAME"#,
         &[BELOW],
         Names::Some,
@@ -491,6 +506,22 @@ const CASES: &[Case] = &[
         &[SOURCE, BELOW],
         Names::SomePaths,
     ),
+    // The chain of an image inside a node; without locks nothing else is in the way.
+    refused(
+        "bench -w -c 1 -s 512 --image-opts driver=blklogwrites,file.driver=qcow2,file.file.filename=src.qcow2,file.backing.driver=qcow2,file.backing.file.filename=low.qcow2,file.backing.file.locking=off,log.filename=NAME,log.locking=off",
+        &[&["low.qcow2"]],
+        Names::SomePaths,
+    ),
+    refused(
+        "resize -q --image-opts driver=raw,file.driver=blklogwrites,file.file.driver=qcow2,file.file.file.filename=src.qcow2,file.file.backing.driver=qcow2,file.file.backing.file.filename=low.qcow2,file.file.backing.file.locking=off,file.log.filename=NAME,file.log.locking=off +64k",
+        &[&["low.qcow2"]],
+        Names::SomePaths,
+    ),
+    refused(
+        "convert -n -f raw --target-image-opts copy.raw driver=blklogwrites,file.driver=qcow2,file.file.filename=src.qcow2,file.backing.driver=qcow2,file.backing.file.filename=low.qcow2,file.backing.file.locking=off,log.filename=NAME,log.locking=off",
+        &[&["low.qcow2"]],
+        Names::SomePaths,
+    ),
     refused(
         "bench -w -c 1 -s 512 --image-opts driver=quorum,vote-threshold=1,children.0.driver=raw,children.0.file.filename=second.raw,children.1.driver=raw,children.1.file.filename=NAME",
         &[SECOND],
@@ -683,17 +714,82 @@ fn the_refusal_says_what_the_file_is_to_both() {
     }
 }
 
-/// A file that stands in the image as a part of a filter's name, which is not opened.
+/// Names that lead to `second.raw`, or to a directory with it, or to what stands on it in its turn.
+const LEADING: &[&str] = &[
+    "second.raw",
+    "file:second.raw",
+    "host_device:second.raw",
+    "host_cdrom:second.raw",
+    "fat:dir",
+    "fat:floppy:12:dir",
+    "onsecond.qcow2",
+    "ondir.qcow2",
+    "blkdebug::second.raw",
+    "blkdebug::onsecond.qcow2",
+    "blkverify:copy.raw:second.raw",
+    r#"json:{"driver":"file","filename":"second.raw"}"#,
+    r#"json:{"driver":"raw","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"raw","offset":512,"file.filename":"second.raw"}"#,
+    r#"json:{"file":{"driver":"host_device","filename":"second.raw"}}"#,
+    r#"json:{"driver":"vvfat","dir":"dir"}"#,
+    r#"json:{"driver":"vvfat","dir":"dir","fat-type":7}"#,
+    r#"json:{"driver":"raw","file":{"driver":"vvfat","dir":"./dir/deep"}}"#,
+    r#"json:{"driver":"blkdebug","x-image":"second.raw"}"#,
+    r#"json:{"driver":"blkdebug","x-image":"fat:dir"}"#,
+    r#"json:{"driver":"blkverify","x-raw":"copy.raw","x-image":"host_device:second.raw"}"#,
+    r#"json:{"driver":"decompress","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"tar","member":"m","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"throttle","throttle-group":"g","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"throttle","throttle-group":"g","file":{"driver":"vvfat","dir":"dir"}}"#,
+    r#"json:{"driver":"throttle","throttle-group":"g","file":{"driver":"qcow2","file":{"filename":"onsecond.qcow2"}}}"#,
+    r#"json:{"driver":"quorum","vote-threshold":1,"children":[{"driver":"file","filename":"copy.raw"},{"driver":"throttle","throttle-group":"g","file":{"filename":"second.raw"}}]}"#,
+    r#"json:{"driver":"qcow2","file":{"filename":"low.qcow2"},"data-file":{"driver":"host_device","filename":"second.raw"}}"#,
+    r#"json:{"driver":"qcow2","file":{"filename":"low.qcow2"},"backing":{"driver":"vvfat","dir":"dir"}}"#,
+    r#"json:{"driver":"luks","key-secret":"s","file":{"filename":"vol.luks"},"header":{"filename":"second.raw"}}"#,
+];
+
+/// Commands that write to an image and do not open what is below it, which is known by the name that the image
+/// records alone.
 #[test]
-fn no_child_that_an_option_names_is_overwritten_by_what_opens_no_chain() {
+fn no_file_that_a_recorded_name_leads_to_is_overwritten_by_what_opens_no_chain() {
     let dir = images();
-    let line = r#"create -q -f qcow2 -u -b json:{"driver":"blkdebug","x-image":"second.raw"} -F blkdebug named.qcow2 64k"#;
-    dir.qemu_img_ok(&words(line));
-    let before = contents(&dir);
-    let line = r#"bitmap --add json:{"driver":"qcow2","file":{"driver":"blklogwrites","file":{"filename":"named.qcow2"},"log":{"filename":"second.raw"}}} b"#;
-    let ran = ours(&words(line), dir.root());
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(contents(&dir) == before, "{ran:?}");
+    std::fs::create_dir(dir.path("dir/deep")).unwrap();
+    for place in ["dir/second.file", "dir/deep/second.file"] {
+        std::fs::hard_link(dir.path("second.raw"), dir.path(place)).unwrap();
+    }
+    for (name, below) in [("onsecond.qcow2", "second.raw"), ("ondir.qcow2", "fat:dir")] {
+        let line = format!("create -q -f qcow2 -u -b {below} -F raw {name} 64k");
+        dir.qemu_img_ok(&words(&line));
+    }
+    let mut wrong = Vec::new();
+    for name in LEADING {
+        let format = match name.contains(".qcow2") && !name.starts_with("json:") {
+            true => "qcow2",
+            false => "raw",
+        };
+        let create = format!("create -q -f qcow2 -u -b {name} -F {format} named.qcow2 64k");
+        dir.qemu_img_ok(&words(&create));
+        let before = contents(&dir);
+        let image = r#"json:{"driver":"qcow2","file":{"driver":"blklogwrites","file":{"filename":"named.qcow2"},"log":{"filename":"second.raw"}}}"#;
+        for command in [
+            "bitmap --add IMAGE b",
+            "amend -q -o lazy_refcounts=on IMAGE",
+            "snapshot -q -c s IMAGE",
+            "resize -q IMAGE +64k",
+            "rebase -q -u -b copy.raw -F raw IMAGE",
+            "check -q -r all IMAGE",
+            "create -q -u -f qcow2 -b named.qcow2 -F qcow2 second.raw 64k",
+        ] {
+            let line = command.replace("IMAGE", image);
+            let ran = ours(&words(&line), dir.root());
+            if ran.code != 1 || contents(&dir) != before {
+                wrong.push(format!("{command} over {name}: {ran:?}"));
+                std::fs::write(dir.path("second.raw"), [8; 64 << 10]).unwrap();
+                dir.qemu_img_ok(&words(&create));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// What a server offers has the name of the server's place, however that is spelled.
@@ -713,15 +809,31 @@ fn no_export_that_an_image_stands_on_is_overwritten() {
             r#"json:{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}}"#
         ),
     ];
-    let before = contents(&dir);
     for (n, source) in names.iter().enumerate() {
         let target = &names[(n + 1) % names.len()];
+        dir.qemu_img_ok(&[
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-u",
+            "-b",
+            source,
+            "-F",
+            "raw",
+            "named.qcow2",
+            "64k",
+        ]);
+        let before = contents(&dir);
         for line in [
             format!("convert -n -f raw -O raw {source} {target}"),
             format!("convert -n -f raw -O raw copy.raw {source} {target}"),
             format!("create -q -f qcow2 -b {source} -F raw {target}"),
             format!("convert -n -f raw -O qcow2 -B {source} -F raw copy.raw {target}"),
             format!("dd -f raw -O raw if={source} of={target}"),
+            format!(
+                r#"bitmap --add json:{{"driver":"qcow2","file":{{"driver":"blklogwrites","file":{{"filename":"named.qcow2"}},"log":{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}}}}}} b"#
+            ),
             format!(
                 r#"commit -q json:{{"driver":"qcow2","file":{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}},"backing":{{"driver":"raw","file":{{"driver":"nbd","server":{{"type":"unix","path":"{socket}"}},"export":"e"}}}}}}"#
             ),

@@ -164,22 +164,8 @@ pub(super) fn first_that_fits(
     let Some(parent) = above.format.parent() else {
         return first;
     };
-    let (tree, others) = match &above.below {
-        Some(ChildPlan::Tree(tree)) if names_a_file(tree) => (Map::new(), Vec::new()),
-        Some(ChildPlan::Node(_)) => (Map::new(), Vec::new()),
-        below => {
-            let tree = described(below.as_ref())?.cloned().unwrap_or_default();
-            (tree, parent.names_here().skip(1).collect())
-        }
-    };
-    let others = others.into_iter().map(|name| {
-        let named = BackingRef {
-            name,
-            format: parent.format.clone(),
-        };
-        let start = above.start_below(Some(named), tree.clone(), options)?;
-        open(start)
-    });
+    let others = by_other_names(above, options)?;
+    let others = others.map(|start| start.and_then(&mut open));
     let mut tolerated = None;
     let mut failure = None;
     for found in std::iter::once(first).chain(others) {
@@ -211,6 +197,34 @@ pub(super) fn first_that_fits(
         (None, Some(error)) => Err(error),
         (None, None) => Err(Error::new(ErrorKind::Internal, "A parent without a name")),
     }
+}
+
+/// What the names of a parent lead to that come after the first.
+///
+/// # Errors
+/// As [`described`].
+pub(super) fn by_other_names<'a>(
+    above: &'a Image,
+    options: &'a OpenOptions,
+) -> Result<impl Iterator<Item = Result<Start>> + 'a> {
+    let parent = above.format.parent();
+    let (tree, parent) = match &above.below {
+        Some(ChildPlan::Tree(tree)) if names_a_file(tree) => (Map::new(), None),
+        Some(ChildPlan::Node(_)) => (Map::new(), None),
+        below => (
+            described(below.as_ref())?.cloned().unwrap_or_default(),
+            parent,
+        ),
+    };
+    let named = parent.into_iter().flat_map(|parent| {
+        let names: Vec<_> = parent.names_here().skip(1).collect();
+        let format = parent.format.clone();
+        names.into_iter().map(move |name| BackingRef {
+            name,
+            format: format.clone(),
+        })
+    });
+    Ok(named.map(move |named| above.start_below(Some(named), tree.clone(), options)))
 }
 
 impl Image {

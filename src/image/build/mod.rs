@@ -25,6 +25,7 @@ use crate::storage::Storage;
 
 pub(super) use more_files::{MoreFile, MoreFiles};
 pub(crate) use search::Search;
+pub(crate) use unopened::unopened_files;
 
 use ancestors::Ancestors;
 use below::Next;

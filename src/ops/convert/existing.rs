@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::{BackingRef, Compress};
 use crate::image::{Image, OpenOptions, location_files};
 use crate::job::Job;
+use crate::location::Location;
 use crate::memory::IoBuf;
 use crate::ops::create::{KeptFiles, Reason, location_beside};
 use crate::storage::ZeroFlags;
@@ -30,11 +31,7 @@ pub(super) fn fill_existing(
     counters: &Counters,
     job: &mut Job,
 ) -> Result<u64> {
-    let shown = request.target.location.display();
-    let could_not_open = |error: Error| match request.wording.names_target {
-        true => error.could_not_open(&shown),
-        false => error,
-    };
+    let could_not_open = |error| could_not_open(request, error);
     let kept = sources.kept(request)?;
     let written = written_at(&request.target.location);
     kept.check(&written).map_err(could_not_open)?;
@@ -64,6 +61,7 @@ pub(super) fn fill_existing(
     let compressor = image.compressor();
     let request = &*request.compressing(compressor.is_some_and(Compress::is_required));
     check(&image, request, &sources, bitmaps)?;
+    check_named_below(&image, request)?;
     if let Some(name) = request.target.backing_name() {
         let below: &Image = match image.backing() {
             Some(below) => below,
@@ -138,6 +136,7 @@ fn look(
         return Ok(None);
     };
     check(&image, request, sources, bitmaps)?;
+    check_named_below(&image, request)?;
     match request.target.backing_name() {
         Some(name) if !has_backing(&image) => open_named(request, name, job).map(Some),
         _ => Ok(None),
@@ -174,13 +173,36 @@ fn has_backing(image: &Image) -> bool {
     image.backing().is_some() || image.backing_missing()
 }
 
-/// The file at the name of the backing file, if there is one.
+/// Refuses a target that is written to the file of the backing file which was named, as seen from the open target:
+/// not every name of it is one to which another is relative.
+fn check_named_below(image: &Image, request: &ConvertRequest) -> Result<()> {
+    let Some(name) = request.target.backing_name() else {
+        return Ok(());
+    };
+    files_below(name, Location::parse_name(image.name_beside(name)))
+        .check(&written_by(image)?)
+        .map_err(|error| could_not_open(request, error))
+}
+
+fn could_not_open(request: &ConvertRequest, error: Error) -> Error {
+    match request.wording.names_target {
+        true => error.could_not_open(request.target.location.display()),
+        false => error,
+    }
+}
+
+/// The files at the name of the backing file, if there are any.
 fn named_below(request: &ConvertRequest) -> KeptFiles {
+    match request.target.backing_name() {
+        Some(name) => files_below(name, location_beside(&request.target.location, name)),
+        None => KeptFiles::default(),
+    }
+}
+
+fn files_below(name: &BStr, location: Result<Location>) -> KeptFiles {
     let mut kept = KeptFiles::default();
-    if let Some(name) = request.target.backing_name()
-        && let Ok(location) = location_beside(&request.target.location, name)
-    {
-        for (id, _) in location_files(&location) {
+    if let Ok(location) = location {
+        for (id, _) in location_files(&location, false) {
             kept.add_file(Reason::Backing, id, name);
         }
     }

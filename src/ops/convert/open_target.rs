@@ -101,7 +101,7 @@ pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
 
 /// The files of a target that exists, as far as its name tells.
 pub(super) fn written_at(target: &Location) -> Vec<Written> {
-    let files = location_files(target).into_iter();
+    let files = location_files(target, true).into_iter();
     files
         .map(|(id, name)| Written {
             id,

@@ -9,7 +9,7 @@ use super::CreateRequest;
 use super::overlap::{KeptFiles, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::NewParent;
-use crate::image::{Image, OpenOptions};
+use crate::image::{Image, OpenOptions, unopened_files};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
 
@@ -47,6 +47,24 @@ pub(super) fn identity(
     open_beside(&request.location, file, &options(request, format, job))
         .ok()
         .map(|image| parent_of(&image))
+}
+
+/// Adds what a backing file that need not be there, and its chain, stand on to the files that are to be kept.
+///
+/// # Errors
+/// Where there is no memory for them.
+pub(super) fn keep_unopened(
+    request: &CreateRequest,
+    file: &BStr,
+    format: Option<&str>,
+    kept: &mut KeptFiles,
+    job: &Job,
+) -> Result<()> {
+    let Ok(location) = location_beside(&request.location, file) else {
+        return Ok(());
+    };
+    kept.add_unopened(unopened_files(&location, &options(request, format, job))?);
+    Ok(())
 }
 
 fn options(request: &CreateRequest, format: Option<&str>, job: &Job) -> OpenOptions {

@@ -127,6 +127,10 @@ impl CreatePlan {
             }
             _ => None,
         };
+        if let Some(file) = backing.0.as_ref().filter(|_| request.backing_unsafe) {
+            let format = backing.1.as_deref();
+            backing::keep_unopened(&request, file.as_bstr(), format, &mut kept, job)?;
+        }
         let of_parent = parent.filter(|_| !request.backing_unsafe);
         let size = asked
             .or(of_parent.map(|parent| parent.size))

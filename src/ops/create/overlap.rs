@@ -18,6 +18,8 @@ pub(crate) enum Reason {
     Input,
     /// The new image is to stand on it.
     Backing,
+    /// The same of what has not been opened.
+    Unopened,
 }
 
 /// The files that an operation must leave alone.
@@ -55,6 +57,12 @@ impl KeptFiles {
             of: name.to_owned(),
         };
         self.0.push((reason, file));
+    }
+
+    /// Adds files that the new image is to stand on, of which none was opened.
+    pub(crate) fn add_unopened(&mut self, files: Vec<StandingFile>) {
+        let files = files.into_iter();
+        self.0.extend(files.map(|file| (Reason::Unopened, file)));
     }
 
     /// The file of the backing file, where that has one.
@@ -96,7 +104,7 @@ fn refusal(reason: Reason, kept: &StandingFile, written: &Written) -> Error {
         Reason::Input => Error::invalid(format!(
             "'{shown}' is also read as the input: copying it onto itself would destroy it"
         )),
-        Reason::Backing => {
+        Reason::Backing | Reason::Unopened => {
             let what = "Error: Trying to create an image over a file of its own backing chain";
             Error::invalid(match kept.role {
                 FileRole::Image => what.to_owned(),

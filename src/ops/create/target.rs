@@ -191,7 +191,7 @@ impl Planned<'_> {
         let files = self.image.files().into_iter();
         files
             .flat_map(|file| {
-                let files = location_files(&self.location(&file)).into_iter();
+                let files = location_files(&self.location(&file), true).into_iter();
                 files.map(move |(id, name)| Written {
                     id,
                     role: file.role,

@@ -13,6 +13,7 @@ use crate::storage::creation::NewStorage;
 use crate::storage::driver::{
     CreateContext, OpenContext, StorageDriver, StorageFeatures, StorageTarget,
 };
+use crate::storage::identity::Identity;
 use crate::storage::traits::Storage;
 
 /// Regular files.
@@ -28,6 +29,7 @@ pub static FILE: StorageDriver = StorageDriver {
     parse_file_name: None,
     file_name: None,
     open: |context| open_file("file", context),
+    stands_on,
     create: Some(create_file),
     exports: None,
 };
@@ -47,6 +49,7 @@ const DEVICE: StorageDriver = StorageDriver {
     parse_file_name: None,
     file_name: None,
     open: |context| open_file("host_device", context),
+    stands_on,
     create: Some(|context| create_device("host_device", context)),
     exports: None,
 };
@@ -173,6 +176,14 @@ fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn 
     };
     let path = path_of(driver, &context.target)?;
     Ok(Arc::new(open(&path, &how)?))
+}
+
+/// What is at the path, even where this driver would not take it.
+fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    let path = path_of(FILE.name, &context.target);
+    if let Some(id) = path.ok().and_then(|path| Identity::of_path(&path)) {
+        visit(id);
+    }
 }
 
 fn create_options(context: &CreateContext<'_>) -> FileCreate {

@@ -11,7 +11,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
-use crate::storage::driver::{OpenFn, ParseNameFn, StorageDriver, StorageFeatures};
+use crate::storage::driver::{OpenFn, ParseNameFn, StorageDriver, StorageFeatures, none_is_known};
 use crate::storage::remote::options::{file_name, parse_file_name};
 
 const fn driver(
@@ -32,6 +32,8 @@ const fn driver(
         parse_file_name: Some(parse),
         file_name: Some(file_name),
         open,
+        // What is only read is never written over.
+        stands_on: none_is_known,
         create: None,
         exports: None,
     }

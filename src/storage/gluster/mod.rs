@@ -10,7 +10,9 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::creation::NewStorage;
-use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageFeatures};
+use crate::storage::driver::{
+    CreateContext, OpenContext, StorageDriver, StorageFeatures, none_is_known,
+};
 use crate::storage::remote_file;
 use crate::storage::traits::Storage;
 
@@ -33,6 +35,8 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open,
+    // The server alone knows it.
+    stands_on: none_is_known,
     create: Some(create),
     exports: None,
 };

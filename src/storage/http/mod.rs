@@ -18,7 +18,7 @@ mod tests;
 mod whole;
 mod window;
 
-use crate::storage::driver::{StorageDriver, StorageFeatures};
+use crate::storage::driver::{StorageDriver, StorageFeatures, none_is_known};
 use crate::storage::remote::options::{file_name, parse_file_name};
 
 const fn driver(
@@ -39,6 +39,8 @@ const fn driver(
         parse_file_name: Some(parse),
         file_name: Some(file_name),
         open,
+        // What is only read is never written over.
+        stands_on: none_is_known,
         create: None,
         exports: None,
     }

@@ -87,6 +87,13 @@ fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BSt
     Ok((settings, name))
 }
 
+/// Shows the unit that would be opened.
+pub(super) fn stands_on(scheme: &str, context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    if let Ok((settings, _)) = settings_of(scheme, context) {
+        visit(Identity::Remote(settings.place()));
+    }
+}
+
 /// Opens a unit.
 pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (mut settings, name) = settings_of(scheme, context)?;

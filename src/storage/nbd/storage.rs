@@ -70,6 +70,13 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         .map(|storage| Arc::new(storage) as _)
 }
 
+/// Shows the export that would be opened.
+pub(super) fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    if let Ok((settings, _)) = settings_of(context) {
+        visit(identity(&settings));
+    }
+}
+
 /// Lists the exports of the server; which of them the context names is of no matter.
 pub(super) fn exports(context: &OpenContext<'_>) -> Result<Vec<ExportInfo>> {
     let (settings, _) = settings_of(context)?;

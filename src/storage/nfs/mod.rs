@@ -13,6 +13,7 @@ use crate::net::Address;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageFeatures};
+use crate::storage::identity::Identity;
 use crate::storage::remote_file;
 use crate::storage::traits::Storage;
 
@@ -34,9 +35,16 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open,
+    stands_on,
     create: Some(create),
     exports: None,
 };
+
+fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    if let Ok((settings, _)) = options::settings_of(&context.target, context.options) {
+        visit(Identity::Remote(settings.place()));
+    }
+}
 
 fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (settings, name) = options::settings_of(&context.target, context.options)?;

@@ -35,6 +35,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open: storage::open,
+    stands_on: storage::stands_on,
     create: Some(|context| existing::claim(&DRIVER, context)),
     exports: None,
 };

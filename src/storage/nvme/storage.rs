@@ -47,10 +47,21 @@ pub(super) struct NvmeStorage {
     lost: AtomicBool,
 }
 
+fn settings_of(context: &OpenContext<'_>) -> Result<Settings> {
+    let (_, values) = given_options(&context.target, context.options, OPTIONS, parse_file_name)?;
+    Settings::of(&values)
+}
+
+/// Shows the namespace that would be opened.
+pub(super) fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    if let Ok(settings) = settings_of(context) {
+        visit(Identity::Remote(settings.name()));
+    }
+}
+
 /// Opens a namespace.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
-    let (_, values) = given_options(&context.target, context.options, OPTIONS, parse_file_name)?;
-    let settings = Settings::of(&values)?;
+    let settings = settings_of(context)?;
     let controller = controller::at(&settings.device, context.control)?;
     of_controller(controller, &settings, context.how, context.control)
 }

@@ -9,7 +9,7 @@ mod status;
 mod storage;
 
 use crate::options::{OptionKind, OptionSpec, option};
-use crate::storage::driver::{StorageDriver, StorageFeatures};
+use crate::storage::driver::{StorageDriver, StorageFeatures, none_is_known};
 
 /// The protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
@@ -28,6 +28,8 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(|_| None),
     open: storage::open,
+    // The server alone knows it.
+    stands_on: none_is_known,
     create: Some(creation::claim),
     exports: None,
 };

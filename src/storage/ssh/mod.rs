@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageFeatures};
+use crate::storage::identity::Identity;
 use crate::storage::remote_file;
 use crate::storage::traits::Storage;
 
@@ -41,9 +42,17 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open,
+    stands_on,
     create: Some(create),
     exports: None,
 };
+
+fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
+    let known = options::settings_of(&context.target, context.options, context.objects);
+    if let Ok((settings, _)) = known {
+        visit(Identity::Remote(settings.place()));
+    }
+}
 
 fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let (target, objects) = (&context.target, context.objects);

@@ -5,6 +5,7 @@
 //! consistent file system on the disk: then the directory is changed to what that holds.
 
 mod aliases;
+mod below;
 mod carry;
 mod disk;
 mod files;
@@ -35,6 +36,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     create_options: &[],
     parse_file_name: Some(settings::parse_file_name),
     open: storage::open,
+    stands_on: below::stands_on,
     file_name: None,
     create: None,
     exports: None,

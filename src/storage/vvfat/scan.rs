@@ -21,7 +21,7 @@ const MAX_ENTRIES: u32 = 65_536;
 pub(super) const MAX_ROOT_ENTRIES: u32 = 65_520;
 
 /// The deepest directory.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// What names of files for changes that are under way begin with.
 pub(super) const STAGING: &str = ".platter-vvfat-";

@@ -14,11 +14,11 @@ use crate::value::{Map, Value};
 /// What file names begin with, before the colon.
 pub(super) const SCHEME: &str = "fat";
 
-const DIR: &str = "dir";
+pub(super) const DIR: &str = "dir";
 const FAT_TYPE: &str = "fat-type";
 const FLOPPY: &str = "floppy";
 const LABEL: &str = "label";
-const RW: &str = "rw";
+pub(super) const RW: &str = "rw";
 
 /// The longest volume label.
 const LABEL_LEN: usize = 11;
