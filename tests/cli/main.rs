@@ -88,6 +88,7 @@ mod surroundings;
 mod throttle;
 mod tls;
 mod trace;
+mod undo;
 mod usage;
 mod vdi;
 mod vhdx;

@@ -19,6 +19,7 @@ mod round_trip;
 pub mod sample;
 pub mod shelf;
 mod status;
+mod undo;
 pub mod work;
 
 use platter::format::{Features, registry};
