@@ -81,7 +81,7 @@ pub trait Bitmaps: Send + Sync {
     /// Clears all bits.
     ///
     /// # Errors
-    /// As [`Bitmaps::remove`]; an inconsistent bitmap is refused as [`crate::ErrorKind::Corrupt`].
+    /// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Corrupt`] where the bitmap is inconsistent, or of I/O.
     fn clear(&self, name: &BStr, control: &JobControl) -> Result<()>;
 
     /// Starts or ends recording.

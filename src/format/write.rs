@@ -134,7 +134,7 @@ pub trait ResizeFiles: Send + Sync {
     /// removed once it has the size.
     ///
     /// # Errors
-    /// As [`ResizeFiles::to_add`].
+    /// As [`Resize::resize_above`]; nothing has changed.
     fn to_drop(&self, len: u64) -> Result<Vec<(BString, Arc<dyn Storage>)>>;
 
     /// As [`Resize::resize_above`], with the files of [`ResizeFiles::to_add`], which are empty. They are named

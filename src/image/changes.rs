@@ -137,7 +137,7 @@ impl Image {
     /// As [`Image::watch_changes`], and lets no further change begin; `to_change` says that the caller makes some.
     ///
     /// # Errors
-    /// As [`Image::watch_changes`].
+    /// As [`Image::flush`], or [`ErrorKind::Cancelled`].
     pub(crate) fn hold_changes(&self, to_change: bool, control: &JobControl) -> Result<Hold<'_>> {
         let hold = self.changes.hold(control)?;
         self.flush_as(self.settings.cache.durability())?;

@@ -61,7 +61,7 @@ impl Image {
     /// Changes the virtual size of this layer. Who calls it has asked whether that may be.
     ///
     /// # Errors
-    /// As [`Image::resize_under`].
+    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`].
     pub(super) fn set_size(
         &self,
         len: u64,

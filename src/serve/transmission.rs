@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Image, ReadsAs, TryRead, WriteFlags};
+use crate::image::{ReadsAs, TryRead, WriteFlags};
 use crate::job::JobControl;
 use crate::log::Level;
 use crate::memory;
@@ -724,7 +724,10 @@ impl Connection {
         let mut failed = write.failed.lock().take();
         let durable = write.request.flags.contains(CommandFlags::FUA);
         if failed.is_none() && durable {
-            failed = self.export.with(Image::flush).err();
+            let made = self
+                .export
+                .with(|image| image.change(WriteFlags::FUA, |_| Ok(())));
+            failed = made.err();
         }
         Some(match failed {
             None => self.replies.done(&write.request),
