@@ -8,6 +8,7 @@ pub mod bochs;
 pub mod bulk;
 pub mod capabilities;
 pub mod cloop;
+pub(crate) mod crypt;
 pub(crate) mod decoded;
 pub mod dmg;
 pub mod driver;

@@ -1,16 +1,14 @@
-//! New LUKS volumes, and the cipher options that qcow2 shares.
+//! New LUKS volumes.
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::codec::Encoder;
-use crate::crypto::luks::{CreateOptions, HeaderIo, NewVolume, required_header_len};
-use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
+use crate::crypto::luks::{HeaderIo, NewVolume, required_header_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
+use crate::format::crypt::{CipherOptions, HeaderArea, OPTION_ITER_TIME, parse_cipher_options};
 use crate::format::driver::{self, not_prepared, outlined_preallocation, own_file};
-use crate::format::luks::HeaderArea;
 use crate::format::{
     Bulk, CreateParams, InitialContent, NewImage, PlannedFile, PrepareContext, Reserved,
 };
@@ -23,9 +21,6 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, set_le
 
 /// Magic and version.
 const MAGIC_LEN: usize = 8;
-
-/// The help of `iter-time`, which `amend` has too.
-pub(crate) const OPTION_ITER_TIME: &str = "Time to spend in PBKDF in milliseconds";
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -67,65 +62,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// Checked cipher options.
-pub(crate) type CipherOptions = CreateOptions;
-
-fn unknown(parameter: &str, value: &str) -> Error {
-    Error::refused_value(parameter, value)
-}
-
-/// The cipher that the options ask for, whose keys carry `prefix` (`encrypt.` in qcow2).
-///
-/// # Errors
-/// [`ErrorKind::Invalid`] for an unknown name, [`ErrorKind::Unsupported`] for what no cipher offers.
-pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<CipherOptions> {
-    let text = |name: &str| values.str(&format!("{prefix}{name}"));
-    let algorithm = match text("cipher-alg") {
-        None => Algorithm::Aes256,
-        Some(name @ ("3des" | "des" | "sm4")) => {
-            return Err(Error::unsupported(format!(
-                "Algorithm '{name}' not supported"
-            )));
-        }
-        Some(name) => Algorithm::from_name(name).ok_or_else(|| unknown("cipher-alg", name))?,
-    };
-    let mode = match text("cipher-mode") {
-        None => Mode::Xts,
-        Some(name) => Mode::from_name(name).ok_or_else(|| unknown("cipher-mode", name))?,
-    };
-    let hash_of = |name: &str, default| match text(name) {
-        None => Ok(default),
-        Some(text) => Hash::from_name(text).ok_or_else(|| unknown(name, text)),
-    };
-    let iv = match text("ivgen-alg") {
-        None | Some("plain64") => IvGenerator::Plain64,
-        Some("plain") => IvGenerator::Plain,
-        Some("essiv") => IvGenerator::Essiv(hash_of("ivgen-hash-alg", Hash::Sha256)?),
-        Some(name) => return Err(unknown("ivgen-alg", name)),
-    };
-    let hash = hash_of("hash-alg", Hash::Sha256)?;
-    let iter_time =
-        Duration::from_millis(values.num(&format!("{prefix}iter-time")).unwrap_or(2000));
-    let cipher = CipherSpec {
-        algorithm,
-        mode,
-        iv,
-    };
-    // Keying a throw-away key finds impossible combinations before a file is touched.
-    cipher.keyed(&vec![1; cipher.key_len()])?;
-    Ok(CipherOptions {
-        cipher,
-        hash,
-        iter_time,
-    })
-}
-
 fn preallocation(values: &Values) -> Result<Preallocation> {
     match driver::preallocation(values) {
         // There are no tables.
         Ok(Preallocation::Metadata) => Ok(Preallocation::Off),
         Ok(mode) => Ok(mode),
-        Err(word) => Err(unknown("preallocation", word)),
+        Err(word) => Err(Error::refused_value("preallocation", word)),
     }
 }
 

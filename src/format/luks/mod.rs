@@ -3,8 +3,6 @@
 
 mod amend;
 mod create;
-mod header_area;
-mod info;
 mod inspect;
 
 use std::io::IoSliceMut;
@@ -17,6 +15,7 @@ use parking_lot::Mutex;
 use crate::crypto::luks::{Header, Volume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
+use crate::format::crypt::{HeaderArea, check_work, header_info};
 use crate::format::unstated::of;
 use crate::format::{
     Amend, Below, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver, FormatFile,
@@ -26,12 +25,6 @@ use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::crypt::CryptStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
-
-pub(crate) use amend::{change_keyslots, changes_keyslots, option, options};
-pub(crate) use create::parse_cipher_options;
-pub(crate) use header_area::HeaderArea;
-pub(crate) use info::header_info;
-pub(crate) use inspect::{check_work, judge_header};
 
 /// The LUKS format.
 pub static DRIVER: FormatDriver = FormatDriver {

@@ -5,7 +5,7 @@ use std::io::{IoSlice, IoSliceMut};
 use crate::crypto::luks::Volume;
 use crate::error::{Error, Result};
 use crate::format::OpenContext;
-use crate::format::luks::{HeaderArea, check_work};
+use crate::format::crypt::{self, HeaderArea, check_work};
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Step, ZeroFlags, steps};
 
@@ -21,7 +21,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
     let found = match image.header.crypt {
         CryptMethod::None => None,
         CryptMethod::Aes => Some("aes"),
-        CryptMethod::Luks => Some("luks"),
+        CryptMethod::Luks => Some(crypt::METHOD),
     };
     match (found, ctx.options.str("encrypt.format")) {
         (None, Some(named)) => {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::crypto::luks::Volume;
 use crate::error::Result;
-use crate::format::luks::{HeaderArea, header_info};
+use crate::format::crypt::{self, HeaderArea, header_info};
 use crate::format::{FormatInfo, SnapshotInfo};
 use crate::memory;
 use crate::storage::Storage;
@@ -139,7 +139,7 @@ fn luks(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
     if let Value::Object(fields) = header_info(&header, 0, false) {
         for (key, value) in fields {
             if key == "cipher-mode" {
-                data.insert("format".into(), "luks".into());
+                data.insert("format".into(), crypt::METHOD.into());
             }
             data.insert(key, value);
         }

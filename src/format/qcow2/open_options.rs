@@ -1,6 +1,7 @@
 //! Options of opening a qcow2 image.
 
 use crate::error::{Error, Result};
+use crate::format::crypt;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 
 const IGNORED: &str = "Accepted and without effect: the open policy sizes the metadata cache";
@@ -19,7 +20,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         OptionKind::Str,
         "The encryption that the header must name: 'aes' or 'luks'",
     )
-    .one_of(&["aes", "luks"]),
+    .one_of(&["aes", crypt::METHOD]),
     option(
         "encrypt.key-secret",
         OptionKind::Str,

@@ -10,8 +10,8 @@ use crate::crypto::luks::CreateOptions;
 use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
+use crate::format::crypt::{self, parse_cipher_options};
 use crate::format::driver::preallocation;
-use crate::format::luks::parse_cipher_options;
 use crate::format::qcow2::disk::{
     CompressionType, Extension, Geometry, MAX_L1_BYTES, RefcountWidth,
 };
@@ -242,7 +242,7 @@ fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
             }
             None
         }
-        Some("luks") => Some(parse_cipher_options(values, "encrypt.")?),
+        Some(crypt::METHOD) => Some(parse_cipher_options(values, "encrypt.")?),
         Some(name) => return Err(not_accepted("format", name)),
     };
     let secret = match values.str("encrypt.key-secret") {

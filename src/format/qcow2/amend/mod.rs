@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::luks::{self, HeaderArea};
+use crate::format::crypt::{self, HeaderArea};
 use crate::format::{Amend, AmendContext};
 use crate::job::Job;
 use crate::options::Values;
@@ -54,7 +54,7 @@ impl Amend for Qcow2 {
         if let Some((id, offset)) = keys {
             let area = HeaderArea::new(self.storage.clone(), offset);
             let force = context.force;
-            luks::change_keyslots(
+            crypt::change_keyslots(
                 &area,
                 context.values,
                 "encrypt.",
@@ -100,7 +100,7 @@ impl Qcow2 {
     /// The ID of the secret that opened the image and the place of its key slots, where these are
     /// to change.
     fn keyslot_place(&self, values: &Values) -> Result<Option<(String, u64)>> {
-        if !luks::changes_keyslots(values, "encrypt.") {
+        if !crypt::changes_keyslots(values, "encrypt.") {
             return Ok(None);
         }
         let image = self.header.lock();

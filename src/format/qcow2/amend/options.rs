@@ -3,12 +3,12 @@
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
-use crate::format::luks;
+use crate::format::crypt;
 use crate::format::qcow2::disk::RefcountWidth;
 use crate::format::qcow2::spec::plain_name;
 use crate::options::{OptionKind, OptionSpec, Values};
 
-const KEYSLOTS: [OptionSpec; 5] = luks::options([
+const KEYSLOTS: [OptionSpec; 5] = crypt::keyslot_options([
     "encrypt.iter-time",
     "encrypt.keyslot",
     "encrypt.new-secret",
@@ -18,31 +18,31 @@ const KEYSLOTS: [OptionSpec; 5] = luks::options([
 
 /// Options of `amend`, sorted by name.
 pub const OPTIONS: &[OptionSpec] = &[
-    luks::option(
+    crypt::option(
         "backing_file",
         OptionKind::Name,
         "File name of a base image",
         &[],
     ),
-    luks::option(
+    crypt::option(
         "backing_fmt",
         OptionKind::Str,
         "Image format of the base image",
         &[],
     ),
-    luks::option(
+    crypt::option(
         "compat",
         OptionKind::Str,
         "Compatibility level (v2 [0.10] or v3 [1.1])",
         &["0.10", "1.1", "v2", "v3"],
     ),
-    luks::option(
+    crypt::option(
         "data_file",
         OptionKind::Name,
         "File name of an external data file",
         &[],
     ),
-    luks::option(
+    crypt::option(
         "data_file_raw",
         OptionKind::Bool,
         "The external data file must stay valid as a raw image",
@@ -53,19 +53,19 @@ pub const OPTIONS: &[OptionSpec] = &[
     KEYSLOTS[2],
     KEYSLOTS[3],
     KEYSLOTS[4],
-    luks::option(
+    crypt::option(
         "lazy_refcounts",
         OptionKind::Bool,
         "Postpone refcount updates",
         &[],
     ),
-    luks::option(
+    crypt::option(
         "refcount_bits",
         OptionKind::Num,
         "Width of a reference count entry in bits",
         &[],
     ),
-    luks::option("size", OptionKind::Size, "Virtual disk size", &[]),
+    crypt::option("size", OptionKind::Size, "Virtual disk size", &[]),
 ];
 
 /// What the image is to be.

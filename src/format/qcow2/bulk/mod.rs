@@ -18,7 +18,7 @@ use crate::codec::{Compression, Encoder};
 use crate::crypto::luks::{CreateOptions, NewVolume};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
-use crate::format::luks::HeaderArea;
+use crate::format::crypt::HeaderArea;
 use crate::format::qcow2::data_file::DATA;
 use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,

@@ -1,5 +1,6 @@
 //! The option table of `create`.
 
+use crate::format::crypt;
 use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec};
 
 const fn option(
@@ -95,7 +96,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         OptionKind::Str,
         "Encrypt the image, format choices: 'aes', 'luks'",
         None,
-        &["aes", "luks"],
+        &["aes", crypt::METHOD],
     ),
     option(
         "encrypt.hash-alg",

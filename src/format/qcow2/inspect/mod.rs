@@ -7,8 +7,8 @@ mod numbers;
 mod tables;
 
 use crate::error::{ErrorKind, Result};
+use crate::format::crypt;
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
-use crate::format::luks;
 use crate::memory;
 use crate::storage::BoundedStorage;
 
@@ -86,7 +86,7 @@ fn judge_image(
     let header = &image.header;
     match image.crypto() {
         // The header of the encryption has features of its own.
-        Some(place) if luks::judge_header(found, ctx, place.offset)?.is_none() => {
+        Some(place) if crypt::judge_header(found, ctx, place.offset)?.is_none() => {
             found.find(
                 Requirement::FileSize,
                 Verdict::Unknown,
