@@ -41,6 +41,7 @@ pub mod qcow;
 pub mod qcow2;
 pub mod qed;
 pub mod raw;
+pub(crate) mod read_ahead;
 pub mod read_in_order;
 pub(crate) mod read_only;
 pub mod registry;

@@ -52,6 +52,11 @@ pub trait Format: Send + Sync + Debug {
     /// [`crate::ErrorKind::Corrupt`] with the offset of the bad table entry, or of I/O.
     fn map(&self, offset: u64, len: u64) -> Result<Extent>;
 
+    /// Look-ups of guest bytes from `offset` to `end` follow. A format whose tables are read one by one, where each
+    /// request waits for a server or a device, reads those together that come first, unless the first one is in
+    /// memory. What cannot be read is met by the look-up that needs it.
+    fn map_ahead(&self, _offset: u64, _end: u64) {}
+
     /// As [`Format::map`], for reading at once: a format that keeps the bytes as they are need not
     /// ask the host for holes, which costs time and may be out of date when the read comes.
     ///

@@ -41,12 +41,13 @@ impl Image {
             Some(_) if layers > 1 => len.min(FIRST_QUESTION),
             _ => len,
         };
-        let mut found = self.ask(offset, question, layers)?;
+        let end = offset.saturating_add(len);
+        let mut found = self.ask(offset, question, (layers, end))?;
         while found.extent.len == question && question < len {
             let known = found.extent;
             let further = (len - known.len).min(question.saturating_mul(GROWTH - 1));
             // What cannot be looked up is met when it is asked for itself.
-            let Ok(next) = self.ask(offset + known.len, further, layers) else {
+            let Ok(next) = self.ask(offset + known.len, further, (layers, end)) else {
                 break;
             };
             if next.depth != found.depth || next.extent.kind != known.kind.advanced(known.len) {
@@ -58,10 +59,11 @@ impl Image {
         Ok(found)
     }
 
-    /// What holds the beginning of a range, and how much of it.
-    fn ask(&self, offset: u64, len: u64, layers: u32) -> Result<ChainExtent<'_>> {
+    /// What holds the beginning of a range, and how much of it; more questions follow, up to `end`.
+    fn ask(&self, offset: u64, len: u64, (layers, end): (u32, u64)) -> Result<ChainExtent<'_>> {
         let (mut layer, mut depth, mut len) = (self, 0, len);
         loop {
+            layer.format.map_ahead(offset, end.min(layer.len()));
             let extent = layer.format.map(offset, len)?;
             len = len.min(extent.len);
             let below = match extent.kind {

@@ -80,8 +80,7 @@ impl<'a, 'b> Reads<'a, 'b> {
         whole: bool,
     ) -> Result<()> {
         let alone = self.single && whole;
-        // Who watches the steps wants each of them before its read.
-        if alone || storage.limits().in_flight <= 1 || storage.step_watcher().is_some() {
+        if alone || !steps::are_sent_together(&**storage) {
             steps::announce(&**storage, Step::ReadAio);
             return storage.read_at(range.1, range.0);
         }

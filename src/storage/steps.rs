@@ -9,3 +9,9 @@ pub fn announce(storage: &dyn Storage, step: Step) {
         watcher.before(step);
     }
 }
+
+/// Whether requests that are needed are better sent together: each of them waits for a server or a device, and nobody
+/// watches the steps, who would want each alone.
+pub fn are_sent_together(storage: &dyn Storage) -> bool {
+    storage.limits().in_flight > 1 && storage.step_watcher().is_none()
+}

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory;
+use crate::memory::{self, IoBuf};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
 
 const SHARDS: usize = 16;
@@ -152,9 +152,13 @@ impl Cache {
         }
     }
 
-    fn shard(&self, offset: u64) -> &Mutex<Shard> {
+    fn shard_index(&self, offset: u64) -> usize {
         let mixed = (offset / self.slice_bytes as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        &self.shards[(mixed >> 60) as usize % SHARDS]
+        (mixed >> 60) as usize % SHARDS
+    }
+
+    fn shard(&self, offset: u64) -> &Mutex<Shard> {
+        &self.shards[self.shard_index(offset)]
     }
 
     fn dirty_set(&self, class: Class) -> &Mutex<Dirty> {
@@ -213,6 +217,84 @@ impl Cache {
         for n in 0..count {
             slices.push(self.lookup_or_insert(class, offset + n * step)?);
         }
+        // Which of them cannot be read shows where each is read alone.
+        let _ = self.fill_missing(class, &slices, |missing| {
+            let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
+                return Ok((IoBuf::new(), Vec::new()));
+            };
+            let mut bytes = memory::zeroed((last + step - first) as usize)?;
+            load(&mut bytes, *first)?;
+            let places = missing.iter().map(|offset| (offset - first) as usize);
+            Ok((bytes, memory::collect(places)?))
+        });
+        slices
+            .iter()
+            .map(|slice| self.get(class, slice.offset, |bytes| load(bytes, slice.offset)))
+            .collect()
+    }
+
+    /// Whether the slice at `offset` is loaded.
+    pub(super) fn is_loaded(&self, offset: u64) -> bool {
+        let shard = self.shard(offset).lock();
+        let slice = shard.map.get(&offset);
+        slice.is_some_and(|slice| slice.words.get().is_some())
+    }
+
+    /// How many slices may be loaded together: a part of those that are kept, so that they are still there when
+    /// they are needed.
+    pub(super) fn most_ahead(&self) -> usize {
+        self.shard_capacity * SHARDS / 4
+    }
+
+    /// Loads those of the slices at rising `offsets` that are not loaded, by one call of `load`; neighbours are one
+    /// range of it. Offsets that crowd one shard, as only a made-up image has them, are left out.
+    ///
+    /// # Errors
+    /// Of `load`: none of them is loaded then, and who asks for one tries again.
+    pub(super) fn load_many(
+        &self,
+        class: Class,
+        offsets: &[u64],
+        load: impl FnOnce(&mut [(u64, &mut [u8])]) -> Result<()>,
+    ) -> Result<()> {
+        let mut slices = Vec::new();
+        memory::reserve(&mut slices, offsets.len())?;
+        // What is held is not evicted: no shard may be filled by it.
+        let mut room = [self.shard_capacity / 2; SHARDS];
+        for offset in offsets {
+            if let Some(left @ 1..) = room.get_mut(self.shard_index(*offset)) {
+                *left -= 1;
+                slices.push(self.lookup_or_insert(class, *offset)?);
+            }
+        }
+        let step = self.slice_bytes;
+        self.fill_missing(class, &slices, |missing| {
+            let mut bytes = memory::zeroed(missing.len() * step)?;
+            let mut ranges = Vec::new();
+            let mut rest = &mut *bytes;
+            for run in missing.chunk_by(|one, next| one + step as u64 == *next) {
+                let Some((now, later)) = rest.split_at_mut_checked(run.len() * step) else {
+                    break;
+                };
+                rest = later;
+                if let Some(first) = run.first() {
+                    memory::push(&mut ranges, (*first, now))?;
+                }
+            }
+            load(&mut ranges)?;
+            let places = (0..missing.len()).map(|n| n * step);
+            Ok((bytes, memory::collect(places)?))
+        })
+    }
+
+    /// Fills those of `slices`, by rising offsets, that are not loaded: `read` is given their offsets, and gives
+    /// bytes and where those of each begin.
+    fn fill_missing(
+        &self,
+        class: Class,
+        slices: &[Arc<Slice>],
+        read: impl FnOnce(&[u64]) -> Result<(IoBuf, Vec<usize>)>,
+    ) -> Result<()> {
         // Held by nothing else from here on, so that what is read now is what counts. By rising
         // offsets, so that no two wait for each other.
         let mut missing: Vec<_> = slices
@@ -221,28 +303,22 @@ impl Cache {
             .map(|slice| (slice, slice.load.lock()))
             .filter(|(slice, failed)| !**failed && slice.words.get().is_none())
             .collect();
-        if let (Some((first, _)), Some((last, _))) = (missing.first(), missing.last()) {
-            let start = first.offset;
-            let loaded = memory::zeroed((last.offset + step - start) as usize)
-                .and_then(|mut bytes| load(&mut bytes, start).map(|()| bytes));
-            for (slice, failed) in &mut missing {
-                let at = (slice.offset - start) as usize;
-                let bytes = loaded
-                    .as_ref()
-                    .ok()
-                    .and_then(|bytes| bytes.get(at..at + self.slice_bytes));
-                // Which of them cannot be read shows where each is read alone.
-                if bytes.is_none_or(|bytes| slice.fill(bytes).is_err()) {
-                    **failed = true;
-                    self.forget(slice);
-                }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let offsets = memory::collect(missing.iter().map(|(slice, _)| slice.offset));
+        let loaded = offsets.and_then(|offsets| read(&offsets));
+        for (n, (slice, failed)) in missing.iter_mut().enumerate() {
+            let bytes = loaded.as_ref().ok().and_then(|(bytes, places)| {
+                let at = *places.get(n)?;
+                bytes.get(at..at + self.slice_bytes)
+            });
+            if bytes.is_none_or(|bytes| slice.fill(bytes).is_err()) {
+                **failed = true;
+                self.forget(slice);
             }
         }
-        drop(missing);
-        slices
-            .iter()
-            .map(|slice| self.get(class, slice.offset, |bytes| load(bytes, slice.offset)))
-            .collect()
+        loaded.map(drop)
     }
 
     /// The slice at `offset` if it is loaded, or if `load` (which tells whether it could) does so at
@@ -545,6 +621,53 @@ mod tests {
         assert_eq!(words, [7, 7, 9, 7]);
         cache.get_run(Class::L2, 0, 4, load).unwrap();
         assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn slices_apart_are_loaded_by_one_call() {
+        let cache = Cache::new(512, 1 << 20);
+        cache.get(Class::L2, 1024, fill(9)).unwrap();
+        let mut asked = Vec::new();
+        let offsets = [0, 512, 1024, 4096];
+        let load = |ranges: &mut [(u64, &mut [u8])]| {
+            for (at, bytes) in ranges {
+                asked.push((*at, bytes.len()));
+                fill(*at + 1)(bytes)?;
+            }
+            Ok(())
+        };
+        cache.load_many(Class::L2, &offsets, load).unwrap();
+        assert_eq!(asked, [(0, 1024), (4096, 512)]);
+        let none = |_: &mut [u8]| Err(Error::corrupt("not loaded"));
+        let words = offsets.map(|at| cache.get(Class::L2, at, none).unwrap().word(0));
+        assert_eq!(words, [1, 1, 9, 4097]);
+        // A failure leaves each to who asks for it.
+        let fails = |_: &mut [(u64, &mut [u8])]| Err(Error::corrupt("x"));
+        assert!(cache.load_many(Class::L2, &[8192], fails).is_err());
+        assert_eq!(cache.get(Class::L2, 8192, fill(3)).unwrap().word(0), 3);
+    }
+
+    #[test]
+    fn what_is_loaded_together_keeps_the_limit_wherever_it_stands() {
+        let cache = Cache::new(512, 64 << 10);
+        let limit = 128;
+        let load = |ranges: &mut [(u64, &mut [u8])]| {
+            ranges.iter_mut().try_for_each(|(_, bytes)| fill(1)(bytes))
+        };
+        // All of one shard, as a header can have it.
+        let of_one: Vec<u64> = (0..10_000)
+            .map(|n| n * 512)
+            .filter(|at| cache.shard_index(*at) == 3)
+            .collect();
+        for some in of_one.chunks(cache.most_ahead()) {
+            cache.load_many(Class::L2, some, load).unwrap();
+        }
+        assert!(cache.cached() <= limit / SHARDS, "{}", cache.cached());
+        let anywhere: Vec<u64> = (0..10_000).map(|n| n * 512).collect();
+        for some in anywhere.chunks(cache.most_ahead()) {
+            cache.load_many(Class::L2, some, load).unwrap();
+        }
+        assert!(cache.cached() <= limit, "{}", cache.cached());
     }
 
     #[test]

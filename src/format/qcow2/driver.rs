@@ -94,6 +94,13 @@ impl Format for Qcow2 {
         Ok(extent)
     }
 
+    fn map_ahead(&self, offset: u64, end: u64) {
+        if self.read_ahead.is_on() {
+            let _guard = self.limbo.enter();
+            self.look_ahead(offset, end);
+        }
+    }
+
     fn status_span(&self) -> Option<u64> {
         let (entries, cluster) = (self.layout.l2_entries(), self.layout.cluster_size());
         entries.checked_mul(cluster)

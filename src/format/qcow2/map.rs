@@ -172,6 +172,7 @@ impl Qcow2 {
                 owned: false,
             });
         };
+        self.look_ahead(offset, end);
         let (slice, index) = self.l2_slice(table.offset(), offset)?;
         let found = slice.read(|words| self.piece_in(words, index, offset, end));
         found.map_err(|(fault, at)| self.fault(fault, table.offset(), at))

@@ -7,6 +7,7 @@ pub mod disk;
 pub mod info;
 mod inspect;
 
+mod ahead;
 mod alloc;
 mod allocator;
 mod amend;

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::codec::Compression;
 use crate::error::{Error, Result};
 use crate::format::inflight::InFlight;
+use crate::format::read_ahead::ReadAhead;
 use crate::format::{OpenContext, OpenNewContext};
 use crate::job::JobControl;
 use crate::memory;
@@ -155,6 +156,7 @@ impl Qcow2 {
         } = parts;
         let header = &image.header;
         Self {
+            read_ahead: ReadAhead::of(&*parts.storage),
             storage: parts.storage,
             data_file: parts.data_file,
             layout,

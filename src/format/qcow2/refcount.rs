@@ -168,11 +168,13 @@ impl Qcow2 {
         // A table that claims more than the file holds is not read any further.
         let blocks = usize::try_from(clusters.div_ceil(per_block)).unwrap_or(usize::MAX);
         let mut used = 0;
-        for entry in table.into_iter().take(blocks) {
-            let block = RefcountTableEntry(entry).offset();
+        let blocks = table.get(..blocks).unwrap_or(&table);
+        for (index, entry) in blocks.iter().enumerate() {
+            let block = RefcountTableEntry(*entry).offset();
             if block == 0 || self.layout.in_cluster(block) != 0 {
                 continue;
             }
+            self.count_ahead(blocks.get(index..).unwrap_or(&[]));
             for at in (0..self.layout.cluster_size()).step_by(step as usize) {
                 if used >= enough {
                     return Ok(used);

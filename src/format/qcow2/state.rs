@@ -9,6 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
+use crate::format::read_ahead::ReadAhead;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Step, Storage, steps};
 
@@ -32,7 +33,7 @@ pub(super) fn units_of(words: usize) -> u64 {
 /// An open image.
 ///
 /// Lock order, outermost first: `reshaping`, an in-flight reservation, the bitmaps' session,
-/// `l2_alloc`, `pass`, `l1`, `alloc`,
+/// `l2_alloc`, `pass`, `read_ahead`, `l1`, `alloc`,
 /// `header`; then the cache's own locks and the small ones. None is held across data I/O but
 /// `reshaping`, which no read or write takes, and the reservation, which only keeps out others that
 /// remap the same guest clusters.
@@ -69,6 +70,7 @@ pub struct Qcow2 {
     /// Held while an L2 table is allocated or copied.
     pub(super) l2_alloc: Mutex<()>,
     pub(super) cache: Cache,
+    pub(super) read_ahead: ReadAhead,
     /// Compressed clusters that were read in part.
     pub(super) decoded: DecodedUnits,
     pub(super) alloc: Mutex<Alloc>,
@@ -222,7 +224,7 @@ impl Qcow2 {
     }
 
     /// Where that slice is, and the entry's index in it.
-    fn l2_place(&self, table: u64, guest: u64) -> (u64, u64) {
+    pub(super) fn l2_place(&self, table: u64, guest: u64) -> (u64, u64) {
         let index = self.layout.l2_index(guest);
         let in_slice = index % self.layout.slice_entries();
         let first = index - in_slice;
@@ -299,7 +301,7 @@ impl Qcow2 {
     }
 }
 
-fn trace_load(class: Class, bytes: &[u8], offset: u64) {
+pub(super) fn trace_load(class: Class, bytes: &[u8], offset: u64) {
     let event = match class {
         Class::L2 => &events::L2_LOAD,
         Class::Refcount => &events::REFCOUNT_LOAD,

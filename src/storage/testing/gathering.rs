@@ -1,12 +1,13 @@
 //! A storage whose reads wait for each other, to count how many come at once.
 
 use std::io::IoSliceMut;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::forward::forward;
 use crate::storage::{HostFile, Limits, ReadRange, Storage};
 
@@ -29,6 +30,10 @@ struct State {
     most: u32,
     /// The most ranges of one call.
     together: usize,
+    /// Calls that read.
+    reads: u64,
+    /// Reads of these bytes fail.
+    refused: Range<u64>,
 }
 
 impl GatheringStorage {
@@ -57,9 +62,29 @@ impl GatheringStorage {
         self.state.lock().together
     }
 
+    /// How many calls have read: so often a caller has waited.
+    pub fn reads(&self) -> u64 {
+        self.state.lock().reads
+    }
+
+    /// Has reads of these bytes fail from now on.
+    pub fn refuse(&self, bytes: Range<u64>) {
+        self.state.lock().refused = bytes;
+    }
+
+    fn check(&self, offset: u64, len: usize) -> Result<()> {
+        let refused = &self.state.lock().refused;
+        let end = offset.saturating_add(len as u64);
+        match offset < refused.end && refused.start < end {
+            true => Err(Error::os(libc::EIO).of_file(self.name())),
+            false => Ok(()),
+        }
+    }
+
     fn gather(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.state.lock();
+        state.reads += 1;
         if !state.armed {
             return;
         }
@@ -85,11 +110,13 @@ impl Storage for GatheringStorage {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.gather();
+        self.check(offset, buf.len())?;
         self.inner.read_at(buf, offset)
     }
 
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<()> {
         self.gather();
+        self.check(offset, bufs.iter().map(|buf| buf.len()).sum())?;
         self.inner.read_vectored_at(bufs, offset)
     }
 
@@ -99,6 +126,9 @@ impl Storage for GatheringStorage {
             state.together = state.together.max(ranges.len());
         }
         self.gather();
+        for (offset, buf) in &*ranges {
+            self.check(*offset, buf.len())?;
+        }
         self.inner.read_many_at(ranges)
     }
 

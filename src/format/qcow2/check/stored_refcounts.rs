@@ -1,9 +1,12 @@
 //! The refcounts that the file holds.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{Geometry, Header, MAX_REFTABLE_BYTES, RefcountTableEntry};
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
 use crate::memory::{self, IoBuf};
-use crate::storage::Storage;
+use crate::storage::{ReadRange, Storage};
 
 /// Memory for refcount blocks, in bytes.
 const CACHE_BYTES: u64 = 8 << 20;
@@ -16,6 +19,7 @@ pub(super) struct StoredRefcounts<'a> {
     table: Vec<RefcountTableEntry>,
     /// Directly mapped: block index and bytes.
     slots: Vec<Option<(u64, IoBuf)>>,
+    ahead: Arc<ReadAhead>,
 }
 
 impl<'a> StoredRefcounts<'a> {
@@ -45,6 +49,7 @@ impl<'a> StoredRefcounts<'a> {
                 )
             }))?,
             slots: (0..slots).map(|_| None).collect(),
+            ahead: Arc::new(ReadAhead::of(storage)),
         })
     }
 
@@ -53,11 +58,19 @@ impl<'a> StoredRefcounts<'a> {
         &self.table
     }
 
-    /// The block of that index; None where there is none: its refcounts are all 0.
+    /// The block of that index; None where there is none: its refcounts are all 0. Those that follow it are read ahead.
     ///
     /// # Errors
     /// Of a block that is not aligned, or of I/O.
     pub fn block(&mut self, index: u64) -> Result<Option<&[u8]>> {
+        let most = (MOST_BYTES / self.geometry.cluster_size()) as usize;
+        let (most, is_needed) = (most.min(self.slots.len() / 2), self.is_missing(index));
+        let ahead = self.ahead.clone();
+        ahead.run(most, || is_needed, |count| self.read_ahead(index, count));
+        self.one_block(index)
+    }
+
+    fn one_block(&mut self, index: u64) -> Result<Option<&[u8]>> {
         let offset = match self.table.get(index as usize) {
             Some(entry) if entry.offset() != 0 => entry.offset(),
             _ => return Ok(None),
@@ -91,6 +104,54 @@ impl<'a> StoredRefcounts<'a> {
         Ok(slot.as_ref().map(|(_, block)| &**block))
     }
 
+    fn holds(&self, index: u64) -> bool {
+        let slot = self.slots.get((index % self.slots.len() as u64) as usize);
+        matches!(slot, Some(Some((held, _))) if *held == index)
+    }
+
+    /// Whether there is a block of that index that is not in memory.
+    fn is_missing(&self, index: u64) -> bool {
+        let entry = self.table.get(index as usize);
+        entry.is_some_and(|entry| entry.offset() != 0) && !self.holds(index)
+    }
+
+    /// Reads blocks from that one on together.
+    fn read_ahead(&mut self, index: u64, count: usize) -> Result<()> {
+        let file_len = self.storage.len()?;
+        let cluster = self.geometry.cluster_size();
+        let slots = self.slots.len() as u64;
+        let entries = self.table.iter().zip(0u64..).skip(index as usize);
+        // No two of one slot.
+        let wanted = entries
+            .take(slots as usize)
+            .map(|(entry, index)| (index, entry.offset()))
+            .filter(|(index, offset)| {
+                let is_one = *offset != 0 && self.geometry.in_cluster(*offset) == 0;
+                let end = offset.checked_add(cluster);
+                is_one && end.is_some_and(|end| end <= file_len) && !self.holds(*index)
+            })
+            .take(count);
+        let mut blocks = Vec::new();
+        for (index, offset) in wanted {
+            memory::push(
+                &mut blocks,
+                (index, offset, memory::zeroed(cluster as usize)?),
+            )?;
+        }
+        let mut ranges: Vec<ReadRange<'_>> = memory::collect(
+            blocks
+                .iter_mut()
+                .map(|(_, offset, block)| (*offset, &mut **block)),
+        )?;
+        self.storage.read_many_at(&mut ranges)?;
+        for (index, _, block) in blocks {
+            if let Some(slot) = self.slots.get_mut((index % slots) as usize) {
+                *slot = Some((index, block));
+            }
+        }
+        Ok(())
+    }
+
     /// The refcount of a cluster.
     ///
     /// # Errors
@@ -99,7 +160,7 @@ impl<'a> StoredRefcounts<'a> {
         let (geometry, width) = (self.geometry, self.geometry.refcount_width());
         let index = cluster >> geometry.refcount_block_bits();
         let within = cluster & (geometry.refcount_block_entries() - 1);
-        let block = self.block(index)?;
+        let block = self.one_block(index)?;
         Ok(block
             .and_then(|block| width.get(block, within as usize))
             .unwrap_or(0))

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterBitmap};
-use crate::memory::IoBuf;
-use crate::storage::Storage;
+use crate::memory::{self, IoBuf};
+use crate::storage::{ReadRange, Storage, steps};
 
 use super::reference_counts::ReferenceCounts;
 use super::repairs::Repairs;
@@ -13,6 +13,8 @@ use super::report::Findings;
 const L1_PIECE: u64 = 1 << 20;
 /// Adjacent L2 tables are read together, up to this many bytes.
 const L2_BATCH: u64 = 1 << 20;
+/// The same of tables wherever they are, where requests wait.
+const L2_TOGETHER: u64 = 4 << 20;
 /// How many times the file's length tables may be visited before the check is given up.
 const MAX_VISITS: u64 = 16;
 /// So many references past the end of the file are remembered.
@@ -77,8 +79,7 @@ impl CheckedFile<'_> {
         Ok(())
     }
 
-    /// Calls `visit` with each L1 entry and the bytes of its L2 table; `before` comes first and
-    /// may skip the table.
+    /// Calls `visit` with each L1 entry and the bytes of its L2 table.
     pub fn for_l2(
         &self,
         entries: &[(u32, L1Entry)],
@@ -86,29 +87,56 @@ impl CheckedFile<'_> {
         mut visit: impl FnMut(u32, L1Entry, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let cluster = self.geometry.cluster_size();
-        let most = (L2_BATCH / cluster).max(1) as usize;
-        let mut rest = entries;
-        while let Some((_, first)) = rest.first() {
-            let start = first.offset();
-            let run = rest
-                .iter()
-                .zip(0u64..)
-                .take(most)
-                .take_while(|((_, entry), n)| {
-                    start.checked_add(n * cluster) == Some(entry.offset())
-                })
-                .count()
-                .max(1);
-            buffer.room(run * cluster as usize)?;
-            self.storage.read_at(buffer, start)?;
-            let (now, later) = rest.split_at(run);
-            for ((index, entry), table) in now.iter().zip(buffer.chunks_exact(cluster as usize)) {
-                visit(*index, *entry, table)?;
+        let together = steps::are_sent_together(self.storage);
+        let batch = if together { L2_TOGETHER } else { L2_BATCH };
+        let most = (batch / cluster).max(1) as usize;
+        let follows = |one: &(u32, L1Entry), next: &(u32, L1Entry)| {
+            one.1.offset().checked_add(cluster) == Some(next.1.offset())
+        };
+        for batch in entries.chunks(most) {
+            // Where requests wait, the tables of a batch are asked for together, wherever they are.
+            if together && self.read_together(batch, buffer).is_ok() {
+                visit_each(batch, buffer, cluster, &mut visit)?;
+                continue;
             }
-            rest = later;
+            for run in batch.chunk_by(follows) {
+                let start = run.first().map_or(0, |(_, entry)| entry.offset());
+                buffer.room(run.len() * cluster as usize)?;
+                self.storage.read_at(buffer, start)?;
+                visit_each(run, buffer, cluster, &mut visit)?;
+            }
         }
         Ok(())
     }
+
+    /// Fills the buffer with those tables; what lies past the end of the file reads as zeroes.
+    fn read_together(&self, entries: &[(u32, L1Entry)], buffer: &mut IoBuf) -> Result<()> {
+        let cluster = self.geometry.cluster_size() as usize;
+        buffer.room(entries.len() * cluster)?;
+        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+        for ((_, entry), table) in entries.iter().zip(buffer.chunks_exact_mut(cluster)) {
+            let inside = self.file_len.saturating_sub(entry.offset());
+            let inside = usize::try_from(inside).unwrap_or(cluster).min(cluster);
+            let (inside, past) = table.split_at_mut(inside);
+            past.fill(0);
+            if !inside.is_empty() {
+                memory::push(&mut ranges, (entry.offset(), inside))?;
+            }
+        }
+        self.storage.read_many_at(&mut ranges)
+    }
+}
+
+fn visit_each(
+    entries: &[(u32, L1Entry)],
+    tables: &[u8],
+    cluster: u64,
+    visit: &mut impl FnMut(u32, L1Entry, &[u8]) -> Result<()>,
+) -> Result<()> {
+    for ((index, entry), table) in entries.iter().zip(tables.chunks_exact(cluster as usize)) {
+        visit(*index, *entry, table)?;
+    }
+    Ok(())
 }
 
 /// Walks tables and counts what they refer to.

@@ -14,6 +14,7 @@ use crate::format::qcow2::cache::Cache;
 use crate::format::qcow2::disk::MAX_L1_BYTES;
 use crate::format::qcow2::overlap::MetaMap;
 use crate::format::qcow2::state::{L1, Qcow2};
+use crate::format::read_ahead::ReadAhead;
 use crate::memory;
 use crate::storage::Durability;
 
@@ -74,6 +75,7 @@ impl Qcow2 {
             reshaping: Mutex::default(),
             pass: Mutex::default(),
             reclaiming: Mutex::default(),
+            read_ahead: ReadAhead::of(&*self.storage),
             recorder: Recorder::default(),
             prepared: Mutex::default(),
             is_prepared: AtomicBool::default(),

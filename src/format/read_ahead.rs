@@ -1,0 +1,111 @@
+//! How many parts of a table are read together where each request waits for a server or a device: more each time, as
+//! who reads on and on needs them, and fewer where that failed.
+
+use parking_lot::Mutex;
+
+use crate::error::Result;
+use crate::storage::{Storage, steps};
+
+/// So many are read together at first.
+const FIRST: usize = 16;
+/// The most bytes of tables that are read together.
+pub(crate) const MOST_BYTES: u64 = 1 << 20;
+
+/// One thread at a time reads ahead, so that what is read takes a part of a cache alone.
+#[derive(Debug)]
+pub(crate) struct ReadAhead {
+    is_on: bool,
+    batch: Mutex<usize>,
+}
+
+impl ReadAhead {
+    /// For tables in that storage.
+    pub(crate) fn of(storage: &dyn Storage) -> Self {
+        Self {
+            is_on: steps::are_sent_together(storage),
+            batch: Mutex::new(FIRST),
+        }
+    }
+
+    /// Whether anything is read ahead: requests wait.
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Calls `read` with how many parts to read, `most` of them at most, where they are needed; that is asked again
+    /// once other threads have read. What fails here fails again for who needs the part.
+    pub(crate) fn run(
+        &self,
+        most: usize,
+        mut is_needed: impl FnMut() -> bool,
+        read: impl FnOnce(usize) -> Result<()>,
+    ) {
+        // One alone is read by who needs it.
+        if !self.is_on || most < 2 || !is_needed() {
+            return;
+        }
+        let mut batch = self.batch.lock();
+        if is_needed() {
+            let now = (*batch).min(most);
+            *batch = match read(now) {
+                Ok(()) => now.saturating_mul(2),
+                Err(_) => (now / 4).max(2),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn on() -> ReadAhead {
+        ReadAhead {
+            is_on: true,
+            batch: Mutex::new(FIRST),
+        }
+    }
+
+    #[test]
+    fn more_are_read_each_time_and_fewer_after_a_failure() {
+        let ahead = on();
+        let mut asked = Vec::new();
+        let mut read = |ok| {
+            ahead.run(
+                100,
+                || true,
+                |count| {
+                    asked.push(count);
+                    match ok {
+                        true => Ok(()),
+                        false => Err(Error::corrupt("x")),
+                    }
+                },
+            );
+        };
+        for ok in [
+            true, true, true, true, false, false, false, false, true, true,
+        ] {
+            read(ok);
+        }
+        assert_eq!(asked, [16, 32, 64, 100, 100, 25, 6, 2, 2, 4]);
+    }
+
+    #[test]
+    fn what_is_not_needed_is_not_read() {
+        let ahead = on();
+        let never = |_| -> Result<()> { panic!("nobody needs it") };
+        ahead.run(100, || false, never);
+        ahead.run(1, || true, never);
+        let near = crate::storage::memory::MemoryStorage::new("near");
+        ReadAhead::of(&near).run(100, || true, never);
+        // Another thread has read it meanwhile.
+        let mut looks = 0;
+        let once = || {
+            looks += 1;
+            looks == 1
+        };
+        ahead.run(100, once, never);
+    }
+}
