@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 
 use crate::error::Result;
 use crate::memory;
+use crate::storage::{ReadRange, Storage};
 
 /// So many tables are kept whatever the policy says.
 const LEAST: usize = 64;
@@ -110,6 +111,11 @@ impl Cache {
         Some(table.clone())
     }
 
+    /// Whether the table is in memory.
+    pub(crate) fn has(&self, key: Key) -> bool {
+        self.state.read().tables.contains_key(&key)
+    }
+
     /// To be asked before a table is read that is to be kept.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.state.read().drops)
@@ -134,6 +140,60 @@ impl Cache {
         state.words += words;
         state.tables.insert(key, table.clone());
         Ok(Some(table))
+    }
+
+    /// How many tables of so many words may be read together: a part of those that are kept.
+    pub(crate) fn most_ahead(&self, words: u64) -> usize {
+        let words = usize::try_from(words).unwrap_or(usize::MAX).max(1);
+        (self.room / words).max(LEAST) / 4
+    }
+
+    /// Reads tables of `len` bytes that stand in these places, and that are not in memory, by one call, and keeps
+    /// what `decode` makes of them; those of a row are one read. Where others were dropped meanwhile none is kept.
+    ///
+    /// # Errors
+    /// Of I/O: none is kept then.
+    pub(crate) fn load(
+        &self,
+        storage: &dyn Storage,
+        places: &[(Key, u64)],
+        len: u64,
+        decode: impl Fn(&[u8]) -> Result<Table>,
+    ) -> Result<()> {
+        let epoch = self.epoch();
+        let one = usize::try_from(len).map_err(|_| memory::lack())?;
+        let mut bytes = memory::zeroed(one.saturating_mul(places.len()))?;
+        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+        let mut rest = &mut *bytes;
+        for row in places.chunk_by(|one, next| one.1.checked_add(len) == Some(next.1)) {
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(row.len() * one);
+            rest = later;
+            if let Some((_, offset)) = row.first() {
+                memory::push(&mut ranges, (*offset, now))?;
+            }
+        }
+        storage.read_many_at(&mut ranges)?;
+        let mut tables = Vec::new();
+        for ((key, _), bytes) in places.iter().zip(bytes.chunks_exact(one)) {
+            memory::push(&mut tables, (*key, memory::shared(decode(bytes)?)?))?;
+        }
+        let state = &mut *self.state.write();
+        if state.drops != epoch.0 {
+            return Ok(());
+        }
+        let words: usize = tables.iter().map(|(_, table)| table.words.len()).sum();
+        let more = tables.len();
+        state.tables.try_reserve(more).map_err(|_| memory::lack())?;
+        if state.words + words > self.room && state.tables.len() + more > LEAST {
+            state.make_room();
+        }
+        for (key, table) in tables {
+            if !state.tables.contains_key(&key) {
+                state.words += table.words.len();
+                state.tables.insert(key, table);
+            }
+        }
+        Ok(())
     }
 
     /// Whether so much was changed that it should be written.
@@ -184,9 +244,40 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::memory::MemoryStorage;
 
     fn table() -> Table {
         Table::new(vec![0; 512].into_iter()).unwrap()
+    }
+
+    #[test]
+    fn tables_that_are_read_together_are_those_of_their_places_and_no_more_than_fit() {
+        let storage = MemoryStorage::new("tables");
+        for place in [0u64, 16, 64] {
+            let words = [place + 1, place + 2].map(u64::to_le_bytes);
+            storage.write_at(words.as_flattened(), place).unwrap();
+        }
+        let decode = |bytes: &[u8]| {
+            let words = bytes.chunks_exact(8);
+            let words = words.map(|word| u64::from_le_bytes(word.try_into().unwrap()));
+            Table::new(words)
+        };
+        let cache = Cache::new(0);
+        let there = Table::new([7, 8].into_iter()).unwrap();
+        cache.keep((0, 2), there, cache.epoch()).unwrap();
+        let places = [((0, 1), 0), ((0, 2), 16), ((0, 3), 64)];
+        cache.load(&storage, &places, 16, decode).unwrap();
+        let word = |key, index| cache.get(key).map(|table| table.get(index));
+        assert_eq!([1, 2, 3].map(|n| word((0, n), 1)), [2, 8, 66].map(Some));
+        // What is in memory counts.
+        let many: Vec<_> = (0..10_000).map(|n| ((1, n), 0)).collect();
+        for some in many.chunks(cache.most_ahead(2)) {
+            cache.load(&storage, some, 16, decode).unwrap();
+        }
+        let kept = many.iter().filter(|(key, _)| cache.get(*key).is_some());
+        assert!(kept.count() <= LEAST);
+        let last = many.last().unwrap().0;
+        assert_eq!(word(last, 0), Some(1));
     }
 
     #[test]

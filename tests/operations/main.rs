@@ -18,3 +18,4 @@ mod policy;
 mod prefetch;
 mod protocols;
 mod small_stack;
+mod tables;

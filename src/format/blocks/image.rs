@@ -240,6 +240,10 @@ impl<F: BlockFormat> Format for BlockImage<F> {
         F::has_fixed_places(self)
     }
 
+    fn map_ahead(&self, offset: u64, end: u64) {
+        self.blocks.look_ahead(offset, end);
+    }
+
     fn status_span(&self) -> Option<u64> {
         F::status_span(self)
     }

@@ -5,6 +5,7 @@
 //! that name the data; of new parts, another barrier, then their place in the directory. A crash leaves space that nothing names at most, and never an entry whose data
 //! is missing or whose space counts as free.
 
+mod ahead;
 mod bulk;
 pub(crate) mod check;
 mod coding;
@@ -28,12 +29,14 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::inflight::InFlight;
+use crate::format::read_ahead::ReadAhead;
 use crate::format::units::Units;
 use crate::format::{FlushPlan, IoGuard, IoUsers, LongIoGuard};
 use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation, Step, Storage, read_exact_at, steps};
 
+use ahead::PagesAhead;
 pub(crate) use bulk::{BlockBulk, Finish};
 pub(crate) use coding::{BAD, ByteOrder, Coding, FREE, ZERO};
 pub(crate) use directory::Directory;
@@ -198,7 +201,7 @@ pub(crate) struct Parts<K: Keeper> {
 
 /// The blocks of an open image.
 ///
-/// Lock order, outermost first: `reshaping`, an in-flight reservation, `pass`, `space`, `dirty`, `state`.
+/// Lock order, outermost first: `reshaping`, an in-flight reservation, `pass`, `space`, `dirty`, `read_ahead`, `state`.
 /// No lock is held across data I/O except `reshaping` and `pass`.
 #[derive(Debug)]
 pub(crate) struct Blocks<K: Keeper> {
@@ -221,6 +224,7 @@ pub(crate) struct Blocks<K: Keeper> {
     lost: AtomicBool,
     /// What the file was seen to have, in whole sectors.
     seen_len: AtomicU64,
+    read_ahead: ReadAhead,
 }
 
 /// How many bytes of a block of that size a disk of that length shows, in whole sectors.
@@ -232,6 +236,7 @@ pub(crate) fn shown_of(index: u64, block: u64, len: u64) -> u64 {
 impl<K: Keeper> Blocks<K> {
     pub(crate) fn new(parts: Parts<K>) -> Self {
         Self {
+            read_ahead: ReadAhead::of(&*parts.storage),
             storage: parts.storage,
             state: RwLock::new(State {
                 reserved: parts.keeper.reserved(&parts.layout),
@@ -300,13 +305,18 @@ impl<K: Keeper> Blocks<K> {
     /// # Errors
     /// Of reading the table.
     pub(crate) fn run(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
+        let mut brought = None;
         loop {
             let unread = match self.state.read().run(offset, len) {
                 Ok((Entry::Bad, _)) => return Err(self.bad_entry(offset)),
                 Ok(run) => return Ok(run),
                 Err(page) => page,
             };
-            self.load(unread)?;
+            if brought.replace(unread) == Some(unread) {
+                self.load(unread)?;
+            } else {
+                self.bring(unread, offset.saturating_add(len));
+            }
         }
     }
 
@@ -677,7 +687,7 @@ impl<K: Keeper> Blocks<K> {
         is_skipped: impl Fn(u64) -> bool,
         mut visit: impl FnMut(u64, u32) -> Result<()>,
     ) -> Result<()> {
-        let mut page = 0;
+        let (mut page, mut ahead) = (0, PagesAhead::of(self));
         loop {
             let (known, first) = {
                 let table = &self.state.read().table;
@@ -692,7 +702,7 @@ impl<K: Keeper> Blocks<K> {
             };
             let words = match known {
                 Some(words) => words,
-                None => self.read_page(page - 1)?.0,
+                None => ahead.page(self, page - 1, &is_skipped)?,
             };
             for (index, word) in (first..).zip(words) {
                 if word != FREE {

@@ -227,6 +227,11 @@ impl Table {
         None
     }
 
+    /// Bytes of a page on disk, at most.
+    pub(super) fn page_len(&self) -> u64 {
+        self.page * self.coding.len()
+    }
+
     /// The part of the table that a page stands in.
     pub(super) fn part_of(&self, page: u64) -> u64 {
         let directory = self.directory.as_ref();

@@ -333,6 +333,7 @@ impl Qcow {
             if host == 0 || is_skipped(index) {
                 continue;
             }
+            self.tables_ahead(index..self.l1.len() as u32, &is_skipped);
             let first = u64::from(index) * self.geometry.per_table();
             let words = match self.cache.get((0, index)) {
                 Some(table) => memory::collect(table.words())?,

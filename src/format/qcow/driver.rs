@@ -78,6 +78,13 @@ impl Format for Qcow {
         self.run(offset, len).map(|run| self.shown(run))
     }
 
+    fn map_ahead(&self, offset: u64, end: u64) {
+        if self.read_ahead.is_on() {
+            let _io = self.users.enter();
+            self.look_ahead(offset, end);
+        }
+    }
+
     fn status_span(&self) -> Option<u64> {
         Some(self.geometry.cluster())
     }

@@ -66,7 +66,12 @@ impl Qcow {
         let mut bytes = memory::zeroed(self.geometry.table_len() as usize)?;
         steps::announce(&*self.storage, Step::L2Load);
         read_exact_at(&*self.storage, &mut bytes, host)?;
-        memory::collect(bytes.chunks_exact(8).map(|word| be64(word, 0).unwrap_or(0)))
+        memory::collect(words_of(&bytes))
+    }
+
+    /// The table that stands in those bytes.
+    pub(super) fn table_of(bytes: &[u8]) -> Result<Table> {
+        Table::new(words_of(bytes))
     }
 
     pub(super) fn bad_table(&self, index: u32, host: u64) -> Error {
@@ -139,7 +144,16 @@ impl Qcow {
 
     /// The longest run of one kind at `offset`, at most `len` bytes; encrypted data counts as data.
     pub(super) fn run(&self, offset: u64, len: u64) -> Result<Extent> {
-        let run = self.run_with(offset, len, |index| self.table(index).map(Some))?;
+        let end = offset.saturating_add(len);
+        let behind = self
+            .geometry
+            .indices(end.saturating_sub(1))
+            .0
+            .saturating_add(1);
+        let run = self.run_with(offset, len, |index| {
+            self.tables_ahead(index..behind, |_| false);
+            self.table(index).map(Some)
+        })?;
         run.ok_or_else(|| Error::new(ErrorKind::Internal, "An empty run of clusters"))
     }
 
@@ -230,6 +244,10 @@ impl Qcow {
             _ => Err(Error::invalid("The range does not lie in the image")),
         }
     }
+}
+
+fn words_of(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
+    bytes.chunks_exact(8).map(|word| be64(word, 0).unwrap_or(0))
 }
 
 /// Makes a run longer by what follows it; false where that is of another kind.

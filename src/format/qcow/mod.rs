@@ -4,6 +4,7 @@
 //! The order on disk: guest data, a barrier, the entries that name it and new tables, a barrier, the entries
 //! of the upper table that name those. A crash leaves space that nothing names at most.
 
+mod ahead;
 mod backing;
 mod check;
 mod create;
@@ -26,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::format::IoUsers;
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
+use crate::format::read_ahead::ReadAhead;
 use crate::format::table_cache::Cache;
 use crate::storage::data_cipher::DataCipher;
 use crate::storage::{Durability, Storage};
@@ -58,6 +60,7 @@ struct Qcow {
     /// Where those tables stand, in order; None until the first write asks.
     tables: RwLock<Option<Vec<u64>>>,
     cache: Cache,
+    read_ahead: ReadAhead,
     decoded: DecodedUnits,
     /// How guest data is encrypted; None also where only metadata is wanted.
     cipher: Option<DataCipher>,

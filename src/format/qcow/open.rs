@@ -11,6 +11,7 @@ use crate::codec::{Compression, Method};
 use crate::error::{Error, Result};
 use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
+use crate::format::read_ahead::ReadAhead;
 use crate::format::table_cache::Cache;
 use crate::format::{Format, IoUsers, OpenContext};
 use crate::memory;
@@ -133,6 +134,7 @@ pub(super) fn build(
         l1,
         tables: RwLock::new(None),
         cache: Cache::new(policy.max_cache_bytes),
+        read_ahead: ReadAhead::of(&**storage),
         decoded: DecodedUnits::default(),
         cipher: how.cipher,
         read_only: how.read_only,

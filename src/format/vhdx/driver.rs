@@ -112,6 +112,13 @@ impl Format for Vhdx {
         })
     }
 
+    fn map_ahead(&self, offset: u64, end: u64) {
+        if self.read_ahead.is_on() {
+            let _guard = self.limbo.enter();
+            self.look_ahead(offset, end);
+        }
+    }
+
     fn locate(&self, offset: u64, len: u64) -> Result<Extent> {
         self.map_run(offset, len)
     }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 
 use super::disk::{BatEntry, BitmapState, DATA_SECTOR, State};
-use super::pages::{Bat, PAGE_WORDS, Page};
+use super::pages::{Bat, MOST_AHEAD, PAGE_WORDS, Page};
 use super::state::Vhdx;
 
 /// Bits of a bitmap in a page.
@@ -16,6 +16,8 @@ const PAGE_BITS: u64 = PAGE_WORDS * 64;
 trait Source {
     /// The entry at a place of the table.
     fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>>;
+    /// Entries of guest bytes from one offset to another are about to be asked for.
+    fn ahead(&self, _bat: &Bat, _offset: u64, _end: u64) {}
     /// The page of a bitmap at an offset of the file.
     fn page(&self, offset: u64) -> Result<Option<Arc<Page>>>;
 }
@@ -25,6 +27,10 @@ struct Read<'a>(&'a Vhdx);
 impl Source for Read<'_> {
     fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>> {
         bat.entry(&*self.0.storage, index).map(Some)
+    }
+
+    fn ahead(&self, bat: &Bat, offset: u64, end: u64) {
+        self.0.bring(bat, offset, end);
     }
 
     fn page(&self, offset: u64) -> Result<Option<Arc<Page>>> {
@@ -55,6 +61,29 @@ impl Vhdx {
         }))
     }
 
+    /// See [`crate::format::Format::map_ahead`].
+    pub(super) fn look_ahead(&self, offset: u64, end: u64) {
+        self.bring(&self.bat.read(), offset, end);
+    }
+
+    /// Brings pages of the table into memory together, unless the first ones are there.
+    fn bring(&self, bat: &Bat, offset: u64, end: u64) {
+        if !self.read_ahead.is_on() || offset >= end {
+            return;
+        }
+        let geometry = self.geometry();
+        let entry = |offset| geometry.entry(geometry.block(offset));
+        let ((first, _), (last, _)) = (bat.place(entry(offset)), bat.place(entry(end - 1)));
+        if first < last {
+            // A run goes on into the next one.
+            let is_needed = || bat.place(entry(offset)).1 || bat.place((first + 1) * PAGE_WORDS).1;
+            self.read_ahead.run(MOST_AHEAD, is_needed, |count| {
+                let count = (last - first).saturating_add(1).min(count as u64);
+                bat.load(&*self.storage, first, count as usize)
+            });
+        }
+    }
+
     /// As [`Vhdx::map_run`] as far as metadata in memory goes; None where that is not even the first
     /// piece.
     pub(super) fn try_map(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
@@ -67,6 +96,7 @@ impl Vhdx {
         let mut done = 0;
         while done < len {
             let at = offset + done;
+            source.ahead(&bat, at, offset.saturating_add(len));
             let piece = match self.piece(source, &bat, at, len - done) {
                 Ok(piece) => piece,
                 // Reported when someone comes there.

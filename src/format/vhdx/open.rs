@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::OpenContext;
 use crate::format::inflight::InFlight;
 use crate::format::limbo::Limbo;
+use crate::format::read_ahead::ReadAhead;
 use crate::memory;
 use crate::options::{OptionKind, OptionSpec};
 use crate::policy::OpenPolicy;
@@ -198,6 +199,7 @@ impl Vhdx {
             size: AtomicU64::new(items.size),
             file_len: AtomicU64::new(storage.len()?),
             bat: RwLock::new(Bat::new(front.regions.bat, entries)?),
+            read_ahead: ReadAhead::of(&*storage),
             bitmaps: BitmapPages::new(policy.max_cache_bytes),
             bitmap_alloc: Mutex::default(),
             dirty: DirtyPages::default(),

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::kept::Kept;
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
 use crate::memory;
 use crate::storage::{Storage, read_exact_at};
 
@@ -17,6 +18,9 @@ use super::disk::{BatEntry, DATA_SECTOR, Region};
 
 /// Words of a page.
 pub(super) const PAGE_WORDS: u64 = (DATA_SECTOR / 8) as u64;
+
+/// The most pages of the table that are read together.
+pub(super) const MOST_AHEAD: usize = MOST_BYTES as usize / DATA_SECTOR;
 
 /// A page. Its words change one by one.
 #[derive(Debug)]
@@ -30,6 +34,10 @@ impl Page {
     fn read(storage: &dyn Storage, offset: u64) -> Result<Self> {
         let mut bytes = [0; DATA_SECTOR];
         read_exact_at(storage, &mut bytes, offset)?;
+        Self::from_bytes(&bytes, offset)
+    }
+
+    fn from_bytes(bytes: &[u8], offset: u64) -> Result<Self> {
         let words = bytes.chunks_exact(8).map(|word| {
             let word = word.first_chunk().copied().unwrap_or_default();
             AtomicU64::new(u64::from_le_bytes(word))
@@ -234,6 +242,51 @@ impl Bat {
         Ok(())
     }
 
+    /// The number of the page of an entry, and whether it has to be read.
+    pub(super) fn place(&self, index: u64) -> (u64, bool) {
+        let number = index / PAGE_WORDS;
+        let page = usize::try_from(number).ok().map(|at| self.pages.get(at));
+        (
+            number,
+            matches!(page, Some(Some(page)) if page.get().is_none()),
+        )
+    }
+
+    /// Reads pages from that number on by one call, `count` of them at most and none past the end of the file, and
+    /// keeps those that are not in memory.
+    ///
+    /// # Errors
+    /// Of I/O: none is kept then.
+    pub(super) fn load(&self, storage: &dyn Storage, first: u64, count: usize) -> Result<()> {
+        for (number, page) in (first..).zip(self.read(storage, first, count)?) {
+            let place = usize::try_from(number).ok().map(|at| self.pages.get(at));
+            if let Some(Some(place)) = place {
+                // A faster thread may have changed the page already.
+                let _ = place.set(memory::shared(page)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Bat::load`], without keeping them.
+    fn read(&self, storage: &dyn Storage, first: u64, count: usize) -> Result<Vec<Page>> {
+        const PAGE: u64 = DATA_SECTOR as u64;
+        let start = self.offset.saturating_add(first.saturating_mul(PAGE));
+        let inside = storage.len()?.saturating_sub(start) / PAGE;
+        let rest = (self.pages.len() as u64).saturating_sub(first);
+        let count = (count as u64).min(rest).min(inside);
+        let mut bytes = memory::zeroed((count * PAGE) as usize)?;
+        storage.read_many_at(&mut [(start, &mut bytes)])?;
+        let mut pages = Vec::new();
+        for (bytes, offset) in bytes
+            .chunks_exact(DATA_SECTOR)
+            .zip((start..).step_by(DATA_SECTOR))
+        {
+            memory::push(&mut pages, Page::from_bytes(bytes, offset)?)?;
+        }
+        Ok(pages)
+    }
+
     /// The page of an entry; None past the end of the table.
     pub(super) fn page(&self, storage: &dyn Storage, index: u64) -> Result<Option<&Arc<Page>>> {
         let number = index / PAGE_WORDS;
@@ -253,9 +306,15 @@ impl Bat {
     }
 }
 
-/// Goes through the table: a page that is not in memory is read, and not kept.
+/// Goes through the table: a page that is not in memory is read, and not kept; with it those that follow, where
+/// requests wait.
 #[derive(Debug, Default)]
-pub(super) struct Walker(Option<(u64, Page)>);
+pub(super) struct Walker {
+    /// The number of the first of them.
+    first: u64,
+    pages: Vec<Page>,
+    read_ahead: Option<ReadAhead>,
+}
 
 impl Walker {
     /// The entry at a place; 0 past the end of the table.
@@ -275,14 +334,33 @@ impl Walker {
         if let Some(page) = kept.get() {
             return Ok(BatEntry(page.get(within)));
         }
-        let page = match &mut self.0 {
-            Some((known, page)) if *known == number => page,
-            place => {
-                let offset = bat.offset.saturating_add(number * DATA_SECTOR as u64);
-                &mut place.insert((number, Page::read(storage, offset)?)).1
-            }
-        };
-        Ok(BatEntry(page.get(within)))
+        if self.page(number).is_none() {
+            self.pages.clear();
+            self.first = number;
+            let ahead = self
+                .read_ahead
+                .get_or_insert_with(|| ReadAhead::of(storage));
+            ahead.run(
+                MOST_AHEAD,
+                || true,
+                |count| {
+                    self.pages = bat.read(storage, number, count)?;
+                    Ok(())
+                },
+            );
+        }
+        if self.page(number).is_none() {
+            let offset = bat.offset.saturating_add(number * DATA_SECTOR as u64);
+            memory::push(&mut self.pages, Page::read(storage, offset)?)?;
+        }
+        Ok(BatEntry(
+            self.page(number).map_or(0, |page| page.get(within)),
+        ))
+    }
+
+    fn page(&self, number: u64) -> Option<&Page> {
+        let at = number.checked_sub(self.first)?;
+        self.pages.get(usize::try_from(at).ok()?)
     }
 }
 
@@ -367,6 +445,25 @@ mod tests {
         assert_eq!(entry(&bat, 3 * PAGE_WORDS).unwrap(), 0);
         bat.forget().unwrap();
         assert_eq!(bat.try_entry(2 * PAGE_WORDS), None);
+    }
+
+    #[test]
+    fn pages_that_are_read_together_are_those_of_the_table_in_the_file() {
+        let storage = storage();
+        let region = Region {
+            offset: 4096,
+            len: 1 << 20,
+        };
+        let bat = Bat::new(region, 9 * PAGE_WORDS).unwrap();
+        bat.page(&storage, 1).unwrap().unwrap().set(1, 7);
+        assert_eq!(bat.place(1), (0, false));
+        assert_eq!(bat.place(PAGE_WORDS), (1, true));
+        assert_eq!(bat.place(9 * PAGE_WORDS), (9, false));
+        bat.load(&storage, 0, 8).unwrap();
+        assert_eq!(bat.try_entry(1).unwrap().0, 7);
+        assert_eq!(bat.try_entry(PAGE_WORDS).unwrap().0, 2 * PAGE_WORDS);
+        assert_eq!(bat.try_entry(2 * PAGE_WORDS).unwrap().0, 3 * PAGE_WORDS);
+        assert_eq!(bat.try_entry(3 * PAGE_WORDS), None);
     }
 
     #[test]

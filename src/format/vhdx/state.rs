@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::format::inflight::InFlight;
 use crate::format::limbo::Limbo;
+use crate::format::read_ahead::ReadAhead;
 use crate::storage::{Durability, Storage};
 
 use super::disk::{Geometry, Metadata, RegionTable};
@@ -19,7 +20,7 @@ use super::pages::{Bat, BitmapPages, DirtyPages};
 
 /// An open image.
 ///
-/// Lock order, outermost first: `reshaping`, an in-flight reservation, `log`, `bat`, then the small ones.
+/// Lock order, outermost first: `reshaping`, an in-flight reservation, `log`, `bat`, `read_ahead`, then the small ones.
 /// None is held across data I/O, except `reshaping`, which no read or write takes, and the reservation,
 /// which only keeps out others that remap the same blocks.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ pub(super) struct Vhdx {
     /// The length of the file, which blocks do not pass.
     pub(super) file_len: AtomicU64,
     pub(super) bat: RwLock<Bat>,
+    pub(super) read_ahead: ReadAhead,
     pub(super) bitmaps: BitmapPages,
     /// Held while a bitmap is allocated.
     pub(super) bitmap_alloc: Mutex<()>,

@@ -1,13 +1,16 @@
 //! The consistency check: every entry of every table, and what has one cure is repaired.
 
+use std::collections::VecDeque;
+
 use crate::bytes::le32;
 use crate::error::{ErrorKind, Result};
 use crate::format::notes::NoteCount;
+use crate::format::read_ahead::MOST_BYTES;
 use crate::format::{Check, CheckReport, Format, RepairMode};
 use crate::job::Job;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::Durability;
+use crate::storage::{Durability, ReadRange};
 
 use super::parts::PartKind;
 use super::sparse::{Grain, Sparse};
@@ -36,6 +39,7 @@ impl Check for Vmdk {
                     report: &mut report,
                     notes: &mut notes,
                     named: NamedGrains::new(sparse)?,
+                    copies: VecDeque::new(),
                 };
                 check.run(part.start, job)?;
             }
@@ -61,15 +65,62 @@ struct Checking<'a> {
     notes: &'a mut NoteCount,
     /// The grains that an entry was found to name.
     named: NamedGrains,
+    /// Redundant copies that were read ahead, with the numbers of their tables.
+    copies: VecDeque<(u32, Vec<u32>)>,
+}
+
+/// The most tables that are looked at for copies to be read together.
+const LOOKS: usize = 1 << 12;
+
+/// The redundant copy that a table is held against.
+fn copy_of(sparse: &Sparse, index: u32, survey: &Survey) -> Option<u64> {
+    match sparse.copy_places(index) {
+        [Some(copy), primary] if Some(copy) != primary && !survey.overlaps(index)[0] => Some(copy),
+        _ => None,
+    }
+}
+
+/// Reads `count` copies from that of one table on together.
+fn read_copies(
+    sparse: &Sparse,
+    index: u32,
+    survey: &Survey,
+    count: usize,
+    into: &mut VecDeque<(u32, Vec<u32>)>,
+) -> Result<()> {
+    let len = sparse.per_table * sparse.word_len();
+    let end = sparse.file_len_at_least(u64::MAX);
+    let is_inside = |place: u64| place.checked_add(len).is_some_and(|past| past <= end);
+    let places = (index..sparse.tables())
+        .take(LOOKS)
+        .filter_map(|index| Some((index, copy_of(sparse, index, survey)?)))
+        .filter(|(_, place)| is_inside(*place));
+    let mut copies = Vec::new();
+    for (index, place) in places.take(count) {
+        memory::push(&mut copies, (index, place, memory::zeroed(len as usize)?))?;
+    }
+    let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+    for (_, place, bytes) in &mut copies {
+        memory::push(&mut ranges, (*place, &mut **bytes))?;
+    }
+    sparse.storage.read_many_at(&mut ranges)?;
+    for (index, _, bytes) in copies {
+        into.try_reserve(1).map_err(|_| memory::lack())?;
+        into.push_back((index, words_of(&bytes)?));
+    }
+    Ok(())
+}
+
+fn words_of(bytes: &[u8]) -> Result<Vec<u32>> {
+    let words = bytes.chunks_exact(4);
+    memory::collect(words.map(|word| le32(word, 0).unwrap_or_default()))
 }
 
 impl Checking<'_> {
     fn run(&mut self, base: u64, job: &mut Job) -> Result<()> {
         let sparse = self.sparse;
-        let span = sparse.per_table * sparse.grain;
-        let tables = sparse.len().div_ceil(span);
-        job.control().expect(tables);
-        let tables = u32::try_from(tables).unwrap_or(u32::MAX);
+        let tables = sparse.tables();
+        job.control().expect(u64::from(tables));
         // Asked once, and not for each entry that is wrong.
         sparse.file_len_at_least(u64::MAX);
         let survey = Survey::of(sparse, tables)?;
@@ -83,6 +134,10 @@ impl Checking<'_> {
         }
         for index in 0..tables {
             if self.places(index, &survey, job)? {
+                // A repair may give tables another place.
+                if !self.repairs {
+                    sparse.tables_ahead(index..tables, |_| false);
+                }
                 self.table(index, base, &survey, job)?;
             }
             if self.repairs {
@@ -204,8 +259,33 @@ impl Checking<'_> {
         let sparse = self.sparse;
         let mut bytes = memory::zeroed((sparse.per_table * sparse.word_len()) as usize)?;
         sparse.storage.read_at(&mut bytes, place)?;
-        let words = bytes.chunks_exact(4);
-        memory::collect(words.map(|word| le32(word, 0).unwrap_or_default()))
+        words_of(&bytes)
+    }
+
+    /// The words of the redundant copy of a table; those of tables that follow are read with it, where requests wait.
+    fn copy_at(&mut self, index: u32, place: u64, survey: &Survey) -> Result<Vec<u32>> {
+        while self.copies.front().is_some_and(|(known, _)| *known < index) {
+            self.copies.pop_front();
+        }
+        // A repair may give tables another place.
+        if self.copies.is_empty() && !self.repairs {
+            let sparse = self.sparse;
+            let len = sparse.per_table * sparse.word_len();
+            let most = (MOST_BYTES / len.max(1)) as usize;
+            let copies = &mut self.copies;
+            sparse.read_ahead.run(
+                most,
+                || true,
+                |count| read_copies(sparse, index, survey, count, copies),
+            );
+        }
+        match self.copies.front() {
+            Some((known, _)) if *known == index => {
+                let words = self.copies.pop_front();
+                Ok(words.map(|(_, words)| words).unwrap_or_default())
+            }
+            _ => self.words_at(place),
+        }
     }
 
     /// Whether every entry of a table names what may be a grain and belongs to no other.
@@ -236,12 +316,9 @@ impl Checking<'_> {
             }
             Err(error) => return Err(error),
         };
-        let copy = match sparse.copy_places(index) {
-            [Some(copy), primary] if Some(copy) != primary && !survey.overlaps(index)[0] => {
-                Some(self.words_at(copy)?)
-            }
-            _ => None,
-        };
+        let copy = copy_of(sparse, index, survey);
+        let copy = copy.map(|place| self.copy_at(index, place, survey));
+        let copy = copy.transpose()?;
         let span = sparse.per_table * sparse.grain;
         let start = u64::from(index) * span;
         let mut guest = start;

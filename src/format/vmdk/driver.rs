@@ -112,6 +112,15 @@ impl Format for Vmdk {
         self.look_up(offset, len, false)
     }
 
+    fn map_ahead(&self, offset: u64, end: u64) {
+        if let Ok((part, within)) = parts::at(&self.parts, offset)
+            && let PartKind::Sparse(sparse) = &part.kind
+        {
+            let len = end.saturating_sub(offset).min(part.len() - within);
+            sparse.look_ahead(within, within + len);
+        }
+    }
+
     fn has_fixed_places(&self) -> bool {
         let sparse = |part: &Arc<Part>| matches!(part.kind, PartKind::Sparse(_));
         !self.parts.iter().any(sparse)

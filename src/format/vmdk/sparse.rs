@@ -16,10 +16,13 @@ use crate::storage::{Storage, read_exact_at};
 use super::disk::cowd_header;
 use super::disk::se_sparse::{self, GrainEntry};
 use super::disk::{CowdHeader, SparseHeader};
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
 use crate::format::table_cache::{Cache, Table};
 
 /// Neighbouring tables are read together up to so many bytes.
 const READ_AHEAD: u64 = 64 << 10;
+/// The most entries of the directory that are looked at for tables to be read together.
+const LOOKS: usize = 1 << 12;
 
 /// How the tables of an extent are built.
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ pub(super) struct Sparse {
     pub(super) overhead: u64,
     pub(super) directory: RwLock<Directory>,
     pub(super) cache: Arc<Cache>,
+    pub(super) read_ahead: ReadAhead,
     /// What is known of the length of the file.
     pub(super) file_len: AtomicU64,
     /// What changes it.
@@ -257,6 +261,7 @@ impl Sparse {
             overhead: 0,
             directory: RwLock::new(directory),
             cache: place.cache.clone(),
+            read_ahead: ReadAhead::of(&**place.storage),
             file_len: AtomicU64::new(place.file_len),
             changes: Mutex::default(),
         }
@@ -265,6 +270,12 @@ impl Sparse {
     /// Bytes of the guest.
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    /// How many tables it can have.
+    pub(super) fn tables(&self) -> u32 {
+        let tables = self.len().div_ceil(self.per_table * self.grain);
+        u32::try_from(tables).unwrap_or(u32::MAX)
     }
 
     /// Bytes of a word of a table on disk.
@@ -337,11 +348,51 @@ impl Sparse {
         let one = self.per_table * word;
         let mut bytes = memory::zeroed((one * count) as usize)?;
         self.storage.read_at(&mut bytes, offset)?;
-        let words = bytes.chunks_exact(word as usize);
-        memory::collect(words.map(|word| match word.len() {
+        memory::collect(self.words_of(&bytes))
+    }
+
+    fn words_of<'b>(&self, bytes: &'b [u8]) -> impl ExactSizeIterator<Item = u64> + use<'b> {
+        let words = bytes.chunks_exact(self.word_len() as usize);
+        words.map(|word| match word.len() {
             8 => le64(word, 0).unwrap_or_default(),
             _ => u64::from(le32(word, 0).unwrap_or_default()),
-        }))
+        })
+    }
+
+    /// See [`crate::format::Format::map_ahead`]; offsets of the extent.
+    pub(super) fn look_ahead(&self, offset: u64, end: u64) {
+        let last = self.indices(end.saturating_sub(1)).0;
+        self.tables_ahead(self.indices(offset).0..last.saturating_add(1), |_| false);
+    }
+
+    /// Brings the first ones of those tables into memory, without those that `is_skipped`, unless the first is there.
+    pub(super) fn tables_ahead(&self, indices: Range<u32>, is_skipped: impl Fn(u32) -> bool) {
+        if !self.read_ahead.is_on() || indices.len() < 2 {
+            return;
+        }
+        let first = indices.start;
+        let len = self.per_table * self.word_len();
+        let most = (MOST_BYTES / len.max(1)) as usize;
+        let most = most.min(self.cache.most_ahead(self.per_table));
+        let place = |index| match self.table_place(index) {
+            Ok(TablePlace::At(offset)) if !self.cache.has((self.id, index)) => Some(offset),
+            _ => None,
+        };
+        // A run goes on into the next one.
+        let is_needed = || place(first).is_some() || place(first.saturating_add(1)).is_some();
+        self.read_ahead.run(most, is_needed, |count| {
+            let mut places = Vec::new();
+            let wanted = indices
+                .take(LOOKS)
+                .filter(|index| !is_skipped(*index))
+                .filter_map(|index| Some(((self.id, index), place(index)?)))
+                .filter(|(_, offset)| self.check_table_place(*offset).is_ok());
+            for place in wanted.take(count) {
+                memory::push(&mut places, place)?;
+            }
+            let decode = |bytes: &[u8]| Table::new(self.words_of(bytes));
+            self.cache.load(&*self.storage, &places, len, decode)
+        });
     }
 
     /// Whether a table can stand at an offset: in the file, and not where something else is.
@@ -486,6 +537,7 @@ impl Sparse {
             let (index, first) = self.indices(at);
             let span = self.per_table * self.grain;
             let table_end = (at - at % span).saturating_add(span).min(end);
+            self.look_ahead(at, end);
             let table = match self.table(index) {
                 Ok(table) => table,
                 Err(error) => return run.ok_or(error),

@@ -104,6 +104,7 @@ impl Survey {
             if self.overlaps(index)[1] {
                 continue;
             }
+            sparse.tables_ahead(index..tables, |index| self.overlaps(index)[1]);
             let table = match sparse.table(index) {
                 Ok(Some(table)) => table,
                 Ok(None) => continue,

@@ -1,0 +1,184 @@
+//! Pages of the table that will be needed soon: read together where each request waits for a server or a device.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
+use crate::memory;
+use crate::storage::ReadRange;
+
+use super::{Blocks, Keeper, Layout};
+
+/// The most pages that are looked at for those that are read together.
+const LOOKS: usize = 1 << 12;
+
+/// A page with its number.
+type Numbered = (u64, Vec<u32>);
+
+impl<K: Keeper> Blocks<K> {
+    /// See [`crate::format::Format::map_ahead`].
+    pub(crate) fn look_ahead(&self, offset: u64, end: u64) {
+        if self.read_ahead.is_on() && offset < end {
+            let _io = self.begin_io();
+            self.bring(self.page_of(offset), end);
+        }
+    }
+
+    fn page_of(&self, offset: u64) -> u64 {
+        let block = self.layout().block_size();
+        self.state.read().table.pages_of(offset / block, 1).start
+    }
+
+    /// Has pages from that one on brought into memory together, up to that of the guest offset before `end`.
+    pub(super) fn bring(&self, page: u64, end: u64) {
+        if !self.read_ahead.is_on() {
+            return;
+        }
+        let last = self.page_of(end.saturating_sub(1));
+        if last <= page {
+            return;
+        }
+        // A run goes on into the next one.
+        let is_needed = || {
+            let table = &self.state.read().table;
+            table.is_unread(page) || table.is_unread(page + 1)
+        };
+        self.read_ahead.run(self.most_ahead(), is_needed, |count| {
+            let (pages, generation) = self.read_pages(page..=last, count, |_| true)?;
+            let state = &mut *self.state.write();
+            if state.generation == generation {
+                for (page, words) in pages {
+                    state.table.install(page, words.into_iter())?;
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// The most pages that are read together.
+    fn most_ahead(&self) -> usize {
+        let len = self.state.read().table.page_len();
+        (MOST_BYTES / len.max(1)) as usize
+    }
+
+    /// What the disk has of the first `count` pages among `pages` that are not in memory and whose parts are
+    /// `wanted`, and of which generation that is. None past the end of the file is read.
+    fn read_pages(
+        &self,
+        pages: std::ops::RangeInclusive<u64>,
+        count: usize,
+        wanted: impl Fn(u64) -> bool,
+    ) -> Result<(Vec<Numbered>, u64)> {
+        let file_len = self.storage.len()?;
+        let mut places = Vec::new();
+        let (layout, coding, generation) = {
+            let state = self.state.read();
+            let table = &state.table;
+            let mut next = table.next_page(*pages.start());
+            let mut looks = 0..LOOKS;
+            while let Some(page) = next.filter(|page| pages.contains(page)) {
+                if places.len() == count || looks.next().is_none() {
+                    break;
+                }
+                let place = table.place_of(page).filter(|_| table.is_unread(page));
+                let place = place.filter(|place| place.end <= file_len);
+                if let Some(place) = place.filter(|_| wanted(table.part_of(page))) {
+                    memory::push(&mut places, (page, place))?;
+                }
+                next = table.next_page(page + 1);
+            }
+            (state.layout, table.coding(), state.generation)
+        };
+        let len = |place: &Range<u64>| (place.end - place.start) as usize;
+        let total = places.iter().map(|(_, place)| len(place)).sum();
+        let mut bytes = memory::zeroed(total)?;
+        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+        let mut rest = &mut *bytes;
+        for run in places.chunk_by(|one, next| one.1.end == next.1.start) {
+            let len = run.iter().map(|(_, place)| len(place)).sum();
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = later;
+            if let Some((_, place)) = run.first() {
+                memory::push(&mut ranges, (place.start, now))?;
+            }
+        }
+        self.storage.read_many_at(&mut ranges)?;
+        let mut pages = Vec::new();
+        let mut rest = &*bytes;
+        for (page, place) in places {
+            let (now, later) = rest.split_at(len(&place));
+            rest = later;
+            let words = coding.words(now).map(|word| layout.vet(word, file_len));
+            memory::push(&mut pages, (page, memory::collect(words)?))?;
+        }
+        Ok((pages, generation))
+    }
+}
+
+/// Pages that were read before they were asked for, by one who goes through the table and keeps none.
+#[derive(Debug)]
+pub(super) struct PagesAhead {
+    pages: VecDeque<Numbered>,
+    generation: u64,
+    read_ahead: ReadAhead,
+}
+
+impl PagesAhead {
+    pub(super) fn of<K: Keeper>(blocks: &Blocks<K>) -> Self {
+        Self {
+            pages: VecDeque::new(),
+            generation: 0,
+            read_ahead: ReadAhead::of(&*blocks.storage),
+        }
+    }
+
+    /// What the disk has of a page that is not in memory; others that follow are read with it, without the parts
+    /// that `is_skipped`.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn page<K: Keeper>(
+        &mut self,
+        blocks: &Blocks<K>,
+        page: u64,
+        is_skipped: impl Fn(u64) -> bool,
+    ) -> Result<Vec<u32>> {
+        if !self.has(blocks, page) {
+            self.pages.clear();
+            let Self {
+                pages,
+                generation,
+                read_ahead,
+            } = self;
+            read_ahead.run(
+                blocks.most_ahead(),
+                || true,
+                |count| {
+                    let wanted = |part| !is_skipped(part);
+                    let (read, of) = blocks.read_pages(page..=u64::MAX, count, wanted)?;
+                    (*pages, *generation) = (read.into(), of);
+                    Ok(())
+                },
+            );
+        }
+        if self.has(blocks, page)
+            && let Some((_, words)) = self.pages.pop_front()
+        {
+            return Ok(words);
+        }
+        blocks.read_page(page).map(|(words, _)| words)
+    }
+
+    /// Whether that page is the next of those that were read, and nothing has taken its place since.
+    fn has<K: Keeper>(&mut self, blocks: &Blocks<K>, page: u64) -> bool {
+        while self.pages.front().is_some_and(|(number, _)| *number < page) {
+            self.pages.pop_front();
+        }
+        let is_next = self
+            .pages
+            .front()
+            .is_some_and(|(number, _)| *number == page);
+        is_next && blocks.state.read().generation == self.generation
+    }
+}
