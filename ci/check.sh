@@ -6,17 +6,10 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 export PATH
 CARGO=${CARGO:-cargo}
-skipped=0
+# shellcheck source=ci/groups.sh
+. ci/groups.sh
 
-have() {
-    command -v "$1" >/dev/null
-}
-
-skip() {
-    skipped=$((skipped + 1))
-    echo "SKIPPED: $1" >&2
-}
-
+sh ci/groups-test.sh
 sh ci/setup.sh
 sh ci/names.sh
 QEMU_MODULE_DIR=$(pwd)/target/qemu-modules
@@ -33,38 +26,34 @@ if ! have qemu-img || ! have qemu-io; then
 fi
 
 witnesses=${CARGO_TARGET_DIR:-target}/witnesses
-if [ -n "${PLATTER_SKIP_WITNESSES:-}" ] || ! have 7zz || ! have dmg2img ||
+group='every test that asks readers of other projects or a server of FTP, and those of the Python package'
+if [ -n "${PLATTER_SKIP_WITNESSES:-}" ]; then
+    skip "$group"
+elif ! have 7zz || ! have dmg2img ||
     ! "$witnesses/bin/python" -c 'import cffi, mypy, VMDKstream, pyewf, pymodi, pyphdi, pyvhdi, pyvmdk, dissect.hypervisor, pyftpdlib, OpenSSL' 2>/dev/null; then
-    skip 'every test that asks readers of other projects or a server of FTP, and those of the Python package'
+    # Most of it comes from the index of Python, not from the archive.
+    if python3 -m pip index versions pyftpdlib >/dev/null 2>&1; then
+        missing "$group"
+    else
+        skip "$group"
+    fi
     export PLATTER_SKIP_WITNESSES=1
 fi
 
 # These tests leave themselves out, where nobody sees it.
-if ! have nbdkit || ! have nbdinfo || ! have nbdcopy || ! have nbd-server; then
-    skip 'tests of NBD against nbdkit, nbd-server and the tools of libnbd'
-fi
-if [ ! -x /usr/sbin/sshd ] || [ "$(id -u)" != 0 ]; then
-    skip 'tests of ssh (need root, openssh-server and libssh-4)'
-fi
+servers 'tests of NBD against nbdkit, nbd-server and the tools of libnbd' nbdkit nbdinfo nbdcopy nbd-server
+servers 'tests of HTTP (need nginx-light and curl)' nginx curl
+servers 'tests of ssh (need root, openssh-server and libssh-4)' root /usr/sbin/sshd ssh-keygen
+servers 'tests of iSCSI (need root, tgt, libiscsi-bin and libiscsi7)' root /usr/sbin/tgtd iscsi-readcapacity16
+servers 'tests of rbd (need ceph-mon, ceph-osd, ceph-common and librbd1)' ceph-mon ceph-osd rbd
+servers 'tests of NFS (need root, nfs-ganesha, nfs-ganesha-vfs, rpcbind, libnfs-utils and libnfs13)' \
+    root ganesha.nfsd nfs-cat nsenter /usr/sbin/rpcbind
+servers 'tests of GlusterFS (need root, FUSE, glusterfs-server and libgfapi0)' root /dev/fuse glusterd nsenter
+servers 'tests of TLS (need openssl)' openssl
 for scheme in http ssh iscsi nfs rbd gluster; do
     ! have qemu-img || ! qemu-img info --image-opts "driver=$scheme" 2>&1 | grep -q 'Unable to load module' ||
-        skip "the comparison with QEMU over $scheme (needs qemu-block-extra, which ci/modules.sh fetches)"
+        missing "the comparison with QEMU over $scheme (needs qemu-block-extra, which ci/modules.sh fetches)"
 done
-if [ ! -x /usr/sbin/tgtd ] || ! have iscsi-readcapacity16 || [ "$(id -u)" != 0 ]; then
-    skip 'tests of iSCSI (need root, tgt, libiscsi-bin and libiscsi7)'
-fi
-if ! have ceph-mon || ! have ceph-osd || ! have rbd; then
-    skip 'tests of rbd (need ceph-mon, ceph-osd, ceph-common and librbd1)'
-fi
-if ! have ganesha.nfsd || ! have nfs-cat || ! have nsenter || [ ! -x /usr/sbin/rpcbind ] || [ "$(id -u)" != 0 ]; then
-    skip 'tests of NFS (need root, nfs-ganesha, nfs-ganesha-vfs, rpcbind, libnfs-utils and libnfs13)'
-fi
-if ! have glusterd || ! have nsenter || ! [ -c /dev/fuse ] || [ "$(id -u)" != 0 ]; then
-    skip 'tests of GlusterFS (need root, FUSE, glusterfs-server and libgfapi0)'
-fi
-if ! have openssl; then
-    skip 'tests of TLS (need openssl)'
-fi
 if [ "$(id -u)" != 0 ] || ! [ -c /dev/fuse ]; then
     skip 'tests of mounted images (need root and FUSE)'
 fi
