@@ -52,6 +52,51 @@ fn bytes(dir: &Dir, name: &str) -> Vec<u8> {
     std::fs::read(dir.path(name)).expect("a file")
 }
 
+/// Whether the machine has a device for RDMA.
+fn has_rdma() -> bool {
+    std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut devices| devices.next().is_some())
+}
+
+/// Both tools have the library look for a device, whichever way the transport is named, and one line says that there is none.
+#[test]
+fn without_rdma_the_line_says_that_there_is_no_transport() {
+    if tgtd_is_missing() || has_rdma() {
+        return;
+    }
+    let dir = Dir::new();
+    let options = "transport=iser,portal=127.0.0.1:3260,target=iqn.x:t";
+    let told = "Couldn't connect transport: Failed creating Event Channel";
+    for (line, theirs) in [
+        (
+            "info iser://127.0.0.1:3260/iqn.x:t/0".to_owned(),
+            "Couldn't connect transport",
+        ),
+        (
+            format!("info --image-opts driver=iscsi,{options}"),
+            "Couldn't connect transport",
+        ),
+        (
+            format!("info --image-opts driver=iser,{options}"),
+            "Couldn't connect transport",
+        ),
+        // Theirs wants the transport beside a driver that has no other.
+        (
+            "info --image-opts driver=iser,portal=127.0.0.1:3260,target=iqn.x:t".to_owned(),
+            "Need all of transport",
+        ),
+    ] {
+        refused(&line, &dir, told);
+        if peer_has("iscsi") {
+            let ran = dir.qemu_img(&words(&line));
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            assert!(ran.err.contains(theirs), "{line}: {ran:?}");
+        }
+    }
+    for line in ["info iser:x", "info iser://h/t", "info iser://h/t/x"] {
+        refused(line, &dir, "its form is iser://");
+    }
+}
+
 #[test]
 fn units_are_read_by_every_command() {
     if tgtd_is_missing() {
