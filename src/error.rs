@@ -84,6 +84,8 @@ pub enum Stage {
     BlockStatus,
     /// It read guest bytes.
     Read,
+    /// It opened a file of this machine, by its name or its descriptor.
+    Open,
 }
 
 /// An error: kind, one-line message, errno, corrupt byte offset, causes and remedies.
@@ -305,14 +307,18 @@ impl Error {
         self.0.cause.as_ref()
     }
 
-    /// On one line: names from images stand in it, which must not steer a terminal.
+    /// On one line: names from images stand in it, which must not steer a terminal. What a caller says of a file in the
+    /// same words as who was called is said once.
     fn full_message(&self) -> String {
         let mut text = self.0.message.clone();
-        let mut next = self.0.cause.as_ref();
-        while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.0.message);
-            next = error.0.cause.as_ref();
+        let mut last = self;
+        while let Some(error) = &last.0.cause {
+            // What names nothing may be of another file each time.
+            if error.0.message != last.0.message || !error.0.message.contains('\'') {
+                text.push_str(": ");
+                text.push_str(&error.0.message);
+            }
+            last = error;
         }
         match printable(&text) {
             Cow::Borrowed(_) => text,
@@ -372,6 +378,30 @@ mod tests {
         assert_eq!(error.stage(), Some(Stage::Read));
         assert_eq!(error.file(), Some("c".into()));
         assert_eq!(error.hints(), ["Is it there?"]);
+    }
+
+    #[test]
+    fn what_two_levels_say_in_the_same_words_is_said_once() {
+        let error = Error::os(libc::ENOENT).context("Could not open 'a'");
+        let error = error.context("Could not open 'a'");
+        assert_eq!(
+            error.to_string(),
+            "Could not open 'a': No such file or directory"
+        );
+        // Each is of a layer of its own.
+        let below = "Could not open backing file";
+        assert_eq!(
+            Error::invalid("x")
+                .context(below)
+                .context(below)
+                .to_string(),
+            format!("{below}: {below}: x")
+        );
+        // Who puts other words in the place of the outermost finds both.
+        assert_eq!(
+            error.with_message("Could not use 'b'").to_string(),
+            "Could not use 'b': Could not open 'a': No such file or directory"
+        );
     }
 
     #[test]

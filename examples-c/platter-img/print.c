@@ -173,6 +173,21 @@ const char *print_wording(const platter_error *error)
     return message;
 }
 
+size_t print_length_said_twice(const platter_error *error)
+{
+    static const char begin[] = "Could not open '", end[] = "': ";
+    const char *message = platter_error_message(error);
+    const char *last = NULL;
+
+    /* Of a file that another one names, the words about both stand in the message. */
+    if (platter_error_stage(error) != PLATTER_STAGE_OPEN ||
+        strncmp(message, begin, sizeof begin - 1) != 0 || strstr(message + 1, begin) != NULL)
+        return 0;
+    for (const char *at = message; (at = strstr(at, end)) != NULL; at++)
+        last = at;
+    return last == NULL ? 0 : (size_t)(last - message) + sizeof end - 1;
+}
+
 /* Whether the line is "A repair of NAME replays the log", of a name in quotes. */
 static bool print_replay(const char *line, size_t length)
 {
@@ -225,7 +240,8 @@ void print_platter_error(platter_error *error)
 
     had_error = true;
     begin_message();
-    fprintf(stderr, "%s\n", print_wording(error));
+    fprintf(stderr, "%.*s%s\n", (int)print_length_said_twice(error), platter_error_message(error),
+            print_wording(error));
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)
         print_advice(hint);
     platter_error_free(error);

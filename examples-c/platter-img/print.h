@@ -31,6 +31,8 @@ void print_usage_error(const char *format, ...) PRINTF_LIKE(1, 2);
 void print_try_help(void);
 /* The message of an error in the words of qemu-img. */
 const char *print_wording(const platter_error *error);
+/* The length of the beginning of the message that qemu-img says twice, of a file that could not be opened; else 0. */
+size_t print_length_said_twice(const platter_error *error);
 /* An error of the library with its hints; frees it. */
 void print_platter_error(platter_error *error);
 /* As print_platter_error, of a call that was given `snapshot`: a wrong list has a second line. */

@@ -31,7 +31,7 @@ static void print_after(const char *words, const char *instead, platter_error *e
     const char *message = platter_error_message(error);
     const size_t length = strlen(instead);
 
-    if (strncmp(message, instead, length) == 0)
+    if (print_length_said_twice(error) == 0 && strncmp(message, instead, length) == 0)
         message += length;
     print_error("%s: %s", words, message);
     for (size_t i = 0; (hint = platter_error_hint(error, i)) != NULL; i++)

@@ -43,11 +43,14 @@ pub const PLATTER_STAGE_OTHER: u32 = 0;
 pub const PLATTER_STAGE_BLOCK_STATUS: u32 = 1;
 /// Stage of an error: reading guest bytes, in a comparison.
 pub const PLATTER_STAGE_READ: u32 = 2;
+/// Stage of an error: opening a file or device of this machine itself, before anything is read from it.
+pub const PLATTER_STAGE_OPEN: u32 = 3;
 
 fn of_stage(stage: Option<Stage>) -> u32 {
     match stage {
         None => PLATTER_STAGE_OTHER,
         Some(Stage::BlockStatus) => PLATTER_STAGE_BLOCK_STATUS,
         Some(Stage::Read) => PLATTER_STAGE_READ,
+        Some(Stage::Open) => PLATTER_STAGE_OPEN,
     }
 }

@@ -18,6 +18,15 @@ pub struct Ran {
     pub err: String,
 }
 
+/// An error of QEMU's tools without the repetition of its beginning: the library says a thing once.
+pub fn said_once(error: &str) -> String {
+    let (first, rest) = error.split_once("': ").unwrap_or((error, ""));
+    match rest.starts_with(&format!("{first}': ")) {
+        true => rest.to_owned(),
+        false => error.to_owned(),
+    }
+}
+
 /// Random numbers that are the same in every run (xorshift); the seed is not 0.
 pub struct Random(pub u64);
 

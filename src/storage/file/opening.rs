@@ -8,7 +8,7 @@ use std::path::Path;
 
 use bstr::BStr;
 
-use crate::error::Error;
+use crate::error::{Error, Stage};
 use crate::storage::modes::CacheMode;
 use crate::sys::fd;
 
@@ -24,12 +24,15 @@ pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::
 }
 
 pub(super) fn could_not_open(name: &BStr, error: &io::Error) -> Error {
-    Error::io(error).could_not_open(name)
+    Error::io(error)
+        .with_stage(Stage::Open)
+        .could_not_open(name)
 }
 
 pub(super) fn no_direct(name: &BStr) -> Error {
     Error::os(libc::EINVAL)
         .with_message("filesystem does not support O_DIRECT")
+        .with_stage(Stage::Open)
         .could_not_open(name)
 }
 
