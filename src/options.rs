@@ -13,6 +13,7 @@ use crate::error::Result;
 use list::check_list;
 pub(crate) use list::split_list;
 pub use list::{asks_for_help, double_commas};
+pub(crate) use values::valid_keys;
 pub use values::{OptionValue, Values, parse_value};
 
 /// The type of an option's value.

@@ -32,7 +32,9 @@ fn ours(name: &str, format: Option<&str>, image_opts: bool) -> String {
         Ok(image) => format!("ok {}", image.filename()),
         Err(error) => {
             let mut text = error.to_string();
-            for hint in error.hints() {
+            // The list of valid keys is ours.
+            let hints = error.hints().iter();
+            for hint in hints.filter(|hint| !hint.starts_with("Valid parameters: ")) {
                 text.push('\n');
                 text.push_str(hint);
             }
@@ -55,7 +57,7 @@ fn theirs(name: &str, format: Option<&str>, image_opts: bool) -> String {
         let name = ran.out.lines().next().unwrap_or_default();
         return name.replace("image: ", "ok ");
     }
-    ran.err.trim_end().replacen("qemu-img: ", "", 1)
+    common::said_once(&ran.err.trim_end().replacen("qemu-img: ", "", 1))
 }
 
 #[track_caller]

@@ -22,6 +22,33 @@ static void write_file(const char *path, const void *bytes, size_t len)
     CHECK(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
 
+/* Copies that are handed out are made by this one. */
+static bool no_memory;
+
+char *strdup(const char *text)
+{
+    const size_t size = strlen(text) + 1;
+    char *copy = no_memory ? NULL : malloc(size);
+    return copy == NULL ? NULL : memcpy(copy, text, size);
+}
+
+/* A text that cannot be handed out is an error, and no success without one. */
+static void without_memory(void)
+{
+    char *text = (char *)1;
+    no_memory = true;
+    FAILS(platter_size_format(&text, 1, 0, &err), PLATTER_STATUS_OS, "memory");
+    CHECK(text == NULL);
+    text = (char *)1;
+    FAILS(platter_option_help(&text, "qcow2", PLATTER_OPERATION_CREATE, NULL, 0, &err),
+          PLATTER_STATUS_OS, "memory");
+    CHECK(text == NULL);
+    no_memory = false;
+    OK(platter_size_format(&text, 1, 0, &err));
+    CHECK_STR(text, "1 B");
+    platter_free(text);
+}
+
 struct failing {
     bool read, extent;
 };
@@ -77,8 +104,88 @@ static void compare_stage(struct failing failing, uint32_t stage, const char *te
     platter_open_options_free(options);
 }
 
+/* The log of the calls that fail, and of the jobs. */
+static int told;
+
+static void on_line(uint32_t level, const char *line, void *user_data)
+{
+    const char *first = strstr(line, "nope");
+    (void)level, (void)user_data;
+    if (first == NULL)
+        return;
+    told++;
+    if (strstr(first + 1, "nope") != NULL) {
+        fprintf(stderr, "the log says: %s\n", line);
+        exit(1);
+    }
+}
+
+static void names_once(int status, platter_error *error)
+{
+    const char *first = strstr(platter_error_message(error), "nope");
+    CHECK(status == PLATTER_STATUS_NOT_FOUND);
+    CHECK(first != NULL);
+    if (strstr(first + 1, "nope") != NULL) {
+        fprintf(stderr, "the message is: %s\n", platter_error_message(error));
+        exit(1);
+    }
+    platter_error_free(error);
+}
+
+static void job_names_once(platter_job *job)
+{
+    platter_error *error = NULL;
+    const int status = platter_job_run(job, 0, &error);
+    names_once(status, error);
+    platter_job_free(job);
+}
+
+/* Whatever opens a file that is not there says its name, and says it once. */
+static void each_call_names_a_file_once(void)
+{
+    platter_error *error = NULL;
+    platter_image *image;
+    platter_report *report;
+    platter_job *job;
+    platter_convert *convert;
+    platter_dd *dd;
+    OK(platter_log_set(on_line, NULL, NULL, PLATTER_LOG_DEBUG, 0, &err));
+    int status = platter_image_open(&image, "nope", NULL, 0, &error);
+    names_once(status, error);
+    status = platter_image_describe(&report, "nope", NULL, 0, &error);
+    names_once(status, error);
+    status = platter_inspect(&report, "nope", NULL, 0, &error);
+    names_once(status, error);
+    OK(platter_commit_job_new(&job, "nope", NULL, NULL, 0, &err));
+    job_names_once(job);
+    OK(platter_rebase_job_new(&job, "nope", NULL, NULL, NULL, NULL, 0, &err));
+    job_names_once(job);
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "nope", 0, &err));
+    OK(platter_convert_set_target(convert, "copy", "raw", 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    job_names_once(job);
+    platter_convert_free(convert);
+    make_image("there.raw", "raw", 512, NULL);
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "there.raw", 0, &err));
+    OK(platter_convert_set_target(convert, "nope", "raw", 0, &err));
+    OK(platter_convert_job_new(&job, convert, PLATTER_CONVERT_TARGET_EXISTS, &err));
+    job_names_once(job);
+    platter_convert_free(convert);
+    OK(platter_dd_new(&dd, 0, &err));
+    OK(platter_dd_set_input(dd, "nope", 0, &err));
+    OK(platter_dd_set_output(dd, "copy", "raw", 0, &err));
+    OK(platter_dd_job_new(&job, dd, 0, &err));
+    job_names_once(job);
+    platter_dd_free(dd);
+    OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
+    CHECK(told == 8);
+}
+
 int main(void)
 {
+    without_memory();
     compare_stage((struct failing){.read = true}, PLATTER_STAGE_READ, "Error while reading offset 0");
     compare_stage((struct failing){.extent = true}, PLATTER_STAGE_BLOCK_STATUS,
                   "Sector allocation test failed");
@@ -86,11 +193,12 @@ int main(void)
     CHECK(platter_error_status(error) == PLATTER_STATUS_NOT_FOUND);
     CHECK(platter_error_errno(error) == ENOENT);
     CHECK_STR(platter_error_message(error),
-              "Could not open 'nope': Could not open 'nope': No such file or directory");
+              "Could not open 'nope': No such file or directory");
     CHECK(platter_error_hint(error, 0) == NULL);
     CHECK(platter_error_offset(error) == PLATTER_OFFSET_UNKNOWN);
-    CHECK(platter_error_stage(error) == PLATTER_STAGE_OTHER);
+    CHECK(platter_error_stage(error) == PLATTER_STAGE_OPEN);
     platter_error_free(error);
+    each_call_names_a_file_once();
 
     char zeroes[65536] = {0};
     write_file("zero.raw", zeroes, sizeof zeroes);
@@ -98,6 +206,7 @@ int main(void)
     CHECK(platter_error_status(error) == PLATTER_STATUS_NOT_AN_IMAGE);
     CHECK_STR(platter_error_message(error),
               "Could not open 'zero.raw': Image is not in qcow2 format");
+    CHECK(platter_error_stage(error) == PLATTER_STAGE_OTHER);
     platter_error_free(error);
 
     error = opening("zero.raw", "bogus", 0);
@@ -142,6 +251,25 @@ int main(void)
     platter_error_free(error);
     platter_options_free(bag);
     platter_create_free(create);
+
+    /* So does one of opening, of a format as of a protocol. */
+    platter_open_options *how;
+    OK(platter_open_options_new(&how, 0, &err));
+    OK(platter_open_options_set_format(how, "qcow2", 0, &err));
+    OK(platter_open_options_set_option(how, "bogus", "1", 0, &err));
+    error = NULL;
+    CHECK(platter_image_open(&image, "busy.qcow2", how, 0, &error) == PLATTER_STATUS_INVALID);
+    CHECK(strstr(platter_error_message(error), "'bogus'") != NULL);
+    CHECK(strstr(platter_error_hint(error, 0), "lazy-refcounts") != NULL);
+    platter_error_free(error);
+    OK(platter_open_options_set_option(how, "bogus", NULL, 0, &err));
+    OK(platter_open_options_set_option(how, "file.bogus", "1", 0, &err));
+    error = NULL;
+    CHECK(platter_image_open(&image, "busy.qcow2", how, 0, &error) == PLATTER_STATUS_INVALID);
+    CHECK(strstr(platter_error_message(error), "'bogus'") != NULL);
+    CHECK(strstr(platter_error_hint(error, 0), "locking") != NULL);
+    platter_error_free(error);
+    platter_open_options_free(how);
 
     /* Every status has a name and an errno. */
     for (int status = PLATTER_STATUS_INVALID; status >= PLATTER_STATUS_INTERNAL; status--) {

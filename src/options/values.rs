@@ -189,6 +189,14 @@ fn parse_named(name: &str, kind: OptionKind, value: &BStr) -> Result<OptionValue
     }
 }
 
+/// The hint of an option of an opening that the driver with this table does not know.
+pub(crate) fn valid_keys(table: &[OptionSpec]) -> String {
+    let mut names: Vec<&str> = table.iter().map(|spec| spec.name).collect();
+    names.sort_unstable();
+    names.push("those of every node");
+    format!("Valid parameters: {}", names.join(", "))
+}
+
 /// The error of an unknown key; the hint lists the valid ones.
 fn unknown_key(key: &str, table: &[OptionSpec]) -> Error {
     let names: Vec<&str> = table.iter().map(|spec| spec.name).collect();

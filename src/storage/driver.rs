@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::net::Address;
 use crate::object::Objects;
-use crate::options::{OptionSpec, Options, Values};
+use crate::options::{OptionSpec, Options, Values, valid_keys};
 use crate::policy::OpenPolicy;
 use crate::storage::creation::{Creation, NewStorage};
 use crate::storage::exports::ExportInfo;
@@ -201,6 +201,7 @@ impl StorageDriver {
             "Block protocol '{}' doesn't support the option '{key}'",
             self.name
         ))
+        .with_hint(valid_keys(self.open_options))
     }
 
     /// Opens a storage, where the policy allows the protocol.

@@ -15,7 +15,7 @@ use crate::image::{OpenOptions, host, names};
 use crate::location::Location;
 use crate::location::tree::{flatten, flatten_values};
 use crate::memory;
-use crate::options::{OptionSpec, Values};
+use crate::options::{OptionSpec, Values, valid_keys};
 
 /// Each node in a node takes stack, which callers' threads have little of.
 const MOST_NESTED: u32 = 32;
@@ -168,6 +168,7 @@ pub(super) fn unknown_option(driver: &FormatDriver, key: &str) -> Error {
     Error::invalid(format!(
         "Block format '{name}' does not support the option '{key}'"
     ))
+    .with_hint(valid_keys(driver.open_options))
 }
 
 /// The options of a plan, checked against those of its driver. `words` begin the refusal of what is not
@@ -184,9 +185,8 @@ pub(super) fn checked_options(
     let given = flatten_values(&plan.given);
     let known = |key: &str| table.iter().any(|spec| spec.matches(key));
     if let Some(key) = given.keys().find(|key| !known(key)) {
-        return Err(Error::invalid(format!(
-            "{words} support the option '{key}'"
-        )));
+        let error = Error::invalid(format!("{words} support the option '{key}'"));
+        return Err(error.with_hint(valid_keys(table)));
     }
     Values::check(&flatten(&plan.given), table)
 }
