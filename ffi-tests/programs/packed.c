@@ -63,6 +63,51 @@ static void opens(void)
     platter_policy_free(policy);
 }
 
+static int read_packed(void *buf, size_t len, uint64_t offset, void *user_data)
+{
+    CHECK(offset <= sizeof packed && len <= sizeof packed - offset);
+    memcpy(buf, (const unsigned char *)user_data + offset, len);
+    return 0;
+}
+
+static int size_packed(uint64_t *size, void *user_data)
+{
+    (void)user_data;
+    *size = sizeof packed;
+    return 0;
+}
+
+/* What is open already is unpacked as what is named. */
+static void opens_what_is_open(void)
+{
+    static const platter_storage_ops ops = {.read = read_packed, .size = size_packed};
+    static const char *const names[] = {NULL, "disk.gz", "odd:name", "not/there"};
+    unsigned char copy[sizeof packed];
+    platter_open_options *options = unpacking("auto", NULL);
+    platter_image *image;
+    uint64_t size = 0;
+
+    memcpy(copy, packed, sizeof copy);
+    for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
+        int fd = open("disk.gz", O_RDONLY | O_CLOEXEC);
+        CHECK(fd >= 0);
+        OK(platter_image_open_fd(&image, fd, names[n], options, 0, &err));
+        OK(platter_image_size(&size, image, 0, &err));
+        CHECK_U64(size, 512);
+        OK(platter_image_close(image, 0, &err));
+        close(fd);
+        OK(platter_image_open_storage(&image, &ops, names[n], copy, NULL, options, 0, &err));
+        OK(platter_image_size(&size, image, 0, &err));
+        CHECK_U64(size, 512);
+        OK(platter_image_close(image, 0, &err));
+    }
+    /* What is not compressed says so. */
+    copy[0] ^= 1;
+    FAILS(platter_image_open_storage(&image, &ops, "disk.gz", copy, NULL, options, 0, &err),
+          PLATTER_STATUS_INVALID, "disk.gz");
+    platter_open_options_free(options);
+}
+
 static void converts(void)
 {
     platter_open_options *options = unpacking("auto", NULL);
@@ -130,6 +175,7 @@ int main(void)
 {
     write_file("disk.gz", packed, sizeof packed);
     opens();
+    opens_what_is_open();
     converts();
     levels();
     passed();

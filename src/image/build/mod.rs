@@ -2,6 +2,7 @@
 
 mod ancestors;
 mod below;
+mod given;
 mod layer;
 mod more_files;
 mod node;
@@ -58,13 +59,12 @@ impl Image {
             let error = Error::node_read_only();
             return Err(error.could_not_open(location.display()));
         }
+        if options.decompress.is_some() {
+            let options = given::with_storage(&location, storage, options);
+            return Self::open(&location, &options);
+        }
         NodePlan::of_open_file(&location, options)
             .and_then(|plan| {
-                if options.decompress.is_some() {
-                    return Err(Error::unsupported(
-                        "Only what is opened by a location can be decompressed",
-                    ));
-                }
                 let mut start = Start::new(&location, plan);
                 start.file = Some(Node::given(storage));
                 open_chain(start, options, None, None)
