@@ -320,8 +320,20 @@ pub struct Job {
     needed: Option<Unchanged>,
 }
 
-/// Warnings kept for the caller when no message callback takes them; later ones are dropped.
+/// Warnings that are kept for the caller, who may take all of them as they arise.
 const MAX_WARNINGS: usize = 1000;
+
+/// The line behind the last warning that is kept, where there were more.
+const MORE_WARNINGS: &str = "There were more warnings than are kept";
+
+/// What is kept of a warning behind so many others.
+pub(crate) fn kept_warning(before: usize, line: String) -> Option<String> {
+    match before {
+        0..MAX_WARNINGS => Some(line),
+        MAX_WARNINGS => Some(MORE_WARNINGS.to_owned()),
+        _ => None,
+    }
+}
 
 impl Job {
     /// A job without callbacks.
@@ -436,9 +448,8 @@ impl Job {
         if let Some(callback) = self.on_message.as_mut() {
             callback(&Message::Warning(line.clone()));
         }
-        if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(line);
-        }
+        self.warnings
+            .extend(kept_warning(self.warnings.len(), line));
     }
 
     /// The warnings so far, oldest first.
@@ -457,6 +468,22 @@ mod tests {
         job.tick().unwrap();
         job.control().clone().cancel();
         assert_eq!(job.tick().unwrap_err().kind(), crate::ErrorKind::Cancelled);
+    }
+
+    #[test]
+    fn more_warnings_than_are_kept_are_told_by_the_last_one() {
+        let heard = Arc::new(Mutex::new(0));
+        let count = heard.clone();
+        let mut job = Job::new().on_message(Box::new(move |_| *count.lock() += 1));
+        for n in 0..MAX_WARNINGS {
+            job.warn(n.to_string());
+        }
+        assert_eq!(job.warnings().last().unwrap(), "999");
+        job.warn("too many");
+        job.warn("far too many");
+        assert_eq!(job.warnings().len(), MAX_WARNINGS + 1);
+        assert_eq!(job.warnings().last().unwrap(), MORE_WARNINGS);
+        assert_eq!(*heard.lock(), MAX_WARNINGS + 2);
     }
 
     #[test]

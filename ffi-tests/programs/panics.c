@@ -85,6 +85,39 @@ int main(void)
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
     platter_queue_free(queue);
 
+    /* What is let go behind the work is the third: the job ends all the same, on whatever thread. */
+    image = open_image("a.qcow2", "qcow2", 0);
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    platter_testing_panic_at(3);
+    FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
+    FAILS(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_INTERNAL, "injected");
+    platter_job_free(job);
+    OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
+    OK(platter_job_fd(&poller.fd, job, 0, &err));
+    platter_testing_panic_at(3);
+    OK(platter_job_start(job, 0, &err));
+    CHECK(poll(&poller, 1, 60000) == 1);
+    FAILS(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_INTERNAL, "injected");
+    platter_job_free(job);
+
+    /* A getter gives what it gives for NULL. */
+    platter_testing_panic_at(1);
+    CHECK(platter_image_format(image) == NULL);
+    CHECK_STR(platter_image_format(image), "qcow2");
+    platter_testing_panic_at(1);
+    CHECK(platter_image_filename(image) == NULL);
+    CHECK_STR(platter_image_filename(image), "a.qcow2");
+    platter_error *error = NULL;
+    CHECK(platter_size_parse(&size, "x", 0, &error) == PLATTER_STATUS_INVALID);
+    platter_testing_panic_at(1);
+    CHECK(platter_error_status(error) == 0);
+    CHECK(platter_error_status(error) == PLATTER_STATUS_INVALID);
+    platter_testing_panic_at(1);
+    CHECK_STR(platter_error_message(error), "");
+    CHECK_STR(platter_error_message(error), "'x' is no size");
+    platter_error_free(error);
+    OK(platter_image_close(image, 0, &err));
+
     /* A registration that panics still frees the user data once. */
     image = open_image("a.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));

@@ -116,8 +116,10 @@ pub(super) fn call_ref<H: Handle>(
     body: impl FnOnce(&H) -> Result<()>,
 ) -> c_int {
     let result = given(handle, name).and_then(|handle| {
-        let _working = handle.working();
-        caught(Some(handle.poison()), || body(handle))
+        caught(Some(handle.poison()), || {
+            let _working = handle.working();
+            body(handle)
+        })
     });
     finish(err, result)
 }
@@ -132,8 +134,10 @@ pub(super) fn call_ref_out<T: OutValue, H: Handle>(
 ) -> c_int {
     let result = place(out).and_then(|out| {
         let handle = given(handle, name)?;
-        let _working = handle.working();
-        *out = caught(Some(handle.poison()), || body(handle))?;
+        *out = caught(Some(handle.poison()), || {
+            let _working = handle.working();
+            body(handle)
+        })?;
         Ok(())
     });
     finish(err, result)
@@ -198,17 +202,25 @@ pub(super) fn caught<T>(poison: Option<&Poison>, body: impl FnOnce() -> Result<T
     if let Some(poison) = poison {
         poison.check()?;
     }
-    quiet_panics();
-    let outer = INSIDE.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(|| {
+    let result = unwound(|| {
         testing::maybe_panic();
         body()
-    }));
-    INSIDE.set(outer);
-    result.unwrap_or_else(|payload| {
+    });
+    result.unwrap_or_else(|error| {
         if let Some(poison) = poison {
             poison.set();
         }
+        Err(error)
+    })
+}
+
+/// Runs `body`; a panic becomes an error.
+pub(super) fn unwound<T>(body: impl FnOnce() -> T) -> Result<T> {
+    quiet_panics();
+    let outer = INSIDE.replace(true);
+    let result = catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(outer);
+    result.map_err(|payload| {
         let reason = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())
@@ -218,10 +230,7 @@ pub(super) fn caught<T>(poison: Option<&Poison>, body: impl FnOnce() -> Result<T
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             std::mem::forget(second);
         }
-        Err(Error::new(
-            ErrorKind::Internal,
-            format!("Internal error: {reason}"),
-        ))
+        Error::new(ErrorKind::Internal, format!("Internal error: {reason}"))
     })
 }
 
@@ -234,8 +243,15 @@ fn finish(err: ErrOut<'_>, result: Result<()>) -> c_int {
             PLATTER_OK
         }
         Err(error) => {
-            log(Level::Debug, || format!("a call fails: {error}"));
-            report(err, &platter_error::new(&error))
+            let told = unwound(|| {
+                log(Level::Debug, || format!("a call fails: {error}"));
+                platter_error::new(&error)
+            });
+            // An error that cannot even be told is told by that.
+            report(
+                err,
+                &told.unwrap_or_else(|error| platter_error::new(&error)),
+            )
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int};
 
-use crate::capi::boundary;
+use crate::capi::boundary::{self, get};
 use crate::capi::error_object::PLATTER_STAGE_OTHER;
 
 pub use crate::capi::error_object::platter_error;
@@ -15,7 +15,7 @@ pub const PLATTER_OFFSET_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_status(error: Option<&platter_error>) -> c_int {
-    error.map_or(0, |error| error.status)
+    get(0, || error.map_or(0, |error| error.status))
 }
 
 /// The errno of the system call that failed, else the one that fits the status best. 0 for NULL.
@@ -23,16 +23,18 @@ pub extern "C" fn platter_error_status(error: Option<&platter_error>) -> c_int {
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_errno(error: Option<&platter_error>) -> c_int {
-    error.map_or(0, |error| error.errno)
+    get(0, || error.map_or(0, |error| error.errno))
 }
 
-/// One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
-/// without newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
+/// One line of UTF-8 for the user that names the file and the reason, with the causes behind colons and without
+/// newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_message(error: Option<&platter_error>) -> *const c_char {
-    error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    get(c"".as_ptr(), || {
+        error.map_or(c"".as_ptr(), |error| error.message.as_ptr())
+    })
 }
 
 /// Further lines for the user: a remedy, or a question to ask oneself. `index` counts from 0; NULL
@@ -41,9 +43,10 @@ pub extern "C" fn platter_error_message(error: Option<&platter_error>) -> *const
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_hint(error: Option<&platter_error>, index: usize) -> *const c_char {
-    error
-        .and_then(|error| error.hints.get(index))
-        .map_or(std::ptr::null(), |hint| hint.as_ptr())
+    get(std::ptr::null(), || {
+        let hint = error.and_then(|error| error.hints.get(index));
+        hint.map_or(std::ptr::null(), |hint| hint.as_ptr())
+    })
 }
 
 /// The byte offset at which the file is damaged; `PLATTER_OFFSET_UNKNOWN` where that is not known,
@@ -52,9 +55,10 @@ pub extern "C" fn platter_error_hint(error: Option<&platter_error>, index: usize
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
-    error
-        .and_then(|error| error.offset)
-        .unwrap_or(PLATTER_OFFSET_UNKNOWN)
+    get(PLATTER_OFFSET_UNKNOWN, || {
+        let offset = error.and_then(|error| error.offset);
+        offset.unwrap_or(PLATTER_OFFSET_UNKNOWN)
+    })
 }
 
 /// The name of the file whose reading, writing or syncing failed, as it was opened: the image's, a data file's, an extent's, or that
@@ -64,9 +68,10 @@ pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_file(error: Option<&platter_error>) -> *const c_char {
-    error
-        .and_then(|error| error.file.as_ref())
-        .map_or(std::ptr::null(), |name| name.as_ptr())
+    get(std::ptr::null(), || {
+        let name = error.and_then(|error| error.file.as_ref());
+        name.map_or(std::ptr::null(), |name| name.as_ptr())
+    })
 }
 
 /// What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
@@ -74,7 +79,9 @@ pub extern "C" fn platter_error_file(error: Option<&platter_error>) -> *const c_
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_error_stage(error: Option<&platter_error>) -> u32 {
-    error.map_or(PLATTER_STAGE_OTHER, |error| error.stage)
+    get(PLATTER_STAGE_OTHER, || {
+        error.map_or(PLATTER_STAGE_OTHER, |error| error.stage)
+    })
 }
 
 /// Frees an error. NULL does nothing.

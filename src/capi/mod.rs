@@ -10,6 +10,8 @@
 )]
 
 mod boundary;
+#[cfg(test)]
+mod guards;
 mod parameter;
 #[cfg(test)]
 mod rules;

@@ -132,9 +132,12 @@ pub unsafe extern "C" fn platter_options_set_u64(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    let value = c_string(value.to_string());
-    // SAFETY: by the contract of this function; `value` is NUL-terminated.
-    unsafe { platter_options_set(options, key, value.as_ptr(), flags, err) }
+    call_mut(options, "options", err, |options| {
+        check_flags(flags, 0)?;
+        // SAFETY: by the contract of this function.
+        let key = unsafe { utf8(key, "key")? };
+        options.set(key, value.to_string().as_str().into())
+    })
 }
 
 /// Sets `key` to `on` where `value` is 1, and to `off` where it is 0. `flags` must be 0.

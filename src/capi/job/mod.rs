@@ -232,8 +232,10 @@ pub unsafe extern "C" fn platter_job_set_message(
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_summary(job: Option<&platter_job>) -> *const c_char {
-    job.and_then(|job| job.runner.summary())
-        .map_or(std::ptr::null(), |summary| summary.as_ptr())
+    boundary::get(std::ptr::null(), || {
+        let summary = job.and_then(|job| job.runner.summary());
+        summary.map_or(std::ptr::null(), |summary| summary.as_ptr())
+    })
 }
 
 /// Runs the job on this thread and returns its status. `flags` must be 0.
@@ -403,7 +405,8 @@ pub extern "C" fn platter_job_progress(
 }
 
 /// A warning of the job: UTF-8, seldom more than one line. `index` counts from 0 in the order of time; NULL past the
-/// last one, and for NULL. Lives as long as the job.
+/// last one, and for NULL. The first 1,000 are kept, and a line that says that there were more; a callback
+/// (`platter_job_set_message()`) gets them all. Lives as long as the job.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

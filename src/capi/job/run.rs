@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::capi::boundary::{Poison, UserData, caught};
+use crate::capi::boundary::{Poison, UserData, caught, unwound};
 use crate::capi::error::platter_error;
 use crate::capi::job::{
     Body, Images, PLATTER_JOB_STATE_CANCELLED, PLATTER_JOB_STATE_DONE, PLATTER_JOB_STATE_FAILED,
@@ -17,10 +17,12 @@ use crate::capi::job::{
 };
 use crate::capi::report;
 use crate::capi::status::PLATTER_STATUS_CANCELLED;
-use crate::capi::text::{c_line, c_lines};
+use crate::capi::text::{c_line, c_lines, c_string};
 use crate::crew;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
-use crate::job::{Job, JobControl, Message, Progress, Verdict, events, without_signals};
+use crate::job::{
+    Job, JobControl, Message, Progress, Verdict, events, kept_warning, without_signals,
+};
 use crate::log::{Level, log};
 use crate::sys::event::Event as Readable;
 
@@ -56,9 +58,6 @@ impl MessageCallback {
         }
     }
 }
-
-/// Warnings kept for `platter_job_warning()`; later ones reach the callback alone.
-const MAX_WARNINGS: usize = 1000;
 
 /// What goes from the running work to the caller.
 #[derive(Default)]
@@ -134,11 +133,11 @@ impl Channel {
             unsafe { (callback.function)(&message, callback.user_data.get()) }
         }
         if kind == PLATTER_MESSAGE_WARNING {
-            log(Level::Warning, || line.to_string_lossy().into_owned());
+            let line = line.to_string_lossy().into_owned();
+            log(Level::Warning, || line.clone());
             let mut warnings = self.warnings.lock();
-            if warnings.len() < MAX_WARNINGS {
-                warnings.push(line);
-            }
+            let kept = kept_warning(warnings.len(), line);
+            warnings.extend(kept.map(c_string));
         }
     }
 }
@@ -253,8 +252,22 @@ impl Runner {
         }
     }
 
-    /// Runs the work on this thread.
+    /// Runs the work on this thread. It ends in every case: others may wait for that.
     pub(super) fn execute(&self, work: Work) -> Outcome {
+        let (outcome, left) = unwound(|| self.carry_out(work)).unwrap_or_else(|error| {
+            self.poison.set();
+            (Err(platter_error::new(&error)), None)
+        });
+        *self.state.lock() = State::Ended(outcome.clone(), left);
+        self.ended.notify_all();
+        if let Some(event) = &*self.event.lock() {
+            event.signal();
+        }
+        outcome
+    }
+
+    /// The work, and all that is let go with it; how it ended, and the report that a failure left.
+    fn carry_out(&self, work: Work) -> (Outcome, Option<Arc<report::Inner>>) {
         let Work {
             mut job,
             images,
@@ -267,22 +280,26 @@ impl Runner {
         let begin = Instant::now();
         log(Level::Info, || format!("{} begins", self.name));
         events::BEGIN.emit(|| format!("job={}", self.name));
-        let result = caught(Some(&self.poison), || body(&mut job, &images));
-        let result = result.map(|content| {
+        let result = caught(Some(&self.poison), || {
+            let content = body(&mut job, &images)?;
             let failure = content.failure();
-            (content, failure)
+            Ok((content, failure))
         });
         if self.poison.is_set() {
             for image in &images {
                 image.poison().set();
             }
         }
-        for line in job.control().take_left() {
-            job.warn(line);
-        }
-        // The images are released before anybody hears of the end.
-        drop(images);
-        drop(job);
+        // The images are released before anybody hears of the end, and a failure of that is one of the job.
+        let released = caught(None, || {
+            for line in job.control().take_left() {
+                job.warn(line);
+            }
+            drop(images);
+            drop(job);
+            Ok(())
+        });
+        let result = released.and(result);
         log(Level::Info, || match &result {
             Ok((_, None)) => format!("{} ends after {:.3?}", self.name, begin.elapsed()),
             Ok((_, Some(error))) | Err(error) => {
@@ -297,20 +314,14 @@ impl Runner {
                 begin.elapsed()
             )
         });
-        let (outcome, left) = match result {
+        match result {
             Ok((content, None)) => (Ok(report::Inner::new(content)), None),
             Ok((content, Some(error))) => (
                 Err(platter_error::new(&error)),
                 Some(report::Inner::new(content)),
             ),
             Err(error) => (Err(platter_error::new(&error)), None),
-        };
-        *self.state.lock() = State::Ended(outcome.clone(), left);
-        self.ended.notify_all();
-        if let Some(event) = &*self.event.lock() {
-            event.signal();
         }
-        outcome
     }
 
     /// Runs the work on a thread of its own.
