@@ -149,6 +149,11 @@
 #define PLATTER_REFERENCE_EXTENT "extent"
 #define PLATTER_REFERENCE_PARENT_LOCATOR "parent-locator"
 
+/* Why two images differ: the `reason` of a comparison. */
+#define PLATTER_REASON_CONTENT "content"
+#define PLATTER_REASON_SIZE "size"
+#define PLATTER_REASON_STATUS "status"
+
 /* Keys of options with which images are made and amended, for platter_options_set(). */
 #define PLATTER_OPT_ADAPTER_TYPE "adapter_type"
 #define PLATTER_OPT_BACKING_FILE "backing_file"
@@ -375,6 +380,11 @@
  * Stage of an error: reading guest bytes, in a comparison.
  */
 #define PLATTER_STAGE_READ 2
+
+/**
+ * Stage of an error: opening a file or device of this machine itself, before anything is read from it.
+ */
+#define PLATTER_STAGE_OPEN 3
 
 /**
  * What `platter_error_offset()` returns where no offset is known.
@@ -2034,8 +2044,8 @@ int platter_error_status(const struct platter_error *error);
 int platter_error_errno(const struct platter_error *error);
 
 /**
- * One line of UTF-8 for the user that names the file and the reason, causes joined by `": "`,
- * without newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
+ * One line of UTF-8 for the user that names the file and the reason, with the causes behind colons and without
+ * newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
  *
  * Threads: any. Since 0.1.
  */
@@ -2190,7 +2200,7 @@ int platter_size_parse(uint64_t *out,
  * Writes a number of bytes as users read it: three significant digits and a unit, `"1.5 KiB"`.
  * `*out` belongs to the caller, who frees it with `platter_free()`. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: INVALID, OS where there is no memory. Threads: any. Since 0.1.
  */
 int platter_size_format(char **out,
                         uint64_t bytes,
@@ -2240,7 +2250,7 @@ void platter_control_free(struct platter_control *control);
 
 /**
  * The driver at `index`, counted from 0: formats by name, then protocols by name, then
- * filters by name. `flags` must be 0.
+ * filters by name. `*out` lives for ever. `flags` must be 0.
  *
  * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
  */
@@ -2250,7 +2260,8 @@ int platter_driver_describe(const struct platter_driver_info **out,
                             struct platter_error **err);
 
 /**
- * The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+ * The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any.
+ * `*out` lives for ever. `flags` must be 0.
  *
  * Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
  *
@@ -2268,7 +2279,7 @@ int platter_driver_find(const struct platter_driver_info **out,
  * (`PLATTER_OPERATION_*`): formats have options of all three, protocols of making and opening, filters of
  * opening. Those of opening are what `platter_open_options_set_option()` and `driver=…` strings take, with those
  * that every driver takes among them; children have options of their own, see `platter_child_describe()`. An open
- * image keeps its options: to change one, open the image again. `flags` must be 0.
+ * image keeps its options: to change one, open the image again. `*out` lives for ever. `flags` must be 0.
  *
  * Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
  * Since 0.1.
@@ -2285,7 +2296,7 @@ int platter_option_describe(const struct platter_option_info **out,
 
 /**
  * The child at `index`, counted from 0 and in the order of the driver, that nodes of `driver` can have.
- * A protocol has none. `flags` must be 0.
+ * A protocol has none. `*out` lives for ever. `flags` must be 0.
  *
  * Statuses: NOT_FOUND for an unknown driver and past the last child, INVALID. Threads: any.
  * Since 0.1.
@@ -2306,7 +2317,7 @@ int platter_child_describe(const struct platter_child_info **out,
  * `platter_free()`. `flags` are at most one `PLATTER_LOCATION_*`, for the target.
  *
  * Statuses: INVALID (an unknown format, in the words for the user; an operation without such
- * help), UNSUPPORTED (the driver does not offer the operation). Threads: any. Since 0.1.
+ * help), UNSUPPORTED (the driver does not offer the operation), OS where there is no memory. Threads: any. Since 0.1.
  *
  * # Safety
  * `driver` and `target` are NULL or NUL-terminated.
@@ -2371,7 +2382,8 @@ int platter_open_options_set_format(struct platter_open_options *options,
  * `platter_option_describe()` lists them with `PLATTER_OPERATION_OPEN`. Where several images are opened with these
  * options, each has them, and no image that one of them names. `flags` must be 0.
  *
- * Statuses: INVALID (an empty key, a key that is part of another one). Threads: one at a time. Since 0.1.
+ * Statuses: INVALID (an empty key, a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one
+ * at a time. Since 0.1.
  *
  * # Safety
  * `key` and `value` are NULL or NUL-terminated.
@@ -2387,7 +2399,8 @@ int platter_open_options_set_option(struct platter_open_options *options,
  * numbers and truths are set by their own functions. A copy is kept, which replaces those set before; NULL stands
  * for none. `flags` must be 0.
  *
- * Statuses: INVALID (a key that is part of another one). Threads: one at a time. Since 0.1.
+ * Statuses: INVALID (a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one at a time.
+ * Since 0.1.
  */
 int platter_open_options_set_options(struct platter_open_options *options,
                                      const struct platter_options *bag,
@@ -2819,7 +2832,7 @@ void platter_policy_free(struct platter_policy *policy);
 /**
  * The profile at `index`, counted from 0 and sorted by name: a product with the format, the options and the
  * sizes of the images that it takes, for `platter_convert_set_profile()` and `platter_inspect_for_profile()`.
- * `flags` must be 0.
+ * `*out` lives for ever. `flags` must be 0.
  *
  * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
  */
@@ -3107,7 +3120,8 @@ int platter_image_open(struct platter_image **out,
  * descriptor as well) and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
  * (may be NULL) stands for the file in messages and reports, and names inside the image are relative
  * to it. `options` and `flags` as for
- * `platter_image_open()`, without `PLATTER_LOCATION_*`.
+ * `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it with
+ * `platter_image_close()`.
  *
  * Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
  *
@@ -3125,7 +3139,8 @@ int platter_image_open_fd(struct platter_image **out,
  * Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
  * storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
  * the image is closed and its last job or queue freed, or at once when this call fails. `options` and
- * `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
+ * `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
+ * with `platter_image_close()`.
  *
  * Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
  *
@@ -3614,7 +3629,7 @@ int platter_server_remove_export(const struct platter_server *server,
  * The name of the export of that index, from 0, in the order of their names, as a string of the caller, who frees
  * it with `platter_free()`. `flags` must be 0.
  *
- * Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+ * Statuses: NOT_FOUND past the last one, OS where there is no memory, INVALID. Threads: any. Since 0.1.
  */
 int platter_server_export_name(char **out,
                                const struct platter_server *server,
@@ -3638,8 +3653,8 @@ int platter_server_get_export(struct platter_offered *out,
                               struct platter_error **err);
 
 /**
- * Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
- * `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
+ * Has clients begin TLS before anything else, by the credentials that `secrets` (NULL stands for none) hold under the
+ * ID `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
  * clients may come in, or NULL for all that the credentials let in. May be called once, before clients come.
  * `flags` must be 0.
  *
@@ -3983,7 +3998,8 @@ int platter_job_progress(struct platter_progress *out,
 
 /**
  * A warning of the job: UTF-8, seldom more than one line. `index` counts from 0 in the order of time; NULL past the
- * last one, and for NULL. Lives as long as the job.
+ * last one, and for NULL. The first 1,000 are kept, and a line that says that there were more; a callback
+ * (`platter_job_set_message()`) gets them all. Lives as long as the job.
  *
  * Threads: any. Since 0.1.
  */
@@ -4187,7 +4203,7 @@ int platter_report_bool(uint32_t *out,
  * A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
  * what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
  * `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
- * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+ * Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`.
  * `flags` must be 0.
  *
  * Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
@@ -4498,7 +4514,8 @@ int platter_commit_image_job_new(struct platter_job **out,
 /**
  * Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
  * keeps the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
- * `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error.
+ * `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error. The job changes nothing,
+ * also when it is cancelled.
  *
  * Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
  */
@@ -5207,7 +5224,8 @@ int platter_inspect_storage(struct platter_report **out,
  * kilobytes can have any number of them, so the job fails where there are more than 1,048,576: map
  * parts of such an image, or take the runs with `platter_map_each_job_new()`. The job keeps the image
  * alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0. Where
- * other threads write to the image meanwhile, each run is as it was when the job came to it.
+ * other threads write to the image meanwhile, each run is as it was when the job came to it. The job changes
+ * nothing, also when it is cancelled.
  *
  * Statuses: INVALID; of the job: LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
  */
@@ -5243,9 +5261,9 @@ int platter_map_each_job_new(struct platter_job **out,
 /**
  * Makes a job that tells how many bytes a new image in `format` will take: one with the guest
  * contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
- * guest bytes. `options` (may be NULL) are those of creation. Nothing is created and no data is
- * read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
- * `platter_job_free()`. `flags` must be 0. Where other threads write to the image
+ * guest bytes. `options` (may be NULL) are those of creation. Nothing is created, no data is
+ * read, and nothing is changed, also when the job is cancelled. The job keeps the image alive. `*out` belongs to the
+ * caller, who frees it with `platter_job_free()`. `flags` must be 0. Where other threads write to the image
  * meanwhile, each part of it counts as it was when the job came to it.
  *
  * Statuses: INVALID, also for an unknown format, UNSUPPORTED for one that cannot be made; of the job:
@@ -5268,13 +5286,13 @@ int platter_measure_job_new(struct platter_job **out,
  * chain does not show is copied into the image first. `backing_format` is recorded and must be given
  * with a name; `backing_cache` (may be NULL: `writeback`) is the cache mode of the new backing file.
  * The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and closes
- * them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*` and at most one
- * `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
+ * them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*`, `PLATTER_NAME_UNCHECKED` and at
+ * most one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
  * with part of the data copied. `*out` belongs to the caller, who frees it with
  * `platter_job_free()`.
  *
- * Statuses: INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where the format has no
- * backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
+ * Statuses: UNSUPPORTED (an unknown format), INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where
+ * the format has no backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
  *
  * # Safety
  * The strings are NULL or NUL-terminated.
@@ -5292,7 +5310,8 @@ int platter_rebase_job_new(struct platter_job **out,
  * As `platter_rebase_job_new()`, of an image that is open for writing, with its backing chain unless
  * `PLATTER_REBASE_NAME_ONLY` is given. Where this call succeeds the job has taken `image` over: it is not used any
  * more, and the job closes it when it ends, however that is, or is freed. `options` say how the new backing file is
- * opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*`.
+ * opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*` and
+ * `PLATTER_NAME_UNCHECKED`.
  *
  * Statuses: as `platter_rebase_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
  * `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.

@@ -75,7 +75,9 @@ static bool rebase(const char *name, const struct backing *backing,
     }
     progress_start();
     status = platter_rebase_job_new(&job, name, backing->name, backing->format, backing->cache,
-                                    open, flags | open_location_flags(name, request->image_opts),
+                                    open,
+                                    flags | PLATTER_NAME_UNCHECKED |
+                                        open_location_flags(name, request->image_opts),
                                     &error);
     done = common_run(status, job, &display, error);
     platter_open_options_free(open);

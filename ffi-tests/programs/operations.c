@@ -323,8 +323,8 @@ int main(void)
     platter_image *a = open_image("base.qcow2", "qcow2", 0), *b = open_image("flat.raw", "raw", 0);
     OK(platter_compare_job_new(&job, a, b, PLATTER_COMPARE_STRICT, &err));
     report = result_of(job);
-    OK(platter_report_string(&text, report, 0, "reason", 0, &err));
-    CHECK(strcmp(text, "status") == 0 || strcmp(text, "content") == 0);
+    OK(platter_report_string(&text, report, 0, PLATTER_KEY_REASON, 0, &err));
+    CHECK(strcmp(text, PLATTER_REASON_STATUS) == 0 || strcmp(text, PLATTER_REASON_CONTENT) == 0);
     platter_report_free(report);
     OK(platter_image_close(a, 0, &err));
     OK(platter_image_close(b, 0, &err));

@@ -82,7 +82,27 @@ static void mistakes(void)
           "Unknown compression 'rar'");
     OK(platter_open_options_set_decompress(how, "auto", 0, &err));
     OK(platter_open_options_set_decompress(how, "rar", PLATTER_NAME_UNCHECKED, &err));
+    FAILS(platter_open_options_set_option(how, "driver", "qcow3", 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Unknown driver 'qcow3'");
+    FAILS(platter_open_options_set_option(how, "backing.file.driver", "qcow3", 0, &err),
+          PLATTER_STATUS_UNSUPPORTED, "Unknown driver 'qcow3'");
+    OK(platter_open_options_set_option(how, "backing.driver", "throttle", 0, &err));
+    platter_options *bag;
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_set(bag, "file.driver", "fille", 0, &err));
+    FAILS(platter_open_options_set_options(how, bag, 0, &err), PLATTER_STATUS_UNSUPPORTED, "'fille'");
+    OK(platter_options_set(bag, "file.driver", "file", 0, &err));
+    OK(platter_open_options_set_options(how, bag, 0, &err));
+    platter_options_free(bag);
     platter_open_options_free(how);
+
+    platter_job *job;
+    FAILS(platter_rebase_job_new(&job, "x", "y", "qcow3", NULL, NULL, 0, &err), PLATTER_STATUS_UNSUPPORTED,
+          "Unknown driver 'qcow3'");
+    FAILS(platter_rebase_job_new(&job, "x", "y", "\xff", NULL, NULL, 0, &err), PLATTER_STATUS_INVALID,
+          "'backing_format' is not valid UTF-8");
+    OK(platter_rebase_job_new(&job, "x", "y", "qcow3", NULL, NULL, PLATTER_NAME_UNCHECKED, &err));
+    platter_job_free(job);
 
     OK(platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, &err));
     FAILS(platter_policy_allow_format(policy, "file", 0, &err), PLATTER_STATUS_UNSUPPORTED,

@@ -37,7 +37,7 @@ static void ask(platter_secret_answer *answer, const char *id, void *user_data)
     struct vault *vault = user_data;
     CHECK_STR(id, "disk");
     vault->asked++;
-    FAILS(platter_secret_answer_set(answer, NULL, 1, 0, &err), PLATTER_STATUS_INVALID, "data");
+    FAILS(platter_secret_answer_set(answer, NULL, 1, 0, &err), PLATTER_STATUS_INVALID, "'data' is NULL");
     FAILS(platter_secret_answer_set(answer, "x", 1, BAD, &err), PLATTER_STATUS_INVALID, "bits");
     if (vault->key != NULL)
         OK(platter_secret_answer_set(answer, vault->key, vault->len, 0, &err));

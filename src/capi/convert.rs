@@ -372,8 +372,12 @@ pub unsafe extern "C" fn platter_convert_set_backing(
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        let (file, format) =
-            unsafe { (optional_name(file), driver_name::recorded(format, flags)?) };
+        let (file, format) = unsafe {
+            (
+                optional_name(file),
+                driver_name::recorded(format, "format", flags)?,
+            )
+        };
         convert.request.target.backing_file = file.map(BStr::to_owned);
         convert.request.target.backing_format = format;
         Ok(())

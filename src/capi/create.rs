@@ -140,8 +140,12 @@ pub unsafe extern "C" fn platter_create_set_backing(
     call_mut(create, "create", err, |create| {
         check_flags(flags, PLATTER_BACKING_UNSAFE | PLATTER_NAME_UNCHECKED)?;
         // SAFETY: by the contract of this function.
-        let (file, format) =
-            unsafe { (optional_name(file), driver_name::recorded(format, flags)?) };
+        let (file, format) = unsafe {
+            (
+                optional_name(file),
+                driver_name::recorded(format, "format", flags)?,
+            )
+        };
         create.request.backing_file = file.map(BStr::to_owned);
         create.request.backing_format = format;
         create.request.backing_unsafe = flags & PLATTER_BACKING_UNSAFE != 0;

@@ -397,7 +397,7 @@ pub(super) fn find(name: &str, kind: u32) -> Result<&'static Entry> {
 }
 
 /// The driver at `index`, counted from 0: formats by name, then protocols by name, then
-/// filters by name. `flags` must be 0.
+/// filters by name. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -416,7 +416,8 @@ pub extern "C" fn platter_driver_describe(
     })
 }
 
-/// The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any. `flags` must be 0.
+/// The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any.
+/// `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
 ///
@@ -445,7 +446,7 @@ pub unsafe extern "C" fn platter_driver_find(
 /// (`PLATTER_OPERATION_*`): formats have options of all three, protocols of making and opening, filters of
 /// opening. Those of opening are what `platter_open_options_set_option()` and `driver=…` strings take, with those
 /// that every driver takes among them; children have options of their own, see `platter_child_describe()`. An open
-/// image keeps its options: to change one, open the image again. `flags` must be 0.
+/// image keeps its options: to change one, open the image again. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
 /// Since 0.1.
@@ -482,7 +483,7 @@ pub unsafe extern "C" fn platter_option_describe(
 }
 
 /// The child at `index`, counted from 0 and in the order of the driver, that nodes of `driver` can have.
-/// A protocol has none. `flags` must be 0.
+/// A protocol has none. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND for an unknown driver and past the last child, INVALID. Threads: any.
 /// Since 0.1.
@@ -517,7 +518,7 @@ pub unsafe extern "C" fn platter_child_describe(
 /// `platter_free()`. `flags` are at most one `PLATTER_LOCATION_*`, for the target.
 ///
 /// Statuses: INVALID (an unknown format, in the words for the user; an operation without such
-/// help), UNSUPPORTED (the driver does not offer the operation). Threads: any. Since 0.1.
+/// help), UNSUPPORTED (the driver does not offer the operation), OS where there is no memory. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `driver` and `target` are NULL or NUL-terminated.
@@ -545,7 +546,7 @@ pub unsafe extern "C" fn platter_option_help(
             PLATTER_OPERATION_AMEND => help::amend_help(driver)?,
             _ => return Err(unknown_operation(operation)),
         };
-        Ok(owned(&c_string(help)))
+        owned(&c_string(help))
     })
 }
 

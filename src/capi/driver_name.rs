@@ -2,11 +2,14 @@
 
 use std::ffi::c_char;
 
+use bstr::ByteSlice;
+
 use crate::capi::driver::find;
 use crate::capi::text::{optional_utf8, utf8};
 use crate::driver_names::{unknown_driver, unknown_format};
 use crate::error::{Error, Result};
 use crate::ops::known::may_be_recorded;
+use crate::options::Options;
 use crate::printable::printable;
 
 /// Flag of setters that take the name of a format or of a compression: a name that nothing here has is refused
@@ -66,13 +69,31 @@ pub(super) unsafe fn made(format: *const c_char, flags: u32) -> Result<String> {
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
-pub(super) unsafe fn recorded(format: *const c_char, flags: u32) -> Result<Option<String>> {
+pub(super) unsafe fn recorded(
+    format: *const c_char,
+    parameter: &str,
+    flags: u32,
+) -> Result<Option<String>> {
     // SAFETY: by this function's contract.
-    let format = unsafe { optional_utf8(format, "format")? };
+    let format = unsafe { optional_utf8(format, parameter)? };
     if let Some(name) = format {
         checked(name, flags, may_be_recorded, unknown_driver)?;
     }
     Ok(format.map(str::to_owned))
+}
+
+/// Refuses options of an opening that name a driver which there is not.
+///
+/// # Errors
+/// [`crate::ErrorKind::Unsupported`], as of an opening.
+pub(super) fn check_options(options: &Options) -> Result<()> {
+    for (key, value) in options.iter() {
+        if key == "driver" || key.ends_with(".driver") {
+            let name = value.to_str_lossy();
+            checked(&name, 0, is_here, unknown_driver)?;
+        }
+    }
+    Ok(())
 }
 
 /// The driver of a policy, under the name by which that is asked.

@@ -166,7 +166,8 @@ pub unsafe extern "C" fn platter_image_open(
 /// descriptor as well) and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
 /// (may be NULL) stands for the file in messages and reports, and names inside the image are relative
 /// to it. `options` and `flags` as for
-/// `platter_image_open()`, without `PLATTER_LOCATION_*`.
+/// `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it with
+/// `platter_image_close()`.
 ///
 /// Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
 ///
@@ -213,7 +214,8 @@ pub(super) fn borrowed_file(
 /// Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
 /// storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
 /// the image is closed and its last job or queue freed, or at once when this call fails. `options` and
-/// `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`.
+/// `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
+/// with `platter_image_close()`.
 ///
 /// Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
 ///
@@ -390,7 +392,9 @@ pub extern "C" fn platter_image_cluster_size(
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_format(image: Option<&platter_image>) -> *const c_char {
-    image.map_or(std::ptr::null(), |image| image.shared.format.as_ptr())
+    get(std::ptr::null(), || {
+        image.map_or(std::ptr::null(), |image| image.shared.format.as_ptr())
+    })
 }
 
 /// What this image can do, as bits of `PLATTER_FEATURE_*`: those of its format that this image has as well (an
@@ -418,7 +422,9 @@ pub extern "C" fn platter_image_features(
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_image_filename(image: Option<&platter_image>) -> *const c_char {
-    image.map_or(std::ptr::null(), |image| image.shared.filename.as_ptr())
+    get(std::ptr::null(), || {
+        image.map_or(std::ptr::null(), |image| image.shared.filename.as_ptr())
+    })
 }
 
 /// Whether writes are refused: 1 where they are, and for NULL; else 0.
@@ -440,9 +446,10 @@ pub extern "C" fn platter_image_warning(
     image: Option<&platter_image>,
     index: usize,
 ) -> *const c_char {
-    image
-        .and_then(|image| image.shared.warnings.get(index))
-        .map_or(std::ptr::null(), |line| line.as_ptr())
+    get(std::ptr::null(), || {
+        let line = image.and_then(|image| image.shared.warnings.get(index));
+        line.map_or(std::ptr::null(), |line| line.as_ptr())
+    })
 }
 
 /// Ends the use of an image by its handle.

@@ -23,7 +23,8 @@ pub const PLATTER_LENGTH_ALL: u64 = 0xffff_ffff_ffff_ffff;
 /// kilobytes can have any number of them, so the job fails where there are more than 1,048,576: map
 /// parts of such an image, or take the runs with `platter_map_each_job_new()`. The job keeps the image
 /// alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0. Where
-/// other threads write to the image meanwhile, each run is as it was when the job came to it.
+/// other threads write to the image meanwhile, each run is as it was when the job came to it. The job changes
+/// nothing, also when it is cancelled.
 ///
 /// Statuses: INVALID; of the job: LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -15,9 +15,9 @@ use crate::ops::measure::{MeasureSource, measure};
 
 /// Makes a job that tells how many bytes a new image in `format` will take: one with the guest
 /// contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
-/// guest bytes. `options` (may be NULL) are those of creation. Nothing is created and no data is
-/// read. The job keeps the image alive. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`. `flags` must be 0. Where other threads write to the image
+/// guest bytes. `options` (may be NULL) are those of creation. Nothing is created, no data is
+/// read, and nothing is changed, also when the job is cancelled. The job keeps the image alive. `*out` belongs to the
+/// caller, who frees it with `platter_job_free()`. `flags` must be 0. Where other threads write to the image
 /// meanwhile, each part of it counts as it was when the job came to it.
 ///
 /// Statuses: INVALID, also for an unknown format, UNSUPPORTED for one that cannot be made; of the job:

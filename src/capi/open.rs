@@ -132,7 +132,8 @@ pub unsafe extern "C" fn platter_open_options_set_format(
 /// `platter_option_describe()` lists them with `PLATTER_OPERATION_OPEN`. Where several images are opened with these
 /// options, each has them, and no image that one of them names. `flags` must be 0.
 ///
-/// Statuses: INVALID (an empty key, a key that is part of another one). Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (an empty key, a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one
+/// at a time. Since 0.1.
 ///
 /// # Safety
 /// `key` and `value` are NULL or NUL-terminated.
@@ -156,6 +157,7 @@ pub unsafe extern "C" fn platter_open_options_set_option(
             Some(value) => changed.set(key, value),
             None => drop(changed.take(key)),
         }
+        driver_name::check_options(&changed)?;
         options.options.set_driver_options(changed)
     })
 }
@@ -164,7 +166,8 @@ pub unsafe extern "C" fn platter_open_options_set_option(
 /// numbers and truths are set by their own functions. A copy is kept, which replaces those set before; NULL stands
 /// for none. `flags` must be 0.
 ///
-/// Statuses: INVALID (a key that is part of another one). Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one at a time.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_open_options_set_options(
     options: Option<&mut platter_open_options>,
@@ -178,6 +181,7 @@ pub extern "C" fn platter_open_options_set_options(
             return options.options.set_driver_options(Options::new());
         };
         bag.poison().check()?;
+        driver_name::check_options(bag.options())?;
         options.options.set_driver_options(bag.options().clone())
     })
 }

@@ -87,7 +87,7 @@ fn entries() -> &'static [Entry] {
 
 /// The profile at `index`, counted from 0 and sorted by name: a product with the format, the options and the
 /// sizes of the images that it takes, for `platter_convert_set_profile()` and `platter_inspect_for_profile()`.
-/// `flags` must be 0.
+/// `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -6,11 +6,12 @@ use std::mem::MaybeUninit;
 use bstr::{BStr, BString};
 
 use crate::capi::boundary::{call_out, check_flags};
+use crate::capi::driver_name::{self, PLATTER_NAME_UNCHECKED};
 use crate::capi::error::platter_error;
 use crate::capi::image::{platter_image, sole, taken_over};
 use crate::capi::job::{NewJob, platter_job};
 use crate::capi::open::{LOCATION_FLAGS, cache_mode, location, merged, platter_open_options};
-use crate::capi::text::{optional_name, optional_utf8};
+use crate::capi::text::optional_name;
 use crate::error::Result;
 use crate::image::OpenOptions;
 use crate::location::Location;
@@ -25,21 +26,23 @@ pub const PLATTER_REBASE_COMPRESS: u32 = 2;
 /// Flag of `platter_rebase_job_new()`: open the new backing file without locks that exclude others.
 pub const PLATTER_REBASE_SHARE_BACKING: u32 = 4;
 
-const FLAGS: u32 =
-    PLATTER_REBASE_NAME_ONLY | PLATTER_REBASE_COMPRESS | PLATTER_REBASE_SHARE_BACKING;
+const FLAGS: u32 = PLATTER_REBASE_NAME_ONLY
+    | PLATTER_REBASE_COMPRESS
+    | PLATTER_REBASE_SHARE_BACKING
+    | PLATTER_NAME_UNCHECKED;
 
 /// Makes a job that gives the image at `location` the backing file `backing`, as the name is to stand in
 /// the image; NULL or an empty name is none. What the guest sees stays the same: data that the new
 /// chain does not show is copied into the image first. `backing_format` is recorded and must be given
 /// with a name; `backing_cache` (may be NULL: `writeback`) is the cache mode of the new backing file.
 /// The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and closes
-/// them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*` and at most one
-/// `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
+/// them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*`, `PLATTER_NAME_UNCHECKED` and at
+/// most one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
 /// with part of the data copied. `*out` belongs to the caller, who frees it with
 /// `platter_job_free()`.
 ///
-/// Statuses: INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where the format has no
-/// backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
+/// Statuses: UNSUPPORTED (an unknown format), INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where
+/// the format has no backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// The strings are NULL or NUL-terminated.
@@ -60,7 +63,7 @@ pub unsafe extern "C" fn platter_rebase_job_new(
         let location = unsafe { self::location(location, "location", flags)? };
         let options = merged(options, 0)?;
         // SAFETY: by the contract of this function.
-        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache)? };
+        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache, flags)? };
         let request = backing.request(location, options, flags);
         Ok(NewJob::with_rate().into_owner("rebase", move |job| rebase(&request, job)))
     })
@@ -69,7 +72,8 @@ pub unsafe extern "C" fn platter_rebase_job_new(
 /// As `platter_rebase_job_new()`, of an image that is open for writing, with its backing chain unless
 /// `PLATTER_REBASE_NAME_ONLY` is given. Where this call succeeds the job has taken `image` over: it is not used any
 /// more, and the job closes it when it ends, however that is, or is freed. `options` say how the new backing file is
-/// opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*`.
+/// opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*` and
+/// `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: as `platter_rebase_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
 /// `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
@@ -91,7 +95,7 @@ pub unsafe extern "C" fn platter_rebase_image_job_new(
         check_flags(flags, FLAGS)?;
         let options = merged(options, 0)?;
         // SAFETY: by the contract of this function.
-        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache)? };
+        let backing = unsafe { NewBacking::new(backing, backing_format, backing_cache, flags)? };
         // SAFETY: by the contract of this function.
         let (image, control) = unsafe { taken_over(image)? };
         let request = backing.request(image.location().clone(), options, flags);
@@ -116,11 +120,12 @@ impl NewBacking {
         name: *const c_char,
         format: *const c_char,
         cache: *const c_char,
+        flags: u32,
     ) -> Result<Self> {
         // SAFETY: by this function's contract.
         let name = unsafe { optional_name(name) };
         // SAFETY: by this function's contract.
-        let format = unsafe { optional_utf8(format, "backing_format")? };
+        let format = unsafe { driver_name::recorded(format, "backing_format", flags)? };
         let cache = if cache.is_null() {
             CacheMode::Writeback
         } else {
@@ -129,7 +134,7 @@ impl NewBacking {
         };
         Ok(Self {
             name: name.filter(|name| !name.is_empty()).map(BStr::to_owned),
-            format: format.map(str::to_owned),
+            format,
             cache,
         })
     }

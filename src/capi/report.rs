@@ -257,21 +257,23 @@ fn whole(text: Result<Vec<u8>>) -> Result<CString> {
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
-    report.map_or(0, |report| match report.inner.content {
-        Content::Info(_) => PLATTER_REPORT_INFO,
-        Content::Check(_) => PLATTER_REPORT_CHECK,
-        Content::Map(_) => PLATTER_REPORT_MAP,
-        Content::Compare(_) => PLATTER_REPORT_COMPARE,
-        Content::Convert(_) => PLATTER_REPORT_CONVERT,
-        Content::Create { .. } => PLATTER_REPORT_CREATE,
-        Content::Measure(_) => PLATTER_REPORT_MEASURE,
-        Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
-        Content::Inspect(_) => PLATTER_REPORT_INSPECT,
-        Content::Bench(_) => PLATTER_REPORT_BENCH,
-        Content::Bitmaps(_) => PLATTER_REPORT_BITMAPS,
-        Content::Dirty(_) => PLATTER_REPORT_DIRTY,
-        Content::Exports(_) => PLATTER_REPORT_EXPORTS,
-        Content::Done { .. } => PLATTER_REPORT_DONE,
+    boundary::get(0, || {
+        report.map_or(0, |report| match report.inner.content {
+            Content::Info(_) => PLATTER_REPORT_INFO,
+            Content::Check(_) => PLATTER_REPORT_CHECK,
+            Content::Map(_) => PLATTER_REPORT_MAP,
+            Content::Compare(_) => PLATTER_REPORT_COMPARE,
+            Content::Convert(_) => PLATTER_REPORT_CONVERT,
+            Content::Create { .. } => PLATTER_REPORT_CREATE,
+            Content::Measure(_) => PLATTER_REPORT_MEASURE,
+            Content::Snapshots(_) => PLATTER_REPORT_SNAPSHOTS,
+            Content::Inspect(_) => PLATTER_REPORT_INSPECT,
+            Content::Bench(_) => PLATTER_REPORT_BENCH,
+            Content::Bitmaps(_) => PLATTER_REPORT_BITMAPS,
+            Content::Dirty(_) => PLATTER_REPORT_DIRTY,
+            Content::Exports(_) => PLATTER_REPORT_EXPORTS,
+            Content::Done { .. } => PLATTER_REPORT_DONE,
+        })
     })
 }
 
@@ -468,7 +470,7 @@ pub unsafe extern "C" fn platter_report_bool(
 /// A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
 /// what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
-/// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (`content`, `status` or `size`). Create: `summary`.
+/// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`.
 /// `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.

@@ -181,6 +181,128 @@ fn every_function_tells_its_threads_its_version_and_its_statuses() {
     }
 }
 
+/// The comment of a function on one line, with that of the function which it is said to be as.
+fn told(name: &str) -> String {
+    let comments = comments();
+    let (_, comment) = comments.iter().find(|(known, _)| known == name).unwrap();
+    let words = comment.split_whitespace().filter(|word| *word != "*");
+    let comment = words.collect::<Vec<_>>().join(" ");
+    match comment.strip_prefix("As `") {
+        Some(rest) => {
+            let other = rest.split("()").next().unwrap();
+            comment.clone() + " " + &told(other)
+        }
+        None => comment,
+    }
+}
+
+#[test]
+fn strings_and_structures_that_leave_tell_how_long_they_live() {
+    let mut borrowed = 0;
+    for function in functions() {
+        let name = &function.name;
+        let out = function.parameters.first().map_or("", String::as_str);
+        let text = told(name);
+        if function.result.starts_with("const ")
+            || out.starts_with("const ") && out.ends_with("**out")
+        {
+            borrowed += 1;
+            assert!(text.to_lowercase().contains("live"), "{name}: how long?");
+        }
+        if out == "char **out" {
+            assert!(text.contains("`platter_free()`"), "{name}: freed how?");
+        }
+        if out.starts_with("struct ") && out.ends_with("**out") {
+            let end = ["_free()`", "platter_image_close()`"];
+            let says = end.iter().any(|end| text.contains(end));
+            assert!(says, "{name}: who frees it, and how?");
+        }
+    }
+    assert!(borrowed > 20, "{borrowed}");
+}
+
+#[test]
+fn every_job_tells_what_it_leaves_when_it_is_cancelled() {
+    let mut jobs = 0;
+    for function in functions() {
+        if function.name.ends_with("_job_new") {
+            jobs += 1;
+            let text = told(&function.name).to_lowercase();
+            assert!(text.contains("cancelled"), "{}: what?", function.name);
+        }
+    }
+    assert!(jobs >= 16, "{jobs}");
+}
+
+/// Functions with a name of one word behind the prefix.
+const SHORT: [&str; 2] = ["platter_free", "platter_inspect"];
+
+#[test]
+fn names_are_of_an_object_and_what_is_done_with_it() {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    for function in functions() {
+        let name = function.name.as_str();
+        let words: Vec<_> = name.split('_').collect();
+        assert!(words.iter().all(|word| is_word(word)), "{name}");
+        assert!(words.len() >= 3 || SHORT.contains(&name), "{name}");
+        assert!(
+            words[0] == "platter" && words.last() != Some(&"t"),
+            "{name}"
+        );
+    }
+    let defined = HEADER
+        .lines()
+        .filter_map(|line| line.strip_prefix("#define "));
+    for name in defined
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, _)| name)
+    {
+        let words = name.strip_prefix("PLATTER_").unwrap();
+        assert_eq!(words, words.to_uppercase(), "{name}");
+    }
+    let code = code();
+    let mut types = 0;
+    for item in code.split(';').map(str::trim) {
+        // The last of the members of a structure is told from its end by the brace.
+        let Some(name) = item.strip_prefix("} ").filter(|name| !name.contains('/')) else {
+            continue;
+        };
+        types += 1;
+        assert!(
+            code.contains(&format!("typedef struct {name} {{")),
+            "{name}"
+        );
+        assert!(
+            name.starts_with("platter_") && !name.ends_with("_t"),
+            "{name}"
+        );
+    }
+    for item in code.split("typedef struct ").skip(1) {
+        let (name, rest) = item.split_once(' ').unwrap();
+        if !rest.starts_with('{') {
+            types += 1;
+            assert!(rest.starts_with(&format!("{name};")), "{name}");
+            assert!(
+                name.starts_with("platter_") && !name.ends_with("_t"),
+                "{name}"
+            );
+        }
+    }
+    assert!(types >= 30, "{types}");
+    for item in code
+        .split("typedef ")
+        .filter(|item| item.contains("(*platter_"))
+    {
+        let name = item.split("(*").nth(1).unwrap().split(')').next().unwrap();
+        assert!(name.ends_with("_fn"), "{name}");
+    }
+}
+
 #[test]
 fn what_is_made_can_be_freed() {
     let functions = functions();

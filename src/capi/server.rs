@@ -245,7 +245,7 @@ pub unsafe extern "C" fn platter_server_remove_export(
 /// The name of the export of that index, from 0, in the order of their names, as a string of the caller, who frees
 /// it with `platter_free()`. `flags` must be 0.
 ///
-/// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
+/// Statuses: NOT_FOUND past the last one, OS where there is no memory, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_server_export_name(
     out: Option<&mut MaybeUninit<*mut c_char>>,
@@ -261,7 +261,7 @@ pub extern "C" fn platter_server_export_name(
             let message = format!("There is no export with the index {index}");
             Error::new(ErrorKind::NotFound, message)
         })?;
-        Ok(owned(&c_string(name)))
+        owned(&c_string(name))
     })
 }
 
@@ -307,8 +307,8 @@ fn deadline(timeout_ms: i64) -> Option<Instant> {
     time.and_then(|time| Instant::now().checked_add(time))
 }
 
-/// Has clients begin TLS before anything else, by the credentials that `secrets` hold under the ID
-/// `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
+/// Has clients begin TLS before anything else, by the credentials that `secrets` (NULL stands for none) hold under the
+/// ID `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
 /// clients may come in, or NULL for all that the credentials let in. May be called once, before clients come.
 /// `flags` must be 0.
 ///

@@ -47,7 +47,7 @@ pub unsafe extern "C" fn platter_size_parse(
 /// Writes a number of bytes as users read it: three significant digits and a unit, `"1.5 KiB"`.
 /// `*out` belongs to the caller, who frees it with `platter_free()`. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: INVALID, OS where there is no memory. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_size_format(
     out: Option<&mut MaybeUninit<*mut c_char>>,
@@ -57,6 +57,6 @@ pub extern "C" fn platter_size_format(
 ) -> c_int {
     call_out(out, err, || {
         check_flags(flags, 0)?;
-        Ok(owned(&c_string(size::human_size(bytes))))
+        owned(&c_string(size::human_size(bytes)))
     })
 }

@@ -104,10 +104,17 @@ pub(super) fn c_lines(text: &str) -> CString {
     c_string(lines.join("\n"))
 }
 
-/// An owned copy for the caller, released by `platter_free`; NULL without memory.
-pub(super) fn owned(text: &CStr) -> *mut c_char {
+/// An owned copy for the caller, released by `platter_free`.
+///
+/// # Errors
+/// Where there is no memory for it.
+pub(super) fn owned(text: &CStr) -> Result<*mut c_char> {
     // SAFETY: `text` is NUL-terminated.
-    unsafe { libc::strdup(text.as_ptr()) }
+    let copy = unsafe { libc::strdup(text.as_ptr()) };
+    match copy.is_null() {
+        true => Err(Error::os(libc::ENOMEM)),
+        false => Ok(copy),
+    }
 }
 
 /// A duplicate of a descriptor that the caller keeps.

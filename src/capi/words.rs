@@ -9,14 +9,19 @@ use crate::format::inspect::{Requirement, Verdict};
 use crate::format::registry;
 use crate::image::NODE_OPTIONS;
 use crate::options::{OptionSpec, parse_value};
+use crate::policy::ImplicitRole;
 use crate::storage;
 
 const HEADER: &str = include_str!("../../include/platter.h");
+/// What a comparison tells.
+const REPORT_FIELDS: &str = include_str!("report_fields.rs");
 /// Where the keys of reports stand.
-const SOURCES: [&str; 3] = [
+const SOURCES: [&str; 5] = [
     include_str!("report.rs"),
-    include_str!("report_fields.rs"),
+    REPORT_FIELDS,
     include_str!("layer_keys.rs"),
+    include_str!("../ops/inspect/render.rs"),
+    include_str!("../ops/exports.rs"),
 ];
 
 /// The words of a group, and that each name is made of its word.
@@ -51,6 +56,21 @@ fn the_header_names_every_guard_and_verdict() {
         defined("PLATTER_VERDICT_"),
         words(verdicts.iter().map(|verdict| verdict.id()))
     );
+}
+
+#[test]
+fn the_header_names_every_role_of_a_name_and_every_difference() {
+    let roles = [
+        ImplicitRole::Backing,
+        ImplicitRole::DataFile,
+        ImplicitRole::Extent,
+        ImplicitRole::ParentLocator,
+    ];
+    let roles = roles.iter().map(|role| role.id());
+    assert_eq!(defined("PLATTER_REFERENCE_"), words(roles));
+    let told = REPORT_FIELDS.split("(false, Some(\"").skip(1);
+    let told = told.filter_map(|rest| rest.split('"').next());
+    assert_eq!(defined("PLATTER_REASON_"), words(told));
 }
 
 #[test]
@@ -128,7 +148,7 @@ fn options_of_secrets_are_those_whose_help_says_so() {
 fn the_header_names_every_key_of_a_report() {
     let keys = defined("PLATTER_KEY_");
     for source in SOURCES {
-        let calls = [".add(", ".maybe(", "file.insert("];
+        let calls = [".add(", ".maybe(", "file.insert(", "map.insert(", " set("];
         for call in calls {
             for (at, _) in source.match_indices(call) {
                 let rest = source[at + call.len()..].trim_start();
