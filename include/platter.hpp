@@ -318,6 +318,26 @@ inline result<std::vector<const platter_option_info *>> describe_options(const s
     }
 }
 
+/// The nodes that stand below one of a driver; the library owns what it tells of them for ever.
+inline result<std::vector<const platter_child_info *>> describe_children(const std::string &driver)
+{
+    std::vector<const platter_child_info *> all;
+    for (;;) {
+        auto child = detail::get<const platter_child_info *>(platter_child_describe, driver.c_str(),
+                                                             all.size(), 0u);
+        if (child) {
+            all.push_back(*child);
+            continue;
+        }
+        const platter_driver_info *known = nullptr;
+        /* It ends with the last child, unless there is no such driver. */
+        if (child.error().status() != PLATTER_STATUS_NOT_FOUND ||
+            platter_driver_find(&known, driver.c_str(), 0, 0, nullptr) != PLATTER_OK)
+            return child.error();
+        return all;
+    }
+}
+
 /// Options of a format or protocol, by name.
 class options : public detail::settings<options> {
 public:
@@ -829,6 +849,11 @@ public:
     result<report> failure_report() const
     {
         return detail::make_report(platter_job_failure_report, job_.get(), 0u);
+    }
+    /// What it has warned of so far, a line each.
+    std::vector<std::string> warnings() const
+    {
+        return detail::lines<platter_job>(platter_job_warning, job_.get());
     }
     /// Runs it on this thread.
     result<report> run()

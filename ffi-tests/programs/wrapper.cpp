@@ -63,6 +63,11 @@ void what_drivers_take()
     CHECK(platter::describe_options("no-such", PLATTER_OPERATION_OPEN).error().status() ==
           PLATTER_STATUS_NOT_FOUND);
     CHECK(platter::describe_options("qcow2", 99).error().status() == PLATTER_STATUS_INVALID);
+    const auto children = platter::describe_children("qcow2").value();
+    CHECK(!children.empty() && std::string_view(children[0]->name) == "file");
+    CHECK((children[0]->properties & PLATTER_CHILD_REQUIRED) != 0);
+    CHECK(platter::describe_children("file")->empty());
+    CHECK(platter::describe_children("no-such").error().status() == PLATTER_STATUS_NOT_FOUND);
 }
 
 void a_conversion_with_progress()
@@ -96,6 +101,19 @@ void a_conversion_with_progress()
     cancelled.on_progress([](std::uint64_t, std::uint64_t) { return false; }).value();
     const auto ended = cancelled.run();
     CHECK(!ended && ended.error().status() == PLATTER_STATUS_CANCELLED);
+
+    // What a job warns of stays, also where it ends well.
+    platter::creation("tiny.raw", "raw").size(512).run().value();
+    auto grown = platter::conversion()
+                     .from("tiny.raw")
+                     .source(platter::open_options().format("raw"))
+                     .to("tiny.vhd", "")
+                     .profile("azure")
+                     .make_job()
+                     .value();
+    CHECK(grown.warnings().empty());
+    grown.run().value();
+    CHECK(grown.warnings().size() == 1 && grown.warnings()[0].find("20 MiB") != std::string::npos);
 }
 
 void failures()
@@ -342,7 +360,7 @@ void names_and_numbers()
     CHECK(!strict.failure() && strict.limit(PLATTER_LIMIT_CHAIN_DEPTH).value() == 7);
     CHECK(!strict.limit(9999));
     const auto absent = platter::image::open("absent", platter::open_options().format("raw"));
-    CHECK(absent.error().stage() == PLATTER_STAGE_OTHER);
+    CHECK(absent.error().stage() == PLATTER_STAGE_OPEN);
 }
 
 void a_queue()

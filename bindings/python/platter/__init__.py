@@ -10,7 +10,7 @@
 
 from ._library import lib as _lib
 from ._library import text as _text
-from ._options import Location, Nodes, Options, Policy, Secrets, Size
+from ._options import Implicit, Location, Nodes, Options, Policy, Secrets, Size
 from .errors import (
     Busy,
     Cancelled,
@@ -32,7 +32,7 @@ from .errors import (
     WrongSecret,
 )
 from .image import Extent, Image, open
-from .introspection import Driver, Option, Profile, drivers, profiles
+from .introspection import Child, Driver, Option, Profile, drivers, profiles
 from .jobs import Message, Progress, Report
 from .operations import (
     Conversion,
@@ -56,6 +56,7 @@ __version__ = _text(_lib.platter_version_string())
 __all__ = [
     "Busy",
     "Cancelled",
+    "Child",
     "Conversion",
     "Corrupt",
     "Denied",
@@ -65,6 +66,7 @@ __all__ = [
     "Export",
     "Extent",
     "Image",
+    "Implicit",
     "InternalError",
     "Invalid",
     "LimitExceeded",

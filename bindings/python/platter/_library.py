@@ -15,6 +15,12 @@ lib: Any = ffi.dlopen(os.environ.get("PLATTER_LIBRARY") or SONAME)
 
 Name = Union[str, bytes, "os.PathLike[Any]"]
 
+_STAGES = {
+    lib.PLATTER_STAGE_OPEN: "open",
+    lib.PLATTER_STAGE_READ: "read",
+    lib.PLATTER_STAGE_BLOCK_STATUS: "block-status",
+}
+
 
 def call(function: Callable[..., int], *arguments: Any) -> None:
     """Calls a function whose last parameter is the place of an error."""
@@ -42,6 +48,7 @@ def taken(error: Any, status: int) -> Exception:
             offset,
             tuple(hints),
             optional_text(lib.platter_error_file(error)),
+            _STAGES.get(lib.platter_error_stage(error)),
         )
     finally:
         lib.platter_error_free(error)

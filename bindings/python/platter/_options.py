@@ -5,7 +5,18 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Set, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
 
 from ._library import Name, call, lib, made, name, number, optional_name
 from ._native import ffi
@@ -126,11 +137,63 @@ class Nodes:
         self.handle = made("platter_nodes", lib.platter_nodes_new, 0)
 
 
+class Implicit(NamedTuple):
+    """A file that an image names."""
+
+    #: As it stands in the image.
+    name: str
+    #: The image.
+    named_by: str
+    #: ``backing``, ``data-file`` or ``extent``.
+    role: str
+    #: Whether it would be opened for writing.
+    writable: bool
+
+
+#: Decides about a file that an image names: true opens it by its name, a descriptor is used in its place and belongs
+#: to the library then, and anything else refuses it.
+Decide = Callable[[Implicit], Union[bool, int, None]]
+
+
+def _decided(file: Any, fd: Any, user_data: Any) -> int:
+    asked = Implicit(
+        os.fsdecode(ffi.string(file.name)),
+        os.fsdecode(ffi.string(file.named_by)),
+        _ROLES.get(file.role, "other"),
+        bool(file.writable),
+    )
+    answer = ffi.from_handle(user_data)(asked)
+    if answer is True:
+        return int(lib.PLATTER_ANSWER_OPEN)
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        fd[0] = answer
+        return int(lib.PLATTER_ANSWER_FD)
+    return int(lib.PLATTER_ANSWER_DENY)
+
+
+_ROLES = {
+    lib.PLATTER_ROLE_BACKING: "backing",
+    lib.PLATTER_ROLE_DATA_FILE: "data-file",
+    lib.PLATTER_ROLE_EXTENT: "extent",
+}
+# Where it raises, which is printed, the file is refused.
+_decide = ffi.callback("platter_implicit_fn", _decided, error=lib.PLATTER_ANSWER_DENY)
+
+_PROBING = {
+    "never": lib.PLATTER_PROBING_NEVER,
+    "read-only": lib.PLATTER_PROBING_READ_ONLY,
+    "always": lib.PLATTER_PROBING_ALWAYS,
+}
+
+
 class Policy:
     """What opening an image may do.
 
     The default is strict: nothing that an image names is opened, and no format is guessed of an image that is
-    written to. ``permissive`` is what the command line does.
+    written to. ``permissive`` is what the command line does. ``implicit`` says of the files that an image names
+    whether they are opened, or is asked for each. ``probing`` says when a format is guessed: ``never``, ``read-only`` or
+    ``always``; ``probe_footers`` looks at the end of files for it too. ``implicit_protocols`` lets backing files have
+    names that are no plain paths.
     """
 
     def __init__(
@@ -141,7 +204,10 @@ class Policy:
         protocols: Iterable[str] = (),
         hosts: Iterable[str] = (),
         directories: Iterable[Name] = (),
-        implicit: Optional[bool] = None,
+        implicit: Union[bool, Decide, None] = None,
+        implicit_protocols: Optional[bool] = None,
+        probing: Optional[str] = None,
+        probe_footers: Optional[bool] = None,
         limits: Optional[Mapping[str, int]] = None,
     ) -> None:
         preset = lib.PLATTER_POLICY_PERMISSIVE if permissive else lib.PLATTER_POLICY_STRICT
@@ -153,7 +219,19 @@ class Policy:
             call(lib.platter_policy_allow_protocol, self.handle, name(one), 0)
         for one in hosts:
             call(lib.platter_policy_allow_host, self.handle, name(one), 0)
-        if implicit is not None:
+        if probing is not None:
+            if probing not in _PROBING:
+                raise ValueError(f"{probing!r} is none of {', '.join(_PROBING)}")
+            call(lib.platter_policy_set_probing, self.handle, _PROBING[probing], 0)
+        if probe_footers is not None:
+            call(lib.platter_policy_set_probe_footers, self.handle, probe_footers, 0)
+        if implicit_protocols is not None:
+            call(lib.platter_policy_set_implicit_protocols, self.handle, implicit_protocols, 0)
+        if callable(implicit):
+            asked = ffi.new_handle(implicit)
+            _kept.add(asked)
+            call(lib.platter_policy_set_callback, self.handle, _decide, asked, _free, 0)
+        elif implicit is not None:
             mode = lib.PLATTER_IMPLICIT_ALLOW if implicit else lib.PLATTER_IMPLICIT_DENY
             call(lib.platter_policy_set_implicit, self.handle, mode, 0)
         for directory in directories:
@@ -161,6 +239,15 @@ class Policy:
         for key, value in (limits or {}).items():
             limit = getattr(lib, "PLATTER_LIMIT_" + key.upper())
             call(lib.platter_policy_set_limit, self.handle, limit, value, 0)
+
+    def limit(self, key: str) -> int:
+        """A limit as it is set, or as the preset has it.
+
+        >>> Policy().limit("chain_depth")
+        200
+        """
+        limit = getattr(lib, "PLATTER_LIMIT_" + key.upper())
+        return int(number("uint64_t", lib.platter_policy_get_limit, self.handle, limit, 0))
 
 
 _bag = options

@@ -21,6 +21,7 @@ class Error(Exception):
         offset: Optional[int] = None,
         hints: Tuple[str, ...] = (),
         file: Optional[str] = None,
+        stage: Optional[str] = None,
     ) -> None:
         super().__init__(message)
         #: One line that names the file and the reason.
@@ -33,8 +34,12 @@ class Error(Exception):
         self.hints = hints
         #: The file whose reading, writing or syncing failed, if any did.
         self.file = file
+        #: What was being done where it failed, as far as that is told apart: ``open``, ``read`` or ``block-status``.
+        self.stage = stage
         #: What was found before it failed: a repair that is refused leaves what the check says.
         self.report: Optional[Report] = None
+        #: What a job has warned of before it failed, a line each.
+        self.warnings: Tuple[str, ...] = ()
 
 
 class Invalid(Error):
@@ -149,6 +154,7 @@ def from_status(
     offset: Optional[int],
     hints: Tuple[str, ...],
     file: Optional[str],
+    stage: Optional[str] = None,
 ) -> Error:
     """The exception of a status."""
-    return _BY_STATUS.get(status, Error)(message, errno, offset, hints, file)
+    return _BY_STATUS.get(status, Error)(message, errno, offset, hints, file, stage)

@@ -22,6 +22,7 @@ from ._options import (
     options as options_of,
     size as size_of,
 )
+from .errors import NotFound
 from .jobs import Message, Progress, Report
 from .storage import Storages
 
@@ -104,7 +105,15 @@ class Image:
     @property
     def cluster_size(self) -> int:
         """The unit of allocation in bytes; 0 where there is none."""
-        return int(number("uint32_t", lib.platter_image_cluster_size, self.handle, 0))
+        try:
+            return int(number("uint32_t", lib.platter_image_cluster_size, self.handle, 0))
+        except NotFound:
+            return 0
+
+    @property
+    def features(self) -> int:
+        """What it can do: bits of ``PLATTER_FEATURE_*``, as those of :class:`Driver`."""
+        return int(number("uint32_t", lib.platter_image_features, self.handle, 0))
 
     @property
     def format(self) -> str:

@@ -47,6 +47,19 @@ class Option(NamedTuple):
     selects: bool
 
 
+class Child(NamedTuple):
+    """A node below another one: what options describe under its name, such as ``file.driver``."""
+
+    #: That of a list stands without its numbers.
+    name: str
+    #: Whether nothing is opened without it.
+    is_required: bool
+    #: Whether there are several: ``children.0``, ``children.1``…
+    is_list: bool
+    #: Whether it is an image, whose contents show its format where none is named.
+    is_image: bool
+
+
 class Driver(NamedTuple):
     """A format, protocol or filter."""
 
@@ -67,6 +80,15 @@ class Driver(NamedTuple):
             raise ValueError(f"{operation!r} is none of {', '.join(_OPERATIONS)}")
         code = _OPERATIONS[operation]
         return _all("platter_option_info", _option, lib.platter_option_describe, name(self.name), code)
+
+    def children(self) -> List[Child]:
+        """The nodes that stand below one of this driver.
+
+        >>> [quorum] = [driver for driver in drivers() if driver.name == "quorum"]
+        >>> [(child.name, child.is_list) for child in quorum.children()]
+        [('children', True)]
+        """
+        return _all("platter_child_info", _child, lib.platter_child_describe, name(self.name))
 
 
 def drivers() -> List[Driver]:
@@ -119,6 +141,15 @@ def _all(kind: str, told: Callable[[Any], Any], describe: Callable[..., int], *o
 
 def _driver(info: Any) -> Driver:
     return Driver(text(info.name), _KINDS.get(info.kind, "other"), info.features)
+
+
+def _child(info: Any) -> Child:
+    return Child(
+        text(info.name),
+        bool(info.properties & lib.PLATTER_CHILD_REQUIRED),
+        bool(info.properties & lib.PLATTER_CHILD_LIST),
+        bool(info.properties & lib.PLATTER_CHILD_IMAGE),
+    )
 
 
 def _profile(info: Any) -> Profile:

@@ -23,9 +23,10 @@ LOOK = 100
 class Report:
     """What a job or a query found out; it is read as JSON, or by its keys."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, warnings: Tuple[str, ...] = ()) -> None:
         #: The object of the library.
         self.handle = handle
+        self._warnings = warnings
 
     def __len__(self) -> int:
         return int(number("size_t", lib.platter_report_count, self.handle, 0))
@@ -75,8 +76,8 @@ class Report:
 
     @property
     def warnings(self) -> Tuple[str, ...]:
-        """What the user should know, a line each."""
-        return lines(lib.platter_report_warning, self.handle)
+        """What the user should know, a line each: what the job has warned of, and what the report has."""
+        return self._warnings + lines(lib.platter_report_warning, self.handle)
 
 
 def lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
@@ -126,7 +127,9 @@ def run(
         report = query(lib.platter_job_result, job, lib.PLATTER_JOB_WAIT)
     except Error as error:
         error.report = _left(job)
+        error.warnings = lines(lib.platter_job_warning, job)
         raise
+    report = Report(report.handle, lines(lib.platter_job_warning, job))
     _tell(job, progress)
     return report
 

@@ -400,10 +400,12 @@ def inspect(
 ) -> Mapping[str, Any]:
     """Whether a file from elsewhere is safe to use as an image, and would be taken by the product of a ``profile``.
     Nothing that it names is opened. The location may be a descriptor."""
+    if isinstance(location, int) and profile is not None:
+        # A profile is asked of a name.
+        storages = Storages({f"/dev/fd/{location}": location})
+        location = f"/dev/fd/{location}"
     how = opening(format=format, policy=policy, storages=storages)
     if isinstance(location, int):
-        if profile is not None:
-            raise ValueError("a profile is asked of a location")
         report = jobs.query(lib.platter_inspect_fd, location, ffi.NULL, how, 0)
     else:
         where, flags = location_of(location)

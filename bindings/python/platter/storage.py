@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import threading
 from typing import IO, TYPE_CHECKING, Any, Callable, Mapping, Optional, Protocol, Set, Union
 
 from ._library import call, lib, made, name
@@ -17,8 +18,8 @@ class Storage(Protocol):
     """Bytes that the program keeps. Methods are called from any thread, from several at once.
 
     Beside these methods an object may have ``write(offset, data)`` with ``flush()``, without which it is
-    read-only, and ``resize(size)``, without which its size is fixed. An ``OSError`` gives its errno to who
-    reads or writes.
+    read-only, and ``resize(size)``, without which its size is fixed. An ``OSError`` gives its errno and its words to
+    who reads or writes.
     """
 
     def size(self) -> int:
@@ -33,6 +34,9 @@ Kept = Union[int, IO[Any], Storage, "Image"]
 
 _kept: Set[Any] = set()
 _members = dict(ffi.typeof("platter_storage_ops").fields)
+
+#: What the last method that failed on a thread said of it.
+_failed = threading.local()
 
 
 def _callback(kind: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -52,6 +56,8 @@ def _status(function: Any) -> Any:
             function(*arguments)
             return 0
         except OSError as error:
+            words = str(error.strerror or error)
+            _failed.words = ffi.new("char[]", words.encode(errors="replace").replace(b"\0", b" "))
             return -(error.errno or errno.EIO)
         except BaseException:  # No exception crosses the library.
             sys.unraisablehook(
@@ -105,6 +111,14 @@ def _resize(size: int, user_data: Any) -> None:
     ffi.from_handle(user_data).resize(size)
 
 
+@_callback(_members["message"].type)
+def _message(code: int, user_data: Any) -> Any:
+    # It is read before the next call on this thread.
+    _failed.told = getattr(_failed, "words", ffi.NULL)
+    _failed.words = ffi.NULL
+    return _failed.told
+
+
 @_callback("platter_free_fn")
 def _free(user_data: Any) -> None:
     _kept.discard(user_data)
@@ -114,6 +128,7 @@ def _operations(storage: Storage) -> Any:
     operations = ffi.new("platter_storage_ops *")
     operations.read = _read
     operations.size = _size
+    operations.message = _message
     if hasattr(storage, "write"):
         operations.write = _write
         operations.flush = _flush

@@ -73,6 +73,10 @@ class TestPlatter(unittest.TestCase):
         self.addCleanup(directory.cleanup)
         self.folder = Path(directory.name)
 
+    def made_disk(self):
+        platter.create(self.folder / "made.qcow2", "qcow2", "1M")
+        return self.folder / "made.qcow2"
+
     def test_a_round_trip(self):
         disk = self.folder / "disk.qcow2"
         platter.create(disk, "qcow2", "4M", options={"cluster_size": 65536, "lazy_refcounts": True})
@@ -109,6 +113,11 @@ class TestPlatter(unittest.TestCase):
         self.assertEqual(opened["detect-zeroes"].allowed, ("off", "on", "unmap"))
         with self.assertRaises(ValueError):
             drivers["qcow2"].options("close")
+        children = {child.name: child for child in drivers["qcow2"].children()}
+        self.assertTrue(children["file"].is_required)
+        self.assertFalse(children["backing"].is_required)
+        with platter.open(self.made_disk(), format="qcow2") as image:
+            self.assertEqual(image.features & ~drivers["qcow2"].features, 0)
 
     def test_errors_say_what_and_where(self):
         missing = self.folder / "no such"
@@ -118,6 +127,8 @@ class TestPlatter(unittest.TestCase):
         self.assertEqual(caught.exception.errno, errno.ENOENT)
         self.assertEqual(caught.exception.status, "NOT_FOUND")
         self.assertIsNone(caught.exception.file)
+        self.assertEqual(caught.exception.stage, "open")
+        self.assertEqual(caught.exception.message.count("no such"), 1)
         with self.assertRaises(platter.Error):
             platter.create(missing, "bogus", 1)
         with self.assertRaises(platter.Invalid):
@@ -174,6 +185,8 @@ class TestPlatter(unittest.TestCase):
             with self.assertRaises(platter.Error) as caught:
                 image.read(0, 512)
             self.assertEqual(caught.exception.errno, errno.ETIMEDOUT)
+            self.assertIn("away", caught.exception.message)
+            self.assertEqual(image.cluster_size, 0)
         with self.assertRaises(platter.ReadOnly):
             platter.open("reading", format="raw", writable=True, storages=storages)
         with platter.open("reading", format="raw", storages=storages) as image:
@@ -498,7 +511,55 @@ class TestPlatter(unittest.TestCase):
         azure = self.folder / "azure.vhd"
         platter.convert(base, azure, profile="azure", source_format="qcow2")
         self.assertEqual(platter.inspect(azure, profile="azure")["objections"], [])
+        with open(azure, "rb") as file:
+            by_descriptor = platter.inspect(file.fileno(), profile="azure")
+        self.assertEqual((by_descriptor["format"], by_descriptor["objections"]), ("vpc", []))
         self.assertNotEqual(platter.inspect(base, profile="azure", format="qcow2")["objections"], [])
+
+    def test_warnings_of_a_job_stay(self):
+        tiny = self.folder / "tiny.raw"
+        tiny.write_bytes(bytes(512))
+        done = platter.convert(tiny, self.folder / "azure.vhd", profile="azure", source_format="raw")
+        [warning] = done.warnings
+        self.assertIn("20 MiB", warning)
+        with self.assertRaises(platter.Exists) as caught:
+            platter.convert(
+                tiny, self.folder / "azure.vhd", profile="azure", source_format="raw", exclusive=True
+            )
+        self.assertTrue(all("20 MiB" in line for line in caught.exception.warnings))
+
+    def test_a_policy_that_asks(self):
+        base, overlay = self.folder / "base.raw", self.folder / "overlay.qcow2"
+        base.write_bytes(b"\5" * MIB)
+        platter.create(overlay, "qcow2", backing=base, backing_format="raw")
+        asked = []
+
+        def opened(policy):
+            with platter.open(overlay, format="qcow2", policy=policy) as image:
+                return image.read(0, 1)
+
+        def by_name(file):
+            asked.append(file)
+            return True
+
+        self.assertEqual(opened(platter.Policy(implicit=by_name)), b"\5")
+        [file] = asked
+        self.assertEqual((file.name, file.role, file.writable), (str(base), "backing", False))
+        self.assertEqual(file.named_by, str(overlay))
+        self.assertEqual(
+            opened(platter.Policy(implicit=lambda file: os.open(file.name, os.O_RDONLY))), b"\5"
+        )
+        for answer in (False, None):
+            with self.assertRaises(platter.Denied):
+                opened(platter.Policy(implicit=lambda file: answer))
+        with self.assertRaises(platter.Denied):
+            platter.open(overlay, policy=platter.Policy(probing="never"))
+        with self.assertRaises(ValueError):
+            platter.Policy(probing="sometimes")
+        limited = platter.Policy(limits={"chain_depth": 1}, implicit=True)
+        self.assertEqual(limited.limit("chain_depth"), 1)
+        with self.assertRaises(platter.LimitExceeded):
+            opened(limited)
 
     def test_findings_of_a_check(self):
         disk = self.folder / "disk.qcow2"
