@@ -4,8 +4,10 @@
 //!
 //! `PLATTER_SKIP_VALGRIND=1` leaves valgrind out where it is not installed.
 
+mod cinstall;
 mod foreign;
 mod installed;
+mod nulls;
 mod python;
 
 use std::collections::BTreeSet;
@@ -322,10 +324,6 @@ fn every_function_is_in_the_version_script_and_called_with_bad_arguments() {
 /// What neither binding uses, and why it does not.
 const NOT_BOUND: &[(&str, &str)] = &[
     (
-        "platter_child_describe",
-        "checks trees of nodes that a program writes by itself",
-    ),
-    (
         "platter_convert_conflict_text",
         "the error of the job says the same",
     ),
@@ -338,7 +336,6 @@ const NOT_BOUND: &[(&str, &str)] = &[
         "a write from each buffer does the same",
     ),
     ("platter_job_summary", "the tool's last line"),
-    ("platter_job_warning", "the report has all warnings"),
     (
         "platter_map_each_job_new",
         "the extents of the report are walked",
