@@ -37,6 +37,24 @@ cat examples-c/samples/*.c | grep -o '\bplatter_[a-z0-9_]*(' | tr -d '(' | grep 
 grep -l '^## EXAMPLE$' "$pages"/platter_*.3.md | sed 's|.*/||; s|\.3\.md$||' | sort -u >"$work/with-example"
 same 'what samples call' 'the pages with an example' "$work/called" "$work/with-example"
 
+# The page of a function has every section, that of what can fail its errors too; what it is, in the third line, is whole.
+printf '#include <platter.h>\n' | ${CC:-cc} -E -P -Iinclude - | tr '\n' ' ' | tr ';' '\n' >"$work/declared"
+for name in $(grep -o '\bplatter_[a-z0-9_]*(' "$work/declared" | tr -d '(' | sort -u); do
+    page=$pages/$name.3.md
+    wanted='SYNOPSIS DESCRIPTION RETURN_VALUE THREADS VERSION SEE_ALSO'
+    ! grep "\b$name(.*platter_error \*\*err" "$work/declared" >/dev/null || wanted="$wanted ERRORS"
+    for section in $wanted; do
+        grep -qx "## $(echo $section | tr _ ' ')" "$page" || { echo "$name(3) has no $section" >&2; exit 1; }
+    done
+done
+awk 'FNR == 3 {
+        if (gsub(/"/, "") % 2 || gsub(/`/, "") % 2 || gsub(/\(/, "") != gsub(/\)/, "")) {
+            print FILENAME ": what it is, is cut off: " $0
+            bad = 1
+        }
+    }
+    END { exit bad }' "$pages"/*.md >&2
+
 # References: pages, functions, types and constants.
 {
     awk 'FNR == 1 { print substr($0, 3) }' "$pages"/*.md
