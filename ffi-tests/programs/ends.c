@@ -266,6 +266,20 @@ static void call_inspect(const struct files *files)
     platter_report_free(report);
 }
 
+static void call_inspect_for_profile(const struct files *files)
+{
+    with_data(files);
+    platter_report *report;
+    const char *profile;
+    uint64_t objections;
+    OK(platter_inspect_for_profile(&report, "disk", "azure", files->qcow2, 0, &err));
+    OK(platter_report_string(&profile, report, 0, "profile", 0, &err));
+    CHECK_STR(profile, "azure");
+    OK(platter_report_u64(&objections, report, 0, "objection-count", 0, &err));
+    CHECK(objections > 0);
+    platter_report_free(report);
+}
+
 static void call_check(const struct files *files)
 {
     with_data(files);
@@ -503,6 +517,58 @@ static void call_map(const struct files *files)
     OK(platter_image_close(image, 0, &err));
 }
 
+static int add_length(const platter_extent *extent, const char *filename, void *user_data)
+{
+    CHECK(extent->length == 0 || filename != NULL);
+    *(uint64_t *)user_data += extent->length;
+    return 0;
+}
+
+static void call_map_each(const struct files *files)
+{
+    with_overlay(files);
+    platter_image *image = open_one(files, "over", 0);
+    platter_job *job;
+    uint64_t length = 0;
+    OK(platter_map_each_job_new(&job, image, 0, PLATTER_LENGTH_ALL, add_length, &length, NULL, 0,
+                                &err));
+    run(job);
+    CHECK_U64(length, SIZE);
+    OK(platter_image_close(image, 0, &err));
+}
+
+static void call_bench(const struct files *files)
+{
+    with_data(files);
+    platter_image *image = open_one(files, "disk", 0);
+    platter_bench bench;
+    platter_job *job;
+    OK(platter_bench_defaults(&bench, 0, &err));
+    bench.count = 8;
+    bench.depth = 2;
+    OK(platter_bench_job_new(&job, image, &bench, 0, &err));
+    run(job);
+    OK(platter_image_close(image, 0, &err));
+}
+
+static void call_serve(const struct files *files)
+{
+    with_data(files);
+    platter_image *image = open_one(files, "disk", 0);
+    platter_export *export;
+    platter_server *server;
+    platter_offered offered;
+    OK(platter_export_new(&export, image, 0, &err));
+    CHECK_U64(platter_export_size(export), SIZE);
+    OK(platter_server_new(&server, NULL, 0, &err));
+    OK(platter_server_add_export(server, export, 0, &err));
+    OK(platter_server_get_export(&offered, server, NULL, 0, &err));
+    CHECK_U64(offered.size, SIZE);
+    platter_server_free(server);
+    platter_export_free(export);
+    OK(platter_image_close(image, 0, &err));
+}
+
 /* Options of the image stand beside each way, and are refused where they say nothing true. */
 static void call_options(const struct files *files)
 {
@@ -592,6 +658,7 @@ static const struct {
     {"dd", call_dd},
     {"describe", call_describe},
     {"inspect", call_inspect},
+    {"inspect for a profile", call_inspect_for_profile},
     {"check", call_check},
     {"compare", call_compare},
     {"commit", call_commit},
@@ -605,6 +672,9 @@ static const struct {
     {"bitmap", call_bitmap},
     {"measure", call_measure},
     {"map", call_map},
+    {"map, each run", call_map_each},
+    {"bench", call_bench},
+    {"serve", call_serve},
     {"options", call_options},
     {"exclusive", call_exclusive},
 };

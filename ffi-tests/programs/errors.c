@@ -200,6 +200,12 @@ int main(void)
     platter_error_free(error);
     each_call_names_a_file_once();
 
+    /* One line of UTF-8, whatever the name is. */
+    error = opening("odd\xff\n\x1bname", NULL, 0);
+    CHECK_STR(platter_error_message(error),
+              "Could not open 'odd\xef\xbf\xbd\\u{a}\\u{1b}name': No such file or directory");
+    platter_error_free(error);
+
     char zeroes[65536] = {0};
     write_file("zero.raw", zeroes, sizeof zeroes);
     error = opening("zero.raw", "qcow2", 0);
