@@ -303,17 +303,20 @@ impl Image {
             match errno(code) {
                 Ok(count) => {
                     let count = usize::try_from(count).unwrap_or(usize::MAX).min(list.len());
-                    let found = list.iter().take(count).map(|info| Snapshot {
+                    let filled = list.iter().take(count).filter(|info| !info.name.is_null());
+                    let found = filled.map(|info| Snapshot {
                         // SAFETY: NUL-terminated names, until the list is ended.
                         name: unsafe { CStr::from_ptr(info.name) }.to_bytes().to_vec(),
                         size: info.size,
                     });
-                    let found = found.collect();
-                    if count > 0 {
+                    let found: Vec<Snapshot> = found.collect();
+                    let is_whole = found.len() == count;
+                    if count > 0 && is_whole {
                         // SAFETY: a list that was filled, ended once.
                         unsafe { (self.f.rbd_snap_list_end)(list.as_mut_ptr()) };
                     }
-                    return Ok(found);
+                    // Of more than there are, nothing is known.
+                    return is_whole.then_some(found).ok_or(libc::EIO);
                 }
                 Err(libc::ERANGE) => {
                     let wanted = usize::try_from(room).unwrap_or(0).max(list.len() * 2);

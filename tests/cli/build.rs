@@ -143,6 +143,32 @@ pub fn machine() -> &'static Path {
     PROGRAM.get_or_init(|| alone("machine", &["-static"], &[]))
 }
 
+/// A directory of what stands in for client libraries of servers; see its sources.
+pub fn fakes() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fakes");
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let map = root().join("tests/tools/fake_gfapi.map");
+        let versions = format!("-Wl,--version-script={}", map.display());
+        let names: [(&str, &[&str], &[&str]); 2] = [
+            ("fake_rbd", &[], &["librados.so.2", "librbd.so.1"]),
+            ("fake_gfapi", &[&versions], &["libgfapi.so.0"]),
+        ];
+        for (source, more, names) in names {
+            let mut kind = vec!["-shared", "-fPIC"];
+            kind.extend(more);
+            let made = alone(&format!("{source}.so"), &kind, &["-lpthread"]);
+            for name in names {
+                let fresh = directory.join(format!("{name}.{}", std::process::id()));
+                std::fs::copy(&made, &fresh).expect("a copy");
+                std::fs::rename(&fresh, directory.join(name)).expect("it moves into its place");
+            }
+        }
+        directory
+    })
+}
+
 fn preloaded(name: &str) -> PathBuf {
     alone(&format!("{name}.so"), &["-shared", "-fPIC"], &["-ldl"])
 }

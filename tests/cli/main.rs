@@ -28,6 +28,7 @@ mod dd;
 mod decompress;
 mod drivers;
 mod examples;
+mod fakes;
 mod faulty;
 mod filter_matrix;
 mod filter_options;

@@ -146,8 +146,8 @@ fn is_unknown(error: &Error) -> bool {
     )
 }
 
-/// The run at an offset of a file of `len` bytes. Waits for the servers.
-fn sought(file: &OpenFile, offset: u64, len: u64) -> Result<StorageExtent, i32> {
+/// The run at an offset, at most `len` bytes, of a file that had `known` bytes. Waits for the servers.
+fn sought(file: &OpenFile, (offset, len): (u64, u64), known: u64) -> Result<StorageExtent, i32> {
     let run = |end: u64, zero: bool| StorageExtent {
         len: end.saturating_sub(offset).clamp(1, len),
         zero,
@@ -155,6 +155,10 @@ fn sought(file: &OpenFile, offset: u64, len: u64) -> Result<StorageExtent, i32> 
     };
     let end = offset.saturating_add(len);
     match file.seek(offset, true)? {
+        // Nonsense would make a hole of what is none.
+        Sought::At(data) if data >= end.max(known) && data >= file.stat()?.size => {
+            return Err(libc::EPROTO);
+        }
         Sought::At(data) if data > offset => return Ok(run(data, true)),
         Sought::At(_) => {}
         // Of a file that was cut off it is no hole.
@@ -319,7 +323,16 @@ impl Protocol for Gluster {
         if opened.kept.load(Ordering::Acquire) {
             self.flush(opened, control)?;
         }
-        match call(opened, control, move |file| sought(file, offset, len)) {
+        let known = opened.stat.size;
+        let found = call(opened, control, move |file| {
+            sought(file, (offset, len), known)
+        });
+        match found {
+            Err(error) if error.os_errno() == Some(libc::EPROTO) => Err(Error::new(
+                ErrorKind::Os,
+                "The server finds data behind the end of the file",
+            )
+            .with_errno(libc::EPROTO)),
             Err(error) if is_unknown(&error) => Ok(None),
             Err(error) if error.os_errno() == Some(libc::EIO) => Err(Error::new(
                 ErrorKind::Os,

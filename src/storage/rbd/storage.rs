@@ -731,7 +731,9 @@ impl Ending for RbdStorage {
 
 impl StorageReport for RbdStorage {
     fn details(&self) -> Result<StorageDetails> {
-        let snapshots = self.aside(Image::snapshots)?;
+        let snapshots = self.aside(Image::snapshots).map_err(|error| {
+            error.context(format!("Could not list the snapshots of '{}'", self.name))
+        })?;
         let snapshots = snapshots.into_iter().map(|snapshot| StorageSnapshot {
             name: snapshot.name.into(),
             len: snapshot.size,
