@@ -114,6 +114,8 @@ impl Storage for CompressWrites {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
+        // Of an image that takes no data, nothing is changed.
+        self.compressor()?;
         let (mut at, end) = (offset, offset.saturating_add(len));
         while at < end {
             // The parts of units at the ends, and all whole ones between them.

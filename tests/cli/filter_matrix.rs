@@ -369,7 +369,9 @@ impl<'a> Bench<'a> {
             // Theirs changes the size of one of the two alone, by which it is no image of a filter again.
             let is_half =
                 case.line.text.starts_with("resize") && case.tree.to_string().contains("blkverify");
-            if case.line.writes && wrong.is_none() && !is_half {
+            // What is new of a volume is noise in theirs, and behind a filter zeroes in ours.
+            let is_noise = case.format == "luks" && case.line.text.contains("--preallocation=full");
+            if case.line.writes && wrong.is_none() && !is_half && !is_noise {
                 wrong = self.compared(&image, &args, |file| node(case.format, file));
             }
         } else if ours.code != 0 && case.line.writes {
