@@ -37,6 +37,11 @@ impl JobControl {
         }
     }
 
+    /// What this thread works for, so that others can work for it too.
+    pub(crate) fn of_this_thread() -> Option<Arc<Self>> {
+        CONTROL.with_borrow(Clone::clone)
+    }
+
     /// Does what is owed also where the work of this thread has ended, such as removing what it made: with a control
     /// that ends after `time`, and with no other.
     pub(crate) fn apart<T>(time: Duration, owed: impl FnOnce(&Self) -> T) -> T {

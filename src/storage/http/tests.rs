@@ -277,6 +277,61 @@ fn as_many_requests_are_in_flight_as_there_are_connections() {
 }
 
 #[test]
+fn ranges_that_are_asked_for_together_are_requested_together() {
+    // No answer comes before four requests are there.
+    let gate = Arc::new((Mutex::new(0), Condvar::new()));
+    let server = Server::new({
+        let gate = gate.clone();
+        move |asked| {
+            if asked.number > 0 {
+                let mut waiting = gate.0.lock();
+                *waiting += 1;
+                gate.1.notify_all();
+                while *waiting < 4 {
+                    gate.1.wait(&mut waiting);
+                }
+            }
+            (asked.answer(), true)
+        }
+    });
+    let storage = server.open_with("connections=4", &Objects::new()).unwrap();
+    let mut bufs = [[0; 512]; 12];
+    let offset = |at: usize| 100_000 + at * 200_000;
+    let places = (0..).map(|at| offset(at) as u64);
+    let mut ranges: Vec<_> = places
+        .zip(bufs.iter_mut().map(|buf| &mut buf[..]))
+        .collect();
+    storage.read_many_at(&mut ranges).unwrap();
+    for (at, buf) in bufs.iter().enumerate() {
+        assert_eq!(buf[..], data(offset(at)..offset(at) + 512), "{at}");
+    }
+    // What is in memory asks nobody.
+    let asked = *gate.0.lock();
+    let mut ranges: Vec<_> = (0..)
+        .map(|at| offset(at) as u64)
+        .zip(bufs.iter_mut().map(|buf| &mut buf[..]))
+        .collect();
+    storage.read_many_at(&mut ranges).unwrap();
+    assert_eq!(*gate.0.lock(), asked);
+}
+
+#[test]
+fn a_range_that_cannot_be_read_fails_those_that_are_asked_for_with_it() {
+    let server = Server::new(|asked| match asked.range {
+        Some((start, _)) if start > 1_000_000 => (status(403, ""), true),
+        _ => (asked.answer(), true),
+    });
+    let storage = server.open().unwrap();
+    let mut bufs = [[0; 512]; 8];
+    let places = (0..8).map(|at| at * 300_000);
+    let mut ranges: Vec<_> = places
+        .zip(bufs.iter_mut().map(|buf| &mut buf[..]))
+        .collect();
+    let failed = storage.read_many_at(&mut ranges).unwrap_err();
+    assert!(failed.to_string().contains("403"), "{failed}");
+}
+
+#[test]
 fn a_server_that_is_far_away_has_more_connections() {
     let server = Server::new(|asked| {
         std::thread::sleep(Duration::from_millis(20));

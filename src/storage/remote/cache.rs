@@ -88,6 +88,18 @@ impl Cache {
         }
     }
 
+    /// Whether bytes are there.
+    pub(super) fn has(&self, offset: u64, len: usize) -> bool {
+        let units = offset / UNIT
+            ..offset
+                .saturating_add(len as u64)
+                .min(self.len)
+                .div_ceil(UNIT);
+        let state = self.state.lock();
+        let mut units = units.map(|unit| state.units.get(&unit));
+        units.all(|unit| matches!(unit, Some(Unit::Ready(..))))
+    }
+
     /// Reads what is inside the image.
     ///
     /// # Errors

@@ -2,13 +2,15 @@
 //! right to make a request, what was read lately and what is read ahead, and the storage over all that.
 //!
 //! Requests are synchronous and are made by the threads that read. A thread that waits for what another one reads reads
-//! ahead meanwhile, where the reading is sequential. There are no threads of a driver's own.
+//! ahead meanwhile, where the reading is sequential. There are no threads of a driver's own, but those that wait for
+//! ranges that are asked for together.
 
 mod cache;
 mod lanes;
 pub(super) mod options;
 mod sink;
 mod storage;
+mod together;
 mod tries;
 
 pub(super) use lanes::Lanes;

@@ -14,11 +14,11 @@ use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::file::FileStorage;
 use crate::storage::forward::read_only;
 use crate::storage::modes::LockRequest;
-use crate::storage::{Identity, Limits, Storage};
+use crate::storage::{Identity, Limits, ReadRange, Storage};
 
 use super::cache::Cache;
 use super::options::parse_file_name;
-use super::{Buffer, Source};
+use super::{Buffer, Source, together};
 
 /// Which image it is.
 #[derive(Debug)]
@@ -170,6 +170,20 @@ impl Storage for RemoteStorage {
             return Ok(());
         }
         self.read_inside(buf, offset).of_file(self.name())
+    }
+
+    fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
+        // Each one that has to be asked for has a thread that waits for it.
+        let asked = match &self.bytes {
+            Bytes::File(_) => 0,
+            Bytes::Server { cache, .. } => {
+                let is_asked = |(offset, buf): &&ReadRange<'_>| !cache.has(*offset, buf.len());
+                ranges.iter().filter(is_asked).count()
+            }
+        };
+        together::each(ranges, asked.min(self.place.in_flight), |buf, offset| {
+            self.read_at(buf, offset)
+        })
     }
 
     fn len(&self) -> Result<u64> {
