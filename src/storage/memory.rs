@@ -17,6 +17,7 @@ pub struct MemoryStorage {
     name: BString,
     identity: Identity,
     read_only: bool,
+    most: u64,
     bytes: RwLock<Vec<u8>>,
 }
 
@@ -32,6 +33,7 @@ impl MemoryStorage {
             name: name.into(),
             identity: Identity::own(),
             read_only: false,
+            most: u64::MAX,
             bytes: RwLock::new(bytes),
         }
     }
@@ -40,6 +42,13 @@ impl MemoryStorage {
     #[must_use]
     pub fn into_read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Takes so many bytes at most, and is full beyond: what a damaged image names may stand anywhere.
+    #[must_use]
+    pub fn limited_to(mut self, most: u64) -> Self {
+        self.most = most;
         self
     }
 
@@ -55,7 +64,10 @@ impl MemoryStorage {
         Ok(())
     }
 
-    fn resize(bytes: &mut Vec<u8>, len: u64) -> Result<()> {
+    fn resize(&self, bytes: &mut Vec<u8>, len: u64) -> Result<()> {
+        if len > self.most {
+            return Err(Error::os(libc::ENOSPC));
+        }
         let len = usize::try_from(len).map_err(|_| Error::os(libc::EFBIG))?;
         let more = len.saturating_sub(bytes.len());
         bytes
@@ -110,7 +122,7 @@ impl Storage for MemoryStorage {
         let end = Self::end_of(offset, buf.len() as u64)?;
         let mut bytes = self.bytes.write();
         if end > bytes.len() as u64 {
-            Self::resize(&mut bytes, end)?;
+            self.resize(&mut bytes, end)?;
         }
         let start = offset as usize;
         bytes[start..start + buf.len()].copy_from_slice(buf);
@@ -126,7 +138,7 @@ impl Storage for MemoryStorage {
         if preallocation == Preallocation::Metadata {
             return Err(Error::no_metadata_preallocation());
         }
-        Self::resize(&mut self.bytes.write(), len)
+        self.resize(&mut self.bytes.write(), len)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
@@ -137,7 +149,7 @@ impl Storage for MemoryStorage {
         let end = Self::end_of(offset, len)?;
         let mut bytes = self.bytes.write();
         if end > bytes.len() as u64 {
-            Self::resize(&mut bytes, end)?;
+            self.resize(&mut bytes, end)?;
         }
         bytes[offset as usize..end as usize].fill(0);
         Ok(())
@@ -182,5 +194,27 @@ impl Storage for MemoryStorage {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_one_takes_no_more_and_keeps_what_it_has() {
+        let memory = MemoryStorage::with_bytes("m", vec![1; 100]).limited_to(200);
+        memory.write_at(&[2; 100], 100).unwrap();
+        let full = [
+            memory.write_at(&[3], 200),
+            memory.write_at(&[3; 2], 199),
+            memory.write_at(&[3], 1 << 40),
+            memory.set_len(201, Preallocation::Off),
+            memory.write_zeroes(150, 51, ZeroFlags::empty()),
+        ];
+        for result in full {
+            assert_eq!(result.unwrap_err().errno(), libc::ENOSPC);
+        }
+        assert!(memory.to_vec() == [[1; 100], [2; 100]].concat());
     }
 }

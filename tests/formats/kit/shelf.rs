@@ -69,10 +69,14 @@ pub fn base(sample: &Sample) -> Vec<u8> {
     self::bytes(&files).swap_remove(0)
 }
 
+/// No file in memory becomes longer.
+const MOST: u64 = 512 << 20;
+
 /// Memory with these bytes for each file.
 pub fn memory(files: &[Vec<u8>]) -> Vec<Arc<dyn Storage>> {
     let one = |(name, bytes): (&&str, &Vec<u8>)| {
-        Arc::new(MemoryStorage::with_bytes(*name, bytes.clone())) as Arc<dyn Storage>
+        let memory = MemoryStorage::with_bytes(*name, bytes.clone());
+        Arc::new(memory.limited_to(MOST)) as Arc<dyn Storage>
     };
     FILES.iter().zip(files).map(one).collect()
 }

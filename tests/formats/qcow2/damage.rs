@@ -228,7 +228,8 @@ fn flipped_bits_do_no_harm() {
                 bytes[at] ^= 1 << next(8);
             }
             let open = |writable| {
-                let memory = Arc::new(MemoryStorage::with_bytes("bad", bytes.clone()));
+                let memory = MemoryStorage::with_bytes("bad", bytes.clone());
+                let memory = Arc::new(memory.limited_to(64 << 20));
                 Image::open_storage(memory, &options(writable))
             };
             if let Ok(image) = open(false) {
