@@ -385,7 +385,7 @@ fn without_values(text: &str) -> String {
 }
 
 /// Takes out the lines that ours adds to say more than QEMU's tool does.
-fn without_advice(text: &str) -> String {
+pub fn without_advice(text: &str) -> String {
     text.split_inclusive('\n')
         .filter(|line| !line.starts_with("Valid parameters: "))
         .filter(|line| !line.starts_with("The children of "))
