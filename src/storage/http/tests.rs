@@ -248,9 +248,8 @@ fn silent_and_slow_servers_end_by_deadline_and_by_cancelling() {
     gate.1.notify_all();
 }
 
-#[test]
-fn as_many_requests_are_in_flight_as_there_are_connections() {
-    // No answer comes before four requests are there.
+/// A server that answers the first requests for ranges once four are there, and counts all.
+fn gathering_server() -> (Server, Arc<(Mutex<u32>, Condvar)>) {
     let gate = Arc::new((Mutex::new(0), Condvar::new()));
     let server = Server::new({
         let gate = gate.clone();
@@ -266,6 +265,12 @@ fn as_many_requests_are_in_flight_as_there_are_connections() {
             (asked.answer(), true)
         }
     });
+    (server, gate)
+}
+
+#[test]
+fn as_many_requests_are_in_flight_as_there_are_connections() {
+    let (server, _) = gathering_server();
     let storage = server.open_with("connections=8", &Objects::new()).unwrap();
     assert_eq!(storage.limits().in_flight, 8);
     std::thread::scope(|scope| {
@@ -278,22 +283,7 @@ fn as_many_requests_are_in_flight_as_there_are_connections() {
 
 #[test]
 fn ranges_that_are_asked_for_together_are_requested_together() {
-    // No answer comes before four requests are there.
-    let gate = Arc::new((Mutex::new(0), Condvar::new()));
-    let server = Server::new({
-        let gate = gate.clone();
-        move |asked| {
-            if asked.number > 0 {
-                let mut waiting = gate.0.lock();
-                *waiting += 1;
-                gate.1.notify_all();
-                while *waiting < 4 {
-                    gate.1.wait(&mut waiting);
-                }
-            }
-            (asked.answer(), true)
-        }
-    });
+    let (server, asked) = gathering_server();
     let storage = server.open_with("connections=4", &Objects::new()).unwrap();
     let mut bufs = [[0; 512]; 12];
     let offset = |at: usize| 100_000 + at * 200_000;
@@ -306,13 +296,13 @@ fn ranges_that_are_asked_for_together_are_requested_together() {
         assert_eq!(buf[..], data(offset(at)..offset(at) + 512), "{at}");
     }
     // What is in memory asks nobody.
-    let asked = *gate.0.lock();
+    let before = *asked.0.lock();
     let mut ranges: Vec<_> = (0..)
         .map(|at| offset(at) as u64)
         .zip(bufs.iter_mut().map(|buf| &mut buf[..]))
         .collect();
     storage.read_many_at(&mut ranges).unwrap();
-    assert_eq!(*gate.0.lock(), asked);
+    assert_eq!(*asked.0.lock(), before);
 }
 
 #[test]
