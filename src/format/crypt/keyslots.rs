@@ -6,7 +6,7 @@ use crate::crypto::luks::{AmendState, HeaderIo, KeyslotChange, Volume};
 use crate::error::{Error, Result};
 use crate::job::JobControl;
 use crate::object::Objects;
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::secret::Secret;
 
 use super::cipher::OPTION_ITER_TIME;
@@ -15,51 +15,32 @@ use super::cipher::OPTION_ITER_TIME;
 pub(crate) const KEYSLOT_OPTIONS: [&str; 5] =
     ["iter-time", "keyslot", "new-secret", "old-secret", "state"];
 
-/// An option of `amend`; qcow2 has the same under other names.
-pub(crate) const fn option(
-    name: &'static str,
-    kind: OptionKind,
-    help: &'static str,
-    allowed: &'static [&'static str],
-) -> OptionSpec {
-    OptionSpec {
-        name,
-        kind,
-        help,
-        default: None,
-        allowed,
-    }
-}
-
 /// The options of `amend` under these names, in the order of [`KEYSLOT_OPTIONS`].
 pub(crate) const fn keyslot_options(names: [&'static str; 5]) -> [OptionSpec; 5] {
     let [iter_time, keyslot, new_secret, old_secret, state] = names;
     [
-        option(iter_time, OptionKind::Num, OPTION_ITER_TIME, &[]),
+        option(iter_time, OptionKind::Num, OPTION_ITER_TIME),
         option(
             keyslot,
             OptionKind::Num,
             "Select a single keyslot to modify explicitly",
-            &[],
         ),
         option(
             new_secret,
             OptionKind::Str,
             "New secret to set in the matching keyslots. Empty string to erase",
-            &[],
         ),
         option(
             old_secret,
             OptionKind::Str,
             "Select all keyslots that match this password",
-            &[],
         ),
         option(
             state,
             OptionKind::Str,
             "Select new state of affected keyslots (active/inactive)",
-            &["active", "inactive"],
-        ),
+        )
+        .one_of(&["active", "inactive"]),
     ]
 }
 

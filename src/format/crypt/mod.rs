@@ -11,9 +11,7 @@ pub(crate) use cipher::{CipherOptions, OPTION_ITER_TIME, parse_cipher_options};
 pub(crate) use header_area::HeaderArea;
 pub(crate) use info::header_info;
 pub(crate) use judge::{UNREAD, check_work, judge_header};
-pub(crate) use keyslots::{
-    KEYSLOT_OPTIONS, change_keyslots, changes_keyslots, keyslot_options, option,
-};
+pub(crate) use keyslots::{KEYSLOT_OPTIONS, change_keyslots, changes_keyslots, keyslot_options};
 
 /// What options and `info` call the encryption in other formats.
 pub(crate) const METHOD: &str = "luks";

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::crypt;
 use crate::format::qcow2::disk::RefcountWidth;
 use crate::format::qcow2::spec::plain_name;
-use crate::options::{OptionKind, OptionSpec, Values};
+use crate::options::{OptionKind, OptionSpec, Values, option};
 
 const KEYSLOTS: [OptionSpec; 5] = crypt::keyslot_options([
     "encrypt.iter-time",
@@ -18,54 +18,48 @@ const KEYSLOTS: [OptionSpec; 5] = crypt::keyslot_options([
 
 /// Options of `amend`, sorted by name.
 pub const OPTIONS: &[OptionSpec] = &[
-    crypt::option(
+    option(
         "backing_file",
         OptionKind::Name,
         "File name of a base image",
-        &[],
     ),
-    crypt::option(
+    option(
         "backing_fmt",
         OptionKind::Str,
         "Image format of the base image",
-        &[],
     ),
-    crypt::option(
+    option(
         "compat",
         OptionKind::Str,
         "Compatibility level (v2 [0.10] or v3 [1.1])",
-        &["0.10", "1.1", "v2", "v3"],
-    ),
-    crypt::option(
+    )
+    .one_of(&["0.10", "1.1", "v2", "v3"]),
+    option(
         "data_file",
         OptionKind::Name,
         "File name of an external data file",
-        &[],
     ),
-    crypt::option(
+    option(
         "data_file_raw",
         OptionKind::Bool,
         "The external data file must stay valid as a raw image",
-        &[],
     ),
     KEYSLOTS[0],
     KEYSLOTS[1],
     KEYSLOTS[2],
     KEYSLOTS[3],
     KEYSLOTS[4],
-    crypt::option(
+    option(
         "lazy_refcounts",
         OptionKind::Bool,
         "Postpone refcount updates",
-        &[],
     ),
-    crypt::option(
+    option(
         "refcount_bits",
         OptionKind::Num,
         "Width of a reference count entry in bits",
-        &[],
     ),
-    crypt::option("size", OptionKind::Size, "Virtual disk size", &[]),
+    option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
 /// What the image is to be.
