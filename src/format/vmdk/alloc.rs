@@ -20,7 +20,7 @@ impl Sparse {
     /// Whether it can be written to: hosted, and nothing that has to stand at the end of the file is there.
     pub(super) fn takes_writes(&self) -> bool {
         let front = || self.directory.read().places.primary.saturating_mul(SECTOR) < self.overhead;
-        matches!(self.kind, Kind::Hosted) && (!self.compressed || front())
+        matches!(self.kind, Kind::Hosted) && !self.has_footer && (!self.compressed || front())
     }
 
     /// Sectors for a compressed grain, in place of the end of the stream.

@@ -8,7 +8,7 @@ use crate::size::SECTOR;
 use crate::storage::{Storage, read_exact_at};
 
 use super::disk::marker::{Special, is_special};
-use super::disk::sparse_header::{self, GD_AT_END, HEADER_LEN};
+use super::disk::sparse_header::{self, HEADER_LEN};
 use super::disk::{CowdHeader, Descriptor, SparseHeader, cowd_header, not_vmdk};
 
 /// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has three quarters of this.
@@ -109,7 +109,7 @@ pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     }
     let header = SparseHeader::from_bytes(&bytes)?;
     header.validate()?;
-    if header.directory != GD_AT_END {
+    if !header.has_footer {
         return Ok(header);
     }
     // Marker of the footer, footer, end of stream.
@@ -126,6 +126,7 @@ pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     Ok(SparseHeader {
         descriptor: header.descriptor,
         descriptor_len: header.descriptor_len,
+        has_footer: true,
         ..footer
     })
 }
@@ -138,7 +139,7 @@ pub(super) fn footer_of(header: &SparseHeader, bytes: &[u8], offset: u64) -> Res
     let footer = SparseHeader::from_bytes(bytes).map_err(|_| no_footer().with_offset(offset))?;
     footer.validate()?;
     let agree = |h: &SparseHeader| (h.version, h.flags, h.capacity, h.grain, h.table_entries);
-    match agree(header) == agree(&footer) && footer.directory != GD_AT_END {
+    match agree(header) == agree(&footer) && !footer.has_footer {
         true => Ok(footer),
         false => {
             let text = "Header and footer of the stream do not agree";

@@ -50,6 +50,8 @@ pub(super) struct Sparse {
     /// Bytes of the guest.
     pub(super) len: AtomicU64,
     pub(super) compressed: bool,
+    /// A footer at the end of the file names the directory.
+    pub(super) has_footer: bool,
     /// Entry 1 stands for zeroes.
     pub(super) zeroed: bool,
     /// Where the header and the embedded descriptor of a hosted extent stand.
@@ -163,6 +165,7 @@ impl Sparse {
             per_table: u64::from(header.table_entries),
             len: AtomicU64::new(header.capacity.saturating_mul(SECTOR)),
             compressed: header.flags.contains(super::disk::Flags::COMPRESSED),
+            has_footer: header.has_footer,
             zeroed: header.has_zeroed_grains(),
             head: 0..SECTOR,
             descriptor: header.descriptor.saturating_mul(SECTOR)
@@ -255,6 +258,7 @@ impl Sparse {
             per_table: 1,
             len: AtomicU64::new(0),
             compressed: false,
+            has_footer: false,
             zeroed: false,
             head: 0..0,
             descriptor: 0..0,

@@ -50,6 +50,40 @@ fn a_stream_with_its_directory_at_the_end_is_read_in_either_compression() {
 }
 
 #[test]
+fn a_stream_with_a_footer_takes_no_writes_whatever_its_headers_say() {
+    let dir = Dir::new();
+    let guest = sample_bytes(262_144);
+    let whole = stream(&guest, false);
+    let header = 0;
+    let footer = whole.len() - 2 * SECTOR;
+    let edit = |places: &[usize], at: usize, bytes: &[u8]| {
+        let mut edited = whole.clone();
+        for place in places {
+            edited[place + at..place + at + bytes.len()].copy_from_slice(bytes);
+        }
+        edited
+    };
+    let sectors = (whole.len() / SECTOR) as u64;
+    let streams = [
+        whole.clone(),
+        // The metadata is said to end behind all that is there.
+        edit(&[footer], 64, &(u64::MAX >> 1).to_le_bytes()),
+        edit(&[header, footer], 64, &sectors.to_le_bytes()),
+        // Grains are said to be plain.
+        edit(&[header, footer], 8, &1u32.to_le_bytes()),
+    ];
+    for (n, bytes) in streams.iter().enumerate() {
+        std::fs::write(dir.path("s.vmdk"), bytes).expect("a stream");
+        let error = open(&dir, "s.vmdk", true).expect_err("a refusal");
+        assert_eq!(error.kind(), ErrorKind::ReadOnly, "{n}: {error}");
+        assert!(
+            std::fs::read(dir.path("s.vmdk")).expect("bytes") == *bytes,
+            "{n}"
+        );
+    }
+}
+
+#[test]
 fn a_stream_that_was_cut_off_or_mixed_up_is_refused() {
     let dir = Dir::new();
     let guest = sample_bytes(262_144);

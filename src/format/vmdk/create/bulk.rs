@@ -506,6 +506,7 @@ pub(super) fn header_of(subformat: Subformat, zeroed: bool, layout: &SparseLayou
         table_entries: SparseLayout::ENTRIES as u32,
         redundant: layout.redundant,
         directory: layout.directory,
+        has_footer: false,
         overhead: layout.overhead,
         unclean: false,
         compression,

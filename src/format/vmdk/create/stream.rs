@@ -55,6 +55,7 @@ impl StreamInOrder {
             header: SparseHeader {
                 redundant: 0,
                 directory: GD_AT_END,
+                has_footer: true,
                 overhead: OVERHEAD,
                 ..header
             },

@@ -73,6 +73,8 @@ pub(in crate::format::vmdk) struct SparseHeader {
     pub(in crate::format::vmdk) redundant: u64,
     /// First sector of the grain directory.
     pub(in crate::format::vmdk) directory: u64,
+    /// The directory is named by a footer at the end of the file, which has to stay there.
+    pub(in crate::format::vmdk) has_footer: bool,
     /// Sectors before the first grain.
     pub(in crate::format::vmdk) overhead: u64,
     /// Was not closed properly.
@@ -98,6 +100,7 @@ impl SparseHeader {
                 table_entries: le32(bytes, 44)?,
                 redundant: le64(bytes, 48)?,
                 directory: le64(bytes, 56)?,
+                has_footer: le64(bytes, 56)? == GD_AT_END,
                 overhead: le64(bytes, 64)?,
                 unclean: *bytes.get(72)? != 0,
                 compression: le16(bytes, 77)?,
@@ -287,6 +290,7 @@ mod tests {
             table_entries: 512,
             redundant: 21,
             directory: 651,
+            has_footer: false,
             overhead: 1408,
             unclean: false,
             compression: 0,

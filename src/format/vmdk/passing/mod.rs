@@ -14,7 +14,6 @@ use crate::size::SECTOR;
 
 use super::disk::SparseHeader;
 use super::disk::marker::{self, GRAIN_MARKER, Special};
-use super::disk::sparse_header::GD_AT_END;
 use super::read::longest_grain;
 use super::source::{footer_of, no_footer};
 
@@ -158,7 +157,7 @@ impl Passing {
     }
 
     fn has_tables_behind(&self) -> bool {
-        self.header.directory == GD_AT_END
+        self.header.has_footer
     }
 
     /// Takes the next marker, and what it stands before.

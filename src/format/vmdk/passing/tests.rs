@@ -3,7 +3,7 @@ use super::*;
 use crate::codec::{Compression, Encoder, Method};
 use crate::error::ErrorKind;
 use crate::format::vmdk::disk::marker::special;
-use crate::format::vmdk::disk::sparse_header::Flags;
+use crate::format::vmdk::disk::sparse_header::{Flags, GD_AT_END};
 use crate::format::vmdk::encode::encode_grain;
 
 const GRAIN: usize = 4096;
@@ -48,6 +48,7 @@ impl Maker {
             table_entries: ENTRIES as u32,
             redundant: 0,
             directory,
+            has_footer: directory == GD_AT_END,
             overhead: 6,
             unclean: false,
             compression: 1,
