@@ -4015,18 +4015,19 @@ const char *platter_job_warning(const struct platter_job *job,
 void platter_job_cancel(const struct platter_job *job);
 
 /**
- * Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. `flags` must be 0.
+ * Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. In a signal handler `err` is
+ * NULL. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
  */
 int platter_job_pause(const struct platter_job *job,
                       uint32_t flags,
                       struct platter_error **err);
 
 /**
- * Lets a paused job go on. `flags` must be 0.
+ * Lets a paused job go on, at once. In a signal handler `err` is NULL. `flags` must be 0.
  *
- * Statuses: INVALID. Threads: any. Since 0.1.
+ * Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
  */
 int platter_job_resume(const struct platter_job *job,
                        uint32_t flags,
@@ -4036,9 +4037,9 @@ int platter_job_resume(const struct platter_job *job,
  * Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
  * limit. It counts at once, also for a job that waits already: what was copied before is then waited for
  * at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
- * snapshots) refuse a limit. `flags` must be 0.
+ * snapshots) refuse a limit. In a signal handler `err` is NULL. `flags` must be 0.
  *
- * Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
+ * Statuses: UNSUPPORTED, INVALID. Threads: any; safe in a signal handler. Since 0.1.
  */
 int platter_job_set_rate(const struct platter_job *job,
                          uint64_t bytes_per_second,

@@ -3,6 +3,7 @@
 //! A [`Job`] belongs to the thread that runs the operation; its [`JobControl`] may be used from
 //! any thread, and workers of the operation check it between chunks.
 
+mod bell;
 pub mod events;
 mod rate;
 mod thread;
@@ -13,10 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use bell::Bell;
 use rate::Rate;
 
 pub use thread::Working;
@@ -71,9 +73,9 @@ fn scaled(share: u64, done: u64, total: u64) -> u64 {
 #[derive(Debug, Default)]
 pub struct JobControl {
     cancelled: AtomicBool,
-    paused: Mutex<bool>,
-    resumed: Condvar,
-    pausing: AtomicBool,
+    paused: AtomicBool,
+    /// Rings when something has changed that a waiting worker should look at.
+    changed: Bell,
     /// Whether there are limits, so that most checks need no lock.
     limited: AtomicBool,
     limits: Mutex<Limits>,
@@ -101,23 +103,21 @@ impl JobControl {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Holds the work at its next checkpoint until [`JobControl::resume`] or cancel.
+    /// Holds the work at its next checkpoint until [`JobControl::resume`] or cancel. Safe from a signal handler.
     pub fn pause(&self) {
-        *self.paused.lock() = true;
-        self.pausing.store(true, Ordering::SeqCst);
-        self.rate.wake();
+        self.paused.store(true, Ordering::SeqCst);
+        self.changed.ring();
     }
 
     /// Whether the work is held, or will be at its next checkpoint.
     pub fn is_paused(&self) -> bool {
-        self.pausing.load(Ordering::SeqCst)
+        self.paused.load(Ordering::SeqCst)
     }
 
-    /// Lets paused work go on.
+    /// Lets paused work go on. Safe from a signal handler.
     pub fn resume(&self) {
-        *self.paused.lock() = false;
-        self.pausing.store(false, Ordering::SeqCst);
-        self.resumed.notify_all();
+        self.paused.store(false, Ordering::SeqCst);
+        self.changed.ring();
     }
 
     /// Ends the work with [`crate::ErrorKind::Cancelled`] at its first checkpoint when `time` from
@@ -127,8 +127,7 @@ impl JobControl {
         self.limit(|limits| {
             limits.deadline = time.and_then(|time| Instant::now().checked_add(time));
         });
-        self.resumed.notify_all();
-        self.rate.wake();
+        self.changed.ring();
     }
 
     /// Ends this control's work also where `other` ends its own: when that is cancelled, or late.
@@ -206,9 +205,10 @@ impl JobControl {
     }
 
     /// Limits the work to `bytes_per_second` from now on, also where it waits already; 0 lifts the
-    /// limit.
+    /// limit. Safe from a signal handler.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.rate.set(bytes_per_second);
+        self.changed.ring();
     }
 
     /// Called by workers between chunks: waits while paused, fails when cancelled or late.
@@ -216,12 +216,13 @@ impl JobControl {
     /// # Errors
     /// As [`JobControl::check`].
     pub fn checkpoint(&self) -> Result<()> {
-        if self.pausing.load(Ordering::Relaxed) {
-            let mut paused = self.paused.lock();
-            while *paused && self.check().is_ok() {
-                // A signal handler's cancel cannot notify, so look again from time to time.
-                self.resumed.wait_for(&mut paused, LOOK);
+        while self.paused.load(Ordering::Relaxed) {
+            let seen = self.changed.seen();
+            if !self.is_paused() || self.check().is_err() {
+                break;
             }
+            // A cancel does not ring, so look again from time to time.
+            self.changed.wait(seen, LOOK);
         }
         self.check()
     }
@@ -233,10 +234,12 @@ impl JobControl {
     pub fn throttle(&self, bytes: u64) -> Result<()> {
         if let Some(turn) = self.rate.take(bytes) {
             loop {
+                let seen = self.changed.seen();
                 self.checkpoint()?;
-                if self.rate.wait(turn, LOOK) {
+                let Some(left) = self.rate.time_until(turn) else {
                     break;
-                }
+                };
+                self.changed.wait(seen, left.min(LOOK));
             }
         }
         self.checkpoint()
@@ -544,6 +547,26 @@ mod tests {
             control.set_rate(rate);
             worker.join().unwrap().unwrap();
         }
+    }
+
+    #[test]
+    fn what_signal_handlers_call_takes_no_lock() {
+        let control = Arc::new(JobControl::default());
+        let (told, done) = std::sync::mpsc::channel();
+        let _limits = control.limits.lock();
+        let _part = control.part.lock();
+        control.rate.while_locked(|| {
+            let control = control.clone();
+            std::thread::spawn(move || {
+                control.pause();
+                control.set_rate(1);
+                control.set_rate(0);
+                control.resume();
+                control.cancel();
+                told.send(()).unwrap();
+            });
+            done.recv_timeout(Duration::from_secs(60)).unwrap();
+        });
     }
 
     #[test]

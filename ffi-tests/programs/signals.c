@@ -1,4 +1,4 @@
-/* Cancel from a signal handler; the library's threads take no signals. */
+/* Cancel, pause, resume and rate from a signal handler; the library's threads take no signals. */
 #include "check.h"
 
 #include <pthread.h>
@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 #include <sys/time.h>
 
-/* What the handler cancels; NULL once no job is to be touched any more. */
+/* What the handlers act on; NULL once no job is to be touched any more. */
 static platter_job *volatile job;
 static pthread_t main_thread;
 static volatile sig_atomic_t handled, elsewhere;
@@ -44,6 +44,118 @@ static platter_job *conversion_to(const char *target, int fd)
 static platter_job *conversion(const char *target)
 {
     return conversion_to(target, -1);
+}
+
+static volatile sig_atomic_t refused;
+
+static void accept(int status)
+{
+    if (status != PLATTER_OK)
+        refused = status;
+}
+
+static void on_pause(int number)
+{
+    (void)number;
+    accept(platter_job_pause(job, 0, NULL));
+}
+
+static void on_resume(int number)
+{
+    (void)number;
+    accept(platter_job_resume(job, 0, NULL));
+}
+
+static void on_lift(int number)
+{
+    (void)number;
+    accept(platter_job_set_rate(job, 0, 0, NULL));
+}
+
+/* Everything in turn, whatever the interrupted thread is at. */
+static void on_tick(int number)
+{
+    (void)number;
+    switch (handled++ % 4) {
+    case 0:
+        accept(platter_job_pause(job, 0, NULL));
+        break;
+    case 1:
+        accept(platter_job_resume(job, 0, NULL));
+        break;
+    case 2:
+        accept(platter_job_set_rate(job, 64 << 20, 0, NULL));
+        break;
+    default:
+        accept(platter_job_set_rate(job, 0, 0, NULL));
+    }
+}
+
+static void handle(int number, void (*handler)(int))
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;
+    CHECK(sigaction(number, &action, NULL) == 0);
+}
+
+/* A job that runs elsewhere is held, let go and hurried. */
+static void steered(void)
+{
+    uint32_t state;
+    handle(SIGUSR1, on_pause);
+    handle(SIGUSR2, on_resume);
+    handle(SIGHUP, on_lift);
+    job = conversion("steered.qcow2");
+    /* It would take half a year. */
+    OK(platter_job_set_rate(job, 1, 0, &err));
+    OK(platter_job_start(job, 0, &err));
+    CHECK(raise(SIGUSR1) == 0);
+    OK(platter_job_state(&state, job, 0, &err));
+    CHECK(state == PLATTER_JOB_STATE_PAUSED);
+    CHECK(raise(SIGHUP) == 0);
+    OK(platter_job_state(&state, job, 0, &err));
+    CHECK(state == PLATTER_JOB_STATE_PAUSED);
+    CHECK(raise(SIGUSR2) == 0);
+    OK(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err));
+    CHECK(refused == 0);
+    platter_job_free(job);
+
+    /* Refusals are told by the status where there is no room for more. */
+    platter_create *create;
+    platter_job *still;
+    OK(platter_create_new(&create, "still.qcow2", "qcow2", 0, &err));
+    OK(platter_create_set_size(create, 1 << 20, 0, &err));
+    OK(platter_create_job_new(&still, create, 0, &err));
+    CHECK(platter_job_set_rate(still, 1, 0, NULL) == PLATTER_STATUS_UNSUPPORTED);
+    CHECK(platter_job_set_rate(still, 1, 1, NULL) == PLATTER_STATUS_INVALID);
+    CHECK(platter_job_pause(still, 1, NULL) == PLATTER_STATUS_INVALID);
+    CHECK(platter_job_resume(NULL, 0, NULL) == PLATTER_STATUS_INVALID);
+    platter_job_free(still);
+    platter_create_free(create);
+}
+
+/* One that runs on the interrupted thread. */
+static void interrupted(void)
+{
+    struct itimerval timer = {{0, 700}, {0, 700}}, stop = {{0, 0}, {0, 0}};
+    handle(SIGALRM, on_tick);
+    handled = 0;
+    for (int n = 0; handled < 400; n++) {
+        char name[32];
+        snprintf(name, sizeof name, "tick-%d.qcow2", n);
+        job = conversion(name);
+        CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+        OK(platter_job_run(job, 0, &err));
+        CHECK(setitimer(ITIMER_REAL, &stop, NULL) == 0);
+        CHECK(refused == 0);
+        platter_job *ended = job;
+        handle(SIGALRM, SIG_IGN);
+        platter_job_free(ended);
+        handle(SIGALRM, on_tick);
+        unlink(name);
+    }
 }
 
 static void on_limit(int number)
@@ -143,6 +255,8 @@ int main(void)
     /* A signal of the stopped timer may still be on its way. */
     job = NULL;
     platter_job_free(next);
+    steered();
+    interrupted();
     limited();
     passed();
     return 0;

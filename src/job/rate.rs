@@ -1,24 +1,27 @@
 //! A limit on bytes per second that may change while others wait for it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 /// The limit. A caller that takes bytes waits until all that was taken before is paid for, at the rate
 /// that is in force while it waits; a time in which nothing is taken earns nothing.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// Whether there is a limit, so that work without one takes no lock.
-    limited: AtomicBool,
+    /// The rate that was asked for, in bytes per second; 0 is no limit.
+    wanted: AtomicU64,
+    /// How often a limit was lifted.
+    lifted: AtomicU64,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes per second; 0 is no limit.
+    /// The rate in force, in bytes per second; 0 is no limit.
     rate: u64,
+    /// How often a limit was lifted until then.
+    lifted: u64,
     /// Bytes taken since the beginning.
     taken: u64,
     /// How many of them are paid for.
@@ -33,11 +36,16 @@ impl State {
         let taken = self.taken as f64;
         let since = self.counted.replace(now).unwrap_or(now);
         let earned = now.saturating_duration_since(since).as_secs_f64() * self.rate as f64;
-        self.paid = if self.rate == 0 {
-            taken
-        } else {
-            (self.paid + earned).min(taken)
-        };
+        self.paid = (self.paid + earned).min(taken);
+    }
+
+    /// Puts another rate in force.
+    fn change(&mut self, rate: u64, lifted: u64) {
+        self.rate = rate;
+        if std::mem::replace(&mut self.lifted, lifted) != lifted {
+            // Without a limit there is no debt.
+            self.paid = self.taken as f64;
+        }
     }
 
     /// How long it takes until everything before `turn` is paid for.
@@ -50,52 +58,51 @@ impl State {
 }
 
 impl Rate {
-    /// Another limit, for those who wait too; 0 lifts it.
+    /// Another limit, in force from the next look on; 0 lifts it. Only stores atomics: safe from a signal handler.
     pub(super) fn set(&self, bytes_per_second: u64) {
+        self.wanted.store(bytes_per_second, Ordering::SeqCst);
+        if bytes_per_second == 0 {
+            self.lifted.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Looks at the state as it is now.
+    fn look<T>(&self, see: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         state.pay(Instant::now());
-        state.rate = bytes_per_second;
-        // Without a limit there is no debt.
-        state.pay(Instant::now());
-        self.limited.store(bytes_per_second > 0, Ordering::Relaxed);
-        self.changed.notify_all();
+        let rate = self.wanted.load(Ordering::SeqCst);
+        state.change(rate, self.lifted.load(Ordering::SeqCst));
+        see(&mut state)
     }
 
     /// Takes bytes; None where there is nothing to wait for, else what to wait for.
     pub(super) fn take(&self, bytes: u64) -> Option<u64> {
-        if !self.limited.load(Ordering::Relaxed) {
+        if self.wanted.load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut state = self.state.lock();
-        state.pay(Instant::now());
-        let turn = state.taken;
-        state.taken = turn.saturating_add(bytes);
-        state.time_until(turn).map(|_| turn)
+        self.look(|state| {
+            let turn = state.taken;
+            state.taken = turn.saturating_add(bytes);
+            state.time_until(turn).map(|_| turn)
+        })
     }
 
-    /// Waits for a turn, at most for `longest`; whether it has come.
-    pub(super) fn wait(&self, turn: u64, longest: Duration) -> bool {
-        let mut state = self.state.lock();
-        state.pay(Instant::now());
-        let Some(left) = state.time_until(turn) else {
-            return true;
-        };
-        self.changed.wait_for(&mut state, left.min(longest));
-        state.pay(Instant::now());
-        state.time_until(turn).is_none()
-    }
-
-    /// Lets those who wait look at what else has changed.
-    pub(super) fn wake(&self) {
-        // Under the lock, so that no thread is between looking and waiting.
-        let _state = self.state.lock();
-        self.changed.notify_all();
+    /// How long it takes, as things are, until a turn comes; None where it has come.
+    pub(super) fn time_until(&self, turn: u64) -> Option<Duration> {
+        self.look(|state| state.time_until(turn))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Rate {
+        pub(in crate::job) fn while_locked(&self, act: impl FnOnce()) {
+            let _held = self.state.lock();
+            act();
+        }
+    }
 
     #[test]
     fn what_was_taken_is_paid_at_the_rate_in_force() {
@@ -124,10 +131,14 @@ mod tests {
         rate.set(1);
         assert_eq!(rate.take(1 << 30), None);
         let turn = rate.take(1).unwrap();
-        assert!(!rate.wait(turn, Duration::ZERO));
+        assert!(rate.time_until(turn).is_some());
         rate.set(0);
-        assert!(rate.wait(turn, Duration::ZERO));
-        rate.set(1 << 20);
+        assert!(rate.time_until(turn).is_none());
+        rate.set(1);
+        assert_eq!(rate.take(1 << 30), None);
+        // Also where nobody looked in between.
+        rate.set(0);
+        rate.set(1);
         assert_eq!(rate.take(1), None);
     }
 }

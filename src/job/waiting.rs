@@ -6,10 +6,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
 use crate::error::Result;
 
-use super::JobControl;
-
-/// How long a wait goes without a look at the control: whatever cancels can only store a flag.
-const LOOK: Duration = Duration::from_millis(50);
+use super::{JobControl, LOOK};
 
 impl JobControl {
     /// Waits for so long.

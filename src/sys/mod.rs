@@ -12,6 +12,7 @@ pub(crate) mod directory;
 pub(crate) mod event;
 pub(crate) mod falloc;
 pub(crate) mod fd;
+pub(crate) mod futex;
 mod io_buf;
 pub(crate) mod libgfapi;
 pub(crate) mod libiscsi;

@@ -1,5 +1,6 @@
 //! Jobs: long work with progress, cancel, pause, a rate limit and a deadline.
 
+mod in_handler;
 mod run;
 
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -427,36 +428,37 @@ pub extern "C" fn platter_job_cancel(job: Option<&platter_job>) {
     }
 }
 
-/// Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. `flags` must be 0.
+/// Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. In a signal handler `err` is
+/// NULL. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_pause(
     job: Option<&platter_job>,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    control(job, flags, err, JobControl::pause)
+    in_handler::control(job, flags, err, JobControl::pause)
 }
 
-/// Lets a paused job go on. `flags` must be 0.
+/// Lets a paused job go on, at once. In a signal handler `err` is NULL. `flags` must be 0.
 ///
-/// Statuses: INVALID. Threads: any. Since 0.1.
+/// Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_resume(
     job: Option<&platter_job>,
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    control(job, flags, err, JobControl::resume)
+    in_handler::control(job, flags, err, JobControl::resume)
 }
 
 /// Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
 /// limit. It counts at once, also for a job that waits already: what was copied before is then waited for
 /// at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
-/// snapshots) refuse a limit. `flags` must be 0.
+/// snapshots) refuse a limit. In a signal handler `err` is NULL. `flags` must be 0.
 ///
-/// Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
+/// Statuses: UNSUPPORTED, INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
 pub extern "C" fn platter_job_set_rate(
     job: Option<&platter_job>,
@@ -464,17 +466,7 @@ pub extern "C" fn platter_job_set_rate(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    call_ref(job, "job", err, |job| {
-        check_flags(flags, 0)?;
-        if bytes_per_second > 0 && !job.heeds_rate {
-            return Err(Error::unsupported(format!(
-                "A job of the kind '{}' moves no guest data whose rate could be limited",
-                job.runner.name()
-            )));
-        }
-        job.runner.control().set_rate(bytes_per_second);
-        Ok(())
-    })
+    in_handler::set_rate(job, bytes_per_second, flags, err)
 }
 
 /// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
@@ -490,18 +482,9 @@ pub extern "C" fn platter_job_set_deadline(
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
     let time = (milliseconds != 0).then(|| Duration::from_millis(milliseconds));
-    control(job, flags, err, |control| control.set_deadline(time))
-}
-
-fn control(
-    job: Option<&platter_job>,
-    flags: u32,
-    err: Option<&mut MaybeUninit<*mut platter_error>>,
-    action: impl FnOnce(&JobControl),
-) -> c_int {
     call_ref(job, "job", err, |job| {
         check_flags(flags, 0)?;
-        action(job.runner.control());
+        job.runner.control().set_deadline(time);
         Ok(())
     })
 }
