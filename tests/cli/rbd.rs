@@ -2,6 +2,7 @@
 
 pub mod cluster;
 
+use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
@@ -548,14 +549,27 @@ fn encrypted_images_are_made_and_read() {
     );
 }
 
-/// A signal ends each command while the store is stopped, and when it goes on all is done.
-fn every_command_ends(cluster: &Cluster) {
-    let dir = Dir::new();
-    prepare(&dir);
+/// Images for each command, all the same.
+fn import_images(cluster: &Cluster, dir: &Dir) {
+    prepare(dir);
     let b = dir.str("b.qcow2");
     for number in 0..IMAGES {
         cluster.rbd(&format!("import --no-progress {b} rbd/s{number}"));
     }
+}
+
+#[track_caller]
+fn are_sound(cluster: &Cluster, dir: &Dir) {
+    for number in 0..IMAGES {
+        exported(cluster, dir, &format!("s{number}"));
+        is_sound(dir, "exported");
+    }
+}
+
+/// A signal ends each command while the store is stopped, and when it goes on all is done.
+fn every_command_ends(cluster: &Cluster) {
+    let dir = Dir::new();
+    import_images(cluster, &dir);
     let far = Stopping {
         image: &|number| cluster.name(&format!("s{number}")),
         free: None,
@@ -564,10 +578,38 @@ fn every_command_ends(cluster: &Cluster) {
     };
     far.ends_by_a_signal();
     far.goes_on();
-    for number in 0..IMAGES {
-        exported(cluster, &dir, &format!("s{number}"));
-        is_sound(&dir, "exported");
+    are_sound(cluster, &dir);
+}
+
+#[test]
+fn a_store_that_is_killed_in_any_command_harms_nothing_and_is_waited_for() {
+    if ceph_is_missing() {
+        return;
     }
+    let dir = Dir::new();
+    let cluster = RefCell::new(Cluster::on_disk());
+    import_images(&cluster.borrow(), &dir);
+    let killed = |signal: &str| match signal {
+        "-CONT" => cluster.borrow_mut().start_store_again(),
+        _ => cluster.borrow().signal_store("-KILL"),
+    };
+    let waiting = Stopping {
+        image: &|number| cluster.borrow().name(&format!("s{number}")),
+        free: Some(&|number| cluster.borrow().name(&format!("new{number}"))),
+        tool: &|line| ours_command(&words(line), dir.root()),
+        signal: &killed,
+    };
+    waiting.goes_on_from_where_it_was();
+    are_sound(&cluster.borrow(), &dir);
+    let late = |name: String| format!("{name}:rados_osd_op_timeout=1:client_mount_timeout=2");
+    let giving_up = Stopping {
+        image: &|number| late(cluster.borrow().name(&format!("s{number}"))),
+        free: Some(&|number| late(cluster.borrow().name(&format!("other{number}")))),
+        ..waiting
+    };
+    assert!(giving_up.ends_when_it_is_killed() > 0);
+    killed("-CONT");
+    are_sound(&cluster.borrow(), &dir);
 }
 
 /// An image is listed before the call that makes it is answered, and may be all that comes of it.

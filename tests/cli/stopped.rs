@@ -75,6 +75,15 @@ fn waits(child: &mut Child, line: &str) {
     }
 }
 
+#[track_caller]
+fn all_done(begun: Vec<(Child, &String)>) {
+    for (child, line) in begun {
+        let ended = child.wait_with_output().expect("its end");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(0), "{line}: {text}");
+    }
+}
+
 impl Stopping<'_> {
     /// The commands that there are, with the places of their images.
     fn lines(&self) -> Vec<String> {
@@ -124,11 +133,19 @@ impl Stopping<'_> {
         (self.signal)("-STOP");
         let begun: Vec<_> = lines.iter().map(|line| (self.begin(line), line)).collect();
         (self.signal)("-CONT");
-        for (child, line) in begun {
-            let ended = child.wait_with_output().expect("its end");
-            let text = String::from_utf8_lossy(&ended.stderr);
-            assert_eq!(ended.status.code(), Some(0), "{line}: {text}");
+        all_done(begun);
+    }
+
+    /// All at once, and the server is stopped for a moment once they have begun: all is done.
+    pub fn goes_on_from_where_it_was(&self) {
+        let lines = self.lines();
+        let mut begun: Vec<_> = lines.iter().map(|line| (self.begin(line), line)).collect();
+        for (child, line) in &mut begun {
+            waits(child, line);
         }
+        (self.signal)("-STOP");
+        (self.signal)("-CONT");
+        all_done(begun);
     }
 
     /// All at once, and the server is killed; how many have failed.

@@ -1,7 +1,7 @@
-//! A cluster of Ceph with one monitor and one object store in memory, started by the first test that needs it and
-//! ended with the process of the tests.
+//! A cluster of Ceph with one monitor and one object store, in memory unless it is to be started again. One in memory is
+//! started by the first test that needs it and ended with the process of the tests.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -37,12 +37,34 @@ pub fn ceph_is_missing() -> bool {
     missing
 }
 
+/// Where an object store has its objects.
+#[derive(Clone, Copy)]
+enum Store {
+    Memory,
+    /// From where another process takes them up.
+    Disk,
+}
+
+impl Store {
+    fn settings(self) -> &'static str {
+        match self {
+            Self::Memory => "osd objectstore = memstore\nmemstore device bytes = 2147483648\n",
+            Self::Disk => "osd objectstore = bluestore\nbluestore block size = 2147483648\n",
+        }
+    }
+}
+
+/// A server, which ends with its keeper.
+struct Server {
+    keeper: Child,
+    pid: String,
+}
+
 /// A running cluster.
 pub struct Cluster {
     root: PathBuf,
     port: u16,
-    /// The keepers of the servers, and the numbers of these.
-    servers: Vec<(Child, String)>,
+    servers: Vec<Server>,
 }
 
 /// The cluster that the tests share; only what the test made itself is to be touched.
@@ -60,16 +82,25 @@ pub fn fresh() -> String {
 impl Cluster {
     /// A new one, on the loopback interface, with users and files of its own.
     pub fn new() -> Self {
+        Self::with(Store::Memory)
+    }
+
+    /// One whose object store can be killed and started again.
+    pub fn on_disk() -> Self {
+        Self::with(Store::Disk)
+    }
+
+    fn with(store: Store) -> Self {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            match Self::try_new(deadline) {
+            match Self::try_new(store, deadline) {
                 Ok(cluster) => return cluster,
                 Err(reason) => assert!(Instant::now() < deadline, "no cluster: {reason}"),
             }
         }
     }
 
-    fn try_new(deadline: Instant) -> Result<Self, String> {
+    fn try_new(store: Store, deadline: Instant) -> Result<Self, String> {
         // Short, for the names of its sockets are.
         let root = tempfile::Builder::new()
             .prefix("platter-ceph-")
@@ -82,8 +113,8 @@ impl Cluster {
             servers: Vec::new(),
         };
         let id = "5d1d2c4e-6f0a-4a3c-8a44-3a8d5b9b7c01";
-        let store = "0b8d4a52-2f0c-4d53-9a0e-0d5f4d2a9e02";
-        cluster.configure(id)?;
+        let uuid = "0b8d4a52-2f0c-4d53-9a0e-0d5f4d2a9e02";
+        cluster.configure(id, store)?;
         let root = cluster.root.display().to_string();
         let keyring = format!("{root}/keyring");
         for (first, rest) in [
@@ -108,10 +139,12 @@ impl Cluster {
         )?;
         let made = format!("-i a --mkfs --monmap {map} --keyring {keyring}");
         cluster.line("ceph-mon", &made)?;
-        cluster.start("ceph-mon", &["-f", "-i", "a"])?;
-        cluster.line("ceph", &format!("osd new {store} 0"))?;
-        cluster.line("ceph-osd", &format!("-i 0 --mkfs --osd-uuid {store}"))?;
-        cluster.start("ceph-osd", &["-f", "-i", "0"])?;
+        let monitor = cluster.start("ceph-mon", &["-f", "-i", "a"])?;
+        cluster.servers.push(monitor);
+        cluster.line("ceph", &format!("osd new {uuid} 0"))?;
+        cluster.line("ceph-osd", &format!("-i 0 --mkfs --osd-uuid {uuid}"))?;
+        let store = cluster.start("ceph-osd", &["-f", "-i", "0"])?;
+        cluster.servers.push(store);
         while !cluster.line("ceph", "osd stat")?.contains("1 up") {
             if Instant::now() >= deadline {
                 return Err("the object store does not come up".to_owned());
@@ -123,8 +156,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn configure(&self, id: &str) -> Result<(), String> {
-        let (root, port) = (self.root.display(), self.port);
+    fn configure(&self, id: &str, store: Store) -> Result<(), String> {
+        let (root, port, store) = (self.root.display(), self.port, store.settings());
         for directory in ["mon", "osd", "run"] {
             std::fs::create_dir(self.root.join(directory)).map_err(|error| error.to_string())?;
         }
@@ -135,7 +168,7 @@ impl Cluster {
              osd pool default size = 1\nosd pool default min size = 1\n\
              osd pool default pg autoscale mode = off\nosd crush chooseleaf type = 0\n\
              mon allow pool delete = true\nmon warn on pool no redundancy = false\n\
-             ms bind ipv6 = false\nms bind msgr1 = false\nrun dir = {root}/run\n\
+             ms bind ipv6 = false\nms bind msgr1 = false\nms max backoff = 1\nrun dir = {root}/run\n\
              admin socket = {root}/run/$name.$pid.asok\nlog file = {root}/$name.log\n\
              pid file = {root}/run/$name.pid\nkeyring = {root}/keyring\n\
              [client]\nadmin socket =\nlog file =\n\
@@ -143,8 +176,7 @@ impl Cluster {
              mon data avail crit = 1\npaxos propose interval = 0.05\npaxos min wait = 0.01\n\
              mon osd min down reporters = 1\nauth allow insecure global id reclaim = false\n\
              [mon.a]\nhost = localhost\n\
-             [osd]\nosd data = {root}/osd\nosd objectstore = memstore\n\
-             memstore device bytes = 2147483648\n[osd.0]\nhost = localhost\n"
+             [osd]\nosd data = {root}/osd\n{store}[osd.0]\nhost = localhost\n"
         );
         std::fs::write(self.root.join("ceph.conf"), text).map_err(|error| error.to_string())
     }
@@ -160,10 +192,11 @@ impl Cluster {
         command
     }
 
-    fn start(&mut self, program: &str, args: &[&str]) -> Result<(), String> {
+    fn start(&self, program: &str, args: &[&str]) -> Result<Server, String> {
         // Its keeper ends it when this process has ended in whatever way, for then the pipe is closed.
         let script = format!(
-            "\"$@\" </dev/null >/dev/null 2>&1 & echo $!; read -r end; kill -9 $!; wait; rm -rf {}",
+            "\"$@\" </dev/null >/dev/null 2>&1 & echo $!; read -r how && {{ wait; exit; }}; \
+             kill -9 $!; wait; rm -rf {}",
             self.root.display()
         );
         let mut keeper = self.command("sh");
@@ -175,8 +208,10 @@ impl Cluster {
         let mut out = BufReader::new(out);
         out.read_line(&mut number)
             .map_err(|error| error.to_string())?;
-        self.servers.push((keeper, number.trim().to_owned()));
-        Ok(())
+        Ok(Server {
+            keeper,
+            pid: number.trim().to_owned(),
+        })
     }
 
     fn done(&self, program: &str, args: &[String]) -> Result<String, String> {
@@ -221,17 +256,29 @@ impl Cluster {
 
     /// Sends a signal to the object store.
     pub fn signal_store(&self, signal: &str) {
-        let (_, store) = self.servers.get(1).expect("the object store");
-        let ran: Ran = run_in(&self.root, "kill", &[signal, store]);
+        let store = self.servers.last().expect("the object store");
+        let ran: Ran = run_in(&self.root, "kill", &[signal, &store.pid]);
         assert_eq!(ran.code, 0, "{ran:?}");
+    }
+
+    /// Starts the object store again that was killed.
+    #[track_caller]
+    pub fn start_store_again(&mut self) {
+        let mut killed = self.servers.pop().expect("the object store");
+        let mut keeper = killed.keeper.stdin.take().expect("an input");
+        keeper.write_all(b"killed\n").expect("a keeper");
+        // The next one takes its files, which it holds until it has ended.
+        killed.keeper.wait().expect("its end");
+        let store = self.start("ceph-osd", &["-f", "-i", "0"]);
+        self.servers.push(store.expect("the object store"));
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for (keeper, _) in &mut self.servers {
-            drop(keeper.stdin.take());
-            let _ = keeper.wait();
+        for server in &mut self.servers {
+            drop(server.keeper.stdin.take());
+            let _ = server.keeper.wait();
         }
     }
 }
