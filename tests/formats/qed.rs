@@ -4,15 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use platter::format::{BackingRef, CheckReport, RepairMode};
 use platter::job::Message;
+use platter::ops::commit::{CommitRequest, commit};
 use platter::storage::memory::MemoryStorage;
 use platter::storage::{Preallocation, Storage};
-use platter::{Error, ErrorKind, Image, Job, OpenOptions, OpenPolicy};
+use platter::{Error, ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
+use crate::common::Dir;
 use crate::random::Random;
 
 const CLUSTER: usize = 4096;
 /// Entries of a table of one cluster.
 const ENTRIES: usize = 512;
+/// Feature bit: the backing file is raw.
+const NO_PROBING: u64 = 4;
 
 /// An image that is built by hand: clusters of 4 KiB, tables of one; the upper table stands in cluster 1.
 struct Made {
@@ -267,6 +271,43 @@ fn a_disk_does_not_grow_over_clusters_that_are_named_behind_its_end() {
         let mut after = vec![0; 8 * CLUSTER];
         storage.read_at(&mut after, 0).expect("a read");
         assert!(after == before, "{size}");
+    }
+}
+
+/// The header may say too little of the disk: by a few clusters, by whole tables, or nothing at all.
+#[test]
+fn a_commit_leaves_what_is_named_behind_the_end_of_the_disk() {
+    let dir = Dir::new();
+    let whole = Made::new().size;
+    let made = |size: u64| Made {
+        size,
+        name: "base.raw",
+        features: NO_PROBING,
+        ..Made::new()
+    };
+    let bytes_of = |size| {
+        let storage = made(size).storage();
+        let mut bytes = vec![0; storage.len().expect("a length") as usize];
+        storage.read_at(&mut bytes, 0).expect("a read");
+        bytes
+    };
+    for size in [(ENTRIES + 2) * CLUSTER, ENTRIES * CLUSTER, 0] {
+        std::fs::write(dir.path("base.raw"), vec![0; whole as usize]).expect("a base");
+        std::fs::write(dir.path("o.qed"), bytes_of(size as u64)).expect("an overlay");
+        let request = CommitRequest {
+            location: Location::from_path(dir.path("o.qed")),
+            options: options(true, false),
+            base: None,
+            keep: false,
+        };
+        commit(&request, &mut Job::new()).expect("a commit");
+        let mut after = std::fs::read(dir.path("o.qed")).expect("the overlay");
+        let image = Image::open(&request.location, &options(false, true)).expect("it opens");
+        clean(&image);
+        image.close().expect("a close");
+        // With the size that is right all of it is there.
+        after[48..56].copy_from_slice(&whole.to_le_bytes());
+        assert!(after == bytes_of(whole), "{size}");
     }
 }
 

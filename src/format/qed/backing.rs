@@ -124,10 +124,14 @@ impl BackingChange for Qed {
     }
 
     fn make_empty(&self) -> Result<()> {
+        let forever = JobControl::default();
+        if self.names_clusters_behind(&forever)? {
+            // The header may say too small a size: to give up what it does not reach would lose data.
+            return Ok(());
+        }
         self.note_change()?;
         let alone = self.blocks.exclusive();
         self.blocks.keeper.begin(&*self.blocks.storage)?;
-        let forever = JobControl::default();
         alone.free_all(&forever)?;
         alone.pack(&forever)
     }
