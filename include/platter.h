@@ -720,7 +720,7 @@
 #define PLATTER_OPEN_FOR_CHECK 16
 
 /**
- * Flag of calls that open: let no other process write meanwhile, also where the format is raw.
+ * Flag of calls that open: let nothing else write meanwhile, also where the format is raw.
  */
 #define PLATTER_OPEN_DENY_WRITERS 32
 

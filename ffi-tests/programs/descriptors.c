@@ -169,6 +169,17 @@ static void one_file_twice(void)
     OK(platter_image_close(a, 0, &err));
     FAILS(open_fd(&a, again, "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
     OK(platter_image_close(b, 0, &err));
+    /* Unless one of them wants to be alone, whichever comes first. */
+    for (size_t i = 0; i < 3; i++)
+        for (int late = 0; late < 2; late++) {
+            const uint32_t alone = PLATTER_OPEN_WRITE | PLATTER_OPEN_DENY_WRITERS;
+            OK(open_fd(&a, first, "raw", late ? PLATTER_OPEN_WRITE : alone, &err));
+            FAILS(open_fd(&b, fds[i], "raw", late ? alone : PLATTER_OPEN_WRITE, &err),
+                  PLATTER_STATUS_LOCKED, "lock");
+            FAILS(open_path(&b, "link.qcow2", "raw", late ? alone : PLATTER_OPEN_WRITE, &err),
+                  PLATTER_STATUS_LOCKED, "lock");
+            OK(platter_image_close(a, 0, &err));
+        }
     /* Who wants no locks takes none. */
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));

@@ -32,7 +32,7 @@ pub const PLATTER_OPEN_NO_BACKING: u32 = 4;
 pub const PLATTER_OPEN_METADATA_ONLY: u32 = 8;
 /// Flag of calls that open: for a check; open although tables are damaged where that is possible.
 pub const PLATTER_OPEN_FOR_CHECK: u32 = 16;
-/// Flag of calls that open: let no other process write meanwhile, also where the format is raw.
+/// Flag of calls that open: let nothing else write meanwhile, also where the format is raw.
 pub const PLATTER_OPEN_DENY_WRITERS: u32 = 32;
 
 pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE

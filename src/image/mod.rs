@@ -90,7 +90,7 @@ pub struct OpenOptions {
     pub metadata_only: bool,
     /// For `check`: open although tables are damaged where that is possible.
     pub for_check: bool,
-    /// Let no other process write meanwhile, also where the format is raw (convert's source).
+    /// Let nothing else write meanwhile, also where the format is raw (convert's source).
     pub deny_writers: bool,
     /// How hard compressed writes try, where the format has levels; None for its default.
     pub compression_level: Option<i64>,
@@ -212,6 +212,8 @@ struct Settings {
     max_len: u64,
     /// Others may write meanwhile, because the caller said so.
     force_share: bool,
+    /// Others must not write meanwhile, also where it is a plain disk.
+    deny_writers: bool,
     /// It may be open although tables are damaged.
     for_check: bool,
 }

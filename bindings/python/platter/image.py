@@ -372,6 +372,7 @@ def open(  # As the built-in function of the same name.
     force_share: bool = False,
     backing: bool = True,
     for_check: bool = False,
+    deny_writers: bool = False,
 ) -> Image:
     """Opens an image by its location or by a descriptor. ``options`` are those of its driver. An interrupt ends an opening that takes long."""
     flags = 0
@@ -380,6 +381,7 @@ def open(  # As the built-in function of the same name.
         (force_share, lib.PLATTER_OPEN_FORCE_SHARE),
         (not backing, lib.PLATTER_OPEN_NO_BACKING),
         (for_check, lib.PLATTER_OPEN_FOR_CHECK),
+        (deny_writers, lib.PLATTER_OPEN_DENY_WRITERS),
     ):
         flags |= flag if wanted else 0
     place = ffi.new("platter_image **")

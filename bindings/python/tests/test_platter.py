@@ -561,6 +561,13 @@ class TestPlatter(unittest.TestCase):
         with self.assertRaises(platter.LimitExceeded):
             opened(limited)
 
+    def test_a_writer_that_is_to_be_alone(self):
+        disk = self.folder / "disk.raw"
+        disk.write_bytes(bytes(MIB))
+        with platter.open(disk, format="raw", writable=True, deny_writers=True):
+            with self.assertRaises(platter.Locked):
+                platter.open(disk, format="raw", writable=True)
+
     def test_findings_of_a_check(self):
         disk = self.folder / "disk.qcow2"
         platter.create(disk, "qcow2", "1M")

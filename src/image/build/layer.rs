@@ -224,6 +224,7 @@ fn open_over(
             detect_zeroes,
             max_len: options.policy.max_virtual_size,
             force_share,
+            deny_writers: options.deny_writers,
             for_check: options.for_check,
         },
         units: UnitLock::default(),

@@ -12,7 +12,7 @@ pub(crate) struct StrongerLocks<'a>(&'a Image);
 impl Drop for StrongerLocks<'_> {
     fn drop(&mut self) {
         // Dropping a lock fails only where taking it would have.
-        let _ = self.0.lock_disk(lock::of_plain_disk(false), true);
+        let _ = self.0.lock_disk(self.0.plain_locks(false), true);
     }
 }
 
@@ -23,7 +23,7 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
     pub(crate) fn lock_size(&self) -> Result<Option<StrongerLocks<'_>>> {
-        self.strengthen(lock::of_plain_disk(true), true)
+        self.strengthen(self.plain_locks(true), true)
             .map_err(|error| error.could_not_open(self.location.display()))
     }
 
@@ -32,7 +32,7 @@ impl Image {
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
     pub(crate) fn lock_keys(&self) -> Result<Option<StrongerLocks<'_>>> {
-        self.strengthen(lock::of_key_change(), false)
+        self.strengthen(lock::of_key_change(self.settings.deny_writers), false)
     }
 
     /// This layer may not be read any more, because one below it is about to change.
@@ -61,22 +61,25 @@ impl Image {
     }
 
     fn keep_writers_out(&self, metadata_only: bool) -> Result<()> {
-        let request = lock::of_image(lock::Use {
-            has_metadata: false,
-            writable: false,
-            metadata_only,
-            deny_writers: true,
-            force_share: false,
-        });
-        let mut layers = self
-            .layers()
-            .filter(|layer| !layer.writable && !layer.settings.force_share);
+        let mut layers = self.layers().filter(|layer| !layer.settings.force_share);
         layers.try_for_each(|layer| {
+            let request = lock::of_image(lock::Use {
+                has_metadata: layer.writable && !layer.is_plain(),
+                writable: layer.writable,
+                metadata_only,
+                deny_writers: true,
+                force_share: false,
+            });
             // An image that serves as a file is never open for its metadata alone.
             lock_nodes(&layer.children, request, &|image| {
                 image.keep_writers_out(false)
             })
         })
+    }
+
+    /// Those of a plain disk that is open for writing.
+    fn plain_locks(&self, resizes: bool) -> LockRequest {
+        lock::of_plain_disk(resizes, self.settings.deny_writers)
     }
 
     fn strengthen(
@@ -203,6 +206,22 @@ mod tests {
             );
             assert_eq!(refused(&path, uses(Permissions::WRITE)), locked, "{name}");
             assert_eq!(refused(&path, read), None, "{name}");
+            drop(image);
+
+            // One that writes and is to be alone stays so when it has been resized.
+            let image = open(
+                &name,
+                &OpenOptions {
+                    writable: true,
+                    deny_writers: true,
+                    ..reader.clone()
+                },
+            );
+            for _ in 0..2 {
+                assert_eq!(refused(&path, uses(Permissions::WRITE)), locked, "{name}");
+                assert_eq!(refused(&path, read), None, "{name}");
+                assert!(image.lock_size().unwrap().is_some());
+            }
             drop(image);
 
             let image = open(

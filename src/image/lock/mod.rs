@@ -45,7 +45,7 @@ pub(super) fn of_image(open: Use) -> LockRequest {
         uses |= Permissions::WRITE;
         if open.has_metadata {
             uses |= Permissions::RESIZE;
-        } else {
+        } else if !open.deny_writers {
             // Two writers of a plain disk may know of each other.
             denies = Permissions::empty();
         }
@@ -69,23 +69,27 @@ pub(super) fn of_new_image(has_metadata: bool) -> LockRequest {
     })
 }
 
-/// The locks of a plain disk that is open for writing, with the right to change its size or not.
-pub(super) fn of_plain_disk(resizes: bool) -> LockRequest {
+/// The locks of a plain disk that is open for writing, with the right to change its size or not, alone or not.
+pub(super) fn of_plain_disk(resizes: bool, deny_writers: bool) -> LockRequest {
     let mut uses = Permissions::CONSISTENT_READ | Permissions::WRITE;
     if resizes {
         uses |= Permissions::RESIZE;
     }
     LockRequest {
         uses,
-        denies: Permissions::empty(),
+        denies: match deny_writers {
+            true => CHANGE,
+            false => Permissions::empty(),
+        },
     }
 }
 
 /// The locks of a plain disk whose keys change: in the meantime no one reads or writes it.
-pub(super) fn of_key_change() -> LockRequest {
+pub(super) fn of_key_change(deny_writers: bool) -> LockRequest {
+    let plain = of_plain_disk(false, deny_writers);
     LockRequest {
-        uses: Permissions::CONSISTENT_READ | Permissions::WRITE,
-        denies: Permissions::CONSISTENT_READ | Permissions::WRITE,
+        uses: plain.uses,
+        denies: plain.denies | Permissions::CONSISTENT_READ | Permissions::WRITE,
     }
 }
 
@@ -168,9 +172,12 @@ mod tests {
             [100, 101, 103, 201, 203]
         );
         assert_eq!(open(false, true, false, false, false), [100, 101]);
-        assert_eq!(bytes(of_plain_disk(false)), [100, 101]);
-        assert_eq!(bytes(of_plain_disk(true)), [100, 101, 103]);
-        assert_eq!(bytes(of_key_change()), [100, 101, 200, 201]);
+        assert_eq!(open(false, true, false, true, false), [100, 101, 201, 203]);
+        assert_eq!(bytes(of_plain_disk(false, false)), [100, 101]);
+        assert_eq!(bytes(of_plain_disk(true, false)), [100, 101, 103]);
+        assert_eq!(bytes(of_plain_disk(false, true)), [100, 101, 201, 203]);
+        assert_eq!(bytes(of_key_change(false)), [100, 101, 200, 201]);
+        assert_eq!(bytes(of_key_change(true)), [100, 101, 200, 201, 203]);
         assert_eq!(bytes(of_hidden_layer()), [100, 200, 201, 203]);
         assert_eq!(bytes(of_data_file(false, false)), [100, 203]);
         assert_eq!(bytes(of_data_file(true, false)), [100, 101, 103, 203]);

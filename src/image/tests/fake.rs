@@ -128,6 +128,7 @@ impl Fake {
                 detect_zeroes: DetectZeroes::Off,
                 max_len: u64::MAX,
                 force_share: false,
+                deny_writers: false,
                 for_check: false,
             },
             units: UnitLock::default(),
