@@ -1621,7 +1621,10 @@ typedef struct platter_implicit_file {
 } platter_implicit_file;
 
 /**
- * Decides about a file that an image names: returns a `PLATTER_ANSWER_*`; anything else refuses.
+ * Decides about a file that an image names, to be opened or, beside a new image, made: returns a
+ * `PLATTER_ANSWER_*`, or, as a negative `PLATTER_STATUS_*` or `-errno`, why it cannot be had, with which the open then
+ * fails; `-EPERM`, `-EACCES` and anything else refuse as `PLATTER_ANSWER_DENY` does. `*fd` is looked at with
+ * `PLATTER_ANSWER_FD` alone: a descriptor for reading, and for writing too where `file` says so.
  * Called on the thread that opens, from several at once where several open with this policy.
  */
 typedef int (*platter_implicit_fn)(const struct platter_implicit_file *file,

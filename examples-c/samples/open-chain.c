@@ -14,7 +14,8 @@ static int answer(const platter_implicit_file *file, int *fd, void *user_data)
     if (file->role != PLATTER_ROLE_BACKING || file->writable || strchr(file->name, '/') != NULL)
         return PLATTER_ANSWER_DENY;
     *fd = openat(*directory, file->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    return *fd < 0 ? PLATTER_ANSWER_DENY : PLATTER_ANSWER_FD;
+    /* Otherwise the error says what openat() did. */
+    return *fd < 0 ? -errno : PLATTER_ANSWER_FD;
 }
 
 static int open_overlay(platter_image **out, const char *path, int *directory, platter_error **error)

@@ -187,6 +187,33 @@ static void limits_by_default(void)
     }
 }
 
+/* A callback tells why a file cannot be had. */
+static void reasons(struct answer *answer)
+{
+    static const struct {
+        int code, status, os_errno;
+        const char *text;
+    } expected[] = {
+        {-ENOENT, PLATTER_STATUS_NOT_FOUND, ENOENT, "Could not open 'base.qcow2': No such file or directory"},
+        {-EIO, PLATTER_STATUS_OS, EIO, "Could not open 'base.qcow2': Input/output error"},
+        {PLATTER_STATUS_LOCKED, PLATTER_STATUS_LOCKED, EAGAIN, "Could not open 'base.qcow2': The policy's callback"},
+        {PLATTER_STATUS_DENIED, PLATTER_STATUS_DENIED, EACCES, "policy does not allow the backing file 'base.qcow2'"},
+        {-EPERM, PLATTER_STATUS_DENIED, EACCES, "policy does not allow the backing file 'base.qcow2'"},
+        {-EACCES, PLATTER_STATUS_DENIED, EACCES, "policy does not allow the backing file 'base.qcow2'"},
+        {-5000, PLATTER_STATUS_DENIED, EACCES, "policy does not allow the backing file 'base.qcow2'"},
+    };
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        platter_image *image;
+        platter_error *error = NULL;
+        answer->code = expected[i].code;
+        CHECK(try_open(&image, "top.qcow2", 0, &error) == expected[i].status);
+        CHECK(image == NULL && platter_error_errno(error) == expected[i].os_errno);
+        fprintf(stderr, "%s\n", platter_error_message(error));
+        CHECK(strstr(platter_error_message(error), expected[i].text) != NULL);
+        platter_error_free(error);
+    }
+}
+
 int main(void)
 {
     make_image("base.qcow2", "qcow2", 1 << 20, NULL);
@@ -316,8 +343,9 @@ int main(void)
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "base.qcow2");
     answer.code = 77;
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "base.qcow2");
+    reasons(&answer);
     answer.code = PLATTER_ANSWER_FD;
-    FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_INVALID, "descriptor");
+    FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_INVALID, "'base.qcow2': The policy's callback");
     CHECK(rename("base.qcow2", "moved.qcow2") == 0);
     answer.path = "moved.qcow2";
     OK(try_open(&image, "top.qcow2", 0, &err));

@@ -15,6 +15,7 @@ use crate::capi::boundary::{
 use crate::capi::driver::{PLATTER_DRIVER_FORMAT, PLATTER_DRIVER_PROTOCOL};
 use crate::capi::driver_name;
 use crate::capi::error::platter_error;
+use crate::capi::status::kind_of;
 use crate::capi::text::{c_string, os, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::{
@@ -128,7 +129,10 @@ pub struct platter_implicit_file {
     pub writable: u32,
 }
 
-/// Decides about a file that an image names: returns a `PLATTER_ANSWER_*`; anything else refuses.
+/// Decides about a file that an image names, to be opened or, beside a new image, made: returns a
+/// `PLATTER_ANSWER_*`, or, as a negative `PLATTER_STATUS_*` or `-errno`, why it cannot be had, with which the open then
+/// fails; `-EPERM`, `-EACCES` and anything else refuse as `PLATTER_ANSWER_DENY` does. `*fd` is looked at with
+/// `PLATTER_ANSWER_FD` alone: a descriptor for reading, and for writing too where `file` says so.
 /// Called on the thread that opens, from several at once where several open with this policy.
 pub type platter_implicit_fn = Option<
     unsafe extern "C" fn(
@@ -355,7 +359,7 @@ pub unsafe extern "C" fn platter_policy_set_callback(
             let shown = shown(file, &name, &named_by);
             // SAFETY: the caller keeps both usable until `user_data` is dropped.
             let answer = unsafe { ask(&shown, &mut fd, user_data.get()) };
-            answered(answer, fd)
+            answered(answer, fd, file)
         }));
         Ok(())
     })
@@ -375,18 +379,32 @@ fn shown(file: &ImplicitFile<'_>, name: &CString, named_by: &CString) -> platter
     }
 }
 
-fn answered(answer: c_int, fd: c_int) -> Result<ImplicitAnswer> {
+fn answered(answer: c_int, fd: c_int, file: &ImplicitFile<'_>) -> Result<ImplicitAnswer> {
     match answer {
         PLATTER_ANSWER_OPEN => Ok(ImplicitAnswer::Open),
         PLATTER_ANSWER_FD if fd >= 0 => {
             // SAFETY: the callback gave this descriptor away with its answer.
             Ok(ImplicitAnswer::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
         }
-        PLATTER_ANSWER_FD => Err(Error::new(
-            ErrorKind::Invalid,
-            "The policy's callback returned no descriptor",
-        )),
-        _ => Ok(ImplicitAnswer::Deny),
+        PLATTER_ANSWER_FD => {
+            let error = Error::invalid("The policy's callback returned no descriptor");
+            Err(error.could_not_open(file.name))
+        }
+        code => match refusal(code) {
+            Some(error) => Err(error.could_not_open(file.name)),
+            None => Ok(ImplicitAnswer::Deny),
+        },
+    }
+}
+
+/// Why a callback refuses, where it is not the policy that does.
+fn refusal(code: c_int) -> Option<Error> {
+    match kind_of(code) {
+        Some(ErrorKind::Denied) => None,
+        Some(kind) => Some(Error::new(kind, "The policy's callback refused it")),
+        None if matches!(-code, libc::EPERM | libc::EACCES) => None,
+        None if (-4095..0).contains(&code) => Some(Error::os(-code)),
+        None => None,
     }
 }
 

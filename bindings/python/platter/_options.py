@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -151,7 +152,7 @@ class Implicit(NamedTuple):
 
 
 #: Decides about a file that an image names: true opens it by its name, a descriptor is used in its place and belongs
-#: to the library then, and anything else refuses it.
+#: to the library then, and anything else refuses it. An OSError that it raises is that of the open.
 Decide = Callable[[Implicit], Union[bool, int, None]]
 
 
@@ -162,7 +163,10 @@ def _decided(file: Any, fd: Any, user_data: Any) -> int:
         _ROLES.get(file.role, "other"),
         bool(file.writable),
     )
-    answer = ffi.from_handle(user_data)(asked)
+    try:
+        answer = ffi.from_handle(user_data)(asked)
+    except OSError as error:
+        return -(error.errno or errno.EACCES)
     if answer is True:
         return int(lib.PLATTER_ANSWER_OPEN)
     if isinstance(answer, int) and not isinstance(answer, bool):
@@ -176,7 +180,7 @@ _ROLES = {
     lib.PLATTER_ROLE_DATA_FILE: "data-file",
     lib.PLATTER_ROLE_EXTENT: "extent",
 }
-# Where it raises, which is printed, the file is refused.
+# Where it raises anything else, which is printed, the file is refused.
 _decide = ffi.callback("platter_implicit_fn", _decided, error=lib.PLATTER_ANSWER_DENY)
 
 _PROBING = {

@@ -552,6 +552,9 @@ class TestPlatter(unittest.TestCase):
         for answer in (False, None):
             with self.assertRaises(platter.Denied):
                 opened(platter.Policy(implicit=lambda file: answer))
+        # What stands in the way of a descriptor is the error of the open.
+        with self.assertRaisesRegex(platter.NotFound, "base.raw': No such file"):
+            opened(platter.Policy(implicit=lambda file: os.open("nowhere", os.O_RDONLY)))
         with self.assertRaises(platter.Denied):
             platter.open(overlay, policy=platter.Policy(probing="never"))
         with self.assertRaises(ValueError):
