@@ -32,7 +32,9 @@ pub enum ExtentKind {
     },
     /// Reads as zeroes, whatever a backing file holds.
     Zero {
-        /// The host bytes preallocated behind it, if any.
+        /// The storage of the host bytes preallocated behind it; [`StorageSlot::MAIN`] without any.
+        slot: StorageSlot,
+        /// Offset of these, if any.
         host_offset: Option<u64>,
     },
     /// Not in this layer: the backing file shows through; without one it reads as zeroes.
@@ -48,6 +50,12 @@ pub enum ExtentKind {
 }
 
 impl ExtentKind {
+    /// Zeroes without host bytes.
+    pub const ZEROES: Self = Self::Zero {
+        slot: StorageSlot::MAIN,
+        host_offset: None,
+    };
+
     /// The kind of the rest of the run after its first `skip` bytes.
     #[must_use]
     pub fn advanced(self, skip: u64) -> Self {
@@ -56,7 +64,8 @@ impl ExtentKind {
                 slot,
                 host_offset: host_offset + skip,
             },
-            Self::Zero { host_offset } => Self::Zero {
+            Self::Zero { slot, host_offset } => Self::Zero {
+                slot,
                 host_offset: host_offset.map(|o| o + skip),
             },
             Self::Unallocated { host_offset } => Self::Unallocated {

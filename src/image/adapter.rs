@@ -222,7 +222,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
         let run = self.image.map(offset, len.min(left))?;
         let zero = run.reads_as() == ReadsAs::Zero;
         let allocated = match run.extent.kind {
-            ExtentKind::Zero { host_offset } => host_offset.is_some(),
+            ExtentKind::Zero { host_offset, .. } => host_offset.is_some(),
             _ => !zero,
         };
         Ok(StorageExtent {

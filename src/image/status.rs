@@ -125,8 +125,9 @@ impl<'a> Statuses<'a> {
                 look_into_host(&found, slot, host_offset, &mut status)?;
                 look_for_nothing(&found, slot, host_offset, &mut status)?;
             }
-            ExtentKind::Zero { host_offset } => {
+            ExtentKind::Zero { slot, host_offset } => {
                 status.offset = host_offset;
+                status.slot = slot;
                 status.data = host_offset.is_some() && found.layer.format.has_fixed_places();
             }
             ExtentKind::Unallocated { host_offset } => {
@@ -189,6 +190,7 @@ impl<'a> Statuses<'a> {
         let (ExtentKind::Data { host_offset, .. }
         | ExtentKind::Zero {
             host_offset: Some(host_offset),
+            ..
         }) = found.extent.kind
         else {
             return Ok(None);

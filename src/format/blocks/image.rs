@@ -221,8 +221,10 @@ impl<F: BlockFormat> Format for BlockImage<F> {
             let run = self.blocks.storage.extent(host, len)?;
             len = run.len.min(len);
             if run.zero {
-                let host_offset = Some(host);
-                let kind = ExtentKind::Zero { host_offset };
+                let kind = ExtentKind::Zero {
+                    slot: StorageSlot::MAIN,
+                    host_offset: Some(host),
+                };
                 return Ok(Extent { len, kind });
             }
         }

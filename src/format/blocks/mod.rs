@@ -401,7 +401,7 @@ impl<K: Keeper> Blocks<K> {
             Entry::Free if self.is_overlay() || self.layout().shows_free() => {
                 ExtentKind::Unallocated { host_offset: None }
             }
-            Entry::Free | Entry::Zero | Entry::Bad => ExtentKind::Zero { host_offset: None },
+            Entry::Free | Entry::Zero | Entry::Bad => ExtentKind::ZEROES,
         };
         Extent { len, kind }
     }

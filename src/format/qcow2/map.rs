@@ -276,8 +276,9 @@ impl Qcow2 {
         if !self.layout.extended_l2() || matches!(kind, L2Kind::Compressed(_)) {
             let kind = match kind {
                 L2Kind::Unallocated => ExtentKind::Unallocated { host_offset: None },
-                L2Kind::Zero => ExtentKind::Zero { host_offset: None },
+                L2Kind::Zero => ExtentKind::ZEROES,
                 L2Kind::ZeroAllocated(host) => ExtentKind::Zero {
+                    slot: self.data_slot(),
                     host_offset: Some(host + within),
                 },
                 L2Kind::Data(host) => self.data(host + within),
@@ -302,7 +303,10 @@ impl Qcow2 {
             entry.bitmap.zero(first),
         ) {
             (Some(host), true, _) => self.data(host),
-            (host, false, true) => ExtentKind::Zero { host_offset: host },
+            (host, false, true) => ExtentKind::Zero {
+                slot: self.data_slot(),
+                host_offset: host,
+            },
             (host, _, _) => ExtentKind::Unallocated { host_offset: host },
         };
         Ok(SliceRun {
@@ -314,12 +318,15 @@ impl Qcow2 {
 
     fn data(&self, host_offset: u64) -> ExtentKind {
         ExtentKind::Data {
-            slot: if self.has_data_file {
-                DATA
-            } else {
-                StorageSlot::MAIN
-            },
+            slot: self.data_slot(),
             host_offset,
+        }
+    }
+
+    fn data_slot(&self) -> StorageSlot {
+        match self.has_data_file {
+            true => DATA,
+            false => StorageSlot::MAIN,
         }
     }
 

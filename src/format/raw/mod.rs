@@ -191,6 +191,7 @@ impl Format for Raw {
         let run = self.storage.extent(host_offset, len)?;
         let kind = if run.zero {
             ExtentKind::Zero {
+                slot: StorageSlot::MAIN,
                 host_offset: Some(host_offset),
             }
         } else {

@@ -137,7 +137,7 @@ impl<C: Contents> ReadOnly<C> {
 
     fn kind(&self, held: &Held) -> ExtentKind {
         match held {
-            Held::Zero => ExtentKind::Zero { host_offset: None },
+            Held::Zero => ExtentKind::ZEROES,
             Held::Plain(_) if !self.is_own => ExtentKind::Encoded { compressed: false },
             Held::Plain(host_offset) => ExtentKind::Data {
                 slot: StorageSlot::MAIN,

@@ -102,11 +102,13 @@ impl Format for Vhdx {
             Err(_) => return Ok(extent),
             Ok(run) => run,
         };
-        let host_offset = Some(host_offset);
         Ok(Extent {
             len: run.len.min(extent.len),
             kind: match run.zero {
-                true => ExtentKind::Zero { host_offset },
+                true => ExtentKind::Zero {
+                    slot: StorageSlot::MAIN,
+                    host_offset: Some(host_offset),
+                },
                 false => extent.kind,
             },
         })

@@ -140,9 +140,7 @@ impl Vhdx {
         };
         let (kind, len) = match self.state_of(block, entry)? {
             State::NotPresent => (ExtentKind::Unallocated { host_offset: None }, len),
-            State::Undefined | State::Zero | State::Unmapped => {
-                (ExtentKind::Zero { host_offset: None }, len)
-            }
+            State::Undefined | State::Zero | State::Unmapped => (ExtentKind::ZEROES, len),
             State::Present(host) => (data(host, len)?, len),
             State::Partial(host) => {
                 let Some((here, len)) = self.bits(source, bat, offset, len)? else {

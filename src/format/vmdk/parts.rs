@@ -73,7 +73,7 @@ impl Part {
         match &self.kind {
             PartKind::Zero { .. } => Ok(Extent {
                 len,
-                kind: ExtentKind::Zero { host_offset: None },
+                kind: ExtentKind::ZEROES,
             }),
             PartKind::Sparse(sparse) => sparse.map(offset, len),
             PartKind::Flat {
@@ -89,6 +89,7 @@ impl Part {
                 };
                 let kind = match run {
                     Some(run) if run.zero => ExtentKind::Zero {
+                        slot: *slot,
                         host_offset: Some(host_offset),
                     },
                     _ => ExtentKind::Data {

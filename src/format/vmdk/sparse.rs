@@ -581,7 +581,7 @@ fn empty() -> Error {
 fn kind_of(grain: Grain, at: u64, sparse: &Sparse) -> ExtentKind {
     match grain {
         Grain::Absent => ExtentKind::Unallocated { host_offset: None },
-        Grain::Zero => ExtentKind::Zero { host_offset: None },
+        Grain::Zero => ExtentKind::ZEROES,
         Grain::At(_) if sparse.compressed => ExtentKind::Encoded { compressed: true },
         Grain::At(offset) => ExtentKind::Data {
             slot: sparse.slot,

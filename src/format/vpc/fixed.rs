@@ -69,6 +69,7 @@ impl Format for Fixed {
         let run = self.storage.extent(offset, len)?;
         let kind = if run.zero {
             ExtentKind::Zero {
+                slot: StorageSlot::MAIN,
                 host_offset: Some(offset),
             }
         } else {

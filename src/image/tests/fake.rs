@@ -195,7 +195,7 @@ impl Format for Fake {
             len: run.min(len),
             kind: match state {
                 State::Unallocated => ExtentKind::Unallocated { host_offset: None },
-                State::Zero => ExtentKind::Zero { host_offset: None },
+                State::Zero => ExtentKind::ZEROES,
                 State::Encoded => ExtentKind::Encoded { compressed: false },
                 State::Data if self.unit > 1 => ExtentKind::Encoded { compressed: false },
                 State::Data => ExtentKind::Data {

@@ -3,9 +3,10 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
 
+use platter::ops::map::map;
 use platter::policy::{ImplicitAnswer, ImplicitFiles};
 use platter::storage::Preallocation;
-use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};
+use platter::{ErrorKind, Image, Job, Location, OpenOptions, OpenPolicy};
 
 use super::open;
 use crate::common::Dir;
@@ -86,6 +87,32 @@ fn a_disk_in_parts_grows_by_parts_and_qemu_reads_it() {
         let qemu = dir.qemu_io("vmdk", "p.vmdk", &["write -P 7 8G 1M", "read -P 7 8G 1M"]);
         assert!(!qemu.contains("ailed"), "{qemu}");
     }
+}
+
+#[test]
+fn what_is_mapped_names_the_part_that_its_offset_is_of() {
+    let dir = Dir::new();
+    create(&dir, "Flat", "p.vmdk", "3G");
+    let image = open(&dir, "p.vmdk", true).expect("it opens");
+    for at in [0, 2 * GIB + 65536] {
+        image.write_at(&[1; 65536], at).expect("a write");
+    }
+    let report = map(&image, 0, None, &mut Job::new()).expect("a map");
+    let mut zeroes = Vec::new();
+    for run in &report.entries {
+        let file = report.files[0].of(run.slot).to_string();
+        let part = if run.start < 2 * GIB { "1" } else { "2" };
+        assert!(
+            file.ends_with(&format!("/p-f00{part}.vmdk")),
+            "{run:?}: {file}"
+        );
+        assert_eq!(run.offset, Some(run.start % (2 * GIB)));
+        if run.zero {
+            zeroes.push(part);
+        }
+    }
+    zeroes.dedup();
+    assert_eq!(zeroes, ["1", "2"]);
 }
 
 #[test]
