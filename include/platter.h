@@ -1495,9 +1495,11 @@ typedef struct platter_server platter_server;
 
 /**
  * Storages of the program under names of its own: open files, tables of callbacks, open images. Where
- * such a name is used as the path of an image, of a target, of a backing file or of a data file, the storage
- * is used instead of any file of that name: so a whole chain can lie in storages of the program. What
- * uses the set copies it; the storages themselves are shared.
+ * such a name is used as the path of an image, of a target, of a backing file, of a data file or of an extent, the
+ * storage is used instead of any file of that name: so a whole chain can lie in storages of the program. What has no
+ * name here is a file, also where a new image takes several: their names stand in the descriptor of a VMDK. What an
+ * image names is asked of the policy, whatever it lies in. What uses the set copies it; the storages themselves are
+ * shared.
  */
 typedef struct platter_storages platter_storages;
 
@@ -4696,7 +4698,8 @@ int platter_convert_set_storages(struct platter_convert *convert,
 
 /**
  * Sets the target's backing file and its format; data that it holds already is not copied. Either may
- * be NULL for none, or where the options name it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
+ * be NULL for none, or where the options name it. What the backing file names itself is opened where
+ * `platter_convert_set_target_policy()` allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
  *
  * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *
@@ -4823,8 +4826,9 @@ int platter_create_set_options(struct platter_create *create,
 
 /**
  * Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
- * none, or where the options name it. A relative name is relative to the image. `flags` are bits of
- * `PLATTER_BACKING_UNSAFE` and `PLATTER_NAME_UNCHECKED`.
+ * none, or where the options name it. A relative name is relative to the image. What the backing file names itself
+ * is opened where `platter_create_set_policy()` allows it. `flags` are bits of `PLATTER_BACKING_UNSAFE` and
+ * `PLATTER_NAME_UNCHECKED`.
  *
  * Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
  *

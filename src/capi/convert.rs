@@ -355,7 +355,8 @@ pub extern "C" fn platter_convert_set_storages(
 }
 
 /// Sets the target's backing file and its format; data that it holds already is not copied. Either may
-/// be NULL for none, or where the options name it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
+/// be NULL for none, or where the options name it. What the backing file names itself is opened where
+/// `platter_convert_set_target_policy()` allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///

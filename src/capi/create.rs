@@ -122,8 +122,9 @@ pub extern "C" fn platter_create_set_options(
 pub const PLATTER_BACKING_UNSAFE: u32 = 1;
 
 /// Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
-/// none, or where the options name it. A relative name is relative to the image. `flags` are bits of
-/// `PLATTER_BACKING_UNSAFE` and `PLATTER_NAME_UNCHECKED`.
+/// none, or where the options name it. A relative name is relative to the image. What the backing file names itself
+/// is opened where `platter_create_set_policy()` allows it. `flags` are bits of `PLATTER_BACKING_UNSAFE` and
+/// `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///

@@ -23,9 +23,11 @@ use crate::storage::{
 };
 
 /// Storages of the program under names of its own: open files, tables of callbacks, open images. Where
-/// such a name is used as the path of an image, of a target, of a backing file or of a data file, the storage
-/// is used instead of any file of that name: so a whole chain can lie in storages of the program. What
-/// uses the set copies it; the storages themselves are shared.
+/// such a name is used as the path of an image, of a target, of a backing file, of a data file or of an extent, the
+/// storage is used instead of any file of that name: so a whole chain can lie in storages of the program. What has no
+/// name here is a file, also where a new image takes several: their names stand in the descriptor of a VMDK. What an
+/// image names is asked of the policy, whatever it lies in. What uses the set copies it; the storages themselves are
+/// shared.
 #[derive(Debug, Default)]
 pub struct platter_storages {
     poison: Poison,
