@@ -156,6 +156,8 @@ static void clients_come_to_addresses(void)
     CHECK_STR(platter_server_address(server, 0), "s.sock");
     CHECK(strncmp(platter_server_address(server, 1), "127.0.0.1:", 10) == 0);
     CHECK(platter_server_address(server, 2) == NULL);
+    FAILS(platter_server_listen(server, "inet:127.0.0.1:65536", 0, &err), PLATTER_STATUS_INVALID,
+          "up to 65535");
     FAILS(platter_server_listen(server, "inet:nowhere", 0, &err), PLATTER_STATUS_INVALID,
           "is not an address");
 

@@ -19,6 +19,13 @@ pub(crate) fn numbers(host: &str, port: u16, wait: Wait<'_>) -> Result<Vec<Socke
     resolve(host, &port.to_string(), Family::Any, false, wait)
 }
 
+/// Whether a number is that of no port: the resolver would take another one for it, what 16 bits leave.
+fn is_no_port(port: &str) -> bool {
+    let digits = port.trim_start().trim_start_matches(['+', '-']);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && port.parse::<u16>().is_err()
+}
+
 /// The addresses of a host and a port, in the order in which they are to be tried; at least one.
 ///
 /// # Errors
@@ -44,6 +51,9 @@ pub(super) fn resolve(
         host => Some(text(host)?),
     };
     let service = text(port)?;
+    if is_no_port(port) {
+        return Err(failed("a port is a number up to 65535"));
+    }
     let version = match family {
         Family::Any => Version::Any,
         Family::V4 => Version::V4,
@@ -78,5 +88,25 @@ pub(super) fn resolve(
         Ok(found) if found.is_empty() => Err(failed("No address associated with hostname")),
         Ok(found) => Ok(found),
         Err(reason) => Err(failed(&reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_is_no_port_is_not_cut_to_one() {
+        for port in ["65536", "99999", "-1", " 80", "18446744073709551617"] {
+            let found = resolve("127.0.0.1", port, Family::Any, true, Wait::forever());
+            let error = found.unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+            let told = error.to_string();
+            assert!(told.ends_with("a port is a number up to 65535"), "{told}");
+        }
+        for port in ["0", "80", "65535"] {
+            let found = resolve("127.0.0.1", port, Family::Any, true, Wait::forever());
+            assert_eq!(found.unwrap()[0].port().to_string(), port);
+        }
     }
 }
