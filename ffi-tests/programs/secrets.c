@@ -129,7 +129,8 @@ int main(void)
     FAILS(platter_secrets_define(secrets, "x", neither, 0, &err), PLATTER_STATUS_INVALID,
           "Either 'file' or 'data' must be provided");
     FAILS(platter_secrets_define(secrets, "x", unknown, 0, &err), PLATTER_STATUS_INVALID, "colour");
-    FAILS(platter_secrets_define(secrets, "x", odd, 0, &err), PLATTER_STATUS_INVALID, "properties");
+    FAILS(platter_secrets_define(secrets, "x", odd, 0, &err), PLATTER_STATUS_INVALID,
+          "'properties' has no value for 'data'");
     FAILS(platter_secrets_define(secrets, "x", sealed, 0, &err), PLATTER_STATUS_NEEDS_SECRET,
           "nobody");
 

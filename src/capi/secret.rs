@@ -11,7 +11,7 @@ use crate::capi::boundary::{
     self, Handle, Poison, UserData, call_mut, call_out, check_flags, given, platter_free_fn,
 };
 use crate::capi::error::platter_error;
-use crate::capi::text::{c_string, name, utf8};
+use crate::capi::text::{c_string, optional_name, utf8};
 use crate::error::{Error, Result};
 use crate::net::tls::Authorization;
 use crate::object::Objects;
@@ -160,8 +160,11 @@ unsafe fn pairs<'a>(properties: *const *const c_char) -> Result<BTreeMap<&'a str
         let key = unsafe { utf8(*at, "properties")? };
         // SAFETY: the key is not the NULL at the end, so one element more is there.
         at = unsafe { at.add(1) };
-        // SAFETY: as above; a NULL here is refused.
-        let value = unsafe { name(*at, "properties")? };
+        // SAFETY: as above.
+        let value = unsafe { optional_name(*at) };
+        let value = value.ok_or_else(|| {
+            Error::invalid(format!("Parameter 'properties' has no value for '{key}'"))
+        })?;
         map.insert(key, value);
         // SAFETY: the value is not the NULL at the end either.
         at = unsafe { at.add(1) };
