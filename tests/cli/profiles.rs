@@ -256,6 +256,18 @@ fn whatever_a_profile_makes_passes_its_own_check() {
                 );
             }
         }
+        // As much as the product takes, where a file of the host can be so long.
+        let null = format!(r#"json:{{"driver":"null-co","size":{most},"read-zeroes":true}}"#);
+        std::fs::remove_file(dir.path("made")).unwrap_or_default();
+        let ran = run(&dir, &format!("convert --profile {profile} {null} made"));
+        if ran.code == 1 && ["azure", "esxi-datastore"].contains(&&*profile) {
+            assert!(ran.err.contains("File too large"), "{profile} {ran:?}");
+            assert!(!dir.path("made").exists(), "{profile}");
+        } else {
+            assert_eq!((ran.code, &*ran.err), (0, ""), "{profile}");
+            let line = format!("inspect --profile {profile} --output=json made");
+            assert_eq!(objections(&dir, &line), Vec::<String>::new(), "{profile}");
+        }
         // More than the product takes is refused before anything is made, by a line that names the product.
         for size in [most + 1, most + multiple, 1 << 56] {
             let null = format!(r#"json:{{"driver":"null-co","size":{size},"read-zeroes":true}}"#);
@@ -376,6 +388,27 @@ fn what_esxi_would_refuse_in_a_foreign_file_is_said_with_the_remedy() {
         "{text}"
     );
     assert!(text.ends_with("1 objection)\n"), "{text}");
+}
+
+#[test]
+fn tables_that_are_too_long_to_be_read_are_an_objection_and_no_failure() {
+    let dir = Dir::new();
+    let null = r#"json:{"driver":"null-co","size":2199023255552,"read-zeroes":true}"#;
+    let ran = run(&dir, &format!("convert --profile esxi {null} sparse.vmdk"));
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    // Without the holes that say at once that most tables are empty.
+    let bytes = std::fs::read(dir.path("sparse.vmdk")).expect("bytes");
+    std::fs::write(dir.path("whole.vmdk"), bytes).expect("a copy");
+    let found = |file: &str| {
+        let line = format!("inspect --profile esxi --output=json {file}");
+        objections(&dir, &line)
+    };
+    assert_eq!(found("sparse.vmdk"), Vec::<String>::new());
+    let told = found("whole.vmdk");
+    assert!(
+        told.len() == 1 && told[0].starts_with("Whether grains are in order cannot be told"),
+        "{told:?}"
+    );
 }
 
 #[test]
