@@ -6,6 +6,14 @@ set -eu
 
 # Where names of drivers are the matter. Who means plain disks asks the registry for them;
 # the names of options and of children may be those of drivers.
+#   driver_names  the list of the names that QEMU's tools know
+#   blkverify     a child is called so
+#   crypt         a method of encryption, in options of qcow2
+#   dmg           sparse images stand in encrypted files of that kind too
+#   profiles      the list of the profiles, which stand in modules of formats
+#   names         the order of options and children in the names of images
+#   printable     below all modules: schemes of URLs with logins of another form
+#   encryption    a method of encryption, in options of RBD
 allowed='
 src/driver_names.rs: all
 src/filter/blkverify.rs: raw
@@ -14,16 +22,20 @@ src/format/dmg/mod.rs: sparseimage
 src/format/profiles.rs: all
 src/image/names.rs: raw
 src/printable.rs: iscsi
+src/printable.rs: iser
 src/storage/rbd/encryption.rs: luks
 '
 # The modules of a registry, which are called like their drivers.
 modules() {
-    sed -n 's/^ *&\([a-z0-9_]*\)::.*/\1/p' "$1" | grep -vx 'file\|null' | sort -u | paste -sd '|' -
+    sed -n -e 's/^ *&crate::[a-z]*::/\&/' -e 's/^ *&\([a-z0-9_]*\)::.*/\1/p' "$1" | grep -vx 'file\|null' | sort -u | paste -sd '|' -
 }
 # The folders of protocols with several drivers, each with one of these: /storage/http/https.
 own=$(sed -n 's/^ *&\([a-z0-9_]*\)::\([A-Z]*\),.*/\/storage\/\1\/\2/p' src/storage/registry.rs | tr A-Z a-z | paste -sd '|' -)
 formats=$(modules src/format/registry.rs)
-protocols="$(modules src/storage/registry.rs)|host_device|host_cdrom|null-co|null-aio|https|ftp|ftps|iscsi|nfs|rbd|gluster|nvme"
+# Where a module has several drivers, each is called like its static, those of null apart.
+drivers=$(sed -n 's/^ *&[a-z0-9_]*::\([A-Z_]*\),.*/\1/p' src/storage/registry.rs |
+    grep -vx 'DRIVER\|FILE\|AIO\|CO' | tr A-Z a-z | paste -sd '|' -)
+protocols="$(modules src/storage/registry.rs)|$drivers|null-co|null-aio"
 
 found() {
     find "${1:-src}" -name '*.rs' ! -name 'tests.rs' ! -name 'architecture.rs' ! -path '*/tests/*' ! -path '*/testing/*' | sort |

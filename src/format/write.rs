@@ -43,7 +43,9 @@ pub trait FormatWrite: Send + Sync {
     ) -> Result<()>;
 
     /// Gives the range back. Whole clusters read afterwards as zeroes, or as the format defines;
-    /// the parts of clusters at the ends are left alone.
+    /// the parts of clusters at the ends are left alone. What [`crate::storage::Storage::discard`] leaves is
+    /// not defined: where bytes keep their place, [`ZeroFlags::MAY_UNMAP`] with [`ZeroFlags::NO_FALLBACK`] gives
+    /// it back.
     ///
     /// # Errors
     /// As [`FormatWrite::write`].

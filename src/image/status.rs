@@ -1,5 +1,6 @@
-//! Block status: what guest ranges read as and where they stand, in QEMU's terms. `map`, `compare`,
-//! `measure` and the C call all ask here.
+//! Block status: what guest ranges read as and where they stand, in QEMU's terms. `map`, `compare`, `measure`,
+//! `commit`, the NBD server, images as files and the C call all ask here; who only wants to know whether a run
+//! reads as zeroes asks [`ChainExtent::reads_as`].
 
 use std::sync::OnceLock;
 

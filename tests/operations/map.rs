@@ -589,5 +589,5 @@ fn each_filter_has_one_block_status() {
             agree(&image, &name);
         }
     }
-    assert!(left.is_empty(), "{left:?}");
+    assert!(left.is_empty(), "add a description of {left:?}");
 }

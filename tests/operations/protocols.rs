@@ -57,7 +57,8 @@ const CONNECTING: &[&str] = &[
 
 fn location(driver: &StorageDriver, port: u16) -> String {
     let found = LOCATIONS.iter().find(|(name, _)| *name == driver.name);
-    let (name, options) = found.unwrap_or_else(|| panic!("{} has no location here", driver.name));
+    let (name, options) =
+        found.unwrap_or_else(|| panic!("LOCATIONS has no row for {}", driver.name));
     format!("driver={name},{}", options.replace('@', &port.to_string()))
 }
 

@@ -73,7 +73,12 @@ impl Change {
                 image.read_at(&mut now, range.start)?;
                 for (at, byte) in self.range().zip(now) {
                     let allowed = [0, model[at], below(at as u64)];
-                    assert!(allowed.contains(&byte), "byte {at} reads as {byte:#x}");
+                    assert!(
+                        allowed.contains(&byte),
+                        "{}: byte {at} reads as {byte:#x} after a discard of {range:?}, which is neither 0 \
+                         nor what it was nor what is below",
+                        image.driver().name
+                    );
                     model[at] = byte;
                 }
             }
