@@ -371,9 +371,7 @@ pub unsafe extern "C" fn platter_open_options_set_detect_zeroes(
         check_flags(flags, 0)?;
         // SAFETY: by the contract of this function.
         let mode = unsafe { optional_utf8(mode, "mode")? };
-        let mode = mode.map(DetectZeroes::from_name).transpose();
-        options.options.detect_zeroes =
-            mode.map_err(|error| error.with_hint("Valid modes: off, on, unmap"))?;
+        options.options.detect_zeroes = mode.map(DetectZeroes::from_name).transpose()?;
         Ok(())
     })
 }

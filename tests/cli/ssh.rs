@@ -467,7 +467,7 @@ fn a_file_that_was_to_be_filled_is_empty_after_a_cancel() {
         .expect("the tool");
     wait_for_data(&dir, "out.raw");
     let pid = child.id().to_string();
-    let _ = Command::new("kill").args(["-INT", &pid]).status();
+    let _ = Command::new("kill").args(["-TERM", &pid]).status();
     let status = child.wait().expect("its end");
     assert!(!status.success(), "{status:?}");
     assert_eq!(bytes(&dir, "out.raw").len(), 0);
