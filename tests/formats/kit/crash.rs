@@ -24,6 +24,8 @@ struct Flushed {
     /// Events that had happened when the flush ended.
     at: usize,
     bytes: Vec<u8>,
+    /// What nothing is promised of: it was discarded.
+    undefined: Vec<bool>,
 }
 
 /// Changes the image and looks at what a power cut leaves; `failing` is the number of the sync that
@@ -36,13 +38,15 @@ fn run(sample: &Sample, created: &[Vec<u8>], failing: Option<usize>, step: usize
         .map(|(name, bytes)| log.file(*name, bytes) as Arc<dyn Storage>)
         .collect();
     let mut model = shelf::empty(sample);
+    let mut undefined = vec![false; model.len()];
     let mut flushes = vec![Flushed {
         at: 0,
         bytes: model.clone(),
+        undefined: undefined.clone(),
     }];
     // Each change with the number of events before it.
     let mut changes: Vec<(usize, Change)> = Vec::new();
-    let mut random = Random(sample.name.len() as u64 ^ 0xc4a5);
+    let mut random = Random(sample.name.len() as u64 ^ 0xc74d);
     let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
     if let Some(nth) = failing {
         log.fail_sync(nth);
@@ -51,7 +55,11 @@ fn run(sample: &Sample, created: &[Vec<u8>], failing: Option<usize>, step: usize
         let change = Change::pick(&mut random, sample.size);
         changes.push((log.count(), change.clone()));
         match change.apply(&image) {
+            Ok(()) if sample.discards_to_host && matches!(change, Change::Discard(_)) => {
+                undefined[change.range()].fill(true);
+            }
             Ok(()) => {
+                undefined[change.range()].fill(false);
                 let noted = change.note(&image, &mut model, |at| shelf::base_byte(sample, at));
                 noted.expect("a read");
             }
@@ -64,6 +72,7 @@ fn run(sample: &Sample, created: &[Vec<u8>], failing: Option<usize>, step: usize
                 flushes.push(Flushed {
                     at: log.count(),
                     bytes: model.clone(),
+                    undefined: undefined.clone(),
                 });
             }
         }
@@ -74,6 +83,7 @@ fn run(sample: &Sample, created: &[Vec<u8>], failing: Option<usize>, step: usize
         flushes.push(Flushed {
             at: log.count(),
             bytes: model,
+            undefined,
         });
     }
     if failing.is_some() && !log.has_failed() {
@@ -123,7 +133,7 @@ fn judge<'a>(
     since: impl Iterator<Item = &'a Change>,
 ) -> Result<(), String> {
     let now = whole(sample, files)?;
-    let mut touched = vec![false; now.len()];
+    let mut touched = flushed.undefined.clone();
     since.for_each(|change| touched[change.range()].fill(true));
     // What is being written may be torn; all else must be as it was.
     let wrong = (0..now.len()).find(|&at| !touched[at] && now[at] != flushed.bytes[at]);

@@ -27,6 +27,8 @@ pub struct Sample {
     /// What was never written reads as zeroes, or as what is below. LUKS has no such promise: what is
     /// never written is decrypted too.
     pub zeroes_when_new: bool,
+    /// A discard goes to the host as it is, and what a power cut leaves of the range is not defined.
+    pub discards_to_host: bool,
     /// Its data is compressed: how long the file gets is not known before, and QEMU's tools write each unit
     /// once and as a whole.
     pub is_stream: bool,
@@ -55,6 +57,7 @@ const fn sample(name: &'static str, format: &'static str, options: &'static str)
         second: None,
         known_to_peer: true,
         zeroes_when_new: true,
+        discards_to_host: false,
         is_stream: false,
         keeps_size: false,
         size: (3 << 20) + 512,
@@ -123,7 +126,10 @@ const fn opened_with(opening: &'static str, sample: Sample) -> Sample {
 
 /// Every sample. Two of a format at least where it has options that change what is on disk.
 pub const SAMPLES: &[Sample] = &[
-    sample("raw", "raw", ""),
+    Sample {
+        discards_to_host: true,
+        ..sample("raw", "raw", "")
+    },
     sample("qcow2", "qcow2", ""),
     over_base(sample("qcow2 overlay", "qcow2", "cluster_size=4k")),
     over_base(sample("qcow2 version 2", "qcow2", "compat=0.10")),
