@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
+use crate::memory::IoBuf;
+use crate::sys::pending::Pending;
 use crate::sys::signal::Blocked;
 
 /// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
-pub(super) const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Makes a call, and gives what it gives; what comes when no one waits any longer is dropped on its thread.
 ///
@@ -28,7 +30,27 @@ pub(super) fn aside<T: Send + 'static>(
     aside_until(control, is_late, call)
 }
 
-/// The same for a call that counts its steps: it may take long as long as it does not stand still for `patience`.
+/// Waits for a request that was started, and gives what it gave: an errno where the library has failed it.
+///
+/// # Errors
+/// As of [`aside`], with the patience counted from the start; what comes when no one waits any longer is dropped.
+pub(super) fn ended(
+    pending: &Pending,
+    control: &JobControl,
+    patience: Option<Duration>,
+) -> Result<std::result::Result<(u64, IoBuf), i32>> {
+    loop {
+        if let Some((outcome, bytes)) = pending.wait(LOOK) {
+            return Ok(outcome.map(|given| (given, bytes)));
+        }
+        control.check()?;
+        if patience.is_some_and(|time| pending.age() >= time) {
+            return Err(Error::os(libc::ETIMEDOUT));
+        }
+    }
+}
+
+/// The same as [`aside`] for a call that counts its steps: it may take long as long as it does not stand still for `patience`.
 pub(super) fn aside_stepwise<T: Send + 'static>(
     control: &JobControl,
     patience: Duration,

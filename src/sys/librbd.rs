@@ -75,10 +75,10 @@ functions! {
     rbd_get_id: (*mut Handle, *mut c_char, usize) -> c_int;
     rbd_get_features: (*mut Handle, *mut u64) -> c_int;
     rbd_get_flags: (*mut Handle, *mut u64) -> c_int;
-    rbd_resize: (*mut Handle, u64) -> c_int;
+    rbd_resize_with_progress: (*mut Handle, u64, Step, *mut c_void) -> c_int;
     rbd_snap_create: (*mut Handle, *const c_char) -> c_int;
     rbd_snap_remove: (*mut Handle, *const c_char) -> c_int;
-    rbd_snap_rollback: (*mut Handle, *const c_char) -> c_int;
+    rbd_snap_rollback_with_progress: (*mut Handle, *const c_char, Step, *mut c_void) -> c_int;
     rbd_snap_list: (*mut Handle, *mut SnapInfo, *mut c_int) -> c_int;
     rbd_snap_list_end: (*mut SnapInfo);
     rbd_diff_iterate2: (*mut Handle, *const c_char, u64, u64, u8, u8, Visit, *mut c_void) -> c_int;
@@ -143,16 +143,21 @@ pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(
 
 /// Counts a step.
 unsafe extern "C" fn step(_done: u64, _all: u64, steps: *mut c_void) -> c_int {
-    // SAFETY: what `remove` has lent until its end.
+    // SAFETY: what the call that is under way has lent until its end.
     let steps = unsafe { &*steps.cast::<AtomicU64>() };
     steps.fetch_add(1, Ordering::Relaxed);
     0
 }
 
+/// What [`step`] takes.
+fn counter(steps: &AtomicU64) -> *mut c_void {
+    ptr::from_ref(steps).cast_mut().cast()
+}
+
 /// Removes an image that is open nowhere; each step of it is counted.
 pub(crate) fn remove(pool: &Pool, name: &CStr, steps: &AtomicU64) -> Result<(), i32> {
     let f = functions().map_err(|_| libc::ELIBACC)?;
-    let counter = ptr::from_ref(steps).cast_mut().cast();
+    let counter = counter(steps);
     // SAFETY: a pool that is open, and a counter that outlives the call, whose threads only add to it.
     let code = unsafe { (f.rbd_remove_with_progress)(pool.handle, name.as_ptr(), step, counter) };
     errno(code).map(|_| ())
@@ -262,10 +267,12 @@ impl Image {
         Ok(features & FEATURE_FAST_DIFF != 0 && flags & FLAG_FAST_DIFF_INVALID == 0)
     }
 
-    /// Changes its length; what is cut off is gone. With a header of encryption, that counts.
-    pub(crate) fn resize(&self, size: u64) -> Result<(), i32> {
-        // SAFETY: its own handle.
-        errno(unsafe { (self.f.rbd_resize)(self.handle, size) }).map(|_| ())
+    /// Changes its length; what is cut off is gone. With a header of encryption, that counts. Each step is
+    /// counted.
+    pub(crate) fn resize(&self, size: u64, steps: &AtomicU64) -> Result<(), i32> {
+        let call = self.f.rbd_resize_with_progress;
+        // SAFETY: its own handle, and a counter that outlives the call, whose threads only add to it.
+        errno(unsafe { call(self.handle, size, step, counter(steps)) }).map(|_| ())
     }
 
     /// Makes a snapshot of what was written out.
@@ -280,10 +287,11 @@ impl Image {
         errno(unsafe { (self.f.rbd_snap_remove)(self.handle, name.as_ptr()) }).map(|_| ())
     }
 
-    /// Makes bytes and length those of a snapshot.
-    pub(crate) fn roll_back(&self, name: &CStr) -> Result<(), i32> {
-        // SAFETY: its own handle; the name is copied.
-        errno(unsafe { (self.f.rbd_snap_rollback)(self.handle, name.as_ptr()) }).map(|_| ())
+    /// Makes bytes and length those of a snapshot; each step is counted.
+    pub(crate) fn roll_back(&self, name: &CStr, steps: &AtomicU64) -> Result<(), i32> {
+        let call = self.f.rbd_snap_rollback_with_progress;
+        // SAFETY: its own handle; the name is copied; the counter outlives the call, whose threads only add to it.
+        errno(unsafe { call(self.handle, name.as_ptr(), step, counter(steps)) }).map(|_| ())
     }
 
     /// Its snapshots.

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -43,7 +43,10 @@ impl Running {
             drop(unsafe { Request::taken_back(given) });
             return Err(errno);
         }
-        Ok(Pending(shared))
+        Ok(Pending {
+            shared,
+            started: Instant::now(),
+        })
     }
 
     /// Waits until there are none.
@@ -102,14 +105,22 @@ impl Drop for Request {
 }
 
 /// A request that was started. Dropped, it runs to its end, and its bytes are freed then.
-pub(crate) struct Pending(Arc<Shared>);
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+    started: Instant,
+}
 
 impl Pending {
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// What it gave, if that comes in time.
     pub(crate) fn wait(&self, time: Duration) -> Option<Outcome> {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         if matches!(*state, State::Running(_)) {
-            self.0.done.wait_for(&mut state, time);
+            self.shared.done.wait_for(&mut state, time);
         }
         match std::mem::replace(&mut *state, State::Taken) {
             State::Done(outcome) => Some(outcome),

@@ -52,16 +52,38 @@ int rados_conf_read_file(void *cluster, const char *file)
 	return 0;
 }
 
+// How long requests are waited for, as it was set.
+static struct {
+	const char *key;
+	char value[16];
+} times[] = {
+	{ "client_mount_timeout", "30" },
+	{ "rados_osd_op_timeout", "30" },
+	{ "rados_mon_op_timeout", "30" },
+};
+
+static char *time_of(const char *key)
+{
+	for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+		if (strcmp(times[i].key, key) == 0)
+			return times[i].value;
+	return NULL;
+}
+
 int rados_conf_set(void *cluster, const char *key, const char *value)
 {
-	(void)cluster, (void)key, (void)value;
+	(void)cluster;
+	char *time = time_of(key);
+	if (time != NULL)
+		snprintf(time, sizeof times[0].value, "%s", value);
 	return 0;
 }
 
 int rados_conf_get(void *cluster, const char *key, char *to, size_t room)
 {
 	(void)cluster;
-	snprintf(to, room, "%s", strcmp(key, "mon_host") == 0 ? "localhost" : "30");
+	const char *time = time_of(key);
+	snprintf(to, room, "%s", time != NULL ? time : "localhost");
 	return 0;
 }
 
@@ -223,9 +245,10 @@ int rbd_get_flags(struct image *image, uint64_t *flags)
 	return 0;
 }
 
-int rbd_resize(struct image *image, uint64_t size)
+int rbd_resize_with_progress(struct image *image, uint64_t size, int (*step)(uint64_t, uint64_t, void *), void *arg)
 {
 	SYNC("resize");
+	step(1, 1, arg);
 	return ftruncate(image->fd, (off_t)size) == 0 ? 0 : -errno;
 }
 
@@ -241,9 +264,9 @@ int rbd_snap_remove(struct image *image, const char *name)
 	return -ENOSYS;
 }
 
-int rbd_snap_rollback(struct image *image, const char *name)
+int rbd_snap_rollback_with_progress(struct image *image, const char *name, int (*step)(uint64_t, uint64_t, void *), void *arg)
 {
-	(void)image, (void)name;
+	(void)image, (void)name, (void)step, (void)arg;
 	return -ENOSYS;
 }
 

@@ -12,7 +12,7 @@ use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::ReadRange;
-use crate::storage::aside::{LOOK, aside};
+use crate::storage::aside::{aside, ended};
 use crate::storage::modes::Preallocation;
 use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular, no_preallocation};
 use crate::sys::libgfapi::{self, Found as Sought, OpenFile, Stat, Volume};
@@ -112,15 +112,10 @@ fn failed(errno: i32) -> Error {
     })
 }
 
-/// Waits for a request.
+/// Waits for a request. The library ends it where the servers do not answer.
 fn wait(pending: &Pending, control: &JobControl) -> Result<(usize, IoBuf)> {
-    loop {
-        if let Some((outcome, bytes)) = pending.wait(LOOK) {
-            let count = outcome.map_err(failed)?;
-            return Ok((usize::try_from(count).unwrap_or(usize::MAX), bytes));
-        }
-        control.check()?;
-    }
+    let (count, bytes) = ended(pending, control, None)?.map_err(failed)?;
+    Ok((usize::try_from(count).unwrap_or(usize::MAX), bytes))
 }
 
 /// Makes a call that waits for the servers.

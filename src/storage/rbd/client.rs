@@ -47,12 +47,19 @@ pub(super) fn connect(
 ) -> Result<Client> {
     let libraries = librados::check().and_then(|()| librbd::check());
     libraries.map_err(Error::unsupported)?;
-    let settings = settings.clone();
-    // The library ends this by itself, by its settings, which only it knows.
-    aside(control, None, move || connected(&settings, cache))
+    let (settings, own) = (settings.clone(), settings.clone());
+    let (cluster, patience) = aside(control, None, move || configured(&own, cache))?;
+    let pool = aside(control, Some(patience), move || {
+        connected(cluster, &settings)
+    })?;
+    Ok(Client {
+        pool: Arc::new(pool),
+        patience,
+    })
 }
 
-fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
+/// What is to be connected, and how long it is waited for. Reads files only.
+fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duration)> {
     let cluster = Cluster::new(settings.user.as_deref())
         .map_err(|errno| failed(errno, "error initializing"))?;
     match &settings.conf {
@@ -106,6 +113,11 @@ fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
     if let Some(policy) = &settings.policy {
         check_monitors(policy, cluster.text(c"mon_host").as_deref())?;
     }
+    Ok((cluster, Duration::from_secs(patience)))
+}
+
+/// Opens the pool. Waits for the cluster.
+fn connected(cluster: Cluster, settings: &Settings) -> Result<Pool> {
     cluster
         .connect()
         .map_err(|errno| failed(errno, "error connecting"))?;
@@ -126,10 +138,7 @@ fn connected(settings: &Settings, cache: CacheMode) -> Result<Client> {
         }
         pool.set_namespace(namespace);
     }
-    Ok(Client {
-        pool: Arc::new(pool),
-        patience: Duration::from_secs(patience),
-    })
+    Ok(pool)
 }
 
 /// Asks whether the monitors may be reached that settings name, in the form of `mon_host`.

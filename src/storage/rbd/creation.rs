@@ -24,7 +24,7 @@ use super::storage::{Opened, RbdStorage, encrypt};
 const REMOVAL: Duration = Duration::from_secs(60);
 /// How long it may stand still meanwhile.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The same where the operation was cancelled: somebody waits for its end.
+/// The same where the operation was cancelled, for somebody waits for its end, and where it has stood still before.
 const QUICK: Duration = Duration::from_secs(4);
 
 /// The smallest object that the library takes.
@@ -146,7 +146,7 @@ impl NewStorage for NewImage {
     }
 
     fn remove(&self) -> Result<bool> {
-        let patience = match self.storage.is_cancelled() {
+        let patience = match self.storage.is_cancelled() || self.storage.is_silent() {
             true => QUICK,
             false => PATIENCE,
         };

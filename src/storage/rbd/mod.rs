@@ -5,6 +5,7 @@ mod client;
 mod creation;
 mod encryption;
 mod options;
+mod silence;
 mod status;
 mod storage;
 

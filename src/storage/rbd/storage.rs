@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
-use crate::storage::aside::{LOOK, aside, aside_stepwise};
+use crate::storage::aside::{aside, aside_stepwise, ended};
 use crate::storage::details::{
     StorageDetails, StorageReport, StorageSnapshot, StorageSnapshots, StoredImage,
 };
@@ -29,6 +29,7 @@ use crate::sys::pending::Pending;
 use super::client::{Client, connect, failed};
 use super::encryption::{TELLING, Wanted, told_by};
 use super::options::Settings;
+use super::silence::{Asked, Silence};
 use super::status::{Runs, Status};
 
 /// Requests of callers that wait for the cluster at once; each holds a buffer of the caller's.
@@ -48,6 +49,8 @@ const STRIDE: u64 = 4 << 30;
 const GROWTH: u64 = 64 << 20;
 /// How long closing an image is waited for, when the work is done.
 const CLOSING: Duration = Duration::from_secs(10);
+/// The same of a cluster that does not answer.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// An image that is open, in the library's words.
 pub(super) struct Opened {
@@ -120,6 +123,7 @@ pub(super) struct RbdStorage {
     header: u64,
     len: Arc<RemoteLen>,
     status: Status,
+    silence: Silence,
     sync_failed: AtomicBool,
 }
 
@@ -180,11 +184,15 @@ impl RbdStorage {
             len: RemoteLen::at(opened.identity.clone(), opened.size),
             identity: opened.identity,
             status: Status::default(),
+            silence: Silence::default(),
             sync_failed: AtomicBool::new(false),
         }
     }
 
     fn image(&self) -> Result<Arc<Image>> {
+        if self.silence.lasts() {
+            return Err(self.unanswered());
+        }
         let image = self.image.read();
         image
             .clone()
@@ -195,11 +203,18 @@ impl RbdStorage {
         self.settings.encryption.is_some()
     }
 
+    fn unanswered(&self) -> Error {
+        let error = Error::os(libc::ETIMEDOUT).of_file(self.name());
+        error.context(format!("The cluster of '{}' does not answer", self.name))
+    }
+
+    /// Of a request that has ended.
     fn error(&self, errno: i32) -> Error {
         let error = Error::os(errno).of_file(self.name());
         match errno {
             libc::ETIMEDOUT => {
-                error.context(format!("The cluster of '{}' does not answer", self.name))
+                self.silence.gave_up();
+                self.unanswered()
             }
             libc::ESHUTDOWN => error.context(format!(
                 "The cluster has shut out this user of '{}'",
@@ -209,33 +224,48 @@ impl RbdStorage {
         }
     }
 
-    /// Waits for a request.
-    fn wait(&self, pending: &Pending) -> Result<(u64, IoBuf)> {
-        loop {
-            if let Some((outcome, bytes)) = pending.wait(LOOK) {
-                let code = outcome.map_err(|errno| self.error(errno))?;
-                return Ok((code, bytes));
+    /// What a request gave that has ended, or is not waited for any longer.
+    fn answer<T>(&self, asked: Asked, ended: Result<Result<T, i32>>) -> Result<T> {
+        match ended {
+            Ok(Ok(given)) => {
+                self.silence.heard();
+                Ok(given)
             }
-            self.control.check()?;
+            Ok(Err(errno)) => Err(self.error(errno)),
+            Err(error) if error.errno() == libc::ETIMEDOUT => {
+                self.silence.left(asked);
+                Err(self.unanswered())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// Waits for requests that were started together.
+    /// Waits for a request.
+    fn wait(&self, asked: Asked, pending: &Pending) -> Result<(u64, IoBuf)> {
+        let outcome = ended(pending, &self.control, Some(self.client.patience));
+        self.answer(asked, outcome)
+    }
+
+    /// Waits for changes that were started together.
     fn wait_all(&self, pending: &[Pending]) -> Result<()> {
         pending
             .iter()
-            .try_for_each(|one| self.wait(one).map(|_| ()))
+            .try_for_each(|one| self.wait(Asked::Change, one).map(|_| ()))
     }
 
-    /// Makes a call of the library that waits for the cluster.
+    /// Makes a call of the library that waits for the cluster, and counts its steps where there are many.
     fn aside<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&Image) -> Result<T, i32> + Send + 'static,
+        asked: Asked,
+        call: impl FnOnce(&Image, &AtomicU64) -> Result<T, i32> + Send + 'static,
     ) -> Result<T> {
         let image = self.image()?;
-        // Each request within has its end, and there may be any number of them.
-        let outcome = aside(&self.control, None, move || Ok(call(&image)))?;
-        outcome.map_err(|errno| self.error(errno))
+        let steps = Arc::new(AtomicU64::new(0));
+        let counter = steps.clone();
+        let outcome = aside_stepwise(&self.control, self.client.patience, &steps, move || {
+            Ok(call(&image, &counter))
+        });
+        self.answer(asked, outcome)
     }
 
     /// Fills ranges that lie inside, all at once as far as memory allows.
@@ -265,7 +295,7 @@ impl RbdStorage {
     /// Takes what was read.
     fn take(&self, under_way: &mut Vec<(Pending, &mut [u8])>) -> Result<()> {
         for (pending, part) in under_way.drain(..) {
-            let (len, bytes) = self.wait(&pending)?;
+            let (len, bytes) = self.wait(Asked::Read, &pending)?;
             if len != part.len() as u64 || bytes.len() != part.len() {
                 return Err(Error::os(libc::EIO).context(format!(
                     "The cluster has read {len} bytes of {} of '{}'",
@@ -343,7 +373,7 @@ impl RbdStorage {
     fn resize(&self, len: u64) -> Result<()> {
         let all = len.checked_add(self.header);
         let all = all.ok_or_else(|| Error::os(libc::EFBIG))?;
-        self.aside(move |image| image.resize(all))
+        self.aside(Asked::Change, move |image, steps| image.resize(all, steps))
     }
 
     fn change_len(&self, len: u64, grow_only: bool) -> Result<()> {
@@ -369,7 +399,7 @@ impl RbdStorage {
     fn flush(&self) -> Result<()> {
         let pending = self.image()?.flush();
         let pending = pending.map_err(|errno| self.error(errno))?;
-        self.wait(&pending).map(|_| ())
+        self.wait(Asked::Change, &pending).map(|_| ())
     }
 
     /// Asks the cluster which runs from `offset` on hold something.
@@ -380,7 +410,7 @@ impl RbdStorage {
         }
         let asked = self.status.now();
         let (size, object_size) = (self.len.get(), self.object_size);
-        let runs = self.aside(move |image| {
+        let runs = self.aside(Asked::Read, move |image, steps| {
             let whole = image.has_object_map()?;
             let (start, end) = match whole {
                 true => (0, size),
@@ -391,6 +421,7 @@ impl RbdStorage {
             };
             let mut runs = Runs::new(start, end);
             let told = image.written(start, end - start, whole, |offset, len, exists| {
+                steps.fetch_add(1, Ordering::Relaxed);
                 !exists || runs.tell(offset, len)
             });
             match told {
@@ -428,6 +459,11 @@ impl RbdStorage {
         self.control.check().is_err()
     }
 
+    /// Whether the cluster has not answered in its time.
+    pub(super) fn is_silent(&self) -> bool {
+        self.silence.lasts()
+    }
+
     /// Closes the image and removes it, also where the work was cancelled: in that time, and as long as it does not
     /// stand still for so long.
     ///
@@ -447,7 +483,7 @@ impl RbdStorage {
             aside_stepwise(control, patience, &steps, removed)
         })
         .map_err(|error| match error.errno() {
-            libc::ETIMEDOUT => self.error(libc::ETIMEDOUT),
+            libc::ETIMEDOUT => self.unanswered(),
             _ => error,
         })
     }
@@ -463,7 +499,11 @@ impl Drop for RbdStorage {
             Ok(())
         };
         // What was to be kept has been flushed. A cluster that does not answer is left to the library.
-        let _ = aside(&self.control, Some(CLOSING), closing);
+        let time = match self.silence.lasts() {
+            true => LEAVING,
+            false => CLOSING,
+        };
+        let _ = aside(&self.control, Some(time), closing);
     }
 }
 
@@ -598,7 +638,7 @@ impl Storage for RbdStorage {
             let done = self.image().and_then(|image| {
                 let len = usize::try_from(now).map_err(|_| Error::os(libc::EFBIG))?;
                 let pending = image.write_zeroes(at, len);
-                self.wait(&pending.map_err(|errno| self.error(errno))?)
+                self.wait(Asked::Change, &pending.map_err(|errno| self.error(errno))?)
             });
             self.status.forget();
             done?;
@@ -631,7 +671,7 @@ impl Storage for RbdStorage {
             self.status.forget();
             let done = self.image().and_then(|image| {
                 let pending = image.discard(at, now);
-                self.wait(&pending.map_err(|errno| self.error(errno))?)
+                self.wait(Asked::Change, &pending.map_err(|errno| self.error(errno))?)
             });
             self.status.forget();
             done?;
@@ -731,9 +771,11 @@ impl Ending for RbdStorage {
 
 impl StorageReport for RbdStorage {
     fn details(&self) -> Result<StorageDetails> {
-        let snapshots = self.aside(Image::snapshots).map_err(|error| {
-            error.context(format!("Could not list the snapshots of '{}'", self.name))
-        })?;
+        let snapshots = self
+            .aside(Asked::Read, |image, _| image.snapshots())
+            .map_err(|error| {
+                error.context(format!("Could not list the snapshots of '{}'", self.name))
+            })?;
         let snapshots = snapshots.into_iter().map(|snapshot| StorageSnapshot {
             name: snapshot.name.into(),
             len: snapshot.size,
@@ -767,7 +809,7 @@ impl StorageSnapshots for RbdStorage {
         let _alone = self.len.growing.write();
         self.trim()?;
         self.sync(Durability::Synced)?;
-        self.aside(move |image| image.create_snapshot(&name))
+        self.aside(Asked::Change, move |image, _| image.create_snapshot(&name))
     }
 
     fn apply(&self, name: &BStr) -> Result<()> {
@@ -777,8 +819,8 @@ impl StorageSnapshots for RbdStorage {
         self.trim()?;
         self.sync(Durability::Synced)?;
         self.status.forget();
-        let done = self.aside(move |image| {
-            image.roll_back(&name)?;
+        let done = self.aside(Asked::Change, move |image, steps| {
+            image.roll_back(&name, steps)?;
             image.size()
         });
         self.status.forget();
@@ -789,7 +831,7 @@ impl StorageSnapshots for RbdStorage {
     fn delete(&self, name: &BStr) -> Result<()> {
         self.check_write(0, 0)?;
         let name = snapshot_name(name)?;
-        let done = self.aside(move |image| image.remove_snapshot(&name));
+        let done = self.aside(Asked::Change, move |image, _| image.remove_snapshot(&name));
         done.map_err(|error| error.context("Failed to remove the snapshot"))
     }
 }
