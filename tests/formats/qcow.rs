@@ -158,7 +158,6 @@ fn damage_is_counted_and_repaired() {
     }
 }
 
-/// What is written goes behind it, so that all of a cluster is lost.
 /// The header may say too little of the disk: by a few clusters, or by whole tables.
 #[test]
 fn a_repair_of_leaks_keeps_what_stands_behind_the_end_of_the_disk() {
@@ -179,6 +178,35 @@ fn a_repair_of_leaks_keeps_what_stands_behind_the_end_of_the_disk() {
     }
 }
 
+#[test]
+fn a_name_behind_the_end_of_the_file_is_damage_and_taken_out() {
+    let storage = made(&[], 7);
+    let place = [
+        0x2800_0000_u64.to_be_bytes(),
+        4_u64.rotate_right(32).to_be_bytes(),
+    ]
+    .concat();
+    storage.write_at(&place, 8).expect("a write");
+    let before = read(&open_to_check(&storage));
+    let image = open_to_check(&storage);
+    let found = check(&image, RepairMode::Report);
+    assert_eq!((found.corruptions, found.leaks), (1, 0), "{found:?}");
+    let left = check(&image, RepairMode::All);
+    assert_eq!((left.corruptions, left.corruptions_fixed), (0, 1));
+    image
+        .write_at(&[1; CLUSTER], 8 * CLUSTER as u64)
+        .expect("a write");
+    clean(&image);
+    image.close().expect("a close");
+    assert_eq!(storage.len().expect("a length"), cluster(8));
+    let after = read(&open_to_check(&storage));
+    assert!(after[..8 * CLUSTER] == before[..8 * CLUSTER]);
+    let mut header = [1; 16];
+    storage.read_at(&mut header, 8).expect("a read");
+    assert_eq!(header, [0; 16]);
+}
+
+/// What is written goes behind it, so that all of a cluster is lost.
 #[test]
 fn a_part_of_a_cluster_at_the_end_that_nothing_names_is_a_leak() {
     let storage = made(&[], 7);

@@ -10,7 +10,7 @@ use crate::format::blocks::check::{self, Repairable};
 use crate::format::notes::Notes;
 use crate::format::table_cache::Table;
 use crate::format::uses::Uses;
-use crate::format::{Check, CheckReport, RepairMode};
+use crate::format::{BackingChange, Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
@@ -24,6 +24,8 @@ const L1_PIECE: u32 = 8192;
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// The header names a backing file by what stands behind the end of the file.
+    lost_name: bool,
     /// Tables whose place is none.
     bad_tables: Vec<u32>,
     /// Tables that stand where something else does.
@@ -46,7 +48,7 @@ pub(super) struct Findings {
 impl check::Findings for Findings {
     fn corruptions(&self) -> u64 {
         let tables = self.bad_tables.len() + self.shared_tables.len();
-        tables as u64 + self.bad + self.shared
+        tables as u64 + self.bad + self.shared + u64::from(self.lost_name)
     }
 
     fn leaks(&self) -> u64 {
@@ -64,6 +66,9 @@ impl check::Findings for Findings {
 impl Findings {
     /// The first damage, for people.
     pub(super) fn first(&self) -> Option<String> {
+        if self.lost_name {
+            return Some("the backing file name stands behind the end of the file".to_owned());
+        }
         if let Some(index) = self.bad_tables.first() {
             return Some(format!("the L1 entry {index} names no table in the file"));
         }
@@ -148,6 +153,10 @@ impl Repairable for Qcow {
         self.begin_change()?;
         let _all = self.inflight.reserve(0..u64::MAX);
         self.flush_all(self.durability)?;
+        if found.lost_name {
+            // It reads as no name, and what is new would stand behind it.
+            self.set_backing(None, None)?;
+        }
         if !self.storage.limits().fixed_len {
             // What names places behind the end of the file is about to be cleared.
             let end = self.storage.len()?.max(self.l1_end);
@@ -223,8 +232,11 @@ impl Qcow {
         let written = (self.l1_end - self.l1_offset).next_multiple_of(SECTOR);
         survey.mark(self.l1_offset..self.l1_offset + written)?;
         if let Some(name) = self.header.lock().name_place() {
-            end = end.max(name.end);
-            survey.mark(name)?;
+            found.lost_name = name.start >= file_len;
+            if !found.lost_name {
+                end = end.max(name.end);
+                survey.mark(name)?;
+            }
         }
         for index in 0..self.l1.len() as u32 {
             let host = self.table_host(index);
