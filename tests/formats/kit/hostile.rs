@@ -126,7 +126,11 @@ fn left_by_check(
     files: &[Arc<dyn Storage>],
     mode: RepairMode,
 ) -> Option<(u64, u64, u64)> {
-    let image = shelf::open(sample, files, Access::Check).ok()?;
+    let access = match mode {
+        RepairMode::Report => Access::Check,
+        _ => Access::Repair,
+    };
+    let image = shelf::open(sample, files, access).ok()?;
     image.format().checker()?;
     let done = check(&image, mode, &mut Job::new()).ok();
     image.close().ok()?;

@@ -146,13 +146,15 @@ pub enum Access {
     Write,
     /// To check.
     Check,
+    /// To check and repair.
+    Repair,
 }
 
 /// Opens the sample in these files.
 pub fn open(sample: &Sample, files: &[Arc<dyn Storage>], access: Access) -> Result<Image> {
     let options = OpenOptions {
-        writable: access == Access::Write,
-        for_check: access == Access::Check,
+        writable: matches!(access, Access::Write | Access::Repair),
+        for_check: matches!(access, Access::Check | Access::Repair),
         cache: CacheMode::Writeback,
         objects: objects(),
         policy: OpenPolicy::permissive(),
@@ -160,7 +162,7 @@ pub fn open(sample: &Sample, files: &[Arc<dyn Storage>], access: Access) -> Resu
         ..OpenOptions::default()
     };
     let image = match access {
-        Access::Write => sample.image_opts(FILES[0]),
+        Access::Write | Access::Repair => sample.image_opts(FILES[0]),
         Access::Read | Access::Check => sample.reading_opts(FILES[0]),
     };
     Image::open(&Location::from_image_opts(&image)?, &options)
