@@ -28,6 +28,7 @@ pub(crate) mod limbo;
 pub mod luks;
 pub mod magic;
 pub(crate) mod marks;
+pub(crate) mod nonzero;
 pub(crate) mod notes;
 pub mod objection;
 pub mod package;

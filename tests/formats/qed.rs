@@ -274,6 +274,35 @@ fn a_disk_does_not_grow_over_clusters_that_are_named_behind_its_end() {
     }
 }
 
+/// The header may say too little of the disk: by a few clusters, or by whole tables.
+#[test]
+fn a_write_keeps_what_is_named_behind_the_end_of_the_disk() {
+    let whole = Made::new().size;
+    let disk = read(&open_to_check(&Made::new().storage()));
+    for size in [(ENTRIES + 2) * CLUSTER, ENTRIES * CLUSTER] {
+        let made = Made {
+            size: size as u64,
+            ..Made::new()
+        };
+        let storage = made.storage();
+        let image = open_alone(&storage);
+        let (first, last) = (7 * CLUSTER, size - CLUSTER);
+        for at in [first, last] {
+            image.write_at(&[0x77; 512], at as u64).expect("a write");
+        }
+        image.close().expect("a close");
+        let image = open_to_check(&storage);
+        clean(&image);
+        image.close().expect("a close");
+        storage.write_at(&whole.to_le_bytes(), 48).expect("a write");
+        let after = read(&open_to_check(&storage));
+        for (number, (is, was)) in after.chunks(CLUSTER).zip(disk.chunks(CLUSTER)).enumerate() {
+            let is_written = [first, last].contains(&(number * CLUSTER));
+            assert!(is_written || is == was, "{size}: cluster {number}");
+        }
+    }
+}
+
 /// The header may say too little of the disk: by a few clusters, by whole tables, or nothing at all.
 #[test]
 fn a_commit_leaves_what_is_named_behind_the_end_of_the_disk() {

@@ -170,10 +170,17 @@ impl Table {
         let page = index / self.page;
         match self.page(page) {
             Some(Page::Unread) => self.no_part(index).ok_or(page),
-            Some(Page::Words(words)) => Ok(words
+            _ => Ok(self.kept(index)),
+        }
+    }
+
+    /// What memory has of an entry, also of one past the end, which a part keeps as it was.
+    fn kept(&self, index: u64) -> u32 {
+        match self.page(index / self.page) {
+            Some(Page::Words(words)) => words
                 .get((index % self.page) as usize)
-                .map_or(FREE, |word| word.load(Ordering::Acquire))),
-            Some(Page::Free) | None => Ok(FREE),
+                .map_or(FREE, |word| word.load(Ordering::Acquire)),
+            _ => FREE,
         }
     }
 
@@ -391,7 +398,7 @@ impl Table {
             let len = entries.end.saturating_sub(entries.start) * self.coding.len();
             let places = bytes.chunks_exact_mut(self.coding.len() as usize);
             for (place, index) in places.zip(entries) {
-                self.coding.put(self.get(index).unwrap_or(FREE), place);
+                self.coding.put(self.kept(index), place);
             }
             let bytes = bytes.get(..len as usize).unwrap_or_default();
             match runs.last_mut() {
@@ -437,7 +444,7 @@ impl Table {
             };
             gather.begin(place.start, &mut out)?;
             for index in self.entries_of(page) {
-                self.coding.put(self.get(index).unwrap_or(FREE), &mut entry);
+                self.coding.put(self.kept(index), &mut entry);
                 gather
                     .bytes
                     .extend_from_slice(entry.get(..len).unwrap_or_default())?;
@@ -579,6 +586,21 @@ mod tests {
         assert_eq!(runs[0].1[24..32], (7_u64 << 12).to_le_bytes());
         table.grow(5 * 512).unwrap();
         assert_eq!(table.get(4 * 512), Ok(FREE));
+    }
+
+    #[test]
+    fn a_part_keeps_the_entries_past_the_end() {
+        let coding = Coding::Offsets { bits: 12 };
+        let directory = Directory::new(4096, (4096, 512), 12, vec![5]).unwrap();
+        let mut table = Table::in_parts(4, 4096, coding, directory).unwrap();
+        let words = (0..512).map(|index| if index == 9 { 7 } else { FREE });
+        let words: Vec<u32> = words.collect();
+        table.install(0, words.into_iter()).unwrap();
+        table.set(1, 8);
+        assert_eq!((table.get(1), table.get(9)), (Ok(8), Ok(FREE)));
+        let runs = table.bytes_of(&[0], &[]).unwrap();
+        assert_eq!(runs[0].1[8..16], (8_u64 << 12).to_le_bytes());
+        assert_eq!(runs[0].1[72..80], (7_u64 << 12).to_le_bytes());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::job::JobControl;
 use crate::memory;
 
 use super::Qed;
+use super::behind::names_clusters_behind;
 use super::disk::{FeatureBits, HEADER_LEN, Header};
 
 /// What the header says of a backing file.
@@ -125,7 +126,11 @@ impl BackingChange for Qed {
 
     fn make_empty(&self) -> Result<()> {
         let forever = JobControl::default();
-        if self.names_clusters_behind(&forever)? {
+        if names_clusters_behind(
+            &*self.blocks.storage,
+            &self.blocks.keeper.header(),
+            &forever,
+        )? {
             // The header may say too small a size: to give up what it does not reach would lose data.
             return Ok(());
         }

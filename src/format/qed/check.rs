@@ -1,25 +1,20 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
-use std::ops::Range;
-
-use crate::bytes::le64;
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout, shown_of};
+use crate::format::nonzero::each_nonzero;
 use crate::format::notes::Notes;
 use crate::format::uses::Uses;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
-
 use crate::storage::ZeroFlags;
 
 use super::Qed;
+use super::behind::each_l1_behind;
 use super::disk::ENTRY;
-
-/// Bytes of the L1 table that are looked at together.
-const PIECE: u64 = 64 << 10;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -226,8 +221,9 @@ impl Qed {
         })?;
         let mut behind = Vec::new();
         let mut known = Uses::of(file_len / cluster);
-        self.each_behind(|_, words| {
-            for host in words {
+        let storage = &*self.blocks.storage;
+        each_l1_behind(storage, &header, |_, words| {
+            for (_, host) in words {
                 if !header.is_table_place(*host, file_len) {
                     found.behind += 1;
                     continue;
@@ -252,8 +248,8 @@ impl Qed {
         }
         // The header may say too little of the disk: what they name is no leak, as for QEMU.
         for table in behind {
-            self.each_word(table, |_, words| {
-                for host in words {
+            each_nonzero(storage, table, |_, words| {
+                for (_, host) in words {
                     let is_place = host.is_multiple_of(cluster) && *host < file_len;
                     if is_place && uses.mark(host / cluster)? {
                         found.allocated += 1;
@@ -275,92 +271,12 @@ impl Qed {
         Ok(found)
     }
 
-    /// Whether entries behind the end of the disk name clusters, in the last table or in tables behind it.
-    pub(super) fn names_clusters_behind(&self, control: &JobControl) -> Result<bool> {
-        let header = self.blocks.keeper.header();
-        let cluster = self.blocks.layout().block_size();
-        let file_len = self.blocks.storage.len()?.next_multiple_of(SECTOR);
-        let mut tables = Vec::new();
-        self.each_behind(|_, words| {
-            control.checkpoint()?;
-            for host in words {
-                if header.is_table_place(*host, file_len) {
-                    memory::push(&mut tables, *host..*host + header.table_len())?;
-                }
-            }
-            Ok(())
-        })?;
-        // A damaged directory names one of them many times.
-        tables.sort_unstable_by_key(|table: &Range<u64>| table.start);
-        tables.dedup();
-        let part = header.clusters() / header.per_table();
-        let within = header.clusters() % header.per_table() * ENTRY;
-        let last = self.blocks.with_directory(|known| known.host(part));
-        if let Some(Some(host)) = last.filter(|_| within > 0) {
-            memory::push(&mut tables, host + within..host + header.table_len())?;
-        }
-        let mut found = false;
-        for table in tables {
-            control.checkpoint()?;
-            self.each_word(table, |_, words| {
-                found |= words
-                    .iter()
-                    .any(|host| host.is_multiple_of(cluster) && *host < file_len);
-                Ok(())
-            })?;
-        }
-        Ok(found)
-    }
-
-    /// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
-    /// piece that holds them stands.
-    fn each_behind(&self, visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>) -> Result<()> {
-        let header = self.blocks.keeper.header();
-        let needed = header.clusters().div_ceil(header.per_table()) * ENTRY;
-        let start = header.table_offset;
-        self.each_word(start + needed..start + header.table_len(), visit)
-    }
-
-    /// Calls `visit` with the entries of a range of the file, other than zero, and where the piece that holds them
-    /// stands.
-    fn each_word(
-        &self,
-        range: Range<u64>,
-        mut visit: impl FnMut(Range<u64>, &[u64]) -> Result<()>,
-    ) -> Result<()> {
-        let storage = &*self.blocks.storage;
-        let mut at = range.start;
-        let end = range.end.min(storage.len()?);
-        let mut bytes = memory::zeroed(PIECE as usize)?;
-        let mut words = Vec::new();
-        while at < end {
-            let run = storage.extent(at, end - at)?;
-            if run.zero {
-                at += run.len;
-                continue;
-            }
-            let len = run.len.min(PIECE).min(end - at);
-            let piece = &mut bytes[..len as usize];
-            storage.read_at(piece, at)?;
-            words.clear();
-            for word in piece.chunks_exact(ENTRY as usize) {
-                if let Some(word) = le64(word, 0).filter(|word| *word != 0) {
-                    memory::push(&mut words, word)?;
-                }
-            }
-            if !words.is_empty() {
-                visit(at..at + len, &words)?;
-            }
-            at += len;
-        }
-        Ok(())
-    }
-
     /// Clears the entries of the L1 table that the disk does not need: what they name is about to be moved.
     fn clear_l1_behind(&self, control: &JobControl) -> Result<()> {
         let storage = &*self.blocks.storage;
         let flags = ZeroFlags::empty();
-        self.each_behind(|place, _| {
+        let header = self.blocks.keeper.header();
+        each_l1_behind(storage, &header, |place, _| {
             control.checkpoint()?;
             storage.write_zeroes(place.start, place.end - place.start, flags)
         })?;

@@ -1,6 +1,7 @@
 //! QED: clusters behind tables in two levels, over a backing file or none.
 
 mod backing;
+mod behind;
 mod check;
 mod create;
 mod disk;

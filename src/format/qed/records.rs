@@ -6,8 +6,10 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::blocks::{Keeper, Layout};
+use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage};
 
+use super::behind::names_clusters_behind;
 use super::disk::{FeatureBits, Header, QedLayout};
 
 /// The header in memory; on disk it is the same.
@@ -84,6 +86,10 @@ impl Keeper for Records {
 
     fn end_on_record(&self, _layout: &QedLayout) -> u64 {
         0
+    }
+
+    fn keeps_file(&self, storage: &dyn Storage) -> Result<bool> {
+        names_clusters_behind(storage, &self.header(), &JobControl::default())
     }
 
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {

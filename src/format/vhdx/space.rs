@@ -6,6 +6,7 @@ use parking_lot::MutexGuard;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
+use crate::format::nonzero::each_nonzero;
 use crate::memory;
 use crate::storage::{Preallocation, ZeroFlags};
 
@@ -15,6 +16,9 @@ use super::log::LogArea;
 use super::occupied::Occupied;
 use super::pages::Walker;
 use super::state::Vhdx;
+
+/// Bytes of an entry of the table.
+const ENTRY: u64 = 8;
 
 impl Vhdx {
     /// What stands in the file beside the blocks.
@@ -80,10 +84,43 @@ impl Vhdx {
                 occupy(place, host, MIB)?;
             }
         }
+        let behind = self.occupy_behind(&mut occupied)?;
+        last = last.max(behind);
         let free = occupied.free()?;
         memory::headroom(free.len() as u64 * FREE_RUN)?;
         *self.space.lock() = Space::new(&free, file_len, last);
         Ok(())
+    }
+
+    /// Takes what entries behind those of the disk name, where that is free: the size may be said too small. Where the
+    /// last of it ends.
+    fn occupy_behind(&self, occupied: &mut Occupied) -> Result<u64> {
+        let geometry = self.geometry();
+        let region = self.regions.lock().bat;
+        let file_len = self.file_len.load(Ordering::Acquire);
+        let known = geometry.entry(geometry.blocks(self.virtual_size())) * ENTRY;
+        let end = u64::from(region.len).min(self.max_table_bytes);
+        let mut last = 0;
+        each_nonzero(
+            &*self.storage,
+            region.offset + known..region.offset + end,
+            |_, words| {
+                for (place, word) in words {
+                    let Some(host) = BatEntry(*word).host().filter(|host| *host < file_len) else {
+                        continue;
+                    };
+                    let len = match geometry.is_bitmap_entry((place - region.offset) / ENTRY) {
+                        true => MIB,
+                        false => geometry.block_size(),
+                    };
+                    if occupied.occupy(host, len) {
+                        last = last.max(host.saturating_add(len));
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        Ok(last)
     }
 
     /// A range of the file that reads as zeroes, at a multiple of a MiB.

@@ -18,6 +18,7 @@ mod references;
 mod round_trip;
 pub mod sample;
 pub mod shelf;
+mod smaller;
 mod status;
 mod undo;
 pub mod work;

@@ -196,6 +196,11 @@ impl Geometry {
         (chunk << self.chunk_bits) + chunk + self.chunk_blocks()
     }
 
+    /// Whether an entry of the table is that of a bitmap.
+    pub(in super::super) fn is_bitmap_entry(&self, place: u64) -> bool {
+        place % (self.chunk_blocks() + 1) == self.chunk_blocks()
+    }
+
     /// How many entries the table of a disk of that size has.
     pub(in super::super) fn entries(&self, size: u64) -> u64 {
         match self.blocks(size) {

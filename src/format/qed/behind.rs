@@ -1,0 +1,75 @@
+//! What the tables name behind the end of the disk: the header may say too small a size.
+
+use std::ops::Range;
+
+use crate::error::Result;
+use crate::format::nonzero::each_nonzero;
+use crate::job::JobControl;
+use crate::memory;
+use crate::size::SECTOR;
+use crate::storage::Storage;
+
+use super::disk::{ENTRY, Header};
+
+/// Whether entries behind the end of the disk name clusters, in the last table or in tables behind it.
+///
+/// # Errors
+/// Of reading, or where `control` ends it.
+pub(super) fn names_clusters_behind(
+    storage: &dyn Storage,
+    header: &Header,
+    control: &JobControl,
+) -> Result<bool> {
+    let cluster = u64::from(header.cluster_size);
+    let file_len = storage.len()?.next_multiple_of(SECTOR);
+    let mut tables = Vec::new();
+    each_l1_behind(storage, header, |_, words| {
+        control.checkpoint()?;
+        for (_, host) in words {
+            if header.is_table_place(*host, file_len) {
+                memory::push(&mut tables, *host..*host + header.table_len())?;
+            }
+        }
+        Ok(())
+    })?;
+    // A damaged directory names one of them many times.
+    tables.sort_unstable_by_key(|table: &Range<u64>| table.start);
+    tables.dedup();
+    let within = header.clusters() % header.per_table() * ENTRY;
+    if within > 0 {
+        let place = header.table_offset + header.clusters() / header.per_table() * ENTRY;
+        each_nonzero(storage, place..place + ENTRY, |_, words| {
+            for (_, host) in words {
+                if header.is_table_place(*host, file_len) {
+                    memory::push(&mut tables, host + within..host + header.table_len())?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let mut found = false;
+    for table in tables {
+        control.checkpoint()?;
+        each_nonzero(storage, table, |_, words| {
+            let is_place = |host: u64| host.is_multiple_of(cluster) && host < file_len;
+            found |= words.iter().any(|(_, host)| is_place(*host));
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
+/// piece that holds them stands.
+///
+/// # Errors
+/// Of reading, or of `visit`.
+pub(super) fn each_l1_behind(
+    storage: &dyn Storage,
+    header: &Header,
+    visit: impl FnMut(Range<u64>, &[(u64, u64)]) -> Result<()>,
+) -> Result<()> {
+    let needed = header.clusters().div_ceil(header.per_table()) * ENTRY;
+    let start = header.table_offset;
+    each_nonzero(storage, start + needed..start + header.table_len(), visit)
+}
