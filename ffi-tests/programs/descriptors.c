@@ -163,12 +163,21 @@ static void one_file_twice(void)
         FAILS(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
         OK(platter_image_close(a, 0, &err));
     }
-    /* Plain disks may be written twice, as by name. */
-    OK(open_fd(&a, first, "raw", PLATTER_OPEN_WRITE, &err));
-    OK(open_fd(&b, copy, "raw", PLATTER_OPEN_WRITE, &err));
-    OK(platter_image_close(a, 0, &err));
-    FAILS(open_fd(&a, again, "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
-    OK(platter_image_close(b, 0, &err));
+    /* Plain disks as well, though their locks let other processes write. */
+    const char *already = "in this process already";
+    for (size_t i = 0; i < 3; i++) {
+        OK(open_fd(&a, first, "raw", PLATTER_OPEN_WRITE, &err));
+        FAILS(open_fd(&b, fds[i], "raw", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, already);
+        FAILS(open_path(&b, "link.qcow2", "raw", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED,
+              already);
+        FAILS(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
+        OK(open_fd(&b, fds[i], "raw", 0, &err));
+        OK(platter_image_close(b, 0, &err));
+        OK(platter_image_close(a, 0, &err));
+        OK(open_path(&a, "one.qcow2", "raw", PLATTER_OPEN_WRITE, &err));
+        FAILS(open_fd(&b, fds[i], "raw", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, already);
+        OK(platter_image_close(a, 0, &err));
+    }
     /* Unless one of them wants to be alone, whichever comes first. */
     for (size_t i = 0; i < 3; i++)
         for (int late = 0; late < 2; late++) {
@@ -180,9 +189,20 @@ static void one_file_twice(void)
                   PLATTER_STATUS_LOCKED, "lock");
             OK(platter_image_close(a, 0, &err));
         }
-    /* Who wants no locks takes none. */
+    /* Parts of one that do not touch are disks of their own. */
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));
+    const char *parts[] = {"driver=raw,offset=0,size=32768,file.filename=link.qcow2",
+                           "driver=raw,offset=32768,size=512,file.filename=one.qcow2",
+                           "driver=raw,offset=32256,size=1024,file.filename=one.qcow2"};
+    const uint32_t writes = PLATTER_OPEN_WRITE | PLATTER_LOCATION_IMAGE_OPTS;
+    OK(platter_image_open(&a, parts[0], options, writes, &err));
+    OK(platter_image_open(&b, parts[1], options, writes, &err));
+    platter_image *c;
+    FAILS(platter_image_open(&c, parts[2], options, writes, &err), PLATTER_STATUS_LOCKED, already);
+    OK(platter_image_close(b, 0, &err));
+    OK(platter_image_close(a, 0, &err));
+    /* Who wants no locks takes none. */
     OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_open(&b, "driver=qcow2,file.locking=off,file.filename=one.qcow2", options,
                           PLATTER_LOCATION_IMAGE_OPTS, &err));

@@ -54,6 +54,9 @@ pub fn open_file(
 pub(crate) fn lock_for_creation(storage: &dyn Storage, role: FileRole, plain: bool) -> Result<()> {
     let creator = lock::of_creator(role == FileRole::Image && !plain);
     storage.lock(creator)?;
+    if let Some(host) = storage.host() {
+        host.claim(0..u64::MAX)?;
+    }
     if role != FileRole::Image {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 //! descriptor share them, so that what the kernel answers does not tell one storage from another.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
@@ -30,10 +31,19 @@ pub(super) struct Holder {
     pub(super) storage: u64,
     /// What it holds; never nothing.
     pub(super) request: LockRequest,
+    /// What it writes to alone; all of the file where it has not said so.
+    part: Option<Range<u64>>,
     /// Its descriptor, open for as long as it is listed.
     fd: RawFd,
     /// The same number for the same open file description; None where it holds no byte locks.
     description: Option<u64>,
+}
+
+impl Holder {
+    /// What it writes to, if it writes.
+    pub(super) fn part(&self) -> Range<u64> {
+        self.part.clone().unwrap_or(0..u64::MAX)
+    }
 }
 
 impl HeldFile {
@@ -123,9 +133,17 @@ impl Holders<'_> {
         self.0.push(Holder {
             storage,
             request,
+            part: None,
             fd: fd.as_raw_fd(),
             description,
         });
+    }
+
+    /// Notes what `storage` writes to alone, if it holds anything.
+    pub(super) fn claim(&mut self, storage: u64, part: Range<u64>) {
+        if let Some(own) = self.0.iter_mut().find(|one| one.storage == storage) {
+            own.part = Some(part);
+        }
     }
 
     /// The number of the description of `fd`; None where no holder has the same.

@@ -2,6 +2,7 @@
 //! a permission in use, byte 200 + n for one that others must not use. Storages of this process keep out
 //! of each other's way by the same rules, however they came to their descriptors.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use bstr::BStr;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::holders::{HeldFile, Holders};
+use crate::storage::holders::{HeldFile, Holder, Holders};
 use crate::storage::identity::Identity;
 use crate::storage::modes::{LockRequest, Permissions};
 use crate::sys::{attr, lock};
@@ -103,6 +104,32 @@ impl Locks {
             holders.set(self.storage, fd, wanted, self.reach == Reach::Host);
         }
         *held = wanted;
+        Ok(())
+    }
+
+    /// Says which part of the file is written, by this storage alone of those of the process.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Locked`] where another one writes to some of it.
+    pub(super) fn claim(&self, part: Range<u64>) -> Result<()> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let mut holders = file.alone();
+        let writes = |one: &Holder| one.request.uses.contains(Permissions::WRITE);
+        let others = holders.others(self.storage).filter(|one| writes(one));
+        for other in others {
+            let theirs = other.part();
+            if part.start < theirs.end && theirs.start < part.end {
+                return Err(locked(
+                    "The file is open for writing in this process already".to_owned(),
+                )
+                .with_hint(
+                    "One handle serves any number of threads; parts of a file are opened beside each other by 'offset' and 'size'",
+                ));
+            }
+        }
+        holders.claim(self.storage, part);
         Ok(())
     }
 

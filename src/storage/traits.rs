@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -343,6 +344,13 @@ pub fn write_fresh(storage: &dyn Storage, bufs: &[IoSlice<'_>], offset: u64) -> 
 pub trait HostFile: Any + Send + Sync + Debug {
     /// The file descriptor.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Says that a part of the file is written from now on, by this storage alone of those of the process, until it is
+    /// dropped. A file that takes no locks is not kept from others.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`] where another one writes to some of it.
+    fn claim(&self, part: Range<u64>) -> Result<()>;
 
     /// Permission to change a range through the descriptor without a method of the storage, for as
     /// long as the lease is held: by a write that [`crate::storage::Storage::limits`] allows, or by a

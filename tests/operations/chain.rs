@@ -491,9 +491,16 @@ fn a_plain_disk_is_locked_as_its_use_asks() {
         };
         open(&dir, "a.raw", &options).unwrap()
     };
-    let writers = [raw(writable()), raw(writable())];
+    // Another process may write as well, another handle of this one not.
+    let writer = raw(writable());
     dir.qemu_io("raw", "a.raw", &["write 0 512"]);
-    drop(writers);
+    let again = OpenOptions {
+        format: Some("raw".into()),
+        ..writable()
+    };
+    let refused = open(&dir, "a.raw", &again).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Locked, "{refused}");
+    drop(writer);
     let source = raw(OpenOptions {
         deny_writers: true,
         ..permissive()

@@ -126,13 +126,13 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// How far its records say that the file is in use, if they do.
     fn end_on_record(&self, layout: &Self::Layout) -> u64;
 
-    /// Whether something in the file is named by what the table of this disk does not reach: new blocks go behind all
-    /// of it then.
+    /// Where the last of what is named by entries ends that the table of this disk does not reach: new blocks go
+    /// behind it.
     ///
     /// # Errors
     /// Of reading.
-    fn keeps_file(&self, _storage: &dyn Storage) -> Result<bool> {
-        Ok(false)
+    fn end_behind(&self, _storage: &dyn Storage) -> Result<u64> {
+        Ok(0)
     }
 
     /// Lets the file reach to `end`, which is behind new blocks.

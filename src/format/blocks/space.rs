@@ -215,9 +215,7 @@ impl<K: Keeper> Blocks<K> {
             .end_on_record(&layout)
             .min(file_len)
             .max(layout.start());
-        if self.keeper.keeps_file(&*self.storage)? {
-            end = end.max(file_len);
-        }
+        end = end.max(self.keeper.end_behind(&*self.storage)?);
         let outside = |index, host| {
             let text = format!(
                 "'{}': block {index} stands outside of the data; check the image first",

@@ -8,7 +8,7 @@ use crate::job::JobControl;
 use crate::memory;
 
 use super::Qed;
-use super::behind::names_clusters_behind;
+use super::behind::look_behind;
 use super::disk::{FeatureBits, HEADER_LEN, Header};
 
 /// What the header says of a backing file.
@@ -126,11 +126,8 @@ impl BackingChange for Qed {
 
     fn make_empty(&self) -> Result<()> {
         let forever = JobControl::default();
-        if names_clusters_behind(
-            &*self.blocks.storage,
-            &self.blocks.keeper.header(),
-            &forever,
-        )? {
+        let header = self.blocks.keeper.header();
+        if look_behind(&*self.blocks.storage, &header, &forever)?.has_clusters {
             // The header may say too small a size: to give up what it does not reach would lose data.
             return Ok(());
         }

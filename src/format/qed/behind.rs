@@ -11,15 +11,24 @@ use crate::storage::Storage;
 
 use super::disk::{ENTRY, Header};
 
-/// Whether entries behind the end of the disk name clusters, in the last table or in tables behind it.
+/// What stands behind the end of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// Entries name clusters, in the last table or in tables behind it.
+    pub(super) has_clusters: bool,
+    /// Where the last of these clusters and tables ends.
+    pub(super) end: u64,
+}
+
+/// Goes through the entries behind the end of the disk.
 ///
 /// # Errors
 /// Of reading, or where `control` ends it.
-pub(super) fn names_clusters_behind(
+pub(super) fn look_behind(
     storage: &dyn Storage,
     header: &Header,
     control: &JobControl,
-) -> Result<bool> {
+) -> Result<Behind> {
     let cluster = u64::from(header.cluster_size);
     let file_len = storage.len()?.next_multiple_of(SECTOR);
     let mut tables = Vec::new();
@@ -35,6 +44,10 @@ pub(super) fn names_clusters_behind(
     // A damaged directory names one of them many times.
     tables.sort_unstable_by_key(|table: &Range<u64>| table.start);
     tables.dedup();
+    let mut behind = Behind {
+        has_clusters: false,
+        end: tables.last().map_or(0, |table| table.end),
+    };
     let within = header.clusters() % header.per_table() * ENTRY;
     if within > 0 {
         let place = header.table_offset + header.clusters() / header.per_table() * ENTRY;
@@ -47,16 +60,18 @@ pub(super) fn names_clusters_behind(
             Ok(())
         })?;
     }
-    let mut found = false;
     for table in tables {
         control.checkpoint()?;
         each_nonzero(storage, table, |_, words| {
             let is_place = |host: u64| host.is_multiple_of(cluster) && host < file_len;
-            found |= words.iter().any(|(_, host)| is_place(*host));
+            for (_, host) in words.iter().filter(|(_, host)| is_place(*host)) {
+                behind.has_clusters = true;
+                behind.end = behind.end.max(host + cluster);
+            }
             Ok(())
         })?;
     }
-    Ok(found)
+    Ok(behind)
 }
 
 /// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the

@@ -9,7 +9,7 @@ use crate::format::blocks::{Keeper, Layout};
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage};
 
-use super::behind::names_clusters_behind;
+use super::behind::look_behind;
 use super::disk::{FeatureBits, Header, QedLayout};
 
 /// The header in memory; on disk it is the same.
@@ -88,8 +88,8 @@ impl Keeper for Records {
         0
     }
 
-    fn keeps_file(&self, storage: &dyn Storage) -> Result<bool> {
-        names_clusters_behind(storage, &self.header(), &JobControl::default())
+    fn end_behind(&self, storage: &dyn Storage) -> Result<u64> {
+        Ok(look_behind(storage, &self.header(), &JobControl::default())?.end)
     }
 
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {

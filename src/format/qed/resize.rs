@@ -7,7 +7,7 @@ use crate::job::JobControl;
 use crate::storage::Preallocation;
 
 use super::Qed;
-use super::behind::names_clusters_behind;
+use super::behind::look_behind;
 
 /// So many entries are changed between two looks at whether to go on.
 const ENTRIES: u64 = 4096;
@@ -32,7 +32,8 @@ impl Resize for Qed {
         if !self.blocks.keeper.header().can_hold(len) {
             return Err(Error::invalid("Invalid image size specified"));
         }
-        if names_clusters_behind(&*self.blocks.storage, &self.blocks.keeper.header(), control)? {
+        let behind = look_behind(&*self.blocks.storage, &self.blocks.keeper.header(), control)?;
+        if behind.has_clusters {
             return Err(blocks_behind());
         }
         self.note_change()?;

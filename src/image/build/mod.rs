@@ -81,7 +81,9 @@ const FIRST_USE: u64 = 256 << 10;
 fn whole(image: Image, options: &OpenOptions) -> Result<Image> {
     // Where that is lacking, the opening is what can still say so.
     memory::headroom(FIRST_USE)?;
-    image.kept_from_writers(options)
+    let image = image.kept_from_writers(options)?;
+    image.claim_disk()?;
+    Ok(image)
 }
 
 /// Opens a layer and all those below it; `over` is the image whose parent it is, and `above` the chain in which it

@@ -1,9 +1,12 @@
 //! Locks that an image takes after it was opened.
 
+use std::ops::Range;
+
 use crate::error::Result;
+use crate::extent::ExtentKind;
 use crate::format::FileRole;
 use crate::image::{Child, Image, Node, OpenOptions, lock};
-use crate::storage::LockRequest;
+use crate::storage::{LockRequest, Storage};
 
 /// More than the locks of an open plain disk, until it is dropped.
 #[derive(Debug)]
@@ -77,6 +80,37 @@ impl Image {
         })
     }
 
+    /// Says what this process writes to through this image, so that no other handle of it does. An image with metadata
+    /// has locks that say so.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Locked`] where another handle does.
+    pub(in crate::image) fn claim_disk(&self) -> Result<()> {
+        if !self.writable || self.settings.force_share {
+            return Ok(());
+        }
+        self.claim(0..self.len())
+    }
+
+    fn claim(&self, part: Range<u64>) -> Result<()> {
+        if self.driver.has_metadata {
+            return Ok(());
+        }
+        let place = self.format.locate(part.start, 1)?.kind;
+        let part = match place {
+            ExtentKind::Data { host_offset, .. } if self.driver.is_transparent => {
+                host_offset..part.end.saturating_add(host_offset - part.start)
+            }
+            // There may be a header besides.
+            _ => 0..u64::MAX,
+        };
+        let mut nodes = self.children.iter().map(Child::node);
+        nodes.try_for_each(|node| match node.image() {
+            Some(image) => image.claim(part.clone()),
+            None => claim_file(&**node.storage(), part.clone()),
+        })
+    }
+
     /// Those of a plain disk that is open for writing.
     fn plain_locks(&self, resizes: bool) -> LockRequest {
         lock::of_plain_disk(resizes, self.settings.deny_writers)
@@ -113,6 +147,17 @@ impl Image {
     /// Whether the file is the disk itself, except for a header of its own.
     fn is_plain(&self) -> bool {
         !self.driver.has_metadata
+    }
+}
+
+/// Claims a part of a file; one that reaches to its end may grow.
+fn claim_file(storage: &dyn Storage, part: Range<u64>) -> Result<()> {
+    let Some(host) = storage.host() else {
+        return Ok(());
+    };
+    match part.end < storage.len()? {
+        true => host.claim(part),
+        false => host.claim(part.start..u64::MAX),
     }
 }
 
@@ -171,6 +216,49 @@ mod tests {
         let options = OpenOptions::default();
         let (file, _) = open_file(&Location::from_path(path), &options).unwrap();
         file.lock(request).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn one_handle_of_a_process_writes_to_a_plain_disk_or_to_parts_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d");
+        std::fs::write(&path, [0; 64 << 10]).unwrap();
+        let name = path.to_str().unwrap();
+        let window = |offset: u64, size: u64| {
+            format!(
+                r#"json:{{"driver":"raw","offset":{offset},"size":{size},"file":{{"driver":"file","filename":"{name}"}}}}"#
+            )
+        };
+        let plain =
+            format!(r#"json:{{"driver":"raw","file":{{"driver":"file","filename":"{name}"}}}}"#);
+        let unlocked = format!(
+            r#"json:{{"driver":"raw","file":{{"driver":"file","filename":"{name}","locking":"off"}}}}"#
+        );
+        let options = |writable| OpenOptions {
+            writable,
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let attempt =
+            |name: &str, writable| Image::open(&Location::parse(name).unwrap(), &options(writable));
+        let first = attempt(&window(0, 32768), true).unwrap();
+        let second = attempt(&window(32768, 16384), true).unwrap();
+        for other in [
+            window(32256, 512),
+            window(49151 / 512 * 512, 1024),
+            plain.clone(),
+        ] {
+            let refused = attempt(&other, true).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Locked, "{other}: {refused}");
+            assert!(refused.to_string().contains("in this process"), "{refused}");
+        }
+        attempt(&plain, false).unwrap();
+        attempt(&unlocked, true).unwrap();
+        drop((first, second));
+        let first = attempt(&plain, true).unwrap();
+        attempt(&window(0, 512), true).unwrap_err();
+        drop(first);
+        attempt(&plain, true).unwrap();
     }
 
     #[test]

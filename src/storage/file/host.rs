@@ -1,5 +1,6 @@
 //! What the kernel does on the descriptor at the bidding of others: leases, syncs, copies, hints.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,6 +44,10 @@ impl HostFile for FileStorage {
 
     fn remove(&self) -> Result<bool> {
         self.remove_name()
+    }
+
+    fn claim(&self, part: Range<u64>) -> Result<()> {
+        self.locks.claim(part)
     }
 
     // Within the file: what makes it longer needs the lock on its length, which only a call can hold.
