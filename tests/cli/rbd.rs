@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran, Random};
 use crate::pair::{ours, ours_command, words};
+use crate::remote_faults::end_of;
 use crate::serve::Served;
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use cluster::{Cluster, ceph_is_missing, fresh, shared};
@@ -610,6 +611,42 @@ fn a_store_that_is_killed_in_any_command_harms_nothing_and_is_waited_for() {
     assert!(giving_up.ends_when_it_is_killed() > 0);
     killed("-CONT");
     are_sound(&cluster.borrow(), &dir);
+}
+
+#[test]
+fn a_cluster_that_is_killed_as_a_whole_is_left() {
+    if ceph_is_missing() {
+        return;
+    }
+    let (dir, cluster) = (Dir::new(), Cluster::new());
+    import_images(&cluster, &dir);
+    let start = |number: usize| {
+        let name = cluster.name(&format!("s{number}"));
+        let times = "rados_osd_op_timeout=2:client_mount_timeout=2:rados_mon_op_timeout=2";
+        let line = match number % 3 {
+            0 => format!("snapshot -c s {name}:{times}"),
+            1 => format!("resize -q -f qcow2 {name}:{times} 900M"),
+            _ => format!("convert -n -f raw -O qcow2 -r 2M a.raw {name}:{times}"),
+        };
+        let err = std::fs::File::create(dir.path(&format!("err{number}"))).expect("a file");
+        let child = ours_command(&words(&line), dir.root()).stderr(err).spawn();
+        (line, child.expect("the tool"))
+    };
+    let children: Vec<_> = (0..IMAGES).map(start).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.kill();
+    let mut failed = 0;
+    for (number, (line, mut child)) in children.into_iter().enumerate() {
+        let status = end_of(&mut child, &line);
+        let text = std::fs::read_to_string(dir.path(&format!("err{number}"))).expect("the errors");
+        // What was done before has succeeded.
+        if !status.success() {
+            assert_eq!(status.code(), Some(1), "{line}: {text}");
+            assert_eq!(text.matches("qemu-img: ").count(), 1, "{line}: {text}");
+            failed += 1;
+        }
+    }
+    assert!(failed > 0, "all had ended before");
 }
 
 /// An image is listed before the call that makes it is answered, and may be all that comes of it.

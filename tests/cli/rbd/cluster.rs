@@ -196,7 +196,7 @@ impl Cluster {
         // Its keeper ends it when this process has ended in whatever way, for then the pipe is closed.
         let script = format!(
             "\"$@\" </dev/null >/dev/null 2>&1 & echo $!; read -r how && {{ wait; exit; }}; \
-             kill -9 $!; wait; rm -rf {}",
+             kill -9 $! 2>/dev/null; wait; rm -rf {}",
             self.root.display()
         );
         let mut keeper = self.command("sh");
@@ -257,7 +257,18 @@ impl Cluster {
     /// Sends a signal to the object store.
     pub fn signal_store(&self, signal: &str) {
         let store = self.servers.last().expect("the object store");
-        let ran: Ran = run_in(&self.root, "kill", &[signal, &store.pid]);
+        self.signal(store, signal);
+    }
+
+    /// Kills the object store, then the monitor.
+    pub fn kill(&self) {
+        for server in self.servers.iter().rev() {
+            self.signal(server, "-KILL");
+        }
+    }
+
+    fn signal(&self, server: &Server, signal: &str) {
+        let ran: Ran = run_in(&self.root, "kill", &[signal, &server.pid]);
         assert_eq!(ran.code, 0, "{ran:?}");
     }
 
