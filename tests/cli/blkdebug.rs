@@ -129,6 +129,16 @@ fn errors_while_reading_end_commands_alike() {
             ",'inject-error':[{'event':'none','iotype':'block-status','errno':5}]",
             "info @",
         ),
+        // Block status has to be meant.
+        (",'inject-error':[{'event':'none'}]", "map --output=json @"),
+        (
+            ",'inject-error':[{'event':'none','sector':0}]",
+            "measure -O qcow2 @",
+        ),
+        (
+            ",'inject-error':[{'event':'none','once':true}]",
+            "compare @ a.raw",
+        ),
         (
             ",'inject-error':[{'event':'none','iotype':'read','sector':1000,'errno':5}]",
             "convert -q --salvage -O raw @ o.raw",
@@ -155,6 +165,27 @@ fn errors_while_reading_end_commands_alike() {
     let salvaged = |dir: &crate::common::Dir| std::fs::read(dir.root().join("o.raw")).unwrap();
     assert_eq!(salvaged(pair.ours()), salvaged(pair.theirs()));
     assert!(!pair.ours().root().join("p.raw").exists());
+}
+
+/// A storage that has no zeroing gets zeroes as bytes, where they may be.
+#[test]
+fn a_disk_that_cannot_zero_is_written_to() {
+    let pair = images();
+    for options in ["", "-W", "-t none"] {
+        pair.file("t.raw", &[7; 4 << 20]);
+        let name = over(
+            "raw",
+            "t.raw",
+            ",'inject-error':[{'event':'none','iotype':'write-zeroes','errno':95}]",
+        );
+        let mut args = words("convert -n -O raw a.raw");
+        args.splice(2..2, words(options));
+        args.push(&name);
+        let ran = pair.same_args(&args, Loose::Exact);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let bytes = |dir: &crate::common::Dir| std::fs::read(dir.root().join("t.raw")).unwrap();
+        assert!(bytes(pair.ours()) == bytes(pair.theirs()), "{options}");
+    }
 }
 
 /// What stands between a format and the filter keeps the format's steps to itself, and takes its own.

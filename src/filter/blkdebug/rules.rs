@@ -102,8 +102,12 @@ impl Injection {
     }
 
     fn fails(&self, request: Request, offset: u64, len: u64) -> bool {
-        self.request.is_none_or(|wanted| wanted == request)
-            && self.at.is_none_or(|at| at >= offset && at - offset < len)
+        let is_meant = match self.request {
+            Some(wanted) => wanted == request,
+            // A question changes nothing, and has to be meant.
+            None => request != Request::BlockStatus,
+        };
+        is_meant && self.at.is_none_or(|at| at >= offset && at - offset < len)
     }
 }
 

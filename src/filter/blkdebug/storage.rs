@@ -205,7 +205,16 @@ impl Storage for Debugged {
         write_zero_bytes(self, offset, head)?;
         in_pieces(offset + head, middle, longest, |at, len| {
             self.engine.occurs(Step::PwritevZero);
-            self.change(Request::WriteZeroes, at, len)?;
+            match self.change(Request::WriteZeroes, at, len) {
+                Err(error) if error.os_errno() == Some(libc::ENOTSUP) => {
+                    // As where the storage has no such request.
+                    return match flags.contains(ZeroFlags::NO_FALLBACK) {
+                        true => Err(Error::unsupported("Zeroing is not supported")),
+                        false => write_zero_bytes(self, at, len),
+                    };
+                }
+                done => done?,
+            }
             self.inner.write_zeroes(at, len, flags)?;
             self.engine.occurs(Step::PwritevDone);
             Ok(())
@@ -221,7 +230,12 @@ impl Storage for Debugged {
         // What is less than a unit stays.
         let (head, middle, _) = whole_units(offset, len, unit.max(self.shape.align));
         in_pieces(offset + head, middle, longest, |at, len| {
-            self.change(Request::Discard, at, len)?;
+            match self.change(Request::Discard, at, len) {
+                Err(error) if error.os_errno() == Some(libc::ENOTSUP) => {
+                    return Err(Error::no_discard());
+                }
+                done => done?,
+            }
             self.inner.discard(at, len)
         })
     }
