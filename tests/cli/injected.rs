@@ -697,6 +697,36 @@ fn what_cannot_be_freed_leaks_and_fails_nothing() {
     }
 }
 
+/// Version 2 has no dirty bit that would tell of flags which are missing.
+#[test]
+fn a_snapshot_of_version_2_is_deleted_soundly_though_one_write_fails() {
+    let seed = Dir::new();
+    seed.qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        "compat=0.10",
+        "v.qcow2",
+        "4M",
+    ]);
+    seed.qemu_io("qcow2", "v.qcow2", &["write -P 1 0 1M"]);
+    seed.qemu_img_ok(&["snapshot", "-c", "s", "v.qcow2"]);
+    seed.qemu_io("qcow2", "v.qcow2", &["write -P 2 512k 1M"]);
+    let case = case("snapshot -f qcow2 -d s @v.qcow2", &["v.qcow2"]);
+    let bench = Bench::new(&case, &seed);
+    for (event, nth) in [
+        ("cluster_free", 1),
+        ("cluster_free", 2),
+        ("refblock_update_part", 1),
+    ] {
+        bench.run_ours(&fails_at(event, nth, ONCE));
+        let left = look(bench.ours.root(), case.files[0]);
+        assert!([0, 3].contains(&left.checked), "{event} {nth}");
+    }
+}
+
 const QED_CHAIN: &[&str] = &["top.qed", "base.qed", "other.qed"];
 
 #[test]

@@ -43,6 +43,10 @@ impl Qcow2 {
             .lower_tree(&tables, self.ends_lowering(control, &never))
             .and_then(|()| self.end_delete(&entry, old, begun, control));
         ended.map_err(|error| {
+            if self.version() < 3 {
+                // No dirty bit will tell that flags are missing: what failed once may not fail again.
+                let _ = self.settle(begun, &never);
+            }
             // That error is the one to report.
             let _ = self.leave_uncounted();
             error.context("It is deleted, but what it held alone is not freed")
@@ -64,12 +68,17 @@ impl Qcow2 {
             first: entry.l1_offset >> self.layout.cluster_bits(),
             clusters: self.layout.clusters_for(u64::from(entry.l1_entries) * 8),
         })?;
+        self.settle(begun, self.ends_lowering(control, &never))
+    }
+
+    /// Sets the flags of what the snapshot shared, behind the refcounts.
+    fn settle(&self, begun: bool, control: &JobControl) -> Result<()> {
         if self.version() < 3 {
             // No dirty bit tells of flags that are ahead of the refcounts.
             self.write_metadata(true, Durability::None)?;
             self.barrier()?;
         }
-        self.mark_active(false, self.ends_lowering(control, &never))?;
+        self.mark_active(false, control)?;
         self.end_flags(begun)?;
         self.flush_all(self.durability)
     }
