@@ -23,6 +23,40 @@ fn images() -> Pair {
 }
 
 #[test]
+fn nothing_is_below_what_can_have_nothing_and_a_server_below_what_names_none() {
+    let pair = images();
+    let file = "'file':{'driver':'file','filename':'z.raw'}";
+    for node in [
+        format!("'driver':'raw',{file}"),
+        format!("'driver':'raw','file':{{'driver':'raw','backing':null,{file}}}"),
+        "'driver':'quorum','vote-threshold':1,'children':[{'driver':'file','filename':'z.raw'}]"
+            .to_owned(),
+    ] {
+        for command in ["info", "info --output=json", "map"] {
+            let line = format!("{command} json:{{{node},'backing':null}}");
+            pair.same_but(&line, Loose::DiskSize);
+        }
+    }
+    let line = format!("info --image-opts driver=raw,{FILE}=z.raw,backing=");
+    pair.same_but(&line, Loose::DiskSize);
+    // An image that names none is told by the name of a driver alone what is below.
+    let alone = "json:{'driver':'qcow2','file':{'driver':'file','filename':'low.qcow2'},'backing':";
+    for below in [
+        "{'driver':'null-co','size':2097152,'read-zeroes':true}}",
+        "{'driver':'raw'}}",
+    ] {
+        for command in ["map", "compare low.qcow2", "convert -O raw"] {
+            let last = if command.starts_with("convert") {
+                " o.raw"
+            } else {
+                ""
+            };
+            pair.same_but(&format!("{command} {alone}{below}{last}"), Loose::DiskSize);
+        }
+    }
+}
+
+#[test]
 fn what_is_said_of_a_backing_file_counts_where_that_is_opened() {
     let pair = images();
     let mut lines = Vec::new();

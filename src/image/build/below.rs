@@ -239,7 +239,8 @@ impl Image {
         let format = named.as_ref().and_then(|named| named.format.as_ref());
         let format = format.map(|name| name.to_str_lossy().into_owned());
         let format = format.as_deref();
-        if names_a_file(&tree) {
+        let names_none = named.is_none() && !has_nameless_parent(self);
+        if names_a_file(&tree) || names_none {
             let location = Location::from_tree(json_name(&tree), tree.clone());
             let plan = NodePlan::of_backing(tree, None, format)?;
             return Ok(Start {

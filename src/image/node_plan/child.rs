@@ -91,6 +91,9 @@ impl NodePlan {
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for what describes no child.
     pub(in crate::image) fn take_children(&mut self, specs: &[ChildSpec]) -> Result<()> {
+        if !specs.iter().any(|spec| spec.name == BACKING) {
+            self.take_no_backing();
+        }
         for spec in specs {
             let Some(list) = spec.list() else {
                 let Some(value) = self.given.shift_remove(spec.name) else {
@@ -128,6 +131,21 @@ impl NodePlan {
             }
         }
         Ok(())
+    }
+
+    /// What has nothing below may be told so.
+    fn take_no_backing(&mut self) {
+        let is_none = match self.given.get(BACKING) {
+            Some(Value::Null) => true,
+            Some(Value::String(node)) if node.is_empty() => {
+                self.warnings.push(EMPTY_BACKING);
+                true
+            }
+            _ => false,
+        };
+        if is_none {
+            self.given.shift_remove(BACKING);
+        }
     }
 
     /// Refuses a plan without a child that its driver requires.
