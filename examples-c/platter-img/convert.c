@@ -83,6 +83,7 @@ struct request {
     bool progress;
     bool quiet;
     uint32_t flags; /* PLATTER_CONVERT_ */
+    platter_report *report;
 };
 
 /* A number of workers; 0, which the library refuses, for one that is out of every range. */
@@ -368,7 +369,7 @@ static bool describe_sources(const struct request *request, char **names, int co
     return set;
 }
 
-static int convert_images(const struct request *request, char **names, int count)
+static int convert_images(struct request *request, char **names, int count)
 {
     const struct job_display display = {
         .progress_by_signal = !progress_is_shown(),
@@ -389,9 +390,7 @@ static int convert_images(const struct request *request, char **names, int count
 
     if (error != NULL)
         print_snapshot_error(error, request->snapshot);
-    if (done)
-        print_checksums(report, names[count - 1]);
-    platter_report_free(report);
+    request->report = report;
     return done ? 0 : 1;
 }
 
@@ -430,6 +429,10 @@ static int checked_convert(struct request *request)
     if (code == 0)
         progress_complete();
     progress_end();
+    /* On lines of their own, behind that of the progress. */
+    if (code == 0)
+        print_checksums(request->report, names[count - 1]);
+    platter_report_free(request->report);
     return code;
 }
 

@@ -54,6 +54,19 @@ fn sums(dir: &Dir, line: &str, expected: &str) {
 }
 
 #[test]
+fn the_digest_has_a_line_of_its_own_behind_the_progress() {
+    let dir = crate::common::Dir::new();
+    std::fs::write(dir.path("a.raw"), [7; 4096]).expect("a file");
+    let line = "convert -p --checksum sha256 -O raw a.raw b.raw";
+    let ran = crate::pair::ours(&crate::pair::words(line), dir.root());
+    let digest = ran.out.lines().last().expect("a line");
+    assert!(
+        digest.starts_with("sha256: ") && digest.len() == 72,
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn the_sum_is_that_of_the_disk_whatever_it_becomes() {
     let dir = Dir::new();
     std::fs::write(dir.path("raw"), disk()).expect("a file");
