@@ -41,11 +41,14 @@ pub struct Compression {
     level: i32,
 }
 
+/// Bytes of units that repeat little within themselves, and so want a harder try.
+const SMALL: u64 = 16 << 10;
+
 impl Compression {
     /// At the level that is taken where none is asked for: never larger than what other writers store.
     pub const fn new(method: Method) -> Self {
         let level = match method {
-            // On clusters of real files never larger than zlib's default level in the small window that
+            // On large clusters of real files never larger than zlib's default level in the small window that
             // other qcow2 writers use, at four times its speed.
             Method::Deflate => 2,
             // As small as zlib's default level in its largest window, at three times its speed: what
@@ -54,6 +57,18 @@ impl Compression {
             Method::Zstd => 3,
         };
         Self { method, level }
+    }
+
+    /// At this level for units of so many bytes, or at the one that is taken for them where none is asked for.
+    ///
+    /// # Errors
+    /// As [`Compression::at_level`].
+    pub fn of_units(method: Method, level: Option<i64>, unit: u64) -> Result<Self> {
+        match (method, level) {
+            // As above, measured on clusters of 4, 8 and 16 KiB.
+            (Method::Deflate, None) if unit <= SMALL => Ok(Self { method, level: 6 }),
+            _ => Self::at_level(method, level),
+        }
     }
 
     /// At this level, where one is asked for.

@@ -33,6 +33,33 @@ fn len(dir: &Dir, name: &str) -> u64 {
     std::fs::metadata(dir.path(name)).expect("an image").len()
 }
 
+/// Small clusters of programs, which repeat little.
+#[test]
+fn small_clusters_are_no_larger_than_theirs() {
+    let dir = Dir::new();
+    let program = std::fs::read("/bin/bash").expect("a program");
+    std::fs::write(dir.path("raw"), &program[..program.len() / 512 * 512]).expect("a file");
+    for (format, options) in [
+        ("qcow2", "-o cluster_size=4k"),
+        ("qcow2", "-o cluster_size=8k"),
+        ("qcow2", "-o cluster_size=16k"),
+        ("qcow", ""),
+    ] {
+        let line = |out: &str| {
+            let line = format!("convert -f raw -c -O {format} {options} raw {out}");
+            line.replace("  ", " ")
+        };
+        done(&dir, &line("ours"));
+        let words = line("theirs");
+        // Theirs ends with 1 for qcow, although the image is complete.
+        dir.qemu_img(&words.split(' ').collect::<Vec<_>>());
+        let (ours, theirs) = (len(&dir, "ours"), len(&dir, "theirs"));
+        // Ours ends with a whole sector or cluster.
+        let theirs = theirs.next_multiple_of(if format == "qcow" { 512 } else { 16 << 10 });
+        assert!(ours <= theirs, "{format} {options}: {ours} > {theirs}");
+    }
+}
+
 #[test]
 fn a_higher_level_makes_smaller_images_that_the_peer_reads() {
     let dir = Dir::new();

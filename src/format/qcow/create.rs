@@ -137,10 +137,11 @@ impl Spec {
             return Err(Error::new(ErrorKind::Limit, "Image too large").with_errno(libc::EFBIG));
         }
         let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
+        let cluster = header.geometry().cluster();
         Ok(Self {
             header,
             size: params.size,
-            compression: Compression::at_level(Method::Deflate, level)?,
+            compression: Compression::of_units(Method::Deflate, level, cluster)?,
             secret,
         })
     }

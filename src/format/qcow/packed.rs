@@ -154,7 +154,7 @@ impl Compress for Qcow {
             return Err(Error::partial_compressed_write());
         }
         self.write_back_if_full()?;
-        let compression = Compression::at_level(Method::Deflate, self.compression_level)?;
+        let compression = Compression::of_units(Method::Deflate, self.compression_level, cluster)?;
         let (mut encoder, mut out) = ENCODER.take();
         let done =
             encode_cluster(&mut encoder, compression, buf, cluster, &mut out).and_then(|shrinks| {

@@ -48,7 +48,7 @@ impl Qcow2 {
         }
         self.write_back_if_full()?;
         let method = self.compression().method();
-        let compression = Compression::at_level(method, self.compression_level)?;
+        let compression = Compression::of_units(method, self.compression_level, cluster)?;
         let done = ENCODER.with_borrow_mut(|(encoder, out)| {
             let padded;
             let unit = if buf.len() as u64 == cluster {

@@ -108,11 +108,12 @@ impl Spec {
                 .ok_or_else(|| not_accepted("compression-type", name))?,
         };
         let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
-        let compression = Compression::at_level(compression_type.method(), level)?;
         let encryption = encryption(values, measured)?;
         let flag = |key| values.bool(key).unwrap_or(false);
         let extended_l2 = flag("extended_l2");
         let cluster_bits = cluster_bits(values.num("cluster_size"), extended_l2, version)?;
+        let compression =
+            Compression::of_units(compression_type.method(), level, 1 << cluster_bits)?;
         let data_file = values.name("data_file").map(plain_name).transpose()?;
         let data_file_raw = flag("data_file_raw");
         let has_backing = params.backing.is_some();
