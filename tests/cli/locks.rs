@@ -447,6 +447,12 @@ fn two_threads_exclude_each_other_as_two_processes_do() {
                 Err(error) => {
                     let line = error.to_string();
                     let reason = line.rsplit(": ").next().expect("a reason");
+                    if *format == "raw" && *first && second {
+                        // Two processes may, and two handles of one are a mistake.
+                        assert_eq!(expected.code, 0, "{expected:?}");
+                        assert!(line.contains("in this process already"), "{line}");
+                        continue;
+                    }
                     assert!(
                         expected.err.contains(reason),
                         "{what}: {line}, {expected:?}"

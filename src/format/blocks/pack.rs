@@ -236,6 +236,17 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
+    /// Lets a part of the table stand where its directory on disk says, which could not be believed before.
+    ///
+    /// # Errors
+    /// Where no directory can name the place.
+    pub(crate) fn believe_part(&self, part: u64, host: u64) -> Result<()> {
+        let number = self.blocks.with_directory(|known| known.number(host));
+        let number = number.flatten().ok_or_else(no_place)?;
+        self.blocks.set_parts(&[(part, number)]);
+        Ok(())
+    }
+
     /// Lets parts of the table whose places are not known be some without blocks, durably.
     ///
     /// # Errors

@@ -21,6 +21,8 @@ use super::disk::ENTRY;
 pub(super) struct Findings {
     /// Tables whose place is not known.
     bad_tables: Vec<u64>,
+    /// Tables that the file ends within, and where they stand.
+    cut_tables: Vec<(u64, u64)>,
     /// Tables that stand where something else does, and in how many clusters they do.
     shared_tables: Vec<u64>,
     shared_clusters: u64,
@@ -85,8 +87,25 @@ impl Repairable for Qed {
         self.survey(job, |_| Ok(()))
     }
 
-    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
+        if found.cut_tables.is_empty() {
+            return self.repair_whole(found, control);
+        }
+        // What is left of a table is kept, and the rest names nothing.
+        self.note_change()?;
+        let table_len = self.blocks.keeper.header().table_len();
+        let ends = found.cut_tables.iter().map(|(_, host)| host + table_len);
+        self.blocks.lengthen(ends.max().unwrap_or(0))?;
+        for (part, host) in &found.cut_tables {
+            self.blocks.exclusive().believe_part(*part, *host)?;
+        }
+        self.repair_whole(&self.survey(None, |_| Ok(()))?, control)
+    }
+}
+
+impl Qed {
+    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    fn repair_whole(&self, found: &Findings, control: &JobControl) -> Result<()> {
         if found.kept > 0 && check::Findings::corruptions(found) == 0 {
             // To close gaps would be to move what the table of this disk does not reach.
             return Ok(());
@@ -172,7 +191,12 @@ impl Qed {
         let hosts = hosts.transpose()?.unwrap_or_default();
         for (part, host) in hosts {
             match host {
-                None => memory::push(&mut found.bad_tables, part)?,
+                None => {
+                    if let Some(host) = self.cut_table(part, file_len)? {
+                        memory::push(&mut found.cut_tables, (part, host))?;
+                    }
+                    memory::push(&mut found.bad_tables, part)?;
+                }
                 Some(host) => {
                     let shared = uses.mark_all(table_at(host))?;
                     if shared > 0 {
@@ -269,6 +293,18 @@ impl Qed {
         }
         found.leaks = uses.unused();
         Ok(found)
+    }
+
+    /// Where a table stands of which the file has the beginning alone.
+    fn cut_table(&self, part: u64, file_len: u64) -> Result<Option<u64>> {
+        let header = self.blocks.keeper.header();
+        let mut word = [0; ENTRY as usize];
+        let place = header.table_offset + part * ENTRY;
+        self.blocks.storage.read_at(&mut word, place)?;
+        let host = u64::from_le_bytes(word);
+        let end = host.saturating_add(header.table_len());
+        let is_cut = host < file_len && header.is_table_place(host, end);
+        Ok(Some(host).filter(|_| is_cut && !self.blocks.storage.limits().fixed_len))
     }
 
     /// Clears the entries of the L1 table that the disk does not need: what they name is about to be moved.

@@ -31,6 +31,7 @@ impl Check for Vhdx {
             report: CheckReport::default(),
             repair: repair == RepairMode::All,
             occupied: Occupied::new(self.file_len.load(Ordering::Acquire))?,
+            file_len: self.file_len.load(Ordering::Acquire),
             notes: NoteCount::default(),
             repairs: false,
             is_told: false,
@@ -60,6 +61,8 @@ struct Walk<'a> {
     repair: bool,
     /// What something uses of the file.
     occupied: Occupied,
+    /// How long the file was before anything was repaired.
+    file_len: u64,
     notes: NoteCount,
     /// Something was repaired, if only in memory so far.
     repairs: bool,
@@ -182,12 +185,17 @@ impl Walk<'_> {
         let len = geometry
             .block_size()
             .min(vhdx.virtual_size() - geometry.start(block));
-        let file_len = vhdx.file_len.load(Ordering::Acquire);
+        let file_len = self.file_len;
         if host.saturating_add(len) > file_len {
             self.found(self.repair, || {
                 past_end(block, host, geometry.block_size(), file_len)
             });
-            return self.replace(place, blank);
+            let left = file_len.saturating_sub(host);
+            return match self.repair && left > 0 && !vhdx.storage.limits().fixed_len {
+                // What is left of it is kept, and the rest reads as zeroes.
+                true => self.part(block, host, left),
+                false => self.replace(place, blank),
+            };
         }
         if let State::Partial(_) = entry.payload()? {
             let chunk = geometry.bitmap_entry(geometry.chunk(block));
@@ -219,7 +227,7 @@ impl Walk<'_> {
         let vhdx = self.vhdx;
         let place = vhdx.geometry().bitmap_entry(chunk);
         let entry = self.walker.entry(&vhdx.bat.read(), &*vhdx.storage, place)?;
-        let file_len = vhdx.file_len.load(Ordering::Acquire);
+        let file_len = self.file_len;
         let wrong = match entry.bitmap() {
             Err(error) => Some(format!("VHDX BAT entry {place}: {error}")),
             Ok(BitmapState::Present(host)) if host.saturating_add(MIB) > file_len => {
@@ -245,7 +253,7 @@ impl Walk<'_> {
         self.vhdx.set_entry(place, entry)
     }
 
-    /// Gives a block that shares its place a copy of its own.
+    /// Gives a block a place of its own, with a copy of the first `len` bytes.
     fn part(&mut self, block: u64, host: u64, len: u64) -> Result<()> {
         self.repairs = true;
         let vhdx = self.vhdx;

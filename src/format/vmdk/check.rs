@@ -1,6 +1,7 @@
 //! The consistency check: every entry of every table, and what has one cure is repaired.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::bytes::le32;
 use crate::error::{ErrorKind, Result};
@@ -39,6 +40,7 @@ impl Check for Vmdk {
                     report: &mut report,
                     notes: &mut notes,
                     named: NamedGrains::new(sparse)?,
+                    file_len: sparse.file_len_at_least(u64::MAX),
                     copies: VecDeque::new(),
                 };
                 check.run(part.start, job)?;
@@ -65,6 +67,8 @@ struct Checking<'a> {
     notes: &'a mut NoteCount,
     /// The grains that an entry was found to name.
     named: NamedGrains,
+    /// How long the file was before anything was repaired.
+    file_len: u64,
     /// Redundant copies that were read ahead, with the numbers of their tables.
     copies: VecDeque<(u32, Vec<u32>)>,
 }
@@ -298,7 +302,7 @@ impl Checking<'_> {
     }
 
     fn is_sound(&self, word: u32, guest: u64, survey: &Survey) -> bool {
-        match self.sparse.known_grain(u64::from(word), guest) {
+        match self.grain(u64::from(word), guest) {
             Some(Grain::At(place)) => survey.is_free(place, self.sparse),
             Some(Grain::Absent | Grain::Zero) => true,
             None => false,
@@ -340,7 +344,7 @@ impl Checking<'_> {
                 }
                 Some(word) => {
                     let sound = self.is_sound(word, guest, survey);
-                    let held = sparse.known_grain(table.get(entry), guest).is_some();
+                    let held = self.grain(table.get(entry), guest).is_some();
                     plausible |= sound && held;
                     differ = true;
                 }
@@ -380,9 +384,8 @@ impl Checking<'_> {
         survey: &Survey,
         job: &mut Job,
     ) -> Result<bool> {
-        let sparse = self.sparse;
         let sector = (base + guest) / SECTOR;
-        let what = match sparse.known_grain(table.get(entry), guest) {
+        let what = match self.grain(table.get(entry), guest) {
             Some(Grain::At(place)) if survey.named.is_shared(place) => {
                 "is that of another cluster too"
             }
@@ -423,7 +426,7 @@ impl Checking<'_> {
     ) -> Result<()> {
         let sparse = self.sparse;
         let sector = (base + guest) / SECTOR;
-        match sparse.known_grain(table.get(entry), guest) {
+        match self.grain(table.get(entry), guest) {
             Some(Grain::At(place)) => {
                 if self.named.note(place) == Some(true) {
                     let text = || {
@@ -431,7 +434,7 @@ impl Checking<'_> {
                     };
                     self.found(job, text, self.can_copy());
                     if self.repairs && self.can_copy() {
-                        self.copy(table, entry, place)?;
+                        self.copy(table, entry, place..place + sparse.grain)?;
                     }
                 }
                 Ok(())
@@ -445,24 +448,36 @@ impl Checking<'_> {
                     sparse.takes_writes(),
                 );
                 if self.repairs && sparse.takes_writes() {
-                    // Nothing is left of it, and something else may show now.
                     self.image.prepare_write()?;
-                    table.set(entry, 0);
+                    match sparse.cut_grain(table.get(entry), self.file_len) {
+                        // What is left of it is kept, and the rest reads as zeroes.
+                        Some(left) if self.can_copy() => self.copy(table, entry, left)?,
+                        // Nothing is left of it, and something else may show now.
+                        _ => table.set(entry, 0),
+                    }
                 }
                 Ok(())
             }
         }
     }
 
+    /// What an entry says, of the file as it was: what is appended meanwhile is not what a bad entry meant.
+    fn grain(&self, word: u64, guest: u64) -> Option<Grain> {
+        self.sparse.grain_in(word, guest, self.file_len)
+    }
+
     fn can_copy(&self) -> bool {
         self.sparse.takes_writes() && !self.sparse.compressed
     }
 
-    /// Gives a grain that two entries name a copy of its own.
-    fn copy(&self, table: &Table, entry: u64, place: u64) -> Result<()> {
+    /// Gives a grain a place of its own, with a copy of what stands in this one.
+    fn copy(&self, table: &Table, entry: u64, place: Range<u64>) -> Result<()> {
         let sparse = self.sparse;
         let mut bytes = memory::zeroed(sparse.grain as usize)?;
-        sparse.storage.read_at(&mut bytes, place)?;
+        let held = (place.end - place.start) as usize;
+        if let Some(held) = bytes.get_mut(..held) {
+            sparse.storage.read_at(held, place.start)?;
+        }
         let host = sparse.reserve(sparse.grain)?;
         sparse.storage.write_at(&bytes, host)?;
         table.set(entry, host / SECTOR);

@@ -459,6 +459,11 @@ impl Sparse {
         self.grain_within(word, guest, |_| self.file_len.load(Ordering::Acquire))
     }
 
+    /// The same where the file is as long as that.
+    pub(super) fn grain_in(&self, word: u64, guest: u64, file_len: u64) -> Option<Grain> {
+        self.grain_within(word, guest, |_| file_len)
+    }
+
     fn grain_within(
         &self,
         word: u64,
@@ -486,6 +491,16 @@ impl Sparse {
         let end = offset.saturating_add(needed);
         let fits = offset >= self.overhead && end <= file_len(end).next_multiple_of(SECTOR);
         fits.then_some(Grain::At(offset))
+    }
+
+    /// What is left of a grain that a file of that length ends within.
+    pub(super) fn cut_grain(&self, word: u64, file_len: u64) -> Option<Range<u64>> {
+        let offset = match &self.kind {
+            Kind::SeSparse { .. } => None,
+            Kind::Hosted | Kind::Cowd => word.checked_mul(SECTOR),
+        }?;
+        let is_cut = offset >= self.overhead && offset < file_len && !self.compressed;
+        is_cut.then(|| offset..file_len.min(offset + self.grain))
     }
 
     fn bad_entry(&self, word: u64, guest: u64) -> Error {

@@ -138,6 +138,46 @@ fn left_by_check(
     Some((report.check_errors, report.corruptions, report.leaks))
 }
 
+/// The last block of the file is there in part.
+#[test]
+fn a_repair_loses_no_more_than_what_was_cut_off() {
+    let mut kept = std::collections::BTreeSet::new();
+    for sample in SAMPLES
+        .iter()
+        .filter(|sample| !sample.encrypted() && !sample.is_stream)
+    {
+        let files = shelf::created(sample);
+        let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
+        let disk: Vec<u8> = (0..image.len())
+            .map(|at| (at / 512 % 251) as u8 + 1)
+            .collect();
+        image.write_at(&disk, 0).expect("a write");
+        image.close().expect("a close");
+        // More than that may be a table, and all that it names.
+        let cut = 512;
+        let mut files = shelf::bytes(&files);
+        // A descriptor is nothing without any of its bytes.
+        let Some(len) = files[0].len().checked_sub(cut) else {
+            continue;
+        };
+        files[0].truncate(len);
+        let files = shelf::memory(&files);
+        if left_by_check(sample, &files, RepairMode::All) != Some((0, 0, 0)) {
+            continue;
+        }
+        let opened = shelf::open(sample, &files, Access::Read);
+        let Ok(left) = opened.and_then(|image| shelf::contents(&image)) else {
+            continue;
+        };
+        let lost = left.iter().zip(&disk).filter(|(is, was)| is != was).count();
+        assert!(lost <= cut, "{}: {lost} bytes for {cut}", sample.name);
+        kept.insert(sample.format);
+    }
+    for format in ["parallels", "qed", "vdi", "vhdx", "vmdk"] {
+        assert!(kept.contains(format), "{format} of {kept:?}");
+    }
+}
+
 #[test]
 fn a_file_that_was_cut_off_and_repaired_is_clean() {
     let mut repaired = 0;
