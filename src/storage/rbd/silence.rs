@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::error::{Error, ErrorKind};
+
 /// How long a cluster that has not answered is left alone.
 const REST: Duration = Duration::from_secs(60);
 
@@ -26,6 +28,11 @@ enum State {
 pub(super) enum Asked {
     Read,
     Change,
+}
+
+/// Whether a wait has ended for want of an answer: not by a deadline of the work, which has the same errno.
+pub(super) fn is_no_answer(error: &Error) -> bool {
+    error.kind() != ErrorKind::Cancelled && error.errno() == libc::ETIMEDOUT
 }
 
 impl Silence {
@@ -80,6 +87,13 @@ mod tests {
         let before = Instant::now().checked_sub(REST).expect("a time before");
         *silence.0.lock() = State::Since(before);
         assert!(!silence.lasts());
+    }
+
+    #[test]
+    fn a_deadline_of_the_work_says_nothing_of_the_cluster() {
+        let deadline = Error::new(ErrorKind::Cancelled, "x").with_errno(libc::ETIMEDOUT);
+        assert!(!is_no_answer(&deadline));
+        assert!(is_no_answer(&Error::os(libc::ETIMEDOUT)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::sys::pending::Pending;
 use super::client::{Client, connect, failed};
 use super::encryption::{TELLING, Wanted, told_by};
 use super::options::Settings;
-use super::silence::{Asked, Silence};
+use super::silence::{Asked, Silence, is_no_answer};
 use super::status::{Runs, Status};
 
 /// Requests of callers that wait for the cluster at once; each holds a buffer of the caller's.
@@ -232,7 +232,7 @@ impl RbdStorage {
                 Ok(given)
             }
             Ok(Err(errno)) => Err(self.error(errno)),
-            Err(error) if error.errno() == libc::ETIMEDOUT => {
+            Err(error) if is_no_answer(&error) => {
                 self.silence.left(asked);
                 Err(self.unanswered())
             }
