@@ -25,13 +25,13 @@ struct State<T> {
 }
 
 impl<T> State<T> {
-    fn make_room(&mut self, most: usize) -> Result<()> {
-        if self.pieces.len() >= most {
+    fn make_room(&mut self, count: usize, most: usize) -> Result<()> {
+        if self.pieces.len().saturating_add(count) > most {
             let before = self.pieces.len();
             self.pieces.retain(|_, piece| Arc::strong_count(piece) > 1);
             self.drops += u64::from(self.pieces.len() < before);
         }
-        self.pieces.try_reserve(1).map_err(|_| memory::lack())
+        self.pieces.try_reserve(count).map_err(|_| memory::lack())
     }
 }
 
@@ -73,10 +73,44 @@ impl<T> Kept<T> {
             if state.drops != drops {
                 continue;
             }
-            state.make_room(self.most)?;
+            state.make_room(1, self.most)?;
             state.pieces.insert(number, piece.clone());
             return Ok(piece);
         }
+    }
+
+    /// How many are kept.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Whether the piece is in memory.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        self.state.read().pieces.contains_key(&number)
+    }
+
+    /// Brings pieces into memory together, of which `read` gives each with its number. Those that are in memory
+    /// already stay as they are.
+    ///
+    /// # Errors
+    /// Of `read`, or where there is no memory.
+    pub(crate) fn bring(&self, read: impl FnOnce() -> Result<Vec<(u64, T)>>) -> Result<()> {
+        let drops = self.state.read().drops;
+        let read = read()?;
+        let mut pieces = Vec::new();
+        memory::reserve(&mut pieces, read.len())?;
+        for (number, piece) in read {
+            pieces.push((number, memory::shared(piece)?));
+        }
+        let state = &mut *self.state.write();
+        // As in `get_or_read`; who needs them reads them again.
+        if state.drops == drops {
+            state.make_room(pieces.len(), self.most)?;
+            for (number, piece) in pieces {
+                state.pieces.entry(number).or_insert(piece);
+            }
+        }
+        Ok(())
     }
 
     /// Puts a piece in the place of whatever there was.
@@ -86,7 +120,7 @@ impl<T> Kept<T> {
     pub(crate) fn put(&self, number: u64, piece: T) -> Result<()> {
         let piece = memory::shared(piece)?;
         let state = &mut *self.state.write();
-        state.make_room(self.most)?;
+        state.make_room(1, self.most)?;
         state.pieces.insert(number, piece);
         Ok(())
     }
@@ -118,6 +152,25 @@ mod tests {
         assert_eq!(*kept.get(0).unwrap(), 3);
         kept.clear();
         assert!(kept.get(0).is_none());
+    }
+
+    #[test]
+    fn pieces_that_are_brought_leave_those_in_memory_as_they_are() {
+        let kept = Kept::new(4);
+        let held = kept.get_or_read(1, || Ok(1)).unwrap();
+        kept.get_or_read(9, || Ok(9)).unwrap();
+        let read = |numbers: &[u64]| Ok(numbers.iter().map(|number| (*number, 2)).collect());
+        kept.bring(|| read(&[0, 1])).unwrap();
+        assert!(kept.has(0) && kept.has(9) && Arc::ptr_eq(&held, &kept.get(1).unwrap()));
+        // Of those that are not held some make room, and none of the new ones.
+        kept.bring(|| read(&[2, 3])).unwrap();
+        assert!(kept.has(1) && kept.has(2) && kept.has(3) && !kept.has(9));
+        let lost = || {
+            kept.clear();
+            read(&[5])
+        };
+        kept.bring(lost).unwrap();
+        assert!(!kept.has(5));
     }
 
     /// The disk, of which a piece is read, changed by another thread, written and dropped before the first one

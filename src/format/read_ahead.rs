@@ -1,10 +1,13 @@
 //! How many parts of a table are read together where each request waits for a server or a device: more each time, as
 //! who reads on and on needs them, and fewer where that failed.
 
+use std::ops::Range;
+
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::storage::{Storage, steps};
+use crate::memory::{self, IoBuf};
+use crate::storage::{ReadRange, Storage, steps};
 
 /// So many are read together at first.
 const FIRST: usize = 16;
@@ -55,10 +58,52 @@ impl ReadAhead {
     }
 }
 
+/// What stands at these places, one after the other; those that touch are one request.
+///
+/// # Errors
+/// Of I/O, or where there is no memory.
+pub(crate) fn read_together(
+    storage: &dyn Storage,
+    places: impl Iterator<Item = Range<u64>> + Clone,
+) -> Result<IoBuf> {
+    let len = |place: &Range<u64>| (place.end - place.start) as usize;
+    let total = places.clone().map(|place| len(&place)).sum();
+    let mut bytes = memory::zeroed(total)?;
+    let mut ranges: Vec<ReadRange<'_>> = Vec::new();
+    let mut rest = &mut *bytes;
+    let mut run: Option<Range<u64>> = None;
+    for place in places.map(Some).chain([None]) {
+        match (&mut run, &place) {
+            (Some(run), Some(next)) if run.end == next.start => run.end = next.end,
+            _ => {
+                if let Some(run) = std::mem::replace(&mut run, place) {
+                    let (now, later) = std::mem::take(&mut rest).split_at_mut(len(&run));
+                    rest = later;
+                    memory::push(&mut ranges, (run.start, now))?;
+                }
+            }
+        }
+    }
+    storage.read_many_at(&mut ranges)?;
+    drop(ranges);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::Error;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn places_are_read_in_their_order() {
+        let storage = MemoryStorage::with_bytes("m", (0..=255).collect());
+        let places = [2..4, 4..5, 100..101, 7..9];
+        let bytes = read_together(&storage, places.into_iter()).unwrap();
+        assert_eq!(bytes[..], [2, 3, 4, 100, 7, 8]);
+        let none = read_together(&storage, std::iter::empty()).unwrap();
+        assert!(none.is_empty());
+    }
 
     fn on() -> ReadAhead {
         ReadAhead {

@@ -7,7 +7,7 @@ use platter::format::RepairMode;
 use platter::ops::check::check;
 use platter::ops::compare::{Comparison, compare};
 use platter::ops::convert::{ConvertRequest, convert};
-use platter::ops::create::TargetFormat;
+use platter::ops::create::{CreatePlan, CreateRequest, TargetFormat};
 use platter::ops::map::{MapEntry, map, visit};
 use platter::ops::measure::{MeasureSource, measure};
 use platter::storage::memory::MemoryStorage;
@@ -309,6 +309,82 @@ fn tables_below_an_overlay_are_asked_for_together() {
     assert!(runs(&image) == expected);
     let times = storage.reads() - before;
     assert!(times <= TABLES.few, "map waited {times} times");
+}
+
+/// Every part of a differencing disk has sectors of its own beside those of its parent.
+#[test]
+fn sector_bitmaps_are_asked_for_together() {
+    // What one bitmap, or a page of one, is for.
+    for (format, creation, span) in [("vpc", "", 2 << 20), ("vhdx", "block_size=1M", 16 << 20)] {
+        let dir = Dir::new();
+        let len = 64 * span;
+        let create = |name: &str, backing: Option<&str>| {
+            let mut chosen = Options::new();
+            if !creation.is_empty() {
+                chosen.parse_into(creation).expect("options");
+            }
+            let request = CreateRequest {
+                location: Location::from_path(dir.path(name)),
+                format: format.to_owned(),
+                size: backing.is_none().then_some(len),
+                options: chosen,
+                backing_file: backing.map(Into::into),
+                backing_format: backing.map(|_| format.to_owned()),
+                backing_unsafe: false,
+                exclusive: false,
+                objects: platter::object::Objects::default(),
+                policy: OpenPolicy::permissive(),
+                storages: None,
+            };
+            let plan = CreatePlan::new(request, &mut Job::new()).expect("a plan");
+            plan.run(&mut Job::new()).expect("a disk");
+            let options = OpenOptions {
+                writable: true,
+                ..options(format)
+            };
+            Image::open(&Location::from_path(dir.path(name)), &options).expect("it opens")
+        };
+        let base = create("base", None);
+        for at in (0..len).step_by(span as usize) {
+            base.write_at(&[1; 8192], at + 65536).expect("data below");
+        }
+        base.close().expect("the parent");
+        let top = create("top", Some("base"));
+        for at in (0..len).step_by(span as usize) {
+            top.write_at(&[2; 4096], at).expect("data above");
+        }
+        top.close().expect("the disk");
+
+        let location = Location::from_path(dir.path("top"));
+        let local = Image::open(&location, &options(format)).expect("it opens");
+        let expected = runs(&local);
+        assert!(expected.len() as u64 > 2 * len / span, "{}", expected.len());
+        let opened = || {
+            let storage = far_file(&dir.str("top"));
+            let options = OpenOptions {
+                storages: Some(Arc::new(Shelf("top", storage.clone()))),
+                ..options(format)
+            };
+            let image = Image::open(&location, &options).expect("it opens");
+            let before = storage.reads();
+            (image, storage, before)
+        };
+        let (image, storage, before) = opened();
+        assert!(runs(&image) == expected, "{format}");
+        let times = storage.reads() - before;
+        assert!(times <= 8, "{format}: map waited {times} times");
+
+        let (image, storage, before) = opened();
+        let report = compare(&image, &local, true, &mut Job::new());
+        assert_eq!(report.expect("a comparison").result, Comparison::Identical);
+        // The data of each part.
+        let most = len / span + 8;
+        let times = storage.reads() - before;
+        assert!(
+            times <= most,
+            "{format}: compare waited {times} times, not {most}"
+        );
+    }
 }
 
 #[test]

@@ -1,12 +1,10 @@
 //! Pages of the table that will be needed soon: read together where each request waits for a server or a device.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use crate::error::Result;
-use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead, read_together};
 use crate::memory;
-use crate::storage::ReadRange;
 
 use super::{Blocks, Keeper, Layout};
 
@@ -90,24 +88,14 @@ impl<K: Keeper> Blocks<K> {
             }
             (state.layout, table.coding(), state.generation)
         };
-        let len = |place: &Range<u64>| (place.end - place.start) as usize;
-        let total = places.iter().map(|(_, place)| len(place)).sum();
-        let mut bytes = memory::zeroed(total)?;
-        let mut ranges: Vec<ReadRange<'_>> = Vec::new();
-        let mut rest = &mut *bytes;
-        for run in places.chunk_by(|one, next| one.1.end == next.1.start) {
-            let len = run.iter().map(|(_, place)| len(place)).sum();
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = later;
-            if let Some((_, place)) = run.first() {
-                memory::push(&mut ranges, (place.start, now))?;
-            }
-        }
-        self.storage.read_many_at(&mut ranges)?;
+        let bytes = read_together(
+            &*self.storage,
+            places.iter().map(|(_, place)| place.clone()),
+        )?;
         let mut pages = Vec::new();
         let mut rest = &*bytes;
         for (page, place) in places {
-            let (now, later) = rest.split_at(len(&place));
+            let (now, later) = rest.split_at((place.end - place.start) as usize);
             rest = later;
             let words = coding.words(now).map(|word| layout.vet(word, file_len));
             memory::push(&mut pages, (page, memory::collect(words)?))?;

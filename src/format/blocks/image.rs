@@ -110,6 +110,9 @@ pub(crate) trait BlockParts {
     /// Of reading the table, or what tells of the sectors.
     fn map(&self, offset: u64, len: u64) -> Result<Extent>;
 
+    /// See [`Format::map_ahead`]; the table was looked at.
+    fn look_ahead(&self, offset: u64, end: u64);
+
     /// See [`FormatWrite::write`].
     ///
     /// # Errors
@@ -244,6 +247,9 @@ impl<F: BlockFormat> Format for BlockImage<F> {
 
     fn map_ahead(&self, offset: u64, end: u64) {
         self.blocks.look_ahead(offset, end);
+        if let Some(parts) = F::parts(self) {
+            parts.look_ahead(offset, end);
+        }
     }
 
     fn status_span(&self) -> Option<u64> {

@@ -11,6 +11,8 @@ use super::state::Vhdx;
 
 /// Bits of a bitmap in a page.
 const PAGE_BITS: u64 = PAGE_WORDS * 64;
+/// The most places that are looked at for the pages of bitmaps that are read together.
+const LOOKS: usize = 1 << 12;
 
 /// Where metadata comes from: read when it is not in memory, or only looked up there.
 trait Source {
@@ -31,6 +33,7 @@ impl Source for Read<'_> {
 
     fn ahead(&self, bat: &Bat, offset: u64, end: u64) {
         self.0.bring(bat, offset, end);
+        self.0.bring_bitmaps(bat, offset, end);
     }
 
     fn page(&self, offset: u64) -> Result<Option<Arc<Page>>> {
@@ -63,7 +66,42 @@ impl Vhdx {
 
     /// See [`crate::format::Format::map_ahead`].
     pub(super) fn look_ahead(&self, offset: u64, end: u64) {
-        self.bring(&self.bat.read(), offset, end);
+        let bat = self.bat.read();
+        self.bring(&bat, offset, end);
+        self.bring_bitmaps(&bat, offset, end);
+    }
+
+    /// Brings pages of bitmaps into memory together, as far as the table is there.
+    fn bring_bitmaps(&self, bat: &Bat, offset: u64, end: u64) {
+        if self.bitmaps.looks_ahead() && self.geometry().has_parent() {
+            let pages = self.pages_of_bitmaps(bat, offset, end);
+            self.bitmaps.bring(&*self.storage, pages);
+        }
+    }
+
+    /// Where the pages of the bitmaps stand that tell of guest bytes from one offset to another.
+    fn pages_of_bitmaps(&self, bat: &Bat, offset: u64, end: u64) -> impl Iterator<Item = u64> {
+        let geometry = self.geometry();
+        let step = geometry.block_size().min(PAGE_BITS * geometry.sector());
+        let steps = (offset - offset % step..end).step_by(step as usize);
+        let mut last = None;
+        let pages = steps.take(LOOKS).map_while(move |at| {
+            let block = geometry.block(at);
+            let is_part = matches!(
+                bat.try_entry(geometry.entry(block))?.payload(),
+                Ok(State::Partial(_))
+            );
+            if !is_part {
+                return Some(None);
+            }
+            let entry = bat.try_entry(geometry.bitmap_entry(geometry.chunk(block)))?;
+            let Ok(BitmapState::Present(bitmap)) = entry.bitmap() else {
+                return Some(None);
+            };
+            let page = bitmap.saturating_add(geometry.bit(at) / PAGE_BITS * DATA_SECTOR as u64);
+            Some((last.replace(page) != Some(page)).then_some(page))
+        });
+        pages.flatten()
     }
 
     /// Brings pages of the table into memory together, unless the first ones are there.

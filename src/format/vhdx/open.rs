@@ -200,7 +200,7 @@ impl Vhdx {
             file_len: AtomicU64::new(storage.len()?),
             bat: RwLock::new(Bat::new(front.regions.bat, entries)?),
             read_ahead: ReadAhead::of(&*storage),
-            bitmaps: BitmapPages::new(policy.max_cache_bytes),
+            bitmaps: BitmapPages::new(&*storage, policy.max_cache_bytes),
             bitmap_alloc: Mutex::default(),
             dirty: DirtyPages::default(),
             space: Mutex::default(),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::kept::Kept;
-use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead, read_together};
 use crate::memory;
 use crate::storage::{Storage, read_exact_at};
 
@@ -366,13 +366,51 @@ impl Walker {
 
 /// Pages of sector bitmaps.
 #[derive(Debug)]
-pub(super) struct BitmapPages(Kept<Page>);
+pub(super) struct BitmapPages {
+    kept: Kept<Page>,
+    read_ahead: ReadAhead,
+}
 
 impl BitmapPages {
     /// At most so many bytes, one page at least, and those that anyone holds.
-    pub(super) fn new(max_bytes: u64) -> Self {
+    pub(super) fn new(storage: &dyn Storage, max_bytes: u64) -> Self {
         let most = usize::try_from(max_bytes / DATA_SECTOR as u64);
-        Self(Kept::new(most.unwrap_or(usize::MAX)))
+        Self {
+            kept: Kept::new(most.unwrap_or(usize::MAX)),
+            read_ahead: ReadAhead::of(storage),
+        }
+    }
+
+    /// Whether pages are read before they are needed.
+    pub(super) fn looks_ahead(&self) -> bool {
+        self.read_ahead.is_on()
+    }
+
+    /// Brings pages into memory together, of which these are the offsets in the file; the first two are needed.
+    pub(super) fn bring(&self, storage: &dyn Storage, mut offsets: impl Iterator<Item = u64>) {
+        const PAGE: u64 = DATA_SECTOR as u64;
+        // A run goes on into the next one.
+        let first: [Option<u64>; 2] = std::array::from_fn(|_| offsets.next());
+        let is_unread = |offset: &u64| !self.kept.has(*offset);
+        let is_needed = || first.iter().flatten().any(is_unread);
+        let most = self.kept.most().min(MOST_AHEAD);
+        self.read_ahead.run(most, is_needed, |count| {
+            self.kept.bring(|| {
+                let file_len = storage.len()?;
+                let is_inside = |at: &u64| at.checked_add(PAGE).is_some_and(|end| end <= file_len);
+                let mut wanted = Vec::new();
+                let offsets = first.into_iter().flatten().chain(offsets).filter(is_unread);
+                for offset in offsets.filter(is_inside).take(count) {
+                    memory::push(&mut wanted, offset)?;
+                }
+                let bytes = read_together(storage, wanted.iter().map(|at| *at..at + PAGE))?;
+                let mut pages = Vec::new();
+                for (offset, bytes) in wanted.iter().zip(bytes.chunks_exact(DATA_SECTOR)) {
+                    memory::push(&mut pages, (*offset, Page::from_bytes(bytes, *offset)?))?;
+                }
+                Ok(pages)
+            })
+        });
     }
 
     /// The page at an offset of the file.
@@ -380,12 +418,13 @@ impl BitmapPages {
     /// # Errors
     /// Of reading it.
     pub(super) fn page(&self, storage: &dyn Storage, offset: u64) -> Result<Arc<Page>> {
-        self.0.get_or_read(offset, || Page::read(storage, offset))
+        self.kept
+            .get_or_read(offset, || Page::read(storage, offset))
     }
 
     /// As [`BitmapPages::page`], if it is in memory.
     pub(super) fn try_page(&self, offset: u64) -> Option<Arc<Page>> {
-        self.0.get(offset)
+        self.kept.get(offset)
     }
 }
 
@@ -469,7 +508,7 @@ mod tests {
     #[test]
     fn pages_of_bitmaps_that_are_in_use_are_not_dropped() {
         let storage = storage();
-        let pages = BitmapPages::new(8192);
+        let pages = BitmapPages::new(&storage, 8192);
         let held = pages.page(&storage, 0).unwrap();
         pages.page(&storage, 4096).unwrap();
         pages.page(&storage, 8192).unwrap();

@@ -20,6 +20,8 @@ use super::records::{ALL_SECTORS, write_bitmap};
 use super::sectors::{Bits, Changed};
 
 const SECTOR: u64 = 512;
+/// The most runs of blocks that are looked at for those whose bitmaps are read together.
+const LOOKS: usize = 1 << 12;
 
 /// A part of one block.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +49,29 @@ impl Dynamic {
         let lead = self.blocks.layout().lead();
         own.sectors
             .get(&*self.blocks.storage, index, host - lead, lead)
+    }
+
+    /// The blocks in the file that hold guest bytes from one offset to another, with where their bitmaps stand, as
+    /// far as the table is in memory.
+    fn bitmaps_of(&self, offset: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let layout = self.blocks.layout();
+        let block = layout.block_size();
+        let mut next = offset - offset % block;
+        let blocks = std::iter::from_fn(move || {
+            let at = next;
+            let left = end.checked_sub(at).filter(|left| *left > 0)?;
+            let (entry, run) = self.blocks.try_run(at, left)?;
+            let Entry::At(host) = entry else {
+                next = at.saturating_add(run);
+                return Some(None);
+            };
+            next = at.saturating_add(block);
+            Some(
+                host.checked_sub(layout.lead())
+                    .map(|bitmap| (at / block, bitmap)),
+            )
+        });
+        blocks.take(LOOKS).flatten()
     }
 
     fn map_sectors(&self, own: &Differencing, offset: u64, len: u64) -> Result<Extent> {
@@ -282,6 +307,15 @@ impl Dynamic {
 impl BlockParts for Dynamic {
     fn map(&self, offset: u64, len: u64) -> Result<Extent> {
         self.map_sectors(&self.own.differencing, offset, len)
+    }
+
+    fn look_ahead(&self, offset: u64, end: u64) {
+        let sectors = &self.own.differencing.sectors;
+        if sectors.looks_ahead() {
+            let _io = self.blocks.begin_io();
+            let lead = self.blocks.layout().lead();
+            sectors.bring(&*self.blocks.storage, self.bitmaps_of(offset, end), lead);
+        }
     }
 
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {

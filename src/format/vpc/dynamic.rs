@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::format::blocks::{BlockFormat, BlockImage, BlockParts, Blocks, Layout};
 use crate::format::{BackingChange, Check, ParentId, ParentRef, Resize};
+use crate::storage::Storage;
 
 use super::DRIVER;
 use super::disk::DynamicHeader;
@@ -33,11 +34,11 @@ pub(super) struct Differencing {
 }
 
 impl Differencing {
-    /// Of bitmaps of that many bytes.
-    fn new(parent: Option<ParentRef>, bitmap: u64) -> Self {
+    /// Of bitmaps of that many bytes in a storage.
+    fn new(parent: Option<ParentRef>, storage: &dyn Storage, bitmap: u64) -> Self {
         Self {
             parent: Mutex::new(parent),
-            sectors: Sectors::new(bitmap),
+            sectors: Sectors::new(storage, bitmap),
             pass: Mutex::default(),
         }
     }
@@ -52,7 +53,7 @@ impl Dynamic {
         let is_whole = blocks.keeper.damage() == Damage::None;
         let own = DynamicFormat {
             header: Mutex::new(header),
-            differencing: Differencing::new(parent, blocks.layout().lead()),
+            differencing: Differencing::new(parent, &*blocks.storage, blocks.layout().lead()),
         };
         Self::new(blocks, own, is_whole)
     }

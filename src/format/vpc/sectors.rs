@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::kept::Kept;
+use crate::format::read_ahead::{self, ReadAhead, read_together};
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
@@ -68,14 +69,16 @@ pub(super) struct Sectors {
     known: Kept<Bits>,
     /// Those that the disk does not have.
     dirty: Mutex<HashMap<u64, Arc<Bits>>>,
+    read_ahead: ReadAhead,
 }
 
 impl Sectors {
-    /// Of bitmaps of that many bytes.
-    pub(super) fn new(len: u64) -> Self {
+    /// Of bitmaps of that many bytes in a storage.
+    pub(super) fn new(storage: &dyn Storage, len: u64) -> Self {
         Self {
             known: Kept::new((MOST_BYTES / len.max(1)) as usize),
             dirty: Mutex::default(),
+            read_ahead: ReadAhead::of(storage),
         }
     }
 
@@ -95,6 +98,47 @@ impl Sectors {
             storage.read_at(&mut bytes, at)?;
             Bits::of(&bytes)
         })
+    }
+
+    /// Whether bitmaps are read before they are needed.
+    pub(super) fn looks_ahead(&self) -> bool {
+        self.read_ahead.is_on()
+    }
+
+    /// Brings bitmaps of `len` bytes into memory together, of blocks with where they stand in the file; the first
+    /// two are needed.
+    pub(super) fn bring(
+        &self,
+        storage: &dyn Storage,
+        mut blocks: impl Iterator<Item = (u64, u64)>,
+        len: u64,
+    ) {
+        // A run goes on into the next one.
+        let first: [Option<(u64, u64)>; 2] = std::array::from_fn(|_| blocks.next());
+        let is_unread = |block: &(u64, u64)| !self.known.has(block.0);
+        let is_needed = || first.iter().flatten().any(is_unread);
+        let most = self
+            .known
+            .most()
+            .min((read_ahead::MOST_BYTES / len.max(1)) as usize);
+        self.read_ahead.run(most, is_needed, |count| {
+            self.known.bring(|| {
+                let file_len = storage.len()?;
+                let is_inside = |at: u64| at.checked_add(len).is_some_and(|end| end <= file_len);
+                let mut wanted = Vec::new();
+                let blocks = first.into_iter().flatten().chain(blocks).filter(is_unread);
+                for block in blocks.filter(|(_, at)| is_inside(*at)).take(count) {
+                    memory::push(&mut wanted, block)?;
+                }
+                let places = wanted.iter().map(|(_, at)| *at..at + len);
+                let bytes = read_together(storage, places)?;
+                let mut read = Vec::new();
+                for ((index, _), bytes) in wanted.iter().zip(bytes.chunks_exact(len as usize)) {
+                    memory::push(&mut read, (*index, Bits::of(bytes)?))?;
+                }
+                Ok(read)
+            })
+        });
     }
 
     /// A new block has none of its sectors.
@@ -212,7 +256,7 @@ mod tests {
     #[test]
     fn bitmaps_stay_until_they_are_written() {
         let disk = MemoryStorage::with_bytes("m", vec![0; 512]);
-        let sectors = Sectors::new(MOST_BYTES / 4);
+        let sectors = Sectors::new(&disk, MOST_BYTES / 4);
         let get = |index| sectors.get(&disk, index, 0, 512).unwrap();
         let crowd = || (1..20).for_each(|index| drop(get(index)));
         sectors.set(0, &get(0), 3..5).unwrap();
