@@ -135,6 +135,14 @@ impl Error {
         )
     }
 
+    /// A parent of which the image records what tells it from others, where the file was not opened and the image
+    /// has recorded nothing yet.
+    pub(crate) fn parent_not_known(what: &str, name: impl Display) -> Self {
+        Self::invalid(format!(
+            "The {what} of '{name}' has to be recorded, for which the file has to be opened"
+        ))
+    }
+
     /// A name that does not fit where the image keeps it.
     pub(crate) fn backing_name_too_long() -> Self {
         Self::invalid("Backing file name too long")

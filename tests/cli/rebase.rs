@@ -354,3 +354,40 @@ fn a_name_that_cannot_be_recorded_is_refused_before_anything_is_copied() {
         assert!(before == after, "{format}: the overlay has changed");
     }
 }
+
+/// Formats that record what tells a parent from others: a name of a file that is not there changes no more than the
+/// name, and without such a record there is nothing to go by.
+#[test]
+fn a_parent_that_is_not_there_stays_the_one_that_is_recorded() {
+    for format in ["vmdk", "vhdx", "vpc"] {
+        let dir = Dir::new();
+        let ran = |line: &str, code: i32| {
+            let line = line.replace("FMT", format);
+            let words: Vec<&str> = line.split(' ').collect();
+            let ran = ours(&words, dir.root());
+            assert_eq!(ran.code, code, "{line}: {ran:?}");
+            ran
+        };
+        let rename = |from: &str, to: &str| {
+            std::fs::rename(dir.path(from), dir.path(to)).expect("another name");
+        };
+        ran("create -q -f FMT base 8M", 0);
+        ran("create -q -f FMT other 8M", 0);
+        ran("create -q -f FMT -b base -F FMT top", 0);
+        rename("base", "kept");
+        ran("rebase -q -u -b moved -F FMT top", 0);
+        rename("other", "moved");
+        ran("map top", 1);
+        rename("moved", "other");
+        rename("kept", "moved");
+        ran("compare moved top", 0);
+
+        let before = std::fs::read(dir.path("other")).expect("the image");
+        let lone = ran("rebase -u -b missing -F FMT other", 1);
+        assert!(lone.err.contains("has to be opened"), "{}", lone.err);
+        assert!(std::fs::read(dir.path("other")).expect("the image") == before);
+        let new = ran("create -u -f FMT -b missing -F FMT new 8M", 1);
+        assert!(new.err.contains("has to be opened"), "{}", new.err);
+        assert!(!dir.path("new").exists());
+    }
+}

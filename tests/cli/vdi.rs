@@ -326,7 +326,7 @@ fn a_parent_that_would_not_be_found_is_refused() {
         ("create -f vdi -b missing.vdi -F vdi top.vdi", "missing.vdi"),
         (
             "create -f vdi -u -b missing.vdi -F vdi top.vdi 3M",
-            "is no VDI",
+            "has to be opened",
         ),
         ("create -f vdi -F vdi top.vdi 3M", "without backing file"),
         (

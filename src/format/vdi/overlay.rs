@@ -1,5 +1,6 @@
 //! The parent of a differencing image, which it knows by the UUID alone.
 
+use bstr::BString;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -54,11 +55,16 @@ impl Vdi {
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] where it has none.
 pub(super) fn link_to(backing: &BackingRef, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
+    let is_vdi = |format: &BString| *format == DRIVER.name;
     let why = match id {
         Some(ParentId::UuidAndModification { uuid, modification }) if !uuid.is_nil() => {
             return Ok((uuid, modification));
         }
         Some(ParentId::UuidAndModification { .. }) => "has no UUID",
+        // There is no name to be changed without the file.
+        None if backing.format.as_ref().is_none_or(is_vdi) => {
+            return Err(Error::parent_not_known("UUID", &backing.name));
+        }
         _ => "is no VDI",
     };
     Err(Error::unsupported(format!(

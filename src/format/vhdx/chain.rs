@@ -20,18 +20,18 @@ use super::state::Vhdx;
 impl Vhdx {
     /// What is recorded of another parent.
     fn locator_of(&self, backing: &BackingRef, id: Option<ParentId>) -> Result<Locator> {
-        let other = || Error::unsupported("The backing file of a VHDX has to be a VHDX");
         let format = backing.format.as_ref();
         if format.is_some_and(|format| *format != super::DRIVER.name) {
-            return Err(other());
+            return Err(parent::is_no_vhdx());
         }
-        let linkage = match id {
-            None => None,
-            Some(ParentId::DataWriteGuid(guid)) => Some(guid),
-            Some(_) => return Err(other()),
-        };
         let name = parent::to_record(backing.name.as_bstr())?;
-        Ok(parent::locator(&name, linkage))
+        match (id, &self.metadata.lock().items.locator) {
+            (Some(ParentId::DataWriteGuid(guid)), _) => Ok(parent::locator(&name, Some(guid))),
+            (Some(_), _) => Err(parent::is_no_vhdx()),
+            // The file was not opened: it may be the recorded parent under another name.
+            (None, Some(old)) => Ok(parent::with_name(old, &name)),
+            (None, None) => Err(Error::parent_not_known(parent::IDENTITY, &backing.name)),
+        }
     }
 
     /// Refuses to become a differencing image where that cannot be. Returns the entries of the table.

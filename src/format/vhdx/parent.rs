@@ -15,6 +15,14 @@ const NAMES: [&str; 3] = ["relative_path", "volume_path", "absolute_win32_path"]
 /// it will have.
 const LINKAGES: [&str; 2] = ["parent_linkage", "parent_linkage2"];
 
+/// What tells a parent from others.
+pub(super) const IDENTITY: &str = "data write GUID";
+
+/// The error of a parent in another format.
+pub(super) fn is_no_vhdx() -> Error {
+    Error::unsupported("The backing file of a VHDX has to be a VHDX")
+}
+
 /// The parent that a locator leads to.
 ///
 /// # Errors
@@ -56,6 +64,18 @@ pub(super) fn with_linkage(locator: &Locator, guid: Uuid) -> Locator {
     Locator {
         kind: locator.kind,
         pairs: [linkage(guid)].into_iter().chain(names.cloned()).collect(),
+    }
+}
+
+/// The same identity, and another name.
+pub(super) fn with_name(old: &Locator, stored: &str) -> Locator {
+    let linkages = old
+        .pairs
+        .iter()
+        .filter(|(key, _)| LINKAGES.contains(&key.as_str()));
+    Locator {
+        kind: old.kind,
+        pairs: linkages.cloned().chain([name(stored)]).collect(),
     }
 }
 
@@ -105,15 +125,19 @@ pub(super) fn to_record(name: &BStr) -> Result<String> {
 
 /// The locator of a parent with that name, and that identity if it is known.
 pub(super) fn locator(stored: &str, guid: Option<Uuid>) -> Locator {
+    let linkage = guid.map(linkage).into_iter();
+    Locator {
+        kind: VHDX_PARENT,
+        pairs: linkage.chain([name(stored)]).collect(),
+    }
+}
+
+fn name(stored: &str) -> (String, String) {
     let key = match stored.starts_with('/') {
         true => NAMES[2],
         false => NAMES[0],
     };
-    let name = (key.to_owned(), stored.to_owned());
-    Locator {
-        kind: VHDX_PARENT,
-        pairs: guid.map(linkage).into_iter().chain([name]).collect(),
-    }
+    (key.to_owned(), stored.to_owned())
 }
 
 #[cfg(test)]
@@ -165,6 +189,22 @@ mod tests {
         ]);
         let new = with_linkage(&old, guid);
         assert_eq!(new, super::locator("a", Some(guid)));
+    }
+
+    #[test]
+    fn a_new_name_leaves_the_identity() {
+        let old = locator(&[
+            ("parent_linkage2", "x"),
+            ("relative_path", "a"),
+            ("absolute_win32_path", "c"),
+            ("parent_linkage", "y"),
+        ]);
+        let new = locator(&[
+            ("parent_linkage2", "x"),
+            ("parent_linkage", "y"),
+            ("relative_path", "b"),
+        ]);
+        assert_eq!(with_name(&old, "b"), new);
     }
 
     #[test]

@@ -33,10 +33,7 @@ impl Vmdk {
                 Some((backing.name.as_bstr(), recorded))
             }
             (Some(backing), _) => {
-                return Err(Error::invalid(format!(
-                    "The content ID of '{}' has to be recorded, and is not known",
-                    backing.name
-                )));
+                return Err(Error::parent_not_known("content ID", &backing.name));
             }
         };
         descriptor.with_parent(parent)

@@ -244,7 +244,7 @@ impl NewImage for NewVpc {
     fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
         if let Some(backing) = &self.spec.backing {
             let id = context.parent.and_then(|parent| parent.id);
-            self.parent = parent::uuid_of(backing, id)?;
+            self.parent = parent::uuid_of(backing, id, None)?;
         }
         let entries = u64::from(self.spec.header().entries);
         self.table = Some(Table::empty(entries, TABLE_OFFSET, ByteOrder::Big)?);

@@ -367,20 +367,27 @@ impl BlockParts for Dynamic {
     }
 }
 
+impl Dynamic {
+    fn uuid_of(&self, backing: &BackingRef, id: Option<ParentId>) -> Result<Uuid> {
+        let recorded = self.sectors().map(|_| self.own.header.lock().parent);
+        parent::uuid_of(backing, id, recorded)
+    }
+}
+
 impl BackingChange for Dynamic {
     fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
         self.blocks.check_writable()?;
         let Some(backing) = backing else {
             return Ok(());
         };
-        parent::uuid_of(backing, id)?;
+        self.uuid_of(backing, id)?;
         parent::names(backing, 0).map(drop)
     }
 
     fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
         self.check_backing(backing, id)?;
         let uuid = match backing {
-            Some(backing) => parent::uuid_of(backing, id)?,
+            Some(backing) => self.uuid_of(backing, id)?,
             None => Uuid::nil(),
         };
         let had_parent = self.sectors().is_some();

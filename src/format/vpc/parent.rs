@@ -63,15 +63,28 @@ pub(super) fn read(
     })
 }
 
-/// The UUID by which a child knows its parent.
-pub(super) fn uuid_of(backing: &BackingRef, id: Option<ParentId>) -> Result<Uuid> {
-    match id {
-        Some(ParentId::Uuid(uuid)) if !uuid.is_nil() => Ok(uuid),
-        _ => Err(Error::unsupported(format!(
-            "'{}' is no VHD: a differencing VPC image knows its parent by the UUID",
-            backing.name
-        ))),
+/// The UUID by which a child knows its parent; `recorded` is that of the parent which it has.
+pub(super) fn uuid_of(
+    backing: &BackingRef,
+    id: Option<ParentId>,
+    recorded: Option<Uuid>,
+) -> Result<Uuid> {
+    let is_vpc = |format: &BString| *format == DRIVER.name;
+    match (id, recorded) {
+        (Some(ParentId::Uuid(uuid)), _) if !uuid.is_nil() => Ok(uuid),
+        (None, _) if !backing.format.as_ref().is_none_or(is_vpc) => Err(is_no_vhd(backing)),
+        // The file was not opened: it may be the recorded parent under another name.
+        (None, Some(uuid)) => Ok(uuid),
+        (None, None) => Err(Error::parent_not_known("UUID", &backing.name)),
+        (Some(_), _) => Err(is_no_vhd(backing)),
     }
+}
+
+fn is_no_vhd(backing: &BackingRef) -> Error {
+    Error::unsupported(format!(
+        "'{}' is no VHD: a differencing VPC image knows its parent by the UUID",
+        backing.name
+    ))
 }
 
 /// The names that a new disk records, each with its place; they stand one after the other from `offset`.

@@ -19,6 +19,7 @@ use crate::job::JobControl;
 use crate::options::Values;
 use crate::storage::{Preallocation, Storage, grow, set_len_or_fit};
 
+use super::parent;
 use bulk::VhdxBulk;
 use front::Front;
 use spec::Spec;
@@ -81,13 +82,14 @@ impl NewImage for NewVhdx {
     }
 
     fn prepare(&mut self, context: &PrepareContext<'_>) -> Result<()> {
-        let Some(parent) = context.parent.filter(|_| self.spec.parent.is_some()) else {
+        let Some(name) = &self.spec.parent else {
             return Ok(());
         };
+        let Some(parent) = context.parent else {
+            return Err(Error::parent_not_known(parent::IDENTITY, name));
+        };
         let Some(ParentId::DataWriteGuid(guid)) = parent.id else {
-            return Err(Error::unsupported(
-                "The backing file of a VHDX has to be a VHDX",
-            ));
+            return Err(parent::is_no_vhdx());
         };
         self.parent = Some(guid);
         self.disk_id = parent.disk_id;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bstr::{BString, ByteSlice};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::format::driver::{not_prepared, own_file};
 use crate::format::{
     Bulk, CreateParams, FileRole, InOrder, NewImage, ParentId, PlannedFile, PrepareContext,
@@ -130,12 +130,7 @@ impl NewImage for NewVmdk {
             (None, _) => None,
             (Some(_), Some(ParentId::ContentId(cid))) => Some(cid),
             (Some(name), _) => {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!(
-                        "The content ID of '{name}' has to be recorded, for which the file has to be opened"
-                    ),
-                ));
+                return Err(Error::parent_not_known("content ID", name));
             }
         };
         let text = self.descriptor(random_cid(0)?, parent_cid)?;
