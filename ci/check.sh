@@ -79,7 +79,7 @@ if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
 else
     $CARGO test
 fi
-have dh && have lintian || skip 'the Debian packages under lintian (needs debhelper and lintian)'
+have dh && have lintian || skip 'the Debian packages (need debhelper and lintian)'
 if have cmake && have zsh && have fish; then
     $CARGO test --test ffi -- --ignored
 else

@@ -1,10 +1,9 @@
 #!/bin/sh
-# The Debian packages take every file that `make install PREFIX=/usr` has put below TREE, each once, and no other,
-# have the version of the crate, and lintian finds nothing in them: debian.sh TREE
+# The Debian packages, built from the tarball, take every file that `make install PREFIX=/usr` has put below TREE, each
+# once, and no other; they have the version of the crate, and lintian finds nothing in them: debian.sh TREE
 set -eu
 
 tree=$1
-here=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for list in debian/*.install; do
@@ -27,35 +26,30 @@ sed -n '1s/.*(\(.*\)-[0-9]*).*/\1/p' debian/changelog | grep -Fqx "$version" ||
 abi=$(echo "$version" | cut -d. -f1,2)
 grep -Fqx "Package: libplatter$abi" debian/control || { echo "debian/control is not of ABI $abi" >&2; exit 1; }
 
-# The packages as debhelper makes them, of the tree in place of a build.
+# The packages, as their rules build them from the tarball, without git.
 for tool in dh dpkg-buildpackage lintian; do
-    command -v $tool >/dev/null || { echo "SKIPPED: the Debian packages under lintian (needs $tool)" >&2; exit 0; }
+    command -v $tool >/dev/null || { echo "SKIPPED: the Debian packages (need $tool)" >&2; exit 0; }
 done
-build=$work/platter
+# What was built so far is there for thin LTO, in a copy: their flags for C would have it built again for all others.
+mkdir "$work/target"
+built=${CARGO_TARGET_DIR:-target}/release
+[ ! -d "$built" ] || cp -a "$built" "$work/target/"
+export CARGO_TARGET_DIR="$work/target"
+sh packaging/dist.sh "$version" "$work" >/dev/null
+tar -C "$work" -xf "$work/platter-$version.tar.gz"
+cd "$work/platter-$version"
+# Cargo and rustc need not come from packages.
+LTO=thin DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d -Ppkg.platter.rustup >"$work/log" 2>&1 ||
+    { cat "$work/log" >&2; exit 1; }
+for package in "$work"/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" | tar -t | sed 's|^\./||' | grep -v '/$'
+done | sort >"$work/built"
 multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH)
-mkdir "$build"
-cp -R debian "$build/"
-cp LICENSE-* CHANGELOG.md "$build/"
-cp -R "$tree" "$build/installed"
-cd "$build/installed/usr"
-mkdir "$multiarch" && mv lib/* "$multiarch/" && mv "$multiarch" lib/
-mv share/doc/platter share/doc/libplatter-dev
-mkdir -p lib/python3/dist-packages
-cp -R "$here/bindings/python/platter" lib/python3/dist-packages/
-find lib/python3 -name __pycache__ -prune -exec rm -rf {} +
-cd "$build"
-cat >debian/rules <<'RULES'
-#!/usr/bin/make -f
-%:
-	dh $@
-override_dh_auto_configure override_dh_auto_build override_dh_auto_test override_dh_auto_clean:
-override_dh_auto_install:
-	cp -R installed debian/tmp
-# Quickly: nobody keeps them.
-override_dh_builddeb:
-	dh_builddeb -- -Zgzip -z1
-RULES
-DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+sed "s|^usr/lib/|usr/lib/$multiarch/|; s|^usr/share/doc/platter/|usr/share/doc/libplatter-dev/|
+    s|^usr/share/zsh/site-functions/|usr/share/zsh/vendor-completions/|" "$work/installed" |
+    sed -E '/^usr\/share\/man\//s/$/.gz/' | sort >"$work/wanted"
+comm -23 "$work/wanted" "$work/built" >"$work/missing"
+[ ! -s "$work/missing" ] || { echo 'Not in the packages:' && cat "$work/missing"; exit 1; } >&2
 # ci/manual.sh looks at every page already, which takes long here; the project has no address, and nothing to close.
 lintian --fail-on error,warning -X documentation/manual \
     --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog,initial-upload-closes-no-bugs "$work"/*.deb

@@ -56,8 +56,8 @@ else
     echo "Missing:$missing. To install what the tests use: sudo apt-get install -y" $packages >&2
 fi
 
-# Without these the search of the manual, and the header with bindgen and cgo, are not tried.
-for pair in chromium-headless-shell:chromium-headless-shell bindgen:bindgen go:golang-go; do
+# Without these the search of the manual, the header with bindgen and cgo, and the Debian packages are not tried.
+for pair in chromium-headless-shell:chromium-headless-shell bindgen:bindgen go:golang-go dh:debhelper lintian:lintian; do
     command -v "${pair%%:*}" >/dev/null && continue
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || continue
     extra=

@@ -19,14 +19,7 @@ impl Tree {
         make.args(["--no-print-directory", target, "PREFIX=/usr"])
             .arg(format!("DESTDIR={}", self.0.path().display()))
             .current_dir(root());
-        // What cargo tells this test of its package would have dependencies built again, which look at that.
-        for (name, _) in std::env::vars_os() {
-            let told = name.to_string_lossy();
-            if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
-                make.env_remove(&name);
-            }
-        }
-        done(&mut make);
+        done(untold(&mut make));
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -38,6 +31,18 @@ impl Tree {
         collect(self.0.path(), &mut found);
         found
     }
+}
+
+/// A command that builds: what cargo tells this test of its package would have dependencies built again, which look at
+/// that.
+fn untold(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -56,12 +61,12 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 fn with_an_installed_tree() {
     let tree = Tree(tempfile::tempdir().expect("a temporary directory"));
     tree.make("install");
-    done(
+    done(untold(
         Command::new("sh")
             .arg("ci/debian.sh")
             .arg(tree.path(""))
             .current_dir(root()),
-    );
+    ));
     thread::scope(|scope| {
         scope.spawn(|| examples(&tree));
         completions(&tree);
