@@ -1,9 +1,11 @@
 //! A file of a server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
+use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
@@ -12,6 +14,7 @@ use crate::storage::ReadRange;
 use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular};
 use crate::sys::fd;
 use crate::sys::libssh;
+use crate::zero::is_zero;
 
 use super::link::{Connect, Link};
 use super::login::log_in;
@@ -20,6 +23,14 @@ use super::sftp::{Attributes, Code, OpenFlags, Reply, Request, violation};
 
 /// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
 const PIECE: usize = 128 << 10;
+/// The file of a server whose bytes are all zeroes.
+const ZEROES: &str = "/dev/zero";
+/// So much of it is looked at before that is believed.
+const LOOK: u32 = 4096;
+/// Fewer zeroes are sent as data.
+const LEAST_COPIED: u64 = 32 << 10;
+/// The most that the server copies for one request, while other requests wait.
+const MOST_COPIED: u64 = 4 << 20;
 /// How long a server that is silent is left alone, where that was asked for.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -32,13 +43,18 @@ pub(super) struct Opened {
     pub(super) link: Link,
     handle: Vec<u8>,
     attributes: Attributes,
+    /// The handle of [`ZEROES`]; None where there is none, or the server does not copy.
+    zeroes: OnceCell<Option<Vec<u8>>>,
+    /// The server has failed to copy.
+    copies_failed: AtomicBool,
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.link.tell(Request::Close {
-            handle: &self.handle,
-        });
+        let zeroes = self.zeroes.get().and_then(Option::as_ref);
+        for handle in [Some(&self.handle), zeroes].into_iter().flatten() {
+            self.link.tell(Request::Close { handle });
+        }
     }
 }
 
@@ -89,6 +105,8 @@ impl Opened {
             link,
             handle,
             attributes: Attributes::default(),
+            zeroes: OnceCell::new(),
+            copies_failed: AtomicBool::new(false),
         };
         opened.attributes = opened
             .stat(control)
@@ -98,6 +116,48 @@ impl Opened {
         match kind.filter(|kind| *kind != 0).map_or(Ok(()), check_regular) {
             Ok(()) => Ok(opened),
             Err(error) => Err((failed(error), None)),
+        }
+    }
+
+    /// What zeroes are copied from, where that can be.
+    fn zeroes(&self, control: &JobControl) -> Result<Option<&Vec<u8>>> {
+        if !self.link.extensions.copy_data || self.copies_failed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let found = self.zeroes.get_or_try_init(|| self.open_zeroes(control));
+        found.map(Option::as_ref)
+    }
+
+    fn open_zeroes(&self, control: &JobControl) -> Result<Option<Vec<u8>>> {
+        let request = Request::Open {
+            path: ZEROES.as_bytes(),
+            flags: OpenFlags::READ,
+            mode: None,
+        };
+        let Some(Reply::Handle(handle)) = self.link.run(&[request], control)?.pop() else {
+            return Ok(None);
+        };
+        let look = [
+            Request::Stat { handle: &handle },
+            Request::Read {
+                handle: &handle,
+                offset: 0,
+                len: LOOK,
+            },
+        ];
+        let is_device = |attributes: &Attributes| {
+            attributes.mode.map(|mode| mode & libc::S_IFMT) == Some(libc::S_IFCHR)
+        };
+        match &*self.link.run(&look, control)? {
+            [Reply::Attributes(attributes), Reply::Data(data)]
+                if is_device(attributes) && is_zero(data) =>
+            {
+                Ok(Some(handle))
+            }
+            _ => {
+                self.link.tell(Request::Close { handle: &handle });
+                Ok(None)
+            }
         }
     }
 
@@ -316,6 +376,38 @@ impl Protocol for Ssh {
         let replies = opened.link.run(&requests, control)?;
         replies.iter().try_for_each(expect_ok)?;
         Ok(pieces.iter().map(|(_, data)| data.len()).collect())
+    }
+
+    /// Without sending zeroes: the server copies its own.
+    fn zero(
+        &self,
+        opened: &Opened,
+        (start, end): (u64, u64),
+        control: &JobControl,
+    ) -> Result<bool> {
+        if end.saturating_sub(start) < LEAST_COPIED {
+            return Ok(false);
+        }
+        let Some(from) = opened.zeroes(control)? else {
+            return Ok(false);
+        };
+        let copy = |offset: u64| Request::Copy {
+            from,
+            len: MOST_COPIED.min(end - offset),
+            to: &opened.handle,
+            offset,
+        };
+        let requests: Vec<_> = (start..end)
+            .step_by(MOST_COPIED as usize)
+            .map(copy)
+            .collect();
+        let replies = opened.link.run(&requests, control)?;
+        let done = replies.iter().all(|reply| expect_ok(reply).is_ok());
+        if !done {
+            // What is written in their place tells why, if that fails too.
+            opened.copies_failed.store(true, Ordering::Relaxed);
+        }
+        Ok(done)
     }
 
     fn set_len(&self, opened: &Opened, len: u64, control: &JobControl) -> Result<()> {

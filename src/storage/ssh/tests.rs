@@ -130,6 +130,112 @@ fn reads_and_writes_of_any_length_come_together_from_short_replies() {
     assert!(storage.report().unwrap().warnings()[0].contains("does not support fsync"));
 }
 
+/// What stands under `/dev/zero` on a server that copies, and how it answers to that.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Zeroes {
+    Device,
+    /// It refuses the second of the requests.
+    Failing,
+    Missing,
+    File,
+    OtherDevice,
+}
+
+/// As [`serve`], of a server that copies; counts the bytes that were sent, and the copies.
+fn serve_copying(
+    zeroes: Zeroes,
+    file: &Mutex<Vec<u8>>,
+    (sent, copies): &(AtomicUsize, AtomicUsize),
+    request: &[u8],
+) -> Vec<u8> {
+    let (kind, rest) = request.split_first().unwrap();
+    let id = rest.get(..4).unwrap_or_default();
+    let is_of_zeroes =
+        |handle_at: usize| rest.get(handle_at..handle_at + 5) == Some(b"\0\0\0\x01z");
+    match kind {
+        1 => {
+            let names = [string(b"copy-data"), string(b"1")].concat();
+            packet(2, &3u32.to_be_bytes(), &names)
+        }
+        3 if rest.ends_with(b"/dev/zero\0\0\0\x01\0\0\0\0") => match zeroes {
+            Zeroes::Missing => status(id, 2),
+            _ => packet(102, id, &string(b"z")),
+        },
+        5 if is_of_zeroes(4) => {
+            let byte = u8::from(zeroes == Zeroes::OtherDevice);
+            packet(103, id, &string(&[byte; 4096]))
+        }
+        8 if is_of_zeroes(4) => {
+            let mode = match zeroes {
+                Zeroes::File => libc::S_IFREG,
+                _ => libc::S_IFCHR,
+            };
+            packet(
+                105,
+                id,
+                &[&4u32.to_be_bytes(), &mode.to_be_bytes()[..]].concat(),
+            )
+        }
+        200 => {
+            // The name, the handle of zeroes, the offset in it, the length, and our handle.
+            let numbers = rest.get(4 + 13 + 5..).unwrap();
+            let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().unwrap());
+            let (len, start) = (number(8) as usize, number(21) as usize);
+            if copies.fetch_add(1, Ordering::Relaxed) > 0 && zeroes == Zeroes::Failing {
+                return status(id, 4);
+            }
+            file.lock()[start..start + len].fill(0);
+            status(id, 0)
+        }
+        _ => {
+            if *kind == 6 {
+                sent.fetch_add(request.len() - 22, Ordering::Relaxed);
+            }
+            serve(file, 1 << 20, request)
+        }
+    }
+}
+
+#[test]
+fn zeroes_are_copied_by_the_server_where_it_has_them() {
+    const LEN: usize = 9 << 20;
+    for zeroes in [
+        Zeroes::Device,
+        Zeroes::Failing,
+        Zeroes::Missing,
+        Zeroes::File,
+        Zeroes::OtherDevice,
+    ] {
+        let file = Arc::new(Mutex::new(vec![1; LEN]));
+        let counts = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+        let (own, counted) = (file.clone(), counts.clone());
+        let answer = move |request: &[u8]| Some(serve_copying(zeroes, &own, &counted, request));
+        let storage = open(&dial(Arc::new(answer)), true, &Arc::default()).unwrap();
+        let zero = |start: usize, end: usize| {
+            let len = (end - start) as u64;
+            let done = storage.write_zeroes(start as u64, len, ZeroFlags::empty());
+            done.unwrap();
+            assert!(file.lock()[start..end].iter().all(|byte| *byte == 0));
+        };
+        zero(1000, LEN - 1000);
+        let (sent, copies) = (&counts.0, &counts.1);
+        let (expected, asked) = match zeroes {
+            Zeroes::Device => (0, 3),
+            Zeroes::Failing => (LEN - 2000, 3),
+            _ => (LEN - 2000, 0),
+        };
+        assert_eq!(sent.load(Ordering::Relaxed), expected, "{zeroes:?}");
+        assert_eq!(copies.load(Ordering::Relaxed), asked, "{zeroes:?}");
+        // A few are sent, and a server that has failed is asked no more.
+        zero(100, 600);
+        zero(0, LEN);
+        let copies = copies.load(Ordering::Relaxed);
+        let asked = if zeroes == Zeroes::Device { 6 } else { asked };
+        assert_eq!(copies, asked, "{zeroes:?}");
+        assert_eq!(file.lock().len(), LEN);
+    }
+}
+
 #[test]
 fn many_threads_share_a_connection() {
     let file = Arc::new(Mutex::new(vec![0; 1 << 20]));

@@ -16,6 +16,8 @@ const EXTENDED: u8 = 200;
 /// Extensions of OpenSSH.
 pub(super) const FSYNC: &[u8] = b"fsync@openssh.com";
 pub(super) const LIMITS: &[u8] = b"limits@openssh.com";
+/// An extension of others that OpenSSH has (draft-ietf-secsh-filexfer-extensions-00, section 7).
+pub(super) const COPY_DATA: &[u8] = b"copy-data";
 
 /// Where the number of a request stands in its packet, behind the length and the type.
 const ID_AT: std::ops::Range<usize> = 5..9;
@@ -69,6 +71,13 @@ pub(in super::super) enum Request<'a> {
     },
     Sync {
         handle: &'a [u8],
+    },
+    /// Has the server copy from the beginning of one file to another one.
+    Copy {
+        from: &'a [u8],
+        len: u64,
+        to: &'a [u8],
+        offset: u64,
     },
     Limits,
 }
@@ -144,6 +153,20 @@ impl Request<'_> {
                 string(&mut out, FSYNC);
                 string(&mut out, handle);
             }
+            Self::Copy {
+                from,
+                len,
+                to,
+                offset,
+            } => {
+                begin(EXTENDED);
+                string(&mut out, COPY_DATA);
+                string(&mut out, from);
+                out.extend_from_slice(&0u64.to_be_bytes());
+                out.extend_from_slice(&len.to_be_bytes());
+                string(&mut out, to);
+                out.extend_from_slice(&offset.to_be_bytes());
+            }
             Self::Limits => {
                 begin(EXTENDED);
                 string(&mut out, LIMITS);
@@ -197,5 +220,14 @@ mod tests {
         let packet = Request::Sync { handle: b"h" }.to_packet().unwrap();
         assert_eq!(packet.len(), 4 + 1 + 4 + 4 + FSYNC.len() + 4 + 1);
         assert_eq!(Request::Limits.most(), 0);
+        let copy = Request::Copy {
+            from: b"z",
+            len: 0x0304,
+            to: b"h",
+            offset: 0x0102,
+        };
+        let expected = b"\0\0\0\x34\xc8\0\0\0\0\0\0\0\x09copy-data\0\0\0\x01z\
+            \0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\x04\0\0\0\x01h\0\0\0\0\0\0\x01\x02";
+        assert_eq!(copy.to_packet().unwrap(), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! What both ends know at the beginning (section 4), and the limits of a server.
 
-use super::request::{FSYNC, LIMITS};
+use super::request::{COPY_DATA, FSYNC, LIMITS};
 use super::{Cursor, MAX_PACKET, PORTABLE_DATA, violation};
 use crate::error::Result;
 
@@ -23,6 +23,8 @@ pub(in super::super) struct Extensions {
     pub(in super::super) fsync: bool,
     /// It says how long requests may be.
     pub(in super::super) limits: bool,
+    /// It copies from one file to another.
+    pub(in super::super) copy_data: bool,
 }
 
 impl Extensions {
@@ -47,6 +49,7 @@ impl Extensions {
             match name {
                 FSYNC => found.fsync = value == b"1",
                 LIMITS => found.limits = value == b"1",
+                COPY_DATA => found.copy_data = value == b"1",
                 _ => {}
             }
         }
@@ -104,7 +107,7 @@ mod tests {
         let known = b"\x02\0\0\0\x03\0\0\0\x11fsync@openssh.com\0\0\0\x011\0\0\0\x01x\0\0\0\0";
         let expected = Extensions {
             fsync: true,
-            limits: false,
+            ..Extensions::default()
         };
         assert_eq!(of(known).unwrap(), expected);
         for packet in [
