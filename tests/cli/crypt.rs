@@ -262,6 +262,8 @@ fn encryption_options_are_refused_as_qemu_img_does() {
         &create("encrypt.format=aes"),
         &create("encrypt.format=luks"),
         &create("encrypt.format=rot13,encrypt.key-secret=s"),
+        &create("encrypt.format=vmdk,encrypt.key-secret=s"),
+        &create("encrypt.format=qcow,encrypt.key-secret=s"),
         &create("encrypt.format=aes,encrypt.key-secret=s,encrypt.cipher-alg=aes-256"),
         &create("encrypt.format=aes,encrypt.key-secret=s,encrypt.iter-time=10"),
         &create("encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=rot13"),
@@ -294,6 +296,7 @@ fn measured_sizes_count_the_encryption_header() {
              -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=aes-128"
         ),
         &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s"),
+        &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=qcow,encrypt.key-secret=s"),
         "measure --size 1G -O qcow2 -o encrypt.format=luks",
         "measure --size 1G -O luks",
     ]);

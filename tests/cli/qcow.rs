@@ -58,6 +58,7 @@ fn creation_is_said_and_refused_alike() {
         "create -f qcow -o cluster_size=4096 b.qcow 1M",
         "create --object secret,id=s,data=x -f qcow -o encryption=on,encrypt.key-secret=s b.qcow 1M",
         "create --object secret,id=s,data=x -f qcow -o encrypt.format=aes,encrypt.key-secret=s b.qcow 1M",
+        "create --object secret,id=s,data=x -f qcow -o encrypt.format=qcow,encrypt.key-secret=s b.qcow 1M",
     ] {
         pair.same_but(line, Loose::DiskSize);
     }
@@ -70,6 +71,7 @@ fn creation_is_said_and_refused_alike() {
         "create --object secret,id=s,data=x -f qcow -o encrypt.key-secret=s c.qcow 1M",
         "create --object secret,id=s,data=x -f qcow -o encrypt.format=luks,encrypt.key-secret=s c.qcow 1M",
         "create --object secret,id=s,data=x -f qcow -o encrypt.format=rot13,encrypt.key-secret=s c.qcow 1M",
+        "create --object secret,id=s,data=x -f qcow -o encrypt.format=vmdk,encrypt.key-secret=s c.qcow 1M",
         "create --object secret,id=s,data=x -f qcow -o encryption=on,encrypt.format=aes,encrypt.key-secret=s c.qcow 1M",
     ] {
         let run = |tool: crate::common::Ran| (tool.code, tool.out, tool.err);

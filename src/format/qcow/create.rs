@@ -10,8 +10,8 @@ use crate::codec::{Compression, Encoder, Method};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageSlot;
 use crate::format::blocks::main_slot;
+use crate::format::crypt::NewEncryption;
 use crate::format::driver::{check_no_preallocation, own_file};
-use crate::format::registry;
 use crate::format::{
     BackingRef, Bulk, Contents, CreateParams, InitialContent, Measured, NewImage, Outline,
     PlannedFile, PrepareContext, Reserved,
@@ -155,25 +155,13 @@ impl Spec {
 /// The ID of the secret, where the image is to be encrypted.
 fn secret(values: &Values, measured: bool) -> Result<Option<String>> {
     let id = values.str("encrypt.key-secret");
-    let format = match (values.str("encrypt.format"), values.bool("encryption")) {
-        (Some(_), Some(_)) => {
-            return Err(Error::invalid(
-                "'encrypt.format' and its alias 'encryption' can't be used at the same time",
-            ));
-        }
-        (None, Some(true)) => Some("aes"),
-        (format, _) => format,
-    };
-    match (format, id) {
+    match (NewEncryption::of(values)?, id) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::invalid("Parameter 'encrypt.format' is missing")),
-        (Some("aes"), Some(id)) => Ok(Some(id.to_owned())),
-        (Some("aes"), None) if measured => Ok(Some(String::new())),
-        (Some("aes"), None) => Err(Error::needs_secret("encrypt.key-secret")),
-        (Some(other), _) if registry::by_name(other).is_some() => {
-            Err(Error::unsupported("Unsupported encryption format"))
-        }
-        (Some(other), _) => Err(Error::refused_value("format", other)),
+        (Some(NewEncryption::Aes), Some(id)) => Ok(Some(id.to_owned())),
+        (Some(NewEncryption::Aes), None) if measured => Ok(Some(String::new())),
+        (Some(NewEncryption::Aes), None) => Err(Error::needs_secret("encrypt.key-secret")),
+        (Some(NewEncryption::Luks), _) => Err(Error::unsupported("Unsupported encryption format")),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::crypto::luks::CreateOptions;
 use crate::driver_names::unknown_protocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::CreateParams;
-use crate::format::crypt::{self, parse_cipher_options};
+use crate::format::crypt::{NewEncryption, parse_cipher_options};
 use crate::format::driver::preallocation;
 use crate::format::qcow2::disk::{
     CompressionType, Extension, Geometry, MAX_L1_BYTES, RefcountWidth,
@@ -70,11 +70,6 @@ fn needs_v3(what: &str) -> Error {
     ))
 }
 
-/// A word that the option does not take.
-fn not_accepted(parameter: &str, value: &str) -> Error {
-    Error::refused_value(parameter, value)
-}
-
 impl Spec {
     /// Checks all options, in the order in which QEMU does.
     ///
@@ -98,14 +93,14 @@ impl Spec {
         let version = match values.str("compat") {
             None | Some("1.1" | "v3") => 3,
             Some("0.10" | "v2") => 2,
-            Some(other) => return Err(not_accepted("version", other)),
+            Some(other) => return Err(Error::refused_value("version", other)),
         };
         let preallocation =
-            preallocation(values).map_err(|word| not_accepted("preallocation", word))?;
+            preallocation(values).map_err(|word| Error::refused_value("preallocation", word))?;
         let compression_type = match values.str("compression_type") {
             None => CompressionType::Zlib,
             Some(name) => CompressionType::from_name(name)
-                .ok_or_else(|| not_accepted("compression-type", name))?,
+                .ok_or_else(|| Error::refused_value("compression-type", name))?,
         };
         let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
         let encryption = encryption(values, measured)?;
@@ -219,32 +214,20 @@ fn refcount_width(bits: Option<u64>, version: u32) -> Result<RefcountWidth> {
 }
 
 fn encryption(values: &Values, measured: bool) -> Result<Option<Encryption>> {
-    let alias = values.bool("encryption");
-    let format = match (values.str("encrypt.format"), alias) {
-        (Some(_), Some(_)) => {
-            return Err(Error::invalid(
-                "'encrypt.format' and its alias 'encryption' can't be used at the same time",
-            ));
-        }
-        (Some(name), _) => Some(name),
-        (None, Some(true)) => Some("aes"),
-        (None, _) => None,
-    };
     let given = |key: &&&str| values.get(key).is_some();
-    let luks = match format {
+    let luks = match NewEncryption::of(values)? {
         None if ENCRYPT_KEYS.iter().any(|key| given(&key)) => {
             return Err(Error::invalid("Parameter 'encrypt.format' is missing"));
         }
         None => return Ok(None),
-        Some("aes") => {
+        Some(NewEncryption::Aes) => {
             // The first of the keys is the secret; the others are for LUKS alone.
             if let Some(key) = ENCRYPT_KEYS.iter().skip(1).find(given) {
                 return Err(Error::unexpected_parameter(key));
             }
             None
         }
-        Some(crypt::METHOD) => Some(parse_cipher_options(values, "encrypt.")?),
-        Some(name) => return Err(not_accepted("format", name)),
+        Some(NewEncryption::Luks) => Some(parse_cipher_options(values, "encrypt.")?),
     };
     let secret = match values.str("encrypt.key-secret") {
         Some(id) => id.to_owned(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingChange, BackingRef, ParentId, ParentRef};
+use crate::format::{BackingChange, BackingRef, ParentId, ParentRef, raw};
 use crate::job::JobControl;
 use crate::memory;
 
@@ -31,7 +31,7 @@ pub(super) fn record(header: &mut Header, backing: &BackingRef, offset: u32) -> 
     let is_raw = backing
         .format
         .as_ref()
-        .is_some_and(|format| format == crate::format::registry::plain().name);
+        .is_some_and(|format| format == raw::DRIVER.name);
     header.features |= FeatureBits::BACKING_FILE;
     header.features.set(FeatureBits::BACKING_IS_RAW, is_raw);
     header.name_offset = offset;
@@ -47,7 +47,7 @@ impl Qed {
         let is_raw = header.features.contains(FeatureBits::BACKING_IS_RAW);
         Some(ParentRef::named(BackingRef {
             name,
-            format: is_raw.then(|| crate::format::registry::plain().name.into()),
+            format: is_raw.then(|| raw::DRIVER.name.into()),
         }))
     }
 }

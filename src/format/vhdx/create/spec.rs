@@ -45,7 +45,7 @@ impl Spec {
         let fixed = match values.str("subformat") {
             None | Some("dynamic") => false,
             Some("fixed") => true,
-            Some(other) => return Err(not_accepted("subformat", other)),
+            Some(other) => return Err(Error::refused_value("subformat", other)),
         };
         let parent = match params.backing {
             None => None,
@@ -126,15 +126,11 @@ impl Spec {
     }
 }
 
-fn not_accepted(parameter: &str, value: &str) -> Error {
-    Error::refused_value(parameter, value)
-}
-
 fn sector(given: Option<u64>, name: &str) -> Result<Option<u32>> {
     match given {
         None => Ok(None),
         Some(size @ (512 | 4096)) => Ok(Some(size as u32)),
-        Some(other) => Err(not_accepted(name, &other.to_string())),
+        Some(other) => Err(Error::refused_value(name, other)),
     }
 }
 
