@@ -81,19 +81,30 @@ impl Qcow2 {
         }
         self.trace_flush(durability);
         self.check_lost()?;
-        self.write_metadata(!self.lazy(), durability)?;
+        self.write_with_second_try(!self.lazy(), durability)?;
         self.reclaim()
+    }
+
+    /// As [`Self::write_metadata`], and once more where it fails and nothing waits but refcounts. Clusters were
+    /// given back then, which is no failure of what was changed, and what failed once may not fail again.
+    fn write_with_second_try(&self, refcounts: bool, last: Durability) -> Result<()> {
+        let links = self.cache.is_dirty(Class::L2) || !self.l1_dirty.lock().is_empty();
+        let written = self.write_metadata(refcounts, last);
+        match links || self.lost.load(Ordering::Acquire) {
+            true => written,
+            false => written.or_else(|_| self.write_metadata(refcounts, last)),
+        }
     }
 
     /// Writes out all metadata, with refcounts that may wait otherwise, and what freed clusters leave.
     pub(super) fn flush_counted(&self, last: Durability) -> Result<()> {
         self.check_lost()?;
-        self.write_metadata(true, Durability::None)?;
+        self.write_with_second_try(true, Durability::None)?;
         // Two rounds: giving back may need the epoch to move on once.
         for _ in 0..2 {
             self.reclaim()?;
         }
-        self.write_metadata(true, last)
+        self.write_with_second_try(true, last)
     }
 
     fn trace_flush(&self, durability: Durability) {
