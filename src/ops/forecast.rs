@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::JobControl;
 
@@ -30,6 +30,8 @@ pub(crate) struct Forecast<F> {
     estimate: u64,
     begin: Instant,
     spent: Duration,
+    /// Why a run could not be looked up; it ended the count.
+    failure: Option<Error>,
 }
 
 impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
@@ -44,6 +46,7 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
             estimate,
             begin: Instant::now(),
             spent: Duration::ZERO,
+            failure: None,
         }
     }
 
@@ -53,7 +56,11 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
     }
 
     /// Counts on where it has not had its share of the time, and sets the job's total.
-    pub(crate) fn update(&mut self, control: &JobControl) {
+    ///
+    /// # Errors
+    /// Of a run that could not be looked up: the work may find it readable where it asks again, and would
+    /// never say so.
+    pub(crate) fn update(&mut self, control: &JobControl) -> Result<()> {
         let allowed = self.begin.elapsed() / SHARE;
         if self.next < self.len && (self.spent < allowed || self.next == 0) {
             let begin = Instant::now();
@@ -66,6 +73,7 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
             self.spent += begin.elapsed();
         }
         control.set_total(self.total());
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     fn count(&mut self) {
@@ -78,8 +86,8 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
                     self.next = self.next.saturating_add(run.len.max(1));
                     self.counted = self.counted.saturating_add(run.moved);
                 }
-                Err(_) => {
-                    // The work will meet the error and report it.
+                Err(error) => {
+                    self.failure = Some(error);
                     self.counted = self.total();
                     self.next = self.len;
                 }
@@ -124,11 +132,11 @@ mod tests {
                 moved: if at >> 20 & 1 == 0 { 1 << 20 } else { 0 },
             })
         });
-        forecast.update(&control);
+        forecast.update(&control).unwrap();
         let first = control.progress().total;
         assert!((1 << 20..=500 << 20).contains(&first), "{first}");
         while forecast.next < forecast.len {
-            forecast.update(&control);
+            forecast.update(&control).unwrap();
         }
         assert_eq!(control.progress().total, 500 << 20);
     }
@@ -150,10 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn an_error_ends_the_count() {
+    fn an_error_ends_the_count_and_is_told_once() {
         let control = JobControl::default();
         let mut forecast = Forecast::new(1 << 40, 5, |_| Err(crate::Error::invalid("x")));
-        forecast.update(&control);
+        let told = forecast.update(&control).unwrap_err();
+        assert_eq!(told.to_string(), "x");
         assert_eq!(control.progress().total, 5);
+        forecast.update(&control).unwrap();
     }
 }

@@ -39,7 +39,7 @@ impl Pace<'_> {
 /// threads as `load` asks for. `start` makes what one thread keeps between pieces. Progress counts what `work` tells.
 ///
 /// # Errors
-/// The first failure of `work`, which ends the rest, or [`crate::ErrorKind::Cancelled`].
+/// The first failure of `work` or of the count ahead, which ends the rest, or [`crate::ErrorKind::Cancelled`].
 pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     mut forecast: Forecast<F>,
     piece: u64,
@@ -50,7 +50,7 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
 ) -> Result<()> {
     let control = job.control().clone();
     let len = forecast.len();
-    forecast.update(&control);
+    forecast.update(&control)?;
     job.tick()?;
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
@@ -92,7 +92,7 @@ pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
             }
         }
         one(&mut || {
-            forecast.update(&control);
+            forecast.update(&control)?;
             job.tick()
         });
     });

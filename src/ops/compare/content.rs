@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::pieces::{GuestPiece, Pieces, Task};
+use super::pieces::{GuestPiece, LookupFailed, Pieces, Task};
 use super::{SECTOR, read_failed, status_failed};
 use crate::crew::{self, Load};
 use crate::error::{Error, Result};
@@ -52,9 +52,16 @@ pub(super) fn first_difference(
             len: limit - at,
             moved: 0,
         }),
-        Err(failed) => Err(failed.error),
+        // It counts where it lies: a difference before it comes first.
+        Err(failed) => {
+            shared.record_lookup(failed);
+            Ok(Run {
+                len: limit - at,
+                moved: 0,
+            })
+        }
     });
-    forecast.update(&shared.control);
+    forecast.update(&shared.control)?;
     let in_flight = images.map(Image::requests_in_flight);
     let load = Load {
         in_flight: in_flight[0].max(in_flight[1]),
@@ -80,7 +87,7 @@ pub(super) fn first_difference(
             .collect();
         // This thread works too, and it alone may call back.
         let mut outcome = shared.work(|| {
-            forecast.update(&shared.control);
+            forecast.update(&shared.control)?;
             job.tick()
         });
         for worker in workers {
@@ -140,11 +147,16 @@ impl Shared<'_> {
         match pieces.next() {
             Ok(piece) => piece.filter(|piece| piece.start < self.first.load(Ordering::Relaxed)),
             Err(failed) => {
-                let error = status_failed(self.images[failed.side], failed.error);
-                self.record(failed.offset, Err(error));
+                self.record_lookup(failed);
                 None
             }
         }
+    }
+
+    /// Records that what an image holds could not be looked up.
+    fn record_lookup(&self, failed: LookupFailed) {
+        let error = status_failed(self.images[failed.side], failed.error);
+        self.record(failed.offset, Err(error));
     }
 
     fn record(&self, offset: u64, event: Result<u64>) {

@@ -40,6 +40,8 @@ pub(super) struct Pieces<'a> {
     limit: u64,
     /// The longest piece; pieces end at multiples of it, so that a cluster is cut in two only where it is longer.
     longest: u64,
+    /// What ended the last piece, and comes next.
+    failed: Option<LookupFailed>,
 }
 
 /// An image, by its index, whose runs could not be looked up at an offset.
@@ -57,19 +59,26 @@ impl<'a> Pieces<'a> {
             at: 0,
             limit,
             longest,
+            failed: None,
         }
     }
 
     /// The next piece; None at the end.
     pub(super) fn next(&mut self) -> Result<Option<GuestPiece>, LookupFailed> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
         let start = self.at;
         let border = (start / self.longest + 1) * self.longest;
         let mut task = None;
         while self.at < self.limit {
             let (next, end) = match self.run() {
                 Ok(run) => run,
-                // The piece so far counts; the next call fails at once.
-                Err(_) if task.is_some() => break,
+                // The piece so far counts. What fails is not asked for again: it may succeed then.
+                Err(failed) if task.is_some() => {
+                    self.failed = Some(failed);
+                    break;
+                }
                 Err(failed) => return Err(failed),
             };
             match task {

@@ -72,7 +72,7 @@ impl Work<'_> {
             self.sources.checksum().is_some(),
         );
         let control = job.control().clone();
-        ahead.update(&control);
+        ahead.update(&control)?;
         std::thread::scope(|scope| {
             let (planner, order, control) = (&planner, &order, &control);
             for n in 1..self.workers {
@@ -94,7 +94,7 @@ impl Work<'_> {
                 for warning in self.sources.take_warnings() {
                     job.warn(warning);
                 }
-                ahead.update(control);
+                ahead.update(control)?;
                 job.tick()
             });
         });
