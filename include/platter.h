@@ -387,6 +387,12 @@
 #define PLATTER_STAGE_OPEN 3
 
 /**
+ * Stage of an error: comparing what the children of a filter read as, which must be the same and is not, in a
+ * comparison.
+ */
+#define PLATTER_STAGE_VERIFY 4
+
+/**
  * What `platter_error_offset()` returns where no offset is known.
  */
 #define PLATTER_OFFSET_UNKNOWN 18446744073709551615ull

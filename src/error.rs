@@ -84,6 +84,8 @@ pub enum Stage {
     BlockStatus,
     /// It read guest bytes.
     Read,
+    /// It compared what the children of a filter read as, which must be the same and is not.
+    Verify,
     /// It opened a file of this machine, by its name or its descriptor.
     Open,
 }

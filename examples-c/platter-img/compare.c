@@ -5,7 +5,7 @@
 #include "print.h"
 #include "progress.h"
 
-enum { NOT_OPENED = 2, STATUS_FAILED = 3, READ_FAILED = 4 };
+enum { DIFFERENT = 1, NOT_OPENED = 2, STATUS_FAILED = 3, READ_FAILED = 4 };
 
 static const struct option_entry options[] = {
     OPTION_HELP,
@@ -33,6 +33,8 @@ static int failure_code(const platter_error *error)
         return READ_FAILED;
     case PLATTER_STAGE_BLOCK_STATUS:
         return STATUS_FAILED;
+    case PLATTER_STAGE_VERIFY:
+        return DIFFERENT;
     default:
         return NOT_OPENED;
     }

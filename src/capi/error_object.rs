@@ -45,6 +45,9 @@ pub const PLATTER_STAGE_BLOCK_STATUS: u32 = 1;
 pub const PLATTER_STAGE_READ: u32 = 2;
 /// Stage of an error: opening a file or device of this machine itself, before anything is read from it.
 pub const PLATTER_STAGE_OPEN: u32 = 3;
+/// Stage of an error: comparing what the children of a filter read as, which must be the same and is not, in a
+/// comparison.
+pub const PLATTER_STAGE_VERIFY: u32 = 4;
 
 fn of_stage(stage: Option<Stage>) -> u32 {
     match stage {
@@ -52,5 +55,6 @@ fn of_stage(stage: Option<Stage>) -> u32 {
         Some(Stage::BlockStatus) => PLATTER_STAGE_BLOCK_STATUS,
         Some(Stage::Read) => PLATTER_STAGE_READ,
         Some(Stage::Open) => PLATTER_STAGE_OPEN,
+        Some(Stage::Verify) => PLATTER_STAGE_VERIFY,
     }
 }

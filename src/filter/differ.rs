@@ -2,7 +2,7 @@
 
 use bstr::BStr;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Stage};
 
 /// The error of two children, each with its name, whose bytes at `offset` are not the same.
 pub(super) fn difference(one: (&BStr, &[u8]), other: (&BStr, &[u8]), offset: u64) -> Error {
@@ -10,7 +10,9 @@ pub(super) fn difference(one: (&BStr, &[u8]), other: (&BStr, &[u8]), offset: u64
     let first = pairs.position(|(a, b)| a != b).unwrap_or_default();
     let at = offset.saturating_add(first as u64);
     let text = format!("'{}' and '{}' differ at offset {at}", one.0, other.0);
-    Error::new(ErrorKind::Corrupt, text).with_offset(at)
+    Error::new(ErrorKind::Corrupt, text)
+        .with_offset(at)
+        .with_stage(Stage::Verify)
 }
 
 #[cfg(test)]

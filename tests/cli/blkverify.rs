@@ -136,9 +136,15 @@ fn a_difference_is_told_with_its_place_and_both_names() {
     assert_eq!(ran.code, 1, "{ran:?}");
     let text = "'a.raw' and 'd.raw' differ at offset 4096";
     assert!(ran.err.contains(text), "{ran:?}");
-    let ran = run(&["compare", "blkverify:a.raw:d.raw", "a.raw"]);
-    assert_eq!(ran.code, 4, "{ran:?}");
-    assert!(ran.err.contains(text), "{ran:?}");
+    for args in [
+        ["compare", "blkverify:a.raw:d.raw", "a.raw"],
+        ["compare", "a.raw", "blkverify:a.raw:d.raw"],
+    ] {
+        // Theirs ends at once.
+        let (theirs, ran, _) = pair.both(&args, Loose::Exact);
+        assert_eq!((theirs.code, ran.code), (1, 1), "{theirs:?} {ran:?}");
+        assert!(ran.err.contains(text), "{ran:?}");
+    }
     // A copy that is too short holds zeroes where the image goes on.
     let name = verify(&file("s.raw"), &file("a.raw"));
     let ran = run(&["convert", "-O", "raw", &name, "x.raw"]);

@@ -19,6 +19,7 @@ _STAGES = {
     lib.PLATTER_STAGE_OPEN: "open",
     lib.PLATTER_STAGE_READ: "read",
     lib.PLATTER_STAGE_BLOCK_STATUS: "block-status",
+    lib.PLATTER_STAGE_VERIFY: "verify",
 }
 
 

@@ -80,11 +80,12 @@ fn status_failed(image: &Image, error: Error) -> Error {
 /// The error of reading `image`.
 fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
     let name = image.filename();
+    let stage = error.stage().filter(|stage| *stage == Stage::Verify);
     error_text::with_reason(
         format!("Error while reading offset {offset} of {name}"),
         error,
     )
-    .with_stage(Stage::Read)
+    .with_stage(stage.unwrap_or(Stage::Read))
 }
 
 /// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be
@@ -93,6 +94,8 @@ pub fn exit_code(outcome: &Result<CompareReport>) -> i32 {
     match outcome {
         Ok(report) if report.result == Comparison::Identical => 0,
         Ok(_) => 1,
+        // The sides of a filter that compares them differ.
+        Err(error) if error.stage() == Some(Stage::Verify) => 1,
         Err(error) if error.stage() == Some(Stage::BlockStatus) => 3,
         Err(error) if error.stage() == Some(Stage::Read) => 4,
         Err(error) if error.kind() == ErrorKind::Cancelled => 4,
