@@ -141,6 +141,7 @@ fn with_driver<T>(
     call: impl FnOnce(&StorageDriver, &OpenContext<'_>) -> Result<T>,
 ) -> Result<T> {
     let driver = driver_of(host)?;
+    driver.check_nulls(&flatten_values(given))?;
     let checked = driver.check_options(&flatten(given))?;
     let context = OpenContext {
         target: match &host.name {

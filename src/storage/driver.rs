@@ -196,6 +196,23 @@ impl StorageDriver {
         Values::check(options, self.open_options)
     }
 
+    /// Refuses nulls, which give no value, where not even that can be left out: in an address, and for what is no
+    /// option.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Invalid`].
+    pub(crate) fn check_nulls(&self, given: &Map<String, Value>) -> Result<()> {
+        for (key, _) in given.iter().filter(|(_, value)| **value == Value::Null) {
+            if !self.takes(key) {
+                return Err(self.unknown_option(key));
+            }
+            if key.starts_with("server.") {
+                return Err(Error::invalid(format!("Parameter '{key}' has no value")));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn unknown_option(&self, key: &str) -> Error {
         Error::invalid(format!(
             "Block protocol '{}' doesn't support the option '{key}'",

@@ -3,6 +3,7 @@
 use super::take::{take_bool, take_word};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::detect_zeroes::DetectZeroes;
+use crate::image::node_options::NODE_OPTIONS;
 use crate::storage::CacheMode;
 use crate::value::{Map, Value};
 
@@ -70,6 +71,10 @@ pub(super) fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> 
         Some(Value::Object(cache)) => std::mem::take(cache),
         Some(_) | None => Map::new(),
     };
+    // A null is no value.
+    let is_ours = |name: &str| NODE_OPTIONS.iter().any(|spec| spec.name == name);
+    tree.retain(|name, value| *value != Value::Null || !is_ours(name));
+    cache.retain(|name, value| *value != Value::Null || !is_ours(&format!("cache.{name}")));
     if let Some(direct) = take_bool(&mut cache, "direct", "cache.direct")? {
         common.direct = Some(direct);
     }
