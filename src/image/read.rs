@@ -7,7 +7,7 @@ use crate::extent::{ExtentKind, StorageSlot};
 use crate::format::Below;
 use crate::image::reads::{Pieces, Reads};
 use crate::image::{Backing, Image, align};
-use crate::storage::{ReadRange, Step, steps};
+use crate::storage::{ReadRange, Step, Storage, steps};
 
 /// So often a read looks again where the mapping changes under it.
 const MAX_REMAPS: u32 = 100;
@@ -41,7 +41,7 @@ impl Image {
             && extent.len >= total
         {
             let storage = self.format.storage(slot)?;
-            steps::announce(&**storage, Step::ReadAio);
+            self.announce_read(&**storage);
             return self.of_its_file(storage.read_vectored_at(bufs, host_offset));
         }
         let mut at = offset;
@@ -89,7 +89,7 @@ impl Image {
     ) -> Result<Pieces<'b>> {
         // Until the I/O is done, the host clusters that the mapping names keep their contents.
         let _held = self.format.begin_io();
-        let mut reads = Reads::new(single);
+        let mut reads = Reads::new(single, !self.is_filter());
         for (offset, buf) in ranges {
             self.read_range(buf, offset, &mut reads)?;
         }
@@ -163,6 +163,13 @@ impl Image {
 }
 
 impl Image {
+    /// Announces a read of guest data of this layer. A filter in the place of the format takes no steps.
+    fn announce_read(&self, storage: &dyn Storage) {
+        if !self.is_filter() {
+            steps::announce(storage, Step::ReadAio);
+        }
+    }
+
     /// Announces a read of what lies below, where anything does, to the storage of this layer.
     fn announce_below(&self) {
         if let (Backing::Open(_), Ok(storage)) =

@@ -51,6 +51,8 @@ impl<'b> Pieces<'b> {
 pub(super) struct Reads<'a, 'b> {
     /// There is one range alone: what fills it whole is read at once.
     single: bool,
+    /// The layer has a format, whose steps are announced.
+    announces: bool,
     /// The storage of those that are kept.
     storage: Option<&'a Arc<dyn Storage>>,
     kept: Vec<ReadRange<'b>>,
@@ -59,10 +61,11 @@ pub(super) struct Reads<'a, 'b> {
 }
 
 impl<'a, 'b> Reads<'a, 'b> {
-    /// None yet; `single` where there is one range alone.
-    pub(super) fn new(single: bool) -> Self {
+    /// None yet; `single` where there is one range alone, `announces` where the layer has a format.
+    pub(super) fn new(single: bool, announces: bool) -> Self {
         Self {
             single,
+            announces,
             storage: None,
             kept: Vec::new(),
             below: Pieces::default(),
@@ -81,7 +84,9 @@ impl<'a, 'b> Reads<'a, 'b> {
     ) -> Result<()> {
         let alone = self.single && whole;
         if alone || !steps::are_sent_together(&**storage) {
-            steps::announce(&**storage, Step::ReadAio);
+            if self.announces {
+                steps::announce(&**storage, Step::ReadAio);
+            }
             return storage.read_at(range.1, range.0);
         }
         let same = self.storage.is_some_and(|kept| Arc::ptr_eq(kept, storage));
