@@ -127,7 +127,7 @@ pub(crate) fn key_matches(name: &str, key: &str) -> bool {
 }
 
 /// The place in a list that a part of a key names.
-fn list_index(part: &str) -> Option<usize> {
+pub(crate) fn list_index(part: &str) -> Option<usize> {
     let plain = part == "0" || !part.starts_with(['0', '+']);
     plain.then(|| part.parse().ok()).flatten()
 }

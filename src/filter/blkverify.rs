@@ -32,8 +32,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     holds_file: false,
     // The copy would not get them.
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: &[],
     weak_options: &[],
+    events: &[],
     open,
     file_names: Some(FileNames {
         parse: parse_file_name,

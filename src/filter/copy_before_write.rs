@@ -27,6 +27,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     holds_file: false,
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: &[
         OptionSpec {
             name: BITMAP_NAME,
@@ -65,6 +66,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         },
     ],
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

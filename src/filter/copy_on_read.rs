@@ -21,6 +21,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     holds_file: false,
     passes_compressed: true,
+    keeps_writers_out: false,
     open_options: &[OptionSpec {
         name: "bottom",
         kind: OptionKind::Str,
@@ -29,6 +30,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         allowed: &[],
     }],
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

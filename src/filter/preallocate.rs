@@ -24,6 +24,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     holds_file: false,
     // They would grow the file by themselves.
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: &[
         OptionSpec {
             name: ALIGN,
@@ -41,6 +42,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         },
     ],
     weak_options: &[ALIGN, SIZE],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

@@ -4,7 +4,6 @@ use crate::filter::{
     FileNameFn, FilterDriver, blkdebug, blklogwrites, blkverify, compress, copy_before_write,
     copy_on_read, decompress, preallocate, quorum, tar, throttle,
 };
-use crate::trace::Event;
 
 /// Every filter, sorted by name.
 static DRIVERS: &[&FilterDriver] = &[
@@ -20,9 +19,6 @@ static DRIVERS: &[&FilterDriver] = &[
     &tar::DRIVER,
     &throttle::DRIVER,
 ];
-
-/// The trace events of filters.
-pub static EVENTS: &[&Event] = &[&blkdebug::EVENT];
 
 /// Every filter of this build.
 pub fn drivers() -> &'static [&'static FilterDriver] {

@@ -25,6 +25,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: Some(contents),
     holds_file: true,
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: &[OptionSpec {
         name: MEMBER,
         kind: OptionKind::Name,
@@ -33,6 +34,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         allowed: &[],
     }],
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

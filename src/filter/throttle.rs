@@ -20,6 +20,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     holds_file: false,
     passes_compressed: true,
+    keeps_writers_out: false,
     open_options: &[OptionSpec {
         name: "throttle-group",
         kind: OptionKind::Str,
@@ -28,6 +29,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         allowed: &[],
     }],
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

@@ -13,6 +13,7 @@ use crate::object::Objects;
 use crate::options::{OptionSpec, Values};
 use crate::policy::OpenPolicy;
 use crate::storage::Storage;
+use crate::trace::Event;
 use crate::value::{Map, Value};
 
 /// A filter, as one line of the registry.
@@ -32,10 +33,15 @@ pub struct FilterDriver {
     pub holds_file: bool,
     /// Whether it passes compressed writes on ([`Storage::compressor`]) where its child takes them.
     pub passes_compressed: bool,
+    /// Nobody else may write to its children, whatever they are: what was written to one alone would be lost or
+    /// fail.
+    pub keeps_writers_out: bool,
     /// Options of opening beyond those that every node takes, sorted by name.
     pub open_options: &'static [OptionSpec],
     /// Those of them that do not change what the filter shows, and are left out of its name.
     pub weak_options: &'static [&'static str],
+    /// Its trace events; their names begin with the filter's.
+    pub events: &'static [&'static Event],
     /// Makes the filter over its open children.
     pub open: fn(FilterContext<'_>) -> Result<Arc<dyn Storage>>,
     /// What file names of the form `name:…` stand for, where the filter has such names.

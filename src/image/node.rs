@@ -344,6 +344,14 @@ impl Node {
         driver.passes_snapshots() && shown.is_some_and(|child| child.node.is_shown_whole())
     }
 
+    /// Whether a filter in it wants the files below for itself.
+    pub(super) fn keeps_writers_out(&self) -> bool {
+        self.filter().is_some_and(|(driver, children)| {
+            let mut children = children.iter();
+            driver.keeps_writers_out || children.any(|child| child.node.keeps_writers_out())
+        })
+    }
+
     /// Whether its offsets are places where its bytes stand.
     pub(super) fn has_places(&self) -> bool {
         if matches!(self.kind, NodeKind::Host) {

@@ -9,17 +9,15 @@ use crate::trace::Event;
 
 /// All events of this build.
 pub fn events() -> impl Iterator<Item = &'static Event> {
-    let drivers = registry::drivers().iter().map(|driver| driver.events);
-    [
-        image::events::ALL,
-        job::events::ALL,
-        convert::EVENTS,
-        filter::registry::EVENTS,
-    ]
-    .into_iter()
-    .chain(drivers)
-    .flatten()
-    .copied()
+    let formats = registry::drivers().iter().map(|driver| driver.events);
+    let filters = filter::registry::drivers().iter();
+    let filters = filters.map(|driver| driver.events);
+    [image::events::ALL, job::events::ALL, convert::EVENTS]
+        .into_iter()
+        .chain(formats)
+        .chain(filters)
+        .flatten()
+        .copied()
 }
 
 /// Switches the events whose names match `pattern` on or off; returns how many match. `*` stands for

@@ -109,6 +109,22 @@ impl Values {
         Ok(items.into_values().collect())
     }
 
+    /// The values whose keys are `name.` and one more part, which is no place in a list, by that part.
+    pub fn group(&self, name: &str) -> Self {
+        let mut group = Self::default();
+        for (key, value) in self.iter() {
+            let part = key
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('.'));
+            if let Some(part) = part.filter(|part| !part.contains('.')) {
+                group
+                    .entries
+                    .push((Cow::Owned(part.to_owned()), value.clone()));
+            }
+        }
+        group
+    }
+
     /// The value of `key`, if given.
     pub fn get(&self, key: &str) -> Option<&OptionValue> {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)

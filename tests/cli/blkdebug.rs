@@ -55,6 +55,15 @@ fn names_and_reports() {
         ",'inject-error':[{'event':'bogus'}]",
         ",'inject-error':[{'errno':5}]",
         ",'inject-error':[{'event':'read_aio','iotype':'x'}]",
+        // A rule that is given by itself, without a list.
+        ",'inject-error':{'event':'vmstate_load','iotype':'read'}",
+        ",'inject-error.event':'vmstate_load','inject-error.errno':28,'inject-error.once':true",
+        ",'set-state':{'event':'vmstate_load','new_state':2,'state':1}",
+        ",'inject-error':{'errno':5}",
+        ",'inject-error':{'event':'bogus'}",
+        ",'inject-error.0.event':'none','inject-error.event':'none'",
+        ",'inject-error':{'event':'vmstate_load','sector':7,'state':3,'immediately':true},'align':512,'config':''",
+        ",'inject-error':[{'event':'vmstate_load','sector':7,'state':3,'immediately':true}],'max-discard':512",
     ] {
         let name = over("qcow2", "a.qcow2", options);
         for line in ["info", "info --output=json", "map", "check"] {
@@ -119,6 +128,15 @@ fn errors_while_reading_end_commands_alike() {
         ),
         (
             ",'inject-error':[{'event':'none','iotype':'block-status','errno':5}]",
+            "compare @ a.raw",
+        ),
+        // An error that comes once is met by whatever asks first, and not asked away.
+        (
+            ",'inject-error':[{'event':'none','iotype':'block-status','once':true}]",
+            "compare @ a.raw",
+        ),
+        (
+            ",'inject-error':{'event':'none','iotype':'read','errno':28}",
             "compare @ a.raw",
         ),
         (
@@ -278,5 +296,69 @@ fn a_flush_fails_where_there_is_something_to_flush() {
         let name = over("qcow2", "changed.qcow2", options);
         let ran = ours(&["snapshot", "-c", "s", &name], pair.ours().root());
         assert_eq!(ran.code, 1, "{ran:?}");
+    }
+}
+
+/// Where a filter stands in the place of the format, there is nobody to take the steps of one.
+#[test]
+fn a_filter_in_the_place_of_the_format_takes_no_steps_of_one() {
+    let pair = images();
+    pair.qemu("create -q -f raw t.raw 1M");
+    for (rule, image, code) in [
+        ("read_aio", "'driver':'file','filename':'a.raw'", 0),
+        ("write_aio", "'driver':'file','filename':'a.raw'", 0),
+        ("none", "'driver':'file','filename':'a.raw'", 1),
+        (
+            "read_aio",
+            "'driver':'qcow2','file':{'driver':'file','filename':'a.qcow2'}",
+            0,
+        ),
+        // That of the disk is taken on what the disk lies on.
+        (
+            "none",
+            "'driver':'raw','file':{'driver':'blkdebug','image':{'driver':'file','filename':'a.raw'},\
+             'inject-error':[{'event':'read_aio'}]}",
+            1,
+        ),
+    ] {
+        let rules = match image.contains("inject-error") {
+            true => String::new(),
+            false => format!(",'inject-error':[{{'event':'{rule}'}}]"),
+        };
+        let name = format!("json:{{'driver':'blkdebug','image':{{{image}}}{rules}}}");
+        let ran = pair.both(&["convert", "-O", "raw", &name, "x.raw"], Loose::Exact);
+        assert_eq!((ran.0.code, ran.1.code), (code, code), "{ran:?}");
+        let ran = pair.both(
+            &["convert", "-n", "-O", "raw", "t.raw", &name],
+            Loose::Exact,
+        );
+        assert_eq!(ran.0.code, ran.1.code, "{ran:?}");
+    }
+}
+
+/// What counts ahead of the work asks for the same as the work, and whoever asks first gets the error.
+#[test]
+fn a_layer_that_is_not_known_once_ends_a_comparison_and_a_conversion() {
+    let pair = Pair::new();
+    pair.file("c.cfg", b"");
+    pair.qemu_and_copy(&[
+        "create -q -f qcow2 -o cluster_size=4k b.qcow2 1M",
+        "create -q -f qcow2 -o cluster_size=4k -b blkdebug:c.cfg:b.qcow2 -F qcow2 t.qcow2",
+    ]);
+    // The overlay holds the beginning: the layer below is asked second.
+    pair.qemu_io("qcow2", "b.qcow2", &["write -P 7 64k 64k"]);
+    pair.qemu_io("qcow2", "t.qcow2", &["write -P 7 0 4k"]);
+    pair.file(
+        "c.cfg",
+        b"[inject-error]\nevent = \"l2_load\"\niotype = \"read\"\nonce = \"on\"\n",
+    );
+    for (line, code) in [
+        ("compare t.qcow2 t.qcow2", 3),
+        ("compare -s t.qcow2 t.qcow2", 3),
+        ("convert -O raw t.qcow2 o.raw", 1),
+        ("convert -O qcow2 t.qcow2 o.qcow2", 1),
+    ] {
+        let (theirs, ours, _) = pair.both(&words(line), Loose::Exact);
+        assert_eq!((theirs.code, ours.code), (code, code), "{line}: {ours:?}");
     }
 }

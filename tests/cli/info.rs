@@ -359,3 +359,105 @@ fn new_disks_are_announced_and_refused_as_the_peer_does() {
         pair.same(line);
     }
 }
+
+/// A disk without tables of its own has the clusters of the image that it lies in.
+#[test]
+fn a_luks_disk_in_an_image_shows_the_clusters_of_the_image() {
+    let secret = "--object secret,id=s,data=abc";
+    let pair = Pair::new();
+    pair.qemu_and_copy(&[
+        &format!("create {secret} -q -f luks -o key-secret=s,iter-time=10 l.luks 1M"),
+        "convert -f raw -O qcow2 l.luks l.qcow2",
+        "convert -f raw -O vmdk l.luks l.vmdk",
+    ]);
+    let file = |name: &str| format!("{{'driver':'file','filename':'{name}'}}");
+    let image = |name: &str| {
+        let format = &name[2..];
+        format!("{{'driver':'{format}','file':{}}}", file(name))
+    };
+    let luks = |over: &str| format!("{{'driver':'luks','key-secret':'s','file':{over}}}");
+    let disk = luks(&image("l.qcow2"));
+    for tree in [
+        luks(&file("l.luks")),
+        disk.clone(),
+        luks(&image("l.vmdk")),
+        format!("{{'driver':'raw','file':{disk}}}"),
+        format!("{{'driver':'blkdebug','image':{disk}}}"),
+    ] {
+        let name = format!("json:{tree}");
+        for form in ["human", "json"] {
+            let args = [
+                "info",
+                "--object",
+                "secret,id=s,data=abc",
+                "--output",
+                form,
+                &name,
+            ];
+            pair.same_args(&args, Loose::Exact);
+        }
+    }
+}
+
+/// Behind such filters, in the place of the format, stands an image of which nothing is read.
+#[test]
+fn images_behind_filters_are_opened_for_their_metadata_alone() {
+    let pair = Pair::with(&[
+        "create -q -f raw a.raw 1M",
+        "create -q -f qcow2 -o data_file=d.raw d.qcow2 1M",
+    ]);
+    let disk = "{'driver':'qcow2','file':{'driver':'file','filename':'d.qcow2'}}";
+    let raw = "{'driver':'file','filename':'a.raw'}";
+    for tree in [
+        format!("'driver':'blkdebug','image':{disk}"),
+        format!("'driver':'blkverify','raw':{raw},'test':{disk}"),
+        format!("'driver':'quorum','vote-threshold':1,'children':[{disk},{raw}]"),
+        format!("'driver':'blkdebug','image':{{'driver':'blkdebug','image':{disk}}}"),
+        format!("'driver':'blkdebug','image':{{'driver':'raw','file':{disk}}}"),
+        format!("'driver':'throttle','throttle-group':'g','file':{disk}"),
+        format!("'driver':'raw','file':{{'driver':'blkdebug','image':{disk}}}"),
+    ] {
+        let name = format!("json:{{{tree}}}");
+        for form in ["human", "json"] {
+            let object = "throttle-group,id=g";
+            let args = ["info", "--object", object, "--output", form, &name];
+            pair.same_args(&args, Loose::Exact);
+        }
+    }
+}
+
+#[test]
+fn a_null_is_no_value_of_an_address_nor_an_option() {
+    let pair = images();
+    for (options, code) in [
+        ("'driver':'file','filename':'a.raw','locking':null", 0),
+        ("'driver':'file','filename':'a.raw','cache.direct':null", 0),
+        (
+            "'driver':'file','filename':'a.raw','cache':{'no-flush':null}",
+            0,
+        ),
+        (
+            "'driver':'raw','node-name':null,'read-only':null,'file':{'driver':'file','filename':'a.raw'}",
+            0,
+        ),
+        ("'driver':'file','filename':'a.raw','bogus':null", 1),
+        ("'driver':'file','filename':'a.raw','cache':null", 1),
+        (
+            "'driver':'nbd','server':{'type':'unix','path':'none','abstract':null}",
+            1,
+        ),
+    ] {
+        let name = format!("json:{{{options}}}");
+        let (theirs, ours, _) = pair.both(&["info", &name], Loose::Exact);
+        assert_eq!((theirs.code, ours.code), (code, code), "{name}: {ours:?}");
+    }
+    let address = "'type':'inet','host':'127.0.0.1','port':'1','ipv4':null";
+    let name = format!("json:{{'driver':'nbd','server':{{{address}}}}}");
+    let (theirs, ours, _) = pair.both(&["info", &name], Loose::Exact);
+    assert_eq!((theirs.code, ours.code), (1, 1), "{ours:?}");
+    assert!(theirs.err.contains("parameter ipv4 invalid"), "{theirs:?}");
+    assert!(
+        ours.err.contains("Parameter 'server.ipv4' has no value"),
+        "{ours:?}"
+    );
+}

@@ -462,3 +462,41 @@ fn two_threads_exclude_each_other_as_two_processes_do() {
         }
     }
 }
+
+/// What is written to one child alone would be outvoted, or lost.
+#[test]
+fn a_quorum_keeps_writers_from_its_children() {
+    for children in [
+        "{'driver':'file','filename':'lk.raw'},{'driver':'file','filename':'free.raw'}",
+        "{'driver':'raw','file':{'driver':'file','filename':'free.raw'}},\
+         {'driver':'raw','file':{'driver':'file','filename':'lk.raw'}}",
+    ] {
+        let name = format!("json:{{'driver':'quorum','vote-threshold':1,'children':[{children}]}}");
+        let inner = &name["json:".len()..];
+        let above = format!("json:{{'driver':'raw','file':{inner}}}");
+        let lines = [
+            "info @",
+            "info -U @",
+            "compare @ free.raw",
+            "convert -U -O raw @ out.raw",
+            "bench -c 1 -w @",
+            "bench -c 1 @",
+        ];
+        for mode in [&["-f", "raw", "lk.raw"][..], &["-r", "-f", "raw", "lk.raw"]] {
+            let (pair, _holders) = held(mode);
+            for line in lines {
+                for name in [&name, &above] {
+                    let words = crate::pair::words(line).into_iter();
+                    let args: Vec<&str> = words
+                        .map(|word| if word == "@" { name } else { word })
+                        .collect();
+                    let (theirs, ours, _) = pair.both(&args, Loose::Time);
+                    assert_eq!(theirs.code, ours.code, "{args:?}: {theirs:?} {ours:?}");
+                    let lock = "Failed to get shared \"write\" lock";
+                    let told = [&theirs, &ours].map(|ran| ran.err.contains(lock));
+                    assert_eq!(told[0], told[1], "{args:?}: {theirs:?} {ours:?}");
+                }
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod rules;
 mod shape;
 mod storage;
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::error::{Error, Result, ResultExt};
 use crate::filter::{FileNames, FilterContext, FilterDriver, FilterName, ParsedName};
 use crate::format::ChildSpec;
-use crate::options::{OptionKind, OptionSpec, option};
+use crate::options::{OptionKind, OptionSpec, OptionValue, Values, list_index, option};
 use crate::storage::{Permissions, Storage};
 use crate::trace::Event;
 use crate::value::{Map, Value};
@@ -34,8 +35,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     holds_file: false,
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: OPEN,
     weak_options: &["take-child-perms.*", "unshare-child-perms.*"],
+    events: &[&EVENT],
     open,
     file_names: Some(FileNames {
         parse: parse_file_name,
@@ -45,7 +48,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
 };
 
 /// An event to which rules can refer has occurred.
-pub static EVENT: Event = Event::new("blkdebug_event");
+static EVENT: Event = Event::new("blkdebug_event");
 
 const STEP: &str = "Step that switches the rule on";
 const STATE: &str = "State in which the rule counts, 0 for any";
@@ -112,6 +115,30 @@ const OPEN: &[OptionSpec] = &[
         "Sector that the request must touch",
     ),
     option("inject-error.*.state", OptionKind::Num, STATE).default_to("0"),
+    option("inject-error.errno", OptionKind::Num, "Error to fail with").default_to("5"),
+    option("inject-error.event", OptionKind::Str, STEP),
+    option(
+        "inject-error.immediately",
+        OptionKind::Bool,
+        "Fail before the request waits",
+    )
+    .default_to("off"),
+    OptionSpec {
+        name: "inject-error.iotype",
+        ..IOTYPE
+    },
+    option(
+        "inject-error.once",
+        OptionKind::Bool,
+        "Fail one request alone",
+    )
+    .default_to("off"),
+    option(
+        "inject-error.sector",
+        OptionKind::Num,
+        "Sector that the request must touch",
+    ),
+    option("inject-error.state", OptionKind::Num, STATE).default_to("0"),
     option("max-discard", OptionKind::Size, "Longest discard"),
     option("max-transfer", OptionKind::Size, "Longest read or write"),
     option("max-write-zero", OptionKind::Size, "Longest zeroing"),
@@ -125,6 +152,9 @@ const OPEN: &[OptionSpec] = &[
     )
     .default_to("0"),
     option("set-state.*.state", OptionKind::Num, STATE).default_to("0"),
+    option("set-state.event", OptionKind::Str, STEP),
+    option("set-state.new_state", OptionKind::Num, "State that follows").default_to("0"),
+    option("set-state.state", OptionKind::Num, STATE).default_to("0"),
     option(
         "take-child-perms.*",
         OptionKind::Str,
@@ -146,10 +176,10 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
         Some(name) => config::parse(&read(name)?)?,
         None => Rules::default(),
     };
-    for rule in values.list("inject-error")? {
+    for rule in rules_of(values, "inject-error")? {
         rules.injections.push(Injection::new(&rule)?);
     }
-    for rule in values.list("set-state")? {
+    for rule in rules_of(values, "set-state")? {
         rules.transitions.push(Transition::new(&rule)?);
     }
     let shape = Shape::new(values)?;
@@ -167,6 +197,21 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
     )))
 }
 
+/// The rules of a kind: a list of them, or one that is given by itself.
+fn rules_of(values: &Values, kind: &str) -> Result<Vec<Values>> {
+    let listed = values.list(kind)?;
+    let single = values.group(kind);
+    if single.iter().next().is_none() {
+        return Ok(listed);
+    }
+    if let Some((key, _)) = listed.first().and_then(|rule| rule.iter().next()) {
+        return Err(Error::invalid(format!(
+            "Unknown option '0.{key}' for [{kind}]"
+        )));
+    }
+    Ok(vec![single])
+}
+
 fn read(name: &BStr) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut text = Vec::new();
@@ -178,30 +223,36 @@ fn read(name: &BStr) -> Result<Vec<u8>> {
 }
 
 /// The permissions of a list, and whether any of them is to write.
-fn permissions(values: &crate::options::Values, key: &str) -> Result<(Permissions, bool)> {
+fn permissions(values: &Values, key: &str) -> Result<(Permissions, bool)> {
     let (mut all, mut writes) = (Permissions::empty(), false);
+    let mut places = BTreeSet::new();
     for (name, value) in values.iter() {
-        let listed = name
+        let place = name
             .strip_prefix(key)
-            .is_some_and(|rest| rest.starts_with('.'));
-        let crate::options::OptionValue::Str(value) = value else {
+            .and_then(|rest| rest.strip_prefix('.'));
+        let (Some(place), OptionValue::Str(value)) = (place, value) else {
             continue;
         };
-        if listed {
-            writes |= ["write", "write-unchanged"].contains(&value.as_str());
-            all |= match value.as_str() {
-                "consistent-read" => Permissions::CONSISTENT_READ,
-                "write" => Permissions::WRITE,
-                "resize" => Permissions::RESIZE,
-                // No other tool asks for it in its locks.
-                "write-unchanged" => Permissions::empty(),
-                _ => {
-                    return Err(Error::refused_value(key, value));
-                }
-            };
-        }
+        let place = list_index(place);
+        places.insert(place.ok_or_else(|| Error::invalid(format!("'{key}' is a list")))?);
+        writes |= ["write", "write-unchanged"].contains(&value.as_str());
+        all |= match value.as_str() {
+            "consistent-read" => Permissions::CONSISTENT_READ,
+            "write" => Permissions::WRITE,
+            "resize" => Permissions::RESIZE,
+            // No other tool asks for it in its locks.
+            "write-unchanged" => Permissions::empty(),
+            _ => {
+                return Err(Error::refused_value(key, value));
+            }
+        };
     }
-    Ok((all, writes))
+    match (0..).zip(&places).find(|(at, place)| at != *place) {
+        Some((missing, _)) => Err(Error::invalid(format!(
+            "Parameter '{key}.{missing}' missing"
+        ))),
+        None => Ok((all, writes)),
+    }
 }
 
 /// `blkdebug:CONFIG:FILE`; CONFIG may be empty.

@@ -30,8 +30,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     holds_file: false,
     // They would not be recorded.
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: OPEN,
     weak_options: &[INTERVAL],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

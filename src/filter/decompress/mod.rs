@@ -31,6 +31,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     contents: None,
     holds_file: true,
     passes_compressed: false,
+    keeps_writers_out: false,
     open_options: &[OptionSpec {
         name: TYPE,
         kind: OptionKind::Str,
@@ -39,6 +40,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
         allowed: &[AUTO, "bzip2", "gzip", "lz4", "xz", "zstd"],
     }],
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

@@ -26,8 +26,10 @@ pub static DRIVER: FilterDriver = FilterDriver {
     holds_file: false,
     // Each child would have to get them.
     passes_compressed: false,
+    keeps_writers_out: true,
     open_options: OPEN,
     weak_options: &[],
+    events: &[],
     open,
     file_names: None,
     file_name: None,

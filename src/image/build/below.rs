@@ -60,6 +60,8 @@ pub(super) fn next(
                     force_share: options.force_share,
                     named_by_image: image.named_by_image,
                     nested: ancestors.nested(),
+                    metadata_only: false,
+                    deny_writers: false,
                 };
                 let node = builder.named(name.as_bstr())?;
                 return open_already(image, node, options, ancestors);

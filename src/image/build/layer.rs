@@ -44,6 +44,8 @@ pub(super) fn open(
                 force_share: options.force_share || start.plan.common.force_share,
                 named_by_image: start.named_by_image,
                 nested: ancestors.nested(),
+                metadata_only: options.metadata_only && stands_alone(&start.plan),
+                deny_writers: false,
             };
             open_file(&start.plan, &builder)?
         }
@@ -118,7 +120,7 @@ fn open_over(
             has_metadata: driver.has_metadata,
             writable: options.writable,
             metadata_only: options.metadata_only,
-            deny_writers: false,
+            deny_writers: file.keeps_writers_out(),
             force_share,
         });
         events::LOCK.emit(|| {
@@ -153,6 +155,8 @@ fn open_over(
             force_share,
             named_by_image: start.named_by_image,
             nested: ancestors.nested(),
+            metadata_only: false,
+            deny_writers: false,
         },
         driver,
         &plan,

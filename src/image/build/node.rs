@@ -6,7 +6,7 @@ use super::open_chain;
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{FilterChild, FilterContext, FilterDriver};
-use crate::format::FormatDriver;
+use crate::format::{ChildSpec, FormatDriver};
 use crate::image::detect_zeroes::check_unmapping;
 use crate::image::node::{Child, NamedNode, Node};
 use crate::image::node_plan::{Driver, NodePlan, no_such_node};
@@ -82,9 +82,9 @@ impl Builder<'_> {
         let options = OpenOptions {
             format: None,
             writable,
-            deny_writers: false,
+            deny_writers: self.deny_writers,
             for_check: false,
-            metadata_only: false,
+            metadata_only: self.metadata_only,
             backing: true,
             force_share: self.force_share,
             may_unmap: true,
@@ -99,6 +99,7 @@ impl Builder<'_> {
             None,
             Some((self.ancestors, self.nested + 1)),
         )?;
+        let image = image.kept_from_writers(&options)?;
         Ok(Node::of_image(image.into_shared()))
     }
 
@@ -127,6 +128,12 @@ impl Builder<'_> {
             };
             let Some(inner) = child.plan(spec)? else {
                 continue;
+            };
+            let within = Self {
+                // What passes for the file of the filter is opened as a file is, for its bytes.
+                metadata_only: self.metadata_only && spec.name != ChildSpec::FILE.name,
+                deny_writers: self.deny_writers || driver.keeps_writers_out,
+                ..within
             };
             children.push(Child {
                 name: name.to_owned(),

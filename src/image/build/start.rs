@@ -44,4 +44,8 @@ pub(super) struct Builder<'a> {
     pub(super) named_by_image: bool,
     /// Below so many nodes, one in the other, it stands.
     pub(super) nested: u32,
+    /// Images among its children are opened for their metadata alone.
+    pub(super) metadata_only: bool,
+    /// Images among its children keep writers out.
+    pub(super) deny_writers: bool,
 }

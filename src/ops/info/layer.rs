@@ -49,7 +49,9 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     // An image shows through a raw layer over it.
     let shown = file.filter(|_| image.driver().is_transparent);
     let cluster_size = details.cluster_size;
-    let cluster_size = cluster_size.or(shown.and_then(|file| file.cluster_size));
+    // A disk without tables has the clusters of what it lies in.
+    let below = file.filter(|_| !image.driver().has_metadata);
+    let cluster_size = cluster_size.or(below.and_then(|file| file.cluster_size));
     let mut snapshots = details.snapshots;
     if let Some(file) = shown {
         snapshots.extend(file.snapshots.iter().cloned());
