@@ -14,12 +14,15 @@ set -eu
 #   names         the order of options and children in the names of images
 #   printable     below all modules: schemes of URLs with logins of another form
 #   encryption    a method of encryption, in options of RBD
+#   qed/backing   of the format of a backing file the header says only whether it is that of plain disks
 allowed='
 src/driver_names.rs: all
 src/filter/blkverify.rs: raw
+src/format/crypt/chosen.rs: qcow
 src/format/crypt/mod.rs: luks
 src/format/dmg/mod.rs: sparseimage
 src/format/profiles.rs: all
+src/format/qed/backing.rs: raw
 src/image/names.rs: raw
 src/printable.rs: iscsi
 src/printable.rs: iser
