@@ -30,13 +30,13 @@ static const struct option_entry options[] = {
 };
 
 /* The findings say what is wrong; qemu-img ends with the words of an errno after them. */
-static void print_failure(platter_error *error, bool refused)
+static void print_failure(platter_error *error, bool unsure)
 {
     const bool damage = platter_error_status(error) == PLATTER_STATUS_CORRUPT;
 
-    if (refused)
+    if (unsure)
         fputs("ERROR need to rebuild refcount structures\n", stderr);
-    if (refused || (damage && platter_error_errno(error) != EIO)) {
+    if (unsure || (damage && platter_error_errno(error) != EIO)) {
         print_error("Check failed: %s", strerror(platter_error_errno(error)));
         platter_error_free(error);
     } else {
@@ -44,10 +44,27 @@ static void print_failure(platter_error *error, bool refused)
     }
 }
 
+/* A check without a result; `left` is what it found where leaks could not be repaired. */
+static int fail(platter_error *error, platter_report *left, const struct common *common)
+{
+    int code = 1;
+
+    if (left != NULL && platter_report_exit_code(&code, left, 0, NULL) != PLATTER_OK)
+        code = 1;
+    if (left == NULL || code == 1) {
+        /* Only wrong refcounts keep a check from its verdict. */
+        print_failure(error, left != NULL);
+        platter_report_free(left);
+        return 1;
+    }
+    print_platter_error(error);
+    return common_judge(left, common->json, common->quiet, 1);
+}
+
 static int check(const platter_image *image, uint32_t repair, const struct common *common)
 {
-    bool refused = false;
-    const struct job_display display = {.refused = &refused};
+    platter_report *left = NULL;
+    const struct job_display display = {.left = &left};
     platter_job *job = NULL;
     platter_report *report = NULL;
     platter_error *error = NULL;
@@ -68,10 +85,8 @@ static int check(const platter_image *image, uint32_t repair, const struct commo
     }
     if (platter_check_job_new(&job, image, repair, &error) == PLATTER_OK)
         report = jobs_run(job, &display, &error);
-    if (report == NULL) {
-        print_failure(error, refused);
-        return 1;
-    }
+    if (report == NULL)
+        return fail(error, left, common);
     code = common_judge(report, common->json, common->quiet, NOT_JUDGED);
     if (code == 1)
         print_error("Check failed");

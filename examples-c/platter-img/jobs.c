@@ -37,7 +37,6 @@ static void show_message(const platter_message *message, void *user_data)
 platter_report *jobs_run(platter_job *job, const struct job_display *display, platter_error **error)
 {
     platter_report *report = NULL;
-    platter_report *left = NULL;
     /* The library hands it back as it is; the callback only reads it. */
     struct job_display shown = *display;
 
@@ -48,12 +47,10 @@ platter_report *jobs_run(platter_job *job, const struct job_display *display, pl
         signals_watch(job, display->progress_by_signal);
         if (platter_job_run(job, 0, error) == PLATTER_OK)
             platter_job_result(&report, job, 0, error);
-        else if (display->refused != NULL &&
-                 platter_job_failure_report(&left, job, 0, NULL) == PLATTER_OK)
-            *display->refused = true;
+        else if (display->left != NULL)
+            platter_job_failure_report(display->left, job, 0, NULL);
         if (report != NULL)
             progress_reach_end();
-        platter_report_free(left);
         signals_unwatch();
     }
     platter_job_free(job);

@@ -9,7 +9,7 @@
 struct job_display {
     bool progress_by_signal; /* SIGUSR1 prints the progress */
     bool hide_warnings;
-    bool *refused; /* where not NULL: set if the job failed and yet left a report */
+    platter_report **left; /* where not NULL: takes the report of a job that failed, if it left one */
     bool output_optional; /* stdout has progress and the like alone */
 };
 

@@ -84,7 +84,7 @@ pub use profile::Profile;
 pub use read_in_order::{NextBytes, ReadInOrder, ReadInOrderFn};
 pub use traits::{
     Check, CheckReport, DecodeAhead, FilesBelow, Format, FormatInfo, Opener, RepairMode,
-    SnapshotInfo, Snapshots, SpaceCount,
+    RepairRefused, SnapshotInfo, Snapshots, SpaceCount,
 };
 pub use write::{AddedFiles, Below, FormatWrite, Resize, ResizeFiles, ZeroBelow};
 

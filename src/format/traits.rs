@@ -399,7 +399,16 @@ pub struct CheckReport {
     /// Allocated clusters that are compressed.
     pub compressed_clusters: u64,
     /// Leaked clusters were to be given up, but other damage forbids that: nothing was changed.
-    pub repair_refused: bool,
+    pub repair_refused: Option<RepairRefused>,
+}
+
+/// Which damage forbids that leaked clusters are given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RepairRefused {
+    /// Refcounts are wrong, by which leaked clusters are told from used ones.
+    Refcounts,
+    /// What names the clusters is damaged, and may have meant the leaked ones.
+    References,
 }
 
 /// The consistency check of a format.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Check, CheckReport, RepairMode};
+use crate::format::{Check, CheckReport, RepairMode, RepairRefused};
 use crate::image::Image;
 use crate::job::Job;
 use crate::ops::render::json;
@@ -114,13 +114,18 @@ impl CheckOutcome {
     /// Why the repair that was asked for was not done: nothing was changed then, and the report
     /// tells what is wrong.
     pub fn refusal(&self) -> Option<Error> {
-        self.report.repair_refused.then(|| {
-            Error::corrupt(format!(
-                "Check failed: '{}' has wrong refcounts, so that leaked clusters cannot be told from \
-                 used ones; repair all of it, not the leaks alone",
-                self.filename
-            ))
-        })
+        let why = match self.report.repair_refused? {
+            RepairRefused::Refcounts => {
+                "has wrong refcounts, so that leaked clusters cannot be told from used ones"
+            }
+            RepairRefused::References => {
+                "has other damage, which may have meant what looks like leaks: they were kept"
+            }
+        };
+        Some(Error::corrupt(format!(
+            "Check failed: '{}' {why}; repair all of it, not the leaks alone",
+            self.filename
+        )))
     }
 
     /// The JSON that `qemu-img check --output=json` prints.
@@ -216,7 +221,8 @@ impl CheckOutcome {
     /// The exit code of `qemu-img check`: 0, 1 (it is not complete), 2 (corruptions) or 3 (leaks).
     pub fn exit_code(&self) -> i32 {
         match &self.report {
-            r if r.check_errors > 0 || r.repair_refused => 1,
+            r if r.check_errors > 0 => 1,
+            r if r.repair_refused == Some(RepairRefused::Refcounts) => 1,
             r if r.corruptions > 0 => 2,
             r if r.leaks > 0 => 3,
             _ => 0,

@@ -253,3 +253,34 @@ fn a_commit_empties_the_overlay() {
     let map = ours(&words("map --output=json over.qed"), here.root()).out;
     assert!(!map.contains("\"depth\": 0, \"present\": true"), "{map}");
 }
+
+/// Where there is damage beside leaks, a repair of leaks alone reports what a check does, in no other format's words.
+#[test]
+fn leaks_beside_damage_are_reported_and_kept() {
+    let pair = Pair::with(&["create -q -f qed a.qed 1M"]);
+    pair.qemu_io("qed", "a.qed", &["write -P 1 0 512k"]);
+    // The second cluster stands where the third does, and nothing names the first.
+    let image = std::fs::read(pair.ours().path("a.qed")).expect("an image");
+    let word = |at: usize| u64::from_le_bytes(image[at..at + 8].try_into().expect("8 bytes"));
+    let table = word(word(40) as usize);
+    pair.patch("a.qed", table, &[0; 8]);
+    pair.patch("a.qed", table + 8, &word(table as usize + 16).to_le_bytes());
+    let before = std::fs::read(pair.ours().path("a.qed")).expect("an image");
+    let plain = pair.same("check a.qed");
+    assert!(
+        plain.code == 2 && plain.out.contains("leaked clusters"),
+        "{plain:?}"
+    );
+    for options in ["-r leaks", "-r leaks --output=json", "-q -r leaks"] {
+        let line = format!("check {options} a.qed");
+        let theirs = pair.theirs().qemu_img(&words(&line));
+        let mine = ours(&words(&line), pair.ours().root());
+        assert_eq!((&mine.out, mine.code), (&theirs.out, theirs.code), "{line}");
+        assert_eq!(mine.code, 2);
+        assert!(mine.err.contains("repair all of it"), "{mine:?}");
+        assert!(!mine.err.contains("refcount"), "{mine:?}");
+    }
+    assert!(std::fs::read(pair.ours().path("a.qed")).expect("an image") == before);
+    let all = ours(&words("check -r all a.qed"), pair.ours().root());
+    assert_eq!(all.code, 0, "{all:?}");
+}

@@ -1,7 +1,7 @@
 //! The course of a consistency check: look, repair what is asked for, look again.
 
 use crate::error::Result;
-use crate::format::{CheckReport, RepairMode};
+use crate::format::{CheckReport, RepairMode, RepairRefused};
 use crate::job::{Job, JobControl};
 
 /// What a look at an image has found.
@@ -59,7 +59,7 @@ pub(crate) fn check(
         return Ok(report);
     }
     if mode == RepairMode::Leaks && report.corruptions > 0 {
-        report.repair_refused = true;
+        report.repair_refused = Some(RepairRefused::References);
         return Ok(report);
     }
     image.repair(&found, job.control())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{Geometry, Header, ImageHeader};
-use crate::format::{CheckReport, RepairMode};
+use crate::format::{CheckReport, RepairMode, RepairRefused};
 use crate::job::Job;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
         report.corruptions += structures.errors;
         report.leaks += structures.leaks;
         report.check_errors += structures.unread;
-        report.repair_refused = true;
+        report.repair_refused = Some(RepairRefused::Refcounts);
         if !walker.given_up() {
             walker.findings.hold();
             let l1 = (self.header.header.l1_offset, self.header.header.l1_entries);
