@@ -47,13 +47,18 @@ impl Findings {
 }
 
 impl check::Findings for Findings {
-    /// Places that are counted as used and that nothing names.
+    /// Places that are counted as used and that nothing names, unless a faulty entry may have meant them.
     fn leaks(&self) -> u64 {
-        self.recorded.saturating_sub(self.used)
+        match self.faults {
+            0 => self.recorded.saturating_sub(self.used),
+            _ => 0,
+        }
     }
 
+    /// A wrong count is one more where it is no mere leak.
     fn corruptions(&self) -> u64 {
-        self.faults + u64::from(self.is_overwritten())
+        let count_is_wrong = self.faults > 0 && self.recorded != self.used;
+        self.faults + u64::from(count_is_wrong || self.is_overwritten())
     }
 }
 

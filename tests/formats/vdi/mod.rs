@@ -300,10 +300,15 @@ fn repair_gives_each_block_a_place_and_counts_them() {
         (made(&[0, 1, FREE, FREE], 1), 1, 0),
         (made(&[0, 3, FREE, FREE], 2), 1, 0),
         // Two in one place.
-        (made(&[1, 1, 0, FREE], 2), 1, 0),
+        (made(&[1, 1, 0, FREE], 3), 1, 0),
+        (made(&[1, 1, 0, FREE], 2), 2, 0),
         (made(&[1, 1, 1, 0], 4), 2, 0),
         // Further back than all blocks.
         (made(&[9, 0, FREE, FREE], 1), 1, 0),
+        // The count is wrong beside that: one more, and no leak, as the entry may have meant what is too much.
+        (made(&[9, 0, FREE, FREE], 2), 2, 0),
+        (made(&[9, 0, FREE, FREE], 4), 2, 0),
+        (made(&[1, 1, 0, FREE], 4), 2, 0),
     ] {
         let storage = image.storage();
         let model = image.model();
