@@ -239,6 +239,22 @@ impl Error {
         self
     }
 
+    /// The same once more, for all who ask again.
+    #[must_use]
+    pub(crate) fn again(&self) -> Self {
+        let inner = &self.0;
+        Self(Box::new(Inner {
+            kind: inner.kind,
+            message: inner.message.clone(),
+            errno: inner.errno,
+            offset: inner.offset,
+            stage: inner.stage,
+            file: inner.file.clone(),
+            hints: inner.hints.clone(),
+            cause: inner.cause.as_ref().map(Self::again),
+        }))
+    }
+
     /// Appends a line for the user that follows the message: a remedy or a question.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

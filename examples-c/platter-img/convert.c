@@ -28,6 +28,8 @@ static const struct option_entry options[] = {
      "the sources are files compressed with xz, gzip, bzip2, zstd or lz4\n(auto: looks at their beginning)"},
     {OPT_MAX_SPOOL, "max-spool", "SIZE",
      "the most that a temporary file takes for what a compressed file holds (64G)"},
+    {OPT_MAX_DECODER, "max-decoder", "SIZE",
+     "the most memory for decompressing such a file (256M); twice the window of\nzstd --long, and the dictionary of xz with what its threads work on"},
     {'T', "source-cache", "SRC_CACHE", "how the page cache is used for sources (writeback)"},
     {'l', "snapshot", "SNAPSHOT", "convert this internal snapshot, given by its ID or name"},
     {'O', "output-format", "TGT_FMT", "the format of the target (raw)"},
@@ -204,6 +206,9 @@ static bool parse(struct request *request)
             break;
         case OPT_MAX_SPOOL:
             request->source.max_spool = options_argument();
+            break;
+        case OPT_MAX_DECODER:
+            request->source.max_decoder = options_argument();
             break;
         case 'l':
             request->snapshot = options_argument();
@@ -415,7 +420,8 @@ static int checked_convert(struct request *request)
     if (request->format == NULL && request->profile == NULL && !request->target_image_opts)
         request->format = "raw";
     if (creation_help_asked())
-        return creation_print_help(request->format, count > 0 ? names[count - 1] : NULL) ? 0 : 1;
+        /* A name alone is that of a source. */
+        return creation_print_help(request->format, count > 1 ? names[count - 1] : NULL) ? 0 : 1;
     if (count < 2) {
         print_error("Must specify image file name");
         return 1;
@@ -458,7 +464,7 @@ const struct command command_convert = {
     .name = "convert",
     .summary = "Copy images into a new one, in another format if need be",
     .synopsis = "[-f SRC_FMT | --image-opts] [-T SRC_CACHE] [-l SNAPSHOT] [-U]\n"
-                "[--decompress[=TYPE] [--max-spool SIZE]]\n"
+                "[--decompress[=TYPE] [--max-spool SIZE] [--max-decoder SIZE]]\n"
                 "[-O TGT_FMT | --profile PROFILE] [-o TGT_OPTS] [-t TGT_CACHE] [-c]\n"
                 "[-B BACKING_IMAGE [-F BACKING_FMT] | --chain]\n"
                 "[-n [--target-is-zero] [--target-image-opts]]\n"

@@ -36,6 +36,14 @@ static bool have_nodes(platter_error **error)
            (atexit(forget_nodes) == 0 && platter_nodes_new(&nodes, 0, error) == PLATTER_OK);
 }
 
+/* Sets a ceiling where one is asked for. */
+static bool set_limit(platter_policy *policy, uint32_t limit, const char *text, const char *what,
+                      platter_error **error)
+{
+    return text == NULL ||
+           platter_policy_set_limit(policy, limit, options_size(text, what), 0, error) == PLATTER_OK;
+}
+
 platter_open_options *open_options(const struct open_request *request)
 {
     platter_open_options *options = NULL;
@@ -44,10 +52,10 @@ platter_open_options *open_options(const struct open_request *request)
 
     if (policy == NULL)
         return NULL;
-    if (request->max_spool != NULL &&
-        platter_policy_set_limit(policy, PLATTER_LIMIT_SPOOL_BYTES,
-                                 options_size(request->max_spool, "size of the temporary file"), 0,
-                                 &error) != PLATTER_OK) {
+    if (!set_limit(policy, PLATTER_LIMIT_SPOOL_BYTES, request->max_spool,
+                   "size of the temporary file", &error) ||
+        !set_limit(policy, PLATTER_LIMIT_DECODER_BYTES, request->max_decoder,
+                   "memory of decoders", &error)) {
         print_platter_error(error);
         platter_policy_free(policy);
         return NULL;

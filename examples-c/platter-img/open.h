@@ -13,6 +13,7 @@ struct open_request {
     bool force_share;
     const char *decompress; /* what its file is compressed with, or "auto"; NULL takes it as it is */
     const char *max_spool;  /* the most bytes of a temporary file; NULL for the default */
+    const char *max_decoder; /* the most memory of decoders of whole files; NULL for the default */
 };
 
 /* The policy of the command line: what --untrusted denies; NULL after a message. */

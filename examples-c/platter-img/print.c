@@ -145,7 +145,9 @@ static const struct {
     {"Some clusters may be leaked; a repair of the image frees them",
      "Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix."},
     {"Decompress it first, or raise the limit on the temporary file",
-     "Decompress it first, or raise the limit with --max-spool"},
+     "Decompress it first, or raise the limit with convert --max-spool"},
+    {"Decompress it first, or raise the limit on the memory of decoders",
+     "Decompress it first, or raise the limit with convert --max-decoder"},
     {"A rebase changes the backing file", "You can use 'qemu-img rebase' instead."},
     {"A larger width of its refcounts makes the image whole, and so does a copy where it cannot be "
      "opened for writing",

@@ -341,3 +341,99 @@ fn parts_are_read_without_a_temporary_file() {
     assert!(ran.code == 1 && is_named, "{ran:?}");
     assert!(!dir.path("never").exists());
 }
+
+/// Bytes of the frame of zstd: more than is unpacked in one go.
+const LONG: usize = 300 * BLOCK;
+
+/// The largest block of zstd.
+const BLOCK: usize = 128 << 10;
+
+/// A frame of zstd with a window of so many bits, which holds one letter many times.
+fn zstd_with_window(log: u8) -> Vec<u8> {
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3];
+    for n in 1..=LONG / BLOCK {
+        let is_last = u32::from(n == LONG / BLOCK);
+        let block = (BLOCK as u32) << 3 | 1 << 1 | is_last;
+        frame.extend_from_slice(&block.to_le_bytes()[..3]);
+        frame.push(b'a');
+    }
+    frame
+}
+
+#[test]
+fn the_memory_of_decoders_is_bounded_and_the_bound_can_be_raised() {
+    let dir = images();
+    for (log, enough) in [(27, "256M"), (28, "512M"), (29, "1G")] {
+        std::fs::write(dir.path("long.zst"), zstd_with_window(log)).expect("a file");
+        let line = "convert --decompress long.zst out";
+        if log > 27 {
+            let ran = run(&dir, line);
+            assert!(
+                ran.code == 1 && ran.err.contains("(268435456 bytes)"),
+                "{ran:?}"
+            );
+            assert!(ran.err.contains("convert --max-decoder"), "{ran:?}");
+            assert!(!dir.path("out").exists(), "{log}");
+        }
+        done(
+            &dir,
+            &format!("convert --max-decoder {enough} --decompress long.zst out"),
+        );
+        let out = std::fs::read(dir.path("out")).expect("a file");
+        assert!(
+            out.len() == LONG && out.iter().all(|byte| *byte == b'a'),
+            "{log}"
+        );
+        std::fs::remove_file(dir.path("out")).expect("a file");
+        // As a node of its own too.
+        let image = "driver=raw,file.driver=decompress,file.file.filename=long.zst";
+        done(
+            &dir,
+            &format!("convert --max-decoder {enough} --image-opts {image} out"),
+        );
+        std::fs::remove_file(dir.path("out")).expect("a file");
+    }
+    let line = "convert --max-decoder 1M --decompress raw.xz out";
+    let ran = run(&dir, line);
+    assert!(
+        ran.code == 1 && ran.err.contains("convert --max-decoder"),
+        "{ran:?}"
+    );
+    done(&dir, &line.replace("1M", "64M"));
+    let ran = run(&dir, "convert --max-decoder much --decompress raw.xz out");
+    assert!(
+        ran.code == 1 && ran.err.contains("memory of decoders"),
+        "{ran:?}"
+    );
+}
+
+/// What was wrong first is said, however often the file is asked again.
+#[test]
+fn the_first_reason_is_not_lost() {
+    let dir = Dir::new();
+    let mut state = 1u32;
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"0123456789abcdef"[(state >> 28) as usize]
+    });
+    let noise: Vec<u8> = noise.take(5 << 20).collect();
+    std::fs::write(dir.path("text"), noise).expect("a file");
+    for (tool, ending) in TOOLS {
+        let name = format!("text.{ending}");
+        pack(&dir, tool, &["-1"], "text", &name);
+        let whole = std::fs::read(dir.path(&name)).expect("a file");
+        let mut bad = whole.clone();
+        bad[whole.len() / 2] ^= 0x55;
+        for (what, bytes) in [("bad", &bad[..]), ("cut", &whole[..whole.len() / 2])] {
+            std::fs::write(dir.path(&name), bytes).expect("a file");
+            let ran = run(&dir, &format!("convert --decompress {name} out"));
+            assert!(
+                ran.code == 1 && !ran.err.contains("before"),
+                "{tool} {what}: {ran:?}"
+            );
+            if what == "cut" {
+                assert!(ran.err.contains("it ends too early"), "{tool}: {ran:?}");
+            }
+        }
+    }
+}

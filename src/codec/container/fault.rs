@@ -27,7 +27,9 @@ fn too_much_memory(kind: Container, at: u64, max_memory: u64) -> Error {
         "The {} data takes more memory to decompress than the open policy allows ({max_memory} bytes)",
         kind.name(),
     );
-    Error::new(ErrorKind::Limit, text).with_offset(at)
+    Error::new(ErrorKind::Limit, text)
+        .with_offset(at)
+        .with_hint("Decompress it first, or raise the limit on the memory of decoders")
 }
 
 /// More comes out of it than the policy allows.

@@ -56,7 +56,7 @@ enum State {
     Lz4Blocks(Input, Box<Lz4Blocks>),
     Ended,
     /// It was refused; what a decoder would give behind that is nothing to go by.
-    Refused,
+    Refused(Error),
 }
 
 /// How a frame of lz4 ends.
@@ -125,7 +125,7 @@ impl Unpacker {
                 Ok(Some(len)) => done += len,
                 Ok(None) => break,
                 Err(error) => {
-                    self.state = State::Refused;
+                    self.state = State::Refused(error.again());
                     return Err(error);
                 }
             }
@@ -149,7 +149,7 @@ impl Unpacker {
             State::Zstd(decoder) => decoder.read(buf),
             State::Lz4(decoder, _) => decoder.read(buf),
             State::Ended => return Ok(None),
-            State::Refused => return Err(self.damaged("it was refused before")),
+            State::Refused(error) => return Err(error.again()),
         };
         match read {
             // Its decoder takes a frame without its mark for one that has ended.

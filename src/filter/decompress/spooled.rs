@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::DRIVER;
 use super::spool::Spool;
 use crate::codec::container::Unpacker;
-use crate::error::{Error, ErrorKind, Result, ResultExt};
+use crate::error::{Error, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::policy::OpenPolicy;
@@ -34,7 +34,7 @@ enum Filling {
     /// All bytes are there.
     Done,
     /// What comes next was refused, and is not looked at again.
-    Failed(ErrorKind, String),
+    Failed(Error),
 }
 
 impl Spooled {
@@ -106,7 +106,7 @@ impl Spooled {
             let unpacker = match &mut *filling {
                 Filling::Going(unpacker) => unpacker,
                 Filling::Done => return Ok(ready),
-                Filling::Failed(kind, text) => return Err(Error::new(*kind, &**text)),
+                Filling::Failed(error) => return Err(error.again()),
             };
             self.control.checkpoint()?;
             let taken = self.spool.take(ready, unpacker);
@@ -119,7 +119,7 @@ impl Spooled {
                 }
                 Err(error) => {
                     // The decoder has gone on; what it would give now belongs elsewhere.
-                    *filling = Filling::Failed(error.kind(), error.to_string());
+                    *filling = Filling::Failed(error.again());
                     return Err(error);
                 }
             }
