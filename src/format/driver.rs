@@ -152,6 +152,8 @@ pub struct Outline {
     pub bitmaps: bool,
     /// All of its guest data is compressed, whether that is asked for or not.
     pub always_compressed: bool,
+    /// It has no place for compressed data, although others of the format do.
+    pub never_compressed: bool,
     /// An overlay records what tells its parent from others, for which the parent is opened.
     pub records_parent: bool,
     /// It can be written from its first byte to its last; see [`NewImage::in_order`].

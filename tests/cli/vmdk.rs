@@ -570,3 +570,62 @@ fn a_damaged_header_is_refused_in_the_same_words() {
         }
     }
 }
+
+/// Of a disk of a type that is not known, the extents say nothing.
+#[test]
+fn the_type_of_a_disk_is_refused_before_its_extents() {
+    let pair = Pair::with(&["create -q f.raw 1M"]);
+    for (kind, extent) in [
+        ("vmfsRaw", "VMFSRAW"),
+        ("vmfsRDM", "VMFSRDM"),
+        ("vmfsRawDeviceMap", "VMFSRDM"),
+        ("vmfsPassthroughRawDeviceMap", "VMFSRDM"),
+        ("fullDevice", "FLAT"),
+        ("custom", "BOGUS"),
+    ] {
+        let text = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
+             createType=\"{kind}\"\nRW 2048 {extent} \"f.raw\" 0\n"
+        );
+        pair.file("d.vmdk", text.as_bytes());
+        pair.same("info -f vmdk d.vmdk");
+        pair.same("check -f vmdk d.vmdk");
+    }
+}
+
+/// Flat extents are refused for compressed data whatever the source holds, before anything is made.
+#[test]
+fn flat_disks_take_no_compressed_data() {
+    let pair = Pair::with(&["create -q empty.raw 1M"]);
+    pair.file("text.raw", &[b'a'; 100_000]);
+    for source in ["empty.raw", "text.raw"] {
+        for subformat in ["monolithicFlat", "twoGbMaxExtentFlat"] {
+            let line = format!("convert -c -O vmdk -o subformat={subformat} {source} c.vmdk");
+            assert_eq!(pair.theirs().qemu_img(&words(&line)).code, 1, "{line}");
+            let ran = ours(&words(&line), pair.ours().root());
+            assert_eq!(ran.code, 1, "{line}: {ran:?}");
+            let text = "Compression not supported for this file format";
+            assert!(ran.err.contains(text), "{ran:?}");
+            assert!(!pair.ours().path("c.vmdk").exists(), "{line}");
+        }
+    }
+}
+
+/// The descriptor of many parts is longer than a sector, and counts.
+#[test]
+fn a_disk_of_many_parts_is_as_long_as_it_was_measured_to_be() {
+    let dir = Dir::new();
+    let options = "vmdk -o subformat=twoGbMaxExtentFlat";
+    let ran = ours(
+        &words(&format!("measure -O {options} --size 64G")),
+        dir.root(),
+    );
+    let create = format!("create -q -f {options} disk.vmdk 64G");
+    assert_eq!(ours(&words(&create), dir.root()).code, 0);
+    let files = std::fs::read_dir(dir.root()).expect("the directory");
+    let lengths = files.map(|file| file.expect("a file").metadata().expect("its length").len());
+    let len: u64 = lengths.map(|len| len.next_multiple_of(512)).sum();
+    assert!(len > (64 << 30) + 512, "{len}");
+    let line = format!("required size: {len}\n");
+    assert!(ran.out.starts_with(&line), "{ran:?} {len}");
+}

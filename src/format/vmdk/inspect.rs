@@ -12,10 +12,10 @@ use crate::policy::ImplicitRole;
 use crate::size::SECTOR;
 
 use super::NAME;
+use super::disk::create_type::check_type;
 use super::disk::descriptor::{NamedRole, named_files};
 use super::disk::sparse_header::{GD_AT_END, HEADER_LEN};
 use super::disk::{Descriptor, SparseHeader};
-use super::open::check_type;
 use super::source::{Source, descriptor_text};
 use super::sparse::{Sparse, SparseInput, TablePlace};
 use crate::format::table_cache::Cache;

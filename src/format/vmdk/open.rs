@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use bstr::{BStr, ByteSlice};
+use bstr::ByteSlice;
 use parking_lot::Mutex;
 
 use crate::codec::{Compression, Method};
@@ -18,6 +18,7 @@ use crate::printable::printable;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
+use super::disk::create_type::check_type;
 use super::disk::se_sparse::{self, ConstHeader};
 use super::disk::{Access, CowdHeader, ExtentLine, ExtentType, SparseHeader, cowd_header};
 use super::parts::{Part, PartKind};
@@ -29,45 +30,6 @@ use crate::format::table_cache::Cache;
 
 /// The most extents with a file: slots are numbered.
 pub(super) const MAX_EXTENTS: usize = u16::MAX as usize - 1;
-
-/// Disks that one file holds.
-const ONE_FILE: [&str; 2] = ["monolithicSparse", "streamOptimized"];
-
-/// Disks whose extents are in other files.
-const WITH_EXTENTS: [&str; 10] = [
-    "monolithicFlat",
-    "twoGbMaxExtentFlat",
-    "twoGbMaxExtentSparse",
-    "2GbMaxExtentFlat",
-    "2GbMaxExtentSparse",
-    "vmfs",
-    "vmfsThin",
-    "vmfsPreallocated",
-    "vmfsEagerZeroedThick",
-    "vmfsSparse",
-];
-
-/// Its extents are of one kind alone.
-const SE_SPARSE: &str = "seSparse";
-
-/// Refuses a disk of a type that is not known, by its name.
-///
-/// # Errors
-/// [`ErrorKind::Unsupported`].
-pub(super) fn check_type(found: &BStr, one_file: bool) -> Result<()> {
-    let is = |name: &str| found.eq_ignore_ascii_case(name.as_bytes());
-    let known = match one_file {
-        true => ONE_FILE.iter().any(|name| is(name)),
-        false => is(SE_SPARSE) || WITH_EXTENTS.iter().any(|name| is(name)),
-    };
-    match known {
-        true => Ok(()),
-        false => Err(Error::unsupported(format!(
-            "Unsupported image type '{}'",
-            printable(&found.to_str_lossy())
-        ))),
-    }
-}
 
 /// Opens the image; see [`OpenContext`].
 ///

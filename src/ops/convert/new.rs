@@ -47,6 +47,9 @@ pub(super) fn fill_new(
         ));
     }
     check_features(request, format, preallocated)?;
+    if request.target.compress && outline.never_compressed {
+        return Err(Error::no_compression());
+    }
     if let Some(bitmaps) = bitmaps {
         bitmaps.check_new(driver, outline)?;
     }

@@ -44,7 +44,7 @@ fn what_was_measured_is_what_is_written() {
         convert(&request, &mut Job::new())
             .unwrap_or_else(|error| panic!("{}: {error}", sample.name));
         let required = measured.0.required;
-        // A descriptor counts as a sector, a data file in whole clusters.
+        // A descriptor counts in sectors, a data file in whole clusters.
         let unit = match sample.options.contains("data_file") {
             true => 64 << 10,
             false => 512,

@@ -42,6 +42,18 @@ pub(in super::super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewIma
     Ok(Box::new(new))
 }
 
+/// Bytes of the descriptor of a new image without a parent.
+///
+/// # Errors
+/// Where there is no memory for it.
+pub(super) fn descriptor_len(spec: Spec) -> Result<u64> {
+    let new = NewVmdk {
+        spec,
+        descriptor: None,
+    };
+    Ok(new.descriptor(0, None)?.len() as u64)
+}
+
 /// The beginning of a long content ID.
 fn random_words() -> Result<[u32; 3]> {
     Ok([random_cid(0)?, random_cid(0)?, random_cid(0)?])

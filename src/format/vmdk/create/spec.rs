@@ -324,8 +324,12 @@ fn split_name(path: Option<&BStr>) -> (BString, BString) {
 
 /// See [`crate::format::FormatDriver::outline`].
 pub(in super::super) fn outline(values: &Values) -> Outline {
-    let stream = Subformat::of(values).is_ok_and(|kind| kind == Subformat::StreamOptimized);
+    let subformat = Subformat::of(values);
+    let stream = subformat
+        .as_ref()
+        .is_ok_and(|kind| *kind == Subformat::StreamOptimized);
     Outline {
+        never_compressed: subformat.is_ok_and(Subformat::is_flat),
         preallocation: outlined_preallocation(values),
         always_compressed: stream,
         in_order: stream,
@@ -342,10 +346,10 @@ pub(in super::super) fn measure(
 ) -> Result<Measured> {
     let spec = Spec::new(params)?;
     let guest = spec.sectors.saturating_mul(SECTOR);
-    let descriptor = if spec.subformat.is_one_file() {
-        0
-    } else {
-        SECTOR
+    // That of the default name, in whole sectors: names of other lengths take their place there too.
+    let descriptor = match spec.subformat.is_one_file() {
+        true => 0,
+        false => super::plan::descriptor_len(Spec::new(params)?)?.next_multiple_of(SECTOR),
     };
     if spec.subformat.is_flat() {
         return Ok(Measured {

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use bstr::{BStr, BString, ByteSlice};
 use encoding_rs::Encoding;
 
+use super::create_type::check_any_type;
 use super::descriptor_text::{
     decode, encode, find, hex, insert_after, lines, missing, next_word, number, place, set, value,
 };
@@ -135,7 +136,13 @@ impl Descriptor {
         let decoded = |name: BString| BString::from(decode(&name, encoding).into_owned());
         let mut extents = Vec::new();
         for (at, line) in lines(text) {
-            if let Some(extent) = extent_line(line, at)? {
+            let extent = extent_line(line, at).or_else(|error| {
+                // Of a disk of another type nothing is known, its extents included.
+                let named = value(text, "createType");
+                named.map_or(Ok(()), |found| check_any_type(found.as_bstr()))?;
+                Err(error)
+            })?;
+            if let Some(extent) = extent {
                 let name = decoded(extent.name);
                 extents.push(ExtentLine { name, ..extent });
             }

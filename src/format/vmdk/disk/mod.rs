@@ -1,6 +1,7 @@
 //! What stands on disk, one file for each structure.
 
 pub(super) mod cowd_header;
+pub(super) mod create_type;
 pub(super) mod descriptor;
 mod descriptor_text;
 pub(super) mod marker;

@@ -6,9 +6,9 @@ use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 use crate::size::SECTOR;
 
+use super::super::disk::create_type::check_type;
 use super::super::disk::sparse_header::{self, Flags, GD_AT_END, HEADER_LEN};
 use super::super::disk::{SparseHeader, cowd_header, not_vmdk};
-use super::super::open::check_type;
 use super::super::source::{lone_extent, parse_embedded, room_for_text};
 use super::bytes::{Bytes, out_of_order};
 use super::tables::Tables;
