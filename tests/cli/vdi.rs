@@ -1,5 +1,7 @@
 //! VDI images: what the tool prints and ends with, beside QEMU's.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::common::{Dir, Ran};
 use crate::pair::{Loose, Pair, ours, words};
 
@@ -111,6 +113,22 @@ fn damage_is_told_in_the_same_words() {
         if theirs.code == code {
             assert_eq!(here.code, theirs.code, "{patches:?}");
         }
+        for dir in [pair.ours(), pair.theirs()] {
+            std::fs::write(dir.path("a.vdi"), &before).expect("the image");
+        }
+    }
+    // A count that is wrong beside an entry that is wrong is one error more.
+    for patches in [
+        &[(0x204, 77)][..],
+        &[(0x204, 77), (0x184, 9)],
+        &[(0x204, 77), (0x184, 1)],
+    ] {
+        let before = std::fs::read(pair.ours().path("a.vdi")).expect("the image");
+        for (at, value) in patches {
+            pair.patch("a.vdi", *at, &u32::to_le_bytes(*value));
+        }
+        pair.same("check a.vdi");
+        pair.same("check --output=json a.vdi");
         for dir in [pair.ours(), pair.theirs()] {
             std::fs::write(dir.path("a.vdi"), &before).expect("the image");
         }
@@ -377,4 +395,31 @@ fn a_parent_that_would_not_be_found_is_refused() {
         "rebase -u -b nil.vdi -F vdi copy.vdi",
         &["has no UUID"],
     );
+}
+
+/// What a write copies of the parent into its block takes no more space than it does there.
+#[test]
+fn holes_of_the_parent_stay_holes() {
+    let dir = Dir::new();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    run("create -q -f vdi base.vdi 4M");
+    run("create -q model 4M");
+    for (name, format) in [("base.vdi", "vdi"), ("model", "raw")] {
+        run(&format!(
+            "bench -q -w --pattern 5 -c 1 -s 4096 -o 1M -f {format} {name}"
+        ));
+    }
+    run("create -q -f vdi -b base.vdi -F vdi top.vdi");
+    for (name, format) in [("top.vdi", "vdi"), ("model", "raw")] {
+        run(&format!(
+            "bench -q -w --pattern 6 -c 1 -s 4096 -o 1536k -f {format} {name}"
+        ));
+    }
+    run("compare -F raw top.vdi model");
+    run("check top.vdi");
+    let made = std::fs::metadata(dir.path("top.vdi")).expect("the image");
+    assert!(made.blocks() * 512 <= 64 << 10, "{} blocks", made.blocks());
 }

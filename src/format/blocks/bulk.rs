@@ -1,6 +1,7 @@
 //! Writing of a fresh image with blocks: space from a cursor, the table in memory, the header last.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -9,7 +10,7 @@ use crate::codec::Encoder;
 use crate::error::{Error, Result};
 use crate::extent::StorageSlot;
 use crate::format::{Bulk, InitialContent, Reserved};
-use crate::memory::IoBuf;
+use crate::memory::{self, IoBuf};
 use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::{Layout, Table, main_slot};
@@ -21,6 +22,21 @@ const EXPECTED: u64 = 256 << 20;
 pub(crate) trait Finish<L>: Send + Sync + Debug {
     /// Where the first block can begin.
     fn first(&self, layout: &L) -> u64;
+
+    /// The smallest part of a block that an overlay has for itself, while its parent shows in the others; None
+    /// where blocks are of one image each.
+    fn part(&self) -> Option<u32> {
+        None
+    }
+
+    /// Writes which parts of the block whose data stands at `host` the overlay has: only where there is
+    /// [`Finish::part`], and in place of [`Finish::begin_block`].
+    ///
+    /// # Errors
+    /// Of I/O.
+    fn end_block(&self, _: &dyn Storage, _: &L, _host: u64, _parts: &[Range<u64>]) -> Result<()> {
+        Ok(())
+    }
 
     /// Writes the lead of the block whose data stands at `host`.
     ///
@@ -60,6 +76,8 @@ pub(crate) struct BlockBulk<L, F> {
     /// What was asked for, where the format rounds that up.
     asked: u64,
     is_overlay: bool,
+    /// See [`Finish::part`]; None where there is no parent to show.
+    part: Option<u32>,
     /// New space reads as zeroes.
     fresh: bool,
     state: Mutex<State>,
@@ -70,11 +88,23 @@ struct State {
     table: Table,
     /// Behind the last block.
     end: u64,
+    /// The block that is being filled, where it may be filled in part.
+    open: Option<OpenBlock>,
     /// Guest bytes before this are dealt with.
     next_guest: u64,
     /// The storage expects writes up to here.
     expected: u64,
     finished: bool,
+}
+
+/// A block of which more parts may be reserved.
+#[derive(Debug)]
+struct OpenBlock {
+    index: u64,
+    /// Where its data stands.
+    host: u64,
+    /// What of it is reserved, in order.
+    parts: Vec<Range<u64>>,
 }
 
 impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
@@ -102,10 +132,12 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
             size,
             asked,
             is_overlay,
+            part: finish.part().filter(|_| is_overlay),
             fresh,
             state: Mutex::new(State {
                 table,
                 end: finish.first(&layout),
+                open: None,
                 next_guest: 0,
                 expected: 0,
                 finished: false,
@@ -144,11 +176,57 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
     fn place(&self, state: &mut State, index: u64) -> Result<u64> {
         let host = self.layout.next(state.end);
         let word = self.layout.word(host).ok_or_else(too_large)?;
-        self.finish
-            .begin_block(&*self.storage, &self.layout, host)?;
+        if self.part.is_none() {
+            self.finish
+                .begin_block(&*self.storage, &self.layout, host)?;
+        }
         state.table.put(index, word)?;
         state.end = host + self.layout.block_size();
         Ok(host)
+    }
+}
+
+impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
+    /// Reserves what of the range lies in its first block, which gets its place with its first part.
+    fn reserve_part(&self, state: &mut State, guest: u64, end: u64) -> Result<Reserved> {
+        let block = self.layout.block_size();
+        let index = guest / block;
+        if state.open.as_ref().is_none_or(|open| open.index != index) {
+            self.close_block(state)?;
+            let host = self.place(state, index)?;
+            state.open = Some(OpenBlock {
+                index,
+                host,
+                parts: Vec::new(),
+            });
+        }
+        let start = index * block;
+        let end = end.min(start + block);
+        let part = guest - start..end - start;
+        let mut offset = part.start;
+        if let Some(open) = &mut state.open {
+            offset += open.host;
+            match open.parts.last_mut() {
+                Some(last) if last.end == part.start => last.end = part.end,
+                _ => memory::push(&mut open.parts, part)?,
+            }
+        }
+        state.next_guest = end;
+        self.hint_growth(state);
+        Ok(Reserved {
+            slot: StorageSlot::MAIN,
+            offset,
+            len: end - guest,
+        })
+    }
+
+    /// Writes what the overlay has of the block that was filled last.
+    fn close_block(&self, state: &mut State) -> Result<()> {
+        let Some(open) = state.open.take() else {
+            return Ok(());
+        };
+        self.finish
+            .end_block(&*self.storage, &self.layout, open.host, &open.parts)
     }
 }
 
@@ -174,7 +252,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
     }
 
     fn zero_unit(&self) -> u32 {
-        self.layout.block_size() as u32
+        self.part.unwrap_or(self.layout.block_size() as u32)
     }
 
     fn alignment(&self) -> u64 {
@@ -203,6 +281,9 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
     fn reserve(&self, guest_offset: u64, len: u64) -> Result<Reserved> {
         let state = &mut *self.state.lock();
         let end = self.check_order(state, guest_offset, len)?;
+        if self.part.is_some() {
+            return self.reserve_part(state, guest_offset, end);
+        }
         let block = self.layout.block_size();
         let first = guest_offset / block;
         let offset = self.place(state, first)?;
@@ -245,6 +326,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
     fn finish(&self, durability: Durability) -> Result<()> {
         let state = &mut *self.state.lock();
         state.finished = true;
+        self.close_block(state)?;
         let end = self.layout.next(state.end);
         state.end = match state.table.place_parts(end).ok_or_else(too_large)? {
             behind if behind > end => behind,

@@ -10,12 +10,16 @@ use crate::format::Below;
 use crate::format::inflight::Reservation;
 use crate::memory;
 use crate::storage::{Step, ZeroFlags, steps};
+use crate::zero::is_zero;
 
 use super::space::NewBlocks;
 use super::{Blocks, Entry, Keeper, Layout, no_place};
 
 /// What lies below is copied in pieces of this size.
 const PIECE: u64 = 1 << 20;
+
+/// Zeroes are left out in multiples of this.
+const PAGE: usize = 4096;
 
 /// So many blocks are allocated by one write at once: the table of in-flight ranges is coarse.
 const MOST_BLOCKS: u64 = 64;
@@ -244,11 +248,30 @@ impl<K: Keeper> Blocks<K> {
                 steps::announce(&*self.storage, Step::ReadBackingAio);
                 below.read_below(&mut bytes, at)?;
                 steps::announce(&*self.storage, Step::CowWrite);
-                self.storage.write_at(&bytes, to)?;
+                match zeroed {
+                    true => self.write_over_zeroes(&bytes, to)?,
+                    false => self.storage.write_at(&bytes, to)?,
+                }
             } else if !zeroed {
                 self.storage.write_zeroes(to, piece, ZeroFlags::empty())?;
             }
             at += piece;
+        }
+        Ok(())
+    }
+
+    /// Writes the pages that are not zero, where zeroes stand already: those of the parent stay holes.
+    fn write_over_zeroes(&self, bytes: &[u8], to: u64) -> Result<()> {
+        let pages: Vec<_> = bytes.chunks(PAGE).collect();
+        let mut at = to;
+        for alike in pages.chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+            let len: usize = alike.iter().map(|page| page.len()).sum();
+            let from = (at - to) as usize;
+            let run = bytes.get(from..from + len).unwrap_or_default();
+            if !is_zero(run) {
+                self.storage.write_at(run, at)?;
+            }
+            at += len as u64;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! New disks: dynamic, or fixed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use crate::format::{
 use crate::job::JobControl;
 use crate::memory;
 use crate::options::{OptionKind, OptionSpec, Values};
+use crate::size::SECTOR;
 use crate::storage::{Preallocation, Storage};
 
 use super::disk::{
@@ -27,6 +29,9 @@ use super::{DRIVER, MAX_FIXED, MAX_SIZE, too_large};
 
 /// Guest bytes of a block of a new disk, as all programs make them.
 const BLOCK_SIZE: u32 = 2 << 20;
+
+/// The smallest part of a block that a child is given of its own: sectors could be, and this is a page.
+const OWN_PART: u32 = 4096;
 
 /// Where the headers of a new dynamic disk end, and the table of blocks begins.
 const TABLE_OFFSET: u64 = (FOOTER_LEN + HEADER_LEN) as u64;
@@ -310,6 +315,29 @@ struct Finisher {
 impl Finish<VpcLayout> for Finisher {
     fn first(&self, _: &VpcLayout) -> u64 {
         self.first
+    }
+
+    fn part(&self) -> Option<u32> {
+        Some(OWN_PART)
+    }
+
+    fn end_block(
+        &self,
+        storage: &dyn Storage,
+        layout: &VpcLayout,
+        host: u64,
+        parts: &[Range<u64>],
+    ) -> Result<()> {
+        let mut bitmap = memory::zeroed(layout.lead() as usize)?;
+        for sector in parts
+            .iter()
+            .flat_map(|part| part.start / SECTOR..part.end.div_ceil(SECTOR))
+        {
+            if let Some(byte) = bitmap.get_mut((sector / 8) as usize) {
+                *byte |= 0x80 >> (sector % 8);
+            }
+        }
+        storage.write_at(&bitmap, host - layout.lead())
     }
 
     fn begin_block(&self, storage: &dyn Storage, layout: &VpcLayout, host: u64) -> Result<()> {

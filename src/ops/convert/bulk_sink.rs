@@ -1,10 +1,12 @@
 //! A new image as a target, through its bulk writer.
 
 use std::io::IoSlice;
+use std::ops::Range;
 
 use crate::codec::Encoder;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::format::Bulk;
+use crate::image::{Image, ReadsAs};
 use crate::memory::{self, IoBuf};
 use crate::storage::{CopyOutcome, Storage};
 
@@ -24,21 +26,26 @@ pub(super) struct BulkSink<'a> {
     pub sources: &'a Sources,
     pub offload: &'a Offload,
     pub counters: &'a Counters,
-    /// Zeroes before this guest offset must be recorded, as a backing file lies below.
-    pub backing_end: u64,
+    /// The backing file: zeroes before its end must be recorded.
+    pub below: Option<&'a Image>,
     /// What is not reserved reads as zeroes.
     pub unreserved_is_zero: bool,
+    /// What is reserved reads as zeroes before it is written.
+    pub unwritten_is_zero: bool,
 }
 
 impl BulkSink<'_> {
     /// Reserves for one piece, which falls into as many as the target has runs for it; none where it
     /// takes no space.
-    fn place_piece(&self, mut piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
+    fn place_piece(&self, piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         match &piece.kind {
             PieceKind::Zero => {
                 Counters::add(&self.counters.zero, piece.len);
                 if self.records_zero(&piece)? {
                     return Ok(());
+                }
+                if let Some(below) = self.below {
+                    return self.store_zeroes(below, piece, placed);
                 }
             }
             PieceKind::Encoded { len, .. } => {
@@ -54,6 +61,11 @@ impl BulkSink<'_> {
             PieceKind::Data => Counters::add(&self.counters.data, piece.len),
             PieceKind::Offload { .. } => Counters::add(&self.counters.offloaded, piece.len),
         }
+        self.store(piece, placed)
+    }
+
+    /// Reserves for a piece that takes the space of all its bytes.
+    fn store(&self, mut piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         loop {
             let run = self.bulk.reserve(piece.offset, piece.len)?;
             if !(1..=piece.len).contains(&run.len) {
@@ -77,7 +89,7 @@ impl BulkSink<'_> {
 
     /// Records zeroes where something lies below; false where the image can only store them.
     fn records_zero(&self, piece: &Piece) -> Result<bool> {
-        if piece.offset >= self.backing_end {
+        if self.below.is_none_or(|below| piece.offset >= below.len()) {
             return Ok(self.unreserved_is_zero);
         }
         match self.bulk.reserve_zero(piece.offset, piece.len) {
@@ -85,6 +97,39 @@ impl BulkSink<'_> {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reserves for zeroes that can only be stored, where the backing file does not read as zeroes anyway.
+    fn store_zeroes(
+        &self,
+        below: &Image,
+        piece: Piece,
+        placed: &mut Vec<(Piece, TargetPlace)>,
+    ) -> Result<()> {
+        let unit = u64::from(self.bulk.zero_unit());
+        let end = piece.offset + piece.len;
+        let store = |range: &Range<u64>, placed: &mut _| match range.is_empty() {
+            true => Ok(()),
+            false => self.store(Piece::zero(range.start, range.end - range.start), placed),
+        };
+        // What is to be stored and not yet reserved.
+        let mut pending = piece.offset..piece.offset;
+        let mut at = piece.offset;
+        while at < end.min(below.len()) {
+            let found = below.map(at, end.min(below.len()) - at)?;
+            let next = at + found.extent.len;
+            if found.reads_as() != ReadsAs::Zero {
+                let from = at - (at - piece.offset) % unit;
+                if from > pending.end {
+                    store(&pending, placed)?;
+                    pending.start = from;
+                }
+                let whole = (next - piece.offset).next_multiple_of(unit);
+                pending.end = (piece.offset + whole).min(end);
+            }
+            at = next;
+        }
+        store(&pending, placed)
     }
 
     fn copy_inside_host(
@@ -121,6 +166,9 @@ impl BulkSink<'_> {
     }
 
     fn write_zero_bytes(&self, piece: &Piece, place: TargetPlace) -> Result<()> {
+        if self.unwritten_is_zero {
+            return Ok(());
+        }
         self.bulk
             .write_zero_data((place.slot, place.host), piece.offset, piece.len)
             .context(at_byte(piece.offset))

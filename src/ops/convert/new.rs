@@ -97,18 +97,18 @@ pub(super) fn fill_new(
             true => error.context(while_converting()),
             false => error,
         })?;
-    let mut backing_end = 0;
-    let mut parent = None;
-    if let Some(backing) = &backing {
-        let below = open_backing(request, backing, job)?;
-        kept.add(Reason::Backing, &below)?;
-        backing_end = below.len();
-        parent = Some(create::parent_of(&below));
+    let below = match &backing {
+        Some(backing) => Some(open_backing(request, backing, job)?),
+        None => None,
+    };
+    if let Some(below) = &below {
+        kept.add(Reason::Backing, below)?;
         sources.set_backed(BackedBelow {
-            depth: replaced_depth(&sources, &below),
-            end: backing_end,
+            depth: replaced_depth(&sources, below),
+            end: below.len(),
         });
     }
+    let parent = below.as_ref().map(create::parent_of);
     let target = planned.create(&kept, parent).context(while_converting)?;
     for warning in target.warnings() {
         job.warn(warning.clone());
@@ -123,9 +123,11 @@ pub(super) fn fill_new(
         sources: &sources,
         offload: &offload,
         counters,
-        backing_end,
+        below: below.as_ref(),
         unreserved_is_zero: bulk.initial_content().unreserved_is_zero,
+        unwritten_is_zero: bulk.initial_content().unwritten_is_zero,
     };
+    let backing_end = below.as_ref().map_or(0, Image::len);
     let sizes = CopySizes::for_new(request, bulk, backing_end);
     // Encryption takes the time of all processors, and a server is waited for.
     let writers = Writers::of(request, sizes.in_flight > 1 || !bulk.takes_raw_writes());

@@ -30,6 +30,15 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Zeroes.
+    pub fn zero(offset: u64, len: u64) -> Self {
+        Self {
+            offset,
+            len,
+            kind: PieceKind::Zero,
+        }
+    }
+
     /// Cuts the piece off behind its first `len` bytes, unless it ends there; returns the rest. Not for
     /// encoded units.
     pub fn split_off(&mut self, len: u64) -> Option<Self> {

@@ -287,8 +287,9 @@ fn fill_from(
         sources: &sources,
         offload: &offload,
         counters: &Counters::default(),
-        backing_end: 0,
+        below: None,
         unreserved_is_zero: true,
+        unwritten_is_zero: target.initial_content().unwritten_is_zero,
     };
     let job = &mut Job::new();
     run(
