@@ -114,6 +114,7 @@
 #define PLATTER_KEY_VERDICT "verdict"
 #define PLATTER_KEY_VIRTUAL_SIZE "virtual-size"
 #define PLATTER_KEY_VM_CLOCK_NSEC "vm-clock-nsec"
+#define PLATTER_KEY_VM_CLOCK_SEC "vm-clock-sec"
 #define PLATTER_KEY_VM_STATE_SIZE "vm-state-size"
 #define PLATTER_KEY_ZERO "zero"
 #define PLATTER_KEY_ZERO_BYTES "zero-bytes"
@@ -438,7 +439,7 @@
 #define PLATTER_STATUS_CORRUPT -10005
 
 /**
- * Another process holds a conflicting lock.
+ * Another process, or another handle of this one, holds a conflicting lock.
  */
 #define PLATTER_STATUS_LOCKED -10006
 
@@ -4169,8 +4170,8 @@ int platter_report_count(size_t *out,
  * Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
  * `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
  * `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
- * `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
- * bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+ * `vm-clock-sec`, `vm-clock-nsec`, `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
+ * bytes: `start`, `length`. Measure: `required`, `fully-allocated`, `bitmaps` where there are some. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
  * `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
  * `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
  * `flags` must be 0.

@@ -909,6 +909,15 @@ static void convert(void)
     NO_NULL(platter_convert_set_target_fd(NULL, 0, 0, &err), "convert");
     FAILS(platter_convert_set_target_fd(convert, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
     NO_FLAG(platter_convert_set_target_fd(convert, 1, BAD, &err));
+    const int ways[] = {open("/dev/null", O_RDONLY | O_CLOEXEC), open("/dev/null", O_WRONLY | O_CLOEXEC)};
+    FAILS(platter_convert_set_source_fd(convert, ways[1], 0, &err), PLATTER_STATUS_INVALID,
+          "not open for reading");
+    FAILS(platter_convert_set_target_fd(convert, ways[0], 0, &err), PLATTER_STATUS_INVALID,
+          "not open for writing");
+    OK(platter_convert_set_source_fd(convert, ways[0], 0, &err));
+    OK(platter_convert_set_target_fd(convert, ways[1], 0, &err));
+    close(ways[0]);
+    close(ways[1]);
     platter_convert_free(convert);
     platter_convert_free(NULL);
     CHECK(access("c", F_OK) != 0);
@@ -930,6 +939,13 @@ static void copies(void)
     NO_NULL(platter_dd_set_input_fd(NULL, 0, 0, &err), "dd");
     FAILS(platter_dd_set_input_fd(dd, -1, 0, &err), PLATTER_STATUS_INVALID, "'fd'");
     NO_FLAG(platter_dd_set_input_fd(dd, 0, BAD, &err));
+    const int ways[] = {open("/dev/null", O_RDONLY | O_CLOEXEC), open("/dev/null", O_WRONLY | O_CLOEXEC)};
+    FAILS(platter_dd_set_input_fd(dd, ways[1], 0, &err), PLATTER_STATUS_INVALID,
+          "not open for reading");
+    FAILS(platter_dd_set_output_fd(dd, ways[0], 0, &err), PLATTER_STATUS_INVALID,
+          "not open for writing");
+    close(ways[0]);
+    close(ways[1]);
     OK(platter_dd_set_input(dd, "a.raw", 0, &err));
     FAILS(platter_dd_job_new(&job, dd, 0, &err), PLATTER_STATUS_INVALID, "no output");
     NO_NULL(platter_dd_set_input_options(NULL, NULL, 0, &err), "dd");

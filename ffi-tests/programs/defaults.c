@@ -120,7 +120,8 @@ static void same_bytes(const unsigned char *a, size_t a_len, const unsigned char
 static void try_values(const char *format, const platter_option_info *option)
 {
     static const char *const listed[] = {"subformat",   "adapter_type", "cipher-alg",    "cipher-mode",
-                                         "hash-alg",    "ivgen-alg",    "ivgen-hash-alg"};
+                                         "hash-alg",    "ivgen-alg",    "ivgen-hash-alg",
+                                         "logical_sector_size", "physical_sector_size"};
     const char *const inner = is_inner(option->name) ? option->name + strlen(INNER) : option->name;
     bool few = false;
     for (size_t i = 0; i < sizeof listed / sizeof *listed; i++)

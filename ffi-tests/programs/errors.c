@@ -227,6 +227,8 @@ int main(void)
     CHECK(fwrite("\0\0\0\0\0\3\0\1", 1, 8, file) == 8 && fclose(file) == 0);
     error = opening("bad.qcow2", "qcow2", 0);
     CHECK(strstr(platter_error_message(error), "L1 table") != NULL);
+    CHECK(platter_error_status(error) == PLATTER_STATUS_CORRUPT);
+    CHECK_U64(platter_error_offset(error), 40);
     platter_error_free(error);
 
     /* An image in use says by whom it might be, as a hint. */

@@ -36,6 +36,46 @@ static void fail(void)
     CHECK(failures == 0 || strcmp(failure, expected) == 0);
 }
 
+/* Warnings of jobs, and requests of queues that fail, which no caller gets the message of. */
+static int warnings, errors;
+
+static void on_trouble(uint32_t level, const char *line, void *user_data)
+{
+    CHECK(user_data == &lines);
+    if (level == PLATTER_LOG_WARNING) {
+        CHECK(strstr(line, "instead of 4096") != NULL);
+        warnings++;
+    } else if (level == PLATTER_LOG_ERROR) {
+        CHECK(strstr(line, "a request fails: ") != NULL && strstr(line, "a.raw") != NULL);
+        errors++;
+    }
+}
+
+static void trouble(void)
+{
+    platter_convert *convert;
+    platter_job *job;
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, "a.raw", 0, &err));
+    OK(platter_convert_set_target(convert, "a.vhd", NULL, 0, &err));
+    OK(platter_convert_set_profile(convert, "azure", 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_convert_free(convert);
+
+    platter_queue *queue;
+    platter_completion done;
+    size_t count;
+    platter_image *image = open_image("a.raw", "raw", 0);
+    OK(platter_queue_new(&queue, image, 0, 0, &err));
+    platter_queue_write(queue, "x", 1, 0, NULL, 0);
+    OK(platter_queue_reap(&count, queue, &done, 1, 1, -1, 0, &err));
+    CHECK(count == 1 && done.status == PLATTER_STATUS_READ_ONLY);
+    platter_queue_free(queue);
+    OK(platter_image_close(image, 0, &err));
+}
+
 static int events;
 
 static void on_event(uint32_t level, const char *line, void *user_data)
@@ -78,6 +118,15 @@ int main(void)
     OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
     CHECK(frees == 4);
 
+    OK(platter_log_set(on_trouble, &lines, count_free, PLATTER_LOG_ERROR, 0, &err));
+    trouble();
+    CHECK(warnings == 0 && errors == 1);
+    OK(platter_log_set(on_trouble, &lines, count_free, PLATTER_LOG_WARNING, 0, &err));
+    trouble();
+    CHECK(warnings == 1 && errors == 2);
+    OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
+    CHECK(frees == 6);
+
     /* Trace events: off until a pattern switches them on, and only at their level. */
     const char *name = NULL;
     size_t count = 0, listed = 0;
@@ -101,7 +150,7 @@ int main(void)
     OK(platter_image_close(open_image("a.raw", "raw", 0), 0, &err));
     CHECK(events == 1);
     OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
-    CHECK(frees == 6);
+    CHECK(frees == 8);
     passed();
     return 0;
 }

@@ -27,6 +27,7 @@ use crate::location::Location;
 use crate::ops::convert::{
     Conflict, ConvertRequest, check, check_parallel, check_sparse_size, convert,
 };
+use crate::storage::stream::Direction;
 
 /// What to convert, and how. What uses it copies it.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ pub extern "C" fn platter_convert_set_source_fd(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.source.fd = Some(duplicate_fd(fd)?);
+        convert.request.source.fd = Some(duplicate_fd(fd, Direction::Read)?);
         Ok(())
     })
 }
@@ -151,7 +152,7 @@ pub extern "C" fn platter_convert_set_target_fd(
 ) -> c_int {
     call_mut(convert, "convert", err, |convert| {
         check_flags(flags, 0)?;
-        convert.request.target.fd = Some(duplicate_fd(fd)?);
+        convert.request.target.fd = Some(duplicate_fd(fd, Direction::Write)?);
         convert.has_target = true;
         Ok(())
     })

@@ -25,6 +25,7 @@ use crate::format::registry;
 use crate::location::Location;
 use crate::ops::dd::{DdEnd, DdRequest, check_block_size, dd};
 use crate::size::check_image_size;
+use crate::storage::stream::Direction;
 
 /// What to copy, and how. What uses it copies it.
 #[derive(Debug)]
@@ -123,7 +124,7 @@ pub extern "C" fn platter_dd_set_input_fd(
 ) -> c_int {
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
-        dd.request.input = DdEnd::Fd(duplicate_fd(fd)?);
+        dd.request.input = DdEnd::Fd(duplicate_fd(fd, Direction::Read)?);
         dd.has_input = true;
         Ok(())
     })
@@ -213,7 +214,7 @@ pub extern "C" fn platter_dd_set_output_fd(
 ) -> c_int {
     call_mut(dd, "dd", err, |dd| {
         check_flags(flags, 0)?;
-        dd.request.output = DdEnd::Fd(duplicate_fd(fd)?);
+        dd.request.output = DdEnd::Fd(duplicate_fd(fd, Direction::Write)?);
         dd.request.output_format = registry::plain().name.to_owned();
         dd.has_output = true;
         Ok(())

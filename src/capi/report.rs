@@ -384,8 +384,8 @@ pub extern "C" fn platter_report_count(
 /// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
 /// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
-/// `vm-clock-nsec` (the whole guest clock), `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
-/// bytes: `start`, `length`. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+/// `vm-clock-sec`, `vm-clock-nsec`, `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
+/// bytes: `start`, `length`. Measure: `required`, `fully-allocated`, `bitmaps` where there are some. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
 /// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
 /// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
 /// `flags` must be 0.

@@ -51,6 +51,9 @@ pub(super) fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
         .0
 }
 
+/// Nanoseconds of a second.
+const NANO: u64 = 1_000_000_000;
+
 pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
     Fields::new()
         .add("id", snapshot.id.as_bstr())
@@ -58,7 +61,8 @@ pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Val
         .add("vm-state-size", snapshot.vm_state_size)
         .add("date-sec", snapshot.date_sec)
         .add("date-nsec", snapshot.date_nsec)
-        .add("vm-clock-nsec", snapshot.vm_clock_nsec)
+        .add("vm-clock-sec", snapshot.vm_clock_nsec / NANO)
+        .add("vm-clock-nsec", snapshot.vm_clock_nsec % NANO)
         .maybe("icount", snapshot.icount)
         .maybe("virtual-size", snapshot.disk_size)
         .0
@@ -179,4 +183,29 @@ pub(super) fn bench_fields(report: &BenchReport) -> Vec<(&'static str, Value)> {
         .add("seconds", report.time.as_secs_f64())
         .add("requests-per-second", report.rate())
         .0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_a_snapshot_is_told_as_the_json_does() {
+        let snapshot = SnapshotInfo {
+            id: "1".into(),
+            name: "one".into(),
+            vm_state_size: 0,
+            date_sec: 0,
+            date_nsec: 0,
+            vm_clock_nsec: 5_250_000_000,
+            icount: None,
+            disk_size: None,
+        };
+        let fields: Map<String, Value> = snapshot_fields(&snapshot)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        assert_eq!(fields["vm-clock-sec"], Value::from(5_u64));
+        assert_eq!(fields["vm-clock-nsec"], Value::from(250_000_000_u64));
+    }
 }

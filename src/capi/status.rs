@@ -16,7 +16,7 @@ pub const PLATTER_STATUS_UNSUPPORTED: c_int = -10003;
 pub const PLATTER_STATUS_NOT_AN_IMAGE: c_int = -10004;
 /// The image's metadata is damaged; `platter_error_offset()` says where, if known.
 pub const PLATTER_STATUS_CORRUPT: c_int = -10005;
-/// Another process holds a conflicting lock.
+/// Another process, or another handle of this one, holds a conflicting lock.
 pub const PLATTER_STATUS_LOCKED: c_int = -10006;
 /// A write to an image or storage that is open read-only.
 pub const PLATTER_STATUS_READ_ONLY: c_int = -10007;

@@ -1,6 +1,7 @@
 //! Strings in and out: copied on the way in, NUL-terminated on the way out. Descriptors: duplicated.
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ops::convert::NamedFd;
 use crate::printable::{printable, printable_name};
 use crate::storage::file;
+use crate::storage::stream::{Direction, check_direction};
 
 /// A UTF-8 string parameter.
 ///
@@ -117,13 +119,16 @@ pub(super) fn owned(text: &CStr) -> Result<*mut c_char> {
     }
 }
 
-/// A duplicate of a descriptor that the caller keeps.
-pub(super) fn duplicate_fd(number: c_int) -> Result<NamedFd> {
+/// A duplicate of a descriptor that the caller keeps, which has to be open in that direction.
+pub(super) fn duplicate_fd(number: c_int, direction: Direction) -> Result<NamedFd> {
     if number < 0 {
         return Err(Error::invalid("Parameter 'fd' is negative"));
     }
+    let fd = file::duplicate(number)?;
+    check_direction(fd.as_fd(), direction)
+        .map_err(|error| error.context("Could not use the file descriptor"))?;
     Ok(NamedFd {
-        fd: Arc::new(file::duplicate(number)?),
+        fd: Arc::new(fd),
         name: match number {
             0 => "/dev/stdin".to_owned(),
             1 => "/dev/stdout".to_owned(),

@@ -53,6 +53,24 @@ pub struct Stream {
     locks: Locks,
 }
 
+/// Refuses a descriptor that is not open in that direction.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`]; of the system.
+pub(crate) fn check_direction(fd: BorrowedFd<'_>, direction: Direction) -> Result<()> {
+    let flags = dio::status_flags(fd).map_err(|error| Error::io(&error))?;
+    let (wrong, what) = match direction {
+        Direction::Read => (libc::O_WRONLY, "reading"),
+        Direction::Write => (libc::O_RDONLY, "writing"),
+    };
+    match flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == wrong {
+        true => Err(Error::invalid(format!(
+            "the descriptor is not open for {what}"
+        ))),
+        false => Ok(()),
+    }
+}
+
 impl Stream {
     /// Over a descriptor, from its position on; `name` stands for it in messages.
     ///
@@ -62,15 +80,9 @@ impl Stream {
         let name = name.into();
         let failed = |error: std::io::Error| could_not_open(name.as_bstr(), Error::io(&error));
         let fd = fd::keep(fd).map_err(failed)?;
+        check_direction(fd.as_fd(), direction)
+            .map_err(|error| could_not_open(name.as_bstr(), error))?;
         let flags = dio::status_flags(fd.as_fd()).map_err(failed)?;
-        let (wrong, what) = match direction {
-            Direction::Read => (libc::O_WRONLY, "reading"),
-            Direction::Write => (libc::O_RDONLY, "writing"),
-        };
-        if flags & libc::O_PATH != 0 || flags & libc::O_ACCMODE == wrong {
-            let reason = format!("the descriptor is not open for {what}");
-            return Err(could_not_open(name.as_bstr(), Error::invalid(reason)));
-        }
         let stat = attr::stat(fd.as_fd()).map_err(failed)?;
         let mode = stat.mode & libc::S_IFMT;
         let kind = match mode {

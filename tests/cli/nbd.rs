@@ -2,6 +2,7 @@
 
 mod faults;
 mod list;
+mod one_connection;
 mod prefetch;
 mod scripted;
 pub mod server;

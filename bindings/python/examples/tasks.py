@@ -18,12 +18,24 @@ def take_upload(upload, format, target):
     ...     take_upload(upload, "qcow2", f"{folder}/not-kept")
     Traceback (most recent call last):
     PermissionError: ...
+
+    What cannot be looked at is refused as well: here a table of snapshots that is said to be too large.
+
+    >>> with open(f"{folder}/sent", "r+b") as upload:
+    ...     _ = upload.seek(60)
+    ...     _ = upload.write((1).to_bytes(4, "big") + (16 << 16).to_bytes(8, "big"))
+    ...     _ = upload.seek(16 << 16)
+    ...     _ = upload.write((3 << 16).to_bytes(8, "big") + (4194305).to_bytes(4, "big") + bytes(52))
+    >>> with open(f"{folder}/sent", "rb") as upload:
+    ...     take_upload(upload, "qcow2", f"{folder}/not-kept")
+    Traceback (most recent call last):
+    PermissionError: header-consistent
     """
     storages = platter.Storages(upload=upload)
     report = platter.inspect("upload", format=format, storages=storages)
-    failed = [guard["id"] for guard in report["guards"] if guard["verdict"] == "fail"]
-    if failed:
-        raise PermissionError(", ".join(failed))
+    if report["verdict"] != "pass":
+        refused = [guard["id"] for guard in report["guards"] if guard["verdict"] != "pass"]
+        raise PermissionError(", ".join(refused))
     platter.convert(
         "upload", target, "qcow2", source_format=format, storages=storages, timeout=600
     )

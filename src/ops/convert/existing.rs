@@ -51,8 +51,10 @@ pub(super) fn fill_existing(
         control: job.control().clone(),
         ..OpenOptions::default()
     };
-    let mut named = look(request, &options, &sources, bitmaps, job)?;
+    let (looked, mut named) = look(request, &options, &sources, bitmaps, job)?;
     let image = Image::open(&request.target.location, &options)?;
+    // Not before: a server may end with its last client.
+    drop(looked);
     // Its data file too, which only the open has found.
     kept.check(&written_by(&image)?).map_err(could_not_open)?;
     for warning in image.warnings() {
@@ -117,14 +119,14 @@ pub(super) fn fill_existing(
 }
 
 /// Opening an image for writing may repair it, so what refuses the conversion is asked of one that is only
-/// looked at. Returns the backing file that was named for an image that records none.
+/// looked at. Returns it, with the backing file that was named for an image that records none.
 fn look(
     request: &ConvertRequest,
     options: &OpenOptions,
     sources: &Sources,
     bitmaps: Option<&Chosen>,
     job: &mut Job,
-) -> Result<Option<Image>> {
+) -> Result<(Option<Image>, Option<Image>)> {
     let options = OpenOptions {
         writable: false,
         metadata_only: true,
@@ -133,14 +135,15 @@ fn look(
     };
     // What keeps it from being opened is reported by the open for writing.
     let Ok(image) = Image::open(&request.target.location, &options) else {
-        return Ok(None);
+        return Ok((None, None));
     };
     check(&image, request, sources, bitmaps)?;
     check_named_below(&image, request)?;
-    match request.target.backing_name() {
-        Some(name) if !has_backing(&image) => open_named(request, name, job).map(Some),
-        _ => Ok(None),
-    }
+    let named = match request.target.backing_name() {
+        Some(name) if !has_backing(&image) => Some(open_named(request, name, job)?),
+        _ => None,
+    };
+    Ok((Some(image), named))
 }
 
 /// Refuses a target that cannot take what is asked for.

@@ -1,5 +1,6 @@
 //! Which export of which server is wanted, and how: options, and file names that stand for them.
 
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -232,15 +233,24 @@ impl Settings {
 }
 
 impl Settings {
-    /// Whether they lead to the same bytes, and to the same answers about them.
+    /// Whether they lead to the same bytes, and to the same answers about them; the number of a descriptor may be
+    /// that of another socket by now.
     pub(super) fn same_export(&self, other: &Self) -> bool {
-        // A descriptor may be another one by now.
-        !matches!(self.address, Address::Descriptor(_))
-            && self.address == other.address
+        self.address == other.address
             && self.export == other.export
             && self.context == other.context
             && self.tls == other.tls
             && self.tls_host == other.tls_host
+    }
+}
+
+impl Settings {
+    /// The descriptor that is the connection: there is no other, and none once it has ended.
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        match self.address {
+            Address::Descriptor(number) => Some(number),
+            _ => None,
+        }
     }
 }
 

@@ -190,7 +190,10 @@ impl Pool {
         let keeps = !settings.reconnect_delay.is_zero()
             && export.flags.contains(TransmissionFlags::SEND_FLUSH);
         let several = export.flags.contains(TransmissionFlags::CAN_MULTI_CONN);
-        let most = if several { settings.connections } else { 1 };
+        let most = match several && settings.descriptor().is_none() {
+            true => settings.connections,
+            false => 1,
+        };
         let mut lanes: Vec<Lane> = Vec::new();
         lanes.resize_with(most, Lane::default);
         if let Some(lane) = lanes.first_mut() {
@@ -471,6 +474,10 @@ impl Pool {
 
     /// A connection with a server that has all that was written.
     fn return_within(&self, control: &JobControl, deadline: Option<Instant>) -> Result<Connection> {
+        if self.settings.descriptor().is_some() {
+            let text = "The connection of a descriptor has ended, and cannot be made again";
+            return Err(Error::new(ErrorKind::Os, text).with_errno(libc::ENOTCONN));
+        }
         loop {
             let made = establish_within(&self.settings, control, deadline)?;
             self.check_same(&made)?;

@@ -1,15 +1,17 @@
 //! What all storages of one export in this process share: connections, for a server may take few, and what is
 //! known of holes, which a write through any of them changes.
 
+use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use bstr::BString;
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::JobControl;
 use crate::nbd::flags::StateFlags;
 use crate::storage::status::StatusCache;
+use crate::sys::{attr, fd};
 
 use super::options::Settings;
 use super::pool::Pool;
@@ -20,6 +22,8 @@ static SHARED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(super) struct Shared {
     settings: Settings,
+    /// That of the descriptor which is the connection.
+    socket: Option<Socket>,
     /// Its connections.
     pub(super) pool: Pool,
     /// What is known of holes and zeroes.
@@ -39,18 +43,20 @@ impl Shared {
         name: &BString,
         control: &JobControl,
     ) -> Result<Arc<Self>> {
-        if let Some(known) = find(&mut SHARED.lock(), settings) {
+        let socket = settings.descriptor().map(socket_behind).transpose()?;
+        if let Some(known) = find(&mut SHARED.lock(), settings, socket) {
             return Ok(known);
         }
         let fresh = Arc::new(Self {
             settings: settings.clone(),
+            socket,
             pool: Pool::open(settings, name.clone(), control)?,
             status: StatusCache::default(),
             partial: Mutex::new(()),
         });
         let mut all = SHARED.lock();
         // Another thread may have been faster.
-        if let Some(known) = find(&mut all, settings) {
+        if let Some(known) = find(&mut all, settings, socket) {
             return Ok(known);
         }
         all.push(Arc::downgrade(&fresh));
@@ -58,9 +64,22 @@ impl Shared {
     }
 }
 
-fn find(all: &mut Vec<Weak<Shared>>, settings: &Settings) -> Option<Arc<Shared>> {
+fn find(
+    all: &mut Vec<Weak<Shared>>,
+    settings: &Settings,
+    socket: Option<Socket>,
+) -> Option<Arc<Shared>> {
     all.retain(|one| one.strong_count() > 0);
-    all.iter()
-        .filter_map(Weak::upgrade)
-        .find(|one| one.settings.same_export(settings) && one.pool.is_usable())
+    all.iter().filter_map(Weak::upgrade).find(|one| {
+        one.settings.same_export(settings) && one.socket == socket && one.pool.is_usable()
+    })
+}
+
+/// What tells the socket behind a descriptor from others, for as long as it is open.
+type Socket = (u64, u64);
+
+fn socket_behind(number: RawFd) -> Result<Socket> {
+    let fd = fd::duplicate_number(number).map_err(|error| Error::io(&error))?;
+    let stat = attr::stat(fd.as_fd()).map_err(|error| Error::io(&error))?;
+    Ok(stat.identity)
 }

@@ -41,7 +41,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         kind: OptionKind::Num,
         help: "FAT type: 12, 16 or 32",
         default: Some("0"),
-        allowed: &[],
+        allowed: &["0", "12", "16", "32"],
     },
     OptionSpec {
         name: FLOPPY,

@@ -10,6 +10,9 @@ pub(in super::super) const OWN: &[&str] = &[
     "physical_sector_size",
 ];
 
+/// The sizes of a sector.
+const SECTORS: &[&str] = &["512", "4096"];
+
 /// The options, sorted by name.
 pub(in super::super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -38,12 +41,14 @@ pub(in super::super) const OPTIONS: &[OptionSpec] = &[
         "logical_sector_size",
         OptionKind::Num,
         "Bytes of a sector of the disk, 512 or 4096. Default is 512.",
-    ),
+    )
+    .one_of(SECTORS),
     option(
         "physical_sector_size",
         OptionKind::Num,
         "Bytes of a physical sector as the guest sees it, 512 or 4096. Default is the logical one.",
-    ),
+    )
+    .one_of(SECTORS),
     option("size", OptionKind::Size, "Virtual disk size; max of 64TB."),
     option(
         "subformat",
