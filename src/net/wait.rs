@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::sys::stream::{Ready, wait, wait_any};
 
@@ -15,6 +15,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Wait<'a> {
     control: Option<&'a JobControl>,
     deadline: Option<Instant>,
+    silence: Option<Duration>,
 }
 
 impl<'a> Wait<'a> {
@@ -23,6 +24,7 @@ impl<'a> Wait<'a> {
         Self {
             control: Some(control),
             deadline: None,
+            silence: None,
         }
     }
 
@@ -31,6 +33,7 @@ impl<'a> Wait<'a> {
         Self {
             control: None,
             deadline: None,
+            silence: None,
         }
     }
 
@@ -48,6 +51,12 @@ impl<'a> Wait<'a> {
     pub fn at_most(self, time: Duration) -> Self {
         // Past the range of the clock is never.
         self.until(Instant::now().checked_add(time))
+    }
+
+    /// In addition until a peer neither gives nor takes a byte for so long; None changes nothing.
+    #[must_use]
+    pub fn silent_for(self, silence: Option<Duration>) -> Self {
+        Self { silence, ..self }
     }
 
     /// The share of the time that one of `count` attempts may take.
@@ -90,10 +99,17 @@ impl<'a> Wait<'a> {
 
     /// Waits until the descriptor is ready, or failed.
     pub(crate) fn ready(&self, fd: BorrowedFd<'_>, ready: Ready) -> Result<()> {
+        let begun = self.silence.map(|silence| (Instant::now(), silence));
         loop {
             self.check()?;
             if wait(fd, ready, self.step()).map_err(|error| Error::io(&error))? {
                 return Ok(());
+            }
+            if let Some((since, silence)) = begun
+                && since.elapsed() >= silence
+            {
+                let text = format!("There was no answer for {} seconds", silence.as_secs());
+                return Err(Error::new(ErrorKind::Os, text).with_errno(libc::ETIMEDOUT));
             }
         }
     }

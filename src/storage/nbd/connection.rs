@@ -28,6 +28,8 @@ const PLACES: usize = 64;
 pub(super) const MAX_OPS: usize = 16;
 /// The longest time that a wait goes without a look at the control.
 const LOOK: Duration = Duration::from_millis(50);
+/// So much longer may be waited for a flush, or for zeroes: the server has to write all that it holds.
+const LONG: u32 = 12;
 /// How long the server is given to take a farewell.
 const FAREWELL: Duration = Duration::from_millis(50);
 /// The longest reply with block status: a million extents of 16 bytes, as many as any server sends.
@@ -48,6 +50,8 @@ type Places = u64;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
+    /// How long the server may be silent while it owes replies, or take nothing.
+    timeout: Option<Duration>,
     /// What was agreed on.
     pub(super) export: Export,
     /// Held while requests go out.
@@ -128,9 +132,10 @@ impl State {
 type Arrived = (usize, Reply, Option<IoBuf>);
 
 impl Connection {
-    pub(super) fn new(stream: Stream, export: Export) -> Self {
+    pub(super) fn new(stream: Stream, export: Export, timeout: Option<Duration>) -> Self {
         Self {
             stream,
+            timeout,
             export,
             sending: Mutex::new(()),
             input: Mutex::new(Input::new()),
@@ -340,9 +345,24 @@ impl Connection {
         sent.map_err(|error| self.fail(error))
     }
 
+    fn wait<'a>(&self, control: &'a JobControl) -> Wait<'a> {
+        Wait::new(control).silent_for(self.timeout.map(|timeout| self.patience(timeout)))
+    }
+
+    /// How long the server may be silent now.
+    fn patience(&self, timeout: Duration) -> Duration {
+        let state = self.state.lock();
+        let under_way = |place: usize| has(state.used, place).then(|| state.places[place].command);
+        let is_long = |command| !matches!(command, Command::READ | Command::WRITE);
+        match (0..PLACES).filter_map(under_way).flatten().any(is_long) {
+            true => timeout.saturating_mul(LONG),
+            false => timeout,
+        }
+    }
+
     fn write(&self, parts: &mut [IoSlice<'_>], control: &JobControl) -> Result<()> {
         let _alone = control.lock(&self.sending)?;
-        self.stream.write_all_vectored(parts, Wait::new(control))
+        self.stream.write_all_vectored(parts, self.wait(control))
     }
 
     /// Takes the replies to all requests.
@@ -373,7 +393,7 @@ impl Connection {
                     })
                 }
                 (None, Some(input)) => self.take(op, reply, &mut |out| {
-                    input.read_exact(out, &self.stream, Wait::new(control))
+                    input.read_exact(out, &self.stream, self.wait(control))
                 }),
                 (None, None) => Err(Error::new(ErrorKind::Internal, "Nobody reads")),
             };
@@ -492,7 +512,7 @@ impl Connection {
     fn payload(&self, len: u64, input: &mut Input, control: &JobControl) -> Result<IoBuf> {
         let len = usize::try_from(len).map_err(|_| Error::os(libc::ENOMEM))?;
         let mut payload = memory::zeroed(len)?;
-        input.read_exact(&mut payload, &self.stream, Wait::new(control))?;
+        input.read_exact(&mut payload, &self.stream, self.wait(control))?;
         Ok(payload)
     }
 
@@ -501,7 +521,7 @@ impl Connection {
         let mut bytes = [0; Chunk::EXTENDED_LEN];
         let headers = self.export.headers;
         let first = headers.first_len();
-        let wait = Wait::new(control);
+        let wait = self.wait(control);
         input.read_exact(&mut bytes[..first], &self.stream, wait)?;
         let len = first + Reply::rest_len(headers, &bytes[..first])?;
         input.read_exact(&mut bytes[first..len], &self.stream, wait)?;

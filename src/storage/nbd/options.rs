@@ -35,6 +35,8 @@ pub(super) const SCHEMES: &[&str] = &[
 const DEFAULT_CONNECTIONS: u64 = 4;
 /// The most connections.
 const MAX_CONNECTIONS: u64 = 16;
+/// Seconds for which a server may be silent.
+const DEFAULT_TIMEOUT: u64 = 300;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -130,6 +132,14 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Name that the server's certificate is to have",
     ),
     OptionSpec {
+        default: Some("300"),
+        ..option(
+            "timeout",
+            OptionKind::Num,
+            "Seconds for which a server may be silent; 0 is for ever",
+        )
+    },
+    OptionSpec {
         default: Some(ALLOCATION),
         ..option(
             "x-dirty-bitmap",
@@ -145,6 +155,7 @@ pub(super) const WEAK: &[&str] = &[
     "filename",
     "open-timeout",
     "reconnect-delay",
+    "timeout",
     "x-dirty-bitmap",
 ];
 
@@ -172,6 +183,8 @@ pub(super) struct Settings {
     pub(super) open_timeout: Duration,
     /// For how long requests wait for a lost connection to come back.
     pub(super) reconnect_delay: Duration,
+    /// How long the server may be silent while it owes an answer.
+    pub(super) timeout: Option<Duration>,
     /// The most connections.
     pub(super) connections: usize,
     /// What the connection is encrypted with.
@@ -226,6 +239,10 @@ impl Settings {
             context_asked: context.is_some(),
             open_timeout: seconds("open-timeout"),
             reconnect_delay: seconds("reconnect-delay"),
+            timeout: match options.num("timeout").unwrap_or(DEFAULT_TIMEOUT) {
+                0 => None,
+                seconds => Some(Duration::from_secs(seconds)),
+            },
             connections: usize::try_from(connections).unwrap_or(1),
             keep_alive: options.bool("server.keep-alive").unwrap_or(false),
         })

@@ -108,6 +108,7 @@ fn connected(settings: &Settings, wait: Wait<'_>) -> Result<Stream> {
 
 /// Connects, and agrees on the export.
 pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
+    let wait = wait.silent_for(settings.timeout);
     let stream = connected(settings, wait)?;
     let wanted = Wanted {
         export: settings.export.as_bstr(),
@@ -116,7 +117,7 @@ pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connectio
         tls_host: settings.tls_host.as_deref(),
     };
     let (stream, export) = negotiate(stream, &wanted, wait)?;
-    Ok(Connection::new(stream, export))
+    Ok(Connection::new(stream, export, settings.timeout))
 }
 
 /// Connects, and asks for the list of exports.
@@ -125,6 +126,7 @@ pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connectio
 /// Of the network, or what the server says.
 pub(super) fn list(settings: &Settings, control: &JobControl) -> Result<Vec<ExportInfo>> {
     within(control, after(settings.open_timeout), |wait| {
+        let wait = wait.silent_for(settings.timeout);
         listing::list(connected(settings, wait)?, settings, wait)
     })
 }

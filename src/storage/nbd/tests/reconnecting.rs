@@ -177,3 +177,44 @@ fn a_request_that_ends_every_connection_is_given_up() {
     let storage = fake.open(",reconnect-delay=1", &Arc::default()).unwrap();
     broken(storage.read_at(&mut [0; 512], 0), "Unexpected end-of-file");
 }
+
+#[test]
+fn a_server_that_is_silent_is_left_and_another_takes_its_place() {
+    fn stalls(peer: &mut Peer) {
+        while peer.request().is_some() {}
+    }
+    let fake = Fake::new(vec![(Offer::default(), stalls), (Offer::default(), serve)]);
+    let storage = fake
+        .open(",timeout=1,reconnect-delay=20", &Arc::default())
+        .unwrap();
+    let mut buf = [0; 4096];
+    storage.read_at(&mut buf, 8192).unwrap();
+    assert_eq!(buf.to_vec(), content(8192, 4096));
+    drop(storage);
+    fake.end();
+
+    let fake = Fake::one(Offer::default(), stalls);
+    let storage = fake.open(",timeout=1", &Arc::default()).unwrap();
+    let error = broken(
+        storage.read_at(&mut [0; 512], 0),
+        "There was no answer for 1 seconds",
+    );
+    assert_eq!(error.errno(), libc::ETIMEDOUT);
+    drop(storage);
+    fake.end();
+}
+
+#[test]
+fn a_server_that_is_silent_from_the_beginning_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut given = Options::new();
+    let text = format!("path={},timeout=1", path.display());
+    given.parse_into(&text).unwrap();
+    let values = Values::check(&given, OPTIONS).unwrap();
+    let settings = Settings::of(&values, &Objects::new()).unwrap();
+    let opened = pool::Pool::open(&settings, BString::from("x"), &JobControl::default());
+    assert_eq!(opened.unwrap_err().errno(), libc::ETIMEDOUT);
+    drop(listener);
+}
