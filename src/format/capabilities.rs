@@ -5,6 +5,7 @@ use std::ops::Range;
 use bstr::{BStr, BString};
 
 use crate::error::Result;
+use crate::extent::Extent;
 use crate::format::parent::{BackingRef, ParentId};
 use crate::format::write::Below;
 use crate::job::{Job, JobControl};
@@ -160,6 +161,13 @@ pub trait BackingChange: Send + Sync {
     /// # Errors
     /// Of I/O.
     fn set_parent_id(&self, id: ParentId) -> Result<()>;
+
+    /// As [`crate::format::Format::map`]; what a backing file would show, if there were one, is `Unallocated`, where a
+    /// map may call it zero.
+    ///
+    /// # Errors
+    /// As there.
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent>;
 
     /// Gives up all guest data of this layer, so that the backing file shows through.
     ///

@@ -6,7 +6,7 @@ use bstr::{BString, ByteSlice};
 
 use crate::crew::Load;
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::ExtentKind;
+use crate::extent::{Extent, ExtentKind};
 use crate::format::{BackingRef, Compress, ParentId};
 use crate::image::{Image, Nodes, OpenOptions};
 use crate::job::Job;
@@ -310,6 +310,14 @@ impl<'a> Rebaser<'a> {
         }
     }
 
+    /// What the overlay holds, also where it has no backing file yet.
+    fn held(&self, at: u64, len: u64) -> Result<Extent> {
+        match self.top.format().backing_change() {
+            Some(backing) => backing.map_held(at, len),
+            None => self.top.format().map(at, len),
+        }
+    }
+
     /// What is compared, and copied where it differs.
     fn forecast(&self) -> Forecast<impl FnMut(u64) -> Result<Run>> {
         let chains = [&self.old, &self.new]
@@ -321,7 +329,7 @@ impl<'a> Rebaser<'a> {
         let mut shown = 0..0;
         Forecast::new(len, estimate, move |at| {
             if at >= shown.end {
-                let extent = self.top.format().map(at, len - at)?;
+                let extent = self.held(at, len - at)?;
                 let end = at + extent.len.min(len - at);
                 if !matches!(extent.kind, ExtentKind::Unallocated { .. }) {
                     return Ok(Run {
@@ -341,7 +349,7 @@ impl<'a> Rebaser<'a> {
     fn piece(&self, range: Range<u64>, buffers: &mut Buffers, pace: &mut Pace<'_>) -> Result<()> {
         let mut at = range.start;
         while at < range.end {
-            let extent = self.top.format().map(at, range.end - at)?;
+            let extent = self.held(at, range.end - at)?;
             let end = at + extent.len.min(range.end - at);
             if let ExtentKind::Unallocated { .. } = extent.kind {
                 self.shown_through(at..end, buffers, pace)?;
@@ -467,7 +475,7 @@ impl<'a> Rebaser<'a> {
         let end = at + len;
         let mut at = at;
         while at < end {
-            let extent = self.top.format().map(at, end - at)?;
+            let extent = self.held(at, end - at)?;
             if let ExtentKind::Unallocated { .. } = extent.kind {
                 return Ok(false);
             }

@@ -391,3 +391,62 @@ fn a_parent_that_is_not_there_stays_the_one_that_is_recorded() {
         assert!(!dir.path("new").exists());
     }
 }
+
+/// A disk without a backing file gets one that holds something wherever it has nothing.
+#[test]
+fn a_disk_that_gets_a_backing_file_keeps_its_zeroes() {
+    for format in ["qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", "vdi"] {
+        let dir = Dir::new();
+        let ran = |line: &str| {
+            let line = line.replace("FMT", format);
+            let words: Vec<&str> = line.split(' ').collect();
+            let ran = ours(&words, dir.root());
+            assert_eq!(ran.code, 0, "{line}: {ran:?}");
+        };
+        let sized = match format {
+            "vpc" => " -o force_size=on",
+            _ => "",
+        };
+        let mut bytes = vec![0; 6 << 20];
+        std::fs::write(dir.path("empty.raw"), &bytes).expect("a disk");
+        bytes[..300_000].fill(5);
+        std::fs::write(dir.path("some.raw"), &bytes).expect("a disk");
+        std::fs::write(dir.path("full.raw"), vec![b'N'; 6 << 20]).expect("a disk");
+        for content in ["some", "empty"] {
+            for disk in ["full", content] {
+                ran(&format!(
+                    "convert -f raw -O FMT{sized} {disk}.raw {disk}.img"
+                ));
+            }
+            ran(&format!("rebase -f FMT -b full.img -F FMT {content}.img"));
+            ran(&format!(
+                "compare -f raw -F FMT {content}.raw {content}.img"
+            ));
+            std::fs::remove_file(dir.path("full.img")).expect("the backing file");
+        }
+    }
+}
+
+/// An overlay without data of its own grows into one that a check finds nothing in.
+#[test]
+fn an_empty_overlay_grows_and_stays_sound() {
+    for format in ["qcow2", "qed", "vmdk", "vhdx", "vpc", "vdi"] {
+        for size in ["4M", "5M", "100M", "3G"] {
+            let dir = Dir::new();
+            let run = |line: &str| {
+                let line = line.replace("FMT", format);
+                let words: Vec<&str> = line.split(' ').collect();
+                ours(&words, dir.root())
+            };
+            for line in [
+                "create -q -f FMT base.img 3M",
+                "create -q -f FMT -b base.img -F FMT top.img",
+                &format!("resize -q -f FMT top.img {size}"),
+                "check -q -f FMT top.img",
+            ] {
+                let ran = run(line);
+                assert_eq!(ran.code, 0, "{format} {size}: {line}: {ran:?}");
+            }
+        }
+    }
+}

@@ -353,6 +353,22 @@ impl<K: Keeper> Blocks<K> {
         Ok(self.extent(entry, len))
     }
 
+    /// As [`Blocks::map`], with free blocks as what a parent would show.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        let _io = self.begin_io();
+        let (entry, len) = self.run_in_file(offset, len)?;
+        match entry {
+            Entry::Free => Ok(Extent {
+                len,
+                kind: ExtentKind::Unallocated { host_offset: None },
+            }),
+            _ => Ok(self.extent(entry, len)),
+        }
+    }
+
     /// As [`Blocks::run`], as far as the file reaches: what was cut off from it must not read as zeroes.
     ///
     /// # Errors

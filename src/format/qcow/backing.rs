@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::extent::Extent;
+use crate::format::{BackingChange, BackingRef, Format, ParentId};
 use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::{Preallocation, ZeroFlags};
@@ -98,6 +99,10 @@ impl BackingChange for Qcow {
 
     fn set_parent_id(&self, _id: ParentId) -> Result<()> {
         Ok(())
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        Format::map(self, offset, len)
     }
 
     fn make_empty(&self) -> Result<()> {

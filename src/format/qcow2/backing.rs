@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use bstr::BStr;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::extent::Extent;
+use crate::format::{BackingChange, BackingRef, Format, ParentId};
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::Class;
@@ -63,6 +64,10 @@ impl BackingChange for Qcow2 {
     fn set_parent_id(&self, _: ParentId) -> Result<()> {
         // Nothing tells one backing file from another.
         Ok(())
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        Format::map(self, offset, len)
     }
 
     fn make_empty(&self) -> Result<()> {

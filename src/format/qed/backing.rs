@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingChange, BackingRef, ParentId, ParentRef, raw};
+use crate::extent::Extent;
+use crate::format::{BackingChange, BackingRef, Format, ParentId, ParentRef, raw};
 use crate::job::JobControl;
 use crate::memory;
 
@@ -122,6 +123,10 @@ impl BackingChange for Qed {
 
     fn set_parent_id(&self, _id: ParentId) -> Result<()> {
         Ok(())
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        Format::map(self, offset, len)
     }
 
     fn make_empty(&self) -> Result<()> {

@@ -4,8 +4,9 @@ use bstr::BString;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::format::{
-    BackingChange, BackingRef, ExpectedParent, Mismatch, ParentId, ParentRef, ParentSearch,
+    BackingChange, BackingRef, ExpectedParent, Format, Mismatch, ParentId, ParentRef, ParentSearch,
 };
 use crate::job::JobControl;
 
@@ -124,6 +125,13 @@ impl BackingChange for Vdi {
             }
         })?;
         self.blocks.barrier()
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        match self.blocks.is_overlay() {
+            true => Format::map(self, offset, len),
+            false => self.blocks.map_held(offset, len),
+        }
     }
 
     fn make_empty(&self) -> Result<()> {

@@ -6,8 +6,8 @@ use bstr::ByteSlice;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::extent::ExtentKind;
-use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::extent::{Extent, ExtentKind};
+use crate::format::{BackingChange, BackingRef, Format, ParentId};
 use crate::memory;
 use crate::storage::ZeroFlags;
 
@@ -94,6 +94,10 @@ impl BackingChange for Vhdx {
             }
             _ => Ok(()),
         }
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        Format::map(self, offset, len)
     }
 
     fn make_empty(&self) -> Result<()> {

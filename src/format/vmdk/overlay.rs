@@ -3,7 +3,8 @@
 use bstr::ByteSlice;
 
 use crate::error::{Error, Result};
-use crate::format::{BackingChange, BackingRef, ParentId};
+use crate::extent::Extent;
+use crate::format::{BackingChange, BackingRef, Format, ParentId};
 
 use super::NAME;
 use super::disk::Descriptor;
@@ -81,6 +82,10 @@ impl BackingChange for Vmdk {
             }),
             Some(id),
         )
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        Format::map(self, offset, len)
     }
 
     fn make_empty(&self) -> Result<()> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{BlockParts, Entry, Layout};
-use crate::format::{BackingChange, BackingRef, Below, FormatWrite, ParentId};
+use crate::format::{BackingChange, BackingRef, Below, Format, FormatWrite, ParentId};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, ZeroFlags};
@@ -435,6 +435,13 @@ impl BackingChange for Dynamic {
     fn set_parent_id(&self, _: ParentId) -> Result<()> {
         // The UUID of a VHD does not change with its contents.
         Ok(())
+    }
+
+    fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {
+        match self.blocks.is_overlay() {
+            true => Format::map(self, offset, len),
+            false => self.blocks.map_held(offset, len),
+        }
     }
 
     fn make_empty(&self) -> Result<()> {

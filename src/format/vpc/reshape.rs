@@ -1,7 +1,7 @@
 //! Changing the virtual size of a dynamic disk.
 
 use crate::error::{Error, Result};
-use crate::format::blocks::{Entry, Exclusive, Layout};
+use crate::format::blocks::{Entry, Exclusive, Keeper, Layout};
 use crate::format::{Below, FormatWrite, Resize};
 use crate::job::JobControl;
 use crate::memory;
@@ -58,6 +58,8 @@ impl Resize for Dynamic {
         blocks.barrier()?;
         blocks.set_len(len);
         if is_growth {
+            // A name of the parent may have had more space than it takes: no older footer may stand behind.
+            blocks.keeper.cut(storage, &blocks.layout(), end)?;
             return alone.set_end(end);
         }
         // From here on the size is the new one: what follows gives space back.

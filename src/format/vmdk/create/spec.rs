@@ -5,7 +5,7 @@ use bstr::{BStr, BString, ByteSlice};
 use crate::codec::{Compression, Method};
 use crate::error::{Error, Result};
 use crate::format::driver::{file_preallocation, outlined_preallocation};
-use crate::format::{Contents, CreateParams, Measured, Outline};
+use crate::format::{CreateParams, Outline};
 use crate::options::{COMPRESSION_LEVEL, OptionKind, OptionSpec, Values, option};
 use crate::printable::printable;
 use crate::size::SECTOR;
@@ -336,55 +336,4 @@ pub(in super::super) fn outline(values: &Values) -> Outline {
         records_parent: true,
         ..Outline::default()
     }
-}
-
-/// See [`crate::format::FormatDriver::measure`]: all files together. What compression leaves is not
-/// known: grains count as if they did not shrink.
-pub(in super::super) fn measure(
-    params: &CreateParams<'_>,
-    contents: &mut Contents<'_>,
-) -> Result<Measured> {
-    let spec = Spec::new(params)?;
-    let guest = spec.sectors.saturating_mul(SECTOR);
-    // That of the default name, in whole sectors: names of other lengths take their place there too.
-    let descriptor = match spec.subformat.is_one_file() {
-        true => 0,
-        false => super::plan::descriptor_len(Spec::new(params)?)?.next_multiple_of(SECTOR),
-    };
-    if spec.subformat.is_flat() {
-        return Ok(Measured {
-            required: guest + descriptor,
-            fully_allocated: guest + descriptor,
-            bitmaps: None,
-        });
-    }
-    let grain = SparseLayout::GRAIN * SECTOR;
-    let tables: u64 = spec
-        .parts()
-        .into_iter()
-        .filter_map(|sectors| spec.layout(sectors))
-        .map(|layout| layout.overhead * SECTOR)
-        .sum();
-    let units = match &mut contents.data_units {
-        Some(count) => count(grain)?,
-        None => 0,
-    };
-    // Marker and frame of what does not shrink; the end of the stream.
-    let (more, end) = match spec.subformat {
-        Subformat::StreamOptimized => (SECTOR, SECTOR),
-        _ => (0, 0),
-    };
-    let of = |grains: u64| {
-        grains
-            .saturating_mul(grain + more)
-            .saturating_add(tables + descriptor + end)
-    };
-    let fully_allocated = of(guest.div_ceil(grain));
-    let overlay = contents.data_units.is_some() && params.values.name("backing_file").is_some();
-    let whole = spec.preallocation != Preallocation::Off || overlay;
-    Ok(Measured {
-        required: if whole { fully_allocated } else { of(units) },
-        fully_allocated,
-        bitmaps: None,
-    })
 }
