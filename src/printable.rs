@@ -43,16 +43,75 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
 /// Schemes of URLs with logins of the form `user%password`.
 const PERCENT: [&[u8]; 2] = [b"iscsi", b"iser"];
 
-/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do; and
-/// without the keys that stand in names of which every part behind a colon is `KEY=VALUE`.
+/// Options whose value is a credential.
+const CREDENTIALS: [&str; 2] = ["password", "cookie"];
+
+/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do; without
+/// the keys that stand in names of which every part behind a colon is `KEY=VALUE`; and without the values of options
+/// that are credentials.
 pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
-    match without_logins(name) {
-        Cow::Borrowed(name) => without_keys(name),
-        Cow::Owned(name) => match without_keys(&name) {
-            Cow::Borrowed(_) => Cow::Owned(name),
-            Cow::Owned(shorter) => Cow::Owned(shorter),
-        },
+    let mut shown = Cow::Borrowed(name);
+    for without in [without_logins, without_keys, without_credentials] {
+        if let Cow::Owned(shorter) = without(&shown) {
+            shown = Cow::Owned(shorter);
+        }
     }
+    shown
+}
+
+/// Without the values of [`CREDENTIALS`], in a list of options or in JSON.
+fn without_credentials(name: &[u8]) -> Cow<'_, [u8]> {
+    let mut cuts = Vec::new();
+    for key in CREDENTIALS {
+        for at in name.find_iter(key) {
+            let before = at.checked_sub(1).and_then(|at| name.get(at));
+            let begins = before.is_none_or(|byte| b",.\"'".contains(byte));
+            let start = at + key.len();
+            let rest = name.get(start..).unwrap_or_default();
+            if begins && let Some((skipped, len)) = value_behind(rest) {
+                cuts.push(start + skipped..start + skipped + len);
+            }
+        }
+    }
+    if cuts.is_empty() {
+        return Cow::Borrowed(name);
+    }
+    cuts.sort_unstable_by_key(|cut| cut.start);
+    let mut out = Vec::new();
+    let mut kept = 0;
+    for cut in cuts.into_iter().filter(|cut| !cut.is_empty()) {
+        out.extend_from_slice(name.get(kept..cut.start).unwrap_or_default());
+        kept = cut.end.max(kept);
+    }
+    out.extend_from_slice(name.get(kept..).unwrap_or_default());
+    Cow::Owned(out)
+}
+
+/// The value behind a key, with what stands before it: `=VALUE` to a comma that is not doubled, or `": "VALUE"`.
+fn value_behind(rest: &[u8]) -> Option<(usize, usize)> {
+    if let Some(value) = rest.strip_prefix(b"=") {
+        let mut end = 0;
+        while let Some(byte) = value.get(end) {
+            match (byte, value.get(end + 1)) {
+                (b',', Some(b',')) => end += 2,
+                (b',', _) => break,
+                _ => end += 1,
+            }
+        }
+        return Some((1, end));
+    }
+    let colon = rest.strip_prefix(b"\"").or(rest.strip_prefix(b"'"))?;
+    let value = colon
+        .trim_ascii_start()
+        .strip_prefix(b":")?
+        .trim_ascii_start();
+    let open = value.first().filter(|byte| b"\"'".contains(byte))?;
+    let value = value.get(1..)?;
+    let mut end = 0;
+    while let Some(byte) = value.get(end).filter(|byte| *byte != open) {
+        end += if *byte == b'\\' { 2 } else { 1 };
+    }
+    Some((rest.len() - value.len(), end.min(value.len())))
 }
 
 fn without_keys(name: &[u8]) -> Cow<'_, [u8]> {
@@ -182,6 +241,19 @@ mod tests {
                 "driver=raw,file.filename=rbd:p/i:key=AQ==,size=1",
                 "driver=raw,file.filename=rbd:p/i:key=,size=1",
             ),
+            (
+                "driver=iscsi,portal=h,user=joe,password=s3c,,ret,lun=1",
+                "driver=iscsi,portal=h,user=joe,password=,lun=1",
+            ),
+            (
+                "driver=raw,file.driver=http,file.cookie=a=b,file.password-secret=id",
+                "driver=raw,file.driver=http,file.cookie=,file.password-secret=id",
+            ),
+            (
+                r#"json:{"file": {"password": "s\"x", "user": "joe"}, "file.cookie":'y'}"#,
+                r#"json:{"file": {"password": "", "user": "joe"}, "file.cookie":''}"#,
+            ),
+            ("the.password", "the.password"),
             ("http://joe@h/", "http://joe@h/"),
             ("http://h:80/a@b", "http://h:80/a@b"),
             ("a:b@c", "a:b@c"),

@@ -723,15 +723,20 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
     }
     // Who ends the tool does not wait for a store that does not answer, and learns of what stays there.
     let (mut gone, name_of_left) = (false, cluster.name("left"));
-    for stops in [false, true] {
+    let is_made = || cluster.rbd("ls rbd").lines().any(|image| image == "left");
+    // It has a second for the removal, which a busy machine may not give it.
+    for stops in [false, false, false, false, true] {
+        if gone && !stops {
+            continue;
+        }
         let line = format!("convert -f raw -O raw -r 256k a.raw {name_of_left}");
         let child = ours_command(&words(&line), dir.root())
             .stderr(std::process::Stdio::piped())
             .spawn()
             .expect("the tool");
-        let is_made = || cluster.rbd("ls rbd").lines().any(|image| image == "left");
+        let late = Instant::now() + Duration::from_secs(60);
         while !is_made() {
-            assert!(Instant::now() < deadline, "nothing is made");
+            assert!(Instant::now() < late, "nothing is made");
         }
         if stops {
             cluster.signal_store("-STOP");
@@ -744,8 +749,12 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
         cluster.signal_store("-CONT");
         let text = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.signal(), Some(15), "{text}");
-        assert_eq!(is_told_of_what_stays(&text), stops, "{text}");
-        gone |= !is_made();
+        let (told, stays) = (is_told_of_what_stays(&text), is_made());
+        assert!(told || !(stops || stays), "{text}");
+        gone |= !told && !stays;
+        if stays {
+            cluster.rbd("rm --no-progress rbd/left");
+        }
     }
     assert!(gone, "what was made is removed where that can be");
     cluster.signal_store("-KILL");

@@ -8,6 +8,7 @@ use super::CreateRequest;
 use super::target::creating_protocol;
 use crate::format::FormatDriver;
 use crate::options::{OptionValue, Values, double_commas};
+use crate::printable::without_passwords;
 
 /// Keys of protocols that are shown after those of the format; those of other protocols come behind them.
 const PROTOCOL_KEYS: &[&str] = &["nocow", "preallocation", "extent_size_hint"];
@@ -22,7 +23,7 @@ pub(super) fn summary(
     backing: (Option<&BStr>, Option<&str>),
 ) -> BString {
     let mut line = BString::from("Formatting '");
-    line.extend_from_slice(request.location.text().as_bytes());
+    line.extend_from_slice(&without_passwords(request.location.text().as_bytes()));
     line.extend_from_slice(format!("', fmt={}", request.format).as_bytes());
     let of_protocol = PROTOCOL_KEYS
         .iter()
@@ -41,7 +42,9 @@ pub(super) fn summary(
     for (key, default) in keys.chain(others) {
         let value = match key {
             "size" => Some(size.to_string().into()),
-            "backing_file" => backing.0.map(double_commas),
+            "backing_file" => backing
+                .0
+                .map(|name| double_commas(BStr::new(&without_passwords(name)))),
             "backing_fmt" => backing.1.map(double_commas),
             _ => given(request, values, key),
         };
