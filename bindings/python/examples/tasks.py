@@ -29,7 +29,7 @@ def take_upload(upload, format, target):
     >>> with open(f"{folder}/sent", "rb") as upload:
     ...     take_upload(upload, "qcow2", f"{folder}/not-kept")
     Traceback (most recent call last):
-    PermissionError: header-consistent
+    PermissionError: backing-format, plain-names, header-consistent, key-derivation
     """
     storages = platter.Storages(upload=upload)
     report = platter.inspect("upload", format=format, storages=storages)
