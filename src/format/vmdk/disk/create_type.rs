@@ -28,7 +28,7 @@ const SE_SPARSE: &str = "seSparse";
 /// Refuses a disk of a type that is not known, by its name.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`].
+/// [`crate::ErrorKind::Unsupported`].
 pub(in crate::format::vmdk) fn check_type(found: &BStr, one_file: bool) -> Result<()> {
     let is = |name: &str| found.eq_ignore_ascii_case(name.as_bytes());
     let known = match one_file {
