@@ -6,6 +6,7 @@ use std::ops::Range;
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::format::kept::Kept;
 use crate::memory::{self, IoBuf};
 use crate::storage::{ReadRange, Storage, steps};
 
@@ -55,6 +56,43 @@ impl ReadAhead {
                 Err(_) => (now / 4).max(2),
             };
         }
+    }
+}
+
+impl ReadAhead {
+    /// Brings pieces of `len` bytes each into memory together, of which there are the numbers and where they stand in
+    /// the storage; the first two are needed. `piece` makes one of its bytes and its number.
+    pub(crate) fn bring<T>(
+        &self,
+        kept: &Kept<T>,
+        storage: &dyn Storage,
+        mut places: impl Iterator<Item = (u64, u64)>,
+        len: usize,
+        piece: impl Fn(&[u8], u64) -> Result<T>,
+    ) {
+        // A run goes on into the next one.
+        let first: [Option<(u64, u64)>; 2] = std::array::from_fn(|_| places.next());
+        let is_unread = |place: &(u64, u64)| !kept.has(place.0);
+        let is_needed = || first.iter().flatten().any(is_unread);
+        let each = len as u64;
+        let most = kept.most().min((MOST_BYTES / each.max(1)) as usize);
+        self.run(most, is_needed, |count| {
+            kept.bring(|| {
+                let file_len = storage.len()?;
+                let is_inside = |at: u64| at.checked_add(each).is_some_and(|end| end <= file_len);
+                let mut wanted = Vec::new();
+                let places = first.into_iter().flatten().chain(places).filter(is_unread);
+                for place in places.filter(|(_, at)| is_inside(*at)).take(count) {
+                    memory::push(&mut wanted, place)?;
+                }
+                let bytes = read_together(storage, wanted.iter().map(|(_, at)| *at..at + each))?;
+                let mut pieces = Vec::new();
+                for ((number, _), bytes) in wanted.iter().zip(bytes.chunks_exact(len.max(1))) {
+                    memory::push(&mut pieces, (*number, piece(bytes, *number)?))?;
+                }
+                Ok(pieces)
+            })
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::kept::Kept;
-use crate::format::read_ahead::{MOST_BYTES, ReadAhead, read_together};
+use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
 use crate::memory;
 use crate::storage::{Storage, read_exact_at};
 
@@ -386,31 +386,11 @@ impl BitmapPages {
         self.read_ahead.is_on()
     }
 
-    /// Brings pages into memory together, of which these are the offsets in the file; the first two are needed.
-    pub(super) fn bring(&self, storage: &dyn Storage, mut offsets: impl Iterator<Item = u64>) {
-        const PAGE: u64 = DATA_SECTOR as u64;
-        // A run goes on into the next one.
-        let first: [Option<u64>; 2] = std::array::from_fn(|_| offsets.next());
-        let is_unread = |offset: &u64| !self.kept.has(*offset);
-        let is_needed = || first.iter().flatten().any(is_unread);
-        let most = self.kept.most().min(MOST_AHEAD);
-        self.read_ahead.run(most, is_needed, |count| {
-            self.kept.bring(|| {
-                let file_len = storage.len()?;
-                let is_inside = |at: &u64| at.checked_add(PAGE).is_some_and(|end| end <= file_len);
-                let mut wanted = Vec::new();
-                let offsets = first.into_iter().flatten().chain(offsets).filter(is_unread);
-                for offset in offsets.filter(is_inside).take(count) {
-                    memory::push(&mut wanted, offset)?;
-                }
-                let bytes = read_together(storage, wanted.iter().map(|at| *at..at + PAGE))?;
-                let mut pages = Vec::new();
-                for (offset, bytes) in wanted.iter().zip(bytes.chunks_exact(DATA_SECTOR)) {
-                    memory::push(&mut pages, (*offset, Page::from_bytes(bytes, *offset)?))?;
-                }
-                Ok(pages)
-            })
-        });
+    /// Brings pages into memory together, of which these are the offsets in the file.
+    pub(super) fn bring(&self, storage: &dyn Storage, offsets: impl Iterator<Item = u64>) {
+        let places = offsets.map(|offset| (offset, offset));
+        self.read_ahead
+            .bring(&self.kept, storage, places, DATA_SECTOR, Page::from_bytes);
     }
 
     /// The page at an offset of the file.

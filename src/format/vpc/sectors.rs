@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::kept::Kept;
-use crate::format::read_ahead::{self, ReadAhead, read_together};
+use crate::format::read_ahead::ReadAhead;
 use crate::memory::{self, IoBuf};
 use crate::storage::Storage;
 
@@ -105,40 +105,16 @@ impl Sectors {
         self.read_ahead.is_on()
     }
 
-    /// Brings bitmaps of `len` bytes into memory together, of blocks with where they stand in the file; the first
-    /// two are needed.
+    /// Brings bitmaps of `len` bytes into memory together, of blocks with where they stand in the file.
     pub(super) fn bring(
         &self,
         storage: &dyn Storage,
-        mut blocks: impl Iterator<Item = (u64, u64)>,
+        blocks: impl Iterator<Item = (u64, u64)>,
         len: u64,
     ) {
-        // A run goes on into the next one.
-        let first: [Option<(u64, u64)>; 2] = std::array::from_fn(|_| blocks.next());
-        let is_unread = |block: &(u64, u64)| !self.known.has(block.0);
-        let is_needed = || first.iter().flatten().any(is_unread);
-        let most = self
-            .known
-            .most()
-            .min((read_ahead::MOST_BYTES / len.max(1)) as usize);
-        self.read_ahead.run(most, is_needed, |count| {
-            self.known.bring(|| {
-                let file_len = storage.len()?;
-                let is_inside = |at: u64| at.checked_add(len).is_some_and(|end| end <= file_len);
-                let mut wanted = Vec::new();
-                let blocks = first.into_iter().flatten().chain(blocks).filter(is_unread);
-                for block in blocks.filter(|(_, at)| is_inside(*at)).take(count) {
-                    memory::push(&mut wanted, block)?;
-                }
-                let places = wanted.iter().map(|(_, at)| *at..at + len);
-                let bytes = read_together(storage, places)?;
-                let mut read = Vec::new();
-                for ((index, _), bytes) in wanted.iter().zip(bytes.chunks_exact(len as usize)) {
-                    memory::push(&mut read, (*index, Bits::of(bytes)?))?;
-                }
-                Ok(read)
-            })
-        });
+        let bits = |bytes: &[u8], _| Bits::of(bytes);
+        self.read_ahead
+            .bring(&self.known, storage, blocks, len as usize, bits);
     }
 
     /// A new block has none of its sectors.
