@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::io;
 
-use bstr::ByteSlice;
+use bstr::{BString, ByteSlice};
 
 /// Text with its control characters escaped, NUL and newline included, and with those that turn the
 /// direction of writing or take no room. All else stays as it is.
@@ -57,6 +57,11 @@ pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     shown
+}
+
+/// As [`without_passwords`], of a name that is kept for reports.
+pub fn shown_name(name: &[u8]) -> BString {
+    without_passwords(name).into_owned().into()
 }
 
 /// Without the values of [`CREDENTIALS`], in a list of options or in JSON.

@@ -470,7 +470,7 @@ pub unsafe extern "C" fn platter_report_bool(
 /// A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
 /// what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
 /// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
-/// Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`.
+/// None of them has passwords, also where the image holds the name with one. Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`.
 /// `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.

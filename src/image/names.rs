@@ -17,6 +17,7 @@ use crate::location::tree::flatten_values;
 use crate::location::{json_name, resolve_name};
 use crate::memory;
 use crate::options::key_matches;
+use crate::printable::shown_name;
 use crate::storage::{Identity, Storage};
 use crate::value::{Map, Value};
 
@@ -293,7 +294,7 @@ pub(super) fn add_backing(image: &mut Image) {
     };
     let named = image.backing_file().map(|file| file.full_name);
     let same = match &image.backing {
-        Backing::Open(base) => named.as_ref() == Some(&base.filename),
+        Backing::Open(base) => named.is_some_and(|name| shown_name(&name) == base.filename),
         Backing::None | Backing::Closed => named.is_none(),
     };
     if same {

@@ -372,3 +372,72 @@ fn vhd_stands_for_vpc() {
         "{theirs:?}"
     );
 }
+
+/// Names with a credential in each of the ways in which one can stand there; the ports are closed.
+const WITH_CREDENTIALS: [&str; 6] = [
+    "http://joe:s3cret@127.0.0.1:9/a.qcow2",
+    "ftp://joe:s3cret@127.0.0.1:9/a.qcow2",
+    "iscsi://joe%s3cret@127.0.0.1:9/iqn.2026-01.example:a/1",
+    "rbd:pool/a:id=joe:key=s3cret:mon_host=127.0.0.1",
+    r#"json:{"driver":"qcow2","file":{"driver":"http","url":"http://127.0.0.1:9/a","cookie":"s3cret"}}"#,
+    r#"json:{"driver":"raw","file.driver":"iscsi","file.portal":"127.0.0.1:9","file.target":"iqn.2026-01.example:a","file.user":"joe","file.password":"s3cret"}"#,
+];
+
+#[test]
+fn credentials_in_names_that_images_hold_are_shown_nowhere() {
+    let pair = Pair::new();
+    let run = |args: &[&str]| ours(args, pair.ours().root());
+    for format in ["qcow2", "qcow", "qed", "vmdk"] {
+        for (n, name) in WITH_CREDENTIALS.iter().enumerate() {
+            let file = format!("{n}.{format}");
+            let file = file.as_str();
+            let made = run(&[
+                "create", "-u", "-f", format, "-b", name, "-F", "qcow2", file, "1M",
+            ]);
+            if format == "vmdk" || made.code != 0 {
+                // Some hold fewer names; what they say then holds the name, too.
+                assert!(!made.err.contains("s3cret"), "{made:?}");
+            }
+            if made.code != 0 {
+                continue;
+            }
+            let held = std::fs::read(pair.ours().path(file)).expect("the image");
+            assert!(holds(&held, b"s3cret"), "{file} does not hold the name");
+            for line in [
+                &["info", file][..],
+                &["info", "--output=json", file],
+                &["info", "--backing-chain", file],
+                &["info", "--output=json", "--backing-chain", file],
+                &["inspect", file],
+                &["inspect", "--output=json", file],
+                &["check", file],
+                &["map", file],
+                &["compare", file, file],
+                &["convert", "-O", "raw", file, "out"],
+                &["commit", file],
+                &["rebase", "-b", "", file],
+                &["rebase", "-b", name, "-F", "qcow2", file],
+                &["resize", file, "2M"],
+                &["measure", "-O", "qcow2", file],
+                &["-T", "*", "info", "--backing-chain", file],
+                &["-T", "*", "convert", "-O", "raw", file, "out"],
+                &[
+                    "-T", "*", "create", "-f", format, "-b", name, "-F", "qcow2", "new", "1M",
+                ],
+            ] {
+                let ran = run(line);
+                assert!(
+                    !ran.out.contains("s3cret") && !ran.err.contains("s3cret"),
+                    "{line:?}: {ran:?}"
+                );
+            }
+        }
+    }
+    // What it is goes without a login.
+    let info = run(&["info", "0.qcow2"]);
+    let shown = "backing file: http://joe@127.0.0.1:9/a.qcow2\n";
+    assert!(info.out.contains(shown), "{info:?}");
+    let data = "data_file=http://joe:s3cret@127.0.0.1:9/a.raw";
+    let made = run(&["create", "-f", "qcow2", "-o", data, "d.qcow2", "1M"]);
+    assert!(!made.err.contains("s3cret"), "{made:?}");
+}

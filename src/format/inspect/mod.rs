@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bstr::BString;
 
 use crate::policy::{ImplicitRole, OpenPolicy};
+use crate::printable::shown_name;
 use crate::storage::Storage;
 
 pub use name::NameTraits;
@@ -38,9 +39,14 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// The name as text; bytes that are no UTF-8 are replaced.
+    /// The name without passwords.
+    pub fn shown_name(&self) -> BString {
+        shown_name(&self.name)
+    }
+
+    /// [`Reference::shown_name`] as text; bytes that are no UTF-8 are replaced.
     pub fn name_text(&self) -> String {
-        String::from_utf8_lossy(&self.name).into_owned()
+        self.shown_name().to_string()
     }
 
     /// What kind of name it is.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::format::crypt::{self, HeaderArea, header_info};
 use crate::format::{FormatInfo, SnapshotInfo};
 use crate::memory;
+use crate::printable::shown_name;
 use crate::storage::Storage;
 use crate::value::{Map, Value};
 
@@ -88,7 +89,7 @@ fn specific(
     }
     if header.version >= 3 {
         if let Some(name) = image.data_file_name() {
-            data.insert("data-file".into(), name.into());
+            data.insert("data-file".into(), shown_name(&name).into());
         }
         if image.has_data_file() {
             let raw = header.autoclear.contains(Autoclear::RAW_DATA_FILE);

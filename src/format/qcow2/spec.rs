@@ -169,13 +169,15 @@ impl Spec {
 
 /// The name to record for a data file: images name them by plain file names alone.
 pub(in crate::format::qcow2) fn plain_name(given: &BStr) -> Result<BString> {
-    match Location::for_target(OsStr::from_bytes(given)).node() {
+    let location = Location::for_target(OsStr::from_bytes(given));
+    match location.node() {
         Node::Path(path) => Ok(path.as_os_str().as_bytes().into()),
         Node::Uri { protocol, .. } if protocols::for_scheme(protocol).is_none() => {
             Err(unknown_protocol(protocol))
         }
         _ => Err(Error::invalid(format!(
-            "A data file needs a plain file name, which '{given}' is not"
+            "A data file needs a plain file name, which '{}' is not",
+            location.display()
         ))),
     }
 }

@@ -17,6 +17,7 @@ use crate::image::{Backing, Image, OpenOptions};
 use crate::location::{Location, json_name, protocol_of};
 use crate::options::Options;
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::printable::shown_name;
 use crate::value::{Map, Value};
 
 /// How the layers below one are opened: to be read only.
@@ -142,7 +143,8 @@ fn nameless(image: &Image) -> Error {
         match named {
             Some(named) => format!(
                 "'{}' names its parent as '{}', which is no path on this system",
-                image.filename, named.name
+                image.filename,
+                shown_name(&named.name)
             ),
             None => format!("'{}' has a parent and no name for it", image.filename),
         },

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::node_plan::ChildPlan;
 use crate::image::{Image, OpenOptions, lock};
 use crate::location::json_name;
+use crate::printable::shown_name;
 use crate::value::{Map, Value};
 
 impl Image {
@@ -56,7 +57,7 @@ impl Image {
             ..of_layer(options)
         };
         let name = match self.backing_file() {
-            Some(named) => named.full_name,
+            Some(named) => shown_name(&named.full_name),
             None => json_name(&tree),
         };
         self.start_below(recorded(self), tree, &options)

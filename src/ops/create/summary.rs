@@ -63,6 +63,8 @@ fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<BString>
         // A number below 0 keeps its sign; sizes cannot be.
         OptionValue::Num(n) if typed.starts_with(b"-") => (*n as i64).to_string().into(),
         OptionValue::Num(n) => n.to_string().into(),
-        OptionValue::Str(_) | OptionValue::Name(_) | OptionValue::Bool(_) => double_commas(typed),
+        OptionValue::Str(_) | OptionValue::Name(_) | OptionValue::Bool(_) => {
+            double_commas(BStr::new(&without_passwords(typed)))
+        }
     })
 }

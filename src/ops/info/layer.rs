@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::format::{ChildSpec, SnapshotInfo};
 use crate::image::{Child, Image, Node};
 use crate::memory;
+use crate::printable::shown_name;
 use crate::size::round_up_sector;
 use crate::storage::{Storage, StorageFeatures, registry};
 use crate::storage::{StorageDetails, StoredImage};
@@ -57,7 +58,11 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
         snapshots.extend(file.snapshots.iter().cloned());
     }
     let (backing_filename, full_backing_filename, backing_format) = match image.backing_file() {
-        Some(file) => (Some(file.name), Some(file.full_name), file.format),
+        Some(file) => (
+            Some(shown_name(&file.name)),
+            Some(shown_name(&file.full_name)),
+            file.format,
+        ),
         None => (None, None, None),
     };
     Ok(LayerInfo {

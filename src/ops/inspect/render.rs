@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bstr::{BStr, ByteSlice};
+use bstr::ByteSlice;
 
 use super::InspectReport;
 use crate::error::Result;
@@ -190,9 +190,10 @@ impl Reference {
         let traits = self.traits();
         let mut map = Map::new();
         map.insert("role".into(), self.role.id().into());
-        map.insert("name".into(), BStr::new(&self.name).into());
-        if std::str::from_utf8(&self.name).is_err() {
-            let hex: String = self.name.iter().map(|b| format!("{b:02x}")).collect();
+        let name = self.shown_name();
+        map.insert("name".into(), name.as_bstr().into());
+        if std::str::from_utf8(&name).is_err() {
+            let hex: String = name.iter().map(|b| format!("{b:02x}")).collect();
             map.insert("name-bytes".into(), hex.into());
         }
         if let Some(format) = &self.format {
@@ -218,7 +219,7 @@ impl Reference {
         writeln!(
             out,
             "    {role}: '{}' at offset {}{format}, {}",
-            printable_bytes(&self.name),
+            printable_bytes(&self.shown_name()),
             self.offset,
             self.traits().words()
         )
