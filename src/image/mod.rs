@@ -391,6 +391,16 @@ impl Image {
         self.storage.limits().in_flight > 1
     }
 
+    /// What the file of a disk without tables keeps as a whole; else 1. See [`Limits::write_unit`].
+    ///
+    /// [`Limits::write_unit`]: crate::storage::Limits::write_unit
+    pub(crate) fn write_unit(&self) -> u64 {
+        match self.driver.is_transparent {
+            true => self.storage.limits().write_unit,
+            false => 1,
+        }
+    }
+
     /// Ends use of the image: flushes, clears the dirty bit, releases locks. Dropping an image
     /// does the same but cannot report a failure.
     ///

@@ -168,6 +168,10 @@ impl Storage for SliceStorage {
         let limits = self.inner.limits();
         Limits {
             fixed_len: limits.fixed_len || self.size.is_some(),
+            write_unit: match self.start % limits.write_unit {
+                0 => limits.write_unit,
+                _ => 1,
+            },
             ..limits
         }
     }

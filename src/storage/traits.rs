@@ -39,6 +39,9 @@ pub struct Limits {
     pub writes_to_memory: bool,
     /// Requests that it likes to have in flight: more than one where each waits for a device.
     pub in_flight: u32,
+    /// What it keeps as a whole, a power of two, at multiples of it: writes of all of one are the best, and one that
+    /// crosses from one to the next is two. 1 where there is nothing such.
+    pub write_unit: u64,
 }
 
 impl Default for Limits {
@@ -51,6 +54,7 @@ impl Default for Limits {
             grown_is_zero: false,
             writes_to_memory: false,
             in_flight: 1,
+            write_unit: 1,
         }
     }
 }
@@ -70,6 +74,7 @@ impl Limits {
             grown_is_zero: self.grown_is_zero && other.grown_is_zero,
             writes_to_memory: self.writes_to_memory && other.writes_to_memory,
             in_flight: self.in_flight.max(other.in_flight),
+            write_unit: self.write_unit.max(other.write_unit),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -369,4 +369,91 @@ fn a_library_of_ceph_that_does_not_come_back_is_left() {
 #[test]
 fn a_library_of_gluster_that_fails_or_lies_leads_to_one_line_and_no_wrong_byte() {
     GLUSTER.table(4);
+}
+
+#[test]
+fn objects_of_a_cluster_are_written_whole_and_no_write_crosses_from_one_to_the_next() {
+    const OBJECT: u64 = 4 << 20;
+    const LEN: u64 = 12 * OBJECT + 4096;
+    let dir = Dir::new();
+    let mut disk: Vec<u8> = (0..LEN).map(|at| (at / 512 % 255 + 1) as u8).collect();
+    // Zeroes within an object, over a border, and of more than one.
+    for hole in [
+        12 << 10..20 << 10,
+        2 * OBJECT - 8192..2 * OBJECT + 4096,
+        5 * OBJECT + 65536..8 * OBJECT - 65536,
+    ] {
+        disk[hole.start as usize..hole.end as usize].fill(0);
+    }
+    std::fs::write(dir.path("a.raw"), &disk).expect("a file");
+    let run = |line: &str| {
+        let mut cat = Command::new("cat");
+        let mut cat = cat
+            .arg(dir.path("a.raw"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat");
+        let pipe = cat.stdout.take().expect("a pipe");
+        let done = ours_command(&words(line), dir.root())
+            .env("LD_LIBRARY_PATH", build::fakes())
+            .env("PLATTER_FAKE_DIR", dir.root())
+            .env("PLATTER_FAKE_WRITES", dir.path("writes"))
+            .stdin(pipe)
+            .output()
+            .expect("the tool");
+        cat.wait().expect("cat");
+        assert!(done.status.success(), "{line}: {done:?}");
+        let writes = std::fs::read_to_string(dir.path("writes")).unwrap_or_default();
+        let _ = std::fs::remove_file(dir.path("writes"));
+        let mut writes: Vec<(u64, u64)> = writes
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(at, len)| {
+                (
+                    at.parse().expect("a number"),
+                    len.parse().expect("a number"),
+                )
+            })
+            .collect();
+        writes.sort_unstable();
+        writes
+    };
+    let has_data = |from: u64| {
+        let object = &disk[from as usize..(from + OBJECT).min(LEN) as usize];
+        !object
+            .chunks(4096)
+            .any(|page| page.iter().all(|byte| *byte == 0))
+    };
+    let whole = (0..LEN / OBJECT)
+        .map(|n| n * OBJECT)
+        .filter(|at| has_data(*at));
+    let whole: Vec<u64> = whole.collect();
+    assert!(whole.len() >= 6, "{whole:?}");
+    run("create -q -f raw rbd:rbd/there 50335744");
+    run("convert -f raw -O qcow2 a.raw b.qcow2");
+    for line in [
+        "convert -f raw -O raw a.raw rbd:rbd/new",
+        "convert -f qcow2 -O raw b.qcow2 rbd:rbd/new2",
+        "convert -n -f raw -O raw a.raw rbd:rbd/there",
+        "convert -f raw -O raw /dev/stdin rbd:rbd/streamed",
+    ] {
+        let writes = run(line);
+        for (at, len) in &writes {
+            assert!(at / OBJECT == (at + len - 1) / OBJECT, "{line}: {at} {len}");
+        }
+        for at in &whole {
+            // The first block of a new disk is written before, to see whether it can be.
+            let of_it = writes
+                .iter()
+                .filter(|(from, _)| from / OBJECT == at / OBJECT);
+            let of_it: Vec<_> = of_it.collect();
+            assert!(of_it.contains(&&(*at, OBJECT)), "{line}: {of_it:?}");
+            assert!(of_it.len() == 1 || *at == 0, "{line}: {of_it:?}");
+        }
+        let name = line.rsplit('/').next().expect("a name");
+        assert!(
+            std::fs::read(dir.path(name)).expect("the image") == disk,
+            "{line}"
+        );
+    }
 }

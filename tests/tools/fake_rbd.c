@@ -372,6 +372,12 @@ int rbd_aio_read(struct image *image, uint64_t offset, size_t len, char *to, str
 
 int rbd_aio_write(struct image *image, uint64_t offset, size_t len, const char *from, struct completion *completion)
 {
+	const char *writes = getenv("PLATTER_FAKE_WRITES");
+	int fd = writes == NULL ? -1 : open(writes, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0) {
+		dprintf(fd, "%llu %zu\n", (unsigned long long)offset, len);
+		close(fd);
+	}
 	return started("write", 'w', image, completion, (struct request){ .from = from, .len = len, .offset = (off_t)offset });
 }
 

@@ -40,6 +40,7 @@ pub(super) fn fill_growing(
         in_flight: storage.limits().in_flight,
         ..CopySizes::new(request, u64::from(target.bulk().zero_unit()), None)
     };
+    let sizes = sizes.in_units_of(storage.limits().write_unit);
     let offload = Offload::default();
     let writers = Writers::of(request, storage.limits().in_flight > 1);
     run(request, sources, &offload, &sink, sizes, writers, job)?;

@@ -90,7 +90,7 @@ impl<'a> Planner<'a> {
         }
         let start = cursor.offset;
         let left = self.end - start;
-        let chunk = left.min(self.sizes.chunk);
+        let chunk = left.min(self.sizes.chunk_at(start));
         let keeps_sparse = self.sizes.keeps_sparse();
         let zeroes = Zeroes {
             least: chunk,
@@ -128,7 +128,7 @@ impl<'a> Planner<'a> {
     /// Long runs that need no reading are one task; everything else goes by chunks.
     fn classify(&self, start: u64, chunks_until: &mut u64) -> Result<(u64, TaskKind)> {
         let left = self.end - start;
-        let chunk = left.min(self.sizes.chunk);
+        let chunk = left.min(self.sizes.chunk_at(start));
         if start < *chunks_until {
             return Ok((chunk, TaskKind::Copy));
         }

@@ -27,6 +27,9 @@ pub(super) const MAX_MOVED_TASK: u64 = 16 << 20;
 /// The most guest bytes that are read at once.
 const MAX_CHUNK: u64 = 1 << 20;
 
+/// The same where the target keeps larger units as a whole.
+const MAX_UNIT: u64 = 4 << 20;
+
 /// The same where units are compressed: smaller, so that the workers share the work evenly.
 const MAX_CODED_CHUNK: u64 = 512 << 10;
 
@@ -48,6 +51,8 @@ pub(super) struct CopySizes {
     pub step: u64,
     /// The most guest bytes that are read at once, a multiple of the step.
     pub chunk: u64,
+    /// Chunks end at multiples of their size.
+    pub aligned: bool,
     /// Shortest run of zeroes that is left out; 0 for none.
     pub sparse: u64,
     /// Reserved bytes that are not written read as zeroes.
@@ -105,6 +110,7 @@ impl CopySizes {
             step,
             // The same however many workers: the layout of the target depends on it.
             chunk: most.max(step).next_multiple_of(step),
+            aligned: false,
             sparse: request.tuning.sparse(),
             unwritten_is_zero: false,
             zeroes_cost: false,
@@ -118,18 +124,22 @@ impl CopySizes {
     /// For a new image; zeroes before `backing_end` have to be recorded.
     pub fn for_new(request: &ConvertRequest, bulk: &dyn Bulk, backing_end: u64) -> Self {
         let initial = bulk.initial_content();
-        let storages = bulk.data_storages().into_iter();
-        Self {
+        let limits = || bulk.data_storages().into_iter().map(|s| s.limits());
+        let units = limits().map(|limits| limits.write_unit);
+        // Of use where guest bytes lie as they lie in the guest.
+        let units = units.filter(|unit| *unit <= bulk.alignment());
+        let sizes = Self {
             unwritten_is_zero: initial.unwritten_is_zero,
             longest_zeroes: match initial.unreserved_is_zero && backing_end == 0 {
                 true => MAX_LONG_TASK,
                 false => MAX_MOVED_TASK,
             },
             zeroes_cost: !initial.unreserved_is_zero && !bulk.takes_raw_writes(),
-            in_flight: storages.map(|s| s.limits().in_flight).max().unwrap_or(1),
+            in_flight: limits().map(|limits| limits.in_flight).max().unwrap_or(1),
             encode_early: request.target.compress,
             ..Self::new(request, u64::from(bulk.zero_unit()), bulk.encode_unit())
-        }
+        };
+        sizes.in_units_of(units.max().unwrap_or(1))
     }
 
     /// For an image that exists, in whole clusters, unless they are larger than is good for copying.
@@ -138,7 +148,7 @@ impl CopySizes {
         let encode_unit = image
             .compressor()
             .map(|compressor| compressor.encode_unit());
-        Self {
+        let sizes = Self {
             unwritten_is_zero: request.target.is_zero,
             longest_zeroes: match request.target.is_zero {
                 true => MAX_LONG_TASK,
@@ -146,6 +156,27 @@ impl CopySizes {
             },
             in_flight: image.requests_in_flight(),
             ..Self::new(request, cluster.min(MAX_STEP), encode_unit)
+        };
+        sizes.in_units_of(image.write_unit())
+    }
+
+    /// Into what is written in such units: in whole ones, or parts of one alone.
+    pub fn in_units_of(self, unit: u64) -> Self {
+        match unit {
+            0 | 1 => self,
+            unit => Self {
+                chunk: self.chunk.max(unit.min(MAX_UNIT)),
+                aligned: true,
+                ..self
+            },
+        }
+    }
+
+    /// How much of what begins at `start` is read at once.
+    pub fn chunk_at(&self, start: u64) -> u64 {
+        match self.aligned {
+            true => self.chunk - start % self.chunk,
+            false => self.chunk,
         }
     }
 
