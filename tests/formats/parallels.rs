@@ -381,6 +381,80 @@ fn tables_of_sectors_are_read_written_and_grown() {
     peer_agrees(&storage);
 }
 
+/// A disk whose header has the clusters begin at that sector, but whose table names some in front of it.
+fn with_start(bytes: &[u8], start: u32, in_use: u32) -> Arc<dyn Storage> {
+    let mut bytes = bytes.to_vec();
+    bytes[44..48].copy_from_slice(&in_use.to_le_bytes());
+    bytes[48..52].copy_from_slice(&start.to_le_bytes());
+    memory(&bytes)
+}
+
+#[test]
+fn clusters_in_front_of_the_start_that_the_header_says_are_clusters() {
+    let mut newer = made(&[], CLEAN);
+    newer[56] = 0;
+    newer[57] = 0;
+    newer.truncate(4 * CLUSTER);
+    for (bytes, starts) in [
+        // Within the clusters, at the end of the file, in the middle of a cluster, behind the end.
+        (&newer, [256, 384, 512, 257, 4096]),
+        (&older(), [129, 257, 385, 200, 4096]),
+    ] {
+        let before = guest(&memory(bytes));
+        for start in starts {
+            let wrong = |in_use| with_start(bytes, start, in_use);
+            let is = |storage: &Arc<dyn Storage>, text: &str| {
+                assert!(guest(storage)[..1 << 20] == before, "{start}: {text}");
+            };
+            let storage = wrong(CLEAN);
+            is(&storage, "read");
+            let found = checked(&storage, RepairMode::Report);
+            assert_eq!(
+                (found.corruptions, found.leaks),
+                (1, 0),
+                "{start}: {found:?}"
+            );
+            let found = checked(&storage, RepairMode::All);
+            assert_eq!(
+                (found.corruptions, found.corruptions_fixed),
+                (0, 1),
+                "{start}"
+            );
+            is(&storage, "repaired");
+            assert_eq!(
+                checked(&storage, RepairMode::Report).corruptions,
+                0,
+                "{start}"
+            );
+            peer_agrees(&storage);
+            // Made whole by whoever opens it to write, and not closed since.
+            let storage = wrong(OPEN);
+            write(&storage, &before[900_000..900_512], 900_000);
+            is(&storage, "written");
+            peer_agrees(&storage);
+            // The table grows over what the header gives it, where clusters stand.
+            for size in [3 << 20, 4 << 30, 40 << 30] {
+                let storage = wrong(CLEAN);
+                let image = open(&storage, true).expect("it opens");
+                image.resize(size, Preallocation::Off).expect("a resize");
+                image.write_at(&before[..512], 0).expect("a write");
+                image.close().expect("a close");
+                let image = open(&storage, false).expect("it opens");
+                let mut now = vec![0; 1 << 20];
+                image.read_at(&mut now, 0).expect("a read");
+                assert!(now == before, "{start}: grown to {size}");
+            }
+            let storage = wrong(CLEAN);
+            let image = open(&storage, true).expect("it opens");
+            image
+                .resize(128 << 10, Preallocation::Off)
+                .expect("a resize");
+            image.close().expect("a close");
+            assert!(guest(&storage) == before[..128 << 10], "{start}: shrunk");
+        }
+    }
+}
+
 #[test]
 fn a_disk_does_not_grow_over_clusters_behind_its_end() {
     let mut bytes = made(&[], CLEAN);

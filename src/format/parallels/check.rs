@@ -16,6 +16,8 @@ use crate::storage::Preallocation;
 
 use super::Parallels;
 
+const WRONG_START: &str = "data_off field has incorrect value";
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -118,6 +120,7 @@ impl Parallels {
         let layout = blocks.layout();
         let cluster = layout.block_size();
         let file_len = blocks.storage.len()?;
+        let (said_start, _) = blocks.keeper.header().start(file_len);
         let mut found = Findings {
             was_open: self.own.was_open.load(Ordering::Acquire),
             lacks_start: !self.own.has_start.load(Ordering::Acquire),
@@ -130,7 +133,7 @@ impl Parallels {
             teller.damage(|| "image was not closed correctly".to_owned());
         }
         if found.lacks_start {
-            teller.damage(|| "data_off field has incorrect value".to_owned());
+            teller.damage(|| WRONG_START.to_owned());
         }
         if found.lacks_extension {
             teller.damage(|| "format extension is damaged".to_owned());
@@ -140,6 +143,13 @@ impl Parallels {
         blocks.each(|index, word| {
             teller.tick()?;
             found.allocated += 1;
+            if let Entry::At(host) = layout.entry(word)
+                && host < said_start
+                && !found.lacks_start
+            {
+                teller.damage(|| WRONG_START.to_owned());
+                found.lacks_start = true;
+            }
             let Entry::At(host) = layout.entry(word) else {
                 teller.damage(|| format!("cluster {index} is outside image"));
                 before = None;

@@ -248,24 +248,35 @@ impl Header {
 /// How entries stand in the table.
 pub(super) const CODING: Coding = Coding::FromOne;
 
-/// Clusters of one size from `start` on; the table counts units of `unit` bytes from the beginning of the file.
+/// Clusters of one size; the table counts units of `unit` bytes from the beginning of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ParallelsLayout {
     cluster: u64,
     unit: u64,
+    /// The first place behind the table.
     start: u64,
+    /// Where the header has them begin, there or farther back; new ones are aligned to it.
+    said_start: u64,
 }
 
 impl ParallelsLayout {
+    /// With clusters that begin at `start`, as the header says. The table decides: what it names in front of that is
+    /// a cluster as well.
     pub(super) fn of(header: &Header, start: u64) -> Self {
         Self {
+            start: header.usual_start().min(start),
             cluster: header.cluster_size(),
             unit: match header.extended {
                 true => header.cluster_size(),
                 false => SECTOR,
             },
-            start,
+            said_start: start,
         }
+    }
+
+    /// Where the clusters begin by the header.
+    pub(super) fn said_start(&self) -> u64 {
+        self.said_start
     }
 }
 
@@ -312,8 +323,10 @@ impl Layout for ParallelsLayout {
     }
 
     fn next(&self, end: u64) -> u64 {
-        let behind = end.max(self.start) - self.start;
-        self.start + behind.next_multiple_of(self.cluster)
+        let end = end.max(self.start);
+        let lead = self.said_start % self.cluster;
+        let behind = end.saturating_sub(lead);
+        lead + behind.next_multiple_of(self.cluster)
     }
 }
 

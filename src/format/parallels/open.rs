@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::blocks::{Blocks, Parts, Table};
+use crate::format::blocks::{Blocks, Layout, Parts, Table};
 use crate::format::{Check, Format, OpenContext, RepairMode};
 use crate::job::Job;
 use crate::options::{OptionKind, OptionSpec, Values};
@@ -124,6 +124,7 @@ pub(super) fn build(
     }
     let file_len = storage.len()?;
     let (start, has_start) = header.start(file_len);
+    let layout = ParallelsLayout::of(&header, start);
     let table = Table::on_disk(u64::from(header.entries), HEADER_LEN as u64, CODING)?;
     let own = ParallelsFormat {
         has_start: AtomicBool::new(has_start),
@@ -138,7 +139,7 @@ pub(super) fn build(
     };
     let blocks = Blocks::new(Parts {
         storage: storage.clone(),
-        layout: ParallelsLayout::of(&header, start),
+        layout,
         table,
         len: header.size(),
         is_overlay: false,
@@ -147,7 +148,7 @@ pub(super) fn build(
         keeper: Records::new(
             header,
             how.durability,
-            Kept::of(found, start..file_len),
+            Kept::of(found, layout.start()..file_len),
             how.ahead,
         ),
     });

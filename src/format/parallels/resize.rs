@@ -56,16 +56,20 @@ impl Parallels {
         let count = len.div_ceil(cluster).max(u64::from(header.entries));
         new.entries = count as u32;
         new.sectors = len / SECTOR;
-        let mut start = blocks.layout().start();
-        if count > new.room(start) {
-            start += (new.table_end() - start).next_multiple_of(cluster);
+        let (mut start, _) = header.start(blocks.storage.len()?);
+        let mut free = blocks.layout().start();
+        if count > new.room(free) {
+            if count > new.room(start) {
+                start += (new.table_end() - start).next_multiple_of(cluster);
+            }
             alone.reserve_up_to(start)?;
             alone.move_away(start, control)?;
+            free = start;
         }
         new.set_start(start)
             .ok_or_else(|| Error::invalid("Invalid image size specified"))?;
         let table = alone.other_table(count, HEADER_LEN as u64, |_, word| Ok(word))?;
-        let zeroes = header.table_end()..start;
+        let zeroes = header.table_end()..free;
         blocks
             .storage
             .write_zeroes(zeroes.start, zeroes.end - zeroes.start, ZeroFlags::empty())?;
@@ -89,11 +93,13 @@ impl Parallels {
         let count = len.div_ceil(layout.block_size());
         blocks.flush(blocks.durability())?;
         let table = alone.other_table(count, HEADER_LEN as u64, |_, word| Ok(word))?;
+        let file_len = blocks.storage.len()?;
         blocks.keeper.change(&*blocks.storage, |header| {
             header.sectors = len / SECTOR;
-            header.entries = count as u32;
             // The room for the table stays.
-            let _ = header.set_start(layout.start());
+            let (start, _) = header.start(file_len);
+            header.entries = count as u32;
+            let _ = header.set_start(start);
         })?;
         blocks.barrier()?;
         blocks.set_len(len);
