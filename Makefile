@@ -9,7 +9,7 @@
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=, DOCDIR=
 #   make LTO=fat          the same, smaller and slower to build, for packages
 #   make html             the manual as HTML, in build/manual/html
-#   make python           the wheel of the Python package, in build/python/
+#   make python           the wheel of the Python package, in build/python/; make sdist, its sources
 #   make dist             a tarball of the sources, in build/
 #   make demo, make bench, make header, make uninstall, make clean
 
@@ -197,12 +197,19 @@ uninstall: man
 
 # A copy is built, which leaves the source tree as it is. PIP_FLAGS=--no-build-isolation needs no network where
 # setuptools and cffi are installed.
-python:
+python: python-source
+	$(PYTHON) -m pip wheel --disable-pip-version-check --no-deps $(PIP_FLAGS) -w $(BUILD)/python $(BUILD)/python/source
+
+# What is published beside the wheel.
+sdist: python-source
+	cd $(BUILD)/python/source && $(PYTHON) setup.py -q sdist -d ..
+
+python-source:
 	rm -rf $(BUILD)/python
 	mkdir -p $(BUILD)/python
 	cp -R bindings/python $(BUILD)/python/source
 	cp include/platter.h $(BUILD)/python/source/platter/platter.h
-	$(PYTHON) -m pip wheel --disable-pip-version-check --no-deps $(PIP_FLAGS) -w $(BUILD)/python $(BUILD)/python/source
+	cp LICENSE-MIT LICENSE-APACHE $(BUILD)/python/source
 
 dist:
 	sh packaging/dist.sh $(VERSION) $(BUILD)
@@ -213,4 +220,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man html completions python dist check crash interop network fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man html completions python python-source sdist dist check crash interop network fuzz demo bench header header-check install uninstall clean FORCE

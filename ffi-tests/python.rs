@@ -127,4 +127,35 @@ pub fn by_wheel(library: &Path) {
         .arg(wheel);
     done(&mut pip);
     run_tests(installed.path(), library);
+    can_be_published(&python, &names_in(&python, wheel));
+}
+
+/// The files of a wheel.
+fn names_in(python: &Path, wheel: &Path) -> String {
+    let list = "import sys, zipfile; print(*zipfile.ZipFile(sys.argv[1]).namelist(), sep='\\n')";
+    let output = done(Command::new(python).args(["-c", list]).arg(wheel));
+    String::from_utf8(output.stdout).expect("names")
+}
+
+/// The sources that are published hold a wheel with the same files, and both have the licences.
+fn can_be_published(python: &Path, names: &str) {
+    for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let held = names.lines().filter(|name| name.ends_with(licence));
+        assert_eq!(held.count(), 1, "{licence}: {names}");
+    }
+    let mut make = Command::new("make");
+    make.args(["--no-print-directory", "sdist"])
+        .arg(format!("PYTHON={}", python.display()))
+        .current_dir(root());
+    done(&mut make);
+    let sources = root().join("build/python/platter-0.1.0.tar.gz");
+    let built = tempfile::tempdir().expect("a temporary directory");
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "wheel", "-q", "--no-deps", "--no-index"])
+        .args(["--no-build-isolation", "--disable-pip-version-check", "-w"])
+        .arg(built.path())
+        .arg(&sources);
+    done(&mut pip);
+    let wheel = built.path().join("platter-0.1.0-py3-none-any.whl");
+    assert_eq!(names_in(python, &wheel), names);
 }
