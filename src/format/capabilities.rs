@@ -6,7 +6,7 @@ use bstr::{BStr, BString};
 
 use crate::error::Result;
 use crate::extent::Extent;
-use crate::format::parent::{BackingRef, ParentId};
+use crate::format::parent::{BackingRef, NewParent};
 use crate::format::write::Below;
 use crate::job::{Job, JobControl};
 use crate::object::Objects;
@@ -146,21 +146,22 @@ pub trait BackingChange: Send + Sync {
     ///
     /// # Errors
     /// As [`BackingChange::set_backing`].
-    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()>;
+    fn check_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>)
+    -> Result<()>;
 
-    /// Records another backing file, or none. The guest contents above it stay as they are. `id` is what
-    /// tells that file from others, where it is known and has one.
+    /// Records another backing file, or none. The guest contents above it stay as they are. `parent` is what
+    /// is known of that file, where it was opened.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a name that is too long, or of I/O.
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()>;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()>;
 
     /// Records what tells the parent from others now that it was changed with the image's knowledge; its
     /// names stay. A format that records no identity has nothing to do.
     ///
     /// # Errors
     /// Of I/O.
-    fn set_parent_id(&self, id: ParentId) -> Result<()>;
+    fn note_parent(&self, parent: &NewParent) -> Result<()>;
 
     /// As [`crate::format::Format::map`]; what a backing file would show, if there were one, is `Unallocated`, where a
     /// map may call it zero.

@@ -11,7 +11,7 @@ use crate::format::features::Features;
 use crate::format::files::{ChildSpec, FileRole};
 use crate::format::in_order::InOrder;
 use crate::format::inspect::{InspectContext, Inspection};
-use crate::format::parent::{BackingRef, ParentId, ParentSearch};
+use crate::format::parent::{BackingRef, NewParent, ParentSearch};
 use crate::format::read_in_order::ReadInOrderFn;
 use crate::format::traits::{Format, Opener};
 use crate::format::unstated::Unstated;
@@ -267,17 +267,6 @@ pub struct OpenContext<'a> {
     pub warn: &'a dyn Fn(String),
     /// Ends what takes long when it is cancelled or late.
     pub control: &'a Arc<JobControl>,
-}
-
-/// What is known of the parent of a new image once it was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewParent {
-    /// Its virtual size in bytes.
-    pub size: u64,
-    /// What tells it from others, where its format has that.
-    pub id: Option<ParentId>,
-    /// The identity of its disk, which the new image takes over, where its format has one.
-    pub disk_id: Option<uuid::Uuid>,
 }
 
 /// What [`NewImage::prepare`] gets.

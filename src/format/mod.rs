@@ -64,8 +64,8 @@ pub use capabilities::{
     Amend, AmendContext, BackingChange, BitmapInfo, Bitmaps, DirtyRanges, NewSnapshot,
 };
 pub use driver::{
-    Contents, CreateParams, FormatDriver, MeasureFn, Measured, NewImage, NewParent, OpenContext,
-    Outline, PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
+    Contents, CreateParams, FormatDriver, MeasureFn, Measured, NewImage, OpenContext, Outline,
+    PlanFn, PlannedFile, PrepareContext, Probe, RecogniseFn, Signature,
 };
 pub use features::Features;
 pub use files::{ChildSpec, FileRole, FormatFile};
@@ -77,8 +77,8 @@ pub use io_users::{IoGuard, LongIoGuard};
 pub use objection::Objection;
 pub use package::{Package, PackageContext};
 pub use parent::{
-    BackingRef, ExpectedParent, Lineage, Mismatch, NameStyle, ParentId, ParentName, ParentRef,
-    ParentSearch,
+    BackingRef, ExpectedParent, Lineage, Mismatch, NameStyle, NewParent, ParentId, ParentName,
+    ParentRef, ParentSearch, Sectors,
 };
 pub use profile::Profile;
 pub use read_in_order::{NextBytes, ReadInOrder, ReadInOrderFn};

@@ -28,6 +28,52 @@ pub trait Lineage: Send + Sync {
     fn disk_id(&self) -> Option<Uuid> {
         None
     }
+
+    /// The sectors of the disk, in formats that record them. The logical ones are the same in all layers of a
+    /// chain.
+    fn sectors(&self) -> Option<Sectors> {
+        None
+    }
+}
+
+/// The sectors of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sectors {
+    /// Bytes of a sector as requests count them.
+    pub logical: u32,
+    /// Bytes that the disk writes at once, a hint for the guest.
+    pub physical: u32,
+}
+
+impl Sectors {
+    /// Whether a disk with these sectors may be the parent of one whose logical sectors have so many bytes; if
+    /// not, why.
+    ///
+    /// # Errors
+    /// What is to stand behind the name of the parent.
+    pub fn check_child(self, logical: u32) -> Result<(), String> {
+        match self.logical == logical {
+            true => Ok(()),
+            false => Err(format!(
+                "has logical sectors of {} bytes, and the image above it such of {logical}: all layers of a \
+                 chain have the same",
+                self.logical
+            )),
+        }
+    }
+}
+
+/// What is known of an image that another one is to have as its parent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewParent {
+    /// Its virtual size in bytes.
+    pub size: u64,
+    /// What tells it from others, where its format has that.
+    pub id: Option<ParentId>,
+    /// The identity of its disk, which a new image takes over, where its format has one.
+    pub disk_id: Option<Uuid>,
+    /// Its sectors, which a new image takes over, where its format records them.
+    pub sectors: Option<Sectors>,
 }
 
 /// A backing file as users give it and as images record it.

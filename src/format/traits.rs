@@ -12,7 +12,7 @@ use crate::format::features::Features;
 use crate::format::files::{FileRole, FormatFile};
 use crate::format::immediate::Immediate;
 use crate::format::io_users::IoGuard;
-use crate::format::parent::{Lineage, ParentId, ParentRef, ParentSearch};
+use crate::format::parent::{Lineage, ParentId, ParentRef, ParentSearch, Sectors};
 use crate::format::write::{FormatWrite, Resize};
 use crate::job::{Job, JobControl};
 use crate::policy::{ImplicitRole, OpenPolicy};
@@ -188,6 +188,11 @@ impl dyn Format + '_ {
     /// See [`Lineage::disk_id`].
     pub fn disk_id(&self) -> Option<uuid::Uuid> {
         self.lineage()?.disk_id()
+    }
+
+    /// See [`Lineage::sectors`].
+    pub fn sectors(&self) -> Option<Sectors> {
+        self.lineage()?.sectors()
     }
 
     /// What this image can do: what it has accessors for, whether or not it was opened for writing.

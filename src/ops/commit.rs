@@ -13,6 +13,7 @@ use crate::image::{Image, OpenOptions, location_id};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
+use crate::ops::create::parent_of;
 use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::workers::{Pace, in_pieces};
@@ -90,7 +91,7 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
     let copied = copy_down((&opened, top), &base, depth, job);
     let copied = copied.inspect_err(|_| base.abandon_writes());
     // Writing to the base may have made it another one in the eyes of its overlay.
-    let id = base.format().parent_id();
+    let parent = parent_of(&base);
     copied.and_then(|()| base.close()).map_err(|error| {
         if error.kind() == ErrorKind::Cancelled {
             error
@@ -99,11 +100,11 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
         }
     })?;
     if depth == 1
-        && let Some(id) = id
+        && parent.id.is_some()
         && let Some(overlay) = top.format().backing_change()
     {
         top.begin_change()
-            .and_then(|_under_way| overlay.set_parent_id(id))
+            .and_then(|_under_way| overlay.note_parent(&parent))
             .context(|| format!("Could not change '{}'", top.filename()))?;
     }
     // The base is durable and closed: nothing is lost with the overlay's own copy.
@@ -138,12 +139,12 @@ fn name_again(top: &Image, base: &Image) -> Result<()> {
             .and_then(|_under_way| writer.prepare())
             .context(|| format!("Could not change '{}'", base.filename()))?;
     }
-    match (base.format().parent_id(), top.format().backing_change()) {
-        (Some(id), Some(overlay)) => top
+    match top.format().backing_change() {
+        Some(overlay) => top
             .begin_change()
-            .and_then(|_under_way| overlay.set_parent_id(id))
+            .and_then(|_under_way| overlay.note_parent(&parent_of(base)))
             .context(|| format!("Could not change '{}'", top.filename())),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

@@ -7,12 +7,13 @@ use bstr::{BString, ByteSlice};
 use crate::crew::Load;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::format::{BackingRef, Compress, ParentId};
+use crate::format::{BackingRef, Compress, NewParent};
 use crate::image::{Image, Nodes, OpenOptions};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
 use crate::ops::compare::side::Side;
+use crate::ops::create::parent_of;
 use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::known;
@@ -118,14 +119,15 @@ fn rebase_opened(
         }
         (Some(name), format) => Some(BackingRef::to_record(name.clone(), format.as_deref())),
     };
-    let id = match &new {
-        Some(new) => new.format().parent_id(),
-        None => id_by_name(top, request, job)?,
+    let parent = match &new {
+        Some(new) => Some(parent_of(new)),
+        None => parent_by_name(top, request, job)?,
     };
     // What cannot be recorded is known before anything is copied.
-    if let Err(error) = backing.check_backing(named.as_ref(), id) {
+    if let Err(error) = backing.check_backing(named.as_ref(), parent.as_ref()) {
         return Err(with_reason(change, error));
     }
+    let id = parent.and_then(|parent| parent.id);
     if let (Some(new), Some(id), Some(named)) = (&new, id, &named) {
         top.check_search(new, id, named.name.as_bstr(), &request.options.policy)
             .map_err(|error| with_reason(change.clone(), error))?;
@@ -147,16 +149,16 @@ fn rebase_opened(
         })?;
     }
     top.begin_change()
-        .and_then(|_under_way| backing.set_backing(named.as_ref(), id))
+        .and_then(|_under_way| backing.set_backing(named.as_ref(), parent.as_ref()))
         .map_err(|error| with_reason(change, error))?;
     opened.close()?;
     job.finish()
 }
 
-/// The identity of a new backing file whose data does not count, where the format records it and the file is
+/// What is known of a new backing file whose data does not count, where the format records that and the file is
 /// there. One that cannot be looked at is not taken for one that is missing: what is recorded of the old
 /// parent would be said of another file.
-fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<ParentId>> {
+fn parent_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<NewParent>> {
     let Some(name) = &request.backing else {
         return Ok(None);
     };
@@ -178,7 +180,7 @@ fn id_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<
         return Ok(None);
     };
     match Image::open(&location, &options) {
-        Ok(image) => Ok(image.format().parent_id()),
+        Ok(image) => Ok(Some(parent_of(&image))),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(not_opened(name, error)),
     }

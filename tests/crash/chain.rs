@@ -502,6 +502,7 @@ fn fill(layers: &[Layer], random: &mut Random) -> Vec<Vec<u8>> {
                 size: image.len(),
                 id: image.format().parent_id(),
                 disk_id: image.format().disk_id(),
+                ..NewParent::default()
             }
         });
         new.create_over(parent, &file, Durability::None, |_| Ok(()))

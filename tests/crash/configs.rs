@@ -102,7 +102,7 @@ impl Config {
         self.overlay.then_some(NewParent {
             size: self.size,
             id: self.base.1,
-            disk_id: None,
+            ..NewParent::default()
         })
     }
 }

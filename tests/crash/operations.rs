@@ -3,7 +3,7 @@
 
 use bstr::BStr;
 
-use platter::format::{AmendContext, BackingRef, NewSnapshot, RepairMode, registry};
+use platter::format::{AmendContext, BackingRef, NewParent, NewSnapshot, RepairMode, registry};
 use platter::job::JobControl;
 use platter::options::Values;
 use platter::storage::{Preallocation, Storage, ZeroFlags};
@@ -480,7 +480,12 @@ fn change_layer(run: &mut Run<'_>) {
             name: format!("base {n}").into(),
             format: is_named.then(|| format.into()),
         };
-        overlay.set_backing(Some(&backing), id).unwrap();
+        let parent = NewParent {
+            id,
+            ..NewParent::default()
+        };
+        let parent = id.is_some().then_some(&parent);
+        overlay.set_backing(Some(&backing), parent).unwrap();
         let parent = image.parent().unwrap();
         match parent.is_nameless() {
             true => assert_eq!(parent.expected_id(), id),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::common::Dir;
 use crate::random::Random;
 use crate::states;
-use platter::format::{CheckReport, RepairMode};
+use platter::format::{CheckReport, NewParent, RepairMode};
 use platter::job::Message;
 use platter::ops::inspect::inspect_storage;
 use platter::storage::memory::MemoryStorage;
@@ -595,10 +595,14 @@ fn a_chain_of_differencing_disks_is_made_read_and_written() {
         name: "moved.vhd".into(),
         format: Some("vpc".into()),
     };
-    let id = image
-        .backing()
-        .and_then(|parent| parent.format().parent_id());
-    changer.set_backing(Some(&named), id).expect("another name");
+    let parent = image.backing().expect("the parent").format();
+    let parent = NewParent {
+        id: parent.parent_id(),
+        ..NewParent::default()
+    };
+    changer
+        .set_backing(Some(&named), Some(&parent))
+        .expect("another name");
     image.close().expect("a close");
     std::fs::remove_file(dir.path("a b.vhd")).expect("the old parent");
     let image = open_path(&dir, "d\u{e9}.vhd", true).expect("it opens");

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::Extent;
-use crate::format::{BackingChange, BackingRef, Format, ParentId};
+use crate::format::{BackingChange, BackingRef, Format, NewParent};
 use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::{Preallocation, ZeroFlags};
@@ -70,11 +70,15 @@ impl Qcow {
 }
 
 impl BackingChange for Qcow {
-    fn check_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        _parent: Option<&NewParent>,
+    ) -> Result<()> {
         self.header_over(backing).map(drop)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+    fn set_backing(&self, backing: Option<&BackingRef>, _parent: Option<&NewParent>) -> Result<()> {
         self.begin_change()?;
         let new = self.header_over(backing)?;
         // What the guest sees above the new backing file must be there before that is named.
@@ -97,7 +101,7 @@ impl BackingChange for Qcow {
         self.barrier()
     }
 
-    fn set_parent_id(&self, _id: ParentId) -> Result<()> {
+    fn note_parent(&self, _parent: &NewParent) -> Result<()> {
         Ok(())
     }
 

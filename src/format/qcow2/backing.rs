@@ -6,7 +6,7 @@ use bstr::BStr;
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::{BackingChange, BackingRef, Format, ParentId};
+use crate::format::{BackingChange, BackingRef, Format, NewParent};
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::cache::Class;
@@ -37,7 +37,7 @@ fn record(header: &mut ImageHeader, backing: Option<&BackingRef>, format: Option
 }
 
 impl BackingChange for Qcow2 {
-    fn check_backing(&self, backing: Option<&BackingRef>, _: Option<ParentId>) -> Result<()> {
+    fn check_backing(&self, backing: Option<&BackingRef>, _: Option<&NewParent>) -> Result<()> {
         self.check_writable()?;
         if backing.is_some_and(|backing| backing.name.len() > MAX_NAME) {
             return Err(Error::backing_name_too_long());
@@ -51,8 +51,8 @@ impl BackingChange for Qcow2 {
         self.check_replacement(|new| record(new, backing, format))
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.check_backing(backing, id)?;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
+        self.check_backing(backing, parent)?;
         let format = format_extension(backing)?;
         // What the guest sees above the new backing file must be there before the name is.
         self.flush_all(self.durability)?;
@@ -61,7 +61,7 @@ impl BackingChange for Qcow2 {
         self.barrier()
     }
 
-    fn set_parent_id(&self, _: ParentId) -> Result<()> {
+    fn note_parent(&self, _: &NewParent) -> Result<()> {
         // Nothing tells one backing file from another.
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::{BackingChange, BackingRef, Format, ParentId, ParentRef, raw};
+use crate::format::{BackingChange, BackingRef, Format, NewParent, ParentRef, raw};
 use crate::job::JobControl;
 use crate::memory;
 
@@ -90,11 +90,15 @@ impl Qed {
 }
 
 impl BackingChange for Qed {
-    fn check_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        _parent: Option<&NewParent>,
+    ) -> Result<()> {
         self.header_over(backing).map(drop)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, _id: Option<ParentId>) -> Result<()> {
+    fn set_backing(&self, backing: Option<&BackingRef>, _parent: Option<&NewParent>) -> Result<()> {
         let (new, old_name) = self.header_over(backing)?;
         let storage = &*self.blocks.storage;
         let keeper = &self.blocks.keeper;
@@ -121,7 +125,7 @@ impl BackingChange for Qed {
         Ok(())
     }
 
-    fn set_parent_id(&self, _id: ParentId) -> Result<()> {
+    fn note_parent(&self, _parent: &NewParent) -> Result<()> {
         Ok(())
     }
 

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{
-    BackingChange, BackingRef, ExpectedParent, Format, Mismatch, ParentId, ParentRef, ParentSearch,
+    BackingChange, BackingRef, ExpectedParent, Format, Mismatch, NewParent, ParentId, ParentRef,
+    ParentSearch,
 };
 use crate::job::JobControl;
 
@@ -81,23 +82,31 @@ pub(super) fn is_fixed() -> Error {
 
 impl Vdi {
     /// The UUIDs that are recorded of another parent.
-    fn new_link(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
+    fn new_link(
+        &self,
+        backing: Option<&BackingRef>,
+        parent: Option<&NewParent>,
+    ) -> Result<(Uuid, Uuid)> {
         self.blocks.check_writable()?;
         match backing {
             None => Ok((Uuid::nil(), Uuid::nil())),
             Some(_) if self.own.is_fixed => Err(is_fixed()),
-            Some(backing) => link_to(backing, id),
+            Some(backing) => link_to(backing, parent.and_then(|parent| parent.id)),
         }
     }
 }
 
 impl BackingChange for Vdi {
-    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.new_link(backing, id).map(drop)
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        parent: Option<&NewParent>,
+    ) -> Result<()> {
+        self.new_link(backing, parent).map(drop)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        let (link, parent_modification) = self.new_link(backing, id)?;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
+        let (link, parent_modification) = self.new_link(backing, parent)?;
         let image_type = match (link.is_nil(), self.own.is_fixed) {
             (_, true) => ImageType::Fixed,
             (true, false) => ImageType::Dynamic,
@@ -114,9 +123,9 @@ impl BackingChange for Vdi {
         self.blocks.barrier()
     }
 
-    fn set_parent_id(&self, id: ParentId) -> Result<()> {
+    fn note_parent(&self, parent: &NewParent) -> Result<()> {
         self.blocks.check_writable()?;
-        let ParentId::UuidAndModification { uuid, modification } = id else {
+        let Some(ParentId::UuidAndModification { uuid, modification }) = parent.id else {
             return Ok(());
         };
         self.blocks.keeper.change(&*self.blocks.storage, |header| {

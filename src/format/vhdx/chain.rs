@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{Extent, ExtentKind};
-use crate::format::{BackingChange, BackingRef, Format, ParentId};
+use crate::format::{BackingChange, BackingRef, Format, NewParent, ParentId};
 use crate::memory;
 use crate::storage::ZeroFlags;
 
@@ -19,12 +19,20 @@ use super::state::Vhdx;
 
 impl Vhdx {
     /// What is recorded of another parent.
-    fn locator_of(&self, backing: &BackingRef, id: Option<ParentId>) -> Result<Locator> {
+    fn locator_of(&self, backing: &BackingRef, parent: Option<&NewParent>) -> Result<Locator> {
         let format = backing.format.as_ref();
         if format.is_some_and(|format| *format != super::DRIVER.name) {
             return Err(parent::is_no_vhdx());
         }
         let name = parent::to_record(backing.name.as_bstr())?;
+        let logical = self.geometry().sector() as u32;
+        if let Some(Err(reason)) = parent
+            .and_then(|parent| parent.sectors)
+            .map(|sectors| sectors.check_child(logical))
+        {
+            return Err(Error::invalid(format!("'{}' {reason}", backing.name)));
+        }
+        let id = parent.and_then(|parent| parent.id);
         match (id, &self.metadata.lock().items.locator) {
             (Some(ParentId::DataWriteGuid(guid)), _) => Ok(parent::locator(&name, Some(guid))),
             (Some(_), _) => Err(parent::is_no_vhdx()),
@@ -54,12 +62,16 @@ impl Vhdx {
 }
 
 impl BackingChange for Vhdx {
-    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        parent: Option<&NewParent>,
+    ) -> Result<()> {
         self.check_writable()?;
         let Some(backing) = backing else {
             return Ok(());
         };
-        let locator = self.locator_of(backing, id)?;
+        let locator = self.locator_of(backing, parent)?;
         if !self.geometry().has_parent() {
             self.check_first_parent()?;
         }
@@ -68,8 +80,8 @@ impl BackingChange for Vhdx {
         metadata.with_parent(region.len, Some(locator)).map(drop)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.check_backing(backing, id)?;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
+        self.check_backing(backing, parent)?;
         let _one = self.reshaping.lock();
         let Some(backing) = backing else {
             return match self.geometry().has_parent() {
@@ -77,19 +89,19 @@ impl BackingChange for Vhdx {
                 false => Ok(()),
             };
         };
-        let locator = self.locator_of(backing, id)?;
+        let locator = self.locator_of(backing, parent)?;
         match self.geometry().has_parent() {
             true => self.set_locator(locator),
             false => self.get_parent(locator),
         }
     }
 
-    fn set_parent_id(&self, id: ParentId) -> Result<()> {
+    fn note_parent(&self, parent: &NewParent) -> Result<()> {
         self.check_writable()?;
         let _one = self.reshaping.lock();
         let old = self.metadata.lock().items.locator.clone();
-        match (id, old) {
-            (ParentId::DataWriteGuid(guid), Some(old)) => {
+        match (parent.id, old) {
+            (Some(ParentId::DataWriteGuid(guid)), Some(old)) => {
                 self.set_locator(parent::with_linkage(&old, guid))
             }
             _ => Ok(()),

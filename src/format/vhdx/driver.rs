@@ -12,7 +12,7 @@ use crate::format::unstated::{of, one_of};
 use crate::format::{
     BackingChange, Below, Check, ChildSpec, Features, FileRole, FlushPlan, Format, FormatDriver,
     FormatFile, FormatInfo, FormatWrite, Immediate, IoGuard, Lineage, LongIoGuard, ParentId,
-    ParentRef, Resize, Signature,
+    ParentRef, Resize, Sectors, Signature,
 };
 use crate::job::JobControl;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
@@ -49,7 +49,6 @@ pub static DRIVER: FormatDriver = FormatDriver {
     unstated: &[
         of("block_state_zero", "on"),
         of("log_size", "1048576"),
-        of("logical_sector_size", "512"),
         one_of("subformat", "dynamic", &["dynamic", "fixed"]),
     ],
     own_options: create::OWN,
@@ -202,6 +201,14 @@ impl Lineage for Vhdx {
 
     fn disk_id(&self) -> Option<Uuid> {
         Some(self.disk_id)
+    }
+
+    fn sectors(&self) -> Option<Sectors> {
+        let items = &self.metadata.lock().items;
+        Some(Sectors {
+            logical: items.logical_sector,
+            physical: items.physical_sector,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use bstr::ByteSlice;
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::{BackingChange, BackingRef, Format, ParentId};
+use crate::format::{BackingChange, BackingRef, Format, NewParent, ParentId};
 
 use super::NAME;
 use super::disk::Descriptor;
@@ -17,10 +17,10 @@ impl Vmdk {
     fn descriptor_over(
         descriptor: &Descriptor,
         backing: Option<&BackingRef>,
-        id: Option<ParentId>,
+        parent: Option<&NewParent>,
     ) -> Result<Descriptor> {
         let recorded = descriptor.parent_cid;
-        let parent = match (backing, id) {
+        let parent = match (backing, parent.and_then(|parent| parent.id)) {
             (None, _) => None,
             (Some(backing), _) if backing.format.as_ref().is_none_or(|f| *f != NAME) => {
                 return Err(Error::invalid(format!(
@@ -42,46 +42,42 @@ impl Vmdk {
 }
 
 impl BackingChange for Vmdk {
-    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        parent: Option<&NewParent>,
+    ) -> Result<()> {
         self.check_writable()?;
         let stored = self.stored.lock();
-        let new = Self::descriptor_over(&stored.descriptor, backing, id)?;
+        let new = Self::descriptor_over(&stored.descriptor, backing, parent)?;
         stored.check(&new)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.check_backing(backing, id)?;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
+        self.check_backing(backing, parent)?;
         // What the guest sees above the new parent must be there before its name is.
         self.flush_all(self.durability)?;
         let mut stored = self.stored.lock();
-        let new = Self::descriptor_over(&stored.descriptor, backing, id)?;
+        let new = Self::descriptor_over(&stored.descriptor, backing, parent)?;
         stored.replace(new, self.durability)
     }
 
-    fn set_parent_id(&self, id: ParentId) -> Result<()> {
-        let ParentId::ContentId(cid) = id else {
-            return Err(Error::invalid(format!(
-                "The parent has the {id}, no content ID"
-            )));
+    fn note_parent(&self, parent: &NewParent) -> Result<()> {
+        let Some(ParentId::ContentId(cid)) = parent.id else {
+            return Err(Error::invalid("The parent has no content ID"));
         };
-        let parent = {
+        let name = {
             let descriptor = &self.stored.lock().descriptor;
             if descriptor.parent_cid == cid {
                 return Ok(());
             }
             descriptor.parent.clone()
         };
-        let Some(parent) = parent else {
+        let Some(name) = name else {
             return Err(Error::corrupt("The descriptor does not name the parent"));
         };
         let format = Some(NAME.into());
-        self.set_backing(
-            Some(&BackingRef {
-                name: parent,
-                format,
-            }),
-            Some(id),
-        )
+        self.set_backing(Some(&BackingRef { name, format }), Some(parent))
     }
 
     fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {

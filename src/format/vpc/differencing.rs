@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{BlockParts, Entry, Layout};
-use crate::format::{BackingChange, BackingRef, Below, Format, FormatWrite, ParentId};
+use crate::format::{BackingChange, BackingRef, Below, Format, FormatWrite, NewParent};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::{Durability, ZeroFlags};
@@ -368,26 +368,31 @@ impl BlockParts for Dynamic {
 }
 
 impl Dynamic {
-    fn uuid_of(&self, backing: &BackingRef, id: Option<ParentId>) -> Result<Uuid> {
+    fn uuid_of(&self, backing: &BackingRef, parent: Option<&NewParent>) -> Result<Uuid> {
+        let id = parent.and_then(|parent| parent.id);
         let recorded = self.sectors().map(|_| self.own.header.lock().parent);
         parent::uuid_of(backing, id, recorded)
     }
 }
 
 impl BackingChange for Dynamic {
-    fn check_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
+    fn check_backing(
+        &self,
+        backing: Option<&BackingRef>,
+        parent: Option<&NewParent>,
+    ) -> Result<()> {
         self.blocks.check_writable()?;
         let Some(backing) = backing else {
             return Ok(());
         };
-        self.uuid_of(backing, id)?;
+        self.uuid_of(backing, parent)?;
         parent::names(backing, 0).map(drop)
     }
 
-    fn set_backing(&self, backing: Option<&BackingRef>, id: Option<ParentId>) -> Result<()> {
-        self.check_backing(backing, id)?;
+    fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
+        self.check_backing(backing, parent)?;
         let uuid = match backing {
-            Some(backing) => self.uuid_of(backing, id)?,
+            Some(backing) => self.uuid_of(backing, parent)?,
             None => Uuid::nil(),
         };
         let had_parent = self.sectors().is_some();
@@ -432,7 +437,7 @@ impl BackingChange for Dynamic {
         self.gather(&alone, &JobControl::default())
     }
 
-    fn set_parent_id(&self, _: ParentId) -> Result<()> {
+    fn note_parent(&self, _: &NewParent) -> Result<()> {
         // The UUID of a VHD does not change with its contents.
         Ok(())
     }

@@ -10,7 +10,7 @@ use super::opener::{ResolvedName, given, resolve};
 use super::search::{REMEDY, Search};
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BackingRef, Mismatch, ParentId};
+use crate::format::{BackingRef, Mismatch, ParentId, ParentRef};
 use crate::image::node::NamedNode;
 use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
 use crate::image::{Backing, Image, OpenOptions};
@@ -104,7 +104,7 @@ fn open_already(
     };
     ancestors.check_room(below.layers().count(), below.filename(), &options.policy)?;
     let parent = image.format.parent();
-    let checked = parent.map(|parent| parent.check(below.format.parent_id()));
+    let checked = parent.map(|parent| check_parent(image, &parent, &below));
     if let Some(Err((meaning, reason))) = checked {
         let line = format!("'{}' {reason}", below.filename);
         match meaning {
@@ -113,6 +113,25 @@ fn open_already(
         }
     }
     Ok(Next::End(Backing::Open(below)))
+}
+
+/// Whether `below` may be what `above` records as its `parent`; if not as it should be, why.
+fn check_parent(
+    above: &Image,
+    parent: &ParentRef,
+    below: &Image,
+) -> Result<(), (Mismatch, String)> {
+    let identity = parent.check(below.format.parent_id());
+    if let Err((Mismatch::Refuse, _)) = identity {
+        return identity;
+    }
+    match (above.format.sectors(), below.format.sectors()) {
+        (Some(own), Some(sectors)) => sectors
+            .check_child(own.logical)
+            .map_err(|reason| (Mismatch::Refuse, reason))
+            .and(identity),
+        _ => identity,
+    }
 }
 
 /// The options that the user gave for what is below, to open it once more.
@@ -181,7 +200,7 @@ pub(super) fn first_that_fits(
             }
             Err(error) => return Err(error),
         };
-        let Err((meaning, reason)) = parent.check(image.format.parent_id()) else {
+        let Err((meaning, reason)) = check_parent(above, &parent, &image) else {
             return Ok(image);
         };
         let line = format!("'{}' {reason}", image.filename);

@@ -86,6 +86,7 @@ pub(crate) fn parent_of(image: &Image) -> NewParent {
         size: image.len(),
         id: image.format().parent_id(),
         disk_id: image.format().disk_id(),
+        sectors: image.format().sectors(),
     }
 }
 

@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod foreign;
 mod log;
+mod sectors;
 mod tables;
 
 use std::path::Path;

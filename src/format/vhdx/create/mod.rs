@@ -91,6 +91,9 @@ impl NewImage for NewVhdx {
         let Some(ParentId::DataWriteGuid(guid)) = parent.id else {
             return Err(parent::is_no_vhdx());
         };
+        if let Some(sectors) = parent.sectors {
+            self.spec.inherit(sectors)?;
+        }
         self.parent = Some(guid);
         self.disk_id = parent.disk_id;
         Ok(())

@@ -40,13 +40,13 @@ pub(in super::super) const OPTIONS: &[OptionSpec] = &[
     option(
         "logical_sector_size",
         OptionKind::Num,
-        "Bytes of a sector of the disk, 512 or 4096. Default is 512.",
+        "Bytes of a sector of the disk, 512 or 4096. Default is that of the backing file, else 512.",
     )
     .one_of(SECTORS),
     option(
         "physical_sector_size",
         OptionKind::Num,
-        "Bytes of a physical sector as the guest sees it, 512 or 4096. Default is the logical one.",
+        "Bytes of a physical sector as the guest sees it, 512 or 4096. Default is that of the backing file, else the logical one.",
     )
     .one_of(SECTORS),
     option("size", OptionKind::Size, "Virtual disk size; max of 64TB."),

@@ -3,8 +3,9 @@
 use bstr::ByteSlice;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::CreateParams;
 use crate::format::driver::file_preallocation;
+use crate::format::{CreateParams, Sectors};
+use crate::options::Values;
 use crate::storage::Preallocation;
 
 use super::super::disk::{BatEntry, Geometry, MIB, Region};
@@ -21,6 +22,8 @@ pub(super) struct Spec {
     pub(super) geometry: Geometry,
     pub(super) size: u64,
     pub(super) physical_sector: u32,
+    /// The sizes of sectors that were asked for.
+    asked: (Option<u32>, Option<u32>),
     pub(super) log_len: u32,
     /// All blocks are allocated.
     pub(super) fixed: bool,
@@ -35,13 +38,12 @@ pub(super) struct Spec {
 impl Spec {
     pub(super) fn new(params: &CreateParams<'_>) -> Result<Self> {
         let values = params.values;
-        let sector =
-            sector(values.num("logical_sector_size"), "logical_sector_size")?.unwrap_or(512);
-        let physical_sector = sector_or(values.num("physical_sector_size"), sector)?;
-        let size = params.size.checked_next_multiple_of(u64::from(sector));
-        let size = size
-            .filter(|size| *size <= Geometry::MAX_SIZE)
-            .ok_or_else(|| Error::new(ErrorKind::Limit, "Image size too large; max of 64TB"))?;
+        let asked = (
+            sector(values, "logical_sector_size")?,
+            sector(values, "physical_sector_size")?,
+        );
+        let sector = asked.0.unwrap_or(512);
+        let size = whole_sectors(params.size, sector)?;
         let fixed = match values.str("subformat") {
             None | Some("dynamic") => false,
             Some("fixed") => true,
@@ -73,7 +75,8 @@ impl Spec {
                 parent.is_some(),
             )?,
             size,
-            physical_sector,
+            physical_sector: asked.1.unwrap_or(sector),
+            asked,
             log_len: log_len(values.num("log_size"))?,
             fixed,
             blank: match zero {
@@ -83,6 +86,22 @@ impl Spec {
             parent,
             preallocation: file_preallocation(values)?,
         })
+    }
+
+    /// Takes over the sectors of the parent, where no others were asked for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] where its logical ones are not those that were.
+    pub(super) fn inherit(&mut self, parent: Sectors) -> Result<()> {
+        let (logical, physical) = self.asked;
+        if let (Some(logical), Some(name)) = (logical, &self.parent) {
+            let fits = parent.check_child(logical);
+            fits.map_err(|reason| Error::invalid(format!("'{name}' {reason}")))?;
+        }
+        self.size = whole_sectors(self.size, parent.logical)?;
+        self.geometry = Geometry::new(self.geometry.block_size() as u32, parent.logical, true)?;
+        self.physical_sector = physical.unwrap_or(parent.physical);
+        Ok(())
     }
 
     /// Where the log is.
@@ -126,16 +145,19 @@ impl Spec {
     }
 }
 
-fn sector(given: Option<u64>, name: &str) -> Result<Option<u32>> {
-    match given {
+fn sector(values: &Values, name: &str) -> Result<Option<u32>> {
+    match values.num(name) {
         None => Ok(None),
         Some(size @ (512 | 4096)) => Ok(Some(size as u32)),
         Some(other) => Err(Error::refused_value(name, other)),
     }
 }
 
-fn sector_or(given: Option<u64>, default: u32) -> Result<u32> {
-    Ok(sector(given, "physical_sector_size")?.unwrap_or(default))
+/// A size as a disk with sectors of that length has it.
+fn whole_sectors(size: u64, sector: u32) -> Result<u64> {
+    size.checked_next_multiple_of(u64::from(sector))
+        .filter(|size| *size <= Geometry::MAX_SIZE)
+        .ok_or_else(|| Error::new(ErrorKind::Limit, "Image size too large; max of 64TB"))
 }
 
 fn block_size(given: Option<u64>, size: u64) -> Result<u32> {
