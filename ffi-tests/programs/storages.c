@@ -320,8 +320,110 @@ static void refusals(void)
     free(disk.bytes);
 }
 
+static void create_with(const platter_storages *storages, const char *name, const char *format,
+                        const char *given)
+{
+    platter_create *create;
+    platter_options *bag;
+    platter_job *job;
+    OK(platter_create_new(&create, name, format, 0, &err));
+    OK(platter_create_set_storages(create, storages, 0, &err));
+    OK(platter_create_set_size(create, SIZE, 0, &err));
+    OK(platter_options_new(&bag, 0, &err));
+    OK(platter_options_parse(bag, given, 0, &err));
+    OK(platter_create_set_options(create, bag, 0, &err));
+    OK(platter_create_job_new(&job, create, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_create_free(create);
+    platter_options_free(bag);
+}
+
+static int broken_read(void *buf, size_t len, uint64_t offset, void *user_data)
+{
+    (void)buf, (void)len, (void)offset, (void)user_data;
+    return -EIO;
+}
+
+/* Images of several files, each in a storage: data files and extents are found by their names, and an error says
+ * which one it is of. */
+static void images_of_several_files(void)
+{
+    static const struct {
+        const char *format, *options, *name, *part;
+    } kinds[] = {
+        {"qcow2", "data_file=a.data", "a.qcow2", "a.data"},
+        {"vmdk", "subformat=monolithicFlat", "b.vmdk", "b-flat.vmdk"},
+        {"vmdk", "subformat=twoGbMaxExtentSparse", "c.vmdk", "c-s001.vmdk"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct memory head = new_memory(0, ROOM), part = new_memory(0, ROOM), copy = new_memory(0, ROOM);
+        platter_storages *storages = new_storages();
+        add_memory(storages, kinds[i].name, &head);
+        add_memory(storages, kinds[i].part, &part);
+        add_memory(storages, "copy", &copy);
+        create_with(storages, kinds[i].name, kinds[i].format, kinds[i].options);
+        platter_image *image = open_named(storages, kinds[i].name, kinds[i].format, PLATTER_OPEN_WRITE);
+        write_part(image, PART);
+        OK(platter_image_close(image, 0, &err));
+        CHECK(part.size >= PART && access(kinds[i].part, F_OK) != 0 && access(kinds[i].name, F_OK) != 0);
+
+        platter_open_options *options = opening(storages, kinds[i].format);
+        platter_convert *convert;
+        platter_job *job;
+        OK(platter_convert_new(&convert, 0, &err));
+        OK(platter_convert_add_source(convert, kinds[i].name, 0, &err));
+        OK(platter_convert_set_source_options(convert, options, 0, &err));
+        OK(platter_convert_set_target(convert, "copy", "raw", 0, &err));
+        OK(platter_convert_set_storages(convert, storages, 0, &err));
+        OK(platter_convert_job_new(&job, convert, 0, &err));
+        OK(platter_job_run(job, 0, &err));
+        platter_job_free(job);
+        platter_convert_free(convert);
+        platter_open_options_free(options);
+        image = open_named(storages, "copy", "raw", 0);
+        check_part(image, PART);
+        OK(platter_image_close(image, 0, &err));
+        platter_storages_free(storages);
+
+        /* The part that holds the data fails, and is the one that the error names. */
+        storages = new_storages();
+        platter_storage_ops broken = mem_ops;
+        broken.read = broken_read;
+        add_memory(storages, kinds[i].name, &head);
+        OK(platter_storages_add_storage(storages, kinds[i].part, &broken, &part, mem_free, 0, &err));
+        options = opening(storages, kinds[i].format);
+        unsigned char byte;
+        platter_error *error = NULL;
+        int status = platter_image_open(&image, kinds[i].name, options, 0, &error);
+        if (status == 0) {
+            status = platter_image_read(image, &byte, 1, PART, 0, &error);
+            OK(platter_image_close(image, 0, &err));
+        }
+        CHECK(status != 0 && error != NULL);
+        CHECK_STR(platter_error_file(error), kinds[i].part);
+        platter_error_free(error);
+        platter_open_options_free(options);
+
+        /* Where it is not in the set, it is a file that is not there. */
+        platter_storages *alone = new_storages();
+        add_memory(alone, kinds[i].name, &head);
+        options = opening(alone, kinds[i].format);
+        FAILS(platter_image_open(&image, kinds[i].name, options, 0, &err), PLATTER_STATUS_NOT_FOUND,
+              kinds[i].part);
+        platter_open_options_free(options);
+        platter_storages_free(alone);
+        platter_storages_free(storages);
+        CHECK(head.frees == 3 && part.frees == 2 && copy.frees == 1);
+        free(head.bytes);
+        free(part.bytes);
+        free(copy.bytes);
+    }
+}
+
 int main(void)
 {
+    images_of_several_files();
     a_chain();
     conversions();
     an_encrypted_descriptor();
