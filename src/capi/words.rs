@@ -217,3 +217,34 @@ fn no_message_names_an_option_or_a_command_of_the_tool() {
         }
     }
 }
+
+#[test]
+fn the_manual_lists_the_environment_that_is_read() {
+    let manual = include_str!("../../docs/manual/platter.md");
+    let (_, listed) = manual.split_once("## ENVIRONMENT").unwrap();
+    let listed = listed.split("\n## ").next().unwrap();
+    let mut readers = Vec::new();
+    let mut sources = architecture::sources();
+    sources.remove(&["capi", "words"].map(str::to_owned)[..]);
+    for (module, (_, code)) in sources {
+        for (at, call) in code.match_indices("env::var") {
+            let given = code[at + call.len()..].split(['(', ')']).nth(1).unwrap();
+            match given.trim().strip_prefix('"') {
+                Some(name) => {
+                    let entry = format!("- `{}`:", name.trim_end_matches('"'));
+                    assert!(listed.contains(&entry), "{module:?} reads {name}");
+                }
+                None => readers.push(module.join("::")),
+            }
+        }
+        assert!(
+            !code.contains("env::vars") && !code.contains("getenv"),
+            "{module:?}"
+        );
+    }
+    // Names from a list.
+    assert_eq!(readers, ["storage::http::proxy"]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        assert!(listed.contains(name), "{name}");
+    }
+}
