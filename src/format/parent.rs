@@ -2,6 +2,7 @@
 //! from another file of the same name.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use bstr::{BStr, BString, ByteSlice};
 use uuid::Uuid;
@@ -74,6 +75,8 @@ pub struct NewParent {
     pub disk_id: Option<Uuid>,
     /// Its sectors, which a new image takes over, where its format records them.
     pub sectors: Option<Sectors>,
+    /// When its file was last changed, where that is known.
+    pub modified: Option<SystemTime>,
 }
 
 /// A backing file as users give it and as images record it.

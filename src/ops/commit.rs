@@ -13,7 +13,7 @@ use crate::image::{Image, OpenOptions, location_id};
 use crate::job::Job;
 use crate::location::Location;
 use crate::memory::IoBuf;
-use crate::ops::create::parent_of;
+use crate::ops::create::{modified, parent_of};
 use crate::ops::error_text::with_reason;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::ops::workers::{Pace, in_pieces};
@@ -90,8 +90,7 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
     name_again(top, &base)?;
     let copied = copy_down((&opened, top), &base, depth, job);
     let copied = copied.inspect_err(|_| base.abandon_writes());
-    // Writing to the base may have made it another one in the eyes of its overlay.
-    let parent = parent_of(&base);
+    let (mut parent, file) = (parent_of(&base), base.storage().clone());
     copied.and_then(|()| base.close()).map_err(|error| {
         if error.kind() == ErrorKind::Cancelled {
             error
@@ -99,6 +98,10 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
             with_reason("Block job failed".to_owned(), error)
         }
     })?;
+    // What closing it wrote is the last change of its file.
+    parent.modified = modified(&*file);
+    drop(file);
+    // Writing to the base may have made it another one in the eyes of its overlay.
     if depth == 1
         && parent.id.is_some()
         && let Some(overlay) = top.format().backing_change()

@@ -7,6 +7,8 @@ use crate::random::Random;
 use crate::states;
 use platter::format::{CheckReport, NewParent, RepairMode};
 use platter::job::Message;
+use platter::ops::commit::{CommitRequest, commit};
+use platter::ops::convert::{ConvertRequest, convert};
 use platter::ops::inspect::inspect_storage;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::Log;
@@ -615,6 +617,90 @@ fn a_chain_of_differencing_disks_is_made_read_and_written() {
     // The names that came later stand where blocks were before them.
     let (report, lines) = check(&image, RepairMode::Report);
     assert_eq!(report.corruptions, 0, "{lines:?}");
+}
+
+/// When the parent was changed, as a child records it.
+fn parent_time(dir: &Dir, name: &str) -> u32 {
+    let file = std::fs::read(dir.path(name)).expect("a disk");
+    let header = u64::from_be_bytes(file[0x10..0x18].try_into().expect("eight bytes")) as usize;
+    let at = header + 0x38;
+    u32::from_be_bytes(file[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// When a file was last changed, in seconds since the year 2000.
+fn changed(dir: &Dir, name: &str) -> u32 {
+    let changed = std::fs::metadata(dir.path(name)).and_then(|file| file.modified());
+    let unix = changed
+        .expect("a time")
+        .duration_since(std::time::UNIX_EPOCH);
+    (unix.expect("a year after 1970").as_secs() - 946_684_800) as u32
+}
+
+/// Makes a file one that was last changed then.
+fn set_changed(dir: &Dir, name: &str, seconds: u64) {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(946_684_800 + seconds);
+    let file = std::fs::File::options()
+        .write(true)
+        .open(dir.path(name))
+        .expect("a file");
+    file.set_modified(time).expect("another time");
+}
+
+#[test]
+fn a_child_records_when_its_parent_was_changed() {
+    let dir = Dir::new();
+    for (name, seconds) in [("base.vhd", 77), ("other.vhd", 800_000_000)] {
+        create(&dir, name, Some(5 << 20), None).expect("a base");
+        set_changed(&dir, name, seconds);
+    }
+    assert_eq!(parent_time(&dir, "base.vhd"), 0);
+    create(&dir, "child.vhd", None, Some("base.vhd")).expect("a child");
+    assert_eq!(parent_time(&dir, "child.vhd"), 77);
+
+    // Whatever happens to the time of the parent, its UUID counts.
+    set_changed(&dir, "base.vhd", 99);
+    let image = open_path(&dir, "child.vhd", true).expect("it opens");
+    assert!(image.warnings().is_empty());
+    image.write_at(&[5; 700], 900).expect("a write");
+    clean(&image);
+    image.close().expect("a close");
+    assert_eq!(parent_time(&dir, "child.vhd"), 77);
+
+    // A parent that is not there is the recorded one under another name.
+    rebase(&dir, "child.vhd", Some("gone.vhd"), true).expect("another name");
+    assert_eq!(parent_time(&dir, "child.vhd"), 77);
+    rebase(&dir, "child.vhd", Some("base.vhd"), true).expect("another name");
+    assert_eq!(parent_time(&dir, "child.vhd"), 99);
+    rebase(&dir, "child.vhd", Some("other.vhd"), false).expect("another parent");
+    assert_eq!(parent_time(&dir, "child.vhd"), 800_000_000);
+    rebase(&dir, "child.vhd", None, false).expect("no parent");
+    assert_eq!(parent_time(&dir, "child.vhd"), 0);
+    rebase(&dir, "child.vhd", Some("base.vhd"), false).expect("a parent");
+    assert_eq!(parent_time(&dir, "child.vhd"), 99);
+
+    let location = |name: &str| platter::Location::from_path(dir.path(name));
+    let mut request = ConvertRequest::new(location("child.vhd"), location("new.vhd"));
+    request.source.options = options(false);
+    request.target.format = Some("vpc".to_owned());
+    request.target.backing_file = Some("base.vhd".into());
+    request.target.backing_format = Some("vpc".to_owned());
+    request.target.policy = options(false).policy;
+    convert(&request, &mut Job::new()).expect("a conversion over a base");
+    assert_eq!(parent_time(&dir, "new.vhd"), 99);
+
+    let request = CommitRequest {
+        location: location("child.vhd"),
+        options: options(false),
+        base: None,
+        keep: true,
+    };
+    let before = read(&open_path(&dir, "child.vhd", false).expect("it opens"));
+    commit(&request, &mut Job::new()).expect("a commit");
+    assert_ne!(changed(&dir, "base.vhd"), 99);
+    assert_eq!(parent_time(&dir, "child.vhd"), changed(&dir, "base.vhd"));
+    let image = open_path(&dir, "child.vhd", true).expect("it opens");
+    assert!(read(&image) == before);
+    clean(&image);
 }
 
 fn rebase(dir: &Dir, name: &str, backing: Option<&str>, name_only: bool) -> Result<(), Error> {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bstr::ByteSlice;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use crate::size::SECTOR;
 use crate::storage::{Preallocation, Storage};
 
 use super::disk::{
-    DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, Locator, VpcLayout,
+    DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, Locator, VpcLayout, seconds,
 };
 use super::parent::{self, NAME_SPACE};
 use super::records::{ALL_SECTORS, write_bitmap};
@@ -35,9 +35,6 @@ const OWN_PART: u32 = 4096;
 
 /// Where the headers of a new dynamic disk end, and the table of blocks begins.
 const TABLE_OFFSET: u64 = (FOOTER_LEN + HEADER_LEN) as u64;
-
-/// Time in footers counts from the beginning of the year 2000.
-const EPOCH: u64 = 946_684_800;
 
 /// Options of creation.
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -229,6 +226,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
         asked: params.size,
         table: None,
         parent: Uuid::nil(),
+        parent_time: 0,
     }))
 }
 
@@ -239,6 +237,7 @@ struct NewVpc {
     asked: u64,
     table: Option<Table>,
     parent: Uuid,
+    parent_time: u32,
 }
 
 impl NewImage for NewVpc {
@@ -250,6 +249,8 @@ impl NewImage for NewVpc {
         if let Some(backing) = &self.spec.backing {
             let id = context.parent.and_then(|parent| parent.id);
             self.parent = parent::uuid_of(backing, id, None)?;
+            let modified = context.parent.and_then(|parent| parent.modified);
+            self.parent_time = modified.map_or(0, seconds);
         }
         let entries = u64::from(self.spec.header().entries);
         self.table = Some(Table::empty(entries, TABLE_OFFSET, ByteOrder::Big)?);
@@ -263,9 +264,7 @@ impl NewImage for NewVpc {
     ) -> Result<Box<dyn Bulk>> {
         let storage = own_file(files)?;
         let spec = self.spec;
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH + Duration::from_secs(EPOCH))
-            .map_or(0, |time| time.as_secs() as u32);
+        let now = seconds(SystemTime::now());
         let footer = Footer::new(spec.disk_type, spec.size, spec.geometry, now);
         if spec.disk_type == DiskType::Fixed {
             let at = spec.size;
@@ -286,6 +285,7 @@ impl NewImage for NewVpc {
         if let Some(backing) = &spec.backing {
             let locators: Vec<Locator> = spec.names.iter().map(|(locator, _)| *locator).collect();
             header.parent = self.parent;
+            header.parent_time = self.parent_time;
             header.set_locators(&locators, NAME_SPACE);
             header.set_parent_name(backing.name.as_bstr());
         }

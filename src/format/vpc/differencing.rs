@@ -8,12 +8,12 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentKind, StorageSlot};
 use crate::format::blocks::{BlockParts, Entry, Layout};
-use crate::format::{BackingChange, BackingRef, Below, Format, FormatWrite, NewParent};
+use crate::format::{BackingChange, BackingRef, Below, Format, FormatWrite, NewParent, ParentId};
 use crate::job::JobControl;
 use crate::memory;
-use crate::storage::{Durability, ZeroFlags};
+use crate::storage::{Durability, ZeroFlags, first_sector};
 
-use super::disk::DiskType;
+use super::disk::{DiskType, seconds};
 use super::dynamic::{Differencing, Dynamic};
 use super::parent;
 use super::records::{ALL_SECTORS, write_bitmap};
@@ -395,6 +395,7 @@ impl BackingChange for Dynamic {
             Some(backing) => self.uuid_of(backing, parent)?,
             None => Uuid::nil(),
         };
+        let modified = parent.and_then(|parent| parent.modified);
         let had_parent = self.sectors().is_some();
         if backing.is_none() && !had_parent {
             return Ok(());
@@ -419,6 +420,11 @@ impl BackingChange for Dynamic {
             None => DiskType::Dynamic,
         };
         self.replace_header(&alone, offset, (disk_type, names), |header| {
+            // The recorded parent under another name was changed when it was.
+            header.parent_time = match parent {
+                None if header.parent == uuid => header.parent_time,
+                _ => modified.map_or(0, seconds),
+            };
             header.parent = uuid;
             header.set_parent_name(backing.map_or(BStr::new(""), |backing| backing.name.as_bstr()));
         })?;
@@ -437,9 +443,23 @@ impl BackingChange for Dynamic {
         self.gather(&alone, &JobControl::default())
     }
 
-    fn note_parent(&self, _: &NewParent) -> Result<()> {
-        // The UUID of a VHD does not change with its contents.
-        Ok(())
+    /// The UUID of a VHD does not change with its contents, but its time does.
+    fn note_parent(&self, parent: &NewParent) -> Result<()> {
+        self.blocks.check_writable()?;
+        let header = &mut *self.own.header.lock();
+        let mut new = header.clone();
+        new.parent_time = parent.modified.map_or(0, seconds);
+        let is_recorded = parent.id == Some(ParentId::Uuid(header.parent));
+        if !is_recorded || new.parent_time == header.parent_time {
+            return Ok(());
+        }
+        // The checksum stands in the same sector.
+        let bytes = new.to_bytes();
+        let (first, _) = first_sector(&bytes);
+        let at = self.blocks.keeper.footer().data_offset;
+        self.blocks.storage.write_at(first, at)?;
+        *header = new;
+        self.blocks.barrier()
     }
 
     fn map_held(&self, offset: u64, len: u64) -> Result<Extent> {

@@ -1,7 +1,9 @@
 //! The backing file of a new image: it must be there, and its format must be named.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
 
 use bstr::BStr;
 
@@ -12,6 +14,7 @@ use crate::format::NewParent;
 use crate::image::{Image, OpenOptions, unopened_files};
 use crate::job::Job;
 use crate::location::{Location, resolve_name};
+use crate::storage::Storage;
 
 /// Opens the backing file and looks at its chain; returns what the new image may have to know of it, and
 /// adds the files of the chain to those that are to be kept. Nothing is locked and no data file is opened.
@@ -87,7 +90,14 @@ pub(crate) fn parent_of(image: &Image) -> NewParent {
         id: image.format().parent_id(),
         disk_id: image.format().disk_id(),
         sectors: image.format().sectors(),
+        modified: modified(&**image.storage()),
     }
+}
+
+/// When a file was last changed, where it is one of this system.
+pub(crate) fn modified(storage: &dyn Storage) -> Option<SystemTime> {
+    let fd = storage.host()?.fd().try_clone_to_owned().ok()?;
+    File::from(fd).metadata().ok()?.modified().ok()
 }
 
 /// Opens the backing file of the new image at `target`, by its name as that is to record it. The error

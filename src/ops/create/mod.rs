@@ -6,7 +6,7 @@ mod overlap;
 mod summary;
 mod target;
 
-pub(crate) use backing::{location_beside, open_beside, parent_of};
+pub(crate) use backing::{location_beside, modified, open_beside, parent_of};
 pub use format::TargetFormat;
 pub(crate) use overlap::{KeptFiles, Reason, Written};
 pub use target::{Planned, TargetRequest, UnfinishedImage, option_table, target};

@@ -32,6 +32,8 @@ pub(crate) struct DynamicHeader {
     pub(crate) block_size: u32,
     /// Names the parent; nil where there is none.
     pub(crate) parent: Uuid,
+    /// When the parent was last changed, in seconds of the year 2000 and later; 0 where that is not known.
+    pub(crate) parent_time: u32,
     /// The bytes, for what stands between the fields.
     raw: Vec<u8>,
 }
@@ -57,6 +59,7 @@ impl DynamicHeader {
             entries: be32(raw, 0x1c).ok_or_else(none)?,
             block_size: be32(raw, 0x20).ok_or_else(none)?,
             parent: array(raw, 0x28).map(Uuid::from_bytes).ok_or_else(none)?,
+            parent_time: be32(raw, 0x38).ok_or_else(none)?,
             raw: raw.to_vec(),
         };
         let block = header.block_size;
@@ -88,6 +91,7 @@ impl DynamicHeader {
             entries,
             block_size,
             parent: Uuid::nil(),
+            parent_time: 0,
             raw,
         }
     }
@@ -100,6 +104,7 @@ impl DynamicHeader {
             (0x1c, &self.entries.to_be_bytes()),
             (0x20, &self.block_size.to_be_bytes()),
             (0x28, self.parent.as_bytes()),
+            (0x38, &self.parent_time.to_be_bytes()),
         ] {
             // The places lie within the header.
             let _ = put(&mut bytes, at, value);
