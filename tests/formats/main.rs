@@ -8,6 +8,7 @@ mod bundle;
 mod common;
 mod dmg;
 mod ewf;
+mod from_nothing;
 mod kit;
 mod luks;
 mod parallels;

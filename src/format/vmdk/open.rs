@@ -43,6 +43,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
         ctx,
         cache,
         parts: Vec::new(),
+        empty: None,
         len: 0,
         files: 0,
         table_bytes: 0,
@@ -82,6 +83,7 @@ pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
             }
         }
     };
+    opening.keep_one()?;
     if !ctx.read_only && stored.descriptor.change_tracking.is_some() {
         (ctx.warn)(
             "the image has a file that tracks its changes, and changes made now will be missing there"
@@ -113,6 +115,8 @@ struct Opening<'a> {
     ctx: &'a OpenContext<'a>,
     cache: Arc<Cache>,
     parts: Vec<Arc<Part>>,
+    /// The last extent without a byte.
+    empty: Option<Part>,
     /// Guest bytes so far.
     len: u64,
     /// Files beside the image's own so far.
@@ -179,10 +183,19 @@ impl Opening<'_> {
         let end = self.len.checked_add(part.len());
         let end = end.filter(|end| *end <= i64::MAX as u64);
         self.len = end.ok_or_else(|| Error::corrupt("The extents are too large together"))?;
-        if part.len() > 0 {
-            crate::memory::push(&mut self.parts, crate::memory::shared(part)?)?;
+        match part.len() {
+            0 => self.empty = Some(part),
+            _ => crate::memory::push(&mut self.parts, crate::memory::shared(part)?)?,
         }
         Ok(())
+    }
+
+    /// A disk of no size has an extent too, which it grows by.
+    fn keep_one(&mut self) -> Result<()> {
+        match self.empty.take().filter(|_| self.parts.is_empty()) {
+            Some(part) => crate::memory::push(&mut self.parts, crate::memory::shared(part)?),
+            None => Ok(()),
+        }
     }
 
     /// One extent of the descriptor.

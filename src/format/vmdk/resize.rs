@@ -476,8 +476,12 @@ impl Sparse {
         }
         let (old_count, copies) = {
             let directory = self.directory.read();
-            let copies = 1 + u64::from(!directory.redundant.is_empty());
-            (directory.entries.len() as u64, copies)
+            // An empty directory is as redundant as the header says.
+            let is_redundant = match directory.entries.is_empty() {
+                true => directory.places.redundant != 0,
+                false => !directory.redundant.is_empty(),
+            };
+            (directory.entries.len() as u64, 1 + u64::from(is_redundant))
         };
         let more = count.saturating_sub(old_count);
         let table = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
