@@ -1,8 +1,9 @@
 """Reads disk images with the readers of other projects.
 
 Takes a list in JSON from its input: of each image a reader, the name of the image with those of its
-parents behind it, the nearest first, and the raw disk that it must equal. Prints a line for each:
-"ok", or what is wrong. Of these readers, only what their documents say is used.
+parents behind it, the nearest first, and the raw disk that it must equal; of a disk that is too large
+for that, its size and ranges (offset, length), which the raw file holds one after the other. Prints a
+line for each: "ok", or what is wrong. Of these readers, only what their documents say is used.
 
     witness.py stream RAW TARGET      makes a streamOptimized VMDK
 """
@@ -15,8 +16,23 @@ from pathlib import Path
 
 PART = 1 << 20
 
+# The size and the ranges that are asked for, where that is not all.
+asked = None
+
 
 def parts(file, size, at_once=PART):
+    if asked is None:
+        yield from run(file, size, at_once)
+        return
+    expected, ranges = asked
+    if size != expected:
+        raise EOFError(f"the disk has {size} bytes in place of {expected}")
+    for offset, length in ranges:
+        file.seek(offset)
+        yield from run(file, length, at_once)
+
+
+def run(file, size, at_once):
     while size > 0:
         part = file.read(min(size, at_once))
         if not part:
@@ -187,7 +203,9 @@ def main():
 
         VMDKstream.convert_to_stream(*sys.argv[2:])
         return
-    for reader, names, expected in json.load(sys.stdin):
+    global asked
+    for reader, names, expected, *of_it in json.load(sys.stdin):
+        asked = of_it or None
         if reader.startswith("7-Zip "):
             chunks = seven_zip(reader.removeprefix("7-Zip "), names)
         elif reader.startswith("dmg2img "):

@@ -58,6 +58,14 @@ const KINDS: &[Kind] = &[
         readers: &["libvhdi", "dissect_vhdx", "7-Zip VHDX"],
         readers_of_empty: &["dissect_vhdx", "7-Zip VHDX"],
     },
+    // 7-Zip reads no VDI with a parent, and nor does QEMU.
+    Kind {
+        format: "vdi",
+        options: "",
+        unit: 1,
+        readers: &["dissect_vdi"],
+        readers_of_empty: &["dissect_vdi"],
+    },
     // 7-Zip reads no VMDK with a parent.
     Kind {
         format: "vmdk",

@@ -1,8 +1,10 @@
 //! Images by themselves.
 
+use std::process::Command;
 use std::sync::Arc;
 
 use platter::Job;
+use platter::format::RepairMode;
 use platter::ops::convert::{NamedFd, convert};
 
 use super::{Questions, contents, conversion, converted, left_out, open, scribble, script};
@@ -277,4 +279,73 @@ fn disks_of_products_read_the_same_everywhere() {
         questions.ask(name, readers, &[name], &raw);
     }
     questions.agreed();
+}
+
+/// Disks of 127 GiB, in which nothing was written. Programs differ on which of the two sizes in a footer counts.
+#[test]
+fn large_disks_of_products_read_the_same_and_take_writes() {
+    let dir = Dir::new();
+    let mut questions = Questions::new(&dir);
+    for (name, seen, readers) in LARGE {
+        unpack_bzip2(&dir, name);
+        let info = dir.qemu_img_ok(&["info", "--output=json", name]);
+        let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+        let size = open(&dir.path(name), "vpc", false).len();
+        assert_eq!(info["virtual-size"], size, "{name}");
+        let same = || {
+            converted(&dir, ("vpc", name), ("qcow2", "same.qcow2"), "");
+            dir.qemu_img_ok(&["compare", "-f", "vpc", name, "same.qcow2"]);
+        };
+        same();
+        let image = open(&dir.path(name), "vpc", true);
+        let written = [(0, 1), (100 << 30, 2), (size - 4096, 3)];
+        for (offset, byte) in written {
+            image.write_at(&[byte; 4096], offset).expect("a write");
+        }
+        let checker = image.format().checker().expect("a check");
+        let report = checker.check(RepairMode::Report, &mut Job::new());
+        let report = report.expect("a check");
+        assert_eq!((report.corruptions, report.leaks), (0, 0), "{name}");
+        image.close().expect("a close");
+        same();
+        let mut shown = Vec::new();
+        let mut ranges = Vec::new();
+        for (offset, byte) in written {
+            let start = offset.saturating_sub(MIB as u64);
+            let end = (offset + 4096 + MIB as u64).min(size);
+            ranges.push((start, end - start));
+            let from = shown.len() + (offset - start) as usize;
+            shown.resize(shown.len() + (end - start) as usize, 0);
+            shown[from..from + 4096].fill(byte);
+        }
+        let raw = format!("{name}.raw");
+        std::fs::write(dir.path(&raw), shown).expect("what they show");
+        questions.ask_ranges(readers, name, seen, &ranges, &raw);
+    }
+    if !left_out() {
+        questions.agreed();
+    }
+}
+
+/// A disk, its size by the number in the footer, which others go by, and who reads it. QEMU and this library
+/// take the geometry of Virtual PC.
+const LARGE: [(&str, u64, &[&str]); 2] = [
+    (
+        "hyperv2012r2-dynamic.vhd",
+        136_365_211_648,
+        &["libvhdi", "dissect_vhd"],
+    ),
+    (
+        "virtualpc-dynamic.vhd",
+        136_365_211_648,
+        &["libvhdi", "dissect_vhd"],
+    ),
+];
+
+fn unpack_bzip2(dir: &Dir, name: &str) {
+    let packed = format!("{}/tests/images/{name}.bz2", env!("CARGO_MANIFEST_DIR"));
+    let unpacked = Command::new("bzip2").args(["-dc", &packed]).output();
+    let unpacked = unpacked.expect("bzip2");
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    std::fs::write(dir.path(name), unpacked.stdout).expect("an image");
 }

@@ -73,6 +73,22 @@ impl<'a> Questions<'a> {
         }
     }
 
+    /// Whether each of `readers` sees a disk of that size, and in its ranges (offset, length) the bytes of a
+    /// raw file that holds nothing else.
+    fn ask_ranges(
+        &mut self,
+        readers: &[&str],
+        name: &str,
+        size: u64,
+        ranges: &[(u64, u64)],
+        raw: &str,
+    ) {
+        for reader in readers {
+            self.labels.push(format!("{reader}: {name}"));
+            self.list.push(json!([reader, [name], raw, size, ranges]));
+        }
+    }
+
     /// They do.
     fn agreed(self) {
         let ran = script(self.dir, &[], &json!(self.list).to_string());
