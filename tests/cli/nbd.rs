@@ -10,6 +10,7 @@ mod tls;
 
 use std::io::Write;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{Dir, Ran, Random};
@@ -472,6 +473,67 @@ fn what_goes_wrong_at_the_server_is_told() {
     assert_eq!(out.code, 1);
     assert!(out.err.contains("Input/output error"), "{out:?}");
     assert!(!dir.path("out.raw").exists());
+}
+
+#[test]
+fn what_a_server_tries_again_is_waited_for() {
+    if nbdkit_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    disk(&dir, "a.raw");
+    std::fs::write(dir.path("t.raw"), vec![0xaa; 8 << 20]).expect("a disk");
+    for line in [
+        "convert -f raw -O raw U out.raw",
+        "compare -f raw -F raw a.raw U",
+        "map -f raw U",
+        "convert -n -f raw -O raw a.raw U",
+    ] {
+        let file = match line.contains("-n") {
+            true => "t.raw",
+            false => "a.raw",
+        };
+        // Every request fails while there is the file; the server opens its own anew a second later.
+        let fails = dir.str("fails");
+        std::fs::write(&fails, "").expect("a file");
+        let file_of_errors = format!("error-file={fails}");
+        let args = [
+            "--filter=retry",
+            "--filter=error",
+            "file",
+            file,
+            "error-rate=100%",
+            &file_of_errors,
+            "retries=60",
+            "retry-delay=1",
+            "retry-exponential=no",
+        ];
+        let log = dir.path("log");
+        let messages = std::fs::File::create(&log).expect("a file").into();
+        let server = Server::nbdkit_telling(&dir, "r", &args.map(str::to_owned), messages);
+        let end = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // One has failed by now, unless the command has ended.
+                let injected = || {
+                    let log = std::fs::read_to_string(&log).unwrap_or_default();
+                    log.contains("injecting") || end.load(Ordering::Acquire)
+                };
+                while !injected() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                std::fs::remove_file(&fails).expect("a removal");
+            });
+            let out = run(&line.replace('U', &server.url("")), &dir);
+            end.store(true, Ordering::Release);
+            assert_eq!((out.code, &*out.err), (0, ""), "{line}: {out:?}");
+        });
+        let log = std::fs::read_to_string(&log).expect("the log");
+        assert!(log.contains("injecting"), "{line}: nothing failed");
+    }
+    for name in ["out.raw", "t.raw"] {
+        assert!(bytes(&dir, name) == bytes(&dir, "a.raw"), "{name}");
+    }
 }
 
 /// Runs a command, whose export is served by a late nbdkit; once the file of the server has changed, the server is

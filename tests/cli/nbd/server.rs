@@ -46,18 +46,25 @@ impl Server {
         let mut command = Command::new("qemu-nbd");
         command
             .args(["-t", "-k", &socket, "--pid-file", &pid])
-            .args(args);
+            .args(args)
+            .stderr(Stdio::null());
         Self::start(command, dir, socket, &pid)
     }
 
     /// nbdkit.
     pub fn nbdkit(dir: &Dir, name: &str, args: &[String]) -> Self {
+        Self::nbdkit_telling(dir, name, args, Stdio::null())
+    }
+
+    /// The same, and where its messages go.
+    pub fn nbdkit_telling(dir: &Dir, name: &str, args: &[String], messages: Stdio) -> Self {
         let socket = dir.str(&format!("{name}.sock"));
         let pid = dir.str(&format!("{name}.pid"));
         // What an earlier one has left behind when it was killed.
         let _ = std::fs::remove_file(&socket);
         let mut command = Command::new("nbdkit");
         command.args(["-f", "-U", &socket, "-P", &pid]).args(args);
+        command.stderr(messages);
         Self::start(command, dir, socket, &pid)
     }
 
@@ -112,7 +119,6 @@ impl Server {
         let mut child = command
             .current_dir(dir.root())
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let deadline = Instant::now() + Duration::from_secs(30);
