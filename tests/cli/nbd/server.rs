@@ -110,6 +110,7 @@ impl Server {
             "--pidfile",
             &pid,
         ]);
+        command.stderr(Stdio::null());
         Self::start(command, dir, socket, &pid)
     }
 
