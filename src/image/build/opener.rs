@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bstr::{BStr, BString, ByteSlice};
@@ -21,6 +21,7 @@ use crate::image::node_plan::{ChildPlan, Driver, NodePlan};
 use crate::image::{OpenOptions, host, lock};
 use crate::location::{Location, resolve_name, resolve_plain_name};
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::printable::printable;
 use crate::storage::{CacheMode, Storage, file};
 use crate::value::{Map, Value};
 
@@ -113,6 +114,48 @@ pub(super) fn resolve(
             format!("The open policy does not allow '{name}'"),
         )),
     }
+}
+
+/// Refuses an extent whose name is a link that leads out of the directory of the image, as a name that does so
+/// itself is refused. A policy that lists directories, or asks, has said what may be opened.
+fn check_beside(
+    file: &dyn Storage,
+    name: &OsStr,
+    base: &OsStr,
+    own: Option<&dyn Storage>,
+) -> Result<()> {
+    let Some(file) = real_path(file) else {
+        return Ok(());
+    };
+    let named = match Path::new(base).parent() {
+        Some(directory) if directory.as_os_str().is_empty() => Path::new(".").canonicalize().ok(),
+        Some(directory) => directory.canonicalize().ok(),
+        None => None,
+    };
+    // The image itself may have been opened through a link.
+    let own = own.and_then(real_path);
+    let own = own.as_ref().and_then(|own| own.parent());
+    if own
+        .into_iter()
+        .chain(named.as_deref())
+        .any(|directory| file.starts_with(directory))
+    {
+        return Ok(());
+    }
+    let name = printable(&name.to_string_lossy()).to_string();
+    Err(Error::new(
+        ErrorKind::Denied,
+        format!(
+            "The extent '{name}' is a link to '{}', which is not beside the image; open the image where its extents are, or describe the extent",
+            printable(&file.to_string_lossy())
+        ),
+    ))
+}
+
+/// Where an open file of this system stands.
+fn real_path(storage: &dyn Storage) -> Option<PathBuf> {
+    let fd = storage.host()?.fd().as_raw_fd();
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
 /// The file that the policy has open for a name inside an image.
@@ -218,7 +261,13 @@ impl<'a> LayerOpener<'a> {
                 node.filename()
             ))),
             ResolvedName::Location(location) => {
-                builder.node(&NodePlan::of_named(&location, options)?, writable)
+                let node = builder.node(&NodePlan::of_named(&location, options)?, writable)?;
+                if role == ImplicitRole::Extent {
+                    let own = self.children.lock();
+                    let own = own.children.first().map(|own| &*own.node.storage);
+                    check_beside(&*node.storage, name, &self.base, own)?;
+                }
+                Ok(node)
             }
         }
     }
@@ -366,6 +415,9 @@ impl Below {
         match &plan.driver {
             Driver::Host(file) => {
                 let node = host::open(file, &plan, false, true, &self.options)?;
+                if self.role == ImplicitRole::Extent {
+                    check_beside(&*node.storage, OsStr::from_bytes(&full), &self.base, None)?;
+                }
                 Ok(node.storage)
             }
             _ => Err(Error::new(ErrorKind::Internal, "A file is no plain file")),

@@ -1,8 +1,10 @@
 //! Images that other products write, as far as they can be had or made by hand.
 
 use std::io::Read;
+use std::os::unix::fs::symlink;
 
-use platter::ErrorKind;
+use platter::policy::ImplicitFiles;
+use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};
 
 use super::by_hand::{SECTOR, redo_log, se_sparse, stream};
 use super::{contents, open, sample_bytes};
@@ -293,4 +295,64 @@ fn an_extent_alone_is_no_disk() {
         .and_then(|mut file| file.read_to_string(&mut text))
         .expect("a text");
     assert!(text.contains("t-s002.vmdk"));
+}
+
+/// A link leads where its name may not lead by itself.
+#[test]
+fn a_link_to_an_extent_elsewhere_is_refused_and_one_beside_the_image_is_followed() {
+    let dir = Dir::new();
+    for directory in ["in", "in/deep", "out"] {
+        std::fs::create_dir(dir.path(directory)).expect("a directory");
+    }
+    dir.qemu_img_ok(&[
+        "create",
+        "-q",
+        "-f",
+        "vmdk",
+        "-o",
+        "subformat=monolithicFlat",
+        "in/d.vmdk",
+        "1M",
+    ]);
+    let flat = dir.path("in/d-flat.vmdk");
+    let link_to = |target: &str| {
+        let _ = std::fs::remove_file(&flat);
+        symlink(target, &flat).expect("a link");
+    };
+    std::fs::rename(&flat, dir.path("out/flat")).expect("another name");
+    std::fs::copy(dir.path("out/flat"), dir.path("in/deep/flat")).expect("a copy");
+    let absolute = dir.str("out/flat");
+    for target in ["../out/flat", &absolute] {
+        link_to(target);
+        for writable in [false, true] {
+            let error = open(&dir, "in/d.vmdk", writable).expect_err(target);
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+            assert!(error.to_string().contains("is a link to"), "{error}");
+        }
+    }
+    link_to("deep/flat");
+    open(&dir, "in/d.vmdk", true).expect("it stands below the image");
+
+    // The user, or a policy that lists directories, has said so.
+    link_to("../out/flat");
+    let located = |policy: OpenPolicy, text: &str| {
+        let options = OpenOptions {
+            policy,
+            ..OpenOptions::default()
+        };
+        let text = text.replace("DIR", dir.root().to_str().expect("a name"));
+        Location::from_image_opts(&text).and_then(|location| Image::open(&location, &options))
+    };
+    let described = "driver=vmdk,file.filename=DIR/in/d.vmdk,extents.0.filename=DIR/out/flat";
+    located(OpenPolicy::permissive(), described).expect("a described extent");
+    let listed = OpenPolicy {
+        implicit_files: ImplicitFiles::Below(vec![dir.root().into()]),
+        ..OpenPolicy::permissive()
+    };
+    located(listed, "driver=vmdk,file.filename=DIR/in/d.vmdk").expect("a listed directory");
+
+    // A directory of links to an image and its extents is as good as theirs.
+    std::fs::rename(dir.path("in/d.vmdk"), dir.path("out/d.vmdk")).expect("another name");
+    symlink("../out/d.vmdk", dir.path("in/d.vmdk")).expect("a link");
+    open(&dir, "in/d.vmdk", true).expect("both are links");
 }
