@@ -1087,3 +1087,138 @@ fn what_is_written_in_place_is_there_for_those_who_look_at_bitmaps() {
     let (is_child, seen) = seen_elsewhere(&file, &file[..512], &below).expect("a footer");
     assert!(!is_child && seen == model);
 }
+
+/// Writes the names of the parent of a child anew: each with its code, in 512 bytes of the room of the old ones.
+fn name_parent(file: &mut [u8], own: &str, names: &[(&[u8; 4], Vec<u8>)]) {
+    let header = u64::from_be_bytes(file[0x10..0x18].try_into().expect("eight bytes")) as usize;
+    let room = header + 0x240 + 16;
+    let room = u64::from_be_bytes(file[room..room + 8].try_into().expect("eight bytes"));
+    let entries = header + 0x240..header + 0x300;
+    file[entries.clone()].fill(0);
+    for (n, (code, bytes)) in names.iter().enumerate() {
+        let at = room + n as u64 * 512;
+        let entry = &mut file[entries.start + n * 24..][..24];
+        entry[..4].copy_from_slice(&code[..]);
+        entry[4..8].copy_from_slice(&512_u32.to_be_bytes());
+        entry[8..12].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
+        entry[16..24].copy_from_slice(&at.to_be_bytes());
+        file[at as usize..][..bytes.len()].copy_from_slice(bytes);
+    }
+    let field = &mut file[header + 0x40..header + 0x240];
+    field.fill(0);
+    for (unit, place) in own.encode_utf16().zip(field.chunks_exact_mut(2)) {
+        place.copy_from_slice(&unit.to_be_bytes());
+    }
+    fix(&mut file[header..header + 1024], 0x24);
+}
+
+#[test]
+fn names_of_the_parent_are_read_in_every_code_and_tried_in_their_order() {
+    let utf16 = |name: &str| name.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let dir = Dir::new();
+    create(&dir, "base.vhd", Some(5 << 20), None).expect("a base");
+    create(&dir, "a.vhd", None, Some("base.vhd")).expect("a child");
+    let child = std::fs::read(dir.path("a.vhd")).expect("a disk");
+    let names: [(&[u8; 4], Vec<u8>); 7] = [
+        (b"Wi2k", br"C:\old\k.vhd".to_vec()),
+        (b"W2ku", utf16("C:\\d\u{e9}\\\u{1f4be}.vhd")),
+        (b"Wi2r", br".\old\r.vhd".to_vec()),
+        // An alias of Mac OS, and what is not known, are no names.
+        (b"Mac ", b"alias".to_vec()),
+        (b"XyZ1", b"x.vhd".to_vec()),
+        (b"W2ru", utf16("..\\d\u{e9}\\u.vhd")),
+        (b"MacX", b"file:///images/m%20x.vhd".to_vec()),
+    ];
+    let own = "h\u{e9}ader.vhd";
+    let shown = |count: usize| {
+        let mut file = child.clone();
+        name_parent(&mut file, own, &names[..count]);
+        let options = OpenOptions {
+            metadata_only: true,
+            backing: false,
+            ..options(false)
+        };
+        std::fs::write(dir.path("named.vhd"), file).expect("a disk");
+        let location = platter::Location::from_path(dir.path("named.vhd"));
+        let image = Image::open(&location, &options).expect("it opens");
+        let parent = image.format().parent().expect("a parent");
+        let names: Vec<_> = parent
+            .names
+            .iter()
+            .map(|name| name.name.to_string())
+            .collect();
+        (names, parent.first().map(|first| first.name.to_string()))
+    };
+    let absolute = ["C:\\d\u{e9}\\\u{1f4be}.vhd", r"C:\old\k.vhd"];
+    let old = r".\old\r.vhd";
+    let relative = "..\\d\u{e9}\\u.vhd";
+    let all = [
+        "/images/m x.vhd",
+        relative,
+        old,
+        absolute[0],
+        absolute[1],
+        own,
+    ];
+    assert_eq!(
+        shown(7),
+        (all.map(String::from).to_vec(), Some(all[0].into()))
+    );
+    // Relative names come before those of a drive, which lead nowhere here.
+    let first = |count: usize| shown(count).1.expect("a name");
+    assert_eq!(first(6), "../d\u{e9}/u.vhd");
+    assert_eq!(first(5), "./old/r.vhd");
+    assert_eq!(first(2), own);
+    assert_eq!(shown(2).0, [absolute[0], absolute[1], own]);
+    assert_eq!(shown(0).0, [own]);
+
+    // What is not there is passed over, and a name of another program leads to the parent as well.
+    std::fs::create_dir(dir.path("old")).expect("a directory");
+    std::fs::rename(dir.path("base.vhd"), dir.path("old/r.vhd")).expect("another place");
+    let image = open_path(&dir, "named.vhd", false);
+    assert_eq!(
+        image.expect_err("no name leads there").kind(),
+        ErrorKind::NotFound
+    );
+    shown(7);
+    let image = open_path(&dir, "named.vhd", false).expect("it opens");
+    assert!(image.backing().is_some());
+}
+
+#[test]
+fn a_disk_is_probed_by_the_footer_that_the_policy_lets_count() {
+    let (dynamic, model) = made("force_size=on");
+    let (fixed, of_fixed) = made("subformat=fixed,force_size=on");
+    let last = dynamic.len() - 512;
+    let front_lost = [&vec![0; 512][..], &dynamic[512..]].concat();
+    let end_lost = [&dynamic[..last], &[0; 512]].concat();
+    let dir = Dir::new();
+    for (what, bytes, model, by_front) in [
+        ("both", &dynamic, &model, true),
+        ("in front alone", &end_lost, &model, true),
+        ("at the end alone", &front_lost, &model, false),
+        ("fixed", &fixed, &of_fixed, false),
+    ] {
+        std::fs::write(dir.path("probed"), bytes).expect("a disk");
+        let format = |probe_footers: bool| {
+            let options = OpenOptions {
+                policy: OpenPolicy {
+                    probe_footers,
+                    ..OpenPolicy::permissive()
+                },
+                ..OpenOptions::default()
+            };
+            let location = platter::Location::from_path(dir.path("probed"));
+            let image = Image::open(&location, &options).expect(what);
+            (image.format_name().to_owned(), read(&image))
+        };
+        let (name, shown) = format(true);
+        assert_eq!(name, "vpc", "{what}");
+        assert!(shown == *model, "{what}");
+        let (name, shown) = format(false);
+        match by_front {
+            true => assert!(name == "vpc" && shown == *model, "{what}: {name}"),
+            false => assert!(name == "raw" && shown == *bytes, "{what}: {name}"),
+        }
+    }
+}
