@@ -61,7 +61,7 @@ impl Source {
     /// # Errors
     /// Of the server.
     pub(super) fn open(&self, control: &JobControl) -> Result<(u64, IoBuf)> {
-        opening(self.settings.terms.retry, control, || {
+        opening(self.settings.terms.retry_opening, control, || {
             self.try_open(control).map_err(absent_at_first)
         })
     }

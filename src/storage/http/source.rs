@@ -144,7 +144,7 @@ impl Source {
         control: &JobControl,
         attempt: impl Fn() -> Result<T, Failure>,
     ) -> Result<T> {
-        opening(self.client.terms().retry, control, || {
+        opening(self.client.terms().retry_opening, control, || {
             attempt().inspect_err(|_| self.forget_place())
         })
     }
@@ -155,7 +155,7 @@ impl Source {
             afresh: false,
         };
         let _lane = self.client.lanes().take(control)?;
-        let (url, mut answer) = self.follow(asking, control).map_err(absent_at_first)?;
+        let (url, mut answer) = self.follow(asking, control)?;
         let range = answer.head.range;
         let (end, len) = match answer.head.status {
             206 => {
@@ -354,16 +354,23 @@ impl Source {
     /// Asks where the image was found, and follows wherever that leads.
     fn follow(&self, asking: Asking, control: &JobControl) -> Result<(Url, Answer), Failure> {
         let own = &self.client.settings().url;
-        let found = self.state.lock().found.clone();
-        let is_own = found.is_none();
+        let (found, is_first) = {
+            let state = self.state.lock();
+            (state.found.clone(), state.known.is_none())
+        };
+        let mut is_own = found.is_none();
         let mut url = found.unwrap_or_else(|| own.clone());
         for _ in 0..=MAX_HOPS {
-            let answer = self.client.ask(&url, asking, control)?;
+            let answer = self.client.ask(&url, asking, control);
+            let answer = answer.map_err(|error| match is_first && is_own {
+                true => absent_at_first(error.into()),
+                false => error.into(),
+            })?;
             if !matches!(answer.head.status, 301 | 302 | 303 | 307 | 308) {
                 // A place that was found once may have moved, or be open for a while alone.
                 if !is_own && answer.head.status >= 400 && answer.head.status != 416 {
                     let mut failure = refused(answer.head.status, &answer.head, false);
-                    if failure.next == Next::Nothing {
+                    if failure.next == Next::Nothing && !is_first {
                         failure.next = Next::Elsewhere;
                     }
                     return Err(failure);
@@ -380,6 +387,7 @@ impl Source {
             self.check_hop(&url, &next)?;
             self.client.give_back(&url, answer, control);
             url = next;
+            is_own = false;
         }
         Err(Failure {
             error: violation(format!("Maximum ({MAX_HOPS}) redirects followed")),

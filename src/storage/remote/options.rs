@@ -23,6 +23,8 @@ const MAX_READ_AHEAD: u64 = 8 << 20;
 const DEFAULT_TIMEOUT: u64 = 5;
 const MAX_TIMEOUT: u64 = 10_000;
 const DEFAULT_RETRY: u64 = 30;
+/// The same when an image is first asked for, where somebody may be waiting for an answer.
+const DEFAULT_RETRY_OPENING: u64 = 5;
 /// Bytes a second below which an answer is too slow.
 const LEAST_RATE: u64 = 16 << 10;
 
@@ -84,6 +86,8 @@ pub(in crate::storage) struct Terms {
     pub(in crate::storage) read_ahead: u64,
     pub(in crate::storage) timeout: Option<Duration>,
     pub(in crate::storage) retry: Duration,
+    /// The same of the first request for an image.
+    pub(in crate::storage) retry_opening: Duration,
     verify: bool,
     /// Whom servers are checked by; made when it is first needed.
     trust: Mutex<Option<TlsCredentials>>,
@@ -115,6 +119,7 @@ impl Terms {
                 "Parameter 'connections' expects a number from 1 to {MAX_CONNECTIONS}"
             )));
         }
+        let retry = options.num("retry-timeout");
         let verify = options.bool("sslverify").unwrap_or(true);
         let tls = options.str("tls-creds");
         if tls.is_some() && !verify {
@@ -130,7 +135,8 @@ impl Terms {
             may_widen: options.num("connections").is_none(),
             read_ahead: read_ahead.min(MAX_READ_AHEAD),
             timeout: (timeout > 0).then(|| Duration::from_secs(timeout)),
-            retry: Duration::from_secs(options.num("retry-timeout").unwrap_or(DEFAULT_RETRY)),
+            retry: Duration::from_secs(retry.unwrap_or(DEFAULT_RETRY)),
+            retry_opening: Duration::from_secs(retry.unwrap_or(DEFAULT_RETRY_OPENING)),
             verify,
             trust: Mutex::new(tls),
         })

@@ -9,8 +9,8 @@ use crate::job::JobControl;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The longest such time.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
-/// How often a server is asked again that has not given anything yet.
-const MAX_OPENING: u32 = 3;
+/// How often what a server does not have, or answers wrongly, is asked for again when it is first looked for.
+const MAX_MISSING: u32 = 3;
 
 /// What may be done after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,8 @@ pub(in crate::storage) fn absent_at_first(failure: Failure) -> Failure {
     }
 }
 
-/// Makes the first attempt again where the server may only have been busy, for no longer than `retry`.
+/// Makes the first attempt again for no longer than `retry` from its failure on: where the server is busy, or the
+/// connection has ended; a few times where another server may be sent to, or where the answer makes no sense.
 ///
 /// # Errors
 /// Of the last attempt, or of the control.
@@ -87,18 +88,22 @@ pub(in crate::storage) fn opening<T>(
     control: &JobControl,
     attempt: impl Fn() -> Result<T, Failure>,
 ) -> Result<T> {
-    let mut tries = Tries::new(retry.min(LONG_PAUSE));
-    for _ in 0..MAX_OPENING {
+    let mut tries = None;
+    let mut missing = 0;
+    loop {
         let failure = match attempt() {
             Ok(done) => return Ok(done),
             Err(failure) => failure,
         };
         control.check()?;
-        if failure.next == Next::Nothing || !tries.wait(failure.after, control)? {
+        let counts = failure.next == Next::Elsewhere || failure.error.errno() == libc::EPROTO;
+        missing += u32::from(counts);
+        let over = failure.next == Next::Nothing || missing > MAX_MISSING;
+        let tries = tries.get_or_insert_with(|| Tries::new(retry));
+        if over || !tries.wait(failure.after, control)? {
             return Err(failure.error);
         }
     }
-    attempt().map_err(|failure| failure.error)
 }
 
 /// When a request is made again.

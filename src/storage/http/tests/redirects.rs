@@ -191,3 +191,88 @@ fn who_asks_is_told_to_the_server_of_the_url_alone() {
         assert_eq!(error(server.open_with(options, &objects)).to_string(), text);
     }
 }
+
+/// A mirror of several does not have the image, forbids it, or is not there.
+#[test]
+fn another_mirror_is_asked_when_the_first_one_has_no_image() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = format!("Location: http://{}/x\r\n", free.local_addr().unwrap());
+    drop(free);
+    for code in [403, 404, 410, 503] {
+        let gone = gone.clone();
+        let server = Server::new(move |asked| match (&*asked.target, asked.number) {
+            ("/a", 0 | 3) => (status(302, "Location: /lacks\r\n"), true),
+            ("/a", 2) => (status(302, &gone), true),
+            ("/a", _) => (status(302, "Location: /has\r\n"), true),
+            ("/lacks", _) => (status(code, ""), true),
+            _ => (asked.answer(), true),
+        });
+        let storage = server.open().unwrap();
+        check(&*storage, 0, 1000);
+        let asked = server.asked().len();
+        // Two that lack it, one that is gone, and the one that has it.
+        assert_eq!(asked, 7, "{code}");
+    }
+    // Where none has it, the error comes after a few.
+    let server = Server::new(|asked| match &*asked.target {
+        "/a" => (status(302, "Location: /lacks\r\n"), true),
+        _ => (status(404, ""), true),
+    });
+    let found = error(server.open()).to_string();
+    assert_eq!(found, "The requested URL returned error: 404");
+    assert_eq!(server.asked().len(), 8);
+}
+
+#[test]
+fn a_busy_server_is_waited_for_when_an_image_is_opened() {
+    let busy = |asked: &Asked, times: usize, line: &str| match asked.number < times {
+        true => (status(503, line), true),
+        false => (asked.answer(), true),
+    };
+    // More often than any count, within the time; and as late as the server says.
+    for (times, line) in [(5, ""), (1, "Retry-After: 1\r\n")] {
+        let server = Server::new(move |asked| busy(asked, times, line));
+        let storage = server.open().unwrap();
+        check(&*storage, 0, 1000);
+        assert_eq!(server.asked().len(), times + 1);
+    }
+    // Later than anybody waits.
+    let server = Server::new(move |asked| busy(asked, 1, "Retry-After: 3600\r\n"));
+    assert_eq!(
+        error(server.open()).to_string(),
+        "The requested URL returned error: 503"
+    );
+    assert_eq!(server.asked().len(), 1);
+    let server = Server::new(move |asked| busy(asked, usize::MAX, ""));
+    let found = error(server.open_with("retry-timeout=1", &Objects::new()));
+    assert_eq!(found.to_string(), "The requested URL returned error: 503");
+    assert!(server.asked().len() >= 3, "{}", server.asked().len());
+    // A job that is cancelled, or whose time is over, does not wait.
+    for deadline in [false, true] {
+        let server = Server::new(move |asked| busy(asked, usize::MAX, ""));
+        let control = Arc::new(JobControl::default());
+        if deadline {
+            control.set_deadline(Some(Duration::from_millis(300)));
+        }
+        let waiting = std::thread::scope(|scope| {
+            let opened = scope.spawn(|| {
+                let policy = OpenPolicy::default();
+                let options = "retry-timeout=3600";
+                open(&server.url(), options, &Objects::new(), &policy, &control)
+            });
+            while server.asked().is_empty() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if !deadline {
+                control.cancel();
+            }
+            opened.join().unwrap()
+        });
+        let found = error(waiting);
+        let errno = match deadline {
+            true => libc::ETIMEDOUT,
+            false => libc::ECANCELED,
+        };
+        assert_eq!((found.kind(), found.errno()), (ErrorKind::Cancelled, errno));
+    }
+}
