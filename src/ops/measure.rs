@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::error::{Error, Result};
-use crate::format::{Contents, CreateParams, Measured};
+use crate::format::{BackingRef, Contents, CreateParams, Measured};
 use crate::image::Image;
 use crate::job::Job;
 use crate::location::Location;
@@ -67,12 +67,16 @@ pub fn measure(
             data_units(image, unit, job).map_err(|error| named(error, image))
         })
     };
+    // The backing file is not opened.
+    let format = values.str("backing_fmt");
+    let backing = values.name("backing_file");
+    let backing = backing.map(|name| BackingRef::to_record(name.to_owned(), format));
     let measured = measure(
         &CreateParams {
             name: None,
             size,
             values: &values,
-            backing: None,
+            backing: backing.as_ref(),
         },
         &mut Contents {
             data_units: image.is_some().then_some(&mut count),

@@ -1,7 +1,9 @@
 //! Disks of no size, which grow.
 
 use platter::format::RepairMode;
-use platter::ops::create::{CreatePlan, CreateRequest};
+use platter::ops::convert::{ConvertRequest, convert};
+use platter::ops::create::{CreatePlan, CreateRequest, TargetFormat};
+use platter::ops::measure::{MeasureSource, measure};
 use platter::storage::Preallocation;
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
@@ -111,5 +113,73 @@ fn every_format_that_grows_does_so_from_nothing() {
                 dir.qemu_img_ok(&["check", "-f", format, "disk.img"]);
             }
         }
+    }
+}
+
+/// What a new overlay takes, with nothing in it and with all of its blocks.
+#[test]
+fn overlays_are_measured_as_they_are_written() {
+    const SIZE: u64 = 5 << 20;
+    for (format, options) in [
+        ("vhdx", ",block_size=1M"),
+        ("vpc", ",force_size=on"),
+        ("vdi", ""),
+        ("vmdk", ""),
+    ] {
+        let dir = Dir::new();
+        std::fs::write(dir.path("full"), vec![7; SIZE as usize]).expect("a source");
+        let text = format!("backing_file=base,backing_fmt={format}{options}");
+        let target = TargetFormat::creatable(format).expect("a format");
+        let measured = |source: MeasureSource<'_>| {
+            let options = Options::parse(&text).expect("options");
+            let report = measure(source, target, &options, &mut Job::new());
+            report.expect("a measure").0
+        };
+        create(&dir, format, options.trim_start_matches(','));
+        std::fs::rename(dir.path("disk.img"), dir.path("base")).expect("a base");
+        let policy = OpenPolicy::permissive;
+        let at = |name: &str| Location::from_path(dir.path(name));
+        let request = CreateRequest {
+            location: at("empty"),
+            format: format.to_owned(),
+            size: Some(SIZE),
+            options: Options::parse(&text).expect("options"),
+            backing_file: None,
+            backing_format: None,
+            backing_unsafe: false,
+            exclusive: false,
+            objects: Default::default(),
+            policy: policy(),
+            storages: None,
+        };
+        let mut job = Job::new();
+        let plan = CreatePlan::new(request, &mut job).expect("a plan");
+        plan.run(&mut job).expect("an overlay");
+        let len = |name: &str| std::fs::metadata(dir.path(name)).expect("a file").len();
+        let empty = measured(MeasureSource::Size(SIZE));
+        assert_eq!(empty.required, len("empty"), "{format}");
+
+        let mut request = ConvertRequest::new(at("full"), at("over"));
+        request.source.options.format = Some("raw".to_owned());
+        request.target.format = Some(format.to_owned());
+        request.target.options = Options::parse(&text).expect("options");
+        request.target.policy = policy();
+        convert(&request, &mut Job::new()).expect("a conversion");
+        let source = OpenOptions {
+            format: Some("raw".to_owned()),
+            policy: policy(),
+            ..OpenOptions::default()
+        };
+        let source = Image::open(&at("full"), &source).expect("a source");
+        let full = measured(MeasureSource::Image(&source));
+        assert_eq!(full.fully_allocated, empty.fully_allocated, "{format}");
+        let written = len("over");
+        assert!(written <= full.required, "{format}: {written} {full:?}");
+        // Bitmaps of blocks that are here as a whole need not be there.
+        let spare = if format == "vhdx" { 1 << 20 } else { 0 };
+        assert!(
+            full.required - written <= spare,
+            "{format}: {written} {full:?}"
+        );
     }
 }

@@ -123,6 +123,8 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
     let header = header(params)?;
     let layout = VdiLayout::of(&header);
     let data = match &mut contents.data_units {
+        // What is zero and hides data of the parent takes its place too.
+        Some(_) if header.image_type == ImageType::Differencing => u64::from(header.blocks),
         Some(count) => count(u64::from(BLOCK_SIZE))?,
         None => 0,
     };

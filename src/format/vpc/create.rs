@@ -208,13 +208,16 @@ pub(super) fn outline(values: &Values) -> Outline {
 /// See [`crate::format::FormatDriver::measure`].
 pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) -> Result<Measured> {
     let spec = Spec::new(params)?;
+    let all = spec.size.div_ceil(u64::from(BLOCK_SIZE));
     let data = match &mut contents.data_units {
+        // What is zero and hides data of the parent takes its place too.
+        Some(_) if spec.backing.is_some() => all,
         Some(count) => count(u64::from(BLOCK_SIZE))?,
         None => 0,
     };
     Ok(Measured {
         required: spec.len_with(data),
-        fully_allocated: spec.len_with(spec.size.div_ceil(u64::from(BLOCK_SIZE))),
+        fully_allocated: spec.len_with(all),
         bitmaps: None,
     })
 }
