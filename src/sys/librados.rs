@@ -11,9 +11,9 @@ use once_cell::sync::OnceCell;
 
 use super::library::{Library, functions};
 
-/// The only version whose interface is known here, and the package that brings it.
+/// The only version whose interface is known here, and the package that brings it together with librbd.
 const NAME: &CStr = c"librados.so.2";
-const PACKAGE: &str = "librados2";
+const PACKAGE: &str = "librbd1";
 
 /// Opaque to us.
 pub(super) type Rados = c_void;

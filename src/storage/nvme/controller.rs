@@ -146,9 +146,11 @@ pub(super) fn at(address: &str, control: &JobControl) -> Result<Arc<Controller>>
         return Ok(known);
     }
     let device = Device::open(address, MEMORY).map_err(|(what, error)| {
-        let hint = "An NVMe controller is opened like this when it is bound to vfio-pci; \
-                    the disk of one that the kernel uses is a block device, such as /dev/nvme0n1";
-        Error::io(&error).context(what).with_hint(hint)
+        let remedy = "it needs a device that is bound to vfio-pci; the disk of one that the kernel uses is a block \
+                      device, such as /dev/nvme0n1";
+        let error = Error::io(&error).context(what);
+        let message = format!("{error}: {remedy}");
+        error.with_message(message)
     })?;
     let fresh = Arc::new(Controller::start(Box::new(device), control)?);
     all.push((address.to_owned(), Arc::downgrade(&fresh)));
