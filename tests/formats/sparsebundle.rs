@@ -119,6 +119,17 @@ fn what_lacks_a_part_or_is_encrypted_is_refused() {
     bundle(&root, &disk(), b"encrcdsa\0\0\0\x02");
     let error = open(&root, None).expect_err("it is encrypted");
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // What is asked about it alone is told.
+    for (token, encrypted) in [(&b"encrcdsa\0\0\0\x02"[..], true), (b"", false)] {
+        std::fs::write(root.join("token"), token).expect("a token");
+        let options = OpenOptions {
+            metadata_only: true,
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        };
+        let image = Image::open(&Location::from_path(&root), &options).expect("it opens");
+        assert_eq!(image.info().expect("a report").encrypted, encrypted);
+    }
     std::fs::remove_file(root.join("token")).expect("a token");
     let error = open(&root, None).expect_err("there is no token");
     assert!(error.to_string().contains("'token'"), "{error}");

@@ -118,6 +118,11 @@ impl<C: Contents> ReadOnly<C> {
         }
     }
 
+    /// Whether what is kept is encrypted.
+    pub(crate) fn with_encryption(self, encrypted: bool) -> Self {
+        Self { encrypted, ..self }
+    }
+
     /// The source stands for several files: the image's own, and others; `closed` names those that were not
     /// opened.
     pub(crate) fn in_files(

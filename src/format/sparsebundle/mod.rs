@@ -56,8 +56,13 @@ struct Bundle {
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let file = context.storage.clone();
     let info = Info::read(&*file, file.len()?)?;
-    if !context.metadata_only {
-        check_plain(&context)?;
+    let is_encrypted = match is_encrypted(&context) {
+        // What is asked for is what the list says.
+        Err(_) if context.metadata_only => false,
+        found => found?,
+    };
+    if is_encrypted && !context.metadata_only {
+        return Err(Error::unsupported("Encrypted sparse bundles are not read"));
     }
     let files = context
         .opener
@@ -66,11 +71,12 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let bands = Arc::new(bands);
     let source = SizedStorage::new(bands.clone())?;
     let image = ReadOnly::new(&DRIVER, source, Bundle { info, bands });
-    Ok(Box::new(image.in_files(file, Vec::new(), Vec::new())))
+    let image = image.in_files(file, Vec::new(), Vec::new());
+    Ok(Box::new(image.with_encryption(is_encrypted)))
 }
 
-/// Refuses a bundle whose bands are encrypted.
-fn check_plain(context: &OpenContext<'_>) -> Result<()> {
+/// Whether the bands are encrypted.
+fn is_encrypted(context: &OpenContext<'_>) -> Result<bool> {
     let token = context
         .opener
         .open_named(ImplicitRole::Extent, BStr::new(TOKEN), false)
@@ -79,10 +85,7 @@ fn check_plain(context: &OpenContext<'_>) -> Result<()> {
         })?;
     let mut magic = [0; encrcdsa::HEADER_MAGIC.len()];
     token.read_at(&mut magic, 0)?;
-    match magic == *encrcdsa::HEADER_MAGIC {
-        true => Err(Error::unsupported("Encrypted sparse bundles are not read")),
-        false => Ok(()),
-    }
+    Ok(magic == *encrcdsa::HEADER_MAGIC)
 }
 
 impl Contents for Bundle {
