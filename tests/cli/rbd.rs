@@ -753,7 +753,7 @@ fn a_store_that_stops_is_not_waited_for_without_end() {
         assert!(told || !(stops || stays), "{text}");
         gone |= !told && !stays;
         if stays {
-            cluster.rbd("rm --no-progress rbd/left");
+            cluster.remove("left");
         }
     }
     assert!(gone, "what was made is removed where that can be");

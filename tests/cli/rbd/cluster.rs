@@ -237,6 +237,18 @@ impl Cluster {
         self.line("rbd", line).expect("the tool of rbd")
     }
 
+    /// Removes an image; whoever had it open and was ended counts as there for up to half a minute.
+    #[track_caller]
+    pub fn remove(&self, image: &str) {
+        let late = Instant::now() + Duration::from_secs(90);
+        let line = format!("rm --no-progress rbd/{image}");
+        while let Err(told) = self.line("rbd", &line) {
+            assert!(told.contains("still has watchers"), "{told}");
+            assert!(Instant::now() < late, "{told}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// The file with its settings.
     pub fn conf(&self) -> String {
         self.root.join("ceph.conf").display().to_string()
