@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::beside::{Beside, peer_has, with_short_name};
 use crate::common::{Dir, Ran, Random};
+use crate::far_bases::{self, BASES, End, FarBases, When};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{HOST, Server, gluster_is_missing};
 
@@ -296,4 +297,48 @@ fn a_brick_that_stops_or_is_killed_in_any_command_harms_nothing() {
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
     assert!(far.ends_when_it_is_killed() > 0);
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+}
+
+#[test]
+fn overlays_of_files_of_volumes_survive_a_brick_that_ends_or_stops_in_the_middle() {
+    if gluster_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    far_bases::prepare(&dir);
+    let server = Server::new(&dir);
+    let name = |name: &str| format!("gluster://{HOST}/v/{name}");
+    for base in BASES {
+        let line = format!("convert -f raw -O raw base {}", name(base));
+        ran(&server, &dir, &line);
+    }
+    let far = FarBases {
+        dir: &dir,
+        name: &name,
+        options: &|name| {
+            format!(
+                "file.file.driver=gluster,file.file.volume=v,file.file.path={name},\
+                 file.file.server.0.type=inet,file.file.server.0.host={HOST},\
+                 file.file.server.0.port=24007"
+            )
+        },
+        command: &|program, args| server.command(&dir, program, args),
+        fetch: &|name, to| {
+            std::fs::copy(dir.path(&format!("brick/{name}")), to).expect("a copy");
+        },
+    };
+    far.ends_by_a_deadline(&[When::First, When::InTheMiddle], |stop| {
+        server.signal_brick(if stop { "-STOP" } else { "-CONT" });
+    });
+    let kill = || server.signal_brick("-KILL");
+    let start = || server.start_brick_again(&dir);
+    far.meets(
+        End::Returns,
+        || {
+            kill();
+            start();
+        },
+        || {},
+    );
+    far.meets(End::Gone, kill, start);
 }

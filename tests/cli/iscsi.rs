@@ -2,11 +2,13 @@
 
 pub mod server;
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::beside::{Beside, here, peer_has, with_short_name};
 use crate::common::{Dir, Ran, Random};
+use crate::far_bases::{self, BASES, End, FarBases, When};
 use crate::pair::{ours, words};
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{Server, tgtd_is_missing};
@@ -515,8 +517,11 @@ fn writes_that_may_be_lost_with_the_target_are_not_taken_for_done() {
     );
 }
 
+/// Targets of units that nothing has been written to, one for each command that makes an image.
+const FREE: std::ops::Range<u32> = 100..102;
+
 #[test]
-fn a_target_that_stops_in_any_command_harms_nothing() {
+fn a_target_that_stops_or_is_killed_in_any_command_harms_nothing() {
     if tgtd_is_missing() {
         return;
     }
@@ -531,9 +536,14 @@ fn a_target_that_stops_in_any_command_harms_nothing() {
             .expect("its length");
         server.unit(number as u32 + 1, &format!("i{number}"), None, "");
     }
+    // Units of no image yet.
+    for target in FREE {
+        unit(&dir, &format!("u{target}"), 16 << 20);
+        server.unit(target, &format!("u{target}"), None, "");
+    }
     let far = Stopping {
         image: &|number| server.url(number as u32 + 1),
-        free: None,
+        free: Some(&|number| server.url(FREE.start + (number % FREE.len()) as u32)),
         tool: &|line| crate::pair::ours_command(&words(line), dir.root()),
         signal: &|signal| server.signal(signal),
     };
@@ -541,4 +551,74 @@ fn a_target_that_stops_in_any_command_harms_nothing() {
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
     far.goes_on();
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+    assert!(far.ends_when_it_is_killed() > 0);
+    (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+}
+
+#[test]
+fn overlays_of_units_survive_a_target_that_ends_or_stops_in_the_middle() {
+    if tgtd_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    far_bases::prepare(&dir);
+    for name in BASES {
+        let unit = format!("unit.{name}");
+        std::fs::copy(dir.path("base"), dir.path(&unit)).expect("a unit");
+        let unit = std::fs::OpenOptions::new()
+            .write(true)
+            .open(dir.path(&unit));
+        unit.and_then(|unit| unit.set_len(far_bases::ROOM))
+            .expect("its length");
+    }
+    let add = |server: &Server| {
+        for (number, name) in (1..).zip(BASES) {
+            server.unit(number, &format!("unit.{name}"), None, "");
+        }
+    };
+    let server = RefCell::new(Server::new(&dir));
+    add(&server.borrow());
+    let kill = || server.borrow_mut().kill();
+    let start = || {
+        let (port, deadline) = (
+            server.borrow().port,
+            Instant::now() + Duration::from_secs(60),
+        );
+        let again = loop {
+            if let Some(again) = Server::at(&dir, port, deadline) {
+                break again;
+            }
+            assert!(Instant::now() < deadline, "the port is taken");
+        };
+        add(&again);
+        server.replace(again);
+    };
+    let far = FarBases {
+        dir: &dir,
+        name: &|name| server.borrow().url(if name == BASES[0] { 1 } else { 2 }),
+        options: &|name| {
+            format!(
+                "file.file.driver=iscsi,file.file.transport=tcp,file.file.portal=127.0.0.1:{},\
+                 file.file.target=iqn.2025-01.test:{},file.file.lun=1",
+                server.borrow().port,
+                if name == BASES[0] { 1 } else { 2 }
+            )
+        },
+        command: &|program, args| here(dir.root(), &[], program, args),
+        fetch: &|name, to| {
+            std::fs::copy(dir.path(&format!("unit.{name}")), to).expect("a copy");
+        },
+    };
+    far.ends_by_a_deadline(&[When::First, When::InTheMiddle], |stop| {
+        server.borrow().signal(if stop { "-STOP" } else { "-CONT" });
+    });
+    far.meets(
+        End::Returns,
+        || {
+            kill();
+            start();
+        },
+        || {},
+    );
+    far.meets(End::Gone, kill, start);
 }

@@ -29,6 +29,7 @@ mod decompress;
 mod drivers;
 mod examples;
 mod fakes;
+mod far_bases;
 mod faulty;
 mod filter_matrix;
 mod filter_options;

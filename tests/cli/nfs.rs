@@ -2,10 +2,12 @@
 
 pub mod server;
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::beside::{Beside, peer_has};
 use crate::common::{Dir, Ran, Random};
+use crate::far_bases::{self, BASES, End, FarBases, When};
 use crate::pair::words;
 use crate::stopped::{IMAGES, Stopping, is_sound, prepare};
 use server::{Server, ganesha_is_missing};
@@ -246,4 +248,49 @@ fn a_server_that_stops_or_is_killed_in_any_command_harms_nothing() {
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
     far.ends_when_it_is_killed();
     (0..IMAGES).for_each(|number| is_sound(&dir, &place(number)));
+}
+
+#[test]
+fn overlays_of_files_survive_a_server_that_ends_or_stops_in_the_middle() {
+    if ganesha_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    far_bases::prepare(&dir);
+    let server = RefCell::new(Some(Server::new(&dir)));
+    for name in BASES {
+        std::fs::copy(dir.path("base"), dir.path(&format!("exp/{name}"))).expect("a base");
+    }
+    let with = |what: &dyn Fn(&Server)| what(server.borrow().as_ref().expect("a server"));
+    let far = FarBases {
+        dir: &dir,
+        name: &|name| format!("nfs://127.0.0.1{}/exp/{name}", dir.root().display()),
+        options: &|name| {
+            format!(
+                "file.file.driver=nfs,file.file.server.type=inet,\
+                 file.file.server.host=127.0.0.1,file.file.path={}/exp/{name}",
+                dir.root().display()
+            )
+        },
+        command: &|program, args| {
+            let server = server.borrow();
+            server
+                .as_ref()
+                .expect("a server")
+                .command(&dir, program, args)
+        },
+        fetch: &|name, to| {
+            std::fs::copy(dir.path(&format!("exp/{name}")), to).expect("a copy");
+        },
+    };
+    far.ends_by_a_deadline(&[When::First, When::InTheMiddle], |stop| {
+        with(&|server| server.signal(if stop { "-STOP" } else { "-CONT" }));
+    });
+    // One that is killed is started anew.
+    far.meets(End::Returns, || with(&Server::kill), || {});
+    far.meets(
+        End::Gone,
+        || drop(server.take()),
+        || drop(server.replace(Some(Server::new(&dir)))),
+    );
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::beside::{Beside, here, peer_has};
 use crate::common::{Dir, Ran, Random};
+use crate::far_bases::{self, BASES, End, FarBases, When};
 use crate::pair::{ours, ours_command, words};
 use crate::remote_faults::end_of;
 use crate::serve::Served;
@@ -582,6 +583,61 @@ fn every_command_ends(cluster: &Cluster) {
     are_sound(cluster, &dir);
 }
 
+/// Overlays survive a store, and a monitor, that stops or is killed.
+fn overlays_survive(cluster: &RefCell<Cluster>) {
+    let dir = Dir::new();
+    far_bases::prepare(&dir);
+    let base = dir.str("base");
+    for name in BASES {
+        let line = format!("import --no-progress {base} rbd/{name}");
+        cluster.borrow().rbd(&line);
+    }
+    let options = |name: &str, conf: &str| {
+        format!(
+            "file.file.driver=rbd,file.file.pool=rbd,file.file.image={name},file.file.conf={conf}"
+        )
+    };
+    let waiting = FarBases {
+        dir: &dir,
+        name: &|name| cluster.borrow().name(name),
+        options: &|name| options(name, &cluster.borrow().conf()),
+        command: &|program, args| here(dir.root(), &[], program, args),
+        fetch: &|name, to| {
+            let line = format!("export --no-progress rbd/{name} {}", to.display());
+            cluster.borrow().rbd(&line);
+        },
+    };
+    let signal = |stop| if stop { "-STOP" } else { "-CONT" };
+    waiting.ends_by_a_deadline(&[When::First, When::InTheMiddle], |stop| {
+        cluster.borrow().signal_store(signal(stop));
+    });
+    // Once all is open, the monitor is not asked any more.
+    waiting.ends_by_a_deadline(&[When::First], |stop| {
+        cluster.borrow().signal_monitor(signal(stop));
+    });
+    let kill = || cluster.borrow().signal_store("-KILL");
+    let start = || cluster.borrow_mut().start_store_again();
+    waiting.meets(
+        End::Returns,
+        || {
+            kill();
+            start();
+        },
+        || {},
+    );
+    // With times after which the library gives up.
+    let mut text = std::fs::read_to_string(cluster.borrow().conf()).expect("the settings");
+    text.push_str("[client]\nrados_osd_op_timeout = 1\nclient_mount_timeout = 2\n");
+    std::fs::write(dir.path("late.conf"), text).expect("settings");
+    let late = dir.str("late.conf");
+    let giving_up = FarBases {
+        name: &|name| format!("rbd:rbd/{name}:conf={late}"),
+        options: &|name| options(name, &late),
+        ..waiting
+    };
+    giving_up.meets(End::Gone, kill, start);
+}
+
 #[test]
 fn a_store_that_is_killed_in_any_command_harms_nothing_and_is_waited_for() {
     if ceph_is_missing() {
@@ -611,6 +667,7 @@ fn a_store_that_is_killed_in_any_command_harms_nothing_and_is_waited_for() {
     assert!(giving_up.ends_when_it_is_killed() > 0);
     killed("-CONT");
     are_sound(&cluster.borrow(), &dir);
+    overlays_survive(&cluster);
 }
 
 #[test]

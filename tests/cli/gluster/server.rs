@@ -94,6 +94,26 @@ impl Server {
             .status();
         assert!(sent.expect("kill").success());
     }
+
+    /// Has the brick that was killed served again.
+    #[track_caller]
+    pub fn start_brick_again(&self, dir: &Dir) {
+        let socket = self.seen("/run/glusterd.socket".as_ref());
+        let socket = format!("--glusterd-sock={}", socket.display());
+        let log = format!("--log-file={}", dir.str("asked"));
+        let args = [
+            "--mode=script",
+            &log,
+            &socket,
+            "volume",
+            "start",
+            "v",
+            "force",
+        ];
+        let told = self.command(dir, "gluster", &args).output();
+        let told = told.expect("the tool of the server");
+        assert!(told.status.success(), "{told:?}");
+    }
 }
 
 impl Deref for Server {

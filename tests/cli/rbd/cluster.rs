@@ -272,6 +272,12 @@ impl Cluster {
         self.signal(store, signal);
     }
 
+    /// Sends a signal to the monitor.
+    pub fn signal_monitor(&self, signal: &str) {
+        let monitor = self.servers.first().expect("the monitor");
+        self.signal(monitor, signal);
+    }
+
     /// Kills the object store, then the monitor.
     pub fn kill(&self) {
         for server in self.servers.iter().rev() {
