@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::io;
+use std::ops::Range;
 
 use bstr::{BString, ByteSlice};
 
@@ -47,11 +48,16 @@ const PERCENT: [&[u8]; 2] = [b"iscsi", b"iser"];
 const CREDENTIALS: [&str; 2] = ["password", "cookie"];
 
 /// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do; without
-/// the keys that stand in names of which every part behind a colon is `KEY=VALUE`; and without the values of options
-/// that are credentials.
+/// what lets in whoever knows it in the query of a URL; without the keys that stand in names of which every part behind
+/// a colon is `KEY=VALUE`; and without the values of options that are credentials.
 pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
     let mut shown = Cow::Borrowed(name);
-    for without in [without_logins, without_keys, without_credentials] {
+    for without in [
+        without_logins,
+        without_keys,
+        without_credentials,
+        without_tokens,
+    ] {
         if let Cow::Owned(shorter) = without(&shown) {
             shown = Cow::Owned(shorter);
         }
@@ -78,13 +84,19 @@ fn without_credentials(name: &[u8]) -> Cow<'_, [u8]> {
             }
         }
     }
+    cut_out(name, cuts)
+}
+
+/// A name without some of its ranges.
+fn cut_out(name: &[u8], mut cuts: Vec<Range<usize>>) -> Cow<'_, [u8]> {
+    cuts.retain(|cut| !cut.is_empty());
     if cuts.is_empty() {
         return Cow::Borrowed(name);
     }
     cuts.sort_unstable_by_key(|cut| cut.start);
     let mut out = Vec::new();
     let mut kept = 0;
-    for cut in cuts.into_iter().filter(|cut| !cut.is_empty()) {
+    for cut in cuts {
         out.extend_from_slice(name.get(kept..cut.start).unwrap_or_default());
         kept = cut.end.max(kept);
     }
@@ -117,6 +129,45 @@ fn value_behind(rest: &[u8]) -> Option<(usize, usize)> {
         end += if *byte == b'\\' { 2 } else { 1 };
     }
     Some((rest.len() - value.len(), end.min(value.len())))
+}
+
+/// How the names end of what stands in a query and lets in whoever knows it: those of signed URLs of object stores, and
+/// of tokens.
+const TOKENS: [&[u8]; 9] = [
+    b"token",
+    b"sig",
+    b"signature",
+    b"credential",
+    b"secret",
+    b"password",
+    b"passwd",
+    b"auth",
+    b"key",
+];
+
+/// Without the values of [`TOKENS`] in the queries of URLs.
+fn without_tokens(name: &[u8]) -> Cow<'_, [u8]> {
+    let mut cuts = Vec::new();
+    for at in name.find_iter("://") {
+        let url = name.get(at..).unwrap_or_default();
+        let end = url.find_byteset("#,\"' ").unwrap_or(url.len());
+        let url = url.get(..end).unwrap_or_default();
+        let Some(query) = url.find_byte(b'?') else {
+            continue;
+        };
+        let mut start = at + query + 1;
+        for part in url.get(query + 1..).unwrap_or_default().split_str("&") {
+            let next = start + part.len() + 1;
+            if let Some((key, value)) = part.split_once_str("=") {
+                let key = key.to_ascii_lowercase();
+                if TOKENS.iter().any(|token| key.ends_with(token)) {
+                    cuts.push(next - 1 - value.len()..next - 1);
+                }
+            }
+            start = next;
+        }
+    }
+    cut_out(name, cuts)
 }
 
 fn without_keys(name: &[u8]) -> Cow<'_, [u8]> {
@@ -258,6 +309,21 @@ mod tests {
                 r#"json:{"file": {"password": "s\"x", "user": "joe"}, "file.cookie":'y'}"#,
                 r#"json:{"file": {"password": "", "user": "joe"}, "file.cookie":''}"#,
             ),
+            (
+                "https://h/x?part=1&X-Amz-Signature=0a/b&n=2#sig=a",
+                "https://h/x?part=1&X-Amz-Signature=&n=2#sig=a",
+            ),
+            (
+                "driver=http,url=http://h/x?sv=2&sig=a%2B,timeout=1",
+                "driver=http,url=http://h/x?sv=2&sig=,timeout=1",
+            ),
+            (
+                r#"json:{"url":"http://h/?access_token=t&u=http://g/?token=s&sig=q","n":1}"#,
+                r#"json:{"url":"http://h/?access_token=&u=http://g/?token=&sig=","n":1}"#,
+            ),
+            ("http://h/?token", "http://h/?token"),
+            ("http://h/?a=token&key", "http://h/?a=token&key"),
+            ("ssh://h/x?host_key_check=no", "ssh://h/x?host_key_check=no"),
             ("the.password", "the.password"),
             ("http://joe@h/", "http://joe@h/"),
             ("http://h:80/a@b", "http://h:80/a@b"),

@@ -374,9 +374,11 @@ fn vhd_stands_for_vpc() {
 }
 
 /// Names with a credential in each of the ways in which one can stand there; the ports are closed.
-const WITH_CREDENTIALS: [&str; 6] = [
+const WITH_CREDENTIALS: [&str; 8] = [
     "http://joe:s3cret@127.0.0.1:9/a.qcow2",
     "ftp://joe:s3cret@127.0.0.1:9/a.qcow2",
+    "http://127.0.0.1:9/a.qcow2?sv=1&X-Amz-Signature=s3cret&part=2",
+    r#"json:{"driver":"qcow2","file":{"driver":"https","url":"https://127.0.0.1:9/a?access_token=s3cret"}}"#,
     "iscsi://joe%s3cret@127.0.0.1:9/iqn.2026-01.example:a/1",
     "rbd:pool/a:id=joe:key=s3cret:mon_host=127.0.0.1",
     r#"json:{"driver":"qcow2","file":{"driver":"http","url":"http://127.0.0.1:9/a","cookie":"s3cret"}}"#,

@@ -300,9 +300,11 @@ impl Source {
                 }
                 return Err(Failure {
                     error: status_error(416).context(format!(
-                        "{} for the bytes {}-{end}",
+                        "{} for the bytes {}-{} of {}",
                         url.without_query(),
-                        *at
+                        *at,
+                        end - 1,
+                        known.len
                     )),
                     next: Next::Elsewhere,
                     after: None,
