@@ -59,6 +59,23 @@ static void create(const platter_storages *storages, const char *name, const cha
     platter_create_free(create);
 }
 
+/* Converts a source of the set into the raw disk `copy` of it. */
+static void convert_to_copy(const platter_storages *storages, const char *source,
+                            const platter_open_options *options)
+{
+    platter_convert *convert;
+    platter_job *job;
+    OK(platter_convert_new(&convert, 0, &err));
+    OK(platter_convert_add_source(convert, source, 0, &err));
+    OK(platter_convert_set_source_options(convert, options, 0, &err));
+    OK(platter_convert_set_target(convert, "copy", "raw", 0, &err));
+    OK(platter_convert_set_storages(convert, storages, 0, &err));
+    OK(platter_convert_job_new(&job, convert, 0, &err));
+    OK(platter_job_run(job, 0, &err));
+    platter_job_free(job);
+    platter_convert_free(convert);
+}
+
 /* A chain of which no layer is a file of a name: the base in memory, the overlay in a descriptor. */
 static void a_chain(void)
 {
@@ -240,17 +257,7 @@ static void an_open_image(void)
     OK(platter_storages_add_image(storages, "disk", image, 0, &err));
 
     platter_open_options *options = opening(storages, "raw");
-    platter_convert *convert;
-    platter_job *job;
-    OK(platter_convert_new(&convert, 0, &err));
-    OK(platter_convert_add_source(convert, "disk", 0, &err));
-    OK(platter_convert_set_source_options(convert, options, 0, &err));
-    OK(platter_convert_set_target(convert, "copy", "raw", 0, &err));
-    OK(platter_convert_set_storages(convert, storages, 0, &err));
-    OK(platter_convert_job_new(&job, convert, 0, &err));
-    OK(platter_job_run(job, 0, &err));
-    platter_job_free(job);
-    platter_convert_free(convert);
+    convert_to_copy(storages, "disk", options);
     CHECK_U64(copy.size, SIZE);
 
     platter_image *raw;
@@ -369,17 +376,7 @@ static void images_of_several_files(void)
         CHECK(part.size >= PART && access(kinds[i].part, F_OK) != 0 && access(kinds[i].name, F_OK) != 0);
 
         platter_open_options *options = opening(storages, kinds[i].format);
-        platter_convert *convert;
-        platter_job *job;
-        OK(platter_convert_new(&convert, 0, &err));
-        OK(platter_convert_add_source(convert, kinds[i].name, 0, &err));
-        OK(platter_convert_set_source_options(convert, options, 0, &err));
-        OK(platter_convert_set_target(convert, "copy", "raw", 0, &err));
-        OK(platter_convert_set_storages(convert, storages, 0, &err));
-        OK(platter_convert_job_new(&job, convert, 0, &err));
-        OK(platter_job_run(job, 0, &err));
-        platter_job_free(job);
-        platter_convert_free(convert);
+        convert_to_copy(storages, kinds[i].name, options);
         platter_open_options_free(options);
         image = open_named(storages, "copy", "raw", 0);
         check_part(image, PART);
