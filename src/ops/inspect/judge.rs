@@ -67,16 +67,21 @@ fn rule(judged: &Judged<'_>, requirement: Requirement) -> Ruling {
         Requirement::BackingFormat => backing_format(judged),
         Requirement::PlainNames => plain_names(judged),
         Requirement::VirtualSize => virtual_size(judged),
-        of_format => judged
-            .inspection
-            .findings
-            .iter()
-            .find(|found| found.requirement == of_format)
-            .map_or_else(
-                || doubt(judged).unwrap_or_else(|| unknown("the format says nothing about it")),
-                |found| (found.verdict, found.reason.clone()),
-            ),
+        of_format => of_format_itself(judged, of_format),
     }
+}
+
+/// What the format says. What it passed at first glance may fail on a closer look.
+fn of_format_itself(judged: &Judged<'_>, requirement: Requirement) -> Ruling {
+    let findings = judged.inspection.findings.iter();
+    let mut findings = findings.filter(|found| found.requirement == requirement);
+    let failed = findings
+        .clone()
+        .find(|found| found.verdict == Verdict::Fail);
+    failed.or_else(|| findings.next()).map_or_else(
+        || doubt(judged).unwrap_or_else(|| unknown("the format says nothing about it")),
+        |found| (found.verdict, found.reason.clone()),
+    )
 }
 
 fn images<'a>(judged: &'a Judged<'_>) -> impl Iterator<Item = &'static str> + use<'a> {
