@@ -10,6 +10,7 @@ use platter::storage::{Preallocation, Storage};
 use platter::{Error, ErrorKind, Job, Location, OpenPolicy};
 
 use crate::common::Dir;
+use crate::products::unpack_bzip2;
 
 const CLUSTER: usize = 64 << 10;
 const CLEAN: u32 = 0x312e_3276;
@@ -474,20 +475,12 @@ fn a_disk_does_not_grow_over_clusters_behind_its_end() {
 
 #[test]
 fn a_disk_of_another_product_reads_as_qemu_reads_it() {
-    let packed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../shared/images/parallels-v1.bz2"
-    );
-    if let Ok(file) = std::fs::File::open(packed) {
-        let ran = std::process::Command::new("bunzip2")
-            .stdin(file)
-            .output()
-            .expect("bunzip2");
-        let storage = memory(&ran.stdout);
-        peer_agrees(&storage);
-        write(&storage, &[9; 70_000], 1 << 20);
-        peer_agrees(&storage);
-    }
+    let dir = Dir::new();
+    unpack_bzip2(&dir, "parallels-v1");
+    let storage = memory(&std::fs::read(dir.path("parallels-v1")).expect("an image"));
+    peer_agrees(&storage);
+    write(&storage, &[9; 70_000], 1 << 20);
+    peer_agrees(&storage);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Images that other products have made.
 
 use std::path::Path;
+use std::process::Command;
 
 use platter::image::{Image, OpenOptions};
 use platter::ops::convert::{ConvertRequest, convert};
@@ -15,6 +16,50 @@ pub fn unpack(dir: &Dir, name: &str) {
     let packed = std::fs::File::open(packed.join(format!("{name}.zst"))).expect("test data");
     let bytes = zstd::stream::decode_all(packed).expect("test data");
     std::fs::write(dir.path(name), bytes).expect("a file");
+}
+
+/// Unpacks one of those that stand beside, packed with bzip2.
+pub fn unpack_bzip2(dir: &Dir, name: &str) {
+    let packed = format!("{}/tests/images/{name}.bz2", env!("CARGO_MANIFEST_DIR"));
+    let unpacked = Command::new("bzip2").args(["-dc", &packed]).output();
+    let unpacked = unpacked.expect("bzip2");
+    assert!(unpacked.status.success(), "{unpacked:?}");
+    std::fs::write(dir.path(name), unpacked.stdout).expect("an image");
+}
+
+#[test]
+fn sample_images_read_as_qemu_reads_them() {
+    for (name, format, len) in [
+        ("simple-dmg.dmg", "dmg", 1_799_168),
+        ("simple-pattern.cloop", "cloop", 1 << 20),
+        ("empty.bochs", "bochs", 1_032_192),
+        ("parallels-v1", "parallels", 2 << 20),
+    ] {
+        let dir = Dir::new();
+        unpack_bzip2(&dir, name);
+        // Whether the format is named or found.
+        for named in [None, Some(format.to_owned())] {
+            let options = OpenOptions {
+                format: named,
+                policy: OpenPolicy::permissive(),
+                ..OpenOptions::default()
+            };
+            let image = Image::open(&Location::from_path(dir.path(name)), &options).expect(name);
+            assert_eq!((image.format_name(), image.len()), (format, len));
+            assert!(image.warnings().is_empty(), "{name}");
+            let mut ours = vec![1; len as usize];
+            image.read_at(&mut ours, 0).expect(name);
+            dir.qemu_img_ok(&["convert", "-f", format, "-O", "raw", name, "theirs.raw"]);
+            let theirs = std::fs::read(dir.path("theirs.raw")).expect("a disk");
+            assert!(ours == theirs, "{name}");
+            // What the names promise.
+            match name {
+                "simple-dmg.dmg" => assert_eq!(ours[512..520], *b"EFI PART"),
+                "empty.bochs" => assert!(ours.iter().all(|byte| *byte == 0)),
+                _ => assert!(ours.iter().any(|byte| *byte != 0), "{name}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,24 +1,15 @@
 //! Images of other makers.
 
-use std::process::Command;
-
 use crate::common::Dir;
+use crate::products::unpack_bzip2;
 
 use super::{contents_by_peer, open};
 
 #[test]
 fn an_image_of_hyper_v_reads_as_with_qemu_and_takes_writes() {
     let dir = Dir::new();
-    let packed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/images/iotest-dynamic-1G.vhdx.bz2"
-    );
-    let unpacked = Command::new("bzip2")
-        .args(["-dc", packed])
-        .output()
-        .expect("bzip2");
-    assert!(unpacked.status.success(), "{unpacked:?}");
-    std::fs::write(dir.path("a.vhdx"), unpacked.stdout).expect("an image");
+    unpack_bzip2(&dir, "iotest-dynamic-1G.vhdx");
+    std::fs::rename(dir.path("iotest-dynamic-1G.vhdx"), dir.path("a.vhdx")).expect("a name");
     dir.qemu_img_ok(&["convert", "-f", "vhdx", "-O", "raw", "a.vhdx", "a.raw"]);
     let peer = std::fs::File::open(dir.path("a.raw")).expect("what QEMU read");
     let image = open(&dir.path("a.vhdx"), false).expect("it opens");

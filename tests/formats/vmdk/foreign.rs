@@ -9,24 +9,15 @@ use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy};
 use super::by_hand::{SECTOR, redo_log, se_sparse, stream};
 use super::{contents, open, sample_bytes};
 use crate::common::Dir;
+use crate::products::unpack;
 
 #[test]
 fn a_disk_of_another_product_reads_as_qemu_reads_it() {
     let dir = Dir::new();
-    let packed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../shared/images/ext2.vmdk.bz2"
-    );
-    if let Ok(file) = std::fs::File::open(packed) {
-        let ran = std::process::Command::new("bunzip2")
-            .stdin(file)
-            .output()
-            .expect("bunzip2");
-        std::fs::write(dir.path("e.vmdk"), ran.stdout).expect("an image");
-        dir.qemu_img_ok(&["convert", "-O", "raw", "e.vmdk", "e.raw"]);
-        let image = open(&dir, "e.vmdk", false).expect("it opens");
-        assert!(contents(&image) == std::fs::read(dir.path("e.raw")).expect("bytes"));
-    }
+    unpack(&dir, "ext2.vmdk");
+    dir.qemu_img_ok(&["convert", "-O", "raw", "ext2.vmdk", "e.raw"]);
+    let image = open(&dir, "ext2.vmdk", false).expect("it opens");
+    assert!(contents(&image) == std::fs::read(dir.path("e.raw")).expect("bytes"));
 }
 
 #[test]

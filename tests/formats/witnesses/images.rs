@@ -1,6 +1,5 @@
 //! Images by themselves.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use platter::Job;
@@ -287,7 +286,7 @@ fn large_disks_of_products_read_the_same_and_take_writes() {
     let dir = Dir::new();
     let mut questions = Questions::new(&dir);
     for (name, seen, readers) in LARGE {
-        unpack_bzip2(&dir, name);
+        products::unpack_bzip2(&dir, name);
         let info = dir.qemu_img_ok(&["info", "--output=json", name]);
         let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
         let size = open(&dir.path(name), "vpc", false).len();
@@ -341,11 +340,3 @@ const LARGE: [(&str, u64, &[&str]); 2] = [
         &["libvhdi", "dissect_vhd"],
     ),
 ];
-
-fn unpack_bzip2(dir: &Dir, name: &str) {
-    let packed = format!("{}/tests/images/{name}.bz2", env!("CARGO_MANIFEST_DIR"));
-    let unpacked = Command::new("bzip2").args(["-dc", &packed]).output();
-    let unpacked = unpacked.expect("bzip2");
-    assert!(unpacked.status.success(), "{unpacked:?}");
-    std::fs::write(dir.path(name), unpacked.stdout).expect("an image");
-}
