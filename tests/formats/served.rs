@@ -12,6 +12,7 @@ use platter::storage::{Step, Storage};
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
 use crate::common::Dir;
+use crate::kit::given;
 
 const LEN: u64 = 16 << 20;
 const PIECE: u64 = 256 << 10;
@@ -39,6 +40,11 @@ impl Served {
         // For a compressed qcow, QEMU's tool tells a failure when all is written; the reads below compare.
         assert!(made.code == 0 || format == "qcow", "{made:?}");
         let image = std::fs::read(dir.path("image")).unwrap();
+        Self::of(dir, format, bytes, image)
+    }
+
+    /// Of an image that holds those bytes.
+    fn of(dir: Dir, format: &str, bytes: Vec<u8>, image: Vec<u8>) -> Self {
         let memory = Arc::new(MemoryStorage::with_bytes("image", image));
         let steps = Arc::new(FaultyStorage::new(memory));
         let storage: Arc<dyn Storage> = steps.clone();
@@ -73,7 +79,11 @@ impl Served {
     }
 
     fn read(&self, client: &Image, at: u64) {
-        let mut buf = vec![0; PIECE as usize];
+        self.read_to(client, at, at + PIECE);
+    }
+
+    fn read_to(&self, client: &Image, at: u64, end: u64) {
+        let mut buf = vec![0; (end - at) as usize];
         client.read_at(&mut buf, at).unwrap();
         let at = at as usize;
         assert!(buf == self.bytes[at..at + buf.len()], "at {at}");
@@ -106,6 +116,39 @@ fn a_large_cluster_that_four_clients_read_by_pieces_is_decoded_once() {
         }
     });
     assert_eq!(served.decoded(), LEN / CLUSTER);
+}
+
+#[test]
+fn large_blocks_and_chunks_that_four_clients_read_by_pieces_are_decoded_once() {
+    const UNIT: u64 = 3 << 20;
+    // Where the first of them begins: behind the small partitions of a DMG.
+    for (name, first) in [
+        ("cloop of large blocks", 0),
+        ("dmg with a resource fork", 40 * 512),
+    ] {
+        let given = given::by_name(name);
+        let (bytes, image) = given.make();
+        let len = bytes.len() as u64;
+        let served = Served::of(Dir::new(), given.format, bytes, image);
+        let together = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let (served, together) = (&served, &together);
+                scope.spawn(move || {
+                    let client = served.client();
+                    for unit in (first..len).step_by(UNIT as usize) {
+                        together.wait();
+                        let end = (unit + UNIT).min(len);
+                        for at in (unit + n * PIECE..end).step_by(4 * PIECE as usize) {
+                            served.read_to(&client, at, (at + PIECE).min(end));
+                        }
+                    }
+                    together.wait();
+                });
+            }
+        });
+        assert_eq!(served.decoded(), (len - first).div_ceil(UNIT), "{name}");
+    }
 }
 
 #[test]
