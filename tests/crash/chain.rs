@@ -66,7 +66,8 @@ impl Layer {
 
     /// The format, where the location does not tell it.
     fn format_to_name(&self) -> Option<String> {
-        (!self.is_encrypted() && self.format() != "vhdx").then(|| self.format().to_owned())
+        let is_told = self.is_encrypted() || ["vhdx", "vdi"].contains(&self.format());
+        (!is_told).then(|| self.format().to_owned())
     }
 }
 
@@ -76,6 +77,8 @@ const LUKS: &str = "cluster_size=4096,encrypt.format=luks,encrypt.key-secret=s,e
 
 const VHD: &str = "vpc force_size=on";
 const VHDX: &str = "vhdx block_size=1M";
+const VHDX_4K: &str = "vhdx block_size=1M,logical_sector_size=4096";
+const VDI: &str = "vdi ";
 const VMDK: &str = "vmdk ";
 /// Whose descriptor takes several sectors.
 const LONG: &str = concat!(
@@ -273,6 +276,42 @@ const CHAINS: &[Chain] = &[
     },
     Chain {
         layers: &[
+            layer("new", 304, None, VHDX_4K),
+            layer("top", 304, None, VHDX_4K),
+        ],
+        task: Task::Rebase(Some(("new", "vhdx")), false),
+    },
+    // Commits, each into a disk of the same format.
+    Chain {
+        layers: &[
+            layer("base", 300, None, VHD),
+            layer("top", 300, Some(("base", "vpc")), VHD),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("base", 300, None, VHDX),
+            layer("top", 300, Some(("base", "vhdx")), VHDX),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("base", 304, None, VHDX_4K),
+            layer("top", 304, Some(("base", "vhdx")), VHDX_4K),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
+            layer("base", 300, None, VDI),
+            layer("top", 300, Some(("base", "vdi")), VDI),
+        ],
+        task: Task::Commit(None),
+    },
+    Chain {
+        layers: &[
             layer("base", 700, None, SMALL),
             layer("top", 300, Some(("base", "qcow2")), SMALL),
         ],
@@ -450,6 +489,11 @@ fn options(shelf: Shelf, cache: CacheMode) -> OpenOptions {
 fn location(layer: &Layer) -> Location {
     let driver = match layer.format() {
         "vhdx" => r#""driver":"vhdx","replay-log":true"#,
+        // It knows its parent by a number, for which a directory would be searched.
+        "vdi" if layer.backing.is_some() => {
+            r#""driver":"vdi","backing.driver":"vdi","backing.file.driver":"file","backing.file.filename":"base""#
+        }
+        "vdi" => r#""driver":"vdi""#,
         _ if layer.is_encrypted() => r#""driver":"qcow2","encrypt.key-secret":"s""#,
         _ => return Location::from_path(layer.name),
     };

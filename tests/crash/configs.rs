@@ -1,11 +1,14 @@
 //! The kinds of images whose changes are interrupted: a format adds its lines here.
 
+use std::ops::Range;
+
 use platter::Options;
 use platter::format::{NewParent, ParentId};
 
 use uuid::Uuid;
 
 use crate::rig::{Base, New, SECTOR};
+use crate::states::Drive;
 
 /// One kind of image.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,8 @@ pub struct Config {
     pub size: u64,
     /// Images can become smaller.
     pub shrinks: bool,
+    /// Sectors of the model in one of the guest, which the drive below writes whole.
+    pub per_sector: usize,
 }
 
 impl Config {
@@ -82,6 +87,17 @@ impl Config {
         self.sectors() + self.sectors() / 4
     }
 
+    /// What a drive below such an image writes at once.
+    pub fn drive(&self) -> Drive<'_> {
+        Drive::of_sectors((self.per_sector * SECTOR) as u64)
+    }
+
+    /// These sectors and those that the guest writes with them.
+    pub fn whole(&self, sectors: Range<usize>) -> Range<usize> {
+        let unit = self.per_sector;
+        sectors.start / unit * unit..sectors.end.next_multiple_of(unit)
+    }
+
     /// What lies below.
     pub fn below(&self) -> Base {
         Base(if self.overlay { self.size } else { 0 })
@@ -119,6 +135,7 @@ pub const fn kind(name: &'static str, format: &'static str, options: &'static st
         second: false,
         size: 512 << 10,
         shrinks: true,
+        per_sector: 1,
     }
 }
 
@@ -168,6 +185,14 @@ const fn of_size(mib: u64, config: Config) -> Config {
 pub const fn replayed(config: Config) -> Config {
     Config {
         after_crash: "replay-log=on",
+        ..config
+    }
+}
+
+/// Whose guest has sectors of 4096 bytes, as the drive below it.
+pub const fn of_large_sectors(config: Config) -> Config {
+    Config {
+        per_sector: 4096 / SECTOR,
         ..config
     }
 }
@@ -244,6 +269,24 @@ pub const CONFIGS: &[Config] = &[
         DATA_WRITE,
         kind("vhdx overlay", "vhdx", "block_size=1M"),
     )),
+    of_large_sectors(replayed(kind(
+        "vhdx 4k",
+        "vhdx",
+        "block_size=1M,logical_sector_size=4096",
+    ))),
+    of_large_sectors(replayed(kind(
+        "vhdx 4k fixed",
+        "vhdx",
+        "subformat=fixed,block_size=1M,logical_sector_size=4096",
+    ))),
+    of_large_sectors(replayed(over_its_like(
+        DATA_WRITE,
+        kind(
+            "vhdx 4k overlay",
+            "vhdx",
+            "block_size=1M,logical_sector_size=4096",
+        ),
+    ))),
     growing(kind("qed", "qed", "cluster_size=4096,table_size=1")),
     growing(over_base(kind(
         "qed overlay",
@@ -325,5 +368,16 @@ pub const FRESH: &[Config] = &[
     of_size(
         5,
         over_its_like(DATA_WRITE, kind("vhdx overlay", "vhdx", "block_size=1M")),
+    ),
+    of_size(
+        5,
+        of_large_sectors(over_its_like(
+            DATA_WRITE,
+            kind(
+                "vhdx 4k overlay",
+                "vhdx",
+                "block_size=1M,logical_sector_size=4096",
+            ),
+        )),
     ),
 ];

@@ -72,7 +72,7 @@ fn one(config: &Config, durability: Durability) -> usize {
     assert!(distinct >= config.sectors() / 4, "{name}");
     let mut random = Random(config.options.len() as u64);
     let end = log.count();
-    states::each(&log, durability, &mut random, 1, |crash| {
+    states::each_on(config.drive(), &log, durability, &mut random, 1, |crash| {
         let what = || {
             let Crash { count, what, .. } = &crash;
             format!("{name}: {what} of the first {count} events of {end}")

@@ -148,6 +148,11 @@ fn a_kill_leaves_a_whole_fixed_vhd() {
     assert!(states >= 100, "only {states} states were checked");
 }
 
+/// So many sectors of the guest behind a place.
+fn behind(run: &replay::Run<'_>, start: usize, sectors: usize) -> usize {
+    start + sectors * run.config.per_sector
+}
+
 /// What a shrink cut off never comes back, wherever growing again is interrupted.
 #[test]
 fn grown_sectors_are_zeroes_at_any_instant() {
@@ -156,9 +161,9 @@ fn grown_sectors_are_zeroes_at_any_instant() {
             config,
             Durability::Synced,
             &[
-                |run| operations::write_to(run, 500..run.config.sectors()),
+                |run| operations::write_to(run, behind(run, 496, 4)..run.config.sectors()),
                 operations::flush,
-                |run| operations::resize_to(run, 701, Preallocation::Off),
+                |run| operations::resize_to(run, behind(run, 696, 5), Preallocation::Off),
                 operations::flush,
                 |run| operations::resize_to(run, run.config.sectors(), Preallocation::Off),
                 operations::flush,
@@ -176,10 +181,10 @@ fn the_last_cluster_stays_when_its_image_grows_a_little() {
             config,
             Durability::Synced,
             &[
-                |run| operations::resize_to(run, 993, Preallocation::Off),
-                |run| operations::write_to(run, 900..993),
+                |run| operations::resize_to(run, behind(run, 992, 1), Preallocation::Off),
+                |run| operations::write_to(run, behind(run, 896, 4)..behind(run, 992, 1)),
                 operations::flush,
-                |run| operations::resize_to(run, 994, Preallocation::Off),
+                |run| operations::resize_to(run, behind(run, 992, 2), Preallocation::Off),
                 operations::flush,
             ],
         );

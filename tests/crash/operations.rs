@@ -80,12 +80,13 @@ impl Operation {
     }
 }
 
-/// Sectors of the image, mostly few.
+/// Sectors of the image, mostly few; whole ones of the guest.
 fn range(run: &mut Run<'_>) -> std::ops::Range<usize> {
     let len = run.history.len();
     let start = run.random.below(len);
     let span = if run.random.below(4) == 0 { 64 } else { 12 };
-    start..start + 1 + run.random.below(span.min(len - start))
+    let range = start..start + 1 + run.random.below(span.min(len - start));
+    run.config.whole(range)
 }
 
 fn bytes_of(range: &std::ops::Range<usize>) -> (u64, u64) {
@@ -305,7 +306,8 @@ pub fn resize_to(run: &mut Run<'_>, new: usize, mode: Preallocation) {
 /// Another number of sectors.
 fn other_len(run: &mut Run<'_>) -> usize {
     let least = run.config.sectors() / 2;
-    least + run.random.below(run.config.max_sectors() - least)
+    let len = least + run.random.below(run.config.max_sectors() - least);
+    run.config.whole(0..len).end
 }
 
 /// An operation that began at event `at` has made the image so many sectors long.

@@ -47,7 +47,8 @@ fn repair(run: &Run<'_>, crash: &Crash, count: usize, mode: RepairMode) -> Resul
     }
     let mut outcome = Ok(());
     let mut random = Random(crash.count as u64);
-    states::each(&log, run.durability, &mut random, 1, |again| {
+    let drive = run.config.drive();
+    states::each_on(drive, &log, run.durability, &mut random, 1, |again| {
         if outcome.is_err() {
             return;
         }

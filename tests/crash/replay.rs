@@ -14,7 +14,7 @@ use crate::configs::Config;
 use crate::model::History;
 use crate::random::Random;
 use crate::rig::{self, Access, Base, FILES, SECTOR};
-use crate::states::{self, Crash};
+use crate::states::{self, Crash, Drive};
 use crate::{operations::Operation, repair};
 
 /// Operations per run.
@@ -202,8 +202,11 @@ impl<'a> Run<'a> {
         let config = self.config;
         let last_tag = self.tags;
         let garbage = |sector: &[u8]| may_be_garbage(config, last_tag, sector);
-        let garbage = Some(&garbage as states::MayBe<'_>);
-        states::each_with_garbage(&log, self.durability, &mut random, step, garbage, |crash| {
+        let drive = Drive {
+            garbage: Some(&garbage),
+            ..config.drive()
+        };
+        states::each_on(drive, &log, self.durability, &mut random, step, |crash| {
             if let Err(text) = crash.judge(|count| self.check(&crash, count)) {
                 let name = format!("crash-{}-{}", self.config.name, crash.count);
                 let path = std::env::temp_dir().join(name);
@@ -236,6 +239,10 @@ impl<'a> Run<'a> {
             (!ok).then(|| format!("sector {sector} holds {tag:x?}"))
         });
         wrong.map_or(Ok(()), Err)?;
+        let mut guests = tags.chunks(self.config.per_sector);
+        if let Some(at) = guests.position(|tags| !is_one_write(tags)) {
+            return Err(format!("sector {at} of the guest is torn"));
+        }
         self.check_raw_data(&*image, crash, count, flush)?;
         self.check_snapshots(&*image, count)?;
         bitmaps::check(&*image, &self.bitmaps, &tags, count, &self.flushes)?;
@@ -332,11 +339,13 @@ impl<'a> Run<'a> {
             .open(&rig::memory(&crash.files), Access::Check)
             .map_err(|error| format!("{error:?}"))?;
         let before = bitmaps::list(&*image)?;
-        let sectors = (0..image.len() as usize / SECTOR).step_by(37);
+        let unit = self.config.per_sector;
+        let sectors = (0..image.len() as usize / SECTOR).step_by(37 * unit);
         let written = self.open(&files, Access::Write).and_then(|image| {
             let writer = image.writer().expect("a format that can be written");
             for sector in sectors.clone() {
-                writer.write(&rig::sector_of(7), (sector * SECTOR) as u64, &below)?;
+                let bytes = rig::sector_of(7).repeat(unit);
+                writer.write(&bytes, (sector * SECTOR) as u64, &below)?;
             }
             image.close()
         });
@@ -349,6 +358,15 @@ impl<'a> Run<'a> {
         bitmaps::check(&*image, &self.bitmaps, &[], count, &self.flushes)?;
         bitmaps::check_recorded(&*image, &before, sectors)
     }
+}
+
+/// Whether the tags of a sector of the guest are from one write, or from below.
+fn is_one_write(tags: &[Option<u64>]) -> bool {
+    let first = tags.first().copied().flatten();
+    let below = |(n, tag): (usize, &Option<u64>)| *tag == first.map(|first| first + n as u64);
+    tags.iter().all(|tag| *tag == first)
+        || first.is_some_and(|tag| tag >> 32 == rig::base_tag(0) >> 32)
+            && tags.iter().enumerate().all(below)
 }
 
 /// A property of an image, by its name in `info`.
@@ -418,9 +436,12 @@ fn garbage_shows_a_write_that_is_longer_than_it_should_be() {
         let garbage = |sector: &[u8]| rig::tag_of(sector).is_some();
         let mut lost = 0;
         for seed in 0..32 {
-            let (random, garbage) = (&mut Random(seed), Some(&garbage as states::MayBe<'_>));
-            let durability = Durability::Synced;
-            states::each_with_garbage(&log, durability, random, 1, garbage, |crash| {
+            let drive = Drive {
+                garbage: Some(&garbage),
+                ..Drive::of_sectors(SECTOR as u64)
+            };
+            let (random, durability) = (&mut Random(seed), Durability::Synced);
+            states::each_on(drive, &log, durability, random, 1, |crash| {
                 let first = rig::tag_of(&crash.files[0][..SECTOR]);
                 lost += usize::from(first != Some(5));
             });

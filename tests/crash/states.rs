@@ -10,8 +10,6 @@ use crate::random::Random;
 
 /// A state that holds a part of the next event.
 const PART_OF_NEXT: &str = "all, and of one more a part,";
-/// What a device may write at once.
-const UNITS: [u64; 2] = [SECTOR, PAGE];
 const SECTOR: u64 = 512;
 /// What the kernel keeps or gives up as one.
 const PAGE: u64 = 4096;
@@ -47,6 +45,30 @@ pub const STALE: u8 = 0xa7;
 /// Whether a sector that was to hold these bytes may hold garbage.
 pub type MayBe<'a> = &'a dyn Fn(&[u8]) -> bool;
 
+/// What the files lie on.
+#[derive(Clone, Copy)]
+pub struct Drive<'a> {
+    /// What it writes whole or not at all.
+    pub sector: u64,
+    /// Which sectors may hold garbage when the power failed while they were written.
+    pub garbage: Option<MayBe<'a>>,
+}
+
+impl Drive<'_> {
+    /// With sectors of so many bytes, each of which holds what it held or what was written to it.
+    pub fn of_sectors(sector: u64) -> Self {
+        Self {
+            sector,
+            garbage: None,
+        }
+    }
+
+    /// What is written at once: a sector, or a page of the kernel.
+    fn unit(&self, random: &mut Random) -> u64 {
+        [self.sector, PAGE][random.below(2)]
+    }
+}
+
 /// A file while its log is replayed.
 struct File<'a> {
     durable: Vec<u8>,
@@ -74,17 +96,17 @@ impl File<'_> {
 
     /// Parts of what is pending, by sectors; a sector that was being written may hold neither what it held nor what
     /// was written to it, where `may` says that this is promised to do no harm.
-    fn garbled(&self, may: MayBe<'_>, random: &mut Random) -> Vec<u8> {
+    fn garbled(&self, sector: u64, may: MayBe<'_>, random: &mut Random) -> Vec<u8> {
         let mut bytes = self.durable.clone();
         for event in &self.pending {
             let Event::Write { offset, bytes: new } = event else {
-                event.apply_torn(&mut bytes, SECTOR, || random.coin());
+                event.apply_torn(&mut bytes, sector, || random.coin());
                 continue;
             };
             // Whole sectors alone: the others hold bytes that nobody wrote.
-            let sectors = (*offset..).step_by(SECTOR as usize);
-            let whole = offset.is_multiple_of(SECTOR) && new.len().is_multiple_of(SECTOR as usize);
-            let sectors = sectors.zip(new.chunks(SECTOR as usize));
+            let sectors = (*offset..).step_by(sector as usize);
+            let whole = offset.is_multiple_of(sector) && new.len().is_multiple_of(sector as usize);
+            let sectors = sectors.zip(new.chunks(sector as usize));
             for (at, sector) in sectors.filter(|_| whole) {
                 let left = match random.below(3) {
                     0 => continue,
@@ -98,7 +120,7 @@ impl File<'_> {
                 event.apply(&mut bytes);
             }
             if !whole {
-                event.apply_torn(&mut bytes, SECTOR, || random.coin());
+                event.apply_torn(&mut bytes, sector, || random.coin());
             }
         }
         bytes
@@ -127,11 +149,11 @@ impl File<'_> {
     }
 
     /// All that is pending, and the beginning of one more write.
-    fn begun(&self, next: &Event, random: &mut Random) -> Option<Vec<u8>> {
+    fn begun(&self, next: &Event, drive: Drive<'_>, random: &mut Random) -> Option<Vec<u8>> {
         let Event::Write { offset, bytes } = next else {
             return None;
         };
-        let unit = UNITS[random.below(UNITS.len())] as usize;
+        let unit = drive.unit(random) as usize;
         let first = unit - *offset as usize % unit;
         let whole = bytes.len().saturating_sub(first + 1) / unit;
         let part = (bytes.len() > first).then(|| first + random.below(whole + 1) * unit)?;
@@ -154,17 +176,23 @@ pub fn each(
     step: usize,
     visit: impl FnMut(Crash),
 ) -> usize {
-    each_with_garbage(log, durability, random, step, None, visit)
+    each_on(
+        Drive::of_sectors(SECTOR),
+        log,
+        durability,
+        random,
+        step,
+        visit,
+    )
 }
 
-/// As [`each`]; of what a power cut leaves, also garbage in the sectors that were being written and were to hold
-/// what `garbage` takes.
-pub fn each_with_garbage(
+/// As [`each`], on this drive.
+pub fn each_on(
+    drive: Drive<'_>,
     log: &Log,
     durability: Durability,
     random: &mut Random,
     step: usize,
-    garbage: Option<MayBe<'_>>,
     mut visit: impl FnMut(Crash),
 ) -> usize {
     let records = log.records();
@@ -201,22 +229,25 @@ pub fn each_with_garbage(
                 let mut keep = || (random.below(8) != 0) == most;
                 let few = files.iter().map(|file| file.state(&mut keep)).collect();
                 give(count, "most or few writes", few);
-                let unit = UNITS[random.below(UNITS.len())];
+                let unit = drive.unit(random);
                 let torn = files.iter().map(|file| file.torn(unit, random)).collect();
                 give(count, "parts of writes", torn);
                 let stale = files.iter().map(|file| file.stale(random)).collect();
                 give(count, "some writes and stale bytes", stale);
-                if let Some(may) =
-                    garbage.filter(|_| count.is_multiple_of(3 * step) || count == records.len())
+                let last = count == records.len();
+                if let Some(may) = drive
+                    .garbage
+                    .filter(|_| count.is_multiple_of(3 * step) || last)
                 {
-                    let garbled = files.iter().map(|file| file.garbled(may, random));
+                    let garbled = |file: &File<'_>| file.garbled(drive.sector, may, random);
+                    let garbled = files.iter().map(garbled);
                     let garbled = garbled.collect();
                     give(count, "parts of writes and garbage", garbled);
                 }
             }
             if let (Durability::Ordered, Some(next)) = (durability, records.get(count)) {
                 // The end of the process may come within a write.
-                if let Some(part) = files[next.file].begun(&next.event, random) {
+                if let Some(part) = files[next.file].begun(&next.event, drive, random) {
                     let mut whole: Vec<_> = files.iter().map(|file| file.state(|| true)).collect();
                     whole[next.file] = part;
                     give(count, PART_OF_NEXT, whole);
