@@ -87,6 +87,19 @@ impl Reply {
         matches!(self.code, 500..=504 | 522)
     }
 
+    /// That what was asked for cannot be done now.
+    pub(super) fn is_for_now(&self) -> bool {
+        (400..=499).contains(&self.code)
+    }
+
+    /// Shows nothing of a reply that repeats the secret.
+    pub(super) fn conceal(&mut self, secret: &[u8]) {
+        let text = self.text.to_ascii_lowercase();
+        if !secret.is_empty() && text.as_bytes().contains_str(secret.to_ascii_lowercase()) {
+            self.text.clear();
+        }
+    }
+
     fn shown(&self) -> String {
         let text: String = self.text.chars().take(MAX_SHOWN).collect();
         format!("{} {}", self.code, printable(&text))
@@ -145,6 +158,15 @@ impl Reply {
             error,
             next,
             after: None,
+        }
+    }
+
+    /// As [`Reply::refusal`], of what nothing is done without.
+    pub(super) fn denial(&self, doing: &str) -> Failure {
+        let refusal = self.refusal(doing);
+        match self.is_for_now() {
+            true => refusal,
+            false => Failure::last(refusal.error.with_kind(ErrorKind::Denied)),
         }
     }
 

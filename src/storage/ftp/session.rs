@@ -86,9 +86,7 @@ impl Session {
         if settings.encryption == Encryption::Explicit {
             let reply = session.command("AUTH", b"TLS", asking)?;
             if !matches!(reply.code, 234 | 334) {
-                return Err(Failure::last(
-                    reply.refusal("TLS").error.with_kind(ErrorKind::Denied),
-                ));
+                return Err(reply.denial("TLS"));
             }
             session = session.encrypted(asking)?;
         }
@@ -124,14 +122,13 @@ impl Session {
         let mut reply = self.command("USER", settings.user.as_bytes(), asking)?;
         if reply.code == 331 {
             reply = self.command("PASS", settings.password.bytes(), asking)?;
-            // It could say the password.
-            reply.text.clear();
+            reply.conceal(settings.password.bytes());
         }
         if !reply.is_done() {
             let doing = "the user or the password";
             return Err(match reply.code {
                 // The server wants to know more than FTP clients can say.
-                331 | 332 => Failure::last(reply.refusal(doing).error.with_kind(ErrorKind::Denied)),
+                331 | 332 => reply.denial(doing),
                 _ => reply.refusal(doing),
             });
         }
@@ -139,8 +136,7 @@ impl Session {
             for (verb, argument) in [("PBSZ", b"0"), ("PROT", b"P")] {
                 let reply = self.command(verb, argument, asking)?;
                 if !reply.is_done() {
-                    let error = reply.refusal("encrypted transfers").error;
-                    return Err(Failure::last(error.with_kind(ErrorKind::Denied)));
+                    return Err(reply.denial("encrypted transfers"));
                 }
             }
         }
@@ -160,6 +156,10 @@ impl Session {
         let len = reply.size();
         let len = len.ok_or_else(|| violation("The server tells a length that is no number"))?;
         let reply = self.command("MDTM", path, asking)?;
+        if reply.is_for_now() {
+            // Without it, or with it another time, it would be another file.
+            return Err(reply.refusal("the time of the file"));
+        }
         self.file = File {
             len,
             modified: (reply.code == 213).then_some(reply.text),
@@ -241,10 +241,24 @@ impl Session {
         }
         let stream = match settings.encryption {
             Encryption::Never => stream,
-            Encryption::Implicit | Encryption::Explicit => over_tls(stream, asking)?,
+            Encryption::Implicit | Encryption::Explicit => {
+                let secured = over_tls(stream, asking);
+                secured.map_err(|error| self.unsecured(error, asking))?
+            }
         };
         self.transfer = Some(Transfer { stream, at: start });
         Ok(())
+    }
+
+    /// Why a transfer could not be encrypted: a server that ends it says so over the other connection.
+    fn unsecured(&mut self, error: Error, asking: Asking<'_>) -> Failure {
+        if !ended(&error) {
+            return error.into();
+        }
+        match self.reply(asking) {
+            Ok(reply) if !reply.is_done() => reply.refusal("the file"),
+            _ => error.into(),
+        }
     }
 
     /// Takes what comes next, up to `end`; the transfer stays open where the file goes on.
@@ -359,7 +373,12 @@ impl Session {
             }
         }
         if self.start != self.end {
-            return Err(violation("The server sent what was not asked for"));
+            // A server that goes says so unasked.
+            let reply = self.reply(asking)?;
+            return match reply.code {
+                421 => Ok(reply),
+                _ => Err(violation("The server sent what was not asked for")),
+            };
         }
         let mut line = Zeroizing::new(Vec::new());
         memory::reserve(&mut line, verb.len() + argument.len() + 3)?;
@@ -372,8 +391,12 @@ impl Session {
         let Asking { settings, control } = asking;
         let wait = settings.terms.wait(control);
         let sent = self.stream.write_all(&line, wait);
-        sent.map_err(|error| settings.terms.silent(error, control))?;
-        self.reply(asking)
+        match sent.map_err(|error| settings.terms.silent(error, control)) {
+            // What it said before it went may still be there.
+            Err(error) if ended(&error) => self.reply(asking).map_err(|_| error),
+            Err(error) => Err(error),
+            Ok(()) => self.reply(asking),
+        }
     }
 
     /// The next reply, which must come whole within the time.

@@ -369,6 +369,85 @@ fn cut_transfers_are_resumed_where_they_ended() {
 }
 
 #[test]
+fn what_a_server_cannot_do_for_now_is_asked_for_again() {
+    let verbs = [
+        "HELLO", "USER", "PASS", "TYPE", "SIZE", "MDTM", "EPSV", "RETR", "REST",
+    ];
+    std::thread::scope(|scope| {
+        for verb in verbs {
+            for answer in ["421 Tired.", "450 Busy.", "431 No key."] {
+                scope.spawn(move || asks_again(verb, answer));
+            }
+        }
+    });
+}
+
+/// Each time that the server answers so to a command.
+fn asks_again(verb: &'static str, answer: &'static str) {
+    // At first, and where a further session is made.
+    for turn in [0, 1] {
+        let server = Server::new(move |asked| {
+            let is_due = asked.verb == verb && asked.number == turn;
+            match (is_due, asked.verb.as_str(), asked.number) {
+                (true, ..) => Some(Act::Say(answer)),
+                (_, "RETR", 0) => Some(Act::Send(0, 200_000, "426 Cut.")),
+                _ => None,
+            }
+        });
+        let storage = server.open().unwrap();
+        check(&*storage, 0, 1_000_000);
+        check(&*storage, 2_000_000, 1000);
+        assert!(server.count(verb) > turn + 1, "{verb} {answer} {turn}");
+    }
+    let server = Server::new(move |asked| (asked.verb == verb).then_some(Act::Say(answer)));
+    let opened = server.open_with(SHORT, &Objects::new(), &Arc::default());
+    let found = error(opened.and_then(|storage| storage.read_at(&mut [0; 9], 1_000_000)));
+    assert!(found.to_string().ends_with(answer), "{verb}: {found}");
+}
+
+#[test]
+fn a_server_that_cannot_encrypt_for_now_is_asked_again() {
+    let server = Server::new(|asked| (asked.verb == "AUTH").then_some(Act::Say("431 No key.")));
+    let options = "tls=on,retry-timeout=1";
+    let found = error(server.open_with(options, &Objects::new(), &Arc::default()));
+    assert!(found.to_string().ends_with("431 No key."), "{found}");
+    assert!(server.count("AUTH") > 1);
+    let server = Server::new(|asked| (asked.verb == "AUTH").then_some(Act::Say("502 What?")));
+    let found = error(server.open_with(options, &Objects::new(), &Arc::default()));
+    assert_eq!(found.kind(), ErrorKind::Denied, "{found}");
+    assert_eq!(server.count("AUTH"), 1);
+}
+
+#[test]
+fn what_a_server_says_before_it_goes_is_told() {
+    // Unasked, behind the answer to what was asked.
+    let server = Server::new(|asked| {
+        let is_late = asked.session == 0 && asked.verb == "REST";
+        is_late.then_some(Act::Bytes(b"350 From there.\r\n421 Tired.\r\n".to_vec()))
+    });
+    let storage = server.open().unwrap();
+    check(&*storage, 1_000_000, 1000);
+    let server = Server::new(|asked| match asked.verb.as_str() {
+        "TYPE" => Some(Act::Bytes(b"200 Well.\r\n421 Tired.\r\n".to_vec())),
+        _ => None,
+    });
+    let found = error(server.open_with(SHORT, &Objects::new(), &Arc::default()));
+    assert!(found.to_string().ends_with("421 Tired."), "{found}");
+    let server = Server::new(|asked| match asked.verb.as_str() {
+        "PASS" => Some(Act::Say("530 Too many of you, S3CRET and SECRETS alike.")),
+        _ => None,
+    });
+    let mut objects = Objects::new();
+    for (password, shown) in [("s3cret", false), ("", true), ("other", true)] {
+        let id = format!("s{}", password.len());
+        objects.add_secret(&id, Secret::new(password)).unwrap();
+        let options = format!("username=joe,password-secret={id}");
+        let found = error(server.open_with(&options, &objects, &Arc::default())).to_string();
+        assert_eq!(found.contains("Too many of you"), shown, "{found}");
+    }
+}
+
+#[test]
 fn a_server_that_begins_elsewhere_than_it_is_told_is_refused() {
     let server = Server::new(|asked| match asked.verb.as_str() {
         "RETR" => Some(Act::Send(0, LEN, "226 Done.")),
