@@ -11,9 +11,10 @@ use crate::storage::remote::{Lanes, Terms, ended};
 
 use super::body::Body;
 use super::connection::Connection;
-use super::head::{Head, Request};
+use super::head::{Head, Request, is_busy};
 use super::options::Settings;
 use super::proxy::Proxy;
+use super::source::PROXY_HINT;
 
 /// What the kernel may hold of a connection.
 const KERNEL_BUFFER: usize = 2 << 20;
@@ -205,9 +206,17 @@ fn tunnel(stream: Stream, url: &Url, proxy: &Proxy, wait: Wait<'_>) -> Result<St
     let head = connection.exchange(&request.finish(), wait)?;
     match head.status {
         200..=299 => connection.into_stream(),
-        status => Err(Error::new(
-            ErrorKind::Denied,
-            format!("The proxy {} returned error: {status}", proxy.address),
-        )),
+        status => {
+            let kind = match is_busy(status) {
+                true => ErrorKind::Os,
+                false => ErrorKind::Denied,
+            };
+            let message = format!("The proxy {} returned error: {status}", proxy.address);
+            let error = Error::new(kind, message);
+            Err(match status {
+                407 => error.with_hint(PROXY_HINT),
+                _ => error,
+            })
+        }
     }
 }

@@ -16,6 +16,11 @@ const MAX_LINES: usize = 128;
 /// The longest reference to somewhere else.
 const MAX_LOCATION: usize = 16 << 10;
 
+/// Whether a status says that the same request may be answered later.
+pub(super) fn is_busy(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500 | 502..=504)
+}
+
 /// A request without a body. It may hold secrets, and is wiped.
 #[derive(Debug)]
 pub(super) struct Request(Zeroizing<Vec<u8>>);

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use bstr::BStr;
+use bstr::{BStr, ByteSlice};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::net::{Address, Url};
@@ -13,12 +14,12 @@ use super::login::basic;
 /// The port of proxies that are named without one.
 const PORT: u16 = 1080;
 
-/// What the environment says.
+/// What the environment says. Names of proxies may hold passwords.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
-    http: Option<String>,
-    https: Option<String>,
-    all: Option<String>,
+    http: Option<Secret>,
+    https: Option<Secret>,
+    all: Option<Secret>,
     none: Option<String>,
     /// The header value that opens them, where it is not in their names.
     login: Option<Secret>,
@@ -41,9 +42,9 @@ fn variable(names: &[&str]) -> Option<String> {
 impl Proxies {
     pub(super) fn of_environment(login: Option<Secret>) -> Self {
         Self {
-            http: variable(&["http_proxy"]),
-            https: variable(&["https_proxy", "HTTPS_PROXY"]),
-            all: variable(&["all_proxy", "ALL_PROXY"]),
+            http: variable(&["http_proxy"]).map(Secret::new),
+            https: variable(&["https_proxy", "HTTPS_PROXY"]).map(Secret::new),
+            all: variable(&["all_proxy", "ALL_PROXY"]).map(Secret::new),
             none: variable(&["no_proxy", "NO_PROXY"]),
             login,
         }
@@ -64,15 +65,16 @@ impl Proxies {
         if self.is_excepted(&url.host) {
             return Ok(None);
         }
-        let whole = match name.contains("://") {
-            true => name.clone(),
-            false => format!("http://{name}"),
+        let scheme: &[u8] = match name.bytes().contains_str("://") {
+            true => b"",
+            false => b"http://",
         };
-        // The name may hold a password: it is not shown.
+        let whole = Zeroizing::new([scheme, name.bytes()].concat());
+        // It is not shown.
         let bad = |error: Error| {
             error.context(format!("The proxy for {} in the environment", url.scheme))
         };
-        let proxy = Url::parse(BStr::new(&whole)).map_err(bad)?;
+        let proxy = Url::parse(BStr::new(&*whole)).map_err(bad)?;
         if proxy.scheme != "http" {
             return Err(bad(Error::unsupported(format!(
                 "Proxies of the kind '{}' are not supported",
@@ -122,8 +124,8 @@ mod tests {
     #[test]
     fn the_environment_says_what_stands_in_between() {
         let proxies = Proxies {
-            http: Some("p:3128".to_owned()),
-            https: Some("http://joe:pw@q".to_owned()),
+            http: Some(Secret::new("p:3128")),
+            https: Some(Secret::new("http://joe:pw@q")),
             none: Some("localhost, .example.org,10.0.0.1,[::1]".to_owned()),
             ..Proxies::default()
         };
@@ -142,8 +144,9 @@ mod tests {
         let url = Url::parse("https://h/".into()).unwrap();
         let login = proxies.find(&url).unwrap().unwrap().login.unwrap();
         assert_eq!(login.bytes(), b"Basic am9lOnB3");
+        assert!(!format!("{proxies:?}").contains("pw"), "{proxies:?}");
         let strange = Proxies {
-            all: Some("socks5://joe:pw@h".to_owned()),
+            all: Some(Secret::new("socks5://joe:pw@h")),
             ..Proxies::default()
         };
         let error = strange.find(&url).unwrap_err().to_string();
@@ -152,7 +155,7 @@ mod tests {
             "{error}"
         );
         let all = Proxies {
-            all: Some("p:1".to_owned()),
+            all: Some(Secret::new("p:1")),
             none: Some("*".to_owned()),
             ..Proxies::default()
         };

@@ -16,7 +16,7 @@ use crate::storage::remote::{
 use super::client::{Answer, Asking, Client, origin, port};
 use super::connection::Piece;
 use super::flow::Flow;
-use super::head::{Framing, Head};
+use super::head::{Framing, Head, is_busy};
 use super::options::WithoutRanges;
 
 /// The most servers that send on to another one.
@@ -29,6 +29,9 @@ const FIRST: u64 = 64 << 10;
 /// What helps with a server that knows no ranges, whatever is read.
 pub(super) const SPOOL_HINT: &str =
     "With the option 'spool', all that the server sends is taken into a temporary file first";
+
+/// What helps with a proxy that does not serve everybody.
+pub(super) const PROXY_HINT: &str = "The proxy wants to know who asks: give 'proxy-username' and 'proxy-password-secret', or both in the proxy's URL";
 
 /// What is known of the image: it must not change.
 #[derive(Clone, Debug)]
@@ -82,6 +85,7 @@ fn status_error(status: u16) -> Error {
         401 => error.with_hint(
             "The server wants to know who asks: give a user and a secret with the password",
         ),
+        407 => error.with_hint(PROXY_HINT),
         _ => error,
     }
 }
@@ -473,7 +477,7 @@ impl remote::Source for Source {
 /// A status that gives nothing.
 fn refused(status: u16, head: &Head, first: bool) -> Failure {
     let next = match status {
-        408 | 425 | 429 | 500 | 502..=504 => Next::Again,
+        _ if is_busy(status) => Next::Again,
         403 | 404 | 410 if !first => Next::Elsewhere,
         _ => Next::Nothing,
     };
