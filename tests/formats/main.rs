@@ -1,6 +1,7 @@
 //! What each format promises. `kit/` drives every format of the registry through the same tests;
 //! the other modules have the odd cases of one format each.
 
+mod asif;
 #[path = "../cli/build.rs"]
 mod build;
 mod bundle;

@@ -93,6 +93,12 @@ fn read_states(source: &SizedStorage, bitmap: u64, chunk: u64) -> Result<Table> 
     Table::new(words.map(|word| le64(word, 0).unwrap_or_default()))
 }
 
+/// What is not known is refused by all that comes across it, maps too.
+fn unknown(source: &SizedStorage, why: &str) -> Error {
+    let error = Error::unsupported(format!("'{}': {why}", source.storage.name()));
+    error.with_errno(libc::EIO)
+}
+
 impl Asif {
     fn cached(&self, key: Key, read: impl Fn() -> Result<Table>) -> Result<Arc<Table>> {
         loop {
@@ -113,23 +119,19 @@ impl Asif {
         bitmap: u64,
         (host, offset, end): (u64, u64, u64),
     ) -> Result<GuestRun> {
-        let lost = |reason: &str| {
-            let why = format!("the bitmap of the group of offset {offset} {reason}");
-            Held::Lost(source.damaged(&why))
-        };
         let bitmap = match chunk_of_bitmap(bitmap) {
             Ok(Some(bitmap)) => bitmap,
             Ok(None) => {
+                let why = format!("the bitmap of the group of offset {offset} is not there");
                 return Ok(GuestRun {
-                    held: lost("is not there"),
+                    held: Held::Lost(source.damaged(&why)),
                     end,
                 });
             }
             Err(reason) => {
-                return Ok(GuestRun {
-                    held: lost(reason),
-                    end,
-                });
+                let why =
+                    format!("the entry of the bitmap of the group of offset {offset} {reason}");
+                return Err(unknown(source, &why));
             }
         };
         let chunk = offset / CHUNK;
@@ -149,7 +151,10 @@ impl Asif {
         let held = match state {
             State::Hole => Held::Zero,
             State::Written => plain(source, (host, offset, end)),
-            State::Unknown => lost("holds a state of a sector that is not known"),
+            State::Unknown => {
+                let why = format!("the state of the sector of offset {offset} is not known");
+                return Err(unknown(source, &why));
+            }
         };
         Ok(GuestRun { held, end })
     }
@@ -192,16 +197,10 @@ impl Contents for Asif {
         let mut index = within / CHUNK % GROUP;
         let mut end = (offset - offset % CHUNK).saturating_add(CHUNK).min(len);
         let word = entries.get(index);
-        let entry = match Entry::of(word) {
-            Ok(entry) => entry,
-            Err(reason) => {
-                let why =
-                    format!("the entry {word:#018x} of the chunk of offset {offset} {reason}");
-                let error = Error::unsupported(format!("'{}': {why}", source.storage.name()));
-                let held = Held::Lost(error.with_errno(libc::EIO));
-                return Ok(GuestRun { held, end });
-            }
-        };
+        let entry = Entry::of(word).map_err(|reason| {
+            let why = format!("the entry {word:#018x} of the chunk of offset {offset} {reason}");
+            unknown(source, &why)
+        })?;
         // No overflow: the file would have to be that long.
         let host = |chunk: u64| chunk.saturating_mul(CHUNK);
         match entry {

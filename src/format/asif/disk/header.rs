@@ -15,6 +15,9 @@ pub(in super::super) const MAGIC: &[u8; 4] = b"shdw";
 /// The only version that is known.
 const VERSION: u32 = 1;
 
+/// Where the fields end whose meaning is known.
+const KNOWN_LEN: usize = 80;
+
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Header {
@@ -57,6 +60,14 @@ impl Header {
                 )));
             }
         }
+        // Flags, and what an image may want beside itself: a layer of a stack shows something else than its file.
+        let rest = bytes.iter().enumerate().skip(KNOWN_LEN);
+        let mut rest = rest.take(HEADER_LEN - KNOWN_LEN);
+        if let Some((at, byte)) = rest.find(|(_, byte)| **byte != 0) {
+            let why =
+                format!("The header has a value that is not known ({byte:#04x} at byte {at})");
+            return Err(Error::unsupported(why).with_offset(at as u64));
+        }
         let bytes_of = |sectors: u64| sectors.checked_mul(SECTOR);
         let len = bytes_of(long(48)).filter(|len| *len <= i64::MAX as u64);
         let len = len.ok_or_else(|| Error::corrupt("The disk is too large").with_offset(48))?;
@@ -64,6 +75,15 @@ impl Header {
         let most = most.ok_or_else(|| {
             Error::corrupt("The disk is larger than the image lets it be").with_offset(56)
         })?;
+        let metadata = long(72);
+        let behind = len.div_ceil(CHUNK)..most.div_ceil(CHUNK);
+        if metadata != 0 && !behind.contains(&metadata) {
+            let why = format!(
+                "The metadata is said to be in chunk {metadata}, which is not between the end of the disk and \
+                 what that can grow to"
+            );
+            return Err(Error::corrupt(why).with_offset(72));
+        }
         Ok(Self {
             directories: [long(16), long(24)],
             len,
@@ -96,6 +116,8 @@ mod tests {
         put(48, &0x3a38_6030_u64.to_be_bytes());
         put(56, &(1_u64 << 43).to_be_bytes());
         put(64, &[0, 0x10, 0, 0, 2, 0]);
+        // The last chunk that the disk can have.
+        put(72, &0xffff_ffff_u64.to_be_bytes());
         bytes
     }
 
@@ -128,6 +150,36 @@ mod tests {
             }
             let error = Header::from_bytes(&bytes).unwrap_err();
             assert_eq!(error.kind(), kind, "{at}: {error}");
+        }
+        for at in KNOWN_LEN..HEADER_LEN {
+            let mut bytes = published();
+            bytes[at] = 0x80;
+            let error = Header::from_bytes(&bytes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{at}: {error}");
+            assert!(error.to_string().ends_with(&format!("(0x80 at byte {at})")));
+        }
+        // Every image has another identity.
+        let mut bytes = published();
+        bytes[32..48].fill(0xa5);
+        assert!(Header::from_bytes(&bytes).is_ok());
+    }
+
+    #[test]
+    fn metadata_is_behind_the_disk() {
+        let end = 0x3a38_6030_u64.div_ceil(2048);
+        for (chunk, is_right) in [
+            (0, true),
+            (1, false),
+            (end - 1, false),
+            (end, true),
+            (u64::from(u32::MAX), true),
+            (1 << 32, false),
+            (u64::MAX, false),
+        ] {
+            let mut bytes = published();
+            bytes[72..80].copy_from_slice(&chunk.to_be_bytes());
+            let header = Header::from_bytes(&bytes);
+            assert_eq!(header.is_ok(), is_right, "{chunk}: {header:?}");
         }
     }
 }
