@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZ_SECONDS from its seeds: without it for a minute, or less where all of them together
-# would take longer than six. FUZZ_TARGETS names some of them, and FUZZ_SEED starts the random numbers, which
-# are the same in every run unless it is 0.
+# Runs every fuzz target for FUZZ_SECONDS of processor time (60) from its seeds, two side by side. FUZZ_TARGETS names some
+# of them, FUZZ_SEED starts the random numbers, which are the same in every run unless it is 0, and FUZZ_TIMEOUT (60) is how
+# many seconds an input may take. With `build` it builds them and runs none.
 # `cargo fuzz run TARGET` does the same with a nightly compiler and address checks; this needs no more
 # than the stable one and a C++ compiler.
 set -eu
@@ -11,9 +11,8 @@ CARGO=${CARGO:-cargo}
 seed=${FUZZ_SEED:-1}
 all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' fuzz/Cargo.toml)
 targets=${FUZZ_TARGETS:-$all}
-# Two run side by side.
-share=$((360 / (($(echo "$targets" | wc -w) + 1) / 2)))
-seconds=${FUZZ_SECONDS:-$((share > 60 ? 60 : share < 30 ? 30 : share))}
+seconds=${FUZZ_SECONDS:-60}
+ticks=$((seconds * $(getconf CLK_TCK)))
 dir=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
 
@@ -23,8 +22,20 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 --cfg fuzzing" \
     $CARGO build --manifest-path fuzz/Cargo.toml --release --target "$host" --target-dir "$dir"
 
+[ "${1:-}" != build ] || exit 0
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+
+# Whether process $1 has time left.
+has_time() {
+    [ -r "/proc/$1/stat" ] || return 1
+    # Behind the name: the state, ten others, then the time in user and system mode.
+    # shellcheck disable=SC2046
+    set -- $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) Z
+    [ "$1" != Z ] && [ $((${12} + ${13})) -lt "$ticks" ]
+}
+
 run() {
     mkdir -p "$scratch/$1"
     seeds=fuzz/seeds/$1
@@ -35,9 +46,17 @@ run() {
     *) max=4096 ;;
     esac
     # What is found goes into the scratch directory: the seeds stay few.
-    if TMPDIR=$scratch "$dir/$host/release/$1" -max_total_time="$seconds" -seed="$seed" -max_len=$max -timeout=60 -rss_limit_mb=1024 \
-        -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
-        "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1; then
+    TMPDIR=$scratch "$dir/$host/release/$1" -seed="$seed" -max_len=$max -timeout="${FUZZ_TIMEOUT:-60}" \
+        -rss_limit_mb=1024 -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
+        "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1 &
+    fuzzer=$!
+    trap 'kill "$fuzzer" 2>/dev/null; exit 1' TERM
+    while has_time "$fuzzer"; do
+        sleep 1
+    done
+    # It ends after the input at hand, and says how many there were.
+    kill -USR1 "$fuzzer" 2>/dev/null || :
+    if wait "$fuzzer"; then
         echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs in $seconds seconds"
     else
         tail -n 60 "$scratch/$1.log" >&2
@@ -50,15 +69,16 @@ run() {
 }
 
 failed=0
+other=
+this=
+trap 'kill $other $this 2>/dev/null; exit 1' TERM INT
 for target in $targets; do
-    if [ -n "${other:-}" ]; then
-        run "$target" || failed=1
+    run "$target" &
+    this=$!
+    if [ -n "$other" ]; then
         wait "$other" || failed=1
-        other=
-    else
-        run "$target" &
-        other=$!
     fi
+    other=$this
 done
-[ -z "${other:-}" ] || wait "$other" || failed=1
+wait "$other" || failed=1
 exit "$failed"
