@@ -13,8 +13,7 @@ use super::body::Body;
 use super::connection::Connection;
 use super::head::{Head, Request, is_busy};
 use super::options::Settings;
-use super::proxy::Proxy;
-use super::source::PROXY_HINT;
+use super::proxy::{PROXY_HINT, Proxy};
 
 /// What the kernel may hold of a connection.
 const KERNEL_BUFFER: usize = 2 << 20;

@@ -14,6 +14,9 @@ use super::login::basic;
 /// The port of proxies that are named without one.
 const PORT: u16 = 1080;
 
+/// What helps with a proxy that does not serve everybody.
+pub(super) const PROXY_HINT: &str = "The proxy wants to know who asks: give 'proxy-username' and 'proxy-password-secret', or both in the proxy's URL";
+
 /// What the environment says. Names of proxies may hold passwords.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {

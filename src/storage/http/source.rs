@@ -18,6 +18,7 @@ use super::connection::Piece;
 use super::flow::Flow;
 use super::head::{Framing, Head, is_busy};
 use super::options::WithoutRanges;
+use super::proxy::PROXY_HINT;
 
 /// The most servers that send on to another one.
 const MAX_HOPS: usize = 10;
@@ -29,9 +30,6 @@ const FIRST: u64 = 64 << 10;
 /// What helps with a server that knows no ranges, whatever is read.
 pub(super) const SPOOL_HINT: &str =
     "With the option 'spool', all that the server sends is taken into a temporary file first";
-
-/// What helps with a proxy that does not serve everybody.
-pub(super) const PROXY_HINT: &str = "The proxy wants to know who asks: give 'proxy-username' and 'proxy-password-secret', or both in the proxy's URL";
 
 /// What is known of the image: it must not change.
 #[derive(Clone, Debug)]
