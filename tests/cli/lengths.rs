@@ -1,8 +1,8 @@
-//! What files are long: images end with a whole cluster, LUKS volumes with a whole sector.
+//! How long files are: images end with a whole cluster, compressed ones and LUKS volumes with a whole sector.
 
 use std::os::unix::fs::MetadataExt;
 
-use crate::common::Dir;
+use crate::common::{Dir, Random};
 use crate::pair::{Loose, Pair, ours, words};
 
 fn run(dir: &Dir, line: &str) {
@@ -52,8 +52,6 @@ fn new_qcow2_images_end_with_a_whole_cluster() {
     }
     for line in [
         "create -f qcow2 i.qcow2 0",
-        "convert -c -f raw -O qcow2 r.raw i.qcow2",
-        "convert -c -W -m 3 -f raw -O qcow2 -o compression_type=zstd r.raw i.qcow2",
         "dd -f raw -O qcow2 if=r.raw of=i.qcow2 bs=1000",
     ] {
         ends_with_a_cluster(&dir, line, 64 << 10);
@@ -145,7 +143,81 @@ fn qcow2_images_that_grow_in_use_end_with_a_whole_cluster() {
     }
     std::fs::write(dir.path("empty.raw"), []).unwrap();
     dir.qemu_img_ok(&words("create -f qcow2 -b r.raw -F raw i.qcow2"));
-    ends_with_a_cluster(&dir, "rebase -c -F raw -b empty.raw i.qcow2", 64 << 10);
+    ends_with_a_cluster(&dir, "rebase -c -F raw -b empty.raw i.qcow2", 512);
+}
+
+#[test]
+fn compressed_qcow2_images_are_no_longer_than_the_peers() {
+    let pair = Pair::new();
+    // A program, text, zeroes and noise.
+    let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let text = std::fs::read("CHANGELOG.md").unwrap();
+    let mut noise = Random(1);
+    let mut mixed = Vec::new();
+    for (block, code) in program.chunks_exact(64 << 10).take(137).enumerate() {
+        match block % 7 {
+            0 | 1 => mixed.extend(code),
+            2..=4 => mixed.extend(text.iter().cycle().skip(block << 14).take(64 << 10)),
+            5 => mixed.resize(mixed.len() + (64 << 10), 0),
+            _ => mixed.extend((0..64 << 10).map(|_| noise.next() as u8)),
+        }
+    }
+    mixed.truncate(mixed.len() - 1536);
+    pair.file("mixed", &mixed);
+    pair.file("little", &mixed[..70_000]);
+    pair.file("noise", &mixed[6 << 16..7 << 16]);
+    for source in ["mixed", "little", "noise"] {
+        for cluster in ["512", "4k", "16k", "64k", "512k", "2M"] {
+            for kind in ["zlib", "zstd"] {
+                let options = format!("cluster_size={cluster},compression_type={kind}");
+                let line = format!("convert -c -f raw -O qcow2 -o {options} {source} i.qcow2");
+                pair.same(&line);
+                let lens = [pair.ours(), pair.theirs()].map(|dir| len(dir, "i.qcow2"));
+                assert!(lens[0] <= lens[1], "{line}: {lens:?}");
+                assert!(lens[0].is_multiple_of(512), "{line}: {lens:?}");
+                let dir = pair.ours();
+                dir.qemu_img_ok(&words("check i.qcow2"));
+                dir.qemu_img_ok(&words(&format!("compare -f raw -F qcow2 {source} i.qcow2")));
+                // What is written behind such an end is whole.
+                run(dir, "snapshot -c s i.qcow2");
+                run(dir, "bench -w -c 2 -d 1 -t none -f qcow2 i.qcow2");
+                run(dir, "snapshot -a s i.qcow2");
+                dir.qemu_img_ok(&words("check i.qcow2"));
+                dir.qemu_img_ok(&words(&format!("compare -f raw -F qcow2 {source} i.qcow2")));
+            }
+        }
+    }
+}
+
+#[test]
+fn compressed_units_written_in_place_end_with_a_whole_sector() {
+    let pair = Pair::new();
+    let mut contents = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    contents.truncate(6_000_128);
+    pair.file("r.raw", &contents);
+    pair.file("empty.raw", &[]);
+    for kind in ["zlib", "zstd"] {
+        let options = format!("cluster_size=2M,compression_type={kind}");
+        for (create, line) in [
+            (
+                format!("create -f qcow2 -o {options} i.qcow2 6000128"),
+                "convert -c -n -f raw -O qcow2 r.raw i.qcow2",
+            ),
+            (
+                format!("create -f qcow2 -b r.raw -F raw -o {options} i.qcow2"),
+                "rebase -c -F raw -b empty.raw i.qcow2",
+            ),
+        ] {
+            pair.qemu(&create);
+            pair.same(line);
+            let lens = [pair.ours(), pair.theirs()].map(|dir| len(dir, "i.qcow2"));
+            assert!(lens[0].is_multiple_of(512), "{line}: {lens:?}");
+            assert!(lens[0] <= lens[1].next_multiple_of(512), "{line}: {lens:?}");
+            let dir = pair.ours();
+            dir.qemu_img_ok(&words("check i.qcow2"));
+            dir.qemu_img_ok(&words("compare -f raw -F qcow2 r.raw i.qcow2"));
+        }
+    }
 }
 
 #[test]

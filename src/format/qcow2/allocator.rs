@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use crate::format::units::Units;
 
+use super::partial::PartialClusters;
+
 /// Entries of a table per unit of writing: one 512-byte sector.
 pub(super) const L1_UNIT: u64 = 64;
 
@@ -20,8 +22,8 @@ pub(super) struct Alloc {
     pub(super) cursor: u64,
     /// Host bytes from here on were never written: they read as zeroes.
     pub(super) high_water: u64,
-    /// Where the next compressed cluster goes, inside a host cluster that has room left.
-    pub(super) packed: Option<u64>,
+    /// Where the next compressed unit may go.
+    pub(super) partial: PartialClusters,
 }
 
 /// A run of host clusters.
@@ -56,14 +58,9 @@ impl Alloc {
     }
 
     /// Notes a cluster whose refcount fell to 0.
-    pub(super) fn became_free(&mut self, cluster: u64, cluster_bits: u32) {
+    pub(super) fn became_free(&mut self, cluster: u64) {
         self.cursor = self.cursor.min(cluster);
-        if self
-            .packed
-            .is_some_and(|offset| offset >> cluster_bits == cluster)
-        {
-            self.packed = None;
-        }
+        self.partial.forget(cluster);
     }
 
     /// Counts host bytes as written from now on; whether they never were before.

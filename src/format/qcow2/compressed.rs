@@ -113,30 +113,26 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Reserves `len` bytes, less than a cluster, behind the last compressed cluster where there
-    /// is room; each host cluster that they touch gets one reference more.
+    /// Reserves `len` bytes, less than a cluster, behind other compressed units where there is
+    /// room; each host cluster that they touch gets one reference more.
     fn alloc_packed(&self, alloc: &mut Alloc, len: u64) -> Result<u64> {
         let bits = self.layout.cluster_bits();
         self.announce(Step::ClusterAllocBytes);
-        if let Some(at) = alloc.packed.take() {
+        let fitting = alloc.partial.fitting(len);
+        if let Some(at) = fitting.or_else(|| alloc.partial.newest()) {
             let cluster = at >> bits;
-            let room = self.layout.cluster_size() - self.layout.in_cluster(at);
             let count = self.refcount(alloc, cluster)?;
-            let shared = (1..self.counts().max_refcount()).contains(&count);
-            if shared && (len <= room || self.take_next(alloc, cluster + 1)?) {
+            if !(1..self.counts().max_refcount()).contains(&count) {
+                alloc.partial.forget(cluster);
+            } else if fitting.is_some() || self.take_next(alloc, cluster + 1)? {
                 self.set_refcounts(alloc, cluster, 1, count + 1)?;
-                self.remember_room(alloc, at + len);
+                alloc.partial.take(at, len);
                 return Ok(at);
             }
         }
         let at = self.alloc_run_in(alloc, 1)?.cluster << bits;
-        self.remember_room(alloc, at + len);
+        alloc.partial.note(at + len);
         Ok(at)
-    }
-
-    /// Notes where the next compressed bytes may go: nowhere at the start of a cluster.
-    fn remember_room(&self, alloc: &mut Alloc, at: u64) {
-        alloc.packed = (self.layout.in_cluster(at) != 0).then_some(at);
     }
 
     /// Allocates this very cluster if it is the next one that the allocator would give.
@@ -158,7 +154,9 @@ impl Qcow2 {
     fn drop_packed(&self, host: u64, len: u64) {
         let (first, last) = CompressedRef { offset: host, len }.clusters(&self.layout);
         let alloc = &mut *self.alloc.lock();
-        alloc.packed = None;
+        for cluster in first..=last {
+            alloc.partial.forget(cluster);
+        }
         // A failure leaks the clusters; the caller reports its own error.
         let _ = self.drop_references(alloc, first..=last);
     }

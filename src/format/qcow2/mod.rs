@@ -31,6 +31,7 @@ mod open;
 mod open_options;
 mod ordering;
 mod overlap;
+mod partial;
 mod read;
 mod refcount;
 mod resize;

@@ -27,6 +27,7 @@ use super::disk::{
 };
 use super::layout::Layout;
 use super::overlap::{Area, MetaMap};
+use super::partial::PartialClusters;
 use super::snapshot::views::Views;
 use super::state::{L1, Qcow2, units_of};
 use crate::format::limbo::Limbo;
@@ -256,7 +257,7 @@ impl Qcow2 {
             table_dirty: Units::with_room(units_of(table_len))?,
             cursor: 0,
             high_water: self.storage.len()?,
-            packed: None,
+            partial: PartialClusters::new(self.layout.cluster_bits()),
         };
         Ok(())
     }

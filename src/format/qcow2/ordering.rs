@@ -17,6 +17,7 @@ use crate::extent::StorageSlot;
 use crate::format::FlushPlan;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
+use crate::size::SECTOR;
 use crate::storage::{Durability, Preallocation, Step};
 
 use super::allocator::L1_UNIT;
@@ -412,8 +413,8 @@ impl Qcow2 {
 }
 
 impl Qcow2 {
-    /// Lets a file that was written at its end, end with a whole cluster: some users take nothing
-    /// but multiples of sectors or blocks.
+    /// Lets a file that was written at its end, end with a whole cluster, or with a whole sector of
+    /// compressed units: some users take nothing but multiples of sectors or blocks.
     fn end_file_at_cluster(&self) -> Result<()> {
         if self.storage.limits().fixed_len {
             return Ok(());
@@ -423,6 +424,11 @@ impl Qcow2 {
         let len = self.storage.len()?;
         let end = len.next_multiple_of(self.layout.cluster_size());
         if len < end && end <= alloc.high_water {
+            let last = (end - 1) >> self.layout.cluster_bits();
+            let end = match alloc.partial.room_in(last) {
+                Some(room) => len.max(room).next_multiple_of(SECTOR),
+                None => end,
+            };
             self.storage.set_len(end, Preallocation::Off)?;
         }
         Ok(())

@@ -86,7 +86,7 @@ impl Qcow2 {
             };
             self.set_refcounts(alloc, cluster, 1, left)?;
             if left == 0 {
-                alloc.became_free(cluster, self.layout.cluster_bits());
+                alloc.became_free(cluster);
                 self.meta.remove_table(cluster);
             }
         }

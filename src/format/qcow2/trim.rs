@@ -47,7 +47,7 @@ impl Qcow2 {
             self.cache.invalidate(block, self.layout.cluster_size());
             if own.is_some() {
                 self.meta.remove_table(cluster);
-                alloc.became_free(cluster, bits);
+                alloc.became_free(cluster);
             } else {
                 counted_elsewhere.push(Freed {
                     cluster,

@@ -439,9 +439,8 @@ impl Qcow2 {
         {
             // No more compressed data goes into a cluster that waits to be freed.
             let alloc = &mut *self.alloc.lock();
-            let packed = alloc.packed.map(|at| at >> self.layout.cluster_bits());
-            if freed.iter().any(|freed| Some(freed.cluster) == packed) {
-                alloc.packed = None;
+            for freed in &freed {
+                alloc.partial.forget(freed.cluster);
             }
         }
         self.limbo.queue(freed);

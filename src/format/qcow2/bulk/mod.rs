@@ -24,6 +24,7 @@ use crate::format::qcow2::disk::{
     CryptoExtension, Extension, Geometry, ImageHeader, L2Entry, SubclusterBitmap,
 };
 use crate::format::qcow2::open::NewParts;
+use crate::format::qcow2::partial::PartialClusters;
 use crate::format::qcow2::state::Qcow2;
 use crate::format::{Bulk, Format, InitialContent, OpenNewContext, Reserved};
 use crate::job::JobControl;
@@ -125,19 +126,11 @@ struct State {
     next_guest: u64,
     /// The storage expects writes up to here.
     expected: u64,
-    /// The host cluster that compressed units are being packed into.
-    tail: Option<Tail>,
+    /// Where the next compressed unit may go.
+    partial: PartialClusters,
+    /// Some units are compressed.
+    compressed: bool,
     finished: bool,
-}
-
-/// A host cluster that holds compressed units.
-#[derive(Clone, Copy, Debug)]
-struct Tail {
-    cluster: u64,
-    /// Bytes in use.
-    used: u64,
-    /// Units that touch it.
-    count: u64,
 }
 
 impl Qcow2Bulk {
@@ -187,7 +180,8 @@ impl Qcow2Bulk {
                 header,
                 next_guest: 0,
                 expected: 0,
-                tail: None,
+                partial: PartialClusters::new(geometry.cluster_bits()),
+                compressed: false,
                 finished: false,
             }),
             storage,
@@ -259,6 +253,18 @@ impl Qcow2Bulk {
         if let Some(host) = self.storage.host() {
             host.hint_growth(state.expected);
         }
+    }
+
+    /// Where the finished file ends: with its last cluster, but with the last sector of its L1 table where
+    /// it is compressed, since clusters of megabytes would give back much of what was won.
+    fn end_of_file(&self, state: &State, l1_bytes: u64) -> u64 {
+        let end = state.space.next() * self.geometry.cluster_size();
+        let l1 = state.header.header.l1_offset;
+        let l1_is_last = l1 + self.l1_clusters(state) * self.geometry.cluster_size() == end;
+        if !state.compressed || !l1_is_last {
+            return end;
+        }
+        l1 + l1_bytes.next_multiple_of(SECTOR)
     }
 
     fn l1_clusters(&self, state: &State) -> u64 {
@@ -472,6 +478,7 @@ impl Bulk for Qcow2Bulk {
         let out = &*self.storage;
         state.tables.place(index, index, &mut state.space, out)?;
         let host = state.pack(len, &self.geometry, out)?;
+        state.compressed = true;
         let entry = L2Entry::compressed(host, len, &self.geometry).ok_or_else(|| {
             Error::new(
                 ErrorKind::Limit,
@@ -550,7 +557,7 @@ impl Bulk for Qcow2Bulk {
         if !l1.is_empty() {
             out.write_at(&l1, state.header.header.l1_offset)?;
         }
-        let end = state.space.next() * self.geometry.cluster_size();
+        let end = self.end_of_file(state, l1.len() as u64);
         let len = out.len()?;
         // More may have been expected than came.
         let spare = (1..u64::MAX).contains(&state.expected) && len > end;
@@ -632,42 +639,28 @@ impl NewEncryption {
 }
 
 impl State {
-    /// Host bytes for a compressed unit of `len` bytes, packed behind the one before it.
+    /// Host bytes for a compressed unit of `len` bytes, packed behind others where there is room.
     fn pack(&mut self, len: u64, geometry: &Geometry, out: &dyn Storage) -> Result<u64> {
-        let cluster = geometry.cluster_size();
-        let max = geometry.refcount_width().max();
-        if let Some(tail) = self.tail
-            && tail.count < max
-            && self.space.is_open(tail.cluster)
-        {
-            let room = cluster - tail.used;
-            let host = tail.cluster * cluster + tail.used;
-            let next_to_it = tail.cluster + 1 == self.space.next();
-            if room > 0 && (len <= room || next_to_it) {
-                self.space.set_count(tail.cluster, tail.count + 1)?;
-                self.tail = Some(if len <= room {
-                    Tail {
-                        used: tail.used + len,
-                        count: tail.count + 1,
-                        ..tail
+        let fitting = self.partial.fitting(len);
+        if let Some(at) = fitting.or_else(|| self.partial.newest()) {
+            let cluster = geometry.cluster_of(at);
+            match self.space.count(cluster) {
+                Some(count) if count < geometry.refcount_width().max() => {
+                    let next_to_it = cluster + 1 == self.space.next();
+                    if fitting.is_some() || next_to_it {
+                        self.space.set_count(cluster, count + 1)?;
+                        if fitting.is_none() {
+                            self.space.take_next(1)?;
+                        }
+                        self.partial.take(at, len);
+                        return Ok(at);
                     }
-                } else {
-                    self.space.take_next(1)?;
-                    Tail {
-                        cluster: tail.cluster + 1,
-                        used: len - room,
-                        count: 1,
-                    }
-                });
-                return Ok(host);
+                }
+                _ => self.partial.forget(cluster),
             }
         }
         let host = self.space.take(1, out)?;
-        self.tail = Some(Tail {
-            cluster: geometry.cluster_of(host),
-            used: len,
-            count: 1,
-        });
+        self.partial.note(host + len);
         Ok(host)
     }
 }

@@ -63,8 +63,17 @@ impl HostSpace {
         self.next
     }
 
-    /// Whether the refcount of `cluster` can still be raised.
-    pub fn is_open(&self, cluster: u64) -> bool {
+    /// The refcount of `cluster`, where it can still be raised.
+    pub fn count(&self, cluster: u64) -> Option<u64> {
+        if !self.is_open(cluster) {
+            return None;
+        }
+        let index = cluster % self.geometry.refcount_block_entries();
+        let width = self.geometry.refcount_width();
+        width.get(&self.block, index as usize)
+    }
+
+    fn is_open(&self, cluster: u64) -> bool {
         cluster / self.geometry.refcount_block_entries() == self.block_index
     }
 

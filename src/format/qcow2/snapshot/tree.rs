@@ -264,7 +264,7 @@ impl Qcow2 {
             }
         });
         for cluster in free {
-            alloc.became_free(cluster, self.layout.cluster_bits());
+            alloc.became_free(cluster);
             self.meta.remove_table(cluster);
         }
         Ok(())
