@@ -75,7 +75,8 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
         base.check_apart(top.layers().take(depth as usize))?;
     }
     let base = parent.open_backing_writable(&options)?;
-    if depth > 1 && base.format().parent_id().is_some() {
+    let recorded = parent.format().parent();
+    if depth > 1 && recorded.is_some_and(|parent| parent.expected.is_some()) {
         // The layers in between would no longer know their parent.
         return Err(Error::unsupported(format!(
             "'{}' is known to the layer above it by what it holds; commit one layer after the other",
@@ -87,7 +88,9 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
     {
         layer.hide_from_readers()?;
     }
-    name_again(top, &base)?;
+    if depth == 1 {
+        name_again(top, &base)?;
+    }
     let copied = copy_down((&opened, top), &base, depth, job);
     let copied = copied.inspect_err(|_| base.abandon_writes());
     let (mut parent, file) = (parent_of(&base), base.storage().clone());

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use crate::common::Dir;
-use crate::pair::{Loose, Pair, ours};
+use crate::pair::{Loose, Pair, ours, words};
 
 /// base 1M ← mid 1M ← top 2M, each with data and zeroes of its own.
 fn chain() -> Pair {
@@ -102,6 +102,59 @@ fn into_any_image_of_the_chain_and_keeping() {
         );
         fill(&pair);
         same_chain(&pair);
+    }
+}
+
+#[test]
+fn past_a_layer_that_records_what_its_parent_is() {
+    // QEMU's tool does not commit into Parallels.
+    for format in ["vdi", "vhdx", "vpc", "vmdk", "qed", "qcow", "raw", "qcow2"] {
+        // Another format records a name alone.
+        let pair = Pair::with(&[
+            &format!("create -q -f {format} base 4M"),
+            &format!("create -q -f qcow2 -b base -F {format} mid"),
+            "create -q -f qcow2 -b mid -F qcow2 top",
+        ]);
+        pair.qemu_io("qcow2", "top", &["write -P 7 0 64k", "write -P 8 3M 64k"]);
+        pair.same("commit -f qcow2 -b base -d top");
+        for dir in [pair.ours(), pair.theirs()] {
+            for (format, name) in [(format, "base"), ("qcow2", "mid"), ("qcow2", "top")] {
+                let seen = ["read -P 7 0 64k", "read -P 0 64k 2M", "read -P 8 3M 64k"];
+                dir.qemu_io(format, name, &seen);
+            }
+        }
+    }
+    // Its own would have to be told, and is another one then for what is in between.
+    for format in ["vmdk", "vhdx", "vpc", "vdi"] {
+        let dir = Dir::new();
+        for line in [
+            format!("create -q -f {format} base 4M"),
+            format!("create -q -f {format} -b base -F {format} mid"),
+            format!("create -q -f {format} -b mid -F {format} top"),
+            format!("bench -q -w -c 4 -f {format} top"),
+        ] {
+            assert_eq!(ours(&words(&line), dir.root()).code, 0, "{format}: {line}");
+        }
+        let read = |name: &str| {
+            let line = format!("convert -f {format} -O raw {name} {name}.raw");
+            assert_eq!(ours(&words(&line), dir.root()).code, 0, "{format}: {name}");
+            std::fs::read(dir.path(&format!("{name}.raw"))).unwrap()
+        };
+        let before = ["top", "mid", "base"].map(read);
+        let line = format!("commit -f {format} -b base -d top");
+        let ran = ours(&words(&line), dir.root());
+        assert_eq!(ran.code, 1, "{format}: {ran:?}");
+        let why =
+            "is known to the layer above it by what it holds; commit one layer after the other";
+        assert!(ran.err.contains(why), "{format}: {ran:?}");
+        assert!(before == ["top", "mid", "base"].map(read), "{format}");
+        for line in [
+            format!("commit -f {format} top"),
+            format!("commit -f {format} mid"),
+        ] {
+            assert_eq!(ours(&words(&line), dir.root()).code, 0, "{format}: {line}");
+        }
+        assert!(before.first() == ["base"].map(read).first(), "{format}");
     }
 }
 
