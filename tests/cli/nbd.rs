@@ -4,6 +4,7 @@ mod faults;
 mod list;
 mod one_connection;
 mod prefetch;
+mod requests;
 mod scripted;
 pub mod server;
 mod tls;
