@@ -79,7 +79,7 @@ fuzz=
 if have g++ || have clang++ || have c++; then
     sh ci/fuzz.sh build
     fuzz_log=$(mktemp)
-    trap 'kill $fuzz 2>/dev/null; rm -f "$fuzz_log"' EXIT
+    trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
     FUZZ_TIMEOUT=600 chrt --idle 0 sh ci/fuzz.sh >"$fuzz_log" 2>&1 &
     fuzz=$!
 else

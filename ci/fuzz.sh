@@ -50,7 +50,7 @@ run() {
         -rss_limit_mb=1024 -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
         "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1 &
     fuzzer=$!
-    trap 'kill "$fuzzer" 2>/dev/null; exit 1' TERM
+    trap 'kill "$fuzzer" 2>/dev/null || :; exit 1' TERM
     while has_time "$fuzzer"; do
         sleep 1
     done
@@ -71,7 +71,7 @@ run() {
 failed=0
 other=
 this=
-trap 'kill $other $this 2>/dev/null; exit 1' TERM INT
+trap 'kill $other $this 2>/dev/null || :; exit 1' TERM INT
 for target in $targets; do
     run "$target" &
     this=$!
