@@ -3,7 +3,10 @@
 use std::process::Command;
 
 use crate::common::{Dir, Ran};
+use crate::nbd::server::{self as nbd_server, nbdkit_is_missing};
 use crate::pair::{ours, piped};
+use crate::site::Serves as _;
+use crate::{ftp, http, ssh};
 
 /// The tools, each with the ending of its files.
 const TOOLS: [(&str, &str); 5] = [
@@ -212,6 +215,107 @@ fn every_command_that_reads_takes_the_driver() {
             ran.code == 1 && ran.err.contains("can only be read"),
             "{ran:?}"
         );
+    }
+}
+
+/// As `--decompress` and as a node of its own; `there` describes a file that a server has.
+#[track_caller]
+fn is_unpacked_from(dir: &Dir, name: &str, there: &str, url: Option<&str>) {
+    let format = if name.starts_with("raw") {
+        "raw"
+    } else {
+        "qcow2"
+    };
+    let node = format!("--image-opts driver={format},file.driver=decompress,{there}");
+    let mut lines = vec![
+        format!("convert -O raw {node} out"),
+        format!("convert -O qcow2 {node} out"),
+    ];
+    if let Some(url) = url {
+        lines.push(format!("convert --decompress -O raw {url} out"));
+        lines.push(format!("convert --decompress -O qcow2 {url} out"));
+    }
+    for line in lines {
+        done(dir, &line);
+        let same = dir.qemu_img(&["compare", "-f", "raw", "raw", "out"]);
+        assert_eq!(same.code, 0, "{line}: {same:?}");
+        std::fs::remove_file(dir.path("out")).expect("a file");
+    }
+}
+
+#[test]
+fn files_on_servers_are_unpacked_as_those_here_are() {
+    let names = || {
+        let of_tool = |(_, ending)| [format!("raw.{ending}"), format!("a.qcow2.{ending}")];
+        TOOLS.into_iter().flat_map(of_tool)
+    };
+    // A server that rounds what it exports up to sectors adds zeroes, which no compressed file has.
+    if !nbdkit_is_missing() {
+        let dir = images();
+        for (n, name) in names().enumerate() {
+            let args = ["-r".to_owned(), "file".to_owned(), dir.str(&name)];
+            let server = nbd_server::Server::nbdkit(&dir, &format!("s{n}"), &args);
+            let url = server.url("");
+            let there = format!(
+                "file.file.driver=nbd,file.file.path={}",
+                dir.str(&format!("s{n}.sock"))
+            );
+            is_unpacked_from(&dir, &name, &there, Some(&url));
+        }
+    }
+    if let Some(site) = http::site() {
+        let dir = images();
+        for name in names() {
+            std::fs::copy(dir.path(&name), site.dir.path(&name)).expect("a file");
+            let url = site.server.url(&name);
+            let there = |url: &str| format!("file.file.driver=http,file.file.url={url}");
+            is_unpacked_from(&dir, &name, &there(&url), Some(&url));
+            // Without ranges the file is kept here.
+            let url = site.server.url(&format!("norange/{name}"));
+            let there = format!("{},file.file.spool=on", there(&url));
+            let node = format!("file.driver=decompress,{there}");
+            is_unpacked_from(&dir, &name, &there, None);
+            if name.starts_with("raw") {
+                let node = node.replace("spool", "stream");
+                let line = format!("convert -O raw --image-opts driver=raw,{node} out");
+                done(&dir, &line);
+                assert!(
+                    std::fs::read(dir.path("out")).expect("a file") == disk(),
+                    "{line}"
+                );
+                std::fs::remove_file(dir.path("out")).expect("a file");
+            }
+            let ran = run(&dir, &format!("convert --decompress {url} out"));
+            assert!(ran.code == 1 && ran.err.contains("byte ranges"), "{ran:?}");
+            assert!(!dir.path("out").exists(), "{name}");
+        }
+    }
+    if let Some(site) = ftp::site() {
+        let dir = images();
+        for name in names() {
+            std::fs::copy(dir.path(&name), site.dir.path(&name)).expect("a file");
+            let url = site.server.url(&name);
+            let there = format!("file.file.driver=ftp,file.file.url={url}");
+            is_unpacked_from(&dir, &name, &there, Some(&url));
+        }
+    }
+    if !ssh::server::sshd_is_missing() {
+        let dir = images();
+        let server = ssh::server::Server::new(&dir);
+        let (root, port) = (dir.root().display(), server.port);
+        for name in names() {
+            let url = server.url(&name);
+            let there = [
+                "driver=ssh,file.file.server.host=127.0.0.1",
+                &format!("server.port={port}"),
+                &format!("path={root}/{name}"),
+                "user=root,file.file.host-key-check.mode=none",
+                &format!("identity={root}/id"),
+            ]
+            .map(|option| format!("file.file.{option}"))
+            .join(",");
+            is_unpacked_from(&dir, &name, &there, Some(&url));
+        }
     }
 }
 
