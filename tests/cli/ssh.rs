@@ -1,5 +1,6 @@
 //! Files of SSH servers, against OpenSSH's server and QEMU's tool.
 
+mod passwords;
 pub mod server;
 
 use std::os::unix::fs::MetadataExt;

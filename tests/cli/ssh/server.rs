@@ -46,6 +46,11 @@ impl Server {
 
     /// One with that program in the place of its own for files.
     pub fn with(dir: &Dir, subsystem: &str) -> Self {
+        Self::started(dir, subsystem, "", &[])
+    }
+
+    /// One with further lines of configuration, which come before the others, that is started by a command.
+    pub fn started(dir: &Dir, subsystem: &str, lines: &str, by: &[&str]) -> Self {
         if !dir.path("host").exists() {
             key(dir, "host", "ed25519", "");
             key(dir, "id", "ed25519", "");
@@ -61,14 +66,17 @@ impl Server {
             let port = ports::free();
             let root = dir.root().display();
             let config = format!(
-                "Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host\nPidFile none\n\
+                "{lines}Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host\nPidFile none\n\
                  AuthorizedKeysFile {root}/authorized\nPasswordAuthentication no\n\
                  KbdInteractiveAuthentication no\nUsePAM no\nStrictModes no\nMaxStartups 100\n\
                  PermitRootLogin yes\nSubsystem sftp {subsystem}\n"
             );
             std::fs::write(dir.path("config"), config).expect("a configuration");
-            let mut child = Command::new(SSHD)
+            let mut words = by.iter().copied().chain([SSHD]);
+            let mut child = Command::new(words.next().unwrap_or(SSHD))
+                .args(words)
                 .args(["-D", "-e", "-f", &dir.str("config")])
+                .current_dir(dir.root())
                 .stdin(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
