@@ -1,5 +1,6 @@
 //! Images on FTP servers, against pyftpdlib and `curl`.
 
+mod ends;
 pub mod server;
 
 use crate::site::{self, Serves as _};

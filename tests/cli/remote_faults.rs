@@ -41,6 +41,9 @@ const READING: &[&str] = &[
     "rebase -f qcow2 -b '' over",
 ];
 
+/// Seconds after which a good server has answered, however busy the machine is.
+const LONG: &str = "60";
+
 /// What comes of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
@@ -62,6 +65,8 @@ impl Far<'_> {
             ("ssh" | "iscsi", timeout) => format!("{options},timeout={timeout}"),
             // For who waits for ever, the time for which requests are made again is long too.
             (_, "0") => format!("{options},timeout=0,retry-timeout=1000"),
+            // What lasts is given up soon, and what passes is waited for.
+            (_, LONG) => format!("{options},timeout={LONG},retry-timeout={LONG}"),
             (_, timeout) => format!("{options},timeout={timeout},retry-timeout=1"),
         };
         let own = |prefix: &str| options.replace(',', &format!(",{prefix}"));
@@ -115,11 +120,23 @@ impl Far<'_> {
         }
     }
 
+    /// The time for which a server may be silent that is not to be: where it is that of lost sessions too, a short one.
+    fn patience(&self, wanted: &'static str) -> &'static str {
+        match self.driver {
+            "ssh" | "iscsi" | "nfs" => "1",
+            _ => wanted,
+        }
+    }
+
     /// A directory for a run of `line`, and a proxy for it.
     fn place(&self, line: &str, timeout: &str) -> (Dir, Proxy) {
         let (dir, proxy) = (
             Dir::new(),
-            Proxy::new(self.port, self.driver.starts_with("ftp")),
+            // Behind TLS no proxy sees where data is to come from: it comes from there.
+            Proxy::new(
+                self.port,
+                self.driver == "ftp" && self.environment.is_empty(),
+            ),
         );
         if line.starts_with("rebase") {
             let line = self.line("create -q -f qcow2 -b J -F qcow2 over", proxy.port, timeout);
@@ -138,9 +155,14 @@ impl Far<'_> {
         eighths: u64,
         (fault, outcome): Row,
     ) -> Result<bool, String> {
-        let (dir, proxy) = self.place(line, "1");
+        let timeout = match (outcome, fault) {
+            (Outcome::Done, _) => self.patience(LONG),
+            (Outcome::Failed(_), Fault::Silent) => "1",
+            (Outcome::Failed(_), _) => self.patience("30"),
+        };
+        let (dir, proxy) = self.place(line, timeout);
         proxy.arm(fault, clean.1 * eighths / 8);
-        let ran = self.run(&self.line(line, proxy.port, "1"), &dir);
+        let ran = self.run(&self.line(line, proxy.port, timeout), &dir);
         let wrong = |what: &str| {
             let driver = self.driver;
             Err(format!(
@@ -205,9 +227,10 @@ impl Far<'_> {
 
     /// What a line prints where nothing fails, and how many bytes the server sends for it.
     fn clean(&self, line: &str) -> (Ran, u64) {
-        let (dir, proxy) = self.place(line, "1");
+        let timeout = self.patience(LONG);
+        let (dir, proxy) = self.place(line, timeout);
         proxy.arm(Fault::None, 0);
-        let mut ran = self.run(&self.line(line, proxy.port, "1"), &dir);
+        let mut ran = self.run(&self.line(line, proxy.port, timeout), &dir);
         assert_eq!(ran.code, 0, "{line}: {ran:?}");
         ran.out = ran.out.replace(&proxy.port.to_string(), "PORT");
         (ran, proxy.came())
@@ -430,6 +453,68 @@ fn commands_on_images_of_ftp_servers_end_well_or_with_one_line() {
         (
             Fault::Says(b"HTTP/1.1 400 X\r\n\r\n", ALWAYS),
             Outcome::Failed(&["The server"]),
+        ),
+        (Fault::Gone, Outcome::Failed(&["Connection refused"])),
+        (
+            Fault::Silent,
+            Outcome::Failed(&["has not answered within 1 seconds"]),
+        ),
+    ]);
+    far.ends_by_a_signal();
+}
+
+#[test]
+fn commands_on_images_of_ftp_servers_over_tls_end_well_or_with_one_line() {
+    let (Some(site), Some(other)) = (ftp::site(), ftp::site()) else {
+        return;
+    };
+    let authority = site.made.path().join("ca.pem").display().to_string();
+    let of = |driver, port, options| Far {
+        driver,
+        port,
+        options,
+        root: site.dir.root(),
+        environment: vec![("SSL_CERT_FILE", authority.clone())],
+    };
+    // Nobody says that a session over TLS has ended: none of these does.
+    let far = of("ftp", site.server.ports()[1], &|port, name| {
+        format!("url=ftp://localhost:{port}/{name},tls=on")
+    });
+    far.table(&[
+        (END, Outcome::Done),
+        (Fault::Says(b"421 Busy.\r\n", 1), Outcome::Done),
+        (
+            Fault::Says(b"421 Busy.\r\n", ALWAYS),
+            Outcome::Failed(&["421 Busy."]),
+        ),
+        (
+            Fault::Says(b"220 Hello.\r\n431 No key.\r\n", ALWAYS),
+            Outcome::Failed(&["what was not asked for"]),
+        ),
+        (
+            Fault::Elsewhere(other.server.ports()[1]),
+            Outcome::Failed(&["ertificate"]),
+        ),
+        (Fault::Gone, Outcome::Failed(&["Connection refused"])),
+        (
+            Fault::Silent,
+            Outcome::Failed(&["has not answered within 1 seconds"]),
+        ),
+    ]);
+    far.ends_by_a_signal();
+    let far = of("ftps", site.server.ports()[2], &|port, name| {
+        format!("url=ftps://localhost:{port}/{name}")
+    });
+    far.table(&[
+        (END, Outcome::Done),
+        (Fault::Says(b"421 Busy.\r\n", 1), Outcome::Done),
+        (
+            Fault::Says(b"421 Busy.\r\n", ALWAYS),
+            Outcome::Failed(&["TLS"]),
+        ),
+        (
+            Fault::Elsewhere(other.server.ports()[2]),
+            Outcome::Failed(&["ertificate"]),
         ),
         (Fault::Gone, Outcome::Failed(&["Connection refused"])),
         (

@@ -29,6 +29,11 @@ impl Server {
         self.ports[0]
     }
 
+    /// The ports without TLS, with TLS that is asked for, and with TLS from the first byte on.
+    pub fn ports(&self) -> &[u16] {
+        &self.ports
+    }
+
     /// That of one whose server is asked for TLS.
     pub fn asked(&self, path: &str) -> String {
         format!("ftp://localhost:{}/{path}", self.ports[1])
