@@ -1,6 +1,9 @@
 //! Images on web servers, against nginx and `curl`. What QEMU's tool says there is written down here: its module is
 //! in a package of its own, and hangs now and then.
 
+mod gate;
+mod proxied;
+mod restarted;
 pub mod server;
 
 use std::time::{Duration, Instant};

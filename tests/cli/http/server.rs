@@ -1,6 +1,6 @@
 //! nginx on the loopback interface for the length of a test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,9 @@ pub struct Server {
     plain: u16,
     tls: u16,
     own: u16,
-    log: std::path::PathBuf,
+    /// Where its files are.
+    state: PathBuf,
+    config: String,
 }
 
 /// Whether tests with nginx have to be left out.
@@ -63,10 +65,24 @@ http {{
 }}
 "#
         );
-        let config = state.join("nginx.conf");
-        std::fs::write(&config, text).unwrap();
+        Some(Self {
+            child: Self::start(&state, &text)?,
+            plain,
+            tls,
+            own,
+            config: text,
+            state,
+        })
+    }
+
+    /// Starts it; None where a port was taken meanwhile.
+    fn start(state: &Path, config: &str) -> Option<Child> {
+        let at = state.display();
+        let file = state.join("nginx.conf");
+        std::fs::write(&file, config).unwrap();
+        let _ = std::fs::remove_file(state.join("pid"));
         let mut child = Command::new("nginx")
-            .args(["-p", &at.to_string(), "-c", config.to_str().unwrap()])
+            .args(["-p", &at.to_string(), "-c", file.to_str().unwrap()])
             .args(["-e", &format!("{at}/error.log")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -82,13 +98,17 @@ http {{
             assert!(Instant::now() < deadline, "nginx does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Some(Self {
-            child,
-            plain,
-            tls,
-            own,
-            log: state.join("access.log"),
-        })
+        Some(child)
+    }
+
+    /// Ends it, and starts it again with the certificate `NAME-cert.pem` and its key.
+    pub fn restart(&mut self, name: &str) {
+        self.kill();
+        let certificate = format!("/{name}-cert.pem");
+        let config = self.config.replace("/server-cert.pem", &certificate);
+        let config = config.replace("/server-key.pem", &format!("/{name}-key.pem"));
+        let child = Self::start(&self.state, &config);
+        self.child = child.expect("nginx listens where it did");
     }
 
     /// The port without TLS.
@@ -113,7 +133,7 @@ http {{
 
     /// What was asked for so far.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap()
+        std::fs::read_to_string(self.state.join("access.log")).unwrap()
     }
 }
 
