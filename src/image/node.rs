@@ -198,6 +198,15 @@ impl Node {
         }
     }
 
+    /// A filter over no child, for tests of what it tells itself.
+    #[cfg(test)]
+    pub(crate) fn of_filter(driver: &'static FilterDriver, storage: Arc<dyn Storage>) -> Self {
+        Self {
+            kind: NodeKind::Filter(driver, Vec::new()),
+            ..Self::given(storage)
+        }
+    }
+
     /// An image that serves as a storage.
     pub(super) fn of_image(image: Arc<Image>) -> Self {
         let (base, tree) = (image.base.clone(), image.tree.clone());
@@ -365,16 +374,15 @@ impl Node {
         driver.stands_on_one_child() && shown.is_none_or(|child| child.node.has_places())
     }
 
-    /// The warnings of opening the images in it.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    /// What users should know of the images, storages and filters in it.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let own = || (self.storage.report()).map_or_else(Vec::new, |report| report.warnings());
         match &self.kind {
-            NodeKind::Host => {
-                (self.storage.report()).map_or_else(Vec::new, |report| report.warnings())
-            }
+            NodeKind::Host => own(),
             NodeKind::Image(image) => image.image().warnings().to_vec(),
             NodeKind::Filter(_, children) => {
                 let nodes = children.iter().map(Child::node);
-                nodes.flat_map(Self::warnings).collect()
+                nodes.flat_map(Self::warnings).chain(own()).collect()
             }
         }
     }

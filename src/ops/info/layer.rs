@@ -8,7 +8,7 @@ use crate::memory;
 use crate::printable::shown_name;
 use crate::size::round_up_sector;
 use crate::storage::{Storage, StorageFeatures, registry};
-use crate::storage::{StorageDetails, StoredImage};
+use crate::storage::{StorageDetails, StorageReport, StoredImage};
 use crate::value::Value;
 
 /// The report of one layer.
@@ -120,9 +120,13 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
     let mut shown = children.iter();
     let shown = shown.find(|(name, _)| Some(&**name) == driver.shows);
     let shown = shown.map(|(_, shown)| shown);
+    // Most filters have nothing to tell of themselves.
+    let told = storage.report().map(StorageReport::details).transpose()?;
     Ok(LayerInfo {
         filename: node.filename(),
         format: driver.name.to_owned(),
+        specific_type: Some(driver.name),
+        specific: told.map(|details| specific_value(details.specific)),
         virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
         cluster_size: shown.and_then(|shown| shown.cluster_size),
@@ -149,8 +153,6 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         Some(report) => report.details()?,
         None => StorageDetails::default(),
     };
-    let specific = details.specific.into_iter();
-    let specific = specific.map(|(key, value)| (key.to_owned(), value));
     let is_image = details.image.is_some();
     let StoredImage {
         cluster_size,
@@ -172,12 +174,71 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         cluster_size,
         snapshots: snapshots.collect(),
         specific_type: kind,
-        specific: kind.map(|_| Value::Object(specific.collect())),
+        specific: kind.map(|_| specific_value(details.specific)),
         ..LayerInfo::default()
     })
+}
+
+/// What a driver tells by its own keys.
+fn specific_value(specific: Vec<(&'static str, Value)>) -> Value {
+    let members = specific.into_iter();
+    let members = members.map(|(key, value)| (key.to_owned(), value));
+    Value::Object(members.collect())
 }
 
 /// Lengths are shown in whole sectors.
 fn round_up(length: u64) -> u64 {
     round_up_sector(length).unwrap_or(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::filter;
+    use crate::storage::MemoryStorage;
+    use crate::storage::forward::forward;
+
+    /// A filter that has something to tell.
+    #[derive(Debug)]
+    struct Told {
+        child: MemoryStorage,
+    }
+
+    impl Storage for Told {
+        forward!(
+            child: name, driver, identity, read_only, read_at, try_read, write_at, len, set_len,
+            write_zeroes, discard, sync, extent, limits, allocated_size, lock, host
+        );
+
+        fn report(&self) -> Option<&dyn StorageReport> {
+            Some(self)
+        }
+    }
+
+    impl StorageReport for Told {
+        fn warnings(&self) -> Vec<String> {
+            vec!["it is slow".to_owned()]
+        }
+
+        fn details(&self) -> Result<StorageDetails> {
+            Ok(StorageDetails {
+                image: None,
+                specific: vec![("mask", Value::Bool(true))],
+            })
+        }
+    }
+
+    #[test]
+    fn a_filter_tells_of_itself_what_its_storage_reports() {
+        let driver = filter::registry::drivers()[0];
+        let child = MemoryStorage::new("m");
+        let node = Node::of_filter(driver, Arc::new(Told { child }));
+        let info = node_info(&node).unwrap();
+        assert_eq!(info.specific_type, Some(driver.name));
+        let specific = info.specific.unwrap();
+        assert_eq!(specific.as_object().unwrap()["mask"], Value::Bool(true));
+        assert_eq!(node.warnings(), ["it is slow"]);
+    }
 }
