@@ -5,7 +5,7 @@
 use std::fs;
 
 use crate::given::GIVEN;
-use crate::sample::{PASSPHRASE, SAMPLES, Sample};
+use crate::sample::{PASSPHRASE, Sample, samples};
 use crate::seal::seal;
 use crate::{Bench, Ended, MAX_CPU, SECONDS, Sequence};
 
@@ -177,7 +177,7 @@ fn structures_of_every_format_with_numbers_that_lie() {
         data[block << 16..(block + 1) << 16].fill(DATA);
     }
     fs::write(bench.dir.path("data.raw"), data).expect("the data");
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = Image::new(&bench, sample);
         let mut sequence = Sequence(sample.name.len() as u64);
         let count = match sample.encrypted() {

@@ -7,14 +7,14 @@ use platter::format::RepairMode;
 use platter::ops::check::check;
 use platter::storage::ZeroFlags;
 
-use super::sample::SAMPLES;
+use super::sample::{only, samples};
 use super::shelf::{self, Access};
 
 /// What is cached, and what is freed and not given back yet, is no damage.
 #[test]
 fn a_check_of_an_image_that_is_written_to_finds_nothing() {
     let (mut checked, mut wrong) = (0, Vec::new());
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let image = shelf::open(sample, &files, Access::Write).expect("it opens");
         if image.format().checker().is_none() {
@@ -53,5 +53,6 @@ fn a_check_of_an_image_that_is_written_to_finds_nothing() {
         image.close().expect("a close");
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(checked > SAMPLES.len() / 2, "{checked}");
+    let all = samples().count();
+    assert!(only().is_some() || checked > all / 2, "{checked} of {all}");
 }

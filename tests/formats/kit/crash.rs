@@ -8,7 +8,7 @@ use platter::ops::check::check;
 use platter::storage::testing::Log;
 use platter::storage::{Durability, Storage};
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, samples};
 use super::shelf::{self, Access, FILES};
 use super::work::Change;
 use crate::random::Random;
@@ -148,7 +148,7 @@ fn judge<'a>(
 
 #[test]
 fn a_power_cut_loses_nothing_that_was_flushed() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let created = shelf::bytes(&shelf::created(sample));
         let step = if sample.encrypted() { 6 } else { 3 };
         let states = run(sample, &created, None, step).unwrap();
@@ -159,7 +159,7 @@ fn a_power_cut_loses_nothing_that_was_flushed() {
 /// The kernel drops what it could not write, tells of it once, and calls the next sync a success.
 #[test]
 fn after_a_sync_that_failed_none_succeeds_and_what_was_flushed_before_stays() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let created = shelf::bytes(&shelf::created(sample));
         let step = if sample.encrypted() { 48 } else { 24 };
         let syncs = (0..).map_while(|nth| run(sample, &created, Some(nth), step));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use platter::storage::testing::{Calls, Fault, FaultyStorage};
 use platter::storage::{Storage, ZeroFlags};
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, only, samples};
 use super::shelf::{self, Access, FILES};
 use super::work::{Change, same};
 use crate::random::Random;
@@ -118,14 +118,14 @@ fn changes(sample: &Sample, calls: Calls, errno: i32) {
 
 #[test]
 fn a_creation_that_fails_says_so() {
-    for sample in SAMPLES {
+    for sample in samples() {
         creation(sample);
     }
 }
 
 #[test]
 fn a_failing_call_harms_nothing_that_was_there() {
-    for sample in SAMPLES {
+    for sample in samples() {
         changes(sample, Calls::CHANGES, libc::ENOSPC);
         changes(sample, Calls::SYNC, libc::EIO);
         changes(sample, Calls::READ, libc::EIO);
@@ -163,7 +163,7 @@ fn failures(sample: &Sample, whole: &[Vec<u8>], at: usize, calls: Calls) -> usiz
 #[test]
 fn a_failing_call_of_any_file_names_that_file() {
     let mut named = 0;
-    for sample in SAMPLES {
+    for sample in samples() {
         let whole = written(sample);
         let used = [true, sample.has_data_file(), sample.overlay];
         for at in (0..FILES.len()).filter(|&at| used[at]) {
@@ -172,5 +172,6 @@ fn a_failing_call_of_any_file_names_that_file() {
             named += counts.iter().sum::<usize>();
         }
     }
-    assert!(named > 2 * SAMPLES.len(), "{named}");
+    let all = samples().count();
+    assert!(only().is_some() || named > 2 * all, "{named}");
 }

@@ -9,7 +9,7 @@ use platter::Image;
 use platter::storage::Storage;
 use platter::storage::testing::{Gate, Gated, GatedStorage};
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, only, samples};
 use super::shelf::{self, Access};
 
 /// Long enough for a flush that does not wait to end.
@@ -18,8 +18,9 @@ const A_WHILE: Duration = Duration::from_millis(30);
 /// What a flush tells of must be on disk when it returns, whoever brings it there.
 #[test]
 fn a_flush_waits_for_metadata_that_another_one_is_writing() {
-    let waited = SAMPLES.iter().filter(|sample| waits(sample)).count();
-    assert!(waited > SAMPLES.len() / 3, "{waited} of {}", SAMPLES.len());
+    let waited = samples().filter(|sample| waits(sample)).count();
+    let all = samples().count();
+    assert!(only().is_some() || waited > all / 3, "{waited} of {all}");
 }
 
 /// Whether the first flush of the sample writes anything.
@@ -46,9 +47,10 @@ fn waits(sample: &Sample) -> bool {
 /// A file that is made longer for what was reserved must not lose what others write behind that meanwhile.
 #[test]
 fn a_flush_that_lengthens_the_file_spares_what_is_written_meanwhile() {
-    let held = SAMPLES.iter().filter(|sample| lengthens(sample));
+    let held = samples().filter(|sample| lengthens(sample));
     let held: Vec<_> = held.map(|sample| sample.name).collect();
-    assert!(held.contains(&"qcow") && held.contains(&"vmdk"), "{held:?}");
+    let expected = held.contains(&"qcow") && held.contains(&"vmdk");
+    assert!(only().is_some() || expected, "{held:?}");
 }
 
 /// Whether the first flush of the sample makes a file longer.

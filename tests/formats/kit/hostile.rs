@@ -9,7 +9,7 @@ use platter::ops::check::check;
 use platter::ops::inspect::inspect_storage;
 use platter::storage::Storage;
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, only, samples};
 use super::shelf::{self, Access};
 use super::work::Change;
 use crate::random::Random;
@@ -94,7 +94,7 @@ fn exercise(sample: &Sample, files: &[Vec<u8>]) {
 
 #[test]
 fn damaged_files_are_refused_or_read_and_never_a_panic() {
-    for sample in SAMPLES {
+    for sample in samples() {
         // Deriving a key is all that takes time there, and the header is what can be damaged.
         let count = if sample.encrypted() { FILES / 4 } else { FILES };
         let whole = filled(sample);
@@ -109,7 +109,7 @@ fn damaged_files_are_refused_or_read_and_never_a_panic() {
 
 #[test]
 fn files_cut_off_anywhere_in_the_first_sectors_never_panic() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let whole = filled(sample);
         let step = if sample.encrypted() { 97 } else { 13 };
         for len in (0..1024).step_by(step) {
@@ -142,10 +142,7 @@ fn left_by_check(
 #[test]
 fn a_repair_loses_no_more_than_what_was_cut_off() {
     let mut kept = std::collections::BTreeSet::new();
-    for sample in SAMPLES
-        .iter()
-        .filter(|sample| !sample.encrypted() && !sample.is_stream)
-    {
+    for sample in samples().filter(|sample| !sample.encrypted() && !sample.is_stream) {
         let files = shelf::created(sample);
         let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
         let disk: Vec<u8> = (0..image.len())
@@ -174,14 +171,15 @@ fn a_repair_loses_no_more_than_what_was_cut_off() {
         kept.insert(sample.format);
     }
     for format in ["parallels", "qed", "vdi", "vhdx", "vmdk"] {
-        assert!(kept.contains(format), "{format} of {kept:?}");
+        let is_asked = only().is_none_or(|it| it == format);
+        assert!(!is_asked || kept.contains(format), "{format} of {kept:?}");
     }
 }
 
 #[test]
 fn a_file_that_was_cut_off_and_repaired_is_clean() {
     let mut repaired = 0;
-    for sample in SAMPLES.iter().filter(|sample| !sample.encrypted()) {
+    for sample in samples().filter(|sample| !sample.encrypted()) {
         let whole = filled_by(sample, 3, 4);
         let mut random = Random(11);
         for n in 0..60 {
@@ -201,5 +199,8 @@ fn a_file_that_was_cut_off_and_repaired_is_clean() {
             assert_eq!(again, Some((0, 0, 0)), "{}, cut {n}", sample.name);
         }
     }
-    assert!(repaired > 100, "only {repaired} files were repaired");
+    assert!(
+        only().is_some() || repaired > 100,
+        "only {repaired} files were repaired"
+    );
 }

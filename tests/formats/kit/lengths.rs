@@ -1,13 +1,13 @@
 //! Where the files of images end.
 
-use super::sample::SAMPLES;
+use super::sample::samples;
 use super::shelf::{self, Access};
 
 /// Tools that read whole sectors, and devices that have nothing else, lose the rest of a file otherwise.
 #[test]
 fn files_of_images_end_with_a_whole_sector() {
     let mut wrong = Vec::new();
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let mut look = |when: &str| {
             for (bytes, file) in shelf::bytes(&files).iter().zip(shelf::FILES).take(2) {

@@ -5,12 +5,12 @@ use platter::ops::create::TargetFormat;
 use platter::ops::measure::{MeasureSource, measure};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
-use super::sample::{SAMPLES, objects};
+use super::sample::{objects, samples};
 use crate::common::Dir;
 
 #[test]
 fn what_was_measured_is_what_is_written() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let format = TargetFormat::find(sample.format).expect("a format");
         let dir = Dir::new();
         let mut source = vec![0; sample.size as usize];

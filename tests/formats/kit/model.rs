@@ -4,7 +4,7 @@ use platter::Job;
 use platter::format::RepairMode;
 use platter::ops::check::check;
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, samples};
 use super::shelf::{self, Access};
 use super::work::{Change, same};
 use crate::random::Random;
@@ -67,14 +67,14 @@ fn clean(sample: &Sample, files: &[std::sync::Arc<dyn platter::storage::Storage>
 
 #[test]
 fn what_was_written_is_read_also_by_the_next_who_opens() {
-    for sample in SAMPLES {
+    for sample in samples() {
         run(sample);
     }
 }
 
 #[test]
 fn a_new_image_reads_as_zeroes_or_as_what_is_below() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let image = shelf::open(sample, &files, Access::Read).expect("the new image opens");
         same(
@@ -90,7 +90,7 @@ fn a_new_image_reads_as_zeroes_or_as_what_is_below() {
 /// What is cut off never comes back.
 #[test]
 fn what_grows_reads_as_zeroes() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
         let mut model = shelf::empty(sample);

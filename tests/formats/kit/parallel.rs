@@ -9,7 +9,7 @@ use platter::storage::testing::Log;
 use platter::storage::{Durability, Storage, ZeroFlags};
 
 use super::crash::whole;
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, samples};
 use super::shelf::{self, Access, FILES};
 use crate::random::Random;
 use crate::states::{self, STALE};
@@ -220,7 +220,7 @@ fn run(sample: &Sample) -> usize {
 
 #[test]
 fn a_power_cut_among_requests_in_parallel_leaves_any_of_those_under_way() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let states = run(sample);
         // How many there are depends on how the threads ran.
         assert!(states >= 5, "{}: only {states} states", sample.name);

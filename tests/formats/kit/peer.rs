@@ -3,7 +3,7 @@
 use platter::ops::create::{CreatePlan, CreateRequest};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
-use super::sample::{PASSPHRASE, SAMPLES, Sample, objects};
+use super::sample::{PASSPHRASE, Sample, objects, samples};
 use super::shelf;
 use super::work::{Change, same};
 use crate::common::Dir;
@@ -100,7 +100,7 @@ fn judge(dir: &Dir, sample: &Sample, model: &[u8]) {
 
 #[test]
 fn qemu_reads_what_was_written_here() {
-    for sample in SAMPLES.iter().filter(|sample| sample.known_to_peer) {
+    for sample in samples().filter(|sample| sample.known_to_peer) {
         let dir = directory(sample);
         create(&dir, sample);
         let mut model = shelf::empty(sample);
@@ -126,7 +126,7 @@ fn qemu_reads_what_was_written_here() {
 #[test]
 fn what_qemu_wrote_is_read_here_and_written_on() {
     let written = |sample: &&Sample| sample.known_to_peer && !sample.is_stream;
-    for sample in SAMPLES.iter().filter(written) {
+    for sample in samples().filter(written) {
         let dir = directory(sample);
         let options = sample.options_of_peer(&dir.str("data"));
         let size = sample.size.to_string();

@@ -3,12 +3,12 @@
 use platter::OpenOptions;
 use platter::ops::inspect::inspect_storage;
 
-use super::sample::SAMPLES;
+use super::sample::samples;
 use super::shelf::{self, Access, FILES};
 
 #[test]
 fn inspection_lists_every_file_that_is_named() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let options = OpenOptions {
             format: Some(sample.format.to_owned()),

@@ -7,7 +7,7 @@ use platter::ops::create::TargetFormat;
 use platter::ops::measure::{MeasureSource, measure};
 use platter::{Image, Job, Location, OpenOptions, OpenPolicy, Options};
 
-use super::sample::{SAMPLES, Sample, objects};
+use super::sample::{Sample, objects, samples};
 use super::shelf::contents;
 use super::work::same;
 use crate::common::Dir;
@@ -70,7 +70,7 @@ fn data(image: &Image) -> Vec<(u64, u64)> {
 
 #[test]
 fn what_goes_to_another_format_comes_back_as_it_was() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let format = TargetFormat::find(sample.format).expect("a format");
         let dir = Dir::new();
         let mut disk = vec![0; sample.size as usize];

@@ -1,5 +1,8 @@
 //! The table of samples: each format of the registry with the options that make it another format.
 
+use std::collections::BTreeSet;
+
+use platter::format::{FormatDriver, registry};
 use platter::object::Objects;
 use platter::secret::Secret;
 
@@ -290,6 +293,31 @@ pub const SAMPLES: &[Sample] = &[
         )),
     ),
 ];
+
+/// What names one format, whose samples alone the tests of the kit go through then.
+pub const ONLY: &str = "PLATTER_SAMPLES";
+
+/// The one format, where there is such.
+pub fn only() -> Option<String> {
+    let format = std::env::var(ONLY).ok()?;
+    let is_known = SAMPLES.iter().any(|sample| sample.format == format);
+    assert!(is_known, "{ONLY}: there is no sample of '{format}'");
+    Some(format)
+}
+
+/// The samples that tests go through.
+pub fn samples() -> impl Iterator<Item = &'static Sample> {
+    let only = only();
+    let is_wanted = move |sample: &&Sample| only.as_ref().is_none_or(|it| *it == sample.format);
+    SAMPLES.iter().filter(is_wanted)
+}
+
+/// The formats of these samples of which the driver says something.
+pub fn formats(says: impl Fn(&FormatDriver) -> bool) -> BTreeSet<&'static str> {
+    let formats = samples().map(|sample| sample.format);
+    let is_so = |name: &&str| registry::by_name(name).is_some_and(&says);
+    formats.filter(is_so).collect()
+}
 
 impl Sample {
     /// Whether the image has a second file.

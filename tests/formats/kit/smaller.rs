@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use platter::format::RepairMode;
 use platter::{Image, Job};
 
-use super::sample::{SAMPLES, Sample};
+use super::sample::{Sample, formats, samples};
 use super::shelf::{self, Access};
 
 /// What the header says in the end; the last sector begins a block in every format.
@@ -131,22 +131,13 @@ fn tried(sample: &Sample) -> Outcome {
 #[test]
 fn what_is_behind_an_end_that_is_too_early_stays() {
     let mut kept = BTreeSet::new();
-    for sample in SAMPLES.iter().filter(|sample| !sample.is_stream) {
+    for sample in samples().filter(|sample| !sample.is_stream) {
         match tried(sample) {
             Outcome::Refused => {}
             Outcome::Kept => drop(kept.insert(sample.format)),
             Outcome::Lost => panic!("{}: what is behind the end", sample.name),
         }
     }
-    let formats = [
-        "parallels",
-        "qcow",
-        "qcow2",
-        "qed",
-        "vdi",
-        "vhdx",
-        "vmdk",
-        "vpc",
-    ];
-    assert_eq!(Vec::from_iter(kept), formats);
+    // A disk without metadata has no header that says an end.
+    assert_eq!(kept, formats(|driver| driver.has_metadata));
 }

@@ -6,7 +6,7 @@ use platter::{Image, Job};
 use std::process::Command;
 
 use super::given::GIVEN;
-use super::sample::{PASSPHRASE, SAMPLES};
+use super::sample::{PASSPHRASE, only, samples};
 use super::shelf::{self, Access};
 use super::work::Change;
 use super::{peer, read_only};
@@ -61,7 +61,7 @@ fn judge(name: &str, image: &Image, random: &mut Random) {
 
 #[test]
 fn a_map_and_the_status_of_any_part_agree_and_are_true() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let files = shelf::created(sample);
         let mut random = Random(sample.name.len() as u64 ^ 0x57a7);
         let image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
@@ -84,7 +84,7 @@ fn a_map_and_the_status_of_any_part_agree_and_are_true() {
 fn a_program_in_c_learns_the_same_of_any_part_as_of_the_map() {
     let mut dirs = Vec::new();
     let mut images = Vec::new();
-    for sample in SAMPLES {
+    for sample in samples() {
         let dir = peer::directory(sample);
         peer::create(&dir, sample);
         let image = peer::open(&dir, sample, true);
@@ -107,7 +107,7 @@ fn a_program_in_c_learns_the_same_of_any_part_as_of_the_map() {
         ));
         dirs.push(dir);
     }
-    assert!(images.len() > 55, "{}", images.len());
+    assert!(only().is_some() || images.len() > 55, "{}", images.len());
     let ran = Command::new(build::program("extents"))
         .arg(PASSPHRASE)
         .args(images)

@@ -12,7 +12,7 @@ use platter::storage::callbacks::{CallbackStorage, StorageCallbacks};
 use platter::storage::{CacheMode, NamedStorages, Storage, StorageOpen};
 use platter::{Error, ErrorKind, Job, Location, OpenPolicy, Options, Result};
 
-use super::sample::{SAMPLES, Sample, objects};
+use super::sample::{Sample, objects, samples};
 use super::shelf::{self, FILES};
 use crate::common::Dir;
 
@@ -190,7 +190,7 @@ fn undoes(sample: &Sample, others: &[String], ending: Ending) -> bool {
 
 #[test]
 fn every_format_takes_back_what_a_creation_made_that_did_not_succeed() {
-    for sample in SAMPLES {
+    for sample in samples() {
         let names = names(sample);
         assert!(names.contains(&FILES[0].to_owned()), "{}", sample.name);
         // Something of others is in the place of no file of the image, of one, of all.
