@@ -12,6 +12,7 @@ mod inside;
 #[path = "../tools/interpose.rs"]
 mod interpose;
 mod parallels;
+mod products;
 mod qcow;
 mod qed;
 #[path = "../crash/random.rs"]
@@ -106,6 +107,7 @@ fn error_of(text: &str) -> String {
         "Repairing ",
         "Repairing: ",
         "The footer at the end is ",
+        "qemu-img: warning: The disk has ",
     ];
     text.split_inclusive('\n')
         .filter(|line| !others.iter().any(|start| line.starts_with(start)))
@@ -140,6 +142,8 @@ fn files_of(directory: &Path) -> Files {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type().expect("what it is").is_dir() {
             let below = files_of(&entry.path()).into_iter();
+            // A directory is something, too, also an empty one.
+            files.insert(format!("{name}/"), Vec::new());
             files.extend(below.map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
             continue;
         }
@@ -537,6 +541,16 @@ fn commands_that_read() {
 #[test]
 fn commands_that_change_an_image() {
     run(table::CHANGE, FAULTS);
+}
+
+#[test]
+fn commands_that_make_images_for_products() {
+    run(products::PROFILES, FAULTS);
+}
+
+#[test]
+fn commands_that_convert_chains() {
+    run(products::CHAINS, FAULTS);
 }
 
 #[test]
