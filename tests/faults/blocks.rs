@@ -61,6 +61,7 @@ const fn same(line: &'static str, touches: &'static [&'static str]) -> Case {
 pub const VDI: &[Case] = &[
     make("create -q -f vdi new.vdi 3M"),
     make("create -q -f vdi -o static=on new.vdi 3M"),
+    make("create -q -f vdi -b disk.vdi -F vdi new.vdi"),
     make("create -q -f vdi -o static=on,preallocation=full new.vdi 3M"),
     make("convert -f raw -O vdi plain.raw new.vdi"),
     make("convert -f raw -O vdi -o static=on plain.raw new.vdi"),

@@ -116,7 +116,7 @@ impl Search<'_> {
     /// it be looked for, the image opens with a parent that the user gives, or not at all.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it would not, [`ErrorKind::Invalid`] where another file would be
+    /// [`ErrorKind::Unsupported`] where it would not, the error of I/O where that may be why, [`ErrorKind::Invalid`] where another file would be
     /// found as well, [`ErrorKind::Limit`] where there are too many files.
     pub(crate) fn check_leads_to(
         &self,
@@ -148,10 +148,15 @@ impl Search<'_> {
                     true => "there is no directory in which it would look for it".to_owned(),
                     false => format!("would not find '{name}' in {}", seen.places()),
                 };
-                Err(Error::unsupported(format!(
-                    "The image would know its parent by the {id} alone, and {places}"
-                ))
-                .with_hint(PLACE))
+                let text =
+                    format!("The image would know its parent by the {id} alone, and {places}");
+                match seen.closed {
+                    // It may be that one.
+                    Some((path, error)) => {
+                        Err(Error::io(&error).context(format!("{text}: '{}'", path.display())))
+                    }
+                    None => Err(Error::unsupported(text).with_hint(PLACE)),
+                }
             }
         }
     }
@@ -227,10 +232,16 @@ impl Search<'_> {
                     ),
                 ));
             }
-            let looked = entry.and_then(|entry| Ok((self.candidate(&entry)?, entry)));
-            match looked {
-                Ok((None, _)) => {}
-                Ok((Some(file), entry)) => {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    seen.closed.get_or_insert((path.clone(), error));
+                    continue;
+                }
+            };
+            match self.candidate(&entry) {
+                Ok(None) => {}
+                Ok(Some(file)) => {
                     let mut name = OsString::from(place);
                     name.push(entry.file_name());
                     // Two names of one file are one candidate.
@@ -243,7 +254,8 @@ impl Search<'_> {
                     if error.kind() == IoKind::NotFound
                         || error.raw_os_error() == Some(libc::ELOOP) => {}
                 Err(error) => {
-                    seen.closed.get_or_insert((path.clone(), error));
+                    seen.closed
+                        .get_or_insert((path.join(entry.file_name()), error));
                 }
             }
         }
