@@ -23,3 +23,9 @@ pub(crate) fn name() -> Option<String> {
     let name = unsafe { CStr::from_ptr(entry.pw_name) };
     name.to_str().ok().map(str::to_owned)
 }
+
+/// The numbers of the user and of the group that this process belongs to.
+pub(crate) fn numbers() -> (u32, u32) {
+    // SAFETY: plain system calls, which always succeed.
+    unsafe { (libc::getuid(), libc::getgid()) }
+}

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 /// The path of the tool. Fails the test when it cannot be built.
 pub fn tool() -> &'static Path {
@@ -141,6 +141,26 @@ pub fn guest() -> &'static Path {
 pub fn machine() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| alone("machine", &["-static"], &[]))
+}
+
+/// The program that resets a unit of an iSCSI target; see its source.
+pub fn lun_reset() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| alone("lun_reset", &[], &["-ldl"]))
+}
+
+/// What stands in for a version of libnfs, in whose order of arguments the buffer of reads and writes comes first or not.
+pub fn fake_nfs(version: &str, buffer_first: bool) -> PathBuf {
+    let named = format!("-DVERSION=\"{version}\"");
+    let soname = format!("-Wl,-soname,{version}");
+    let mut kind = vec!["-shared", "-fPIC", &named, &soname];
+    if buffer_first {
+        kind.push("-DBUFFER_FIRST");
+    }
+    // One at a time: all are built under one name.
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _alone = BUILDING.lock();
+    alone(&format!("fake_nfs.{version}"), &kind, &[])
 }
 
 /// A directory of what stands in for client libraries of servers; see its sources.

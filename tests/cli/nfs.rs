@@ -1,6 +1,9 @@
 //! Files of NFS servers, against Ganesha and the tools of libnfs.
 
 pub mod server;
+mod silent;
+mod users;
+mod versions;
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};

@@ -171,10 +171,13 @@ fn open_in(
     };
     let failed = |error: Error| match error.kind() {
         ErrorKind::Cancelled => error,
-        _ => error.context(format!(
-            "Failed to {doing} file '{}'",
-            settings.file.as_bstr()
-        )),
+        _ => {
+            let whom = settings.whom(&error);
+            error.context(format!(
+                "Failed to {doing} file '{}'{whom}",
+                settings.file.as_bstr()
+            ))
+        }
     };
     let answer = perform(&mut mount, request, wait).map_err(failed)?;
     answer.map_err(|failure| failed(refused(&failure)))?;

@@ -133,12 +133,16 @@ impl Protocol for Nfs {
     fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
         let path = [b"/", self.0.file.as_slice()].concat();
         let path = CString::new(path).map_err(|_| strange())?;
-        match opened.link.is_lost() {
+        let removed = match opened.link.is_lost() {
             false => ask(opened, Request::Unlink(path), control),
             true => {
                 let again = open(&self.0, How::Read, control)?;
                 ask(&again, Request::Unlink(path), control)
             }
-        }
+        };
+        removed.map_err(|error| match self.0.whom(&error) {
+            whom if whom.is_empty() => error,
+            whom => error.context(format!("Failed to remove the file{whom}")),
+        })
     }
 }

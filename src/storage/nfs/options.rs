@@ -9,6 +9,7 @@ use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::storage::driver::StorageTarget;
 use crate::storage::remote_file::given_options;
 use crate::sys::libnfs::Wanted;
+use crate::sys::user;
 use crate::value::{Map, Value};
 
 use super::number;
@@ -145,6 +146,17 @@ impl Settings {
             },
             warnings: warnings.into_iter().flatten().collect(),
         })
+    }
+
+    /// As whom the server has refused something, where that may be why.
+    pub(super) fn whom(&self, error: &Error) -> String {
+        if !matches!(error.os_errno(), Some(libc::EACCES | libc::EPERM)) {
+            return String::new();
+        }
+        let own = user::numbers();
+        let user = self.wanted.uid.unwrap_or(own.0);
+        let group = self.wanted.gid.unwrap_or(own.1);
+        format!(" as user {user} of group {group}")
     }
 
     /// What tells the file from others, whichever user opens it.
