@@ -1,6 +1,10 @@
 //! Units of iSCSI targets, against tgt and the tools of libiscsi.
 
+mod attention;
+mod digests;
+mod relay;
 pub mod server;
+mod units;
 
 use std::cell::RefCell;
 use std::net::TcpListener;
@@ -423,24 +427,6 @@ fn both_ends_prove_who_they_are_and_nobody_is_told_how() {
     );
     let info = ran(&format!("info --image-opts {options}"), &dir).out;
     assert!(!info.contains("s3cret"), "{info}");
-}
-
-#[test]
-fn headers_have_checksums_where_that_is_wanted() {
-    if tgtd_is_missing() {
-        return;
-    }
-    let dir = Dir::new();
-    disk(&dir, "a.raw");
-    let server = Server::new(&dir);
-    server.unit(1, "a.raw", None, "");
-    for digest in ["none", "crc32c", "crc32c-none", "none-crc32c"] {
-        let url = format!(
-            "{}?header-digest={digest}&initiator-name=iqn.x:me",
-            server.url(1)
-        );
-        ran(&format!("compare -f raw -F raw a.raw {url}"), &dir);
-    }
 }
 
 #[test]

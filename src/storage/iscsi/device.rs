@@ -31,6 +31,8 @@ pub(super) struct Device {
     pub(super) limits: BlockLimits,
     /// It takes commands of the short forms alone, and is only read.
     pub(super) rom: bool,
+    /// Its medium can be changed for another.
+    removable: bool,
     pub(super) read_only: bool,
     /// Single writes can be made durable.
     pub(super) through: bool,
@@ -106,15 +108,15 @@ pub(super) fn is_unknown(error: &Error) -> bool {
 }
 
 /// Carries commands out, and what the unit would rather not do now again. What came is given in their order, each
-/// with the number of bytes that did not come.
+/// with the number of bytes that did not come. Nothing is sent again before `attention` has heard why.
 ///
 /// # Errors
-/// Of the unit, of the connection, or where `control` ends the wait.
+/// Of the unit, of `attention`, of the connection, or where `control` ends the wait.
 pub(super) fn carry_out(
     connection: &Connection,
     commands: Vec<Command>,
     control: &JobControl,
-    mut attention: impl FnMut(u16),
+    mut attention: impl FnMut(u16) -> Result<()>,
 ) -> Result<Vec<(IoBuf, usize)>> {
     let mut results: Vec<_> = commands.iter().map(|_| (IoBuf::new(), 0)).collect();
     let forms: Vec<_> = commands
@@ -139,7 +141,7 @@ pub(super) fn carry_out(
                     continue;
                 }
                 Status::Sense { key, code } if key == scsi::UNIT_ATTENTION => {
-                    attention(code);
+                    attention(code)?;
                     true
                 }
                 // It becomes ready.
@@ -179,7 +181,7 @@ pub(super) fn carry_out(
 
 /// Asks one thing that has a reply.
 fn ask(connection: &Connection, command: Command, control: &JobControl) -> Result<Vec<u8>> {
-    let (data, missing) = carry_out(connection, vec![command], control, |_| {})?
+    let (data, missing) = carry_out(connection, vec![command], control, |_| Ok(()))?
         .pop()
         .unwrap_or_default();
     let len = data.len().saturating_sub(missing);
@@ -190,11 +192,7 @@ fn ask(connection: &Connection, command: Command, control: &JobControl) -> Resul
 ///
 /// # Errors
 /// Of the unit, or where its blocks make no sense.
-pub(super) fn capacity(
-    connection: &Connection,
-    rom: bool,
-    control: &JobControl,
-) -> Result<Capacity> {
+fn capacity(connection: &Connection, rom: bool, control: &JobControl) -> Result<Capacity> {
     let capacity = match rom {
         true => Reply(&ask(connection, scsi::read_capacity_10()?, control)?).capacity_10()?,
         false => Reply(&ask(connection, scsi::read_capacity_16()?, control)?).capacity_16()?,
@@ -217,9 +215,12 @@ impl Device {
     /// # Errors
     /// Of the unit; where it is neither a disk nor a medium that is read like one.
     pub(super) fn of(connection: &Connection, control: &JobControl) -> Result<Self> {
-        let ready = carry_out(connection, vec![scsi::test_unit_ready()], control, |_| {});
-        let kind = Reply(&ask(connection, scsi::inquiry()?, control)?).unit_type()?;
-        let rom = match kind {
+        let ready = carry_out(connection, vec![scsi::test_unit_ready()], control, |_| {
+            Ok(())
+        });
+        let told = ask(connection, scsi::inquiry()?, control)?;
+        let removable = Reply(&told).is_removable();
+        let rom = match Reply(&told).unit_type()? {
             Some(scsi::DISK) => false,
             Some(scsi::ROM) => true,
             None => {
@@ -245,6 +246,7 @@ impl Device {
                 capacity,
                 limits: BlockLimits::default(),
                 rom,
+                removable,
                 read_only: true,
                 through: false,
                 cached: false,
@@ -267,6 +269,7 @@ impl Device {
             capacity,
             limits,
             rom,
+            removable,
             read_only: modes.read_only,
             through: modes.through,
             cached: modes.cached.unwrap_or(true),
@@ -283,11 +286,16 @@ impl Device {
             .saturating_mul(u64::from(self.capacity.block))
     }
 
-    /// Whether another connection leads to the same unit, as far as that can be known.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
-        self.names == other.names
-            && self.capacity.block == other.capacity.block
-            && self.rom == other.rom
-            && other.len() >= self.len()
+    /// Whether what is seen now is the same unit, as far as that can be known; it may have become longer than `len`.
+    pub(super) fn is_same(&self, now: &Self, len: u64) -> bool {
+        self.names == now.names
+            && self.capacity.block == now.capacity.block
+            && self.rom == now.rom
+            && now.len() >= len
+    }
+
+    /// Whether a unit that says this may have another medium.
+    pub(super) fn may_have_another(&self, code: u16) -> bool {
+        self.removable && code == scsi::MEDIUM_CHANGED
     }
 }

@@ -23,7 +23,9 @@ const INITIATOR: &str = "iqn.2008-11.org.linux-kvm";
 /// The longest name that the library takes.
 const MAX_NAME: usize = 255;
 /// Units that have numbers of one level.
-const MAX_LUN: u64 = 16383;
+const MAX_LUN: u16 = 16383;
+/// How a unit is addressed whose number is longer than a byte (SAM, flat space).
+const FLAT: u16 = 0x4000;
 const MAX_TIMEOUT: u64 = 24 * 3600;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -83,6 +85,8 @@ pub(super) struct Settings {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) lun: u16,
+    /// The same as commands say it.
+    pub(super) address: u16,
     wanted: Wanted,
     /// What is asked about where the target sends us.
     pub(super) policy: Option<OpenPolicy>,
@@ -123,6 +127,18 @@ pub(super) fn portal(text: &str) -> Result<(String, u16)> {
     }
 }
 
+/// The number of a unit, and how it is addressed; None where there is none of that number. Tools of the library name those
+/// above 255 by their addresses.
+fn numbered(given: u64) -> Option<(u16, u16)> {
+    let given = u16::try_from(given).ok()?;
+    match given {
+        0..=255 => Some((given, given)),
+        256..=MAX_LUN => Some((given, FLAT | given)),
+        FLAT..0x8000 => Some((given & MAX_LUN, given)),
+        _ => None,
+    }
+}
+
 fn digest(text: Option<&str>) -> Result<HeaderDigest> {
     Ok(match text {
         None | Some("none-crc32c") => HeaderDigest::PreferNone,
@@ -159,13 +175,13 @@ impl Settings {
                 return Err(Error::invalid(format!("Unknown transport: {other}")));
             }
         };
-        let lun = options.num("lun").unwrap_or(0);
+        let unit = numbered(options.num("lun").unwrap_or(0));
         let timeout = options.num("timeout").unwrap_or(0);
-        if lun > MAX_LUN || timeout > MAX_TIMEOUT {
+        let Some((lun, address)) = unit.filter(|_| timeout <= MAX_TIMEOUT) else {
             return Err(Error::invalid(format!(
                 "'lun' is at most {MAX_LUN}, and 'timeout' at most {MAX_TIMEOUT}"
             )));
-        }
+        };
         let secret = |key: &str| options.str(key).map(|id| objects.secret_text(id));
         let own = secret("password-secret").transpose()?;
         if own.is_some() && options.str("password").is_some() {
@@ -191,8 +207,8 @@ impl Settings {
         Ok(Self {
             host,
             port,
-            // At most MAX_LUN.
-            lun: lun as u16,
+            lun,
+            address,
             wanted: Wanted {
                 initiator: initiator.to_owned(),
                 target: target.to_owned(),
@@ -211,6 +227,12 @@ impl Settings {
     /// What sessions are to be. Each of the same settings takes the place of the one before, whose commands end.
     pub(super) fn wanted(&self) -> Wanted {
         self.wanted.clone()
+    }
+
+    /// What is said where a login fails: targets know initiators by their names.
+    pub(super) fn refusal(&self) -> String {
+        let (target, initiator) = (&self.wanted.target, &self.wanted.initiator);
+        format!("The target {target} does not let {initiator} in")
     }
 
     /// What tells the unit from others, whichever user opens it.
@@ -370,6 +392,24 @@ mod tests {
     }
 
     #[test]
+    fn units_are_addressed_by_a_byte_or_in_flat_space() {
+        for (name, lun, address) in [
+            ("0", 0, 0),
+            ("255", 255, 255),
+            ("256", 256, 0x4100),
+            ("300", 300, 0x412c),
+            ("16383", 16383, 0x7fff),
+            ("16684", 300, 0x412c),
+            ("16389", 5, 0x4005),
+        ] {
+            let settings = of_name(&format!("iscsi://h/t/{name}")).unwrap();
+            assert_eq!((settings.lun, settings.address), (lun, address), "{name}");
+        }
+        let place = |name: &str| of_name(name).unwrap().place();
+        assert_eq!(place("iscsi://h/t/300"), place("iscsi://h/t/16684"));
+    }
+
+    #[test]
     fn names_of_another_form_are_refused_and_show_no_password() {
         for (name, text) in [
             ("iscsi:", "Failed to parse URL : iscsi:"),
@@ -379,6 +419,7 @@ mod tests {
             ("iscsi:///t/1", "Failed to parse URL : iscsi:///t/1"),
             ("iscsi://h/t/x", "Failed to parse URL : iscsi://h/t/x"),
             ("iscsi://h/t/99999", "'lun' is at most 16383"),
+            ("iscsi://h/t/32768", "'lun' is at most 16383"),
             (
                 "iscsi://h:x/t/1",
                 "The portal 'h:x' is no HOST or HOST:PORT",

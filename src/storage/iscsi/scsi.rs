@@ -19,7 +19,7 @@ pub(super) const INVALID_OPCODE: u16 = 0x2000;
 pub(super) const OUT_OF_RANGE: u16 = 0x2100;
 pub(super) const NO_SUCH_LUN: u16 = 0x2500;
 pub(super) const NO_ROOM: u16 = 0x2707;
-pub(super) const CAPACITY_CHANGED: u16 = 0x2a09;
+pub(super) const MEDIUM_CHANGED: u16 = 0x2800;
 
 /// Types of units.
 pub(super) const DISK: u8 = 0;
@@ -176,6 +176,11 @@ impl Reply<'_> {
             return Err(strange("INQUIRY"));
         }
         Ok((self.byte(0) >> 5 == 0).then_some(self.byte(0) & 0x1f))
+    }
+
+    /// Of INQUIRY: whether the medium can be changed for another.
+    pub(super) fn is_removable(&self) -> bool {
+        self.bit(1, 7)
     }
 
     /// Of READ CAPACITY (16).
@@ -356,6 +361,8 @@ mod tests {
         assert_eq!(Reply(&[0x00, 0, 5, 2, 31]).unit_type().unwrap(), Some(DISK));
         assert_eq!(Reply(&[0x7f, 0, 5, 2, 31]).unit_type().unwrap(), None);
         assert!(Reply(&[0]).unit_type().is_err());
+        assert!(Reply(&[0x00, 0x80, 5, 2, 31]).is_removable());
+        assert!(!Reply(&[0x80, 0x7f, 5, 2, 31]).is_removable());
         let mut capacity = [0; 32];
         (capacity[7], capacity[10], capacity[14]) = (99, 2, 0xc0);
         let capacity = Reply(&capacity).capacity_16().unwrap();

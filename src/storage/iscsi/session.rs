@@ -24,6 +24,7 @@ const QUIET: u32 = 3;
 /// A session that one thread serves.
 pub(super) struct Initiator {
     session: Session,
+    /// The address of the unit.
     lun: u16,
     asked: Instant,
     /// What has ended and was not fetched yet.
@@ -147,7 +148,7 @@ fn connect_to(settings: &Settings, number: SocketAddr, control: &JobControl) -> 
     let session = Session::new(&settings.wanted()).map_err(Error::invalid)?;
     let mut initiator = Initiator {
         session,
-        lun: settings.lun,
+        lun: settings.address,
         asked: Instant::now(),
         done: Vec::new(),
     };
@@ -169,7 +170,10 @@ fn connect_to(settings: &Settings, number: SocketAddr, control: &JobControl) -> 
             None => None,
             Some(Step::Good) => Some(None),
             Some(Step::Moved) => Some(Some(initiator.session.moved_to())),
-            Some(Step::Failed) => return Err(failed(initiator).with_errno(libc::EACCES)),
+            Some(Step::Failed) => {
+                let error = failed(initiator).with_errno(libc::EACCES);
+                return Err(error.context(settings.refusal()));
+            }
         })
     };
     match serve_until(&mut initiator, || wait.check(), logged_in)? {

@@ -13,6 +13,7 @@ use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::net::Address;
 use crate::storage::align::{Parts, in_pieces};
+use crate::storage::batch::Broken;
 use crate::storage::blocks::{Blocks, buffer};
 use crate::storage::driver::OpenContext;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
@@ -23,7 +24,7 @@ use crate::storage::{
 };
 use crate::sys::libiscsi::Command;
 
-use super::device::{Device, capacity, carry_out, is_unknown};
+use super::device::{Device, carry_out, is_unknown};
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
 use super::scsi::{self, Reply};
 use super::session::{Connection, connect};
@@ -56,10 +57,10 @@ pub(super) struct IscsiStorage {
     writable: bool,
     cache: CacheMode,
     device: Device,
-    /// In bytes; a unit can become another size.
+    /// In bytes; a unit can become longer.
     len: AtomicU64,
-    /// The unit has said that it has another size.
-    resized: AtomicBool,
+    /// Why the unit is not the one that was opened any more, once it is not; held while it is looked at.
+    replaced: Mutex<Option<Broken>>,
     unit: Arc<Unit>,
     /// What was changed over it the unit may still have in a cache.
     connection: Lasting<Connection>,
@@ -122,7 +123,7 @@ pub(super) fn open(scheme: &'static str, context: &OpenContext<'_>) -> Result<Ar
         writable,
         cache: context.how.cache,
         len: AtomicU64::new(device.len()),
-        resized: AtomicBool::new(false),
+        replaced: Mutex::default(),
         device,
         unit: Unit::at(place),
         connection: Lasting::new(connection),
@@ -155,16 +156,7 @@ impl Renew for IscsiStorage {
     }
 
     fn accept(&self, _lost: &Connection, fresh: &Connection) -> Result<()> {
-        let device = Device::of(fresh, &self.control)?;
-        if !self.device.is_same(&device) {
-            return Err(Error::new(
-                ErrorKind::Os,
-                format!("The unit of '{}' is not what it was before", self.name),
-            )
-            .with_errno(libc::ESTALE));
-        }
-        self.len.store(device.len(), Ordering::Release);
-        Ok(())
+        self.look(fresh, &mut self.replaced.lock(), None)
     }
 }
 
@@ -191,56 +183,40 @@ impl IscsiStorage {
         }
     }
 
-    /// Has `work` done over the connection; over a new one where it is lost and nothing that was written can be.
-    fn with_connection<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
-        self.connection
-            .run(self, |connection| self.heard(connection, &mut work))
-    }
-
-    /// As that, of what changes something that the unit may have in a cache.
-    fn with_cache<T>(&self, mut work: impl FnMut(&Connection) -> Result<T>) -> Result<T> {
-        self.connection
-            .change(self, |connection| self.heard(connection, &mut work))
-    }
-
-    /// Has `work` done, and looks at the size where the unit has said meanwhile that it has another.
-    fn heard<T>(
-        &self,
-        connection: &Connection,
-        work: &mut impl FnMut(&Connection) -> Result<T>,
-    ) -> Result<T> {
-        let done = work(connection);
-        if self.resized.swap(false, Ordering::AcqRel) {
-            self.look_at_size(connection)?;
-        }
-        done
-    }
-
-    /// Carries commands out, and hears what the unit has to say besides.
+    /// Carries commands out. A unit that has something to say instead is looked at before it is sent anything again.
     fn carry_out(
         &self,
         connection: &Connection,
         commands: Vec<Command>,
     ) -> Result<Vec<(IoBuf, usize)>> {
+        if let Some(replaced) = &*self.replaced.lock() {
+            return Err(replaced.error());
+        }
         carry_out(connection, commands, &self.control, |code| {
-            if code == scsi::CAPACITY_CHANGED {
-                self.resized.store(true, Ordering::Release);
-            }
+            self.look(connection, &mut self.replaced.lock(), Some(code))
         })
     }
 
-    fn look_at_size(&self, connection: &Connection) -> Result<()> {
-        let now = capacity(connection, self.device.rom, &self.control)?;
-        if now.block != self.device.capacity.block {
-            return Err(Error::new(
-                ErrorKind::Os,
-                format!("The unit of '{}' has other blocks now", self.name),
-            )
-            .with_errno(libc::ESTALE));
+    /// Looks whether the unit is the one that was opened, and how long it is now; `said` is what it has said of itself.
+    fn look(
+        &self,
+        connection: &Connection,
+        replaced: &mut Option<Broken>,
+        said: Option<u16>,
+    ) -> Result<()> {
+        if let Some(replaced) = replaced {
+            return Err(replaced.error());
         }
-        let len = now.blocks.saturating_mul(self.block());
+        let now = Device::of(connection, &self.control)?;
+        let has_another = said.is_some_and(|code| self.device.may_have_another(code));
+        if has_another || !self.device.is_same(&now, self.size()) {
+            let text = format!("The unit of '{}' is not what it was before", self.name);
+            let error = Error::new(ErrorKind::Os, text).with_errno(libc::ESTALE);
+            *replaced = Some(Broken::of(&error));
+            return Err(error);
+        }
         self.unit.status.forget(0, u64::MAX);
-        self.len.store(len, Ordering::Release);
+        self.len.store(now.len(), Ordering::Release);
         Ok(())
     }
 
@@ -258,7 +234,7 @@ impl IscsiStorage {
         }
         let at_once = usize::try_from(BATCH / most.max(1) as u64).unwrap_or(1);
         for batch in pieces.chunks_mut(at_once.clamp(1, 64)) {
-            self.with_connection(|connection| {
+            self.connection.run(self, |connection| {
                 let mut commands = Vec::with_capacity(batch.len());
                 for (at, part) in batch.iter() {
                     let blocks = self.blocks(*at, part.len() as u64);
@@ -297,8 +273,8 @@ impl IscsiStorage {
             self.carry_out(connection, commands).map(|_| ())
         };
         let done = match self.device.cached && !durable {
-            true => self.with_cache(change),
-            false => self.with_connection(change),
+            true => self.connection.change(self, change),
+            false => self.connection.run(self, change),
         };
         self.unit.status.forget(offset, len);
         done?;
@@ -310,10 +286,7 @@ impl IscsiStorage {
 
     fn flush(&self) -> Result<()> {
         self.connection.flush(self, |connection| {
-            let mut flush = |connection: &Connection| {
-                self.carry_out(connection, vec![scsi::synchronize_cache()])
-            };
-            match self.heard(connection, &mut flush) {
+            match self.carry_out(connection, vec![scsi::synchronize_cache()]) {
                 // A unit without the command has nothing to be flushed.
                 Err(error) if error.os_errno() == Some(libc::ENOTSUP) => Ok(()),
                 other => other.map(|_| ()),
@@ -377,7 +350,7 @@ impl IscsiStorage {
         let block = self.block();
         let first = offset / block;
         let asked = self.unit.status.now();
-        let done = self.with_connection(|connection| {
+        let done = self.connection.run(self, |connection| {
             let mut reply = self.carry_out(connection, vec![scsi::get_lba_status(first)?])?;
             let (data, missing) = reply.pop().unwrap_or_default();
             let len = data.len().saturating_sub(missing);

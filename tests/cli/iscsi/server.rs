@@ -73,7 +73,7 @@ impl Server {
         }
     }
 
-    fn try_adm(&self, line: &str) -> bool {
+    pub fn try_adm(&self, line: &str) -> bool {
         let done = Command::new("/usr/sbin/tgtadm")
             .args(["--lld", "iscsi"])
             .args(line.split(' '))
@@ -94,18 +94,24 @@ impl Server {
         self.adm(&format!(
             "--mode target --op new --tid {target} -T iqn.2025-01.test:{target}"
         ));
-        let file = self.root.join(file);
-        let size = blocks.map_or(String::new(), |size| format!(" --blocksize {size}"));
-        self.adm(&format!(
-            "--mode logicalunit --op new --tid {target} --lun 1 -b {}{size}",
-            file.display()
-        ));
+        self.unit_of(target, 1, file, blocks);
         if !params.is_empty() {
             self.adm(&format!(
                 "--mode logicalunit --op update --tid {target} --lun 1 --params {params}"
             ));
         }
         self.adm(&format!("--mode target --op bind --tid {target} -I ALL"));
+    }
+
+    /// A further unit of a target.
+    #[track_caller]
+    pub fn unit_of(&self, target: u32, number: u32, file: &str, blocks: Option<u32>) {
+        let file = self.root.join(file);
+        let size = blocks.map_or(String::new(), |size| format!(" --blocksize {size}"));
+        self.adm(&format!(
+            "--mode logicalunit --op new --tid {target} --lun {number} -b {}{size}",
+            file.display()
+        ));
     }
 
     pub fn url(&self, target: u32) -> String {
