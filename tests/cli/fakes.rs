@@ -371,6 +371,18 @@ fn a_library_of_gluster_that_fails_or_lies_leads_to_one_line_and_no_wrong_byte()
     GLUSTER.table(4);
 }
 
+/// The library takes ten seconds to end a client of a volume, here far longer: no command waits for that.
+#[test]
+fn the_end_of_a_client_of_gluster_is_not_waited_for() {
+    let made = Dir::new();
+    prepare(&made);
+    std::fs::copy(made.path("a.raw"), made.path("r.raw")).expect("a copy");
+    for line in COMMANDS {
+        let done = GLUSTER.run(line, &GLUSTER.place(&made), "fini 0 +late 1000000");
+        assert_eq!(done.ran.code, 0, "{line}: {:?}", done.ran);
+    }
+}
+
 #[test]
 fn objects_of_a_cluster_are_written_whole_and_no_write_crosses_from_one_to_the_next() {
     const OBJECT: u64 = 4 << 20;

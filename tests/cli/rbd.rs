@@ -1,6 +1,9 @@
 //! Images of Ceph clusters, against Ceph's own tool.
 
+mod access;
 pub mod cluster;
+mod encrypted;
+mod namespaces;
 
 use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;

@@ -50,8 +50,9 @@ int glfs_init(void *volume)
 
 int glfs_fini(void *volume)
 {
+	struct fault fault = called("fini");
 	free(volume);
-	return 0;
+	return fails(fault) ? -1 : 0;
 }
 
 static struct file *opened(const char *name, int flags)

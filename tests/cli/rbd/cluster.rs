@@ -259,6 +259,11 @@ impl Cluster {
         format!("rbd:rbd/{image}:conf={}", self.conf())
     }
 
+    /// The port of the monitor, which is on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The key of a user.
     pub fn key(&self, user: &str) -> String {
         let keyring = self.root.join("keyring").display().to_string();
