@@ -350,7 +350,7 @@ fn every_command_over_ssh(dir: Dir, len: u64) {
             // What is to take seconds has the other client copy each image once, and looks at the files then.
             let is_known = fetched.borrow().iter().any(|known| known == name);
             if len == THIN && (is_known || name == "e") {
-                return done(Command::new("cp").arg(from).arg(to));
+                return std::fs::hard_link(from, to).expect("a link");
             }
             fetched.borrow_mut().push(name.to_owned());
             let mut sftp = Command::new("sftp");
