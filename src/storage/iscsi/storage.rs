@@ -156,7 +156,7 @@ impl Renew for IscsiStorage {
     }
 
     fn accept(&self, _lost: &Connection, fresh: &Connection) -> Result<()> {
-        self.look(fresh, &mut self.replaced.lock(), None)
+        self.look(fresh, None)
     }
 }
 
@@ -189,22 +189,18 @@ impl IscsiStorage {
         connection: &Connection,
         commands: Vec<Command>,
     ) -> Result<Vec<(IoBuf, usize)>> {
-        if let Some(replaced) = &*self.replaced.lock() {
+        if let Some(replaced) = &*self.control.lock(&self.replaced)? {
             return Err(replaced.error());
         }
         carry_out(connection, commands, &self.control, |code| {
-            self.look(connection, &mut self.replaced.lock(), Some(code))
+            self.look(connection, Some(code))
         })
     }
 
     /// Looks whether the unit is the one that was opened, and how long it is now; `said` is what it has said of itself.
-    fn look(
-        &self,
-        connection: &Connection,
-        replaced: &mut Option<Broken>,
-        said: Option<u16>,
-    ) -> Result<()> {
-        if let Some(replaced) = replaced {
+    fn look(&self, connection: &Connection, said: Option<u16>) -> Result<()> {
+        let mut replaced = self.control.lock(&self.replaced)?;
+        if let Some(replaced) = &*replaced {
             return Err(replaced.error());
         }
         let now = Device::of(connection, &self.control)?;

@@ -57,7 +57,8 @@ impl Middle {
         server.unit(1, "unit", None, params);
         let url = url(&server);
         let line = match writes {
-            true => format!("convert -n -f raw -O raw -r 8M in {url}"),
+            // A unit says it to one command: others that are on their way to it may be carried out.
+            true => format!("convert -m 1 -n -f raw -O raw -r 8M in {url}"),
             false => format!("convert -f raw -O raw -r 8M {url} out"),
         };
         let mut command = ours_command(&words(&line), dir.root());
@@ -82,21 +83,33 @@ impl Middle {
         assert!(sent.expect("kill").success(), "it has ended");
     }
 
-    /// Does something with the target. A unit is busy while a command of the one that stands still is under way.
-    fn adm(&self, line: &str) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.server.try_adm(line) {
-            assert!(Instant::now() < deadline, "tgtadm {line}");
+    /// Takes the unit away from the one that stands still, which goes on for a moment where a command of it is under way:
+    /// from then on there is none.
+    fn take(&self, line: &str) {
+        self.retry(line, || {
             self.signal("-CONT");
             std::thread::sleep(Duration::from_millis(5));
             self.signal("-STOP");
+        });
+    }
+
+    /// Does something with the target.
+    fn adm(&self, line: &str) {
+        self.retry(line, || std::thread::sleep(Duration::from_millis(5)));
+    }
+
+    fn retry(&self, line: &str, pause: impl Fn()) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.server.try_adm(line) {
+            assert!(Instant::now() < deadline, "tgtadm {line}");
+            pause();
         }
     }
 
     /// Another file becomes the unit of that number, with other names where it is to have them.
     fn replace(&self, file: &str, other_names: bool) {
         let unit = "--tid 1 --lun 1";
-        self.adm(&format!("--mode logicalunit --op delete {unit}"));
+        self.take(&format!("--mode logicalunit --op delete {unit}"));
         let place = self.dir.str(file);
         self.adm(&format!("--mode logicalunit --op new {unit} -b {place}"));
         if other_names {
@@ -121,15 +134,10 @@ impl Middle {
 
     /// Another medium is put into the unit.
     fn put_in(&self, file: &str) {
-        for params in [
-            "online=0".to_owned(),
-            format!("path={}", self.dir.str(file)),
-            "online=1".to_owned(),
-        ] {
-            self.adm(&format!(
-                "--mode logicalunit --op update --tid 1 --lun 1 --params {params}"
-            ));
-        }
+        let update = "--mode logicalunit --op update --tid 1 --lun 1 --params";
+        self.take(&format!("{update} online=0"));
+        self.adm(&format!("{update} path={}", self.dir.str(file)));
+        self.adm(&format!("{update} online=1"));
         self.reset();
     }
 
