@@ -1,12 +1,12 @@
 #!/bin/sh
 # Runs test programs of other projects against the server of `platter-img`: those of libnbd for servers, and the tester
 # of nbd-server. `make interop` calls it. Their sources are fetched and built below the target directory, and so are
-# the headers that they need; nothing is installed. Needed are curl, a C compiler, apt-get, openssl, nbdsh
+# the headers that they need; nothing is installed. `fetch` fetches them and runs none. Needed are curl, a C compiler, apt-get, openssl, nbdsh
 # (python3-libnbd) and the tools of QEMU.
 set -eu
 
 cd "$(dirname "$0")/.."
-img=$(realpath "$1")
+[ "$1" = fetch ] || img=$(realpath "$1")
 dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")/interop
 pool=http://deb.debian.org/debian/pool/main
 mkdir -p "$dir/packages"
@@ -28,6 +28,7 @@ for package in libnbd-dev libnbd0 libglib2.0-dev libglib2.0-0; do
     apt-get download -q $package
     dpkg-deb -x ${package}_*.deb "packages/$package"
 done
+[ "$1" != fetch ] || exit 0
 found() { find packages -path "$1" ! -path '*gdb*' | head -n 1; }
 nbd_library=$(found '*/libnbd.so.0')
 glib_library=$(found '*/libglib-2.0.so.0')
@@ -35,6 +36,8 @@ glib_library=$(found '*/libglib-2.0.so.0')
 # The server under its drop-in name; the TLS credentials of both ends.
 mkdir -p bin run tests/pki
 cp "$img" bin/platter-img
+# It looks for its library beside itself.
+cp "${img%/*}"/libplatter.so.* bin/
 ln -sf platter-img bin/qemu-nbd
 server=$dir/bin/qemu-nbd
 if [ ! -e tests/pki/client-cert.pem ]; then
@@ -122,7 +125,12 @@ tested() {
     truncate -s "$size" disk
     "$server" -t -e 5 $option -f raw -x export1 -k "$dir/run/socket" disk &
     pid=$!
-    until [ -S socket ]; do sleep 0.02; done
+    # One that has ended is missed by the tester.
+    tries=0
+    until [ -S socket ] || [ $tries = 500 ]; do
+        sleep 0.02
+        tries=$((tries + 1))
+    done
     passes "nbd: $name" ./nbd-tester-client -N export1 "$@" -u "$dir/run/socket"
     kill $pid
     wait $pid 2>/dev/null || :
