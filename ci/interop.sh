@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs test programs of other projects against the server of `platter-img`: those of libnbd for servers, and the tester
-# of nbd-server. `make interop` calls it. Their sources are fetched and built below the target directory, and so are
-# the headers that they need; nothing is installed. `fetch` fetches them and runs none. Needed are curl, a C compiler, apt-get, openssl, nbdsh
-# (python3-libnbd) and the tools of QEMU.
+# of nbd-server. `make check` and `make interop` call it. Their sources are fetched and built below the target directory,
+# and so are the headers that they need; nothing is installed. `fetch` fetches them and runs none. Needed are curl, a C
+# compiler, apt-get, openssl and the tools of QEMU.
 set -eu
 
 cd "$(dirname "$0")/.."
