@@ -127,7 +127,7 @@ crash:
 # One after another: each has a disk of its own.
 network: all
 	sh ci/setup.sh
-	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli -- --ignored --nocapture --test-threads=1 network:: remote_faults:: both_tools_
+	PLATTER_IMG=$(BUILD)/platter-img $(CARGO) test --test cli -- --ignored --nocapture --test-threads=1 network:: remote_faults:: silent:: both_tools_
 
 interop: all
 	sh ci/interop.sh $(BUILD)/platter-img
