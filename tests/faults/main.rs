@@ -135,14 +135,21 @@ fn is_dirty(bytes: &[u8]) -> bool {
 
 type Files = BTreeMap<String, Vec<u8>>;
 
+/// The files below a directory.
 fn files_of(directory: &Path) -> Files {
+    let mut files = entries_of(directory);
+    files.retain(|name, _| !name.ends_with('/'));
+    files
+}
+
+/// The files and directories below a directory; names of the latter end with a slash.
+fn entries_of(directory: &Path) -> Files {
     let mut files = Files::new();
     for entry in std::fs::read_dir(directory).expect("the directory") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.file_type().expect("what it is").is_dir() {
-            let below = files_of(&entry.path()).into_iter();
-            // A directory is something, too, also an empty one.
+            let below = entries_of(&entry.path()).into_iter();
             files.insert(format!("{name}/"), Vec::new());
             files.extend(below.map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
             continue;
@@ -200,7 +207,7 @@ impl<'a> Rig<'a> {
         table::images(&setup, case.line);
         let mut rig = Self {
             case,
-            pristine: files_of(setup.root()),
+            pristine: entries_of(setup.root()),
             dir,
             contents: [Vec::new(), Vec::new()],
             good: Ran {
@@ -360,7 +367,7 @@ impl<'a> Rig<'a> {
 
     fn judge_files(&self, fault: &Fault, done: bool) -> Result<(), String> {
         let case = self.case;
-        let after = files_of(&self.root());
+        let after = entries_of(&self.root());
         let named = |name: &str| {
             let mut touched = case.touches.iter().filter_map(|name| after.get(*name));
             touched.any(|bytes| bytes.find(name).is_some())
