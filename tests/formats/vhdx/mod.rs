@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod foreign;
 mod log;
+mod running;
 mod sectors;
 mod tables;
 
