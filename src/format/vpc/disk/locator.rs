@@ -58,7 +58,7 @@ impl Platform {
         let (name, style) = match self {
             Self::MacUrl => (from_url(bytes)?, NameStyle::Posix),
             Self::WindowsRelative | Self::WindowsAbsolute => {
-                (from_utf16(bytes, u16::from_le_bytes), NameStyle::Windows)
+                (from_utf16(bytes, byte_order(bytes)), NameStyle::Windows)
             }
             Self::WindowsRelativeOld | Self::WindowsAbsoluteOld => {
                 (until_zero(bytes).into(), NameStyle::Windows)
@@ -107,13 +107,36 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
+/// Reads a unit of UTF-16.
+type ReadUnit = fn([u8; 2]) -> u16;
+
+/// What some writers put in front of a text, to tell the order of its bytes.
+const BYTE_ORDER_MARK: u16 = 0xfeff;
+
+/// The order of the bytes of a name: a mark tells it, or else the letters of its extension do.
+fn byte_order(bytes: &[u8]) -> ReadUnit {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let ascii = |unit: ReadUnit| {
+        let units = pairs.iter().map(|pair| unit(*pair));
+        units.filter(|unit| (1..0x80).contains(unit)).count()
+    };
+    match pairs.first().map(|pair| u16::from_be_bytes(*pair)) {
+        Some(BYTE_ORDER_MARK) => u16::from_be_bytes,
+        // Windows writes the least significant byte first.
+        Some(unit) if unit.swap_bytes() == BYTE_ORDER_MARK => u16::from_le_bytes,
+        _ if ascii(u16::from_be_bytes) > ascii(u16::from_le_bytes) => u16::from_be_bytes,
+        _ => u16::from_le_bytes,
+    }
+}
+
 /// The text that 16-bit units say; what is none becomes a replacement character.
-pub(crate) fn from_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> BString {
+pub(crate) fn from_utf16(bytes: &[u8], unit: ReadUnit) -> BString {
     let (pairs, _) = bytes.as_chunks::<2>();
     let units = pairs
         .iter()
         .map(|pair| unit(*pair))
-        .take_while(|unit| *unit != 0);
+        .take_while(|unit| *unit != 0)
+        .filter(|unit| *unit != BYTE_ORDER_MARK);
     let text: String = char::decode_utf16(units)
         .map(|char| char.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect();
@@ -210,6 +233,38 @@ mod tests {
         let units = [0x41, 0xd800, 0x42, 0, 0x43];
         let bytes: Vec<u8> = units.into_iter().flat_map(u16::to_le_bytes).collect();
         assert_eq!(from_utf16(&bytes, u16::from_le_bytes), "A\u{fffd}B");
+    }
+
+    #[test]
+    fn a_name_is_read_in_either_order_of_its_bytes() {
+        for name in [
+            "..\\base.vhd",
+            "\u{30c7}\u{30a3}\u{30b9}\u{30af}.vhd",
+            "\u{1f4be}\\b",
+        ] {
+            for mark in [&[][..], &[BYTE_ORDER_MARK]] {
+                for write in [u16::to_le_bytes, u16::to_be_bytes] {
+                    let units = mark
+                        .iter()
+                        .copied()
+                        .chain(name.encode_utf16())
+                        .chain([0, 0]);
+                    let bytes: Vec<u8> = units.flat_map(write).collect();
+                    for platform in [Platform::WindowsRelative, Platform::WindowsAbsolute] {
+                        assert_eq!(platform.name(&bytes).unwrap().name, name);
+                    }
+                }
+            }
+        }
+        // Nothing tells: as Windows writes it.
+        let bytes: Vec<u8> = "\u{30c7}"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert_eq!(
+            Platform::WindowsRelative.name(&bytes).unwrap().name,
+            "\u{30c7}"
+        );
     }
 
     #[test]
