@@ -1,9 +1,9 @@
 //! Every command over every protocol with a disk of 1.25 GiB, whose bytes another client of the protocol judges, and
 //! transfers whose connections end again and again. These take minutes: `make network` runs them. With a disk of 1 GiB,
-//! most of which is holes, HTTP, FTP and SSH take seconds.
+//! most of which is holes, each takes seconds.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::{Dir, Ran, Random, run_in};
@@ -221,6 +221,24 @@ impl Far<'_> {
     }
 }
 
+/// Where the disk is to be read in seconds, another client copies each image once; later it is looked at where the server
+/// has it.
+fn seldom<'a>(
+    len: u64,
+    files: PathBuf,
+    copy: &'a dyn Fn(&str, &Path),
+) -> impl Fn(&str, &Path) + 'a {
+    let copied = RefCell::new(Vec::new());
+    move |name, to| {
+        let is_known = copied.borrow().iter().any(|known| known == name);
+        if len == THIN && (is_known || name == "e") {
+            return std::fs::hard_link(files.join(name), to).expect("a link");
+        }
+        copied.borrow_mut().push(name.to_owned());
+        copy(name, to);
+    }
+}
+
 /// A directory with the disk.
 fn with_disk() -> Dir {
     let dir = Dir::new();
@@ -338,32 +356,25 @@ fn every_command_over_ssh_with_a_gibibyte() {
 fn every_command_over_ssh(dir: Dir, len: u64) {
     let server = ssh::server::Server::new(&dir);
     std::fs::create_dir(dir.path("far")).expect("a directory");
-    let fetched = RefCell::new(Vec::new());
+    let copy = |name: &str, to: &Path| {
+        let mut sftp = Command::new("sftp");
+        sftp.args(["-q", "-P", &server.port.to_string(), "-i", &dir.str("id")]);
+        sftp.args([
+            "-o",
+            "StrictHostKeyChecking=no",
+            "-o",
+            "UserKnownHostsFile=/dev/null",
+        ]);
+        let from = format!("root@127.0.0.1:{}", dir.path("far").join(name).display());
+        done(sftp.arg(from).arg(to));
+    };
     Far {
         kind: Kind::Files,
         len,
         dir: &dir,
         name: &|name| server.url(&format!("far/{name}")),
         tool: &|line| ours_command(&words(line), dir.root()),
-        fetch: &|name, to| {
-            let from = dir.path("far").join(name);
-            // What is to take seconds has the other client copy each image once, and looks at the files then.
-            let is_known = fetched.borrow().iter().any(|known| known == name);
-            if len == THIN && (is_known || name == "e") {
-                return std::fs::hard_link(from, to).expect("a link");
-            }
-            fetched.borrow_mut().push(name.to_owned());
-            let mut sftp = Command::new("sftp");
-            sftp.args(["-q", "-P", &server.port.to_string(), "-i", &dir.str("id")]);
-            sftp.args([
-                "-o",
-                "StrictHostKeyChecking=no",
-                "-o",
-                "UserKnownHostsFile=/dev/null",
-            ]);
-            let from = format!("root@127.0.0.1:{}", from.display());
-            done(sftp.arg(from).arg(to));
-        },
+        fetch: &seldom(len, dir.path("far"), &copy),
     }
     .every_command();
 }
@@ -371,25 +382,34 @@ fn every_command_over_ssh(dir: Dir, len: u64) {
 #[test]
 #[ignore = "takes a minute: make network"]
 fn iscsi() {
-    if iscsi::server::tgtd_is_missing() {
-        return;
+    if !iscsi::server::tgtd_is_missing() {
+        every_command_over_iscsi(&with_disk(), LEN);
     }
-    let dir = with_disk();
-    for (name, len) in [("unit.r", LEN), ("unit.q", LEN + 128 * MIB)] {
+}
+
+#[test]
+fn every_command_over_iscsi_with_a_gibibyte() {
+    if !iscsi::server::tgtd_is_missing() {
+        every_command_over_iscsi(&with_thin_disk(), THIN);
+    }
+}
+
+fn every_command_over_iscsi(dir: &Dir, len: u64) {
+    for (name, len) in [("unit.r", len), ("unit.q", len + 128 * MIB)] {
         let file = std::fs::File::create(dir.path(name)).expect("a unit");
         file.set_len(len).expect("its length");
         // What must not be left of what was there.
         std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 64 << 10], 2 * MIB + 512)
             .expect("data");
     }
-    let server = iscsi::server::Server::new(&dir);
+    let server = iscsi::server::Server::new(dir);
     server.unit(1, "unit.r", None, "thin_provisioning=1");
     server.unit(2, "unit.q", Some(4096), "");
     let name = |name: &str| server.url(if name == "r" { 1 } else { 2 });
     Far {
         kind: Kind::Devices,
-        len: LEN,
-        dir: &dir,
+        len,
+        dir,
         name: &name,
         tool: &|line| ours_command(&words(line), dir.root()),
         // No tool of libiscsi's copies: they tell the length, and the bytes are those behind the server.
@@ -408,11 +428,20 @@ fn iscsi() {
 #[test]
 #[ignore = "takes a minute: make network"]
 fn nbd() {
-    if nbd::server::is_missing("nbdcopy") {
-        return;
+    if !nbd::server::is_missing("nbdcopy") {
+        every_command_over_nbd(&with_disk(), LEN);
     }
-    let dir = with_disk();
-    let servers = [("r", LEN), ("q", LEN + 128 * MIB)].map(|(name, len)| {
+}
+
+#[test]
+fn every_command_over_nbd_with_a_gibibyte() {
+    if !nbd::server::is_missing("nbdcopy") {
+        every_command_over_nbd(&with_thin_disk(), THIN);
+    }
+}
+
+fn every_command_over_nbd(dir: &Dir, len: u64) {
+    let servers = [("r", len), ("q", len + 128 * MIB)].map(|(name, len)| {
         let file = dir.str(&format!("export.{name}"));
         std::fs::write(&file, vec![0xa5; 3 << 20]).expect("an export");
         let export = std::fs::OpenOptions::new().write(true).open(&file);
@@ -420,13 +449,13 @@ fn nbd() {
             .and_then(|file| file.set_len(len))
             .expect("its length");
         let args = ["-f", "raw", "-e", "8", "--discard=unmap", &file];
-        nbd::server::Server::qemu_nbd(&dir, name, &args)
+        nbd::server::Server::qemu_nbd(dir, name, &args)
     });
     let name = |name: &str| servers[usize::from(name == "q")].url("");
     Far {
         kind: Kind::Devices,
-        len: LEN,
-        dir: &dir,
+        len,
+        dir,
         name: &name,
         tool: &|line| ours_command(&words(line), dir.root()),
         fetch: &|image, to| done(Command::new("nbdcopy").arg(name(image)).arg(to)),
@@ -437,22 +466,32 @@ fn nbd() {
 #[test]
 #[ignore = "takes a minute: make network"]
 fn nfs() {
-    if nfs::server::ganesha_is_missing() {
-        return;
+    if !nfs::server::ganesha_is_missing() {
+        every_command_over_nfs(&with_disk(), LEN);
     }
-    let dir = with_disk();
-    let server = nfs::server::Server::new(&dir);
+}
+
+#[test]
+fn every_command_over_nfs_with_a_gibibyte() {
+    if !nfs::server::ganesha_is_missing() {
+        every_command_over_nfs(&with_thin_disk(), THIN);
+    }
+}
+
+fn every_command_over_nfs(dir: &Dir, len: u64) {
+    let server = nfs::server::Server::new(dir);
     let name = |name: &str| format!("nfs://127.0.0.1{}/exp/{name}", dir.root().display());
+    let copy = |image: &str, to: &Path| {
+        let to = to.display().to_string();
+        done(&mut server.command(dir, "nfs-cp", &[&name(image), &to]));
+    };
     Far {
         kind: Kind::Files,
-        len: LEN,
-        dir: &dir,
+        len,
+        dir,
         name: &name,
-        tool: &|line| server.tool(&dir, line),
-        fetch: &|image, to| {
-            let to = to.display().to_string();
-            done(&mut server.command(&dir, "nfs-cp", &[&name(image), &to]));
-        },
+        tool: &|line| server.tool(dir, line),
+        fetch: &seldom(len, dir.path("exp"), &copy),
     }
     .every_command();
 }
@@ -460,16 +499,26 @@ fn nfs() {
 #[test]
 #[ignore = "takes a minute: make network"]
 fn rbd() {
-    if rbd::cluster::ceph_is_missing() {
-        return;
+    if !rbd::cluster::ceph_is_missing() {
+        every_command_over_rbd(&with_disk(), LEN);
     }
-    let (dir, cluster) = (with_disk(), rbd::cluster::shared());
+}
+
+#[test]
+fn every_command_over_rbd_with_a_gibibyte() {
+    if !rbd::cluster::ceph_is_missing() {
+        every_command_over_rbd(&with_thin_disk(), THIN);
+    }
+}
+
+fn every_command_over_rbd(dir: &Dir, len: u64) {
+    let cluster = rbd::cluster::shared();
     let suffix = rbd::cluster::fresh();
     let own = |name: &str| format!("{name}-{suffix}");
     Far {
         kind: Kind::Images,
-        len: LEN,
-        dir: &dir,
+        len,
+        dir,
         name: &|name| cluster.name(&own(name)),
         tool: &|line| ours_command(&words(line), dir.root()),
         fetch: &|name, to| {
@@ -486,21 +535,31 @@ fn rbd() {
 #[test]
 #[ignore = "takes a minute: make network"]
 fn gluster() {
-    if gluster::server::gluster_is_missing() {
-        return;
+    if !gluster::server::gluster_is_missing() {
+        every_command_over_gluster(&with_disk(), LEN);
     }
-    let dir = with_disk();
-    let server = gluster::server::Server::new(&dir);
+}
+
+#[test]
+fn every_command_over_gluster_with_a_gibibyte() {
+    if !gluster::server::gluster_is_missing() {
+        every_command_over_gluster(&with_thin_disk(), THIN);
+    }
+}
+
+fn every_command_over_gluster(dir: &Dir, len: u64) {
+    let server = gluster::server::Server::new(dir);
+    let copy = |name: &str, to: &Path| {
+        let mounted = server.seen(&dir.path("mounted").join(name));
+        done(Command::new("cp").arg(mounted).arg(to));
+    };
     Far {
         kind: Kind::Files,
-        len: LEN,
-        dir: &dir,
+        len,
+        dir,
         name: &|name| format!("gluster://{}/v/{name}", gluster::server::HOST),
-        tool: &|line| server.tool(&dir, line),
-        fetch: &|name, to| {
-            let mounted = server.seen(&dir.path("mounted").join(name));
-            done(Command::new("cp").arg(mounted).arg(to));
-        },
+        tool: &|line| server.tool(dir, line),
+        fetch: &seldom(len, dir.path("brick"), &copy),
     }
     .every_command();
 }
