@@ -149,7 +149,7 @@ header-check: $(CBINDGEN)
 	$(CBINDGEN) --quiet --config cbindgen.toml --output include/platter.h --verify src/capi/mod.rs
 
 $(CBINDGEN):
-	$(CARGO) install cbindgen --version $(CBINDGEN_VERSION) --locked --root $(BUILD)/tools
+	$(CARGO) install --debug cbindgen --version $(CBINDGEN_VERSION) --locked --root $(BUILD)/tools
 
 EXAMPLES := $(sort $(wildcard examples-c/samples/*)) bindings/python/examples/tasks.py
 
