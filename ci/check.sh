@@ -87,6 +87,7 @@ fi
 # A minute of each fuzz target, of what the tests leave of the processors; they are C++ at their root.
 fuzz=
 if have g++ || have clang++ || have c++; then
+    export FUZZ_PROFILE=quick
     sh ci/fuzz.sh build
     fuzz_log=$(mktemp)
     trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
@@ -102,6 +103,9 @@ if [ "$(id -u)" = 0 ] && have ip && sh ci/private-network.sh true; then
 else
     skip 'a network of its own for the servers of the tests, which now listen on the loopback device (needs root and iproute2)'
 fi
+# Tests of servers wait more than they work.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+export RUST_TEST_THREADS
 if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
     $apart $CARGO test --lib
     $apart $CARGO test --doc
