@@ -289,11 +289,11 @@ fn encryption_options_are_refused_as_qemu_img_does() {
 fn measured_sizes_count_the_encryption_header() {
     let pair = Pair::new();
     pair.all_same(&[
-        &format!("measure {S} --size 1G -O luks -o key-secret=s"),
-        &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=luks,encrypt.key-secret=s"),
+        &format!("measure {S} --size 1G -O luks -o key-secret=s,iter-time=10"),
+        &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s"),
         &format!(
             "measure {S} --size 1G -O qcow2 \
-             -o encrypt.format=luks,encrypt.key-secret=s,encrypt.cipher-alg=aes-128"
+             -o encrypt.format=luks,encrypt.iter-time=10,encrypt.key-secret=s,encrypt.cipher-alg=aes-128"
         ),
         &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=aes,encrypt.key-secret=s"),
         &format!("measure {S} --size 1G -O qcow2 -o encrypt.format=qcow,encrypt.key-secret=s"),

@@ -297,7 +297,7 @@ fn a_running_conversion_holds_its_files() {
     for (format, lines) in [("raw", raw), ("qcow2", qcow2)] {
         let pair = Pair::with(&["create -q -f qcow2 a.qcow2 4M", "create -q free.raw 4M"]);
         pair.qemu_io("qcow2", "a.qcow2", &["write -P 1 0 4M"]);
-        let args = ["convert", "-r", "16k", "-O", format, "a.qcow2", "out"];
+        let args = ["convert", "-r", "128k", "-O", format, "a.qcow2", "out"];
         let theirs = || {
             let mut command = Command::new("qemu-img");
             command.args(args).current_dir(pair.theirs().root());
