@@ -60,7 +60,7 @@ done
 if [ "$(id -u)" != 0 ] || ! [ -c /dev/fuse ]; then
     skip 'tests of mounted images (need root and FUSE)'
 fi
-if ! have qemu-system-x86_64 || [ ! -e "${CARGO_TARGET_DIR:-target}/machine/vfat.ko" ]; then
+if ! have qemu-system-x86_64 || [ ! -e "${CARGO_TARGET_DIR:-target}/machine/loop.ko" ]; then
     skip 'tests with a virtual machine (need qemu-system-x86 and the kernel of ci/machine.sh)'
 fi
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Fetches what the virtual machine of the tests boots: the kernel of Debian's cloud images and its modules for
-# virtio, SCSI, VFIO and FAT, 27 MB, which are unpacked and not installed. As root it installs the emulator, too, 100 MB on disk.
+# virtio, SCSI, VFIO, FAT and loop devices, 27 MB, which are unpacked and not installed. As root it installs the emulator,
+# too, 100 MB on disk.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -33,18 +34,18 @@ command -v qemu-system-x86_64 >/dev/null || {
         qemu-system-x86 || left_out 'the package qemu-system-x86 cannot be installed'
 }
 
-[ ! -e "$machine/vmlinuz" ] || [ ! -e "$machine/vfat.ko" ] || exit 0
+[ ! -e "$machine/vmlinuz" ] || [ ! -e "$machine/loop.ko" ] || exit 0
 package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
 [ -n "$package" ] || left_out 'there is no package linux-image-cloud-amd64'
 (cd "$fresh" && apt-get download -q -o APT::Sandbox::User=root "$package") || left_out "$package cannot be fetched"
 mkdir "$fresh/files"
 dpkg-deb --fsys-tarfile "$fresh"/*.deb | tar -x -C "$fresh/files" --wildcards \
-    './boot/vmlinuz-*' '*/drivers/virtio/*.ko*' '*/drivers/block/virtio_blk.ko*' '*/drivers/scsi/*.ko*' \
+    './boot/vmlinuz-*' '*/drivers/virtio/*.ko*' '*/drivers/block/virtio_blk.ko*' '*/drivers/block/loop.ko*' '*/drivers/scsi/*.ko*' \
     '*/drivers/cdrom/*.ko*' '*/drivers/vfio/*.ko*' '*/virt/lib/*.ko*' '*/fs/fat/*.ko*' '*/fs/nls/*.ko*'
 mkdir -p "$machine"
 for name in virtio virtio_ring virtio_pci virtio_pci_legacy_dev virtio_pci_modern_dev virtio_blk \
     scsi_common scsi_mod virtio_scsi cdrom sr_mod sg irqbypass vfio vfio_virqfd vfio_iommu_type1 vfio-pci-core vfio-pci \
-    fat nls_cp437 nls_ascii vfat; do
+    fat nls_cp437 nls_ascii vfat loop; do
     module=$(find "$fresh/files" -name "$name.ko*")
     case $module in
     *.xz) xz -dc "$module" >"$machine/$name.ko" ;;

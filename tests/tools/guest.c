@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/loop.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -198,19 +199,61 @@ static void put(const char *name, const char *text)
         failed(name);
 }
 
-/* The disk is a directory of the host, with a file system of FAT. */
+/* A loop device over the first partition of the disk; its number. */
+static int loop_over_partition(int file)
+{
+    uint8_t start[4];
+    struct loop_config config = {.fd = (uint32_t)file};
+    int control, number, loop;
+    char name[32];
+
+    if (pread(file, start, sizeof start, 446 + 8) != sizeof start)
+        failed("the table of partitions");
+    config.info.lo_offset =
+        512 * (start[0] | (uint64_t)start[1] << 8 | (uint64_t)start[2] << 16 | (uint64_t)start[3] << 24);
+    control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+    if (number < 0)
+        failed("a loop device");
+    close(control);
+    snprintf(name, sizeof name, "/dev/loop%d", number);
+    loop = open(name, O_RDWR | O_CLOEXEC);
+    if (loop < 0 || ioctl(loop, LOOP_CONFIGURE, &config) != 0)
+        failed(name);
+    return loop;
+}
+
+/* The disk is a directory of the host, with a file system of FAT: its partition is read as the kernel found it, and
+ * written through a loop device. */
 static void files(void)
 {
-    static const char *const modules[] = {"/fat.ko", "/vfat.ko", "/nls_cp437.ko", "/nls_ascii.ko"};
+    static const char *const modules[] = {
+        "/fat.ko", "/vfat.ko", "/nls_cp437.ko", "/nls_ascii.ko", "/loop.ko"};
     int file = disk(O_RDONLY);
+    int loop;
+    char name[32];
+    struct loop_info64 told;
 
     if (file < 0)
         failed("open");
     close(file);
+    file = open(DISK, O_RDWR | O_CLOEXEC);
+    if (file < 0)
+        failed("open");
     for (size_t number = 0; number < sizeof modules / sizeof *modules; number++)
         load(modules[number]);
-    if (mkdir("/fat", 0700) != 0 || mount(DISK "1", "/fat", "vfat", 0, NULL) != 0)
+    if (mkdir("/fat", 0700) != 0 || mount(DISK "1", "/fat", "vfat", MS_RDONLY, NULL) != 0)
         failed("mount");
+    tell("/fat/hello.txt");
+    if (umount("/fat") != 0)
+        failed("umount");
+    loop = loop_over_partition(file);
+    if (ioctl(loop, LOOP_GET_STATUS64, &told) != 0)
+        failed("the loop device");
+    snprintf(name, sizeof name, "/dev/loop%u", told.lo_number);
+    if (mount(name, "/fat", "vfat", 0, NULL) != 0)
+        failed("mount of the loop device");
+    printf("guest: mounted by a loop device\n");
     tell("/fat/hello.txt");
     tell("/fat/A long file name.text");
     tell("/fat/sub/x");
@@ -222,9 +265,9 @@ static void files(void)
         failed("unlink");
     if (umount("/fat") != 0)
         failed("umount");
-    file = open(DISK, O_RDWR | O_CLOEXEC);
-    if (file < 0 || fsync(file) != 0)
+    if (fsync(loop) != 0 || ioctl(loop, LOOP_CLR_FD) != 0 || fsync(file) != 0)
         failed("flush");
+    close(loop);
     close(file);
     printf("guest: done\n");
     off();
