@@ -240,6 +240,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
         Limits {
             grown_is_zero: true,
             in_flight: self.image.requests_in_flight(),
+            remembers_extents: self.image.layers().any(Image::remembers_extents),
             ..Limits::default()
         }
     }

@@ -13,6 +13,9 @@ pub(super) const FIRST_QUESTION: u64 = 64 << 10;
 /// How much farther each further question of one look-up goes.
 const GROWTH: u64 = 4;
 
+/// How one layer is asked for what it holds.
+type LookAtLayer = fn(&Image, u64, u64) -> Result<Extent>;
+
 impl Image {
     /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain. That
     /// takes time in proportion to what it finds, so looking up one run after the other takes
@@ -33,6 +36,45 @@ impl Image {
     /// # Errors
     /// As [`Image::map`].
     pub(crate) fn map_upper(&self, offset: u64, len: u64, layers: u32) -> Result<ChainExtent<'_>> {
+        self.look_up(offset, len, (layers, Self::map_layer))
+    }
+
+    /// As [`Image::map`], to pass for a read at this moment: what a server said of holes a while ago counts as data.
+    ///
+    /// # Errors
+    /// As [`Image::map`].
+    pub(crate) fn map_to_read(&self, offset: u64, len: u64) -> Result<ChainExtent<'_>> {
+        self.look_up(offset, len, (u32::MAX, Self::map_layer_to_read))
+    }
+
+    fn map_layer(&self, offset: u64, len: u64) -> Result<Extent> {
+        self.format.map(offset, len)
+    }
+
+    fn map_layer_to_read(&self, offset: u64, len: u64) -> Result<Extent> {
+        match self.remembers_extents() {
+            true => self.format.locate(offset, len),
+            false => self.format.map(offset, len),
+        }
+    }
+
+    /// Whether a file of this layer remembers holes: see [`Limits::remembers_extents`].
+    ///
+    /// [`Limits::remembers_extents`]: crate::storage::Limits::remembers_extents
+    pub(super) fn remembers_extents(&self) -> bool {
+        let mut remembers = false;
+        self.visit_files(&mut |file| {
+            remembers |= file.slot.is_some() && file.storage.limits().remembers_extents;
+        });
+        remembers
+    }
+
+    fn look_up(
+        &self,
+        offset: u64,
+        len: u64,
+        (layers, look): (u32, LookAtLayer),
+    ) -> Result<ChainExtent<'_>> {
         if len == 0 {
             return Err(Error::invalid("An empty range has no extents"));
         }
@@ -42,12 +84,12 @@ impl Image {
             _ => len,
         };
         let end = offset.saturating_add(len);
-        let mut found = self.ask(offset, question, (layers, end))?;
+        let mut found = self.ask(offset, question, (layers, end), look)?;
         while found.extent.len == question && question < len {
             let known = found.extent;
             let further = (len - known.len).min(question.saturating_mul(GROWTH - 1));
             // What cannot be looked up is met when it is asked for itself.
-            let Ok(next) = self.ask(offset + known.len, further, (layers, end)) else {
+            let Ok(next) = self.ask(offset + known.len, further, (layers, end), look) else {
                 break;
             };
             if next.depth != found.depth || next.extent.kind != known.kind.advanced(known.len) {
@@ -60,11 +102,17 @@ impl Image {
     }
 
     /// What holds the beginning of a range, and how much of it; more questions follow, up to `end`.
-    fn ask(&self, offset: u64, len: u64, (layers, end): (u32, u64)) -> Result<ChainExtent<'_>> {
+    fn ask(
+        &self,
+        offset: u64,
+        len: u64,
+        (layers, end): (u32, u64),
+        look: LookAtLayer,
+    ) -> Result<ChainExtent<'_>> {
         let (mut layer, mut depth, mut len) = (self, 0, len);
         loop {
             layer.format.map_ahead(offset, end.min(layer.len()));
-            let extent = layer.format.map(offset, len)?;
+            let extent = look(layer, offset, len)?;
             len = len.min(extent.len);
             let below = match extent.kind {
                 ExtentKind::Unallocated { .. } if depth + 1 < layers => layer.backing(),

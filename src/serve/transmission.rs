@@ -669,7 +669,7 @@ impl Connection {
                 let known = runs.len() < MOST_RUNS;
                 let (part, zero) = match known {
                     true => {
-                        let run = image.map(place.saturating_add(done), len - done)?;
+                        let run = image.map_to_read(place.saturating_add(done), len - done)?;
                         let part = run.extent.len.clamp(1, len - done);
                         let zero = run.reads_as() == ReadsAs::Zero;
                         (part, zero && part >= SHORT_HOLE)

@@ -42,6 +42,9 @@ pub struct Limits {
     /// What it keeps as a whole, a power of two, at multiples of it: writes of all of one are the best, and one that
     /// crosses from one to the next is two. 1 where there is nothing such.
     pub write_unit: u64,
+    /// What [`Storage::extent`] says may be what a server said a while ago, before somebody else wrote there: who
+    /// wants the bytes reads them.
+    pub remembers_extents: bool,
 }
 
 impl Default for Limits {
@@ -55,6 +58,7 @@ impl Default for Limits {
             writes_to_memory: false,
             in_flight: 1,
             write_unit: 1,
+            remembers_extents: false,
         }
     }
 }
@@ -75,6 +79,7 @@ impl Limits {
             writes_to_memory: self.writes_to_memory && other.writes_to_memory,
             in_flight: self.in_flight.max(other.in_flight),
             write_unit: self.write_unit.max(other.write_unit),
+            remembers_extents: self.remembers_extents || other.remembers_extents,
         }
     }
 }

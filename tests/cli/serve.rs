@@ -10,6 +10,7 @@ mod large;
 mod life;
 mod list;
 mod machine;
+mod remembered;
 mod status;
 mod tls;
 mod vhost_user;

@@ -560,6 +560,7 @@ impl Storage for IscsiStorage {
             fixed_len: true,
             fixed_kind: KIND,
             in_flight: IN_FLIGHT,
+            remembers_extents: true,
             ..Limits::default()
         }
     }

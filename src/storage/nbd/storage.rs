@@ -628,6 +628,7 @@ impl Storage for NbdStorage {
             fixed_len: true,
             fixed_kind: KIND,
             in_flight: IN_FLIGHT,
+            remembers_extents: true,
             ..Limits::default()
         }
     }

@@ -726,6 +726,7 @@ impl Storage for RbdStorage {
         Limits {
             grown_is_zero: true,
             in_flight: IN_FLIGHT,
+            remembers_extents: true,
             write_unit: match self.header % self.object_size {
                 0 => self.object_size,
                 _ => 1,
