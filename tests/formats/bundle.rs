@@ -78,6 +78,33 @@ fn a_directory_shows_the_top_of_its_snapshots_in_all_its_parts() {
 }
 
 #[test]
+fn what_was_cut_off_from_a_file_of_a_bundle_does_not_read_as_zeroes() {
+    for cut in [512, 32 << 10, 64 << 10, (64 << 10) + 512, 200 << 10] {
+        let made = Made::new(MIXED);
+        let path = made.dir.path("disk.hdd/top.0.hds");
+        let len = path.metadata().expect("a file").len();
+        let file = std::fs::OpenOptions::new().write(true).open(&path);
+        file.and_then(|file| file.set_len(len - cut))
+            .expect("a shorter file");
+        let image = made.open_as("disk.hdd", None, false).expect("it opens");
+        let mut bytes = vec![0; made.model.len()];
+        let error = image.read_at(&mut bytes, 0).expect_err("a refusal");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{cut}: {error}");
+        assert!(error.to_string().contains("top.0.hds"), "{cut}: {error}");
+        // What is there is read: each cluster is what it was, or cannot be read.
+        let mut lost = 0;
+        for (number, model) in made.model.chunks(4096).enumerate() {
+            let mut piece = vec![0; model.len()];
+            match image.read_at(&mut piece, number as u64 * 4096) {
+                Ok(()) => assert!(piece == model, "{cut}: {number}"),
+                Err(_) => lost += 1,
+            }
+        }
+        assert_eq!(lost, cut.div_ceil(4096), "{cut}");
+    }
+}
+
+#[test]
 fn a_snapshot_that_is_named_as_the_top_is_what_the_guest_sees() {
     let made = Made::new(MIXED);
     let named = format!("<Snapshots><TopGUID>{ROOT}</TopGUID>");

@@ -172,7 +172,7 @@ impl Layer {
         let len = len.min(self.len - offset);
         match &self.held {
             Held::Plain => Ok((Some(offset), len)),
-            Held::Clusters(image) => match image.blocks.run(offset, len)? {
+            Held::Clusters(image) => match image.blocks.run_in_file(offset, len)? {
                 (Entry::At(host), run) => Ok((Some(host), run)),
                 (Entry::Free | Entry::Zero | Entry::Bad, run) => Ok((None, run)),
             },
