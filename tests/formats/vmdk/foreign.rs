@@ -21,6 +21,33 @@ fn a_disk_of_another_product_reads_as_qemu_reads_it() {
 }
 
 #[test]
+fn a_stream_that_is_cut_off_within_a_grain_does_not_read_as_zeroes() {
+    let dir = Dir::new();
+    let mut random = crate::random::Random(3);
+    let guest: Vec<u8> = (0..1 << 20).map(|_| random.next() as u8).collect();
+    std::fs::write(dir.path("r.raw"), &guest).expect("a disk");
+    // The last grain stands at the end.
+    let options = "convert -f raw -O vmdk -o subformat=streamOptimized r.raw s.vmdk";
+    dir.qemu_img_ok(&options.split(' ').collect::<Vec<_>>());
+    let whole = open(&dir, "s.vmdk", false).expect("it opens");
+    assert!(contents(&whole) == guest);
+    let bytes = std::fs::read(dir.path("s.vmdk")).expect("the stream");
+    for cut in [3 * SECTOR, 20_000] {
+        std::fs::write(dir.path("s.vmdk"), &bytes[..bytes.len() - cut]).expect("a stream");
+        let image = open(&dir, "s.vmdk", false).expect("it opens");
+        let (head, tail) = guest.split_at(guest.len() - (64 << 10));
+        let mut read = vec![0; head.len()];
+        image.read_at(&mut read, 0).expect("a read");
+        assert!(read == head);
+        let mut read = vec![0; tail.len()];
+        let error = image.read_at(&mut read, head.len() as u64);
+        let error = error.expect_err("a refusal");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{cut}: {error}");
+        assert!(error.to_string().contains("ends within it"), "{error}");
+    }
+}
+
+#[test]
 fn a_stream_with_its_directory_at_the_end_is_read_in_either_compression() {
     let dir = Dir::new();
     // The last grain is short.
