@@ -76,6 +76,78 @@ fn creation_is_said_and_refused_alike() {
     assert!(ran.err.contains("at most 70368744177664 bytes"), "{ran:?}");
 }
 
+/// Where the first lower table of `a.qed` stands.
+fn first_table(pair: &Pair) -> u64 {
+    let bytes = std::fs::read(pair.ours().path("a.qed")).expect("the image");
+    let word = |at: u64| {
+        let bytes = bytes[at as usize..].first_chunk().expect("a word");
+        u64::from_le_bytes(*bytes)
+    };
+    word(word(40))
+}
+
+/// Entries of the last table behind those that the disk needs, far from them too.
+#[test]
+fn entries_behind_the_end_of_the_disk_are_checked_alike() {
+    const L1: u64 = 0x1_0000;
+    for entries in [
+        &[(200, 0xa5a5_a5a5_a5a5_a5a5_u64)][..],
+        &[(5000, 2), (20_000, 3), (32_767, 7)],
+        &[(4095, 3), (4096, 3)],
+        &[(4096, 1), (9000, 1)],
+        &[(5000, 1 << 40), (5001, 0x10001), (5002, 512)],
+        // What has another use: the upper table, and a cluster of the disk.
+        &[(6000, L1)],
+        &[(6000, 0x9_0000), (6001, 0xb_0000)],
+    ] {
+        let pair = Pair::with(&["create -q -f qed a.qed 10M", "create -q -f raw a.raw 10M"]);
+        for (format, name) in [("qed", "a.qed"), ("raw", "a.raw")] {
+            pair.qemu_io(format, name, &["write -P 5 0 192k"]);
+        }
+        let table = first_table(&pair);
+        for (index, entry) in entries {
+            pair.patch("a.qed", table + index * 8, &entry.to_le_bytes());
+        }
+        let checked = pair.same("check -f qed a.qed");
+        let here = |line: &str| ours(&words(line), pair.ours().root());
+        let ran = here("check -q -r all -f qed a.qed");
+        assert_eq!(ran.code, 0, "{entries:?}: {ran:?}");
+        for line in ["check -f qed a.qed", "compare -f qed -F raw a.qed a.raw"] {
+            pair.ours().qemu_img_ok(&words(line));
+        }
+        let is_damage = entries.iter().any(|(_, entry)| *entry != 1);
+        assert_eq!(checked.code, if is_damage { 2 } else { 0 }, "{entries:?}");
+        if !is_damage {
+            continue;
+        }
+        // A larger disk has nothing of it.
+        pair.ours().qemu_img_ok(&words("resize -q -f qed a.qed 1G"));
+        let line = "compare -f qed -F raw a.qed a.raw";
+        pair.ours().qemu_img_ok(&words(line));
+    }
+}
+
+/// The header may say too little: what is named in its place is kept, and what names nothing goes.
+#[test]
+fn a_repair_of_entries_behind_the_end_keeps_those_that_name_clusters() {
+    let pair = Pair::with(&["create -q -f qed a.qed 1G"]);
+    pair.qemu_io("qed", "a.qed", &["write -P 5 0 64k", "write -P 6 500M 64k"]);
+    let table = first_table(&pair);
+    pair.patch("a.qed", 48, &(10_u64 << 20).to_le_bytes());
+    for index in [4500_u64, 7999, 8001, 20_000] {
+        pair.patch("a.qed", table + index * 8, &2_u64.to_le_bytes());
+    }
+    let dir = pair.ours();
+    let ran = ours(&words("check -r all -f qed a.qed"), dir.root());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("4 corruptions"), "{ran:?}");
+    dir.qemu_img_ok(&words("check -f qed a.qed"));
+    // With the size that is right all of it is there.
+    pair.patch("a.qed", 48, &(1_u64 << 30).to_le_bytes());
+    dir.qemu_img_ok(&words("check -f qed a.qed"));
+    dir.qemu_io("qed", "a.qed", &["read -P 5 0 64k", "read -P 6 500M 64k"]);
+}
+
 #[test]
 fn what_is_there_is_shown_alike() {
     let pair = images();

@@ -737,6 +737,12 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
+    /// The first entry behind those that [`Blocks::each`] goes through, which reaches to the end of a page.
+    pub(crate) fn end_of_entries(&self) -> u64 {
+        let table = &self.state.read().table;
+        table.first_of(table.pages_of(0, table.count()).end)
+    }
+
     /// Calls `look` with the directory of a table that is in parts.
     pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
         self.state.read().table.directory().map(look)

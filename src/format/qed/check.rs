@@ -1,5 +1,7 @@
 //! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::format::blocks::check::{self, Repairable};
 use crate::format::blocks::{Entry, FREE, Layout, shown_of};
@@ -14,7 +16,7 @@ use crate::storage::ZeroFlags;
 
 use super::Qed;
 use super::behind::each_l1_behind;
-use super::disk::ENTRY;
+use super::disk::{ENTRY, ZERO_CLUSTER};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -37,12 +39,44 @@ pub(super) struct Findings {
     cut_end: u64,
     /// L1 entries behind those of the disk that name no place for a table, or clusters of others.
     behind: u64,
+    /// Other entries behind the end of the disk that name no cluster of the file, or one that is something else.
+    wrong_behind: u64,
     /// Clusters that entries behind the end of the disk name.
     kept: u64,
     leaks: u64,
     total: u64,
     allocated: u64,
     fragmented: u64,
+}
+
+/// What a survey meets that is repaired entry by entry.
+enum Wrong {
+    /// The entry of a cluster which is something else.
+    Shared(u64),
+    /// Entries behind the end of the disk, and where in the file they stand.
+    Behind(Range<u64>),
+}
+
+/// A table, or the part of one, behind the end of the disk.
+struct TableBehind {
+    part: u64,
+    place: Range<u64>,
+    /// Nothing else stands there: else its entries say nothing.
+    is_alone: bool,
+}
+
+/// The table of the entry before, and where its cluster ends.
+#[derive(Default)]
+struct Before(Option<(u64, u64)>);
+
+impl Before {
+    /// Whether a cluster does not follow that of the entry before in the same table; None is an entry that names
+    /// none: it follows nothing, and nothing follows it.
+    fn breaks(&mut self, part: u64, cluster: Option<Range<u64>>) -> bool {
+        let (start, end) = cluster.map_or((u64::MAX, 1), |place| (place.start, place.end));
+        let before = self.0.replace((part, end));
+        before.is_some_and(|(table, end)| table == part && end != start)
+    }
 }
 
 impl check::Findings for Findings {
@@ -52,6 +86,7 @@ impl check::Findings for Findings {
             + self.shared
             + self.shared_clusters
             + self.behind
+            + self.wrong_behind
             + self.cut
     }
 
@@ -88,16 +123,21 @@ impl Repairable for Qed {
     }
 
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
-        if found.cut_tables.is_empty() {
+        if found.cut_tables.is_empty() && found.wrong_behind == 0 {
             return self.repair_whole(found, control);
         }
-        // What is left of a table is kept, and the rest names nothing.
         self.note_change()?;
+        // What is left of a table is kept, and the rest names nothing.
         let table_len = self.blocks.keeper.header().table_len();
         let ends = found.cut_tables.iter().map(|(_, host)| host + table_len);
-        self.blocks.lengthen(ends.max().unwrap_or(0))?;
+        if let Some(end) = ends.max() {
+            self.blocks.lengthen(end)?;
+        }
         for (part, host) in &found.cut_tables {
             self.blocks.exclusive().believe_part(*part, *host)?;
+        }
+        if found.wrong_behind > 0 {
+            self.clear_wrong_behind(control)?;
         }
         self.repair_whole(&self.survey(None, |_| Ok(()))?, control)
     }
@@ -106,7 +146,8 @@ impl Repairable for Qed {
 impl Qed {
     /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
     fn repair_whole(&self, found: &Findings, control: &JobControl) -> Result<()> {
-        if found.kept > 0 && check::Findings::corruptions(found) == 0 {
+        let is_damaged = check::Findings::corruptions(found) > 0;
+        if !is_damaged && (found.kept > 0 || found.leaks == 0) {
             // To close gaps would be to move what the table of this disk does not reach.
             return Ok(());
         }
@@ -139,9 +180,13 @@ impl Qed {
         // Clusters behind the end of the disk belong to nothing.
         alone.free_from(blocks.len().div_ceil(cluster), control)?;
         blocks.flush(blocks.durability())?;
+        self.clear_tail(control)?;
         // What tables that were shared name is known now.
         let mut shared = Vec::new();
-        self.survey(None, |index| memory::push(&mut shared, index))?;
+        self.survey(None, |wrong| match wrong {
+            Wrong::Shared(index) => memory::push(&mut shared, index),
+            Wrong::Behind(_) => Ok(()),
+        })?;
         for index in shared {
             control.checkpoint()?;
             alone.part(index)?;
@@ -158,11 +203,11 @@ impl Qed {
 }
 
 impl Qed {
-    /// Goes through the tables; calls `shared` with each entry that names a cluster which is something else.
+    /// Goes through the tables; calls `wrong` with what can be repaired by itself.
     fn survey(
         &self,
         job: Option<&mut Job>,
-        mut shared: impl FnMut(u64) -> Result<()>,
+        mut wrong: impl FnMut(Wrong) -> Result<()>,
     ) -> Result<Findings> {
         let mut notes = Notes::new(job);
         let header = self.blocks.keeper.header();
@@ -207,8 +252,7 @@ impl Qed {
             }
         }
         let per_table = header.per_table();
-        // The table of the entry before, and where its cluster ends.
-        let mut before: Option<(u64, u64)> = None;
+        let mut before = Before::default();
         let is_skipped = |part: u64| found.shared_tables.binary_search(&part).is_ok();
         self.blocks.each_beside(is_skipped, |index, word| {
             let part = index / per_table;
@@ -218,14 +262,11 @@ impl Qed {
             }
             found.allocated += 1;
             found.kept += u64::from(index >= header.clusters() && entry != Entry::Bad);
-            let (host, end) = match entry {
-                Entry::At(host) => (host, host + cluster),
-                // Follows nothing, and nothing follows it.
-                _ => (u64::MAX, 1),
+            let place = match entry {
+                Entry::At(host) => Some(host..host + cluster),
+                _ => None,
             };
-            let breaks = before.is_some_and(|(table, end)| table == part && end != host);
-            found.fragmented += u64::from(breaks);
-            before = Some((part, end));
+            found.fragmented += u64::from(before.breaks(part, place));
             if let Entry::At(host) = entry {
                 let end = host + shown_of(index, layout.block_size(), disk);
                 if end > file_len {
@@ -233,13 +274,17 @@ impl Qed {
                     found.cut_end = found.cut_end.max(end);
                 }
             }
-            if entry == Entry::Bad {
-                found.bad += 1;
-                found.first_bad.get_or_insert(index);
-            } else if !uses.mark(host / cluster)? {
-                found.shared += 1;
-                found.first_shared.get_or_insert(index);
-                shared(index)?;
+            match entry {
+                Entry::At(host) if !uses.mark(host / cluster)? => {
+                    found.shared += 1;
+                    found.first_shared.get_or_insert(index);
+                    wrong(Wrong::Shared(index))?;
+                }
+                Entry::Bad => {
+                    found.bad += 1;
+                    found.first_bad.get_or_insert(index);
+                }
+                _ => {}
             }
             notes.tick()
         })?;
@@ -247,38 +292,56 @@ impl Qed {
         let mut known = Uses::of(file_len / cluster);
         let storage = &*self.blocks.storage;
         each_l1_behind(storage, &header, |_, words| {
-            for (_, host) in words {
+            for (place, host) in words {
                 if !header.is_table_place(*host, file_len) {
                     found.behind += 1;
                     continue;
                 }
-                found.behind += table_at(*host).filter(|at| uses.has(*at)).count() as u64;
+                let shared = table_at(*host).filter(|at| uses.has(*at)).count() as u64;
+                found.behind += shared;
                 if known.mark(host / cluster)? {
-                    memory::push(&mut behind, *host..*host + tables * cluster)?;
+                    let table = TableBehind {
+                        part: (place - header.table_offset) / ENTRY,
+                        place: *host..*host + header.table_len(),
+                        is_alone: shared == 0,
+                    };
+                    memory::push(&mut behind, table)?;
                 }
             }
             notes.tick()
         })?;
-        for table in &behind {
-            uses.mark_all(table_at(table.start))?;
+        for table in &mut behind {
+            let shared = uses.mark_all(table_at(table.place.start))?;
+            table.is_alone &= shared == 0;
         }
-        let (last, within) = (
-            header.clusters() / per_table,
-            header.clusters() % per_table * ENTRY,
-        );
-        let host = self.blocks.with_directory(|known| known.host(last));
-        if let Some(Some(host)) = host.filter(|_| within > 0 && !is_skipped(last)) {
-            memory::push(&mut behind, host + within..host + tables * cluster)?;
-        }
-        // The header may say too little of the disk: what they name is no leak, as for QEMU.
-        for table in behind {
-            each_nonzero(storage, table, |_, words| {
-                for (_, host) in words {
+        let tail = self.tail().filter(|tail| !is_skipped(tail.part));
+        // In their order, so that what follows each other counts as such.
+        let behind = behind.into_iter().filter(|table| table.is_alone);
+        for table in tail.into_iter().chain(behind) {
+            each_nonzero(storage, table.place, |_, words| {
+                let mut run: Option<Range<u64>> = None;
+                for (place, host) in words {
                     let is_place = host.is_multiple_of(cluster) && *host < file_len;
-                    if is_place && uses.mark(host / cluster)? {
+                    let is_zero = *host == ZERO_CLUSTER;
+                    if !is_zero {
+                        let named = is_place.then(|| *host..host + cluster);
+                        found.fragmented += u64::from(before.breaks(table.part, named));
                         found.allocated += 1;
-                        found.kept += 1;
                     }
+                    // The header may say too little of the disk: what they name is no leak, as for QEMU.
+                    let is_kept = is_place && uses.mark(host / cluster)?;
+                    found.kept += u64::from(is_kept);
+                    if is_zero || is_kept {
+                        if let Some(run) = run.take() {
+                            wrong(Wrong::Behind(run))?;
+                        }
+                        continue;
+                    }
+                    found.wrong_behind += 1;
+                    run.get_or_insert(*place..*place).end = place + ENTRY;
+                }
+                if let Some(run) = run {
+                    wrong(Wrong::Behind(run))?;
                 }
                 notes.tick()
             })?;
@@ -295,6 +358,20 @@ impl Qed {
         Ok(found)
     }
 
+    /// The last table of the disk from where it is not looked at otherwise.
+    fn tail(&self) -> Option<TableBehind> {
+        let header = self.blocks.keeper.header();
+        let per_table = header.per_table();
+        let part = header.clusters() / per_table;
+        let from = self.blocks.end_of_entries().checked_sub(part * per_table)?;
+        let host = self.blocks.with_directory(|known| known.host(part))??;
+        (from > 0 && from < per_table).then(|| TableBehind {
+            part,
+            place: host + from * ENTRY..host + header.table_len(),
+            is_alone: true,
+        })
+    }
+
     /// Where a table stands of which the file has the beginning alone.
     fn cut_table(&self, part: u64, file_len: u64) -> Result<Option<u64>> {
         let header = self.blocks.keeper.header();
@@ -305,6 +382,33 @@ impl Qed {
         let end = host.saturating_add(header.table_len());
         let is_cut = host < file_len && header.is_table_place(host, end);
         Ok(Some(host).filter(|_| is_cut && !self.blocks.storage.limits().fixed_len))
+    }
+
+    /// Clears the entries behind the end of the disk that name nothing, and leaves the others.
+    fn clear_wrong_behind(&self, control: &JobControl) -> Result<()> {
+        let storage = &*self.blocks.storage;
+        self.survey(None, |wrong| match wrong {
+            Wrong::Behind(place) => {
+                control.checkpoint()?;
+                let len = place.end - place.start;
+                storage.write_zeroes(place.start, len, ZeroFlags::empty())
+            }
+            Wrong::Shared(_) => Ok(()),
+        })?;
+        self.blocks.barrier()
+    }
+
+    /// Clears the rest of the last table: what it names is about to be moved.
+    fn clear_tail(&self, control: &JobControl) -> Result<()> {
+        let Some(tail) = self.tail() else {
+            return Ok(());
+        };
+        let storage = &*self.blocks.storage;
+        each_nonzero(storage, tail.place, |place, _| {
+            control.checkpoint()?;
+            storage.write_zeroes(place.start, place.end - place.start, ZeroFlags::empty())
+        })?;
+        self.blocks.barrier()
     }
 
     /// Clears the entries of the L1 table that the disk does not need: what they name is about to be moved.
@@ -341,6 +445,12 @@ impl Findings {
         }
         if self.cut > 0 {
             return Some("the file ends within a cluster".to_owned());
+        }
+        if self.wrong_behind > 0 {
+            return Some(format!(
+                "{} entries behind the end of the disk name nothing in the file, or what is something else",
+                self.wrong_behind
+            ));
         }
         (self.behind > 0).then(|| {
             format!(

@@ -14,6 +14,9 @@ pub(super) const HEADER_LEN: usize = 64;
 /// Bytes of an entry of a table.
 pub(super) const ENTRY: u64 = 8;
 
+/// The entry of a cluster that reads as zeroes.
+pub(super) const ZERO_CLUSTER: u64 = 1;
+
 bitflags::bitflags! {
     /// What a program must know to use the image ("Feature bits").
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
