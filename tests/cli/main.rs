@@ -31,6 +31,7 @@ mod examples;
 mod fakes;
 mod far_bases;
 mod faulty;
+mod filled;
 mod filter_matrix;
 mod filter_options;
 mod filters;

@@ -293,6 +293,15 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
             done += 1;
         }
         state.next_guest = end.min(done * block);
+        let behind = done * block - state.next_guest;
+        if behind > 0 && !self.fresh {
+            // A larger disk would show what was there.
+            self.storage.write_zeroes(
+                offset + (state.next_guest - guest_offset),
+                behind,
+                ZeroFlags::empty(),
+            )?;
+        }
         self.hint_growth(state);
         Ok(Reserved {
             slot: StorageSlot::MAIN,
@@ -332,6 +341,11 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
             behind if behind > end => behind,
             _ => state.end,
         };
+        if !self.fresh && state.end > end {
+            // The table is written as far as the disk reaches, and its last part is longer.
+            self.storage
+                .write_zeroes(end, state.end - end, ZeroFlags::MAY_UNMAP)?;
+        }
         self.finish.end(&*self.storage, &self.layout, state.end)?;
         state
             .table

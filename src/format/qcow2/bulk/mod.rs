@@ -452,11 +452,16 @@ impl Bulk for Qcow2Bulk {
         } else {
             StorageSlot::MAIN
         };
-        Ok(Reserved {
-            slot,
-            offset: host + self.geometry.in_cluster(guest_offset),
-            len: end - guest_offset,
-        })
+        let (offset, len) = (
+            host + self.geometry.in_cluster(guest_offset),
+            end - guest_offset,
+        );
+        let behind = end.next_multiple_of(self.geometry.subcluster_size()) - end;
+        if behind > 0 && self.data.is_none() && !self.initial_content().unwritten_is_zero {
+            // A larger disk would show what was there.
+            self.write_zero_data((slot, offset + len), end, behind)?;
+        }
+        Ok(Reserved { slot, offset, len })
     }
 
     fn reserve_encoded(&self, guest_offset: u64, encoded_len: u32) -> Result<(StorageSlot, u64)> {

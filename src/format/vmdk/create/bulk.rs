@@ -374,6 +374,12 @@ impl Bulk for VmdkBulk {
             Some(sparse) if self.preallocated => sparse.layout.overhead * SECTOR + within,
             _ => part.place(within, len)?,
         };
+        let behind = (within + len).next_multiple_of(GRAIN) - (within + len);
+        if behind > 0 && part.sparse.is_some() && !part.fresh {
+            // A larger disk would show what was there.
+            part.storage
+                .write_zeroes(offset + len, behind, ZeroFlags::empty())?;
+        }
         Ok(Reserved {
             slot: part.slot,
             offset,
