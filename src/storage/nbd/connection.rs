@@ -2,7 +2,7 @@
 
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -193,11 +193,15 @@ impl Connection {
 
     /// Has the server make durable what was written on these connections: a flush goes out on each, then the replies
     /// are taken, so that all together take no longer than one. That a connection gives a reply proves that the server
-    /// is still the one that took its writes.
+    /// is still the one that took its writes. Sets `refused` where a server says that it could not.
     ///
     /// # Errors
     /// A connection has ended, or what the server says.
-    pub(super) fn flush_all(connections: &[Arc<Self>], control: &JobControl) -> Result<()> {
+    pub(super) fn flush_all(
+        connections: &[Arc<Self>],
+        refused: &AtomicBool,
+        control: &JobControl,
+    ) -> Result<()> {
         let mut done = Ok(());
         let mut sent = Vec::with_capacity(connections.len());
         for connection in connections {
@@ -208,7 +212,7 @@ impl Connection {
             }
         }
         for (connection, place, mark) in sent {
-            let flushed = connection.take_flush(place, control);
+            let flushed = connection.take_flush(place, refused, control);
             if flushed.is_ok() {
                 connection.flushed.fetch_max(mark, Ordering::AcqRel);
             }
@@ -229,11 +233,15 @@ impl Connection {
         sent.map(|()| place[0])
     }
 
-    fn take_flush(&self, place: usize, control: &JobControl) -> Result<()> {
+    fn take_flush(&self, place: usize, refused: &AtomicBool, control: &JobControl) -> Result<()> {
         let mut op = [Op::new(Command::FLUSH, 0, 0)];
         let done = self.receive(&mut op, &[place], control);
         self.leave(&[place]);
-        done.and(op[0].error.take().map_or(Ok(()), Err))
+        let error = op[0].error.take();
+        if error.is_some() {
+            refused.store(true, Ordering::Release);
+        }
+        done.and(error.map_or(Ok(()), Err))
     }
 
     /// Takes places for the requests.

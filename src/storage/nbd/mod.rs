@@ -11,6 +11,7 @@ mod journal;
 mod listing;
 mod op;
 mod options;
+mod pieces;
 mod pool;
 mod shared;
 mod storage;

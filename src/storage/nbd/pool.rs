@@ -17,7 +17,7 @@ use crate::storage::exports::ExportInfo;
 
 use super::connection::Connection;
 use super::handshake::{Export, Wanted, negotiate};
-use super::journal::{Journal, Kept, MAX_BYTES};
+use super::journal::{Journal, Kept, MAX_BYTES, Mark};
 use super::listing;
 use super::op::Op;
 use super::options::Settings;
@@ -53,6 +53,8 @@ pub(super) struct Pool {
     journal: Option<Journal>,
     /// A connection with writes that no flush covered has another in its place.
     lost: AtomicBool,
+    /// The server has refused a flush: of what it had replied to, anything may be lost, whatever a later one says.
+    flush_failed: AtomicBool,
 }
 
 /// The place of one connection.
@@ -77,6 +79,8 @@ enum Leaves<'a> {
     Unflushed,
     /// Changes that are made again on another connection.
     Kept(Kept<'a>),
+    /// A flush, and what it covers of such changes.
+    Flush(Option<Mark>),
 }
 
 /// Requests on a lane.
@@ -213,6 +217,7 @@ impl Pool {
             full: AtomicBool::new(false),
             journal: keeps.then(Journal::default),
             lost: AtomicBool::new(false),
+            flush_failed: AtomicBool::new(false),
         })
     }
 
@@ -236,10 +241,10 @@ impl Pool {
         control: &JobControl,
     ) -> Result<()> {
         let leaves = match &self.journal {
-            _ if durable => Leaves::Nothing,
+            None if durable => Leaves::Nothing,
             None => Leaves::Unflushed,
             Some(journal) => loop {
-                match journal.keep(ops)? {
+                match journal.keep(ops, durable)? {
                     None => self.flush(control)?,
                     Some(kept) => break Leaves::Kept(kept),
                 }
@@ -268,19 +273,7 @@ impl Pool {
         let mut leaves = Some(leaves);
         loop {
             let connection = self.connection(lane, control)?;
-            let done = {
-                let journal = self.journal.as_ref();
-                let _gate = journal.map(|journal| journal.enter(control)).transpose()?;
-                let done = connection.exchange(ops, control);
-                if done.is_ok() {
-                    match leaves.take() {
-                        None | Some(Leaves::Nothing) => {}
-                        Some(Leaves::Unflushed) => self.note_written(&connection, ops.len()),
-                        Some(Leaves::Kept(kept)) => kept.record(ops),
-                    }
-                }
-                done
-            };
+            let done = self.exchange(&connection, ops, &mut leaves, control);
             let Err(error) = done else {
                 let mut ops = ops.iter_mut();
                 return ops.find_map(|op| op.error.take()).map_or(Ok(()), Err);
@@ -289,7 +282,7 @@ impl Pool {
             self.note_loss(lane, &connection);
             let delay = self.settings.reconnect_delay;
             match connection.ended() {
-                None => return Err(error),
+                None => return Err(self.about(error)),
                 Some(false) => {
                     let again = lost.is_some();
                     // A server that every time ends the connection over this request is not waited for any longer.
@@ -307,6 +300,35 @@ impl Pool {
                 op.reset();
             }
         }
+    }
+
+    /// Has the requests carried out on a connection, and takes note of what they leave once all are replied to.
+    fn exchange(
+        &self,
+        connection: &Connection,
+        ops: &mut [Op<'_, '_>],
+        leaves: &mut Option<Leaves<'_>>,
+        control: &JobControl,
+    ) -> Result<()> {
+        let journal = self.journal.as_ref();
+        let _gate = match journal {
+            Some(journal) => Some(journal.enter(connection, control)?),
+            None => None,
+        };
+        connection.exchange(ops, control)?;
+        match leaves.take() {
+            None | Some(Leaves::Nothing) => {}
+            Some(Leaves::Unflushed) => self.note_written(connection, ops.len()),
+            Some(Leaves::Kept(kept)) => kept.record(ops),
+            Some(Leaves::Flush(mark)) => {
+                if ops.iter().any(|op| op.error.is_some()) {
+                    self.flush_failed.store(true, Ordering::Release);
+                } else if let Some((journal, mark)) = journal.zip(mark) {
+                    journal.flushed(mark);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether further storages may use it: requests succeed, or wait for a connection to come back.
@@ -333,19 +355,31 @@ impl Pool {
     /// Makes what was written durable.
     ///
     /// # Errors
-    /// Of the server; also where a connection was lost that the flush does not cover.
+    /// Of the server, from then on for all who use it; also where a connection was lost that the flush does not cover.
     pub(super) fn flush(&self, control: &JobControl) -> Result<()> {
         // A server that knows no flush has nothing that it could lose.
         if !self.export.flags.contains(TransmissionFlags::SEND_FLUSH) {
             return Ok(());
         }
-        let Some(journal) = &self.journal else {
-            return self.flush_connections(control);
-        };
-        let mark = journal.mark();
-        self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control)?;
-        journal.flushed(mark);
-        Ok(())
+        self.check_flushes()?;
+        match &self.journal {
+            Some(journal) => self.send_flush(Some(journal.mark()), control)?,
+            None => self.flush_connections(control)?,
+        }
+        // One at the same time may have been told what this one should have been.
+        self.check_flushes()
+    }
+
+    fn check_flushes(&self) -> Result<()> {
+        match self.flush_failed.load(Ordering::Acquire) {
+            true => Err(Error::os(libc::EIO).context("An earlier flush has failed")),
+            false => Ok(()),
+        }
+    }
+
+    fn send_flush(&self, mark: Option<Mark>, control: &JobControl) -> Result<()> {
+        let mut op = [Op::new(Command::FLUSH, 0, 0)];
+        self.carry_out(&mut op, Leaves::Flush(mark), control)
     }
 
     /// Flushes on each connection with writes that no flush covers: a flush on another one says nothing of them,
@@ -372,11 +406,13 @@ impl Pool {
             .with_errno(libc::EIO));
         }
         match unflushed.is_empty() {
-            true => self.run(&mut [Op::new(Command::FLUSH, 0, 0)], control),
-            false => Connection::flush_all(&unflushed, control).map_err(|error| {
-                let lost = unflushed.iter().any(|one| one.ended().is_some());
-                if lost { self.about(error) } else { error }
-            }),
+            true => self.send_flush(None, control),
+            false => {
+                Connection::flush_all(&unflushed, &self.flush_failed, control).map_err(|error| {
+                    let lost = unflushed.iter().any(|one| one.ended().is_some());
+                    if lost { self.about(error) } else { error }
+                })
+            }
         }
     }
 

@@ -54,7 +54,6 @@ pub(super) struct NbdStorage {
     writable: bool,
     cache: CacheMode,
     sizes: BlockSizes,
-    sync_failed: AtomicBool,
     /// The server has said that it cannot write zeroes after all.
     no_zeroes: AtomicBool,
     /// The server has said that it cannot bring anything near after all.
@@ -185,7 +184,6 @@ impl NbdStorage {
             writable,
             cache,
             sizes,
-            sync_failed: AtomicBool::new(false),
             no_zeroes: AtomicBool::new(false),
             no_cache: AtomicBool::new(false),
         })
@@ -585,14 +583,7 @@ impl Storage for NbdStorage {
             // What the server has replied to survives this process.
             return Ok(());
         }
-        if self.sync_failed.load(Ordering::Acquire) {
-            return Err(Error::os(libc::EIO).context("An earlier flush has failed"));
-        }
-        let done = self.flush();
-        if done.is_err() {
-            self.sync_failed.store(true, Ordering::Release);
-        }
-        done
+        self.flush()
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {

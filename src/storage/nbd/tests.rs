@@ -3,12 +3,13 @@
 mod flushes;
 mod listing;
 mod reconnecting;
+mod replay;
 mod server;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bstr::BString;
@@ -30,7 +31,7 @@ use crate::object::Objects;
 use crate::options::{Options, Values};
 use crate::storage::exports::ExportInfo;
 use crate::storage::{CacheMode, Durability, Storage, ZeroFlags};
-use server::{Fake, Offer, Peer, SIZE, Script, broken, content, done, serve};
+use server::{Fake, Offer, Peer, SIZE, Script, at_once, broken, content, done, serve};
 
 #[test]
 fn replies_in_any_order_come_to_those_who_wait_for_them() {

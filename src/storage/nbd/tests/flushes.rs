@@ -7,41 +7,13 @@ use super::super::connection::Connection;
 use super::*;
 use crate::net::Wait;
 
-fn several() -> Offer {
-    let offer = Offer::default();
-    Offer {
-        flags: offer.flags | TransmissionFlags::CAN_MULTI_CONN,
-        ..offer
-    }
-}
-
-/// A server that takes connections at the same time, each by a thread of `each`, which gets its number.
-fn at_once(each: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Fake {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
-    let each = Arc::new(each);
-    let thread = std::thread::spawn(move || {
-        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
-            let each = each.clone();
-            std::thread::spawn(move || {
-                let mut peer = Peer(stream);
-                if peer.handshake(several()).is_some() {
-                    each(number, &mut peer);
-                }
-            });
-        }
-    });
-    let thread = Some(thread);
-    Fake { dir, thread }
-}
-
 #[test]
 fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
     let (tell, told) = channel();
     let (restart, restarted) = channel::<()>();
     let both = Mutex::new((tell, restarted));
     let restart = Mutex::new(restart);
-    let server = at_once(move |number, peer| {
+    let server = at_once(Duration::ZERO, move |number, peer| {
         if number > 0 {
             // The one that was restarted, without what the first one had.
             while let Some((request, _)) = peer.request() {
@@ -77,7 +49,7 @@ fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
 #[test]
 fn flushes_go_out_on_all_connections_before_the_first_reply() {
     let flushes = Barrier::new(2);
-    let server = at_once(move |_, peer| {
+    let server = at_once(Duration::ZERO, move |_, peer| {
         while let Some((request, _)) = peer.request() {
             if request.command == Command::FLUSH {
                 flushes.wait();
@@ -91,7 +63,9 @@ fn flushes_go_out_on_all_connections_before_the_first_reply() {
     for connection in &connections {
         connection.wrote(1);
     }
-    Connection::flush_all(&connections, &control).unwrap();
+    let refused = AtomicBool::new(false);
+    Connection::flush_all(&connections, &refused, &control).unwrap();
+    assert!(!refused.into_inner());
     assert!(!connections.iter().any(|one| one.is_unflushed()));
 }
 

@@ -97,13 +97,13 @@ fn what_was_written_and_not_flushed_is_written_again_before_anything_else() {
         }),
         // It is lost again in the middle of that.
         (Offer::default(), |peer| {
-            done(peer, Command::WRITE, 0, &[1; 1024]);
+            done(peer, Command::WRITE_ZEROES, 0, &[]);
             peer.request();
         }),
+        // Of each byte the newest alone.
         (Offer::default(), |peer| {
-            done(peer, Command::WRITE, 0, &[1; 1024]);
-            done(peer, Command::WRITE, 512, &[2; 512]);
             done(peer, Command::WRITE_ZEROES, 0, &[]);
+            done(peer, Command::WRITE, 512, &[2; 512]);
             serve(peer);
         }),
     ]);

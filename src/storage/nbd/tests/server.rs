@@ -5,6 +5,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bstr::BString;
 
@@ -159,6 +160,42 @@ pub(super) fn content(offset: u64, len: u64) -> Vec<u8> {
     (offset..offset + len).map(|at| (at / 512) as u8).collect()
 }
 
+/// The offer of a server that takes several connections.
+fn several() -> Offer {
+    let offer = Offer::default();
+    Offer {
+        flags: offer.flags | TransmissionFlags::CAN_MULTI_CONN,
+        ..offer
+    }
+}
+
+/// A server that takes connections at the same time, each by a thread of `each`, which gets its number. The first
+/// one is greeted after a while: further ones may take ten times as long.
+pub(super) fn at_once(
+    greeting: Duration,
+    each: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
+) -> Fake {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+    let each = Arc::new(each);
+    let thread = std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let each = each.clone();
+            std::thread::spawn(move || {
+                let mut peer = Peer(stream);
+                if number == 0 {
+                    std::thread::sleep(greeting);
+                }
+                if peer.handshake(several()).is_some() {
+                    each(number, &mut peer);
+                }
+            });
+        }
+    });
+    let thread = Some(thread);
+    Fake { dir, thread }
+}
+
 /// A server on a socket of its own.
 pub(super) struct Fake {
     pub(super) dir: tempfile::TempDir,
@@ -202,12 +239,20 @@ impl Fake {
     }
 
     pub(super) fn open(&self, more: &str, control: &Arc<JobControl>) -> Result<NbdStorage> {
+        self.open_as(more, CacheMode::Writeback, control)
+    }
+
+    pub(super) fn open_as(
+        &self,
+        more: &str,
+        cache: CacheMode,
+        control: &Arc<JobControl>,
+    ) -> Result<NbdStorage> {
         let settings = self.settings(more);
         let given = crate::value::Map::from_iter([(
             "path".to_owned(),
             BString::from(self.path().as_os_str().as_encoded_bytes()).into(),
         )]);
-        let cache = CacheMode::Writeback;
         NbdStorage::open(&settings, &given, true, cache, control)
     }
 
