@@ -430,6 +430,38 @@ fn a_shrink_that_a_power_cut_ends_leaves_nothing_that_a_repair_does_not_give_bac
     assert!(leaks > 0);
 }
 
+/// The file gets longer, and the footer at its end is in the middle then: it was the only good one.
+#[test]
+fn a_repair_of_a_disk_that_was_cut_off_leaves_a_footer_at_any_instant() {
+    let (whole, model) = made("force_size=on");
+    let end = whole.len() - 512;
+    let mut bytes = whole[..end - (1 << 20)].to_vec();
+    bytes.extend(&whole[end..]);
+    bytes[..512].fill(0);
+    let log = Log::new();
+    let file: Arc<dyn Storage> = log.file("image.vhd".to_owned(), bytes);
+    let image = open(&file, true).expect("it opens");
+    let (report, lines) = check(&image, RepairMode::All);
+    assert_eq!(report.corruptions, 0, "{lines:?}");
+    assert!(report.corruptions_fixed > 1, "{lines:?}");
+    image.close().expect("a close");
+    let mut random = Random(0xf007);
+    let mut seen = 0;
+    states::each(&log, Durability::Synced, &mut random, 2, |crash| {
+        seen += 1;
+        let at = format!("{} of {}", crash.what, crash.count);
+        let storage = memory(&crash.files[0]);
+        let image = open(&storage, true).unwrap_or_else(|error| panic!("{at}: {error}"));
+        let (report, lines) = check(&image, RepairMode::All);
+        assert_eq!(report.corruptions, 0, "{at}: {lines:?}");
+        let mut seen = read(&image);
+        // The footer that stood where the rest of the block is to be is a part of it now.
+        seen[1 << 20..(1 << 20) + 512].fill(0);
+        assert!(seen == model, "{at}");
+    });
+    assert!(seen > 5, "only {seen} states");
+}
+
 #[test]
 fn a_disk_of_two_sizes_does_not_grow_over_data_behind_the_smaller_one() {
     for subformat in ["fixed", "dynamic"] {

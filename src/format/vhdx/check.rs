@@ -10,7 +10,7 @@ use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::Job;
 use crate::memory;
 
-use super::disk::{BatEntry, BitmapState, MIB, REGION_TABLES, State};
+use super::disk::{BatEntry, BitmapState, MIB, State};
 use super::occupied::Occupied;
 use super::open::{read_headers, read_region_tables};
 use super::pages::Walker;
@@ -105,19 +105,27 @@ impl Walk<'_> {
             }
         }
         let tables = read_region_tables(&*vhdx.storage)?;
-        for (at, copy) in REGION_TABLES.into_iter().zip(&tables) {
-            let good = vhdx.regions.lock().to_bytes()?;
-            match copy {
-                Some(_) => {}
-                None if self.repair => {
-                    self.job
-                        .note("Repairing a damaged copy of the region table".to_owned());
-                    vhdx.storage.write_at(&good, at)?;
+        let is_damaged = tables.iter().any(Option::is_none);
+        let what = match is_damaged {
+            true => "damaged copy of the region table",
+            false => "copy of the region table that differs from the first one",
+        };
+        if is_damaged || tables[0].as_deref() != tables[1].as_deref() {
+            match self.repair {
+                true => {
+                    self.job.note(format!("Repairing a {what}"));
+                    vhdx.make_region_tables_equal()?;
                 }
-                None => self.job.note(
+                false if is_damaged => self.job.note(
                     "One copy of the region table is damaged; the other one counts".to_owned(),
                 ),
+                false => self
+                    .job
+                    .note("The copies of the region table differ; the first one counts".to_owned()),
             }
+        }
+        if self.repair {
+            vhdx.sync(vhdx.durability)?;
         }
         Ok(())
     }
@@ -162,7 +170,8 @@ impl Walk<'_> {
             })?;
             self.is_told = true;
         }
-        self.vhdx.write_metadata(self.vhdx.durability)
+        self.vhdx.write_metadata(self.vhdx.durability)?;
+        Ok(())
     }
 
     fn block(&mut self, block: u64) -> Result<()> {

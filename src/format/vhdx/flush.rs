@@ -54,7 +54,10 @@ impl Vhdx {
                 return self.sync(durability);
             }
         }
-        self.write_metadata(durability)?;
+        if !self.write_metadata(durability)? {
+            // Freed blocks wait for readers alone, and what was written in place for this.
+            self.sync(durability)?;
+        }
         self.reclaim()
     }
 
@@ -110,9 +113,9 @@ impl Vhdx {
         self.reclaim()
     }
 
-    /// Writes all pages that differ from the disk. What is in the log when this returns is as durable as
-    /// was asked for.
-    pub(super) fn write_metadata(&self, durability: Durability) -> Result<()> {
+    /// Writes all pages that differ from the disk; false where there is none. What is in the log when this returns is as
+    /// durable as was asked for, and the data before it.
+    pub(super) fn write_metadata(&self, durability: Durability) -> Result<bool> {
         let mut log = self.log.lock();
         // The copies that are written, and the lists of all pages: they may have to be put back.
         let most = log.most_pages().max(1);
@@ -127,9 +130,9 @@ impl Vhdx {
         let freed = self.limbo.take_fresh();
         let mut pages = Pages::default();
         match self.write_dirty(&mut log, &mut pages, &table, durability) {
-            Ok(()) => {
+            Ok(written) => {
                 self.limbo.unlinked(freed);
-                Ok(())
+                Ok(written)
             }
             Err(error) => {
                 self.dirty.put_back(pages.entries);
@@ -140,16 +143,17 @@ impl Vhdx {
         }
     }
 
-    /// Writes all pages, in entries of the log that hold as many as fit. What is not written is in `pages` when
-    /// this fails.
+    /// Writes all pages, in entries of the log that hold as many as fit; false where there is none. What is not written
+    /// is in `pages` when this fails.
     fn write_dirty(
         &self,
         log: &mut LogWriter,
         pages: &mut Pages,
         table: &Range<u64>,
         durability: Durability,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let most = log.most_pages().max(1);
+        let mut written = false;
         pages.entries = self.dirty.take_in(table)?;
         loop {
             let now = pages.entries.len().min(most);
@@ -161,16 +165,18 @@ impl Vhdx {
             while pages.bitmaps.len() + now > most && !pages.bitmaps.is_empty() {
                 let part = pages.bitmaps.len().min(most);
                 self.write_pages(log, copied(&pages.bitmaps, part)?, durability)?;
+                written = true;
                 pages.bitmaps.drain(..part);
             }
             copies.append(&mut copied(&pages.bitmaps, pages.bitmaps.len())?);
             if !copies.is_empty() {
                 self.write_pages(log, copies, durability)?;
+                written = true;
             }
             pages.bitmaps.clear();
             pages.entries.drain(..now);
             if pages.entries.is_empty() {
-                return Ok(());
+                return Ok(written);
             }
         }
     }
@@ -183,13 +189,11 @@ impl Vhdx {
         durability: Durability,
     ) -> Result<()> {
         self.carry_out(log)?;
+        // Blocks that are added from here on may be lost by a power cut which the entry survives.
+        let file_len = self.file_len.load(Ordering::Acquire);
         // The data of which the pages tell, and the pages of the entry before.
         self.sync(durability)?;
-        log.write(
-            &*self.storage,
-            &pages,
-            self.file_len.load(Ordering::Acquire),
-        )?;
+        log.write(&*self.storage, &pages, file_len)?;
         self.sync(durability)?;
         if !log.active {
             let guid = log.guid();

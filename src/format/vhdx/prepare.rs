@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use crate::error::Result;
 
-use super::disk::Header;
+use super::disk::{Header, REGION_TABLES};
+use super::open::read_region_tables;
 use super::state::Vhdx;
 
 impl Vhdx {
@@ -17,6 +18,20 @@ impl Vhdx {
         changed.inspect_err(|_| self.lost.store(true, Ordering::Release))
     }
 
+    /// Both copies of the region table become the one that counts: a crash may have left one which tells of a place that
+    /// was given up, and will be given to others.
+    pub(super) fn make_region_tables_equal(&self) -> Result<()> {
+        let (counts, other) = match read_region_tables(&*self.storage)? {
+            [Some(first), second] if second.as_deref() != Some(&*first) => {
+                (first, REGION_TABLES[1])
+            }
+            [None, Some(second)] => (second, REGION_TABLES[0]),
+            _ => return Ok(()),
+        };
+        self.storage.write_at(&counts, other)?;
+        self.sync(self.durability)
+    }
+
     /// What must be done once, before the first change of the guest's data: the header tells others of it.
     pub(super) fn prepare_write(&self) -> Result<()> {
         self.check_writable()?;
@@ -25,6 +40,7 @@ impl Vhdx {
         }
         let mut done = self.prepared.lock();
         if !*done {
+            self.make_region_tables_equal()?;
             let (file, data) = (Uuid::new_v4(), Uuid::new_v4());
             self.change_header(|header| {
                 header.file_write = file;

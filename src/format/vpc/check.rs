@@ -113,6 +113,7 @@ impl Repairable for Dynamic {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
         if found.cut_end > file_len {
+            self.blocks.keeper.repair_front(&*self.blocks.storage)?;
             // What is left of it is kept, and the rest reads as zeroes.
             self.blocks.lengthen(found.cut_end)?;
         }

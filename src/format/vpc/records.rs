@@ -71,6 +71,18 @@ impl Records {
         *self.damage.lock()
     }
 
+    /// Lets the one in front be whole, before the file gets another length: the one at the end may be the only good one.
+    ///
+    /// # Errors
+    /// Of I/O.
+    pub(super) fn repair_front(&self, storage: &dyn Storage) -> Result<()> {
+        if self.damage() != Damage::Front {
+            return Ok(());
+        }
+        storage.write_at(&self.footer.lock().to_bytes(), 0)?;
+        self.sync(storage)
+    }
+
     /// Lets both be whole: the one at the end stands behind `end`, and nothing behind it.
     ///
     /// # Errors
@@ -82,6 +94,8 @@ impl Records {
         storage.write_at(&bytes, last)?;
         self.sync(storage)?;
         storage.write_at(&bytes, 0)?;
+        // The one at the end makes room for blocks, and may be the only one on disk until then.
+        self.sync(storage)?;
         *self.damage.lock() = Damage::None;
         Ok(())
     }

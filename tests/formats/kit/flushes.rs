@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use platter::Image;
 use platter::storage::Storage;
-use platter::storage::testing::{Gate, Gated, GatedStorage};
+use platter::storage::testing::{Event, Gate, Gated, GatedStorage, Log};
 
 use super::sample::{Sample, only, samples};
-use super::shelf::{self, Access};
+use super::shelf::{self, Access, FILES};
 
 /// Long enough for a flush that does not wait to end.
 const A_WHILE: Duration = Duration::from_millis(30);
@@ -92,6 +92,50 @@ fn lengthens(sample: &Sample) -> bool {
         );
     }
     true
+}
+
+/// What was freed waits for readers, and a flush may find nothing else to write: what was written in place before it is
+/// durable all the same.
+#[test]
+fn a_flush_syncs_while_freed_places_wait_for_a_reader() {
+    let frees = samples()
+        .filter(|sample| frees_under_a_reader(sample))
+        .count();
+    assert!(only().is_some() || frees > 3, "{frees}");
+}
+
+/// Whether a discard of the sample changes anything in its files.
+fn frees_under_a_reader(sample: &Sample) -> bool {
+    let log = Log::new();
+    let created = shelf::bytes(&shelf::created(sample));
+    let files = FILES.iter().zip(created);
+    let files: Vec<_> = files
+        .map(|(name, bytes)| log.file(*name, bytes) as Arc<dyn Storage>)
+        .collect();
+    let image = shelf::open(sample, &files, Access::Write).expect("it opens");
+    let half = sample.size / 2 / 4096 * 4096;
+    image
+        .write_at(&vec![1; sample.size as usize], 0)
+        .expect("a write");
+    image.flush().expect("a flush");
+    let reader = image.format().begin_io();
+    let before = log.count();
+    if image.discard(0, half).is_err() {
+        return false;
+    }
+    image.flush().expect("a flush");
+    let frees = log.count() > before;
+    image.write_at(&[2; 4096], half).expect("a write in place");
+    image.flush().expect("a flush");
+    let records = log.records();
+    for (file, name) in FILES.iter().enumerate() {
+        let mut of_file = records.iter().filter(|record| record.file == file);
+        let last = of_file.next_back().map(|record| &record.event);
+        let is_durable = matches!(last, None | Some(Event::Sync));
+        assert!(is_durable, "{}: {name}", sample.name);
+    }
+    drop(reader);
+    frees
 }
 
 /// The sample, of whose files calls of that kind pass the gate.

@@ -6,7 +6,7 @@ use platter::{ErrorKind, Image, Job, Location, OpenOptions};
 
 use crate::common::Dir;
 
-use super::{HEADERS, contents, contents_by_peer, create, entry, open, options, set_entry};
+use super::{HEADERS, contents, contents_by_peer, create, entry, open, options, seal, set_entry};
 
 /// Four blocks of data, of which the file is changed then.
 fn damaged(change: impl FnOnce(&mut Vec<u8>)) -> Dir {
@@ -34,6 +34,39 @@ fn checked(dir: &Dir, repair: RepairMode) -> CheckReport {
     check(&image, repair, &mut Job::new())
         .expect("a check")
         .report
+}
+
+/// A crash while the table moved leaves a copy that names its old place, which is given to others later.
+#[test]
+fn copies_of_the_region_table_become_equal_before_anything_changes() {
+    const TABLES: [usize; 2] = [192 << 10, 256 << 10];
+    // Its second entry stands in other words in the second copy.
+    let differ = |file: &mut Vec<u8>| {
+        file.copy_within(TABLES[0]..TABLES[0] + (64 << 10), TABLES[1]);
+        let table = &mut file[TABLES[1]..TABLES[1] + (64 << 10)];
+        table[16 + 31] = 0;
+        table[40_000] = 7;
+        seal(table);
+    };
+    let equal = |dir: &Dir| {
+        let file = std::fs::read(dir.path("a.vhdx")).expect("the image");
+        file[TABLES[0]..TABLES[1]] == file[TABLES[1]..TABLES[1] + (64 << 10)]
+    };
+    let dir = damaged(differ);
+    assert!(!equal(&dir));
+    checked(&dir, RepairMode::Report);
+    assert!(!equal(&dir));
+    checked(&dir, RepairMode::All);
+    assert!(equal(&dir));
+    let dir = damaged(differ);
+    let image = open(&dir.path("a.vhdx"), true).expect("it opens");
+    image.write_at(&[9; 512], 0).expect("a write");
+    assert!(equal(&dir));
+    image.close().expect("a close");
+    assert_eq!(
+        contents_by_peer(&dir, "a.vhdx")[..1024],
+        [[9; 512], [1; 512]].concat()
+    );
 }
 
 #[test]

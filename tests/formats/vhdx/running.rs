@@ -164,7 +164,7 @@ fn it_is_replayed_from_wherever_in_the_ring_it_begins() {
         for turn in (0..RING).step_by(SECTOR) {
             let what = format!("{done} entries carried out, turned by {turn}");
             let file = running.turned(turn, done);
-            if turn / SECTOR % 17 == 0 || turn + 8 * SECTOR > RING {
+            if (turn / SECTOR).is_multiple_of(17) || turn + 8 * SECTOR > RING {
                 std::fs::write(dir.path("a.vhdx"), &file).expect("the image");
                 let image = open_replayed(&dir.path("a.vhdx")).expect(&what);
                 assert!(contents(&image) == running.model, "{what}: in memory");
