@@ -103,9 +103,6 @@ if [ "$(id -u)" = 0 ] && have ip && sh ci/private-network.sh true; then
 else
     skip 'a network of its own for the servers of the tests, which now listen on the loopback device (needs root and iproute2)'
 fi
-# Tests of servers wait more than they work.
-RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
-export RUST_TEST_THREADS
 if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
     $apart $CARGO test --lib
     $apart $CARGO test --doc
