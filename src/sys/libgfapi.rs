@@ -10,6 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
 
 use super::IoBuf;
 use super::library::{self, Library, functions};
@@ -211,6 +212,8 @@ pub(crate) struct OpenFile {
     library: &'static Loaded,
     handle: *mut File,
     running: Running,
+    /// Held while the position of the handle moves.
+    seeking: Mutex<()>,
     /// Ended after the file.
     volume: Arc<Volume>,
 }
@@ -251,6 +254,7 @@ impl OpenFile {
                 library,
                 handle,
                 running: Running::default(),
+                seeking: Mutex::default(),
                 volume: volume.clone(),
             }),
         }
@@ -285,7 +289,9 @@ impl OpenFile {
         } else {
             libc::SEEK_HOLE
         };
-        // SAFETY: its own handle. The position that is changed is used by nothing.
+        // The library answers with the position of the handle, which another thread may have moved meanwhile.
+        let _alone = self.seeking.lock();
+        // SAFETY: its own handle. Nothing else uses its position.
         match given(unsafe { (self.library.f.glfs_lseek)(self.handle, offset, what) }) {
             Ok(at) => Ok(Found::At(at)),
             Err(libc::ENXIO) => Ok(Found::None),
