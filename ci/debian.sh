@@ -39,8 +39,7 @@ sh packaging/dist.sh "$version" "$work" >/dev/null
 tar -C "$work" -xf "$work/platter-$version.tar.gz"
 cd "$work/platter-$version"
 # Cargo and rustc need not come from packages.
-# The libraries as such are tested elsewhere.
-LTO=off DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d -Ppkg.platter.rustup >"$work/log" 2>&1 ||
+LTO=thin DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d -Ppkg.platter.rustup >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; exit 1; }
 for package in "$work"/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar -t | sed 's|^\./||' | grep -v '/$'
