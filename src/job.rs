@@ -51,6 +51,8 @@ struct Limits {
     deadline: Option<Instant>,
     /// Other controls that end this one's work too.
     heeded: Vec<Arc<JobControl>>,
+    /// How long after theirs.
+    grace: Duration,
 }
 
 /// The place of a part of the work in the whole.
@@ -186,7 +188,15 @@ impl JobControl {
             .with_errno(libc::ETIMEDOUT));
         }
         // No control heeds one that heeds it, so the locks have an order.
-        limits.heeded.iter().try_for_each(|other| other.check_own())
+        match limits.heeded.iter().try_for_each(|other| other.check_own()) {
+            Err(error) if self.ended_for() >= limits.grace => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// How long ago it was first seen that the work has ended, which it has.
+    fn ended_for(&self) -> Duration {
+        self.seen_ended.get_or_init(Instant::now).elapsed()
     }
 
     /// Notes what a failed operation has made and could not take back, in one line, where the control of the whole

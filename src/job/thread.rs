@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 
@@ -44,11 +44,32 @@ impl JobControl {
 
     /// Does what is owed also where the work of this thread has ended, such as removing what it made: with a control
     /// that ends after `time`, and with no other.
-    pub(crate) fn apart<T>(time: Duration, owed: impl FnOnce(&Self) -> T) -> T {
+    pub(crate) fn apart<T>(time: Duration, owed: impl FnOnce(&Arc<Self>) -> T) -> T {
         let control = Arc::new(Self::default());
         control.set_deadline(Some(time));
         let _working = control.work_here();
         owed(&control)
+    }
+
+    /// Does what has to be over before anybody can know what is to be undone, such as a request that makes a file: when
+    /// this work ends, it goes on for `time`.
+    pub(crate) fn settling<T>(
+        self: &Arc<Self>,
+        time: Duration,
+        begun: impl FnOnce(&Arc<Self>) -> T,
+    ) -> T {
+        let control = Arc::new(Self::default());
+        // Nobody else has it yet.
+        let _ = control.whole.set(self.clone());
+        control.limit(|limits| {
+            limits.heeded = [Some(self.clone()), Self::of_this_thread()]
+                .into_iter()
+                .flatten()
+                .collect();
+            limits.grace = time;
+        });
+        let _working = control.work_here();
+        begun(&control)
     }
 
     /// Fails a moment after the work has ended, so that what has begun can still be undone.
@@ -56,7 +77,7 @@ impl JobControl {
         let Err(error) = self.check_own() else {
             return Ok(());
         };
-        match self.seen_ended.get_or_init(Instant::now).elapsed() < GRACE {
+        match self.ended_for() < GRACE {
             true => Ok(()),
             false => Err(error),
         }
@@ -81,6 +102,25 @@ pub(super) fn check_other(control: &JobControl) -> Result<()> {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn what_settles_outlasts_the_work() {
+        let job = Arc::new(JobControl::default());
+        let _working = job.work_here();
+        let long = Duration::from_secs(600);
+        job.settling(long, |control| {
+            job.cancel();
+            control.check()
+        })
+        .unwrap();
+
+        let job = Arc::new(JobControl::default());
+        let short = job.settling(Duration::ZERO, |control| {
+            job.cancel();
+            control.check()
+        });
+        assert_eq!(short.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
 
     #[test]
     fn a_control_that_heeds_another_is_worked_for() {
@@ -112,8 +152,8 @@ mod tests {
             let other = scope.spawn(|| storage.check());
             other.join().unwrap().unwrap();
         });
-        JobControl::apart(Duration::from_secs(60), JobControl::check).unwrap();
-        JobControl::apart(Duration::ZERO, JobControl::check).unwrap_err();
+        JobControl::apart(Duration::from_secs(60), |control| control.check()).unwrap();
+        JobControl::apart(Duration::ZERO, |control| control.check()).unwrap_err();
         let inner = Arc::new(JobControl::default());
         let within = inner.work_here();
         storage.check().unwrap();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use crate::crew;
@@ -27,7 +27,19 @@ pub(super) fn aside<T: Send + 'static>(
 ) -> Result<T> {
     let late = patience.and_then(|time| Instant::now().checked_add(time));
     let is_late = || late.is_some_and(|late| Instant::now() >= late);
-    aside_until(control, is_late, call)
+    aside_until(control, is_late, call, drop)
+}
+
+/// The same for a call that makes something: what comes when no one waits any longer is undone on its thread.
+pub(super) fn aside_or_undo<T: Send + 'static>(
+    control: &JobControl,
+    patience: Option<Duration>,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+    undo: impl FnOnce(T) + Send + 'static,
+) -> Result<T> {
+    let late = patience.and_then(|time| Instant::now().checked_add(time));
+    let is_late = || late.is_some_and(|late| Instant::now() >= late);
+    aside_until(control, is_late, call, undo)
 }
 
 /// Waits for a request that was started, and gives what it gave: an errno where the library has failed it.
@@ -65,20 +77,24 @@ pub(super) fn aside_stepwise<T: Send + 'static>(
         }
         last.1.elapsed() >= patience
     };
-    aside_until(control, stands_still, call)
+    aside_until(control, stands_still, call, drop)
 }
 
 fn aside_until<T: Send + 'static>(
     control: &JobControl,
     mut is_late: impl FnMut() -> bool,
     call: impl FnOnce() -> Result<T> + Send + 'static,
+    unwanted: impl FnOnce(T) + Send + 'static,
 ) -> Result<T> {
-    let (give, take) = sync_channel(1);
+    // What was given was taken.
+    let (give, take) = sync_channel(0);
     let thread = crew::thread("library");
     // The library's own threads are made in these calls, and no signal is to be handled on them.
     let blocked = Blocked::all();
     let made = thread.spawn(move || {
-        let _ = give.send(call());
+        if let Err(SendError(Ok(outcome))) = give.send(call()) {
+            unwanted(outcome);
+        }
     });
     drop(blocked);
     made.map_err(|error| Error::io(&error))?;

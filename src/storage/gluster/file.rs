@@ -12,9 +12,11 @@ use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::storage::ReadRange;
-use crate::storage::aside::{aside, ended};
+use crate::storage::aside::{aside, aside_or_undo, ended};
 use crate::storage::modes::Preallocation;
-use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular, no_preallocation};
+use crate::storage::remote_file::{
+    Found, How, Protocol, Room, check_regular, make, no_preallocation,
+};
 use crate::sys::libgfapi::{self, Found as Sought, OpenFile, Stat, Volume};
 use crate::sys::pending::Pending;
 
@@ -73,16 +75,13 @@ impl Drop for Opened {
     }
 }
 
-/// Opens a file, or makes it. Waits for the servers.
-fn opened(settings: &Settings, how: How) -> Result<Opened> {
+/// The volume, and whether it was connected before. Waits for the servers.
+fn volume_of(settings: &Settings) -> Result<(Arc<Volume>, bool)> {
     libgfapi::check().map_err(Error::unsupported)?;
-    if let Some(volume) = known(settings) {
-        match opened_in(&volume, settings, how) {
-            Err(error) if error.os_errno() == Some(libc::ENOTCONN) => forget(&volume),
-            other => return other,
-        }
+    match known(settings) {
+        Some(volume) => Ok((volume, true)),
+        None => connect(settings).map(|volume| (volume, false)),
     }
-    opened_in(&connect(settings)?, settings, how)
 }
 
 fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Opened> {
@@ -93,8 +92,16 @@ fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Open
     };
     let path = text(&settings.path)?;
     let file = OpenFile::open(volume, &path, flags).map_err(Error::os)?;
-    let stat = file.stat().map_err(Error::os)?;
-    check_regular(stat.mode)?;
+    let look = || {
+        let stat = file.stat().map_err(Error::os)?;
+        check_regular(stat.mode)?;
+        Ok(stat)
+    };
+    let stat = look().inspect_err(|_| {
+        if how == How::Create {
+            unmake(volume, settings);
+        }
+    })?;
     Ok(Opened {
         file: Some(Arc::new(file)),
         stat,
@@ -102,6 +109,12 @@ fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Open
         tells_holes: Mutex::default(),
         zeroes: AtomicBool::new(true),
     })
+}
+
+/// Removes what was made and is of no use. Waits for the servers.
+fn unmake(volume: &Volume, settings: &Settings) {
+    // The error of the file is the one to report.
+    let _ = text(&settings.path).map(|path| volume.unlink(&path));
 }
 
 /// Of a request. What the library says of an open file whose server has gone depends on when it has noticed.
@@ -186,15 +199,42 @@ impl Gluster {
     }
 }
 
+impl Gluster {
+    fn open_in(&self, volume: &Arc<Volume>, how: How, control: &Arc<JobControl>) -> Result<Opened> {
+        let (own, settings) = (volume.clone(), self.settings.clone());
+        let call = move || opened_in(&own, &settings, how);
+        if how != How::Create {
+            return aside(control, Some(OPENING), call);
+        }
+        let (own, settings) = (volume.clone(), self.settings.clone());
+        let undo = move |made| {
+            drop(made);
+            unmake(&own, &settings);
+        };
+        let name = format!("gluster:{}/{}", self.settings.volume, self.settings.path);
+        make(name, control, |control| {
+            aside_or_undo(control, Some(OPENING), call, undo)
+        })
+    }
+}
+
 impl Protocol for Gluster {
     const NAME: &'static str = "gluster";
     // The library replies to some writes before it has sent them.
     const REPLIES_LAST: bool = false;
     type Opened = Opened;
 
-    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
-        let settings = self.settings.clone();
-        aside(control, Some(OPENING), move || opened(&settings, how))
+    fn open(&self, how: How, control: &Arc<JobControl>) -> Result<Opened> {
+        loop {
+            let settings = self.settings.clone();
+            let (volume, was_known) = aside(control, Some(OPENING), move || volume_of(&settings))?;
+            match self.open_in(&volume, how, control) {
+                Err(error) if was_known && error.os_errno() == Some(libc::ENOTCONN) => {
+                    forget(&volume);
+                }
+                other => return other,
+            }
+        }
     }
 
     fn place(&self, opened: &Opened) -> BString {
@@ -278,7 +318,7 @@ impl Protocol for Gluster {
         })
     }
 
-    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+    fn remove(&self, opened: &Opened, control: &Arc<JobControl>) -> Result<()> {
         let path = text(&self.settings.path)?;
         call(opened, control, move |file| file.volume().unlink(&path))
     }

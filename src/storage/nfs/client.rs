@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_int};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bstr::ByteSlice;
@@ -10,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::net::{Wait, numbers};
 use crate::storage::engine::{Engine, Link, serve_until};
-use crate::storage::remote_file::{How, check_regular};
+use crate::storage::remote_file::{How, check_regular, make, unmake};
 use crate::sys::libnfs::{self, Answer, Client, NfsError, Reply, Request, Stat};
 
 use super::options::Settings;
@@ -120,7 +121,7 @@ fn perform(
 ///
 /// # Errors
 /// Of the connection, of the server, or where `control` ends the wait; where it is no regular file.
-pub(super) fn open(settings: &Settings, how: How, control: &JobControl) -> Result<Opened> {
+pub(super) fn open(settings: &Settings, how: How, control: &Arc<JobControl>) -> Result<Opened> {
     libnfs::check().map_err(Error::unsupported)?;
     let mut failed = None;
     for number in numbers(&settings.host, PORT, Wait::new(control))? {
@@ -158,18 +159,10 @@ fn open_in(
     settings: &Settings,
     mut mount: Mount,
     how: How,
-    control: &JobControl,
+    control: &Arc<JobControl>,
 ) -> Result<Opened> {
-    let wait = Wait::new(control).at_most(MOUNT);
     let path = text(&[b"/", settings.file.as_slice()].concat())?;
-    let (request, doing) = match how {
-        How::Read | How::Write => {
-            let write = how == How::Write;
-            (Request::Open { path, write }, "open")
-        }
-        How::Create => (Request::Create { path }, "create"),
-    };
-    let failed = |error: Error| match error.kind() {
+    let failed = |doing: &str, error: Error| match error.kind() {
         ErrorKind::Cancelled => error,
         _ => {
             let whom = settings.whom(&error);
@@ -179,14 +172,38 @@ fn open_in(
             ))
         }
     };
-    let answer = perform(&mut mount, request, wait).map_err(failed)?;
-    answer.map_err(|failure| failed(refused(&failure)))?;
-    let stat = match perform(&mut mount, Request::Stat, wait).map_err(failed)? {
-        Ok(Answer::Stat(stat)) => stat,
-        Ok(_) => return Err(failed(Error::os(libc::EPROTO))),
-        Err(failure) => return Err(failed(refused(&failure))),
+    let ask = |mount: &mut Mount, request, control: &JobControl| {
+        let wait = Wait::new(control).at_most(MOUNT);
+        perform(mount, request, wait)?.map_err(|failure| refused(&failure))
     };
-    check_regular(u32::try_from(stat.mode).unwrap_or(0)).map_err(failed)?;
+    if how == How::Create {
+        let request = Request::Create { path: path.clone() };
+        make(settings.place(), control, |control| {
+            ask(&mut mount, request, control)
+        })
+        .map_err(|error| failed("create", error))?;
+    } else {
+        let write = how == How::Write;
+        let path = path.clone();
+        ask(&mut mount, Request::Open { path, write }, control)
+            .map_err(|error| failed("open", error))?;
+    }
+    let stat = match ask(&mut mount, Request::Stat, control) {
+        Ok(Answer::Stat(stat)) => {
+            check_regular(u32::try_from(stat.mode).unwrap_or(0)).map(|()| stat)
+        }
+        Ok(_) => Err(Error::os(libc::EPROTO)),
+        Err(error) => Err(error),
+    };
+    let stat = stat.map_err(|error| match how {
+        How::Read | How::Write => failed("open", error),
+        How::Create => {
+            unmake(settings.place(), control, |control| {
+                ask(&mut mount, Request::Unlink(path), control).map(|_| ())
+            });
+            failed("create", error)
+        }
+    })?;
     let limit = |told: u64| {
         usize::try_from(told)
             .unwrap_or(usize::MAX)

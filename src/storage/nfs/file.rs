@@ -1,6 +1,7 @@
 //! A file of a server.
 
 use std::ffi::CString;
+use std::sync::Arc;
 
 use bstr::BString;
 
@@ -45,7 +46,7 @@ impl Protocol for Nfs {
     const NAME: &'static str = super::DRIVER.name;
     type Opened = Opened;
 
-    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
+    fn open(&self, how: How, control: &Arc<JobControl>) -> Result<Opened> {
         open(&self.0, how, control)
     }
 
@@ -130,7 +131,7 @@ impl Protocol for Nfs {
         ask(opened, Request::Sync, control)
     }
 
-    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+    fn remove(&self, opened: &Opened, control: &Arc<JobControl>) -> Result<()> {
         let path = [b"/", self.0.file.as_slice()].concat();
         let path = CString::new(path).map_err(|_| strange())?;
         let removed = match opened.link.is_lost() {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::object::Objects;
 use crate::options::Values;
-use crate::storage::aside::aside;
+use crate::storage::aside::aside_or_undo;
 use crate::storage::creation::NewStorage;
 use crate::storage::driver::CreateContext;
 use crate::storage::modes::Preallocation;
+use crate::storage::remote_file::make;
 use crate::storage::traits::Storage;
 use crate::sys::librbd::{self, Image};
 
@@ -74,14 +75,15 @@ pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> 
     let opened = {
         let (client, settings) = (client.clone(), settings.clone());
         let name = settings.short();
-        let made = aside(control, Some(client.patience), move || {
-            made(&client, &settings, order)
-        });
-        // Nobody waits for the cluster any more, which may make it yet.
-        made.inspect_err(|error| {
-            if matches!(error.kind(), ErrorKind::Cancelled) || error.errno() == libc::ETIMEDOUT {
-                control.leaves(format!("'{name}' may have been made"));
-            }
+        let (own, image) = (client.clone(), settings.image.clone());
+        let patience = Some(client.patience);
+        let call = move || made(&client, &settings, order);
+        let undo = move |opened| {
+            drop(opened);
+            let _ = librbd::remove(&own.pool, &image, &AtomicU64::new(0));
+        };
+        make(name, control, |control| {
+            aside_or_undo(control, patience, call, undo)
         })?
     };
     let storage = Arc::new(RbdStorage::new(settings, client, opened, true, control));

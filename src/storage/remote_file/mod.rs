@@ -11,5 +11,5 @@ mod storage;
 pub(super) use creation::claim;
 pub(super) use lasting::{Lasting, Renew};
 pub(super) use named::given_options;
-pub(super) use protocol::{Found, How, Protocol, Room, no_preallocation};
+pub(super) use protocol::{Found, How, Protocol, Room, make, no_preallocation, unmake};
 pub(super) use storage::{RemoteFile, check_regular, open};

@@ -1,11 +1,12 @@
 //! What a protocol knows of its files.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bstr::BString;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
 use crate::storage::ReadRange;
@@ -50,17 +51,17 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
     /// A file that is open.
     type Opened: Send + Sync + 'static;
 
-    /// Opens the file.
+    /// Opens the file. What was made, and cannot be opened, is removed again: see [`make`].
     ///
     /// # Errors
     /// Of the connection, or of the server.
-    fn open(&self, how: How, control: &JobControl) -> Result<Self::Opened>;
+    fn open(&self, how: How, control: &Arc<JobControl>) -> Result<Self::Opened>;
 
     /// Makes the file, true, or opens the one that is there.
     ///
     /// # Errors
     /// Of the connection, or of the server.
-    fn make_or_open(&self, control: &JobControl) -> Result<(bool, Self::Opened)> {
+    fn make_or_open(&self, control: &Arc<JobControl>) -> Result<(bool, Self::Opened)> {
         match self.open(How::Create, control) {
             Ok(opened) => Ok((true, opened)),
             // It is there, or it cannot be made: opening it as it is tells.
@@ -135,7 +136,7 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Of the connection, or of the server.
-    fn remove(&self, opened: &Self::Opened, control: &JobControl) -> Result<()>;
+    fn remove(&self, opened: &Self::Opened, control: &Arc<JobControl>) -> Result<()>;
 
     /// Makes a range inside of the file zero by a request for that; false where the server has none.
     ///
@@ -195,4 +196,38 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
 /// A mode that a server does not have.
 pub(in crate::storage) fn no_preallocation(mode: Preallocation) -> Error {
     Error::no_preallocation(mode.name())
+}
+
+/// How long a request that makes a file is waited for when the work has ended: until its reply it is not known whether
+/// there is something to be removed.
+const SETTLING: Duration = Duration::from_secs(1);
+
+/// Has the file `name` made by the request that `request` sends.
+///
+/// # Errors
+/// Of the request; where nobody waits for its reply any longer, the control is told that the file may be there.
+pub(in crate::storage) fn make<T>(
+    name: impl Display,
+    control: &Arc<JobControl>,
+    request: impl FnOnce(&Arc<JobControl>) -> Result<T>,
+) -> Result<T> {
+    control.check()?;
+    let made = control.settling(SETTLING, request);
+    made.inspect_err(|error| {
+        if error.kind() == ErrorKind::Cancelled || error.errno() == libc::ETIMEDOUT {
+            control.leaves(format!("'{name}' may have been made"));
+        }
+    })
+}
+
+/// Has the file `name` removed, which was made and is of no use, by the request that `request` sends. The error of the
+/// file is the one to report.
+pub(in crate::storage) fn unmake(
+    name: impl Display,
+    control: &Arc<JobControl>,
+    request: impl FnOnce(&Arc<JobControl>) -> Result<()>,
+) {
+    if let Err(error) = JobControl::apart(SETTLING, request) {
+        control.leaves(format!("'{name}' is left behind: {error}"));
+    }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bstr::{BStr, BString, ByteSlice};
+use bstr::BString;
 use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::net::{Wait, connect};
 use crate::storage::ReadRange;
-use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular};
+use crate::storage::remote_file::{Found, How, Protocol, Room, check_regular, make, unmake};
 use crate::sys::fd;
 use crate::sys::libssh;
 use crate::zero::is_zero;
@@ -87,16 +87,21 @@ impl Opened {
     /// Of the server, in its words; where it is no regular file.
     pub(super) fn open(
         link: Link,
-        path: &BStr,
+        (place, path): (&BString, &BString),
         flags: OpenFlags,
-        control: &JobControl,
+        control: &Arc<JobControl>,
     ) -> Result<Self, (Error, Option<Link>)> {
         let failed = |error: Error| {
             error.context_if_server(|| format!("failed to open remote file '{path}'"))
         };
-        let mode = flags.contains(OpenFlags::CREATE).then_some(0o644);
+        let creates = flags.contains(OpenFlags::CREATE);
+        let mode = creates.then_some(0o644);
         let request = Request::Open { path, flags, mode };
-        let handle = match ask(&link, request, control) {
+        let reply = match creates {
+            true => make(place, control, |control| ask(&link, request, control)),
+            false => ask(&link, request, control),
+        };
+        let handle = match reply {
             Ok(Reply::Handle(handle)) => handle,
             Ok(_) => return Err((strange(), None)),
             Err(error) => return Err((failed(error), Some(link))),
@@ -108,15 +113,28 @@ impl Opened {
             zeroes: OnceCell::new(),
             copies_failed: AtomicBool::new(false),
         };
-        opened.attributes = opened
+        let looked = opened
             .stat(control)
-            .map_err(|error| (error.context("failed to read file attributes"), None))?;
-        let kind = opened.attributes.mode.map(|mode| mode & libc::S_IFMT);
-        // Not all servers tell.
-        match kind.filter(|kind| *kind != 0).map_or(Ok(()), check_regular) {
-            Ok(()) => Ok(opened),
-            Err(error) => Err((failed(error), None)),
+            .map_err(|error| error.context("failed to read file attributes"))
+            .and_then(|attributes| {
+                // Not all servers tell.
+                let kind = attributes.mode.map(|mode| mode & libc::S_IFMT);
+                let kind = kind.filter(|kind| *kind != 0);
+                kind.map_or(Ok(()), check_regular).map_err(failed)?;
+                Ok(attributes)
+            });
+        match looked {
+            Ok(attributes) => opened.attributes = attributes,
+            Err(error) => {
+                if creates {
+                    unmake(place, control, |control| {
+                        ask(&opened.link, Request::Remove { path }, control).map(|_| ())
+                    });
+                }
+                return Err((error, None));
+            }
         }
+        Ok(opened)
     }
 
     /// What zeroes are copied from, where that can be.
@@ -249,9 +267,9 @@ impl Ssh {
         &self,
         link: Link,
         how: How,
-        control: &JobControl,
+        control: &Arc<JobControl>,
     ) -> Result<Opened, (Error, Option<Link>)> {
-        Opened::open(link, self.path.as_bstr(), flags_of(how), control)
+        Opened::open(link, (&self.place, &self.path), flags_of(how), control)
     }
 }
 
@@ -261,13 +279,13 @@ impl Protocol for Ssh {
     const PATIENCE: Duration = Duration::from_millis(750);
     type Opened = Opened;
 
-    fn open(&self, how: How, control: &JobControl) -> Result<Opened> {
+    fn open(&self, how: How, control: &Arc<JobControl>) -> Result<Opened> {
         let link = (self.dial)(control)?;
         self.open_over(link, how, control)
             .map_err(|(error, _)| error)
     }
 
-    fn make_or_open(&self, control: &JobControl) -> Result<(bool, Opened)> {
+    fn make_or_open(&self, control: &Arc<JobControl>) -> Result<(bool, Opened)> {
         let link = (self.dial)(control)?;
         match self.open_over(link, How::Create, control) {
             Ok(opened) => Ok((true, opened)),
@@ -424,7 +442,7 @@ impl Protocol for Ssh {
         ask(&opened.link, Request::Sync { handle }, control).map(|_| ())
     }
 
-    fn remove(&self, opened: &Opened, control: &JobControl) -> Result<()> {
+    fn remove(&self, opened: &Opened, control: &Arc<JobControl>) -> Result<()> {
         let path = &self.path;
         let done = match opened.link.is_lost() {
             true => ask(&(self.dial)(control)?, Request::Remove { path }, control),

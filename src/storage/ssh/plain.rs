@@ -48,6 +48,19 @@ impl Pipe for Socket {
     }
 }
 
+/// A file like no other one, which is not opened yet.
+///
+/// # Errors
+/// None.
+pub(super) fn file(dial: &Dial) -> Result<Ssh> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let list = format!("host=h,user=u,path=/{number}");
+    let options = Values::check(&Options::parse(&list)?, OPTIONS)?;
+    let settings = Settings::of(&options, &Objects::new())?;
+    Ok(Ssh::new(&settings, dial.clone()))
+}
+
 /// Opens a file, which is like no other one.
 ///
 /// # Errors
@@ -57,12 +70,7 @@ pub(super) fn open(
     writable: bool,
     control: &Arc<JobControl>,
 ) -> Result<RemoteFile<Ssh>> {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let list = format!("host=h,user=u,path=/{number}");
-    let options = Values::check(&Options::parse(&list)?, OPTIONS)?;
-    let settings = Settings::of(&options, &Objects::new())?;
-    let file = Ssh::new(&settings, dial.clone());
+    let file = file(dial)?;
     let how = match writable {
         true => How::Write,
         false => How::Read,

@@ -3,18 +3,24 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::error::ErrorKind;
 use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
+use crate::object::Objects;
+use crate::options::Values;
+use crate::policy::OpenPolicy;
+use crate::storage::creation::Creation;
+use crate::storage::driver::{CreateContext, StorageTarget};
+use crate::storage::remote_file::claim;
+use crate::storage::{CacheMode, Durability, Preallocation, Storage, ZeroFlags};
 
 use super::file::Dial;
 use super::link::{Connect, Link};
-use super::plain::{Socket, open};
+use super::plain::{self, Socket, open};
 
 /// What the server answers to a packet; None ends the connection.
 type Answer = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
@@ -367,6 +373,77 @@ fn a_deadline_holds_wherever_a_server_stalls() {
             .and_then(|storage| storage.read_at(&mut [0; 10], 0))
             .unwrap_err();
         assert_eq!(late.kind(), ErrorKind::Cancelled, "{silent}: {late}");
+    }
+}
+
+#[test]
+fn a_file_that_was_made_goes_whenever_the_work_ends() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum When {
+        Making,
+        Looking,
+        LookingFails,
+        NoReply,
+    }
+    for when in [
+        When::Making,
+        When::Looking,
+        When::LookingFails,
+        When::NoReply,
+    ] {
+        let control = Arc::new(JobControl::default());
+        let there = Arc::new(AtomicBool::new(false));
+        let (own, file) = (there.clone(), Mutex::new(Vec::new()));
+        let job = control.clone();
+        let dial = dial(Arc::new(move |request| {
+            let id = request.get(1..5).unwrap_or_default();
+            match (request[0], when) {
+                (3, _) => own.store(true, Ordering::SeqCst),
+                (13, _) => own.store(false, Ordering::SeqCst),
+                _ => {}
+            }
+            match (request[0], when) {
+                (13, _) => return Some(status(id, 0)),
+                (8, When::LookingFails) => return Some(status(id, 4)),
+                (3, When::Making | When::NoReply) | (8, When::Looking) => job.cancel(),
+                _ => {}
+            }
+            if (request[0], when) == (3, When::NoReply) {
+                return Some(Vec::new());
+            }
+            // Longer than it takes to see the end of the work.
+            std::thread::sleep(Duration::from_millis(150));
+            Some(serve(&file, 100, request))
+        }));
+        let context = CreateContext {
+            target: StorageTarget::Unnamed,
+            options: &Values::default(),
+            cache: CacheMode::Writeback,
+            is_filled: false,
+            objects: &Objects::new(),
+            policy: &OpenPolicy::default(),
+            control: &control,
+        };
+        let made = claim(&context, "h".into(), plain::file(&dial).unwrap());
+        match made.map(Creation::new) {
+            Ok(creation) => {
+                assert_eq!(when, When::Making);
+                creation.storage().write_at(&[1], 0).unwrap_err();
+            }
+            Err(error) => assert_eq!(
+                error.kind() == ErrorKind::Cancelled,
+                when != When::LookingFails,
+                "{when:?}: {error}"
+            ),
+        }
+        assert_eq!(
+            there.load(Ordering::SeqCst),
+            when == When::NoReply,
+            "{when:?}"
+        );
+        let left = control.take_left();
+        assert_eq!(left.len(), usize::from(when == When::NoReply), "{left:?}");
+        assert!(left.iter().all(|line| line.ends_with("may have been made")));
     }
 }
 
