@@ -10,12 +10,12 @@ mod installed;
 mod nulls;
 mod python;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What an archive of Rust needs of the system.
 const NATIVE_LIBS: &[&str] = &[
@@ -94,11 +94,9 @@ fn source(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("there is no program {name}"))
 }
 
-/// Compiles a program; `args` come last.
-fn compile<S: AsRef<OsStr>>(name: &str, flavour: &str, args: &[S]) -> PathBuf {
-    let source = source(name);
-    let cpp = source.extension().is_some_and(|kind| kind == "cpp");
-    let program = shared_dir().join(format!("{name}-{flavour}"));
+/// The compiler of a program.
+fn compiler(name: &str) -> Command {
+    let cpp = source(name).extension().is_some_and(|kind| kind == "cpp");
     let mut cc = Command::new(if cpp { "c++" } else { "cc" });
     cc.arg(match (cpp, name) {
         (false, _) => "-std=c11",
@@ -108,21 +106,82 @@ fn compile<S: AsRef<OsStr>>(name: &str, flavour: &str, args: &[S]) -> PathBuf {
     .args(["-g", "-O1", "-D_GNU_SOURCE", "-pthread"])
     .args(WARNINGS)
     .arg("-I")
-    .arg(root().join("ffi-tests"))
-    .arg("-o")
-    .arg(&program)
-    .arg(&source)
-    .args(args);
-    done(&mut cc);
+    .arg(root().join("ffi-tests"));
+    cc
+}
+
+/// Compiles a program; `args` come last.
+fn compile<S: AsRef<OsStr>>(name: &str, flavour: &str, args: &[S]) -> PathBuf {
+    let program = shared_dir().join(format!("{name}-{flavour}"));
+    let mut cc = compiler(name);
+    done(cc.arg("-o").arg(&program).arg(source(name)).args(args));
     program
 }
 
-fn with_archive(extra: &[&str]) -> Vec<std::ffi::OsString> {
-    let mut args = vec!["-I".into(), root().join("include").into_os_string()];
-    args.extend(extra.iter().map(Into::into));
-    args.push(archive().into_os_string());
-    args.extend(NATIVE_LIBS.iter().map(Into::into));
-    args
+/// What a program becomes with some flags, over the header in the tree: it is compiled once for all that ask for it.
+fn object(name: &str, flags: &[&str]) -> PathBuf {
+    type Objects = BTreeMap<String, Arc<OnceLock<PathBuf>>>;
+    static OBJECTS: Mutex<Objects> = Mutex::new(Objects::new());
+    let text = fs::read_to_string(source(name)).expect("the program");
+    // What it is told and does not ask for makes no difference.
+    let tells = |flag: &&&str| {
+        flag.strip_prefix("-D")
+            .is_none_or(|name| text.contains(name))
+    };
+    let flags: Vec<_> = flags.iter().filter(tells).collect();
+    let key = flags.iter().fold(name.to_owned(), |key, flag| key + flag);
+    let slot = OBJECTS
+        .lock()
+        .expect("the objects")
+        .entry(key.clone())
+        .or_default()
+        .clone();
+    let make = || {
+        let object = shared_dir().join(key.replace(',', "-") + ".o");
+        let mut cc = compiler(name);
+        cc.arg("-I").arg(root().join("include")).args(flags);
+        done(cc.arg("-c").arg("-o").arg(&object).arg(source(name)));
+        object
+    };
+    slot.get_or_init(make).clone()
+}
+
+/// Links the object of a program; `args` come last.
+fn link<S: AsRef<OsStr>>(name: &str, flavour: &str, flags: &[&str], args: &[S]) -> PathBuf {
+    let object = object(name, flags);
+    let program = shared_dir().join(format!("{name}-{flavour}"));
+    let mut cc = compiler(name);
+    done(
+        cc.args(flags)
+            .arg("-o")
+            .arg(&program)
+            .arg(object)
+            .args(args),
+    );
+    program
+}
+
+/// The archive without what debuggers read, which is more than half of it: linkers and valgrind would read it for each
+/// program.
+fn lean_archive() -> &'static Path {
+    static LEAN: OnceLock<PathBuf> = OnceLock::new();
+    LEAN.get_or_init(|| {
+        let lean = shared_dir().join("libplatter-lean.a");
+        let mut objcopy = Command::new("objcopy");
+        done(objcopy.arg("--strip-debug").arg(archive()).arg(&lean));
+        lean
+    })
+}
+
+fn link_archive(name: &str, flavour: &str, flags: &[&str]) -> PathBuf {
+    let mut args = vec![lean_archive().as_os_str()];
+    args.extend(NATIVE_LIBS.iter().map(OsStr::new));
+    link(
+        name,
+        flavour,
+        &[&["-DPLATTER_TESTING"], flags].concat(),
+        &args,
+    )
 }
 
 /// Runs a program in a directory of its own; it must end with 0 and print nothing but its own lines.
@@ -135,19 +194,14 @@ fn run(mut command: Command) {
 }
 
 fn static_run(name: &str) {
-    run(Command::new(compile(
-        name,
-        "static",
-        &with_archive(&["-DPLATTER_TESTING"]),
-    )));
+    run(Command::new(link_archive(name, "static", &[])));
 }
 
 fn shared_run(name: &str) {
     let dir = shared_object().display().to_string();
-    let include = root().join("include").display().to_string();
     let rpath = format!("-Wl,-rpath,{dir}");
-    let args = ["-I", &include, "-L", &dir, &rpath, "-lplatter"];
-    run(Command::new(compile(name, "shared", &args)));
+    let args = ["-L", &dir, &rpath, "-lplatter"];
+    run(Command::new(link(name, "shared", &[], &args)));
 }
 
 fn valgrind_run(name: &str) {
@@ -155,11 +209,7 @@ fn valgrind_run(name: &str) {
         eprintln!("SKIPPED: {name} under valgrind");
         return;
     }
-    let program = compile(
-        name,
-        "valgrind",
-        &with_archive(&["-DPLATTER_TESTING", "-DSLOW_RUN"]),
-    );
+    let program = link_archive(name, "valgrind", &["-DSLOW_RUN"]);
     let mut command = Command::new("valgrind");
     command
         .args(valgrind(&root().join("packaging/platter.supp")))
@@ -185,15 +235,8 @@ fn valgrind(suppressions: &Path) -> Vec<String> {
 }
 
 fn sanitizer_run(name: &str) {
-    let program = compile(
-        name,
-        "asan",
-        &with_archive(&[
-            "-DPLATTER_TESTING",
-            "-fsanitize=address,undefined",
-            "-fno-sanitize-recover=all",
-        ]),
-    );
+    let flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let program = link_archive(name, "asan", &flags);
     let mut command = Command::new(program);
     command.env(
         "ASAN_OPTIONS",
