@@ -22,7 +22,10 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0 --cfg fuzzing" \
-    $CARGO build --manifest-path fuzz/Cargo.toml --profile "$profile" --target "$host" --target-dir "$dir"
+    $CARGO build --manifest-path fuzz/Cargo.toml --profile "$profile" --target "$host" --target-dir "$dir" &
+build=$!
+trap 'kill "$build" 2>/dev/null || :; exit 1' TERM INT
+wait "$build"
 
 [ "${1:-}" != build ] || exit 0
 
