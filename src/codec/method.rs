@@ -43,6 +43,8 @@ pub struct Compression {
 
 /// Bytes of units that repeat little within themselves, and so want a harder try.
 const SMALL: u64 = 16 << 10;
+/// The same of units in which each byte counts.
+const TINY: u64 = 2 << 10;
 
 impl Compression {
     /// At the level that is taken where none is asked for: never larger than what other writers store.
@@ -65,7 +67,8 @@ impl Compression {
     /// As [`Compression::at_level`].
     pub fn of_units(method: Method, level: Option<i64>, unit: u64) -> Result<Self> {
         match (method, level) {
-            // As above, measured on clusters of 4, 8 and 16 KiB.
+            // As above, measured on clusters of 512 bytes to 2 KiB, and of 4 to 16 KiB.
+            (Method::Deflate, None) if unit <= TINY => Ok(Self { method, level: 11 }),
             (Method::Deflate, None) if unit <= SMALL => Ok(Self { method, level: 6 }),
             _ => Self::at_level(method, level),
         }
