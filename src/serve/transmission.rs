@@ -25,7 +25,7 @@ use crate::serve::outbox::{Charge, Load, Outbox, Packet, Sender};
 use crate::serve::replies::Replies;
 use crate::serve::shared::{PATIENCE, Shared};
 use crate::serve::status::{self, Context};
-use crate::storage::{Storage, ZeroFlags};
+use crate::storage::{AskedAnew, Storage, ZeroFlags};
 
 /// Requests of one client that are carried out at once.
 const MOST_REQUESTS: usize = 128;
@@ -408,6 +408,7 @@ impl<'a> Reader<'a> {
         };
         let extended = connection.replies.0 == Headers::Extended;
         let count = contexts.len();
+        let _anew = AskedAnew::from_now();
         for (context, number) in contexts.into_iter().zip(1..) {
             let last = number == count;
             let runs = connection

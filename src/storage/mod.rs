@@ -38,6 +38,7 @@ pub mod null;
 mod nvme;
 mod prefetch;
 mod rbd;
+mod recent;
 pub mod registry;
 mod remote;
 mod remote_file;
@@ -73,6 +74,7 @@ pub use modes::{CacheMode, Durability, LockRequest, Permissions, Preallocation, 
 pub use named::NamedStorages;
 pub use null::NullStorage;
 pub use prefetch::Prefetch;
+pub(crate) use recent::AskedAnew;
 pub use shared::{SharedStorage, Users};
 pub use slice::SliceStorage;
 pub use step::{Step, StepWatcher};

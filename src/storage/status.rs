@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::recent;
+
 /// The most extents that are kept.
 const MAX_KEPT: usize = 64 << 10;
 
@@ -20,6 +22,8 @@ const STALE: Duration = Duration::from_secs(60);
 pub(super) struct Run<T> {
     pub(super) end: u64,
     pub(super) state: T,
+    /// When the server was asked.
+    asked: Instant,
     /// Until when it may be believed.
     until: Instant,
 }
@@ -56,7 +60,8 @@ impl<T: Copy + PartialEq> StatusCache<T> {
     pub(super) fn find(&self, offset: u64) -> Option<Run<T>> {
         let runs = self.runs.lock();
         let (_, run) = runs.range(..=offset).next_back()?;
-        (run.end > offset && Instant::now() < run.until).then_some(*run)
+        let is_believed = Instant::now() < run.until && recent::counts(run.asked);
+        (run.end > offset && is_believed).then_some(*run)
     }
 
     /// To be taken before the server is asked.
@@ -87,6 +92,7 @@ impl<T: Copy + PartialEq> StatusCache<T> {
             let run = Run {
                 end: at.saturating_add(len).min(size),
                 state,
+                asked: asked.at,
                 until,
             };
             match joined.last_mut() {

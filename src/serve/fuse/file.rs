@@ -16,7 +16,7 @@ use crate::image::{Image, WriteFlags};
 use crate::log::Level;
 use crate::serve::export::Export;
 use crate::serve::shared::Shared;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::{AskedAnew, Preallocation, ZeroFlags};
 
 /// The most bytes of one request.
 const REQUEST: u32 = 1 << 20;
@@ -300,6 +300,7 @@ impl ImageFile {
 
 /// The first place from `at` on, before `end`, that reads as zeroes, or of data the first that may not.
 fn next(image: &Image, mut at: u64, end: u64, data: bool) -> Result<Option<u64>> {
+    let _anew = AskedAnew::from_now();
     let mut statuses = image.statuses();
     for _ in 0..MAX_LOOKUPS {
         if at >= end {

@@ -22,6 +22,7 @@ use crate::storage::align::{Parts, around, in_pieces};
 use crate::storage::driver::{OpenContext, StorageTarget};
 use crate::storage::exports::ExportInfo;
 use crate::storage::modes::{CacheMode, Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::recent;
 use crate::storage::status::Run;
 use crate::storage::{HostFile, Identity, Limits, Prefetch, ReadRange, Storage};
 use crate::value::{Map, Value};
@@ -359,13 +360,16 @@ impl NbdStorage {
     }
 
     /// Asks the server for the run at `offset`.
-    fn ask_status(&self, offset: u64) -> Result<Option<Run<StateFlags>>> {
+    fn ask_status(&self, offset: u64, len: u64) -> Result<Option<Run<StateFlags>>> {
         let _asking = self.shared.status.asking.lock();
         if let Some(run) = self.shared.status.find(offset) {
             return Ok(Some(run));
         }
         let start = offset - offset % self.block();
         let left = self.size() - start;
+        let wanted = (offset - start).saturating_add(len);
+        let wanted = wanted.checked_next_multiple_of(self.block());
+        let left = recent::stride(wanted.unwrap_or(left), left);
         let len = match self.shared.pool.export.headers {
             Headers::Extended => left,
             _ => left.min(u64::from(u32::MAX) - u64::from(u32::MAX) % self.block()),
@@ -604,7 +608,7 @@ impl Storage for NbdStorage {
         }
         let run = match self.shared.status.find(offset) {
             Some(run) => Some(run),
-            None => self.ask_status(offset)?,
+            None => self.ask_status(offset, len)?,
         };
         Ok(run.map_or(unknown, |run| StorageExtent {
             len: len.min(run.end - offset),

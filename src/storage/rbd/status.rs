@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::extent::StorageExtent;
+use crate::storage::recent;
 
 /// The most runs that are kept; what comes behind them counts as data.
 const MAX_RUNS: usize = 256 << 10;
@@ -106,10 +107,20 @@ impl Runs {
     }
 }
 
+/// An answer.
+#[derive(Debug)]
+struct Known {
+    runs: Runs,
+    /// When the cluster was asked; None of what never changes.
+    asked: Option<Instant>,
+    /// Until when it may be believed.
+    until: Instant,
+}
+
 /// What is known.
 #[derive(Debug, Default)]
 pub(super) struct Status {
-    known: Mutex<Option<(Runs, Instant)>>,
+    known: Mutex<Option<Known>>,
     /// Counts changes: an answer that was on its way meanwhile is not kept.
     changes: AtomicU64,
     /// Held while the cluster is asked, so that one question is asked once.
@@ -120,10 +131,9 @@ impl Status {
     /// What is known of an offset.
     pub(super) fn find(&self, offset: u64, len: u64) -> Option<StorageExtent> {
         let known = self.known.lock();
-        let (runs, until) = known.as_ref()?;
-        (Instant::now() < *until)
-            .then(|| runs.at(offset, len))
-            .flatten()
+        let known = known.as_ref()?;
+        let is_believed = Instant::now() < known.until && known.asked.is_none_or(recent::counts);
+        is_believed.then(|| known.runs.at(offset, len)).flatten()
     }
 
     /// To be taken before the cluster is asked.
@@ -139,15 +149,19 @@ impl Status {
         };
         let mut known = self.known.lock();
         if self.changes.load(Ordering::Acquire) == changes {
-            *known = Instant::now().checked_add(time).map(|until| (runs, until));
+            *known = Instant::now().checked_add(time).map(|until| Known {
+                runs,
+                asked: (!is_fixed).then_some(asked),
+                until,
+            });
         }
     }
 
     /// Before and after a write: there is data.
     pub(super) fn written(&self, offset: u64, len: u64) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        if let Some((runs, _)) = self.known.lock().as_mut() {
-            runs.write(offset, len);
+        if let Some(known) = self.known.lock().as_mut() {
+            known.runs.write(offset, len);
         }
     }
 

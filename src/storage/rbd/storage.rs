@@ -20,6 +20,7 @@ use crate::storage::details::{
 use crate::storage::driver::OpenContext;
 use crate::storage::ending::Ending;
 use crate::storage::modes::{Durability, LockRequest, Preallocation, ZeroFlags};
+use crate::storage::recent;
 use crate::storage::remote_len::RemoteLen;
 use crate::storage::traits::ReadRange;
 use crate::storage::{HostFile, Identity, Limits, Storage};
@@ -410,13 +411,18 @@ impl RbdStorage {
         }
         let asked = self.status.now();
         let (size, object_size) = (self.len.get(), self.object_size);
+        let wanted = len.saturating_add(object_size);
+        let most = match self.settings.snapshot {
+            Some(_) => u64::MAX,
+            None => recent::stride(wanted, u64::MAX),
+        };
         let runs = self.aside(Asked::Read, move |image, steps| {
             let whole = image.has_object_map()?;
-            let (start, end) = match whole {
+            let (start, end) = match whole && most > STRIDE {
                 true => (0, size),
                 false => {
                     let start = offset - offset % object_size;
-                    (start, size.min(start.saturating_add(STRIDE)))
+                    (start, size.min(start.saturating_add(most.min(STRIDE))))
                 }
             };
             let mut runs = Runs::new(start, end);

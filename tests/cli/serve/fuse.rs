@@ -6,7 +6,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use super::{done, images, same_file, until};
+use super::remembered::is_hole_at;
+use super::{Served, done, images, same_file, until};
 use crate::common::{Dir, run_in};
 
 /// Whether this user can mount; says so where not.
@@ -297,6 +298,22 @@ fn a_file_system_lives_on_it_also_through_a_loop_device() {
     dir.qemu_img_ok(&["check", "-f", "qcow2", "fs.qcow2"]);
     dir.qemu_img_ok(&["convert", "-O", "raw", "fs.qcow2", "fs.raw"]);
     done(&dir, "e2fsck", &["-fn", "fs.raw"]);
+}
+
+#[test]
+fn what_others_write_to_an_export_behind_is_no_hole_any_more() {
+    if !fuse() {
+        return;
+    }
+    let dir = Dir::new();
+    dir.qemu_img_ok(&["create", "-q", "-f", "raw", "behind.raw", "16M"]);
+    let behind = Served::theirs(&dir, &["-f", "raw", "behind.raw"]);
+    let uri = behind.uri("");
+    let mounted = Mounted::ours(&dir, &["-f", "raw", &uri]);
+    assert!(is_hole_at(&dir, "m", 1 << 20));
+    dir.qemu_io("raw", &uri, &["write -P 1 1M 256k", "flush"]);
+    assert!(!is_hole_at(&dir, "m", 1 << 20));
+    mounted.end();
 }
 
 #[test]
