@@ -22,7 +22,7 @@ const KINDS: &[&[&str]] = &[
 /// Whether the peer is told of zeroes at that offset of a raw disk.
 pub(super) fn is_hole_at(dir: &Dir, disk: &str, offset: u64) -> bool {
     let map = dir.qemu_img_ok(&["map", "--output=json", "-f", "raw", disk]);
-    let map: serde_json::Value = serde_json::from_str(&map.out).expect("JSON");
+    let map: serde_json::Value = serde_json::from_str(&map).expect("JSON");
     let runs = map.as_array().expect("a list");
     let run = runs
         .iter()
