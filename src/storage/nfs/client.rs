@@ -28,6 +28,8 @@ pub(super) struct Mount {
     client: Client,
     /// When a reply has last come, or nothing was under way.
     heard: Instant,
+    /// The token of the last request of [`perform`].
+    asked: u64,
 }
 
 impl std::fmt::Debug for Mount {
@@ -112,8 +114,14 @@ fn perform(
     request: Request,
     wait: Wait<'_>,
 ) -> Result<std::result::Result<Answer, NfsError>> {
-    mount.submit(1, request)?;
-    let done = |mount: &mut Mount| Ok(mount.replies().pop());
+    mount.asked += 1;
+    let token = mount.asked;
+    mount.submit(token, request)?;
+    // A reply to one that is not waited for any more is none to this.
+    let done = |mount: &mut Mount| {
+        let replies = mount.replies().into_iter();
+        Ok(replies.rev().find(|(of, _)| *of == token))
+    };
     serve_until(mount, || wait.check(), done).map(|(_, reply)| reply)
 }
 
@@ -144,6 +152,7 @@ fn mount(settings: &Settings, server: CString, control: &JobControl) -> Result<M
     let mut mount = Mount {
         client,
         heard: Instant::now(),
+        asked: 0,
     };
     let wait = Wait::new(control).at_most(MOUNT);
     let request = Request::Mount(server, text(&settings.directory)?);
