@@ -25,9 +25,7 @@ pub(super) fn aside<T: Send + 'static>(
     patience: Option<Duration>,
     call: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let late = patience.and_then(|time| Instant::now().checked_add(time));
-    let is_late = || late.is_some_and(|late| Instant::now() >= late);
-    aside_until(control, is_late, call, drop)
+    aside_or_undo(control, patience, call, drop)
 }
 
 /// The same for a call that makes something: what comes when no one waits any longer is undone on its thread.
