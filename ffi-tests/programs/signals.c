@@ -72,11 +72,11 @@ static void on_lift(int number)
     accept(platter_job_set_rate(job, 0, 0, NULL));
 }
 
-/* A moment is long enough for some of the work, also where that runs a hundred times more slowly. */
+/* A moment, in microseconds, is long enough for some of the work, also where that runs a hundred times more slowly. */
 #ifdef SLOW_RUN
-enum { MOMENT = 20000, TICKS = 100 };
+enum { MOMENT = 20000 };
 #else
-enum { MOMENT = 700, TICKS = 400 };
+enum { MOMENT = 700 };
 #endif
 
 static void tick(void)
@@ -156,7 +156,7 @@ static void interrupted(void)
     struct itimerval stop = {{0, 0}, {0, 0}};
     handle(SIGALRM, on_tick);
     handled = 0;
-    for (int n = 0; handled < TICKS; n++) {
+    for (int n = 0; handled < 400; n++) {
         char name[32];
         snprintf(name, sizeof name, "tick-%d.qcow2", n);
         job = conversion(name);

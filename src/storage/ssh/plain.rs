@@ -51,7 +51,7 @@ impl Pipe for Socket {
 /// A file like no other one, which is not opened yet.
 ///
 /// # Errors
-/// None.
+/// Of its options, which are good.
 pub(super) fn file(dial: &Dial) -> Result<Ssh> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
