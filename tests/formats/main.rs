@@ -8,6 +8,7 @@ mod bundle;
 #[path = "../common/mod.rs"]
 mod common;
 mod dmg;
+mod encrcdsa;
 mod ewf;
 mod from_nothing;
 mod kit;

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use platter::object::Objects;
 use platter::ops::inspect::inspect;
+use platter::secret::Secret;
 use platter::{ErrorKind, Image, Location, OpenOptions, OpenPolicy, Result};
 
 use crate::common::Dir;
+use crate::encrcdsa::{LOCKS, Lock, PASS, encrypt, encrypted_blocks};
 use crate::kit::shelf::contents;
 use crate::random::Random;
 
@@ -34,7 +37,7 @@ fn bundle(root: &Path, guest: &[u8], token: &[u8]) {
 }
 
 fn disk() -> Vec<u8> {
-    let mut bytes = vec![0; 90 * BAND + 512];
+    let mut bytes = vec![0; 88 * BAND + 512];
     for (n, band) in bytes.chunks_mut(BAND).enumerate() {
         let len = band.len();
         match n % 4 {
@@ -113,12 +116,12 @@ fn its_files_are_opened_where_the_policy_allows_it() {
 }
 
 #[test]
-fn what_lacks_a_part_or_is_encrypted_is_refused() {
+fn what_lacks_a_part_is_refused() {
     let dir = Dir::new();
     let root = dir.path("a.sparsebundle");
     bundle(&root, &disk(), b"encrcdsa\0\0\0\x02");
-    let error = open(&root, None).expect_err("it is encrypted");
-    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let error = open(&root, None).expect_err("its token is cut off");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     // What is asked about it alone is told.
     for (token, encrypted) in [(&b"encrcdsa\0\0\0\x02"[..], true), (b"", false)] {
         std::fs::write(root.join("token"), token).expect("a token");
@@ -137,4 +140,148 @@ fn what_lacks_a_part_or_is_encrypted_is_refused() {
     std::fs::rename(root.join("bands"), root.join("other")).expect("a rename");
     let error = open(&root, None).expect_err("there are no bands");
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+/// What the blocks of bands are counted from.
+#[derive(Clone, Copy, Debug)]
+enum Numbers {
+    Disk,
+    Band,
+}
+
+/// Encrypts a bundle: the file of each band that is there, but for its holes, which are whole blocks.
+fn encrypted(root: &Path, guest: &[u8], lock: Lock, numbers: Numbers) {
+    let header = encrypt(&[], lock);
+    bundle(root, guest, &header);
+    for (n, band) in guest.chunks(BAND).enumerate() {
+        let first = match numbers {
+            Numbers::Disk => n * BAND / lock.block,
+            Numbers::Band => 0,
+        };
+        let path = root.join(format!("bands/{n:x}"));
+        if !path.exists() {
+            continue;
+        }
+        let mut out = Vec::new();
+        for (at, block) in band.chunks(lock.block).enumerate() {
+            // Every third block of zeroes was never written.
+            let is_hole = block.iter().all(|byte| *byte == 0) && at % 3 == 0;
+            out.extend(match is_hole {
+                true => vec![0; lock.block],
+                false => encrypted_blocks(block, lock, (first + at) as u32),
+            });
+        }
+        std::fs::write(path, out).expect("a band");
+    }
+}
+
+fn open_with(root: &Path, pass: &str) -> Result<Image> {
+    let mut objects = Objects::new();
+    objects
+        .add_secret("s", Secret::new(pass))
+        .expect("a new ID");
+    let options = OpenOptions {
+        policy: OpenPolicy::permissive(),
+        objects,
+        ..OpenOptions::default()
+    };
+    let mut name = b"driver=sparsebundle,key-secret=s,file.filename=".to_vec();
+    name.extend(root.as_os_str().as_encoded_bytes());
+    let name = std::str::from_utf8(&name).expect("a plain name");
+    Image::open(&Location::from_image_opts(name)?, &options)
+}
+
+const WITH_HEADER: [Lock; 3] = [LOCKS[0], LOCKS[1], LOCKS[2]];
+
+#[test]
+fn an_encrypted_one_is_read_however_its_blocks_are_numbered() {
+    let dir = Dir::new();
+    let guest = disk();
+    for lock in WITH_HEADER {
+        for numbers in [Numbers::Disk, Numbers::Band] {
+            let root = dir.path(&format!("{}-{numbers:?}", lock.block));
+            encrypted(&root, &guest, lock, numbers);
+            let image = open_with(&root, PASS).expect("the passphrase fits");
+            assert!(
+                contents(&image).expect("it is read") == guest,
+                "{lock:?} {numbers:?}"
+            );
+            assert!(image.info().expect("a report").encrypted);
+            let mut random = Random(lock.block as u64);
+            for _ in 0..40 {
+                // What is read first is not always in the first band.
+                let image = open_with(&root, PASS).expect("the passphrase fits");
+                let from = random.below(guest.len());
+                let len = (1 + random.below(3 * BAND)).min(guest.len() - from);
+                let mut buf = vec![9; len];
+                image.read_at(&mut buf, from as u64).expect("a read");
+                assert!(buf == guest[from..from + len], "{lock:?} {numbers:?}");
+            }
+            let error = open_with(&root, "wrong").expect_err("another passphrase");
+            assert_eq!(error.kind(), ErrorKind::WrongSecret, "{error}");
+            let error = open(&root, None).expect_err("no passphrase");
+            assert_eq!(error.kind(), ErrorKind::NeedsSecret, "{error}");
+            std::fs::remove_dir_all(&root).expect("a directory");
+        }
+    }
+}
+
+#[test]
+fn encrypted_bands_that_do_not_show_their_numbers_are_refused() {
+    let dir = Dir::new();
+    let root = dir.path("a.sparsebundle");
+    let mut guest = disk();
+    let mut random = Random(7);
+    guest
+        .iter_mut()
+        .for_each(|byte| *byte = random.next() as u8);
+    encrypted(&root, &guest, LOCKS[1], Numbers::Disk);
+    let image = open_with(&root, PASS).expect("the passphrase fits");
+    let mut buf = vec![0; BAND];
+    image
+        .read_at(&mut buf, 0)
+        .expect("the first band is certain");
+    assert!(buf == guest[..BAND]);
+    let error = image.read_at(&mut buf, 5 * BAND as u64).expect_err("noise");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // One block somewhere else is enough.
+    guest[40 * BAND..][..4096].fill(0);
+    encrypted(&root, &guest, LOCKS[1], Numbers::Disk);
+    let hole = root.join("bands/28");
+    let mut band = std::fs::read(&hole).expect("a band");
+    band[..4096].copy_from_slice(&encrypted_blocks(
+        &[0; 4096],
+        LOCKS[1],
+        40 * BAND as u32 / 4096,
+    ));
+    std::fs::write(&hole, band).expect("a band");
+    let image = open_with(&root, PASS).expect("the passphrase fits");
+    assert!(contents(&image).expect("it is read") == guest);
+}
+
+#[test]
+fn a_band_that_ends_within_an_encrypted_block_is_told() {
+    let dir = Dir::new();
+    let root = dir.path("a.sparsebundle");
+    let guest = disk();
+    encrypted(&root, &guest, LOCKS[1], Numbers::Band);
+    let path = root.join("bands/4");
+    let band = std::fs::read(&path).expect("a band");
+    std::fs::write(&path, &band[..band.len() - 1000]).expect("a band");
+    let image = open_with(&root, PASS).expect("the passphrase fits");
+    let mut buf = vec![0; BAND - 4096];
+    image
+        .read_at(&mut buf, 4 * BAND as u64)
+        .expect("whole blocks");
+    let error = image.read_at(&mut buf, 5 * BAND as u64 - 4096);
+    let error = error.expect_err("a cut block");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("Band 4 ends within"), "{error}");
+    // Bands of which no whole number of blocks makes one.
+    let list = root.join("Info.plist");
+    let text = std::fs::read_to_string(&list).expect("a list");
+    let other = text.replace(&format!("<integer>{BAND}<"), "<integer>5000<");
+    std::fs::write(&list, other).expect("a list");
+    let error = open_with(&root, PASS).expect_err("bands of 5000 bytes");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }

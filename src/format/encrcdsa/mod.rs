@@ -3,6 +3,8 @@
 //!
 //! See `docs/formats/dmg.md`.
 
+mod blocks;
+mod cipher;
 mod disk;
 mod inspect;
 mod plain;
@@ -18,6 +20,8 @@ use crate::storage::Storage;
 use disk::{FOOTER_LEN, Volume};
 use plain::Plain;
 
+pub(crate) use blocks::read_in_blocks;
+pub(crate) use cipher::BlockCipher;
 pub(crate) use disk::{FOOTER_MAGIC, HEADER_MAGIC};
 pub(crate) use inspect::inspect;
 
@@ -65,14 +69,21 @@ pub(crate) fn open(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>
         return Ok(None);
     };
     volume.check_place(file_len)?;
-    let keys = keys(context, &volume)?;
-    let (at, len) = volume.data;
-    let file = context.storage.clone();
-    let plain = Plain::new(file, (at, len), volume.block_size, &keys)?;
+    let cipher = unlock(context, &volume)?;
+    let plain = Plain::new(context.storage.clone(), volume.data, cipher);
     Ok(Some(Arc::new(plain)))
 }
 
-fn keys(context: &OpenContext<'_>, volume: &Volume) -> Result<unlock::Keys> {
+/// The cipher of data that stands in other files than the header.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn unlock_by(context: &OpenContext<'_>, header: &dyn Storage) -> Result<BlockCipher> {
+    let volume = Volume::from_header(header, header.len()?)?;
+    unlock(context, &volume)
+}
+
+fn unlock(context: &OpenContext<'_>, volume: &Volume) -> Result<BlockCipher> {
     let policy = context.opener.policy();
     for lock in &volume.locks {
         policy.check_key_iterations(u64::from(lock.iterations))?;
@@ -80,5 +91,6 @@ fn keys(context: &OpenContext<'_>, volume: &Volume) -> Result<unlock::Keys> {
     let id = context.options.str(KEY_SECRET);
     let id = id.ok_or_else(|| Error::needs_secret(KEY_SECRET))?;
     let secret = context.objects.secret(id)?;
-    unlock::unlock(volume, secret.bytes(), context.control)
+    let keys = unlock::unlock(volume, secret.bytes(), context.control)?;
+    BlockCipher::new(volume.block_size, &keys)
 }

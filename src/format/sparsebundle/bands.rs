@@ -85,7 +85,7 @@ impl Bands {
         Ok(file)
     }
 
-    fn refused(&self) -> Error {
+    pub(super) fn refused(&self) -> Error {
         let text = format!("'{}' is read-only", self.info.name());
         Error::new(ErrorKind::ReadOnly, text)
     }

@@ -6,19 +6,23 @@
 mod bands;
 mod info;
 mod inspect;
+mod numbering;
+mod plain;
 
 use std::sync::Arc;
 
 use bstr::BStr;
 
-use crate::error::{Error, Result, ResultExt};
+use crate::error::{Result, ResultExt};
 use crate::format::encrcdsa;
 use crate::format::read_only::{Contents, GuestRun, Held, ReadOnly, SizedStorage};
 use crate::format::{ChildSpec, Format, FormatDriver, OpenContext, Signature};
 use crate::policy::ImplicitRole;
+use crate::storage::Storage;
 
 use bands::Bands;
 use info::Info;
+use plain::PlainBands;
 
 /// The file that stands for the directory.
 const INFO: &str = "Info.plist";
@@ -42,6 +46,9 @@ pub static DRIVER: FormatDriver = FormatDriver {
         },
         footer: None,
     }),
+    open_options: encrcdsa::OPEN_OPTIONS,
+    secret_option: Some(encrcdsa::KEY_SECRET),
+    strong_options: &[encrcdsa::KEY_SECRET],
     children: &[ChildSpec::FILE.in_directory(INFO), ChildSpec::EXTENTS],
     ..FormatDriver::read_only("sparsebundle", open, inspect::inspect)
 };
@@ -56,27 +63,32 @@ struct Bundle {
 fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let file = context.storage.clone();
     let info = Info::read(&*file, file.len()?)?;
-    let is_encrypted = match is_encrypted(&context) {
+    let header = match encryption(&context) {
         // What is asked for is what the list says.
-        Err(_) if context.metadata_only => false,
+        Err(_) if context.metadata_only => None,
         found => found?,
     };
-    if is_encrypted && !context.metadata_only {
-        return Err(Error::unsupported("Encrypted sparse bundles are not read"));
-    }
+    let cipher = match &header {
+        Some(header) if !context.metadata_only => Some(encrcdsa::unlock_by(&context, &**header)?),
+        _ => None,
+    };
     let files = context
         .opener
         .files_below(ImplicitRole::Extent, BStr::new(BANDS))?;
     let bands = Bands::new(file.clone(), files, info.band, info.len);
     let bands = Arc::new(bands);
-    let source = SizedStorage::new(bands.clone())?;
+    let disk: Arc<dyn Storage> = match cipher {
+        Some(cipher) => Arc::new(PlainBands::new(bands.clone(), info, cipher)?),
+        None => bands.clone(),
+    };
+    let source = SizedStorage::new(disk)?;
     let image = ReadOnly::new(&DRIVER, source, Bundle { info, bands });
     let image = image.in_files(file, Vec::new(), Vec::new());
-    Ok(Box::new(image.with_encryption(is_encrypted)))
+    Ok(Box::new(image.with_encryption(header.is_some())))
 }
 
-/// Whether the bands are encrypted.
-fn is_encrypted(context: &OpenContext<'_>) -> Result<bool> {
+/// The file that says how the bands are encrypted; None where they are not.
+fn encryption(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
     let token = context
         .opener
         .open_named(ImplicitRole::Extent, BStr::new(TOKEN), false)
@@ -85,7 +97,7 @@ fn is_encrypted(context: &OpenContext<'_>) -> Result<bool> {
         })?;
     let mut magic = [0; encrcdsa::HEADER_MAGIC.len()];
     token.read_at(&mut magic, 0)?;
-    Ok(magic == *encrcdsa::HEADER_MAGIC)
+    Ok((magic == *encrcdsa::HEADER_MAGIC).then_some(token))
 }
 
 impl Contents for Bundle {
