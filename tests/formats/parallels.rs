@@ -457,6 +457,47 @@ fn clusters_in_front_of_the_start_that_the_header_says_are_clusters() {
 }
 
 #[test]
+fn what_is_packed_stays_behind_the_start_that_the_header_says() {
+    // Room for seven clusters between the table and what the header says, as after a larger table.
+    let mut bytes = made(&[], CLEAN);
+    bytes[56..64].fill(0);
+    bytes.truncate(4 * CLUSTER);
+    let first = 8 * CLUSTER;
+    bytes.splice(CLUSTER..CLUSTER, vec![0; first - CLUSTER]);
+    bytes[48..52].copy_from_slice(&(first as u32 / 512).to_le_bytes());
+    for entry in bytes[64..64 + 4 * 16].chunks_mut(4) {
+        let moved = match u32::from_le_bytes(entry.try_into().expect("four bytes")) {
+            0 => 0,
+            cluster => cluster + 7,
+        };
+        entry.copy_from_slice(&moved.to_le_bytes());
+    }
+    let storage = memory(&bytes);
+    assert_eq!(checked(&storage, RepairMode::Report).corruptions, 0);
+    let before = guest(&storage);
+    let step = CLUSTER as u64;
+    // The last size has no cluster left that was written.
+    for size in [12 * step, 4 << 30, 3 * step, 40 << 30, step, 2 * step] {
+        let image = open(&storage, true).expect("it opens");
+        image.resize(size, Preallocation::Off).expect("a resize");
+        image.close().expect("a close");
+        let found = checked(&storage, RepairMode::Report);
+        assert_eq!(
+            (found.corruptions, found.leaks),
+            (0, 0),
+            "{size}: {found:?}"
+        );
+        if size < 1 << 30 {
+            peer_agrees(&storage);
+        }
+        let image = open(&storage, false).expect("it opens");
+        let mut now = vec![0; CLUSTER];
+        image.read_at(&mut now, 0).expect("a read");
+        assert!(now == before[..CLUSTER], "{size}");
+    }
+}
+
+#[test]
 fn a_disk_does_not_grow_over_clusters_behind_its_end() {
     let mut bytes = made(&[], CLEAN);
     // The disk ends within the second cluster, the table with the third.

@@ -71,6 +71,12 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// The least offset at which a block, its lead included, can begin.
     fn start(&self) -> u64;
 
+    /// The least offset at which a new block, its lead included, may begin: no block that has a place need stand
+    /// behind it.
+    fn new_from(&self) -> u64 {
+        self.start()
+    }
+
     /// What the number in the table says; [`FREE`] is free.
     fn entry(&self, word: u32) -> Entry;
 

@@ -434,7 +434,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let layout = self.blocks.layout();
         let (lead, block) = (layout.lead(), layout.block_size());
         let reserved = self.reserved()?;
-        let mut last = from.max(layout.start());
+        let mut last = from.max(layout.new_from());
         let flow = occupied.places.each_from(from, |next| {
             loop {
                 let mut host = layout.next(last);
@@ -455,7 +455,7 @@ impl<K: Keeper> Exclusive<'_, K> {
                 visit(Met::Room(host))?;
                 last = taken.end;
             }
-            last = next + lead + block;
+            last = last.max(next + lead + block);
             visit(Met::Block(next + lead))
         });
         flow.map(drop)
@@ -477,7 +477,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let reserved = self.reserved()?;
         let ends = reserved.iter().map(|other| other.end);
         let end = ends
-            .fold(layout.start().max(least).max(last), u64::max)
+            .fold(layout.new_from().max(least).max(last), u64::max)
             .min(blocks.used()?);
         // Reads of what has moved away end before it is cut off.
         blocks.users.wait();
@@ -571,7 +571,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         let mut reserved = self.reserved()?;
         reserved.retain(|other| *other != ignored);
         let at = |place: u64| place.next_multiple_of(alignment);
-        let mut place = at(if last == 0 { layout.start() } else { last });
+        let mut place = at(last.max(layout.new_from()));
         let in_way = |place: u64| {
             let end = place.saturating_add(len);
             let mut others = reserved.iter();

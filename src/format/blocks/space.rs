@@ -214,7 +214,7 @@ impl<K: Keeper> Blocks<K> {
             .keeper
             .end_on_record(&layout)
             .min(file_len)
-            .max(layout.start());
+            .max(layout.new_from());
         end = end.max(self.keeper.end_behind(&*self.storage)?);
         let outside = |index, host| {
             let text = format!(

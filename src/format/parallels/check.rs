@@ -126,7 +126,7 @@ impl Parallels {
             lacks_start: !self.own.has_start.load(Ordering::Acquire),
             lacks_extension: self.own.lacks_extension.load(Ordering::Acquire),
             total: blocks.count(),
-            end: layout.start(),
+            end: layout.new_from(),
             ..Findings::default()
         };
         if found.was_open {

@@ -123,7 +123,7 @@ struct Finisher {
 
 impl Finish<ParallelsLayout> for Finisher {
     fn first(&self, layout: &ParallelsLayout) -> u64 {
-        layout.start()
+        layout.new_from()
     }
 
     fn begin_block(&self, _: &dyn Storage, _: &ParallelsLayout, _: u64) -> Result<()> {
@@ -131,7 +131,7 @@ impl Finish<ParallelsLayout> for Finisher {
     }
 
     fn end(&self, storage: &dyn Storage, layout: &ParallelsLayout, end: u64) -> Result<()> {
-        let end = end.max(layout.start());
+        let end = end.max(layout.new_from());
         if !storage.limits().fixed_len && storage.len()? < end {
             storage.set_len(end, Preallocation::Off)?;
         }

@@ -273,11 +273,6 @@ impl ParallelsLayout {
             said_start: start,
         }
     }
-
-    /// Where the clusters begin by the header.
-    pub(super) fn said_start(&self) -> u64 {
-        self.said_start
-    }
 }
 
 impl Layout for ParallelsLayout {
@@ -291,6 +286,10 @@ impl Layout for ParallelsLayout {
 
     fn start(&self) -> u64 {
         self.start
+    }
+
+    fn new_from(&self) -> u64 {
+        self.said_start
     }
 
     fn entry(&self, word: u32) -> Entry {

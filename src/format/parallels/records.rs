@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::format::blocks::Keeper;
+use crate::format::blocks::{Keeper, Layout};
 use crate::storage::{Durability, Preallocation, Storage};
 
 use super::disk::{Closing, Header, ParallelsLayout};
@@ -200,7 +200,7 @@ impl Keeper for Records {
     }
 
     fn cut(&self, storage: &dyn Storage, layout: &ParallelsLayout, end: u64) -> Result<()> {
-        let end = end.max(layout.said_start());
+        let end = end.max(layout.new_from());
         self.used.store(0, Ordering::Release);
         if !storage.limits().fixed_len && storage.len()? > end {
             storage.set_len(end, Preallocation::Off)?;
