@@ -1,4 +1,7 @@
-//! Disks that are directories: the user names the directory, and a file in it stands for the disk.
+//! Disks that are directories: the user, or an overlay, names the directory, and a file in it stands for the
+//! disk.
+
+use std::path::Path;
 
 use crate::format::{ChildSpec, FormatDriver, registry};
 use crate::image::node_plan::{Driver, HostName, NodePlan};
@@ -17,20 +20,33 @@ pub(super) fn entered(mut file: NodePlan, over: &Driver) -> NodePlan {
     let Some(path) = host.name.path().filter(|_| is_path) else {
         return file;
     };
-    if !path.is_dir() {
-        return file;
-    }
     let drivers = match over {
         Driver::Format(driver) => std::slice::from_ref(driver),
         Driver::Probed => registry::drivers(),
         Driver::Filter(_) | Driver::Host(_) | Driver::Open(_) => &[],
     };
-    let inside = drivers.iter().filter_map(|driver| index(driver));
-    let mut inside = inside.map(|name| path.join(name));
-    if let Some(inside) = inside.find(|path| path.is_file()) {
-        host.name = HostName::Path(inside);
+    if let Some(inside) = file_for(&path, drivers) {
+        host.name = HostName::Path(path.join(inside));
     }
     file
+}
+
+/// The file in a directory that an image names which stands for a disk of the format, or of any where none is
+/// recorded.
+pub(super) fn named_inside(path: &Path, format: Option<&str>) -> Option<&'static str> {
+    match format {
+        None => file_for(path, registry::drivers()),
+        Some(name) => file_for(path, &[registry::by_name(name)?]),
+    }
+}
+
+/// The file in a directory that stands for a disk of one of the formats; None where it is no such directory.
+fn file_for(path: &Path, drivers: &[&'static FormatDriver]) -> Option<&'static str> {
+    if !path.is_dir() {
+        return None;
+    }
+    let mut inside = drivers.iter().filter_map(|driver| index(driver));
+    inside.find(|name| path.join(name).is_file())
 }
 
 /// The name of the file that stands for a disk of the format in its directory.

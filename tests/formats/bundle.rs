@@ -1,9 +1,12 @@
 //! Parallels bundles.
 
+use std::sync::{Arc, Mutex};
+
 use platter::format::RepairMode;
 use platter::image::{Image, OpenOptions};
 use platter::ops::check::check;
 use platter::ops::inspect::{InspectReport, inspect};
+use platter::policy::{ImplicitAnswer, ImplicitFile, ImplicitFiles};
 use platter::{Error, ErrorKind, Job, Location, OpenPolicy};
 
 #[path = "../common/bundle.rs"]
@@ -198,4 +201,71 @@ fn a_check_goes_through_all_files_and_names_the_one_with_damage() {
         notes[0].ends_with("middle.0.hds': cluster 0 is outside image"),
         "{notes:?}"
     );
+}
+
+/// Overlays of a bundle that is named by its directory.
+#[test]
+fn an_overlay_finds_what_its_backing_directory_stands_for() {
+    let made = Made::new(MIXED);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let ask = ImplicitFiles::Ask(Arc::new(move |file: &ImplicitFile<'_>| {
+        seen.lock().expect("a list").push(file.name.to_string());
+        Ok(ImplicitAnswer::Open)
+    }));
+    for (recorded, format, fits) in [
+        ("disk.hdd", Some("parallels"), true),
+        ("disk.hdd", None, true),
+        ("disk.hdd", Some("raw"), false),
+    ] {
+        let mut command = vec![
+            "create",
+            "-q",
+            "-u",
+            "-f",
+            "qcow2",
+            "-b",
+            recorded,
+            "over.qcow2",
+        ];
+        let size = made.model.len().to_string();
+        command.push(&size);
+        if let Some(format) = format {
+            command.extend(["-F", format]);
+        }
+        made.dir.qemu_img_ok(&command);
+        let open = |implicit_files| {
+            let options = OpenOptions {
+                policy: OpenPolicy {
+                    implicit_files,
+                    ..OpenPolicy::permissive()
+                },
+                ..OpenOptions::default()
+            };
+            Image::open(&Location::from_path(made.dir.path("over.qcow2")), &options)
+        };
+        asked.lock().expect("a list").clear();
+        let below = [made.dir.path("")].to_vec();
+        for policy in [
+            ImplicitFiles::Allow,
+            ask.clone(),
+            ImplicitFiles::Below(below),
+        ] {
+            let image = match (fits, open(policy)) {
+                (true, image) => image.expect("the disk of the directory"),
+                (false, Err(_)) => continue,
+                (false, Ok(_)) => panic!("a directory is no raw disk"),
+            };
+            assert!(contents(&image) == made.model, "{recorded} {format:?}");
+        }
+        // What is opened is what the policy was asked about.
+        let asked = asked.lock().expect("a list");
+        let first = asked.first().map(String::as_str);
+        let name = match fits {
+            true => "disk.hdd/DiskDescriptor.xml",
+            false => "disk.hdd",
+        };
+        assert_eq!(first, Some(name));
+        open(ImplicitFiles::Deny).expect_err("nothing further is opened");
+    }
 }

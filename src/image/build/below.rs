@@ -6,17 +6,17 @@ use std::os::unix::ffi::OsStrExt;
 use bstr::{BStr, BString, ByteSlice};
 
 use super::ancestors::Ancestors;
-use super::opener::{ResolvedName, given, resolve};
+use super::opener::{ResolvedName, given, located, resolve};
 use super::search::{REMEDY, Search};
 use super::start::{Builder, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BackingRef, Mismatch, ParentId, ParentRef};
 use crate::image::node::NamedNode;
 use crate::image::node_plan::{ChildPlan, Driver, NodePlan, names_a_file};
-use crate::image::{Backing, Image, OpenOptions};
+use crate::image::{Backing, Image, OpenOptions, directory};
 use crate::location::{Location, json_name, protocol_of};
 use crate::options::Options;
-use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, OpenPolicy};
 use crate::printable::shown_name;
 use crate::value::{Map, Value};
 
@@ -272,7 +272,11 @@ impl Image {
             });
         }
         let found = match named {
-            Some(named) => self.named(ImplicitRole::Backing, named.name.as_bstr(), options)?,
+            Some(named) => {
+                let over = tree.get("driver").and_then(Value::as_str).or(format);
+                let name = self.entered(named.name, over, options);
+                self.named(ImplicitRole::Backing, name.as_bstr(), options)?
+            }
             None => self.look_for_parent(options)?,
         };
         let (location, file) = match found {
@@ -286,6 +290,23 @@ impl Image {
             file,
             named_by_image: true,
         })
+    }
+
+    /// The name of the file that stands for the disk where a name of the parent is that of a directory: the
+    /// policy is asked about what is opened.
+    fn entered(&self, mut name: BString, format: Option<&str>, options: &OpenOptions) -> BString {
+        let policy = &options.policy;
+        // Nothing is looked at that may not be opened.
+        if matches!(policy.implicit_files, ImplicitFiles::Deny) {
+            return name;
+        }
+        let location = located(&self.base, OsStr::from_bytes(&name), policy);
+        let path = location.as_ref().ok().and_then(|(_, found)| found.path());
+        if let Some(inside) = path.and_then(|path| directory::named_inside(path, format)) {
+            name.push(b'/');
+            name.extend_from_slice(inside.as_bytes());
+        }
+        name
     }
 
     /// What a name of the parent leads to.

@@ -68,6 +68,26 @@ pub(super) enum ResolvedName {
     Storage(Node),
 }
 
+/// Where the name of a backing file leads from an image, and its whole name.
+///
+/// # Errors
+/// Of parsing the name.
+pub(super) fn located(
+    base: &OsStr,
+    name: &OsStr,
+    policy: &OpenPolicy,
+) -> Result<(OsString, Location)> {
+    let full: OsString;
+    let location = if policy.implicit_protocols {
+        full = resolve_name(base, name);
+        Location::parse_name(&full)?
+    } else {
+        full = resolve_plain_name(base, name);
+        Location::from_path(&full)
+    };
+    Ok((full, location))
+}
+
 /// Applies the policy to a name inside an image.
 ///
 /// # Errors
@@ -86,13 +106,13 @@ pub(super) fn resolve(
         ImplicitRole::DataFile => OsStr::new(""),
         ImplicitRole::Backing | ImplicitRole::ParentLocator | ImplicitRole::Extent => base,
     };
-    let full: OsString;
-    let location = if policy.implicit_protocols && role == ImplicitRole::Backing {
-        full = resolve_name(base, name);
-        Location::parse_name(&full)?
-    } else {
-        full = resolve_plain_name(base, name);
-        Location::from_path(&full)
+    let (full, location) = match role {
+        ImplicitRole::Backing => located(base, name, policy)?,
+        ImplicitRole::DataFile | ImplicitRole::ParentLocator | ImplicitRole::Extent => {
+            let full = resolve_plain_name(base, name);
+            let location = Location::from_path(&full);
+            (full, location)
+        }
     };
     let name = BStr::new(name.as_bytes());
     let answer = policy.check_implicit(&ImplicitFile {
