@@ -18,7 +18,7 @@ use crate::format::{
     ParentRef, ParentSearch, Resize, Signature,
 };
 
-use disk::{HEAD_LEN, Header, ImageType, SIGNATURE, SIGNATURE_AT, VdiLayout};
+use disk::{HEAD_LEN, Header, ImageType, SIGNATURE, SIGNATURE_AT, VdiLayout, Version};
 use records::Records;
 
 /// The VDI format.
@@ -69,6 +69,12 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let mut head = vec![0; HEAD_LEN];
     storage.read_at(&mut head, 0)?;
     let header = Header::from_bytes(&head)?;
+    let writable = !context.read_only && !storage.read_only();
+    if header.version == Version::V0 && writable {
+        return Err(Error::unsupported(
+            "VDI images of versions before 1.0 can only be read; convert the image",
+        ));
+    }
     let file_len = storage.len()?;
     if header.table_end() > file_len {
         return Err(Error::corrupt("The file ends within the block map").with_offset(file_len));
@@ -78,7 +84,6 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         u64::from(header.table_offset),
         ByteOrder::Little,
     )?;
-    let writable = !context.read_only && !storage.read_only();
     let own = VdiFormat {
         is_fixed: header.image_type == ImageType::Fixed,
     };

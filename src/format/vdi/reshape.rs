@@ -7,7 +7,7 @@ use crate::job::JobControl;
 use crate::storage::{Preallocation, ZeroFlags, grow, zero};
 
 use super::Vdi;
-use super::disk::{DISCARDED, Header, Version};
+use super::disk::{DISCARDED, Header};
 use super::records::Records;
 
 impl Resize for Vdi {
@@ -132,11 +132,6 @@ impl Vdi {
     ) -> Result<()> {
         let blocks = &self.blocks;
         let header = blocks.keeper.header();
-        if header.version == Version::V0 {
-            return Err(Error::unsupported(
-                "A VDI image of the first version has no room for a larger block map; convert it",
-            ));
-        }
         let layout = blocks.layout();
         let units = (count * 4).div_ceil(layout.unit());
         let new = layout.moved_by(units);

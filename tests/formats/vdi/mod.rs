@@ -156,13 +156,25 @@ fn clean(image: &Image) {
 }
 
 #[test]
-fn old_headers_other_blocks_and_extra_bytes_are_read_and_written() {
+fn an_image_of_the_first_versions_is_read_and_never_written() {
+    let made = Made {
+        version: 2,
+        ..Made::new(&[1, FREE, 0, DISCARDED, 2])
+    };
+    let storage = made.storage();
+    assert_eq!(
+        read(&open(&storage, false).expect("it opens")),
+        made.model()
+    );
+    let error = open(&storage, true).expect_err("it cannot be written to");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("convert"), "{error}");
+}
+
+#[test]
+fn other_blocks_and_extra_bytes_are_read_and_written() {
     for made in [
         Made::new(&[1, FREE, 0, DISCARDED, 2]),
-        Made {
-            version: 2,
-            ..Made::new(&[1, FREE, 0, DISCARDED, 2])
-        },
         Made {
             block: 65536,
             extra: 512,

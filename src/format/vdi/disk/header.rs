@@ -230,6 +230,14 @@ impl Header {
         if sector_size != 512 {
             return Err(unsupported(format!("sector size {sector_size} is not 512")));
         }
+        if matches!(self.image_type, ImageType::Undo | ImageType::Differencing)
+            && self.link.is_nil()
+        {
+            return Err(Error::corrupt(
+                "The VDI image stands over another one, and does not say which",
+            )
+            .with_offset(LINK_AT));
+        }
         if !self.block_size.is_power_of_two() || !BLOCK_SIZES.contains(&self.block_size) {
             return Err(unsupported(format!("block size {}", self.block_size)));
         }
@@ -316,13 +324,11 @@ impl Header {
         }
     }
 
-    /// The first [`HEAD_LEN`] bytes of the file. What stands between the fields stays.
+    /// The first [`HEAD_LEN`] bytes of the file of version 1; images before that are never written to. What stands
+    /// between the fields stays.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.raw.clone();
-        let fields = match self.version {
-            Version::V0 => &V0,
-            Version::V1 => &V1,
-        };
+        let fields = &V1;
         let mut number = |at: usize, value: &[u8]| {
             // The places lie within the sector.
             let _ = put(&mut bytes, at, value);
@@ -335,13 +341,11 @@ impl Header {
         number(fields.image, &self.image.to_bytes_le());
         number(fields.modification, &self.modification.to_bytes_le());
         number(fields.link, &self.link.to_bytes_le());
-        if self.version == Version::V1 {
-            number(TABLE_OFFSET, &self.table_offset.to_le_bytes());
-            number(DATA_OFFSET, &self.data_offset.to_le_bytes());
-            number(EXTRA, &self.extra.to_le_bytes());
-            let parent = self.parent_modification.to_bytes_le();
-            number(PARENT_MODIFICATION, &parent);
-        }
+        number(TABLE_OFFSET, &self.table_offset.to_le_bytes());
+        number(DATA_OFFSET, &self.data_offset.to_le_bytes());
+        number(EXTRA, &self.extra.to_le_bytes());
+        let parent = self.parent_modification.to_bytes_le();
+        number(PARENT_MODIFICATION, &parent);
         bytes
     }
 }
@@ -386,6 +390,22 @@ mod tests {
         let header = Header::from_bytes(&bytes).unwrap();
         assert_eq!(header.version, Version::V0);
         assert_eq!((header.table_offset, header.data_offset), (420, 440));
-        assert_eq!(header.to_bytes(), bytes);
+    }
+
+    #[test]
+    fn an_image_over_another_names_it() {
+        for (image_type, is_over_another) in [
+            (ImageType::Dynamic, false),
+            (ImageType::Fixed, false),
+            (ImageType::Undo, true),
+            (ImageType::Differencing, true),
+        ] {
+            let mut header = Header::new(image_type, 1 << 20);
+            header.data_offset = 1 << 20;
+            let refused = Header::from_bytes(&header.to_bytes());
+            assert_eq!(refused.is_err(), is_over_another, "{image_type:?}");
+            header.link = Uuid::new_v4();
+            Header::from_bytes(&header.to_bytes()).unwrap();
+        }
     }
 }
