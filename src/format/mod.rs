@@ -1,6 +1,7 @@
 //! The guest side: image formats over storages.
 
 pub mod asif;
+pub(crate) mod behind;
 pub(crate) mod bit_table;
 pub(crate) mod bits;
 pub(crate) mod blocks;

@@ -1,5 +1,6 @@
 //! `create`: the line that it prints, the image that it makes, the errors.
 
+use crate::common::Dir;
 use crate::pair::{Loose, Pair, ours, words};
 
 fn images() -> Pair {
@@ -614,5 +615,34 @@ fn names_of_drivers_are_recorded_where_nothing_is_opened() {
         "info -f nvme base.raw",
     ] {
         pair.same(line);
+    }
+}
+
+/// Space that an overlay has ahead is space, and no contents.
+#[test]
+fn what_is_allocated_ahead_hides_no_parent() {
+    let dir = Dir::new();
+    let run = |line: &str| ours(&words(line), dir.root());
+    std::fs::write(dir.path("a.raw"), vec![7; 3 << 20]).expect("a disk");
+    for format in ["qcow2", "qcow", "qed", "vmdk", "vhdx", "vpc", "vdi"] {
+        let base = format!("convert -O {format} a.raw base.{format}");
+        assert_eq!(run(&base).code, 0, "{base}");
+        for mode in ["metadata", "falloc", "full"] {
+            for make in [
+                format!(
+                    "create -q -f {format} -b base.{format} -F {format} -o preallocation={mode} over"
+                ),
+                format!(
+                    "convert -O {format} -B base.{format} -F {format} -o preallocation={mode} a.raw over"
+                ),
+            ] {
+                if run(&make).code != 0 {
+                    continue;
+                }
+                let same = run(&format!("compare -f {format} -F raw over a.raw"));
+                assert_eq!(same.code, 0, "{make}: {same:?}");
+                std::fs::remove_file(dir.path("over")).expect("an overlay");
+            }
+        }
     }
 }

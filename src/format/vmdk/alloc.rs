@@ -341,6 +341,7 @@ impl Sparse {
         let zeroes = crate::memory::zeroed((self.per_table * self.word_len()) as usize)?;
         let count = self.directory.read().entries.len();
         let mut end = self.overhead.max(self.directory_end());
+        end = end.max(self.head.end).max(self.descriptor.end);
         for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
             for place in self.copies(index) {
                 end = end.max(place + zeroes.len() as u64);

@@ -9,6 +9,8 @@ use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::{ExtentKind, StorageSlot};
+use crate::format::behind::holds_data;
+use crate::format::blocks::blocks_behind;
 use crate::format::{AddedFiles, Below, Format, FormatWrite, Resize, ResizeFiles};
 use crate::job::JobControl;
 use crate::memory;
@@ -92,7 +94,7 @@ impl ResizeFiles for Vmdk {
         let Some(part) = self.parts.last() else {
             return Ok(());
         };
-        check_growth(part, preallocation)?;
+        check_growth(part, division.last, preallocation, control)?;
         self.check_tables(part, &division)?;
         self.check_record(&division)?;
         self.prepare_write()?;
@@ -136,7 +138,12 @@ enum Before {
 }
 
 /// Refuses what the last part cannot be.
-fn check_growth(part: &Part, preallocation: Preallocation) -> Result<()> {
+fn check_growth(
+    part: &Part,
+    new: u64,
+    preallocation: Preallocation,
+    control: &JobControl,
+) -> Result<()> {
     match &part.kind {
         PartKind::Zero { .. } => Err(Error::unsupported(
             "A disk that ends in an extent of zeroes cannot be grown",
@@ -144,7 +151,19 @@ fn check_growth(part: &Part, preallocation: Preallocation) -> Result<()> {
         PartKind::Sparse(_) | PartKind::Flat { .. } if preallocation == Preallocation::Metadata => {
             Err(Error::no_metadata_preallocation())
         }
-        PartKind::Sparse(_) | PartKind::Flat { .. } => Ok(()),
+        PartKind::Sparse(_) => Ok(()),
+        PartKind::Flat {
+            storage, offset, ..
+        } => {
+            let behind = offset + part.len()..storage.len()?;
+            let is_lost = new > part.len()
+                && !storage.limits().fixed_len
+                && holds_data(&**storage, behind, |_| false, || control.checkpoint())?;
+            match is_lost {
+                true => Err(blocks_behind()),
+                false => Ok(()),
+            }
+        }
     }
 }
 

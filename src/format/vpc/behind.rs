@@ -4,14 +4,11 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::memory;
+use crate::format::behind;
 use crate::storage::Storage;
 use crate::zero::is_zero;
 
 use super::disk::{FOOTER_LEN, Footer};
-
-/// Bytes that are looked at together.
-const PIECE: u64 = 64 << 10;
 
 impl Footer {
     /// As large as any program takes the disk for.
@@ -28,31 +25,13 @@ pub(super) fn holds_data(
     storage: &dyn Storage,
     range: Range<u64>,
     own: &Footer,
-    mut go_on: impl FnMut() -> Result<()>,
+    go_on: impl FnMut() -> Result<()>,
 ) -> Result<bool> {
-    let is_left_over = |sector: &[u8]| {
+    let is_own = |sector: &[u8]| {
         is_zero(sector) || Footer::from_bytes(sector).is_ok_and(|old| old.uuid == own.uuid)
     };
-    let mut bytes = memory::zeroed(PIECE as usize)?;
-    let mut at = range.start;
-    while at < range.end {
-        go_on()?;
-        let run = storage.extent(at, range.end - at)?;
-        let len = match run.zero {
-            true => run.len,
-            false => run.len.min(PIECE),
-        };
-        let len = len.min(range.end - at);
-        if !run.zero {
-            let piece = bytes.get_mut(..len as usize).unwrap_or_default();
-            storage.read_at(piece, at)?;
-            if !is_zero(piece) && !piece.chunks(FOOTER_LEN).all(is_left_over) {
-                return Ok(true);
-            }
-        }
-        at += len;
-    }
-    Ok(false)
+    let is_left_over = |piece: &[u8]| piece.chunks(FOOTER_LEN).all(is_own);
+    behind::holds_data(storage, range, is_left_over, go_on)
 }
 
 /// The error of a disk that would be made longer over what may be its own.

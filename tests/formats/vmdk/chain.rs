@@ -186,3 +186,39 @@ fn a_rebase_records_the_new_parent() {
     let image = open(&dir, "over.vmdk", false).expect("it opens");
     assert!(image.backing_file().is_none() && contents(&image) == guest);
 }
+
+/// Another program may put the descriptor behind the grains, where the header can say it as well.
+#[test]
+fn a_commit_keeps_a_descriptor_that_stands_behind_the_grains() {
+    let dir = Dir::new();
+    create(&dir, "base.vmdk", "", None);
+    write(&dir, "base.vmdk", 1, 0, 300_000);
+    create(&dir, "over.vmdk", "", Some("base.vmdk"));
+    write(&dir, "over.vmdk", 2, 200_000, 200_000);
+    let path = dir.path("over.vmdk");
+    let mut bytes = std::fs::read(&path).expect("an image");
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a number"));
+    let (first, count) = (number(28) as usize * 512, number(36) as usize * 512);
+    let descriptor = bytes[first..first + count].to_vec();
+    bytes[first..first + count].fill(0);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    let moved = bytes.len() as u64 / 512;
+    bytes[28..36].copy_from_slice(&moved.to_le_bytes());
+    bytes.extend(descriptor);
+    std::fs::write(&path, &bytes).expect("an image");
+    let guest = contents(&open(&dir, "over.vmdk", false).expect("it opens"));
+    let request = CommitRequest {
+        location: Location::from_path(&path),
+        options: OpenOptions {
+            policy: OpenPolicy::permissive(),
+            ..OpenOptions::default()
+        },
+        base: None,
+        keep: false,
+    };
+    commit(&request, &mut Job::new()).expect("a commit");
+    for name in ["base.vmdk", "over.vmdk"] {
+        let image = open(&dir, name, false).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(contents(&image) == guest, "{name}");
+    }
+}

@@ -108,3 +108,38 @@ fn a_size_that_the_descriptor_has_no_room_for_changes_nothing() {
     image.close().expect("an end");
     assert!(std::fs::read(dir.path("v.vmdk")).expect("an image") == bytes);
 }
+
+#[test]
+fn a_flat_extent_does_not_grow_over_what_its_file_has_behind_it() {
+    let dir = Dir::new();
+    let create = [
+        "create",
+        "-q",
+        "-f",
+        "vmdk",
+        "-o",
+        "subformat=monolithicFlat",
+        "a.vmdk",
+        "1M",
+    ];
+    dir.qemu_img_ok(&create);
+    let flat = dir.path("a-flat.vmdk");
+    for (behind, is_lost) in [(7, true), (0, false)] {
+        let mut bytes = vec![1; 1 << 20];
+        bytes.extend(vec![0; 1 << 20]);
+        bytes.extend([behind; 512]);
+        std::fs::write(&flat, &bytes).expect("an extent");
+        let image = open(&dir, "a.vmdk", true).expect("it opens");
+        let grown = image.resize(4 << 20, Preallocation::Off);
+        assert_eq!(grown.is_err(), is_lost, "{grown:?}");
+        image.close().expect("a close");
+        if let Err(error) = grown {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(std::fs::read(&flat).expect("an extent") == bytes);
+            continue;
+        }
+        bytes.resize(4 << 20, 0);
+        let image = open(&dir, "a.vmdk", false).expect("it opens");
+        assert!(contents(&image) == bytes);
+    }
+}

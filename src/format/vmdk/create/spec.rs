@@ -211,11 +211,15 @@ impl Spec {
         {
             return Err(Error::invalid("backing_file must be a vmdk image"));
         }
-        let preallocation = file_preallocation(values)?;
+        let mut preallocation = file_preallocation(values)?;
         if preallocation != Preallocation::Off && subformat == Subformat::StreamOptimized {
             return Err(Error::unsupported(
                 "Compressed grains have no place before they are written: nothing can be preallocated",
             ));
+        }
+        if params.backing.is_some() {
+            // A grain with a place hides the parent's.
+            preallocation = Preallocation::Off;
         }
         let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
         if level.is_some() && subformat != Subformat::StreamOptimized {
@@ -330,7 +334,10 @@ pub(in super::super) fn outline(values: &Values) -> Outline {
         .is_ok_and(|kind| *kind == Subformat::StreamOptimized);
     Outline {
         never_compressed: subformat.is_ok_and(Subformat::is_flat),
-        preallocation: outlined_preallocation(values),
+        preallocation: match values.name("backing_file") {
+            Some(_) => Preallocation::Off,
+            None => outlined_preallocation(values),
+        },
         always_compressed: stream,
         in_order: stream,
         records_parent: true,
