@@ -146,3 +146,20 @@ fn a_chain_goes_to_another_format_and_back_layer_by_layer() {
         "{ran:?}"
     );
 }
+
+#[test]
+fn zeroes_that_hide_a_parent_are_converted_behind_a_block_of_which_a_part_is_there() {
+    let dir = Dir::new();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    run("create -q -f vhdx par.vhdx 12G");
+    dir.qemu_io("vhdx", "par.vhdx", &["write -P 1 0 1M", "write -P 2 9G 1M"]);
+    run("create -q -f qcow2 -b par.vhdx -F vhdx ov.qcow2");
+    let changes = ["write -P 3 64k 64k", "write -z 9G 1G", "write -z 10G 1G"];
+    dir.qemu_io("qcow2", "ov.qcow2", &changes);
+    run("convert -O vhdx -B par.vhdx -F vhdx -o block_size=1M ov.qcow2 c.vhdx");
+    run("compare ov.qcow2 c.vhdx");
+    run("check -q c.vhdx");
+}

@@ -116,6 +116,7 @@ impl BackingChange for Vhdx {
         if !self.geometry().has_parent() {
             return Err(Error::unsupported("A dynamic VHDX has no backing file"));
         }
+        let _one = self.reshaping.lock();
         self.prepare_write()?;
         self.flush_all(self.durability)?;
         {
@@ -127,6 +128,8 @@ impl BackingChange for Vhdx {
                     self.give_up(entry);
                 }
             }
+            // No write may take a bitmap while a part of the table on disk still names the old blocks.
+            self.write_metadata(self.durability)?;
         }
         self.flush_all(self.durability)?;
         self.reclaim()

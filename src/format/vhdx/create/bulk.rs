@@ -26,6 +26,8 @@ const WINDOW: u64 = 8192;
 #[derive(Debug)]
 pub(super) struct VhdxBulk {
     storage: Arc<dyn Storage>,
+    /// What was never written reads as zeroes in the file.
+    fresh: bool,
     spec: Spec,
     front: Front,
     state: Mutex<State>,
@@ -70,7 +72,13 @@ struct Bits {
 }
 
 impl VhdxBulk {
-    pub(super) fn new(storage: Arc<dyn Storage>, spec: Spec, front: Front) -> Result<Self> {
+    /// `fresh` tells whether what was never written reads as zeroes in the file.
+    pub(super) fn new(
+        storage: Arc<dyn Storage>,
+        fresh: bool,
+        spec: Spec,
+        front: Front,
+    ) -> Result<Self> {
         let state = State {
             cursor: spec.data_start(),
             next_guest: 0,
@@ -84,17 +92,13 @@ impl VhdxBulk {
         };
         let bulk = Self {
             storage,
+            fresh,
             spec,
             front,
             state: Mutex::new(state),
         };
         bulk.blank_window(&mut bulk.state.lock().table);
         Ok(bulk)
-    }
-
-    /// Whether what was never written reads as zeroes in the file.
-    fn grows_zero(&self) -> bool {
-        !self.storage.limits().fixed_len
     }
 
     /// Fills a window with the entries of blocks that nothing was written to.
@@ -133,7 +137,7 @@ impl VhdxBulk {
             .saturating_sub(at)
             .min(bytes.len() as u64) as usize;
         let holds = bytes.iter().any(|byte| *byte != 0);
-        match bytes.get(..len).filter(|_| holds || !self.grows_zero()) {
+        match bytes.get(..len).filter(|_| holds || !self.fresh) {
             Some(bytes) => self.storage.write_at(bytes, region.offset + at),
             None => Ok(()),
         }
@@ -184,7 +188,7 @@ impl VhdxBulk {
             .checked_add(geometry.block_size())
             .filter(|end| *end <= i64::MAX as u64)
             .ok_or_else(Error::image_too_large)?;
-        if !self.grows_zero() {
+        if !self.fresh {
             self.storage
                 .write_zeroes(host, geometry.block_size(), ZeroFlags::MAY_UNMAP)?;
         }
@@ -323,8 +327,8 @@ impl Bulk for VhdxBulk {
 
     fn initial_content(&self) -> InitialContent {
         InitialContent {
-            unreserved_is_zero: self.grows_zero() || !self.spec.fixed,
-            unwritten_is_zero: self.grows_zero() || !self.spec.fixed,
+            unreserved_is_zero: self.fresh || !self.spec.fixed,
+            unwritten_is_zero: self.fresh || !self.spec.fixed,
         }
     }
 
@@ -391,6 +395,8 @@ impl Bulk for VhdxBulk {
                 && (part.end - part.start == geometry.block_size() || part.end >= self.spec.size);
             if whole {
                 self.leave_block(state)?;
+                // The entry of a bitmap that is still due stands before.
+                self.enter_chunk(state, geometry.chunk(number))?;
                 self.set_entry(&mut state.table, geometry.entry(number), BatEntry::ZERO)?;
             } else {
                 // The block is zeroes where nothing is written to it.

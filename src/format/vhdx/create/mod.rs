@@ -107,11 +107,12 @@ impl NewImage for NewVhdx {
         let storage = own_file(files)?.clone();
         let front = Front::new(&self.spec, self.disk_id, self.parent)?;
         let spec = self.spec;
+        let fresh = storage.limits().grown_is_zero && storage.is_empty()?;
         if storage.limits().fixed_len {
             set_len_or_fit(&*storage, spec.data_start(), Preallocation::Off)?;
         } else if spec.fixed {
             grow(&*storage, spec.end_of_all(), spec.preallocation, control)?;
         }
-        Ok(Box::new(VhdxBulk::new(storage, spec, front)?))
+        Ok(Box::new(VhdxBulk::new(storage, fresh, spec, front)?))
     }
 }
