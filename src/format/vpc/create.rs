@@ -23,6 +23,7 @@ use crate::storage::{Preallocation, Storage};
 use super::disk::{
     DiskType, DynamicHeader, FOOTER_LEN, Footer, Geometry, HEADER_LEN, Locator, VpcLayout, seconds,
 };
+use super::fixed::last_footer;
 use super::parent::{self, NAME_SPACE};
 use super::records::{ALL_SECTORS, write_bitmap};
 use super::{DRIVER, MAX_FIXED, MAX_SIZE, too_large};
@@ -270,7 +271,7 @@ impl NewImage for NewVpc {
         let now = seconds(SystemTime::now());
         let footer = Footer::new(spec.disk_type, spec.size, spec.geometry, now);
         if spec.disk_type == DiskType::Fixed {
-            let at = spec.size;
+            let at = footer_place(&**storage, spec.size)?;
             let end = |_: &dyn Storage| Ok(());
             let header = move |storage: &dyn Storage| storage.write_at(&footer.to_bytes(), at);
             let place = (0, spec.size, spec.size);
@@ -373,6 +374,15 @@ impl Finish<VpcLayout> for Finisher {
 
     /// Other programs read the one at the end first, or alone.
     fn repeat(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
-        storage.write_at(&self.footer.to_bytes(), end)
+        let at = footer_place(storage, end)?;
+        storage.write_at(&self.footer.to_bytes(), at)
     }
+}
+
+/// Where the footer at the end goes: behind what the file holds, or at the end of a device, where it is looked for.
+fn footer_place(storage: &dyn Storage, end: u64) -> Result<u64> {
+    Ok(match storage.limits().fixed_len {
+        true => last_footer(storage.len()?).max(end),
+        false => end,
+    })
 }

@@ -1,8 +1,13 @@
 //! Random changes against a plain array of bytes.
 
+use std::sync::Arc;
+
 use platter::Job;
 use platter::format::RepairMode;
 use platter::ops::check::check;
+use platter::storage::Storage;
+use platter::storage::memory::MemoryStorage;
+use platter::storage::slice::SliceStorage;
 
 use super::sample::{Sample, samples};
 use super::shelf::{self, Access};
@@ -136,5 +141,95 @@ fn what_grows_reads_as_zeroes() {
         );
         drop(image);
         clean(sample, &files);
+    }
+}
+
+/// Other sizes, each by who opens the image anew.
+#[test]
+fn what_is_resized_again_and_again_stays_whole() {
+    for sample in samples().filter(|sample| !sample.keeps_size) {
+        let files = shelf::created(sample);
+        let mut model = shelf::empty(sample);
+        let mut random = Random(sample.name.len() as u64 ^ 0x9e51);
+        let off = platter::storage::Preallocation::Off;
+        for (times, parts) in [(5, 1), (1, 2), (3, 1), (2, 3), (1, 3), (8, 1), (1, 1)] {
+            let len = sample.size * times / parts / sample.sector * sample.sector;
+            let image = shelf::open(sample, &files, Access::Write).expect("it opens");
+            if len < image.len() && !sample.shrinks {
+                continue;
+            }
+            let Some(resizer) = image.format().resizer() else {
+                panic!("{} keeps its size", sample.name);
+            };
+            let done = resizer.resize_above(len, off, &image, &Default::default());
+            done.unwrap_or_else(|error| panic!("{} to {len}: {error}", sample.name));
+            let old = model.len();
+            model.resize(image.len() as usize, 0);
+            let grown = old.min(model.len());
+            if !sample.zeroes_when_new {
+                let zeroes = &model[grown..];
+                image.write_at(zeroes, grown as u64).expect("a write");
+            }
+            // At both ends and somewhere between.
+            let last = model.len() - sample.sector as usize;
+            for at in [0, random.below(last), last] {
+                let at = at / sample.sector as usize * sample.sector as usize;
+                let bytes = vec![random.next() as u8; sample.sector as usize];
+                image.write_at(&bytes, at as u64).expect("a write");
+                model[at..at + bytes.len()].copy_from_slice(&bytes);
+            }
+            image.close().expect("a close");
+            clean(sample, &files);
+            let image = shelf::open(sample, &files, Access::Read).expect("it opens again");
+            let now = shelf::contents(&image).expect("a read");
+            same(sample.name, &now, &model);
+        }
+    }
+}
+
+/// A device keeps what was there before, and its length: the image has to find its own all the same.
+#[test]
+fn what_is_made_on_a_longer_device_opens_again() {
+    let mut made = std::collections::BTreeSet::new();
+    for sample in samples() {
+        let files = shelf::nothing(sample);
+        let len = 3 * sample.size + (24 << 20);
+        let memory = MemoryStorage::with_bytes("device", vec![0xee; len as usize]);
+        let device = SliceStorage::new(Arc::new(memory), 0, Some(len)).expect("a part");
+        let files: Vec<Arc<dyn Storage>> = std::iter::once(Arc::new(device) as Arc<dyn Storage>)
+            .chain(files.into_iter().skip(1))
+            .collect();
+        if shelf::create(sample, &files).is_err() {
+            continue;
+        }
+        made.insert(sample.format);
+        let open = |access| {
+            shelf::open(sample, &files, access)
+                .unwrap_or_else(|error| panic!("{}: {error}", sample.name))
+        };
+        let image = open(Access::Write);
+        let mut model = shelf::empty(sample);
+        if !sample.zeroes_when_new {
+            shelf::wipe(&image);
+        }
+        image.write_at(&[0x5a; 4096], 0).expect("a write");
+        model[..4096].fill(0x5a);
+        image.close().expect("a close");
+        let now = shelf::contents(&open(Access::Read)).expect("a read");
+        same(sample.name, &now, &model);
+        clean(sample, &files);
+    }
+    for format in [
+        "raw",
+        "qcow2",
+        "qcow",
+        "luks",
+        "vdi",
+        "vpc",
+        "vhdx",
+        "parallels",
+    ] {
+        let is_of_this_run = samples().any(|sample| sample.format == format);
+        assert!(made.contains(format) || !is_of_this_run, "{format}");
     }
 }
