@@ -47,11 +47,12 @@ const SMALL: u64 = 16 << 10;
 const TINY: u64 = 2 << 10;
 
 impl Compression {
-    /// At the level that is taken where none is asked for: never larger than what other writers store.
+    /// At the level that is taken where none is asked for: of programs, libraries and documents no larger than what
+    /// other writers store.
     pub const fn new(method: Method) -> Self {
         let level = match method {
-            // On large clusters of real files never larger than zlib's default level in the small window that
-            // other qcow2 writers use, at four times its speed.
+            // On large clusters of such files no larger than zlib's default level in the small window that
+            // other qcow2 writers use, at four times its speed. Lists of numbers take up to 2.4 % more.
             Method::Deflate => 2,
             // As small as zlib's default level in its largest window, at three times its speed: what
             // reads such streams compares them with those.

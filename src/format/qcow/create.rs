@@ -49,7 +49,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         COMPRESSION_LEVEL,
         OptionKind::Num,
-        "How hard compressed writes try: 1 to 12 (default 2)",
+        "How hard compressed writes try: 1 to 12 (default by the size of clusters: 11 up to 2 KiB, 6 up to 16 KiB, else 2)",
     ),
     option(
         "encrypt.format",

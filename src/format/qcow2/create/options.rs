@@ -52,7 +52,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(
         COMPRESSION_LEVEL,
         OptionKind::Num,
-        "How hard compressed writes try: 1 to 12 for zlib (default 2), 22 and less for zstd (default 3)",
+        "How hard compressed writes try: 1 to 12 for zlib (default 2; 6 or 11 for clusters of 16 KiB and less), 22 and less for zstd (default 3)",
         None,
         &[],
     ),
