@@ -12,6 +12,8 @@ pub(crate) struct Uses {
     /// Clusters of the file.
     clusters: u64,
     used: u64,
+    /// Behind the last one that has a use.
+    end: u64,
 }
 
 impl Uses {
@@ -28,6 +30,12 @@ impl Uses {
         self.clusters.saturating_sub(self.used)
     }
 
+    /// The same in front of the last one that has a use: of a device, which keeps its length, the rest is no part of
+    /// the image.
+    pub(crate) fn unused_within(&self) -> u64 {
+        self.end.saturating_sub(self.used)
+    }
+
     /// Whether a cluster has a use.
     pub(crate) fn has(&self, cluster: u64) -> bool {
         self.marks.has(cluster)
@@ -39,7 +47,10 @@ impl Uses {
     /// Where there is no memory.
     pub(crate) fn mark(&mut self, cluster: u64) -> Result<bool> {
         let is_new = self.marks.mark(cluster)?;
-        self.used += u64::from(is_new && cluster < self.clusters);
+        if cluster < self.clusters {
+            self.used += u64::from(is_new);
+            self.end = self.end.max(cluster + 1);
+        }
         Ok(is_new)
     }
 

@@ -168,7 +168,8 @@ impl Parallels {
         })?;
         let on_record = blocks.keeper.end_on_record(&layout).min(file_len);
         found.end = found.end.max(on_record);
-        if file_len > found.end {
+        // A device has the length that it has.
+        if file_len > found.end && !blocks.storage.limits().fixed_len {
             let bytes = file_len - found.end;
             found.leaks = bytes.div_ceil(cluster);
             let is_damaged = check::Findings::corruptions(&found) > 0;

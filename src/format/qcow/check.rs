@@ -226,7 +226,6 @@ impl Qcow {
             total: self.len.div_ceil(cluster),
             ..Findings::default()
         };
-        let mut end = self.l1_end;
         survey.mark_solid(0..self.l1_end)?;
         // QEMU's tools write the table in whole sectors.
         let written = (self.l1_end - self.l1_offset).next_multiple_of(SECTOR);
@@ -234,7 +233,6 @@ impl Qcow {
         if let Some(name) = self.header.lock().name_place() {
             found.lost_name = name.start >= file_len;
             if !found.lost_name {
-                end = end.max(name.end);
                 survey.mark(name)?;
             }
         }
@@ -247,8 +245,6 @@ impl Qcow {
                 memory::push(&mut found.bad_tables, index)?;
             } else if !survey.mark_solid(host..host + table_len)? {
                 memory::push(&mut found.shared_tables, index)?;
-            } else {
-                end = end.max(host + table_len);
             }
         }
         // Where the cluster before ends.
@@ -263,7 +259,6 @@ impl Qcow {
                 let place = self.vetted_within(word, known_len);
                 if let Some(at) = place.and_then(|place| place.range(cluster)) {
                     found.behind += 1;
-                    end = end.max(at.end);
                     survey.mark(at)?;
                 }
                 return notes.tick();
@@ -292,7 +287,6 @@ impl Qcow {
                 shared(number)?;
             }
             if let Some(at) = at {
-                end = end.max(at.end);
                 // What is compressed is followed by the rest of a sector.
                 let follows = before.is_none_or(|before: u64| {
                     before == at.start || before.next_multiple_of(SECTOR) == at.start
@@ -318,11 +312,7 @@ impl Qcow {
                 0
             }
             false => survey.any.unused(),
-            // Behind the last use there is no file, only the device.
-            true => {
-                let behind = (file_len / cluster).saturating_sub(end.div_ceil(cluster));
-                survey.any.unused().saturating_sub(behind)
-            }
+            true => survey.any.unused_within(),
         };
         Ok(found)
     }

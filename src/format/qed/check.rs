@@ -354,7 +354,10 @@ impl Qed {
                 )
             });
         }
-        found.leaks = uses.unused();
+        found.leaks = match self.blocks.storage.limits().fixed_len {
+            true => uses.unused_within(),
+            false => uses.unused(),
+        };
         Ok(found)
     }
 

@@ -143,6 +143,8 @@ struct Placed {
     others: Vec<Range<u64>>,
     /// The file cannot become shorter than that.
     least_len: u64,
+    /// The space behind the last block can go back: a device keeps its length.
+    has_tail: bool,
 }
 
 impl Placed {
@@ -158,6 +160,7 @@ impl Placed {
             layout,
             others,
             least_len: image.unmovable_end(file_len),
+            has_tail: !image.blocks.storage.limits().fixed_len,
         }
     }
 
@@ -191,8 +194,11 @@ impl Placed {
             unused += room(layout, end, other.start);
             end = end.max(other.end);
         }
-        let last = file_len.saturating_sub(FOOTER_LEN as u64);
-        Ok(unused + room(layout, end, last))
+        if self.has_tail {
+            let last = file_len.saturating_sub(FOOTER_LEN as u64);
+            unused += room(layout, end, last);
+        }
+        Ok(unused)
     }
 }
 

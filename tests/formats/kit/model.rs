@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use platter::Job;
 use platter::format::RepairMode;
 use platter::ops::check::check;
 use platter::storage::Storage;
 use platter::storage::memory::MemoryStorage;
 use platter::storage::slice::SliceStorage;
+use platter::{ErrorKind, Job};
 
 use super::sample::{Sample, samples};
 use super::shelf::{self, Access};
@@ -191,7 +191,7 @@ fn what_is_resized_again_and_again_stays_whole() {
 #[test]
 fn what_is_made_on_a_longer_device_opens_again() {
     let mut made = std::collections::BTreeSet::new();
-    for sample in samples() {
+    for sample in samples().filter(|sample| sample.second.is_none()) {
         let files = shelf::nothing(sample);
         let len = 3 * sample.size + (24 << 20);
         let memory = MemoryStorage::with_bytes("device", vec![0xee; len as usize]);
@@ -202,20 +202,29 @@ fn what_is_made_on_a_longer_device_opens_again() {
         if shelf::create(sample, &files).is_err() {
             continue;
         }
-        made.insert(sample.format);
         let open = |access| {
             shelf::open(sample, &files, access)
                 .unwrap_or_else(|error| panic!("{}: {error}", sample.name))
         };
         let image = open(Access::Write);
         let mut model = shelf::empty(sample);
-        if !sample.zeroes_when_new {
+        // A raw disk shows what the device holds, as does one of which every block has its place.
+        let fixed = ["static=on", "subformat=fixed"];
+        let is_fixed = fixed.iter().any(|word| sample.options.contains(word));
+        if !sample.zeroes_when_new || sample.format == "raw" || is_fixed {
             shelf::wipe(&image);
         }
-        image.write_at(&[0x5a; 4096], 0).expect("a write");
+        match image.write_at(&[0x5a; 4096], 0) {
+            // What grows at the end of its file alone cannot.
+            Err(error) if error.kind() == ErrorKind::NoSpace => continue,
+            done => done.expect("a write"),
+        }
+        made.insert(sample.format);
         model[..4096].fill(0x5a);
         image.close().expect("a close");
-        let now = shelf::contents(&open(Access::Read)).expect("a read");
+        let mut now = shelf::contents(&open(Access::Read)).expect("a read");
+        // Some are as long as their device.
+        now.truncate(sample.size as usize);
         same(sample.name, &now, &model);
         clean(sample, &files);
     }
