@@ -47,7 +47,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
 const RAW: &str = "raw";
 const TEST: &str = "test";
 
-/// Longer reads are compared in pieces of this.
+/// Longer reads are compared in pieces of this size.
 const PIECE: usize = 1 << 20;
 
 fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
@@ -89,12 +89,12 @@ struct Verified {
     name: BString,
     raw: Arc<dyn Storage>,
     test: Arc<dyn Storage>,
-    /// Two writes of one range reach both in the same order, and no comparison is made between the two.
+    /// Two writes to one range reach both in the same order, and nothing is compared between them.
     busy: InFlight,
 }
 
 impl Verified {
-    /// What comes of a request that both got: where one alone fails, it says so.
+    /// The outcome of a request that both got; where only one failed, the error says so.
     fn both(&self, raw: Result<()>, test: Result<()>, done: &str) -> Result<()> {
         let (failed, other, error) = match (raw, test) {
             (Ok(()), Ok(())) => return Ok(()),
@@ -138,7 +138,7 @@ impl Storage for Verified {
     }
 
     fn identity(&self) -> Option<Identity> {
-        // Reads may fail here and succeed elsewhere: they are not the same bytes.
+        // A read may fail here and succeed elsewhere, so these are not the same bytes.
         None
     }
 
@@ -190,7 +190,7 @@ impl Storage for Verified {
             let kind = done.as_ref().err().map(Error::kind);
             flags.contains(ZeroFlags::NO_FALLBACK) && kind == Some(ErrorKind::Unsupported)
         };
-        // The caller writes to both then.
+        // The caller then writes to both.
         match slow(&raw) {
             true => raw,
             false if slow(&test) => test,
@@ -241,7 +241,7 @@ impl Storage for Verified {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on one descriptor would pass by the other storage.
+        // Calls on one descriptor would bypass the other storage.
         None
     }
 }

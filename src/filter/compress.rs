@@ -28,14 +28,14 @@ pub static DRIVER: FilterDriver = FilterDriver {
     file_name: None,
 };
 
-/// So many units can be written at once, unless their numbers collide.
+/// The most units that are written at once; two whose numbers collide wait for each other.
 const LOCKS: usize = 64;
 
 #[derive(Debug)]
 struct CompressWrites {
     file: Arc<dyn Storage>,
     unit: u64,
-    /// Keeps what writes to one unit apart: a part of it is read, patched and written as a whole.
+    /// Serializes the writes to a unit: a write of a part reads, patches and writes all of it.
     units: [Mutex<()>; LOCKS],
 }
 
@@ -66,7 +66,7 @@ impl CompressWrites {
         })
     }
 
-    /// Keeps writes to the unit at `offset` apart.
+    /// Serializes the writes to the unit at `offset`.
     fn alone(&self, offset: u64) -> parking_lot::MutexGuard<'_, ()> {
         self.units[(offset / self.unit % LOCKS as u64) as usize].lock()
     }
@@ -79,7 +79,7 @@ impl Storage for CompressWrites {
     );
 
     fn compressor(&self) -> Option<&dyn Compress> {
-        // Each write is compressed anyway, and what is compressed twice is no image's unit.
+        // Each write is compressed anyway, and no image has units that are compressed twice.
         None
     }
 
@@ -116,7 +116,7 @@ impl Storage for CompressWrites {
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {
-        // Of an image that takes no data, nothing is changed.
+        // An image that takes no data is left unchanged.
         self.compressor()?;
         let (mut at, end) = (offset, offset.saturating_add(len));
         while at < end {

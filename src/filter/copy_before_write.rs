@@ -1,4 +1,4 @@
-//! `copy-before-write`: what a write is about to replace is copied to another image first, which so becomes a
+//! `copy-before-write`: what a write is about to replace is copied to another image first, which thus becomes a
 //! backup as of the time of opening.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::zero::is_zero;
 pub static DRIVER: FilterDriver = FilterDriver {
     name: "copy-before-write",
     children: &[ChildSpec::FILE, ChildSpec::required(TARGET)],
-    // Snapshots and whatever else goes past the bytes would change them uncopied.
+    // Snapshots, and whatever else bypasses the filter, would change bytes that are not copied yet.
     shows: None,
     contents: None,
     holds_file: false,
@@ -83,9 +83,9 @@ const BREAK_SNAPSHOT: &str = "break-snapshot";
 
 /// The unit of copies, where neither the target nor the user wants a larger one.
 const DEFAULT_CLUSTER: u64 = 64 << 10;
-/// A copy holds so much in memory.
+/// The most that one copy holds in memory.
 const MAX_CLUSTER: u64 = 64 << 20;
-/// So many copies can be made at once, unless their numbers collide.
+/// The most copies that are made at once; two whose numbers collide wait for each other.
 const LOCKS: usize = 64;
 /// Clusters whose copies are noted in one piece.
 const GROUP: u64 = 4096;
@@ -97,12 +97,12 @@ struct CopyBeforeWrite {
     cluster: u64,
     timeout: Option<Duration>,
     breaks_snapshot: bool,
-    /// A copy has failed and a write went on: the target is no backup any more.
+    /// A copy has failed and the write went ahead: the target is no longer a backup.
     broken: AtomicBool,
     copied: RwLock<Clusters>,
     /// The only ones to copy; None for all.
     marked: Option<Clusters>,
-    /// Keeps copies of one cluster apart.
+    /// Serializes the copies of a cluster.
     copying: [Mutex<()>; LOCKS],
 }
 
@@ -242,7 +242,7 @@ impl CopyBeforeWrite {
                 continue;
             }
             let _alone = self.copying[(cluster % LOCKS as u64) as usize].lock();
-            // Another write may have copied it meanwhile.
+            // Another write may have copied it in the meantime.
             if self.copied.read().contains(cluster) {
                 continue;
             }
@@ -357,7 +357,7 @@ mod tests {
         storage
             .write_zeroes(200_000, 10, ZeroFlags::empty())
             .unwrap();
-        // Memory cannot, but might have.
+        // Memory cannot discard, but another storage might have.
         storage.discard(200_000, 10).unwrap_err();
         storage.set_len(LEN as u64 - 5, Preallocation::Off).unwrap();
         let copy = target.to_vec();
@@ -370,7 +370,7 @@ mod tests {
             assert_eq!(copy[range], expected, "{cluster}");
         }
         assert_eq!(file.to_vec()[65_500..65_600], [0xdd; 100]);
-        // Behind the end there is nothing to copy.
+        // Past the end there is nothing to copy.
         storage.write_at(&[1; 10], LEN as u64 + 70_000).unwrap();
         assert_eq!(target.to_vec().len(), LEN);
     }

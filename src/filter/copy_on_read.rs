@@ -46,7 +46,7 @@ struct CopyOnRead {
     image: Option<Arc<dyn ChildImage>>,
     /// The depth of the last layer that is copied from.
     bottom: Option<u32>,
-    /// Keeps copies apart from writes, which they would undo.
+    /// Held so that no copy runs beside a write, which it would undo.
     copying: RwLock<()>,
 }
 
@@ -66,7 +66,7 @@ fn open(mut context: FilterContext<'_>) -> Result<Arc<dyn Storage>> {
 }
 
 impl CopyOnRead {
-    /// Copies what of a range a layer holds that is copied from.
+    /// Copies those parts of a range that come from a layer to copy from.
     fn copy_from_layers(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
         let Some(bottom) = self.bottom else {
             return self.copy(image, offset, len);
@@ -83,7 +83,7 @@ impl CopyOnRead {
         Ok(())
     }
 
-    /// Copies what the image does not hold of a range up to it.
+    /// Copies up into the image those parts of a range that it does not hold.
     fn copy(&self, image: &dyn ChildImage, offset: u64, len: u64) -> Result<()> {
         let unit = u64::from(image.layer_unit().max(1));
         let end = offset.saturating_add(len);
@@ -167,7 +167,7 @@ impl Storage for CopyOnRead {
     }
 }
 
-/// Compressed writes are kept apart from copies like any other.
+/// Compressed writes exclude copies as all others do.
 impl Compress for CopyOnRead {
     fn encode_unit(&self) -> u32 {
         self.file.compressor().map_or(1, Compress::encode_unit)

@@ -86,7 +86,7 @@ struct Preallocated {
     /// Whether the file may grow at all.
     grows: bool,
     ends: RwLock<Ends>,
-    /// Held exclusively while the file gets shorter, which must not cut off what is being written.
+    /// Held exclusively while the file gets shorter, which must not cut off bytes that are being written.
     cutting: RwLock<()>,
 }
 
@@ -94,7 +94,7 @@ struct Preallocated {
 struct Ends {
     /// Where what was written ends: the length that is shown.
     data: u64,
-    /// Where the file ends. Between both it reads as zeroes.
+    /// Where the file ends. Between the two it reads as zeroes.
     file: u64,
     /// The host had no space for more than is written.
     is_full: bool,
@@ -122,7 +122,7 @@ impl Preallocated {
             ends.file = target;
             return Ok(());
         }
-        // The write itself will tell what is wrong, if it cannot do without.
+        // If the write cannot do without the space, it reports what is wrong.
         ends.is_full = true;
         ends.file = ends.file.max(self.inner.len()?);
         Ok(())

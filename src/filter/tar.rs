@@ -42,7 +42,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
 
 const MEMBER: &str = "member";
 
-/// So many names stand in a message at most.
+/// The most names that a message lists.
 const NAMED: usize = 8;
 
 #[derive(Debug)]
@@ -113,7 +113,7 @@ fn find(archive: &dyn Storage, name: Option<&BStr>, control: &JobControl) -> Res
     }
 }
 
-/// What an archive holds; nothing where the file is none.
+/// What an archive holds; nothing where the file is not an archive.
 fn contents(
     file: &dyn Storage,
     control: &JobControl,

@@ -110,12 +110,12 @@ impl Storage for Throttled {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on the descriptor would pass by the limits.
+        // Calls on the descriptor would bypass the limits.
         None
     }
 }
 
-/// Compressed writes count with their bytes before compression.
+/// Compressed writes are counted by their length before compression.
 impl Compress for Throttled {
     fn encode_unit(&self) -> u32 {
         self.inner.compressor().map_or(1, Compress::encode_unit)

@@ -24,7 +24,7 @@ pub struct FilterDriver {
     /// The children that it takes, in the order in which they are opened.
     pub children: &'static [ChildSpec],
     /// The child that shows through: its block status, snapshots and cluster size are those of the
-    /// filter. None where what the filter reads as is no child's alone.
+    /// filter. None where what the filter shows is not one child's alone.
     pub shows: Option<&'static str>,
     /// Says what the bytes of the child hold. The filter shows one thing in them, which may be an image
     /// of any format. None for filters that show all of it.
@@ -76,11 +76,11 @@ impl FilterDriver {
 pub struct FileNames {
     /// Takes one apart.
     pub parse: FileNameFn,
-    /// Options that hold the part of such a name that names a child, and the child.
+    /// Options that hold a part of such a name, each with the child that the part names.
     pub options: &'static [(&'static str, &'static str)],
 }
 
-/// Takes a file name apart that begins with the name of a filter and a colon.
+/// Takes apart a file name that begins with the name of a filter and a colon.
 pub type FileNameFn = fn(&BStr) -> Result<ParsedName>;
 
 /// What such a file name says.
@@ -92,7 +92,7 @@ pub struct ParsedName {
     pub children: Vec<(&'static str, BString)>,
 }
 
-/// Shows what a file holds in its order, and nothing where it is none of that kind.
+/// Shows what a file holds, in order; nothing where it is not a file of that kind.
 pub type ContentsFn =
     fn(&dyn Storage, &JobControl, &mut dyn FnMut(Content) -> ControlFlow<()>) -> Result<()>;
 
@@ -218,7 +218,7 @@ pub trait ChildImage: Send + Sync + Debug {
     /// Of looking the range up.
     fn holder(&self, offset: u64, len: u64) -> Result<(Option<u32>, u64)>;
 
-    /// How far below the image's own layer the one stands which the user called so.
+    /// How far below the image's own layer the one stands that the user gave this name.
     fn depth_of(&self, node_name: &str) -> Option<u32>;
 
     /// The persistent dirty bitmaps of the image's own layer, where its format has them.

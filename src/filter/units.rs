@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::storage::Storage;
 
-/// Zero bytes are written in pieces of this.
+/// Zero bytes are written in pieces of this size.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Writes zero bytes, for what is less than a unit that can be zeroed otherwise.
@@ -21,7 +21,7 @@ pub(super) fn write_zero_bytes(storage: &dyn Storage, offset: u64, len: u64) -> 
     Ok(())
 }
 
-/// The part of a range that units lie in whole: what stands before it, itself, and what stands behind.
+/// The part of a range that units lie in whole: what stands before it, the part itself, and what stands behind it.
 /// The end of the range is a number of bytes.
 pub(super) fn whole_units(offset: u64, len: u64, unit: u64) -> (u64, u64, u64) {
     if unit <= 1 {

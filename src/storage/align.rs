@@ -12,7 +12,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Of `offset..end`, in blocks of `block` bytes; what ends with the export at `size` is whole.
+    /// Of `offset..end`, in blocks of `block` bytes; a block that ends early, with the export at `size`, is a whole one.
     pub(super) fn of(offset: u64, end: u64, block: u64, size: u64) -> Self {
         let up = |at: u64| at.checked_next_multiple_of(block).unwrap_or(u64::MAX);
         let start = up(offset).min(end);

@@ -16,7 +16,7 @@ use crate::sys::signal::Blocked;
 /// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Makes a call, and gives what it gives; what comes when no one waits any longer is dropped on its thread.
+/// Makes a call and gives its result; one that comes when no one waits any longer is dropped on its thread.
 ///
 /// # Errors
 /// Of the call; [`ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` after `patience`.
@@ -28,7 +28,7 @@ pub(super) fn aside<T: Send + 'static>(
     aside_or_undo(control, patience, call, drop)
 }
 
-/// The same for a call that makes something: what comes when no one waits any longer is undone on its thread.
+/// The same for a call that makes something: what it made when no one waits any longer is undone on its thread.
 pub(super) fn aside_or_undo<T: Send + 'static>(
     control: &JobControl,
     patience: Option<Duration>,
@@ -40,7 +40,7 @@ pub(super) fn aside_or_undo<T: Send + 'static>(
     aside_until(control, is_late, call, undo)
 }
 
-/// Waits for a request that was started, and gives what it gave: an errno where the library has failed it.
+/// Waits for a request that was started and gives its result: an errno where the library has failed it.
 ///
 /// # Errors
 /// As of [`aside`], with the patience counted from the start; what comes when no one waits any longer is dropped.

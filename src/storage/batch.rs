@@ -47,7 +47,7 @@ impl Broken {
 pub(super) struct Batch<T> {
     replies: Mutex<Replies<T>>,
     done: Condvar,
-    /// No thread waits any more.
+    /// No thread is waiting any longer.
     abandoned: AtomicBool,
 }
 
@@ -105,7 +105,7 @@ impl<T> Batch<T> {
         }
     }
 
-    /// Whether no thread waits any more.
+    /// Whether no thread is waiting any longer.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)
     }

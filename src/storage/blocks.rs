@@ -1,4 +1,4 @@
-//! Any bytes of devices that read and write whole blocks alone.
+//! Any bytes of devices that read and write only whole blocks.
 
 use parking_lot::Mutex;
 
@@ -7,7 +7,7 @@ use crate::memory::{self, IoBuf};
 use crate::storage::align::{Parts, around};
 use crate::storage::traits::Storage;
 
-/// A device of blocks. What it is asked for is inside of it.
+/// A device of blocks. What it is asked for lies within it.
 pub(super) trait Blocks: Storage {
     /// The length of a block.
     fn block(&self) -> u64;
@@ -41,7 +41,7 @@ pub(super) trait Blocks: Storage {
         len.min(self.size().saturating_sub(offset))
     }
 
-    /// Refuses a change that cannot be; the end of its range.
+    /// Refuses a change that is not possible; else gives the end of its range.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`].
@@ -55,7 +55,7 @@ pub(super) trait Blocks: Storage {
         }
     }
 
-    /// Reads any bytes; those behind the end are zeroes.
+    /// Reads any bytes; those past the end are zeroes.
     ///
     /// # Errors
     /// Of the device.
@@ -133,7 +133,7 @@ pub(super) trait Blocks: Storage {
     }
 }
 
-/// So many zeroes.
+/// This many zeroes.
 ///
 /// # Errors
 /// Where there is no memory.

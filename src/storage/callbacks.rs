@@ -45,7 +45,7 @@ pub struct StorageCallbacks {
     pub size: SizeFn,
     /// Writes. Without it the storage is read-only. Goes past the end only with `set_size`.
     pub write: Option<WriteFn>,
-    /// Flushes; must be given with `write`. Once it has failed, the storage has no later flush succeed.
+    /// Flushes; must be given with `write`. Once it has failed, all later flushes of the storage fail.
     pub flush: Option<FlushFn>,
     /// Changes the size; without it the size is fixed.
     pub set_size: Option<SetSizeFn>,
@@ -97,7 +97,7 @@ impl CallbackStorage {
     /// As [`CallbackStorage::new`], for bytes that several storages may show, each of which asks for the size.
     ///
     /// # Errors
-    /// As there.
+    /// As [`CallbackStorage::new`].
     pub fn over(
         name: BString,
         calls: Arc<StorageCallbacks>,

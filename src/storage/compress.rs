@@ -1,8 +1,8 @@
-//! Writing of compressed units, of images and of what passes it on to one.
+//! Writing compressed units: to images, and to storages that pass them on to one.
 
 use crate::error::Result;
 
-/// Writing of compressed units, reached through [`Storage::compressor`](crate::storage::Storage::compressor) and
+/// Writing compressed units, reached through [`Storage::compressor`](crate::storage::Storage::compressor) and
 /// [`FormatWrite::compressor`](crate::format::FormatWrite::compressor).
 pub trait Compress: Send + Sync {
     /// Guest bytes per unit.

@@ -24,8 +24,8 @@ pub trait NewStorage: Debug + Send {
     fn check_room(&self, len: u64) -> Result<()>;
 
     /// Empties the storage; of a device only the first sector, so that what is there is not taken for
-    /// an image. Returns a warning: what was asked for and could not be had, though the storage is
-    /// good without.
+    /// an image. Returns a warning where something that was asked for could not be had and the
+    /// storage is good without it.
     ///
     /// # Errors
     /// Of the storage.
@@ -70,7 +70,7 @@ pub trait NewStorage: Debug + Send {
 pub struct Creation {
     new: Box<dyn NewStorage>,
     state: State,
-    /// Where it is told what stays of it.
+    /// Where to report what is left of it.
     control: Option<Arc<JobControl>>,
 }
 
@@ -82,7 +82,7 @@ enum State {
 }
 
 impl Creation {
-    /// Of what a protocol has open.
+    /// Over what a protocol has open.
     pub fn new(new: Box<dyn NewStorage>) -> Self {
         Self {
             new,
@@ -91,14 +91,14 @@ impl Creation {
         }
     }
 
-    /// Tells that control what could not be undone.
+    /// Reports what could not be undone to that control.
     #[must_use]
     pub(super) fn under(mut self, control: &Arc<JobControl>) -> Self {
         self.control = Some(control.clone());
         self
     }
 
-    /// Of a storage that the caller has, and that is never removed.
+    /// Over a storage that the caller has, and that is never removed.
     pub fn given(storage: Arc<dyn Storage>) -> Self {
         Self::new(Box::new(Given(storage, true)))
     }
@@ -111,7 +111,7 @@ impl Creation {
     /// See [`NewStorage::check_room`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`NewStorage::check_room`].
     pub fn check_room(&self, len: u64) -> Result<()> {
         self.new.check_room(len)
     }
@@ -119,7 +119,7 @@ impl Creation {
     /// See [`NewStorage::empty`]: the first change of the storage.
     ///
     /// # Errors
-    /// As there.
+    /// As [`NewStorage::empty`].
     pub fn empty(&mut self) -> Result<Option<String>> {
         self.state = State::Emptied;
         self.new.empty()
@@ -144,7 +144,7 @@ impl Creation {
     /// See [`NewStorage::finish`]: the last change of the storage.
     ///
     /// # Errors
-    /// As there.
+    /// As [`NewStorage::finish`].
     pub fn finish(&self) -> Result<()> {
         self.new.finish()
     }
@@ -160,9 +160,9 @@ impl Drop for Creation {
         if self.state == State::Kept {
             return;
         }
-        // The error that ends the operation is the one to report; this adds what is left of it.
+        // The error that ends the operation is the one to report; this adds what is left behind.
         let tell = |what: &str, error: &Error| {
-            // What somebody else has removed is not left.
+            // What somebody else has removed is not left behind.
             if let Some(control) = self
                 .control
                 .as_ref()
@@ -193,7 +193,7 @@ impl Drop for Creation {
     }
 }
 
-/// The refusal of what is longer than a storage of fixed length.
+/// The refusal of an image that is longer than a storage of fixed length.
 pub(crate) fn cannot_grow(limits: &Limits) -> Error {
     Error::new(
         ErrorKind::NoSpace,
@@ -201,7 +201,7 @@ pub(crate) fn cannot_grow(limits: &Limits) -> Error {
     )
 }
 
-/// The error of a target that would have to be there, of a protocol that makes none.
+/// The error for a target that does not exist, of a protocol that cannot make one.
 pub(crate) fn no_new_images(driver: &str, error: Error) -> Error {
     error.context(format!(
         "Protocol driver '{driver}' does not support creating new images, so an existing image must be selected as the target; however, opening the given target as an existing image failed"

@@ -13,7 +13,7 @@ pub trait StorageReport: Send + Sync {
         Vec::new()
     }
 
-    /// What `info` shows of it. It may take a question to a server.
+    /// What `info` shows of it. This may ask a server.
     ///
     /// # Errors
     /// Of the server.

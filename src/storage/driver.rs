@@ -79,8 +79,8 @@ pub struct OpenContext<'a> {
 }
 
 impl OpenContext<'_> {
-    /// Asks whether the server may be reached that is to be opened: a driver does that before it connects. What
-    /// the caller names itself is not asked about.
+    /// Asks whether the server to be opened may be reached; a driver does that before it connects. A server that the
+    /// caller names is always allowed.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`].
@@ -95,8 +95,8 @@ impl OpenContext<'_> {
         self.policy.check_host(server.host(), server.port())
     }
 
-    /// The policy that servers are asked about which are known only when others have been reached; None where the
-    /// caller names the image itself.
+    /// The policy for servers that become known only when others have been reached; None where the caller names
+    /// the image itself.
     pub(super) fn policy_of_servers(&self) -> Option<OpenPolicy> {
         self.how.named_by_image.then(|| self.policy.clone())
     }
@@ -127,8 +127,8 @@ pub type ParseNameFn = fn(&BStr) -> Result<Map<String, Value>>;
 pub type ShortNameFn = fn(&Map<String, Value>) -> Option<BString>;
 /// Opens a storage of one protocol.
 pub type OpenFn = fn(&OpenContext<'_>) -> Result<Arc<dyn Storage>>;
-/// Shows what tells each file from others that a storage would stand on, as far as that is known before anything
-/// is opened or a server is asked.
+/// Shows the identity of each file that a storage would stand on, as far as it is known before anything is opened
+/// or a server is asked.
 pub type StandsOnFn = fn(&OpenContext<'_>, &mut dyn FnMut(Identity));
 /// Claims a storage of one protocol for an operation that is to fill it; makes it where it is missing
 /// and changes nothing else.
@@ -230,9 +230,9 @@ impl StorageDriver {
         (self.open)(context)
     }
 
-    /// Calls `visit` with what tells each file from others that the storage of this context would stand on: as
-    /// [`Storage::visit_identities`] would show it, or more, and as far as that is known before anything is opened.
-    /// Where the policy does not allow the protocol, there is none.
+    /// Calls `visit` with the identity of each file that the storage of this context would stand on: those that
+    /// [`Storage::visit_identities`] would show, or more, as far as they are known before anything is opened. Where
+    /// the policy does not allow the protocol, there are none.
     pub fn visit_identities(&self, context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
         if context.policy.allows_protocol(self.name) {
             (self.stands_on)(context, visit);

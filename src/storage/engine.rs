@@ -38,13 +38,13 @@ pub(super) trait Engine: Send + 'static {
     /// Gives a request to the library; [`Engine::replies`] names it by its token.
     ///
     /// # Errors
-    /// The connection is of no use any more.
+    /// The connection is no longer usable.
     fn submit(&mut self, token: u64, request: Self::Request) -> Result<()>;
 
     /// What is waited on, and for what; no events where that is nothing at the moment.
     fn events(&self) -> (RawFd, c_int);
 
-    /// Sends and takes what can be without waiting.
+    /// Sends and receives what is possible without waiting.
     ///
     /// # Errors
     /// The connection is lost.
@@ -59,11 +59,11 @@ pub(super) trait Engine: Send + 'static {
     /// The connection is to be given up.
     fn tick(&mut self, under_way: usize) -> Result<()>;
 
-    /// Begins to say farewell; the connection is served until [`Engine::is_over`]. False where there is nothing
-    /// to be said.
+    /// Begins to close the connection, which is served until [`Engine::is_over`]. False where the server is to be
+    /// told nothing.
     fn part(&mut self) -> bool;
 
-    /// Whether the farewell has been heard.
+    /// Whether the server has heard that the connection is closed.
     fn is_over(&mut self) -> bool;
 }
 
@@ -109,7 +109,7 @@ struct Shared<E: Engine> {
 struct State<E: Engine> {
     queue: VecDeque<Job<E>>,
     broken: Option<Broken>,
-    /// The connection has no users any more.
+    /// The connection no longer has users.
     stop: bool,
     gone: bool,
 }
@@ -129,14 +129,14 @@ struct Job<E: Engine> {
     waiter: Waiter<E>,
 }
 
-/// Who waits for a reply.
+/// The thread that waits for a reply.
 struct Waiter<E: Engine> {
     batch: Arc<Batch<E::Reply>>,
     index: usize,
 }
 
 impl<E: Engine> Link<E> {
-    /// Of a connection that is made.
+    /// Over a connection that is being made.
     ///
     /// # Errors
     /// Where there are no threads or descriptors left.
@@ -204,7 +204,7 @@ impl<E: Engine> Drop for Link<E> {
         let gone = state.gone;
         drop(state);
         if let Some(thread) = self.thread.take().filter(|_| gone) {
-            // A panic of it was printed already.
+            // Its panic was printed already.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Targets of protocols that make nothing: what is there is filled.
+//! Targets of protocols that cannot create: what exists is filled.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::storage::creation::{NewStorage, given, no_new_images};
 use crate::storage::driver::{CreateContext, OpenContext, StorageDriver, StorageOpen};
 
-/// Opens what is to be filled; it is as it was until [`NewStorage::empty`].
+/// Opens what is to be filled; it stays as it was until [`NewStorage::empty`].
 ///
 /// # Errors
-/// That the protocol makes none, with the reason why the target cannot be opened as it is.
+/// That the protocol cannot create, with the reason why the target cannot be opened as it is.
 pub(super) fn claim(
     driver: &'static StorageDriver,
     context: &CreateContext<'_>,

@@ -13,7 +13,7 @@ pub struct ExportInfo {
     pub refusal: Option<String>,
     /// What it is; None where the server cannot tell, or refuses to.
     pub details: Option<ExportDetails>,
-    /// How many bits lengths of requests have.
+    /// How many bits the lengths of requests have.
     pub length_bits: u32,
     /// The metadata contexts that it has.
     pub contexts: Vec<BString>,
@@ -34,7 +34,7 @@ pub struct ExportDetails {
     pub blocks: Option<ExportBlocks>,
 }
 
-/// Which lengths requests have, in bytes.
+/// The lengths that requests may have, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportBlocks {
     /// They are multiples of this.

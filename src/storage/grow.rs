@@ -1,4 +1,4 @@
-//! Growing a storage with its space filled, in steps that can be ended.
+//! Growing a storage and filling its space, in steps between which it can be ended.
 
 use crate::error::{Error, Result, ResultExt};
 use crate::job::JobControl;
@@ -10,9 +10,9 @@ use crate::storage::traits::Storage;
 const PIECE: u64 = 1 << 20;
 /// Bytes that are written before the host is asked to write them out.
 const BATCH: u64 = 8 << 20;
-/// Of so many batches the writing out is under way; what is more is waited for, and forgotten. A removal
-/// waits for all that is being written, and frees all that is in memory: of a file of 4 GiB that is a
-/// second, in a call that no signal ends.
+/// At most this many batches are on their way to the disk; earlier ones are waited for, and dropped from memory.
+/// Removing the file waits for all that is being written and frees all that is in memory: a second for a file of
+/// 4 GiB, in a call that no signal ends.
 const BATCHES_UNDER_WAY: u64 = 2;
 /// Where the storage may have a faster way to zero, the pieces are longer.
 const ZERO_PIECE: u64 = 64 << 20;

@@ -1,4 +1,4 @@
-//! Who of this process holds which file. Byte locks belong to an open file description: duplicates of one
+//! Which storages of this process hold which file. Byte locks belong to an open file description: duplicates of one
 //! descriptor share them, so that what the kernel answers does not tell one storage from another.
 
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ pub(super) struct HeldFile {
 pub(super) struct Holder {
     /// Tells it from the others.
     pub(super) storage: u64,
-    /// What it holds; never nothing.
+    /// What it holds; never empty.
     pub(super) request: LockRequest,
-    /// What it writes to alone; all of the file where it has not said so.
+    /// The part that only it writes to; the whole file where it has not said so.
     part: Option<Range<u64>>,
     /// Its descriptor, open for as long as it is listed.
     fd: RawFd,

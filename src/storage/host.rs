@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
-/// What a file keeps up while the kernel is at its descriptor; dropped once the kernel is done, whatever
-/// came of it. Dropping it does not block.
+/// What a file keeps in force while the kernel works on its descriptor; dropped once the kernel is done, with
+/// whatever outcome. Dropping it does not block.
 pub trait Lease: Send + Sync + Debug {}
 
 /// A call on a range of a descriptor that does what one of the storage's methods would do.

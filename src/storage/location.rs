@@ -1,4 +1,4 @@
-//! Which protocol takes a name, and what it gets of it.
+//! Which protocol takes a name, and which part of it.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;

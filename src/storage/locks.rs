@@ -1,6 +1,6 @@
 //! The advisory locks by which QEMU's tools keep out of each other's way: byte 100 + n is held for
 //! a permission in use, byte 200 + n for one that others must not use. Storages of this process keep out
-//! of each other's way by the same rules, however they came to their descriptors.
+//! of each other's way by the same rules, however they got their descriptors.
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -30,8 +30,8 @@ const TABLE: [(u64, Permissions, &str); 3] = [
 pub(super) enum Reach {
     /// Nothing.
     Nothing,
-    /// Other storages of this process are kept out, and what other processes hold is respected; they see
-    /// nothing of it: the file system has no locks, or the descriptor cannot take them.
+    /// Other storages of this process are kept out, and the locks of other processes are respected; those see
+    /// nothing of this: the file system has no locks, or the descriptor cannot take them.
     Process,
     /// Other processes are kept out as well.
     Host,
@@ -107,7 +107,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Says which part of the file is written, by this storage alone of those of the process.
+    /// Says which part of the file this storage writes; no other of the process does.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`] where another one writes to some of it.

@@ -45,7 +45,7 @@ impl MemoryStorage {
         self
     }
 
-    /// Takes so many bytes at most, and is full beyond: what a damaged image names may stand anywhere.
+    /// Takes this many bytes at most, and is then full: what a damaged image names may stand anywhere.
     #[must_use]
     pub fn limited_to(mut self, most: u64) -> Self {
         self.most = most;

@@ -1,4 +1,4 @@
-//! In which ways storages are opened, written, grown and locked.
+//! The ways in which storages are opened, written, grown and locked.
 
 /// How far a write must have come when [`Storage::sync`](crate::storage::Storage::sync) returns, and how barriers are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

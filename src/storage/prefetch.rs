@@ -4,7 +4,7 @@ use crate::error::Result;
 
 /// Bringing bytes near, reached through [`Storage::prefetcher`](crate::storage::Storage::prefetcher).
 pub trait Prefetch: Send + Sync {
-    /// Has a range brought to where reads find it soon: into memory of this machine, or of the server. It may still be
+    /// Brings a range to where reads find it soon: into memory of this machine, or of the server. It may still be
     /// on its way when this returns. What passes the end is left out.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ thread_local! {
     static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Until this is dropped, its thread believes of holes only what servers were asked for after it was made.
+/// Until this is dropped, its thread believes only those answers about holes that were asked for after it was made.
 #[derive(Debug)]
 #[must_use = "what was said before counts again when this is dropped"]
 pub(crate) struct AskedAnew {

@@ -17,8 +17,8 @@ pub(super) struct RemoteLen {
     /// How long the server has it, where it is made longer ahead of what is written; only changed with
     /// `growing` held alone.
     reserved: AtomicU64,
-    /// Held by writes that make the file longer, and alone by what sets its length: that must not cut off what
-    /// is being written beyond the end.
+    /// Shared by writes that make the file longer, and held alone by what sets its length, which must not cut off
+    /// what is being written beyond the end.
     pub(super) growing: RwLock<()>,
 }
 

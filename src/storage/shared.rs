@@ -1,5 +1,4 @@
-//! Storages that the caller gives to several images, which keep out of each other's way as those that use one file
-//! do.
+//! Storages that the caller gives to several images, which keep out of each other's way as users of one file do.
 
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ struct State {
 }
 
 impl Users {
-    /// Of bytes that are no others.
+    /// Of bytes that are not those of another.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             identity: Identity::own(),

@@ -47,7 +47,7 @@ fn nameless(directory: &Path) -> std::io::Result<File> {
         .custom_flags(libc::O_TMPFILE | libc::O_EXCL)
         .open(directory);
     match made {
-        // Some file systems, and old kernels, know no files without names.
+        // Some file systems and old kernels do not support files without names.
         Err(error)
             if matches!(
                 error.raw_os_error(),

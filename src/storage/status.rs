@@ -39,7 +39,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct StatusCache<T> {
     runs: Mutex<BTreeMap<u64, Run<T>>>,
-    /// Counts writes: an answer that was on its way meanwhile is not kept.
+    /// Counts writes: an answer that was on its way during one is not kept.
     changes: AtomicU64,
     /// Held while the server is asked, so that one question is asked once.
     pub(super) asking: Mutex<()>,
@@ -119,7 +119,7 @@ impl<T: Copy + PartialEq> StatusCache<T> {
         first
     }
 
-    /// Before and after a write: what was known of the range is not true any more.
+    /// Before and after a write: what was known of the range is no longer true.
     pub(super) fn forget(&self, offset: u64, len: u64) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         let mut runs = self.runs.lock();

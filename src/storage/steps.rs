@@ -1,4 +1,4 @@
-//! Announcing of steps to the storage that they are taken on.
+//! Announcing steps to the storage that they are taken on.
 
 use crate::storage::{Step, Storage};
 
@@ -11,7 +11,7 @@ pub fn announce(storage: &dyn Storage, step: Step) {
 }
 
 /// Whether requests that are needed are better sent together: each of them waits for a server or a device, and nobody
-/// watches the steps, who would want each alone.
+/// watches the steps, for whom each would have to be taken alone.
 pub fn are_sent_together(storage: &dyn Storage) -> bool {
     storage.limits().in_flight > 1 && storage.step_watcher().is_none()
 }

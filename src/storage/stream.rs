@@ -1,5 +1,5 @@
 //! What can only be read or written in order: pipes, sockets, terminals, and descriptors that the
-//! caller wants to be used from their position on. No [`super::Storage`], which is positional.
+//! caller wants to be used from their position on. They are not a [`super::Storage`], which is positional.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};

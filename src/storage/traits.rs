@@ -40,10 +40,10 @@ pub struct Limits {
     /// Requests that it likes to have in flight: more than one where each waits for a device.
     pub in_flight: u32,
     /// What it keeps as a whole, a power of two, at multiples of it: writes of all of one are the best, and one that
-    /// crosses from one to the next is two. 1 where there is nothing such.
+    /// crosses from one to the next is two. 1 where it keeps no such thing.
     pub write_unit: u64,
-    /// What [`Storage::extent`] says may be what a server said a while ago, before somebody else wrote there: who
-    /// wants the bytes reads them.
+    /// What [`Storage::extent`] says may be what a server said a while ago, before somebody else wrote there: a
+    /// caller that wants the bytes reads them.
     pub remembers_extents: bool,
 }
 
@@ -64,7 +64,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Those of a storage that passes its requests to two.
+    /// The limits of a storage that passes its requests to two others.
     #[must_use]
     pub fn both(self, other: Self) -> Self {
         Self {
@@ -148,8 +148,8 @@ pub trait Storage: Send + Sync + Debug {
         Ok(())
     }
 
-    /// As [`Storage::read_vectored_at`] where that does not block: true when the buffers are full.
-    /// False leaves them undefined, and says nothing of the range.
+    /// Fills several buffers from `offset` where that does not block: true when they are full. False leaves them
+    /// undefined, and says nothing of the range.
     ///
     /// # Errors
     /// As [`Storage::read_at`].
@@ -211,19 +211,19 @@ pub trait Storage: Send + Sync + Debug {
     /// The operating system's.
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent>;
 
-    /// Who wants to know the steps that are taken on the storage; only what injects faults does, and
-    /// that has no way past its methods: neither [`Storage::host`] nor [`Storage::try_read`].
+    /// What watches the steps that are taken on the storage. Only storages that inject faults have one, and they leave
+    /// no way past their methods: neither [`Storage::host`] nor [`Storage::try_read`].
     fn step_watcher(&self) -> Option<&dyn StepWatcher> {
         None
     }
 
-    /// Writing of compressed units, where the bytes are those of an image that has it; only what has an image
-    /// below it does.
+    /// Writing compressed units, where the bytes are those of an image that can hold them: only a storage over an
+    /// image has this.
     fn compressor(&self) -> Option<&dyn Compress> {
         None
     }
 
-    /// Bringing of bytes near before they are read, where that is more than to read them, and a read does nothing else.
+    /// Bringing bytes near before they are read, where that differs from reading them.
     fn prefetcher(&self) -> Option<&dyn Prefetch> {
         None
     }
@@ -244,8 +244,8 @@ pub trait Storage: Send + Sync + Debug {
         None
     }
 
-    /// What it does at the end of use, where that is more than to close what it has open. Who ends a node asks the
-    /// storage of each one below as well: a filter does not pass it on.
+    /// What it does at the end of use, where that is more than closing what it has open. A filter does not pass this
+    /// on: ending a node also asks the storage of each node below.
     fn ending(&self) -> Option<&dyn Ending> {
         None
     }
@@ -257,7 +257,7 @@ pub trait Storage: Send + Sync + Debug {
     fn lock(&self, request: LockRequest) -> Result<()>;
 
     /// The file or device of this host whose descriptor holds these bytes as they are, at the same
-    /// offsets. None also where calls on a descriptor would pass by what the storage does itself.
+    /// offsets. None also where calls on a descriptor would bypass what the storage does itself.
     fn host(&self) -> Option<&dyn HostFile>;
 }
 
@@ -355,11 +355,11 @@ pub trait HostFile: Any + Send + Sync + Debug {
     /// The file descriptor.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// Says that a part of the file is written from now on, by this storage alone of those of the process, until it is
-    /// dropped. A file that takes no locks is not kept from others.
+    /// Says that from now on, until it is dropped, this storage is the only one of the process that writes to a part
+    /// of the file. A file that takes no locks is not kept from others.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Locked`] where another one writes to some of it.
+    /// [`crate::ErrorKind::Locked`] where another one writes to any of it.
     fn claim(&self, part: Range<u64>) -> Result<()>;
 
     /// Permission to change a range through the descriptor without a method of the storage, for as
@@ -416,11 +416,11 @@ pub trait HostFile: Any + Send + Sync + Debug {
     fn can_be_succeeded(&self) -> bool;
 
     /// Lets another file with these bytes take the place of this one under its name, durably where this one is
-    /// made so: the name leads to the old bytes or to the new ones at every instant. It has the same owner
+    /// kept durable: the name leads to the old bytes or to the new ones at every instant. It has the same owner
     /// and permissions and holds the same locks. Others that have the old file open keep that.
     ///
     /// # Errors
-    /// Of making the file; the name leads to the old one then.
+    /// Of making the file; the name then leads to the old one.
     fn succeed(&self, bytes: &[u8]) -> Result<Arc<dyn Storage>>;
 
     /// Removes the file of an image that does without it. It stays where it was not opened by its name, has

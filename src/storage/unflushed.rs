@@ -1,5 +1,5 @@
-//! Changes that a server has replied to and may still lose: while there are any, a new connection, behind which it
-//! may have been restarted, must not pass for the old one.
+//! Changes that a server has replied to and may still lose: while there are any, a new connection must not pass
+//! for the old one, because the server may have been restarted in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -47,7 +47,7 @@ pub static DRIVER: FilterDriver = FilterDriver {
     file_name: Some(file_name),
 };
 
-/// An event to which rules can refer has occurred.
+/// An event that rules can refer to has occurred.
 static EVENT: Event = Event::new("blkdebug_event");
 
 const STEP: &str = "Step that switches the rule on";

@@ -91,7 +91,7 @@ impl Injection {
             request: request
                 .map(|name| Request::from_name(name).ok_or_else(|| not_accepted(name)))
                 .transpose()?,
-            // What no call can fail with fails none.
+            // A number that no call can fail with fails none.
             errno: (values.num("errno"))
                 .map_or(libc::EIO, |errno| i32::try_from(errno).unwrap_or_default()),
             // The largest number stands for any sector.
@@ -104,7 +104,7 @@ impl Injection {
     fn fails(&self, request: Request, offset: u64, len: u64) -> bool {
         let is_meant = match self.request {
             Some(wanted) => wanted == request,
-            // A question changes nothing, and has to be meant.
+            // A question changes nothing: it fails only where the rule names its kind.
             None => request != Request::BlockStatus,
         };
         is_meant && self.at.is_none_or(|at| at >= offset && at - offset < len)
@@ -127,7 +127,7 @@ struct State {
     state: u64,
     /// The injections that the last event to switch any on has left on.
     on: Vec<usize>,
-    /// Those that fail one request alone, and have.
+    /// Those that fail only one request, and have done so.
     spent: Vec<bool>,
 }
 
@@ -170,7 +170,7 @@ impl Engine {
         }
         let now = state.state;
         let mut transitions = self.rules.transitions.iter();
-        // Of several the first one counts.
+        // Of several, the first one counts.
         if let Some(rule) = transitions.find(|rule| rule.event == event && fits(rule.state, now)) {
             state.state = rule.new_state;
         }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::options::Values;
 
-/// No limit may be as large.
+/// Every limit is smaller than this.
 const TOO_LARGE: u64 = i32::MAX as u64;
 
 /// The limits, in bytes; 0 is none.

@@ -27,7 +27,7 @@ pub(super) struct Debugged {
     permissions: (Permissions, Permissions),
     /// Held exclusively while a block is read, changed and written.
     changing: RwLock<()>,
-    /// Something was changed since the last flush that went well; else there is nothing to flush.
+    /// Something has changed since the last successful flush; otherwise there is nothing to flush.
     is_changed: AtomicBool,
 }
 
@@ -72,7 +72,7 @@ impl Debugged {
         Ok(())
     }
 
-    /// Whether a rule has the request fail: as if the node below had.
+    /// Fails the request where a rule says so, as if the node below had failed it.
     fn judge(&self, request: Request, offset: u64, len: u64) -> Result<()> {
         let judged = self.engine.check(request, offset, len);
         judged.of_file(self.name())
@@ -152,7 +152,7 @@ impl Storage for Debugged {
     forward!(inner: name, read_only, len);
 
     fn identity(&self) -> Option<Identity> {
-        // Reads may fail here and succeed elsewhere: they are not the same bytes.
+        // A read may fail here and succeed elsewhere, so these are not the same bytes.
         None
     }
 
@@ -283,7 +283,7 @@ impl Storage for Debugged {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on the descriptor would pass by the rules.
+        // Calls on the descriptor would bypass the rules.
         None
     }
 }

@@ -14,14 +14,14 @@ const MIN_SECTOR: u64 = 512;
 /// The beginning of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Superblock {
-    /// So many entries are known to stand behind it.
+    /// How many entries are known to follow it.
     pub(super) entries: u64,
     /// The length of a sector in bytes.
     pub(super) sector: u64,
 }
 
 impl Superblock {
-    /// Bytes that tell something.
+    /// The length of its fields; the rest of the sector is zeroes.
     pub(super) const LEN: usize = 28;
 
     /// # Errors
@@ -64,7 +64,7 @@ pub(super) fn check_sector(sector: u64) -> Result<u64> {
 }
 
 bitflags::bitflags! {
-    /// What an entry is of.
+    /// What an entry records.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct Flags: u64 {
         /// A flush.
@@ -86,7 +86,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Bytes that tell something. The length of the text of a mark is the last number; others have none.
+    /// The length of its fields. The last one is the length of the text of a mark, and 0 for all else.
     pub(super) const LEN: usize = 32;
 
     pub(super) fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {

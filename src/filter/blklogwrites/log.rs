@@ -16,7 +16,7 @@ use crate::storage::{Durability, LockRequest, Permissions, Storage, ZeroFlags};
 pub(super) enum Data<'a> {
     /// These bytes, which are whole sectors together.
     Bytes(&'a [IoSlice<'a>]),
-    /// So many zeroes.
+    /// This many zeroes.
     Zeroes(u64),
     /// Nothing.
     None,
@@ -27,9 +27,9 @@ pub(super) enum Data<'a> {
 pub(super) struct Log {
     storage: Arc<dyn Storage>,
     sector: u64,
-    /// After so many entries the superblock is written, if no flush comes before.
+    /// The superblock is written after this many entries, unless a flush comes first.
     interval: u64,
-    /// Held while an entry is written: one that fails is not followed by another.
+    /// Held while an entry is written, so that none follows one that failed.
     end: Mutex<End>,
 }
 
@@ -58,7 +58,7 @@ impl Log {
     /// A log that goes on behind the entries that it has.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is no log, [`crate::ErrorKind::Corrupt`] where it ends
+    /// [`crate::ErrorKind::Invalid`] where it is not a log, [`crate::ErrorKind::Corrupt`] where it ends
     /// before its last entry, [`crate::ErrorKind::Cancelled`], or of reading.
     pub(super) fn append(
         storage: Arc<dyn Storage>,
@@ -122,7 +122,7 @@ impl Log {
         }
     }
 
-    /// Records a flush, if it was one; the log is as durable when this returns, and tells all that it has.
+    /// Records a flush, if it was one; the log is as durable when this returns, and its superblock counts all entries.
     ///
     /// # Errors
     /// Of writing or syncing.
@@ -136,7 +136,7 @@ impl Log {
         if durability == Durability::Synced {
             self.write(&mut end, entry, Data::None)?;
         }
-        // What the superblock counts is there before it.
+        // The entries that the superblock counts are written before it.
         self.storage.sync(durability)?;
         self.write_superblock(end.entries)?;
         self.storage.sync(durability)

@@ -51,7 +51,7 @@ impl Logged {
         Ok((self.busy.reserve(start..end), start, end))
     }
 
-    /// Records a change that came out like this. A failure may have changed something, except where the
+    /// Records a change that had this outcome. A failure may have changed something, except where the
     /// storage cannot do such a thing.
     fn record(&self, done: Result<()>, offset: u64, len: u64, data: Data<'_>) -> Result<()> {
         let refused = done.as_ref().err().map(Error::kind) == Some(ErrorKind::Unsupported);
@@ -149,7 +149,7 @@ impl Storage for Logged {
     }
 
     fn sync(&self, durability: Durability) -> Result<()> {
-        // A flush that has taken the mark may not have come to its end.
+        // A flush that has taken the mark may not have finished.
         let _one = self.flushing.lock();
         let changed = self.changed.swap(false, Ordering::AcqRel);
         let done = self.file.sync(durability).and_then(|()| match changed {
@@ -179,7 +179,7 @@ impl Storage for Logged {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on the descriptor would pass by the log.
+        // Calls on the descriptor would bypass the log.
         None
     }
 }

@@ -1,4 +1,4 @@
-//! A compressed file that tells which part of it holds what: parts are unpacked when somebody asks for them.
+//! A compressed file that tells which part of it holds what: a part is unpacked when it is asked for.
 
 use std::sync::Arc;
 use std::thread;
@@ -32,7 +32,7 @@ pub(super) struct Indexed {
 }
 
 impl Indexed {
-    /// Of a file with its index.
+    /// For a file with its index.
     pub(super) fn new(
         file: Arc<dyn Storage>,
         index: Index,
@@ -66,7 +66,7 @@ impl Indexed {
         }
         thread::scope(|scope| {
             for next in (part + 1..self.index.parts()).take(ahead - 1) {
-                // What goes wrong is found again by the read that wants the part.
+                // A failure is met again by the read that wants the part.
                 let work = move || drop(self.unpack(next));
                 let _ = without_signals(|| crew::thread("unpack").spawn_scoped(scope, work));
             }
@@ -176,7 +176,7 @@ impl Storage for Indexed {
     }
 }
 
-/// Memory that threads share; who wants more than is left waits.
+/// Memory that threads share; a thread that wants more than is left waits.
 #[derive(Debug)]
 struct Memory {
     all: u64,
@@ -193,7 +193,7 @@ impl Memory {
         }
     }
 
-    /// A share of that size; one that is alone gets any.
+    /// A share of that size; a thread that is alone gets any size.
     fn take(&self, bytes: u64) -> Share<'_> {
         let mut taken = self.taken.lock();
         while *taken > 0 && taken.saturating_add(bytes) > self.all {

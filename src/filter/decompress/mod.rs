@@ -1,7 +1,7 @@
 //! `decompress`: what a compressed file holds, which may be an image of any format.
 //!
-//! Where the file tells which part of it holds what, the parts are unpacked that somebody asks for. Else all is
-//! unpacked from the beginning on, as far as somebody asks for it, into a temporary file without a name.
+//! Where the file tells which part of it holds what, only the parts that are asked for are unpacked. Otherwise the
+//! file is unpacked from its beginning, as far as it is asked for, into a temporary file without a name.
 
 mod indexed;
 mod spool;
@@ -58,7 +58,7 @@ const AUTO: &str = "auto";
 /// The kind of a compressed file by the value of the option; None for `auto`.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for a name of no kind.
+/// [`ErrorKind::Invalid`] for a name that is not of any kind.
 pub fn kind_named(name: &str) -> Result<Option<Container>> {
     match Container::by_name(name) {
         None if name != AUTO => Err(Error::invalid(format!(

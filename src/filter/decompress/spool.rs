@@ -17,7 +17,7 @@ use crate::zero::is_zero;
 
 use super::GRAIN;
 
-/// So many bytes are unpacked at once.
+/// Bytes that are unpacked at once.
 const STEP: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Spool {
         })
     }
 
-    /// Takes the next bytes in at `offset`, which is the end: how many there were, and whether they were the
+    /// Takes in the next bytes at `offset`, which is the end; gives how many there were and whether they were the
     /// last.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Spool {
         Ok((len as u64, ended))
     }
 
-    /// Takes bytes in that were unpacked already.
+    /// Takes in bytes that were unpacked already.
     ///
     /// # Errors
     /// As [`Spool::take`].

@@ -20,7 +20,7 @@ use crate::storage::{Limits, Storage};
 pub(super) struct Spooled {
     file: Arc<dyn Storage>,
     spool: Spool,
-    /// So many bytes are in the spool.
+    /// How many bytes are in the spool.
     ready: AtomicU64,
     filling: Mutex<Filling>,
     control: Arc<JobControl>,
@@ -33,7 +33,7 @@ enum Filling {
     Going(Box<Unpacker>),
     /// All bytes are there.
     Done,
-    /// What comes next was refused, and is not looked at again.
+    /// What comes next was refused, and is not read again.
     Failed(Error),
 }
 

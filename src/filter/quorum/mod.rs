@@ -1,4 +1,4 @@
-//! `quorum`: several children that hold the same bytes. What enough of them agree on counts.
+//! `quorum`: several children that hold the same bytes. What counts is what enough of them agree on.
 
 mod storage;
 mod vote;
@@ -161,7 +161,7 @@ mod tests {
     fn thresholds_are_from_one_to_the_number_of_children() {
         let text = |given| threshold(given, 3).map_err(|error| error.to_string());
         assert_eq!(text(Some(3)), Ok(3));
-        // Those over 32 bits are none.
+        // Those of more than 32 bits are not valid.
         for given in [None, Some(0), Some(1 << 40), Some(u64::MAX)] {
             assert!(text(given).is_err_and(|text| text.contains(">= 1")));
         }

@@ -17,7 +17,7 @@ use crate::storage::{
     Durability, HostFile, Identity, Limits, LockRequest, Preallocation, Storage, ZeroFlags,
 };
 
-/// Longer reads are voted on in pieces of this.
+/// Longer reads are voted on in pieces of this size.
 const PIECE: usize = 1 << 20;
 
 /// What a read takes its bytes from.
@@ -39,10 +39,10 @@ pub(super) enum Reading {
 pub(super) struct Quorum {
     name: BString,
     children: Vec<Child>,
-    /// So many must agree.
+    /// How many children must agree.
     threshold: usize,
     reading: Reading,
-    /// Two writes of one range reach every child in the same order, and no vote is taken between the first
+    /// Two writes to one range reach every child in the same order, and no vote is taken between the first
     /// child that gets a write and the last.
     busy: InFlight,
 }
@@ -50,7 +50,7 @@ pub(super) struct Quorum {
 #[derive(Debug)]
 struct Child {
     storage: Arc<dyn Storage>,
-    /// A write failed here that was good enough: it no longer holds what a read should find.
+    /// A write that succeeded as a whole failed here: this child no longer holds what a read should find.
     missed_a_write: AtomicBool,
 }
 
@@ -183,7 +183,7 @@ impl Storage for Quorum {
     }
 
     fn identity(&self) -> Option<Identity> {
-        // It is no child's bytes alone.
+        // Its bytes are not those of one child.
         None
     }
 
@@ -222,7 +222,7 @@ impl Storage for Quorum {
         let lens = self.storages().map(|storage| storage.len());
         let (lens, errors): (Vec<_>, Vec<_>) = lens.partition(Result::is_ok);
         let mut lens: Vec<u64> = lens.into_iter().flatten().collect();
-        // What was written has reached so many; one that failed may have stayed shorter.
+        // Enough children have what was written; one that failed may have stayed shorter.
         lens.sort_unstable_by(|a, b| b.cmp(a));
         match lens.get(self.threshold - 1) {
             Some(len) => Ok(*len),
@@ -253,7 +253,7 @@ impl Storage for Quorum {
         if !flags.contains(ZeroFlags::NO_FALLBACK) {
             return self.on_all(|child| child.write_zeroes(offset, len, flags));
         }
-        // A child that cannot do it fast would miss it; the caller writes to all of them then.
+        // A child that cannot do it fast would miss it; the caller then writes to all of them.
         let slow = AtomicBool::new(false);
         let done = self.on_all(|child| {
             child.write_zeroes(offset, len, flags).or_else(|error| {
@@ -288,7 +288,7 @@ impl Storage for Quorum {
             allocated: false,
         };
         for storage in self.storages() {
-            // Of a child that cannot tell, the bytes tell.
+            // Where a child cannot tell, its bytes do.
             let Ok(extent) = storage.extent(offset, all.len) else {
                 return Ok(StorageExtent {
                     len,
@@ -322,7 +322,7 @@ impl Storage for Quorum {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on one descriptor would pass by the other children.
+        // Calls on one descriptor would bypass the other children.
         None
     }
 
@@ -333,7 +333,7 @@ impl Storage for Quorum {
 
 impl Ending for Quorum {
     fn finish(&self) -> Result<()> {
-        // Its children are nodes, which are ended by themselves.
+        // Its children are nodes, each of which is ended by itself.
         Ok(())
     }
 

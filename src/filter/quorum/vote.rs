@@ -22,7 +22,7 @@ pub(super) struct Poll {
 }
 
 impl Poll {
-    /// Takes what a child read; gives memory for the next one back where it was known already.
+    /// Takes what a child read; gives the memory back for the next one where the version was known already.
     pub(super) fn count(&mut self, voter: usize, bytes: IoBuf) -> IoBuf {
         let known = self
             .versions
@@ -51,7 +51,7 @@ impl Poll {
     }
 }
 
-/// The error that most of them are, by their errno; of several, the last.
+/// The most frequent error, by errno; of several, the last.
 pub(super) fn most_common(errors: Vec<Error>) -> Option<Error> {
     let same = |error: &Error| {
         let alike = errors.iter().filter(|one| one.errno() == error.errno());
