@@ -224,10 +224,18 @@ impl StorageDriver {
     /// Opens a storage, where the policy allows the protocol.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Denied`], or of the open.
+    /// [`crate::ErrorKind::Denied`], [`crate::ErrorKind::ReadOnly`] where the protocol is only read, or of the
+    /// open.
     pub fn open_storage(&self, context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         context.policy.check_protocol(self.name)?;
-        (self.open)(context)
+        let storage = (self.open)(context)?;
+        if context.how.writable && !self.features.contains(StorageFeatures::WRITE) {
+            return Err(Error::new(
+                ErrorKind::ReadOnly,
+                format!("Protocol driver '{}' does not support writes", self.name),
+            ));
+        }
+        Ok(storage)
     }
 
     /// Calls `visit` with the identity of each file that the storage of this context would stand on: those that
@@ -270,3 +278,52 @@ impl StorageDriver {
 /// For protocols whose storages stand on nothing that another could write to, and for those whose server alone
 /// knows what it is.
 pub(super) fn none_is_known(_: &OpenContext<'_>, _: &mut dyn FnMut(Identity)) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::MemoryStorage;
+
+    const READ_ONLY: StorageDriver = StorageDriver {
+        name: "any",
+        schemes: &[],
+        features: StorageFeatures::empty(),
+        is_local: true,
+        info_type: None,
+        open_options: &[],
+        weak_options: &[],
+        create_options: &[],
+        parse_file_name: None,
+        file_name: None,
+        open: |_| Ok(Arc::new(MemoryStorage::new("m"))),
+        stands_on: none_is_known,
+        create: None,
+        exports: None,
+    };
+
+    #[test]
+    fn what_is_only_read_is_not_opened_for_writing_whatever_its_driver_forgets() {
+        let opened = |driver: &StorageDriver, writable| {
+            let how = StorageOpen {
+                writable,
+                ..StorageOpen::default()
+            };
+            driver.open_storage(&OpenContext {
+                target: StorageTarget::Unnamed,
+                options: &Values::default(),
+                how,
+                objects: &Objects::new(),
+                policy: &OpenPolicy::permissive(),
+                control: &Arc::default(),
+            })
+        };
+        assert!(opened(&READ_ONLY, false).is_ok());
+        let error = opened(&READ_ONLY, true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ReadOnly);
+        let written = StorageDriver {
+            features: StorageFeatures::WRITE,
+            ..READ_ONLY
+        };
+        assert!(opened(&written, true).is_ok());
+    }
+}
