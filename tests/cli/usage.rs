@@ -453,19 +453,68 @@ fn a_full_device_behind_stdout_is_an_error() {
     }
 }
 
-#[test]
-fn every_command_has_its_place_in_the_manual() {
-    let dir = Dir::new();
+fn manual() -> String {
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/man/platter-img.1");
-    let page = std::fs::read_to_string(page).expect("the manual");
+    std::fs::read_to_string(page).expect("the manual")
+}
+
+/// The commands that the general help lists.
+fn listed_commands(dir: &Dir) -> Vec<String> {
     let help = ours(&["--help"], dir.root()).out;
-    let commands: Vec<&str> = help
-        .lines()
-        .filter_map(|line| line.strip_prefix("  ")?.split_once(" - "))
-        .map(|(name, _)| name)
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+    let commands: Vec<_> = lines
+        .filter_map(|line| Some(line.split_once(" - ")?.0.to_owned()))
         .collect();
     assert!(commands.len() > 10, "{help}");
-    for command in commands {
+    commands
+}
+
+/// The options that a part of the manual names.
+fn named(part: &str) -> BTreeSet<String> {
+    // Changes of the font end a word.
+    let mut text = part.to_owned();
+    for font in ["\\fB", "\\fI", "\\fP", "\\fR"] {
+        text = text.replace(font, " ");
+    }
+    let text = text.replace("\\-", "-").replace("\\&", "");
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    let options = words.filter(|word| word.starts_with('-'));
+    options.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_option_of_a_command_is_in_its_section_of_the_manual_or_in_the_general_ones() {
+    let dir = Dir::new();
+    let page = manual().replace("\n.SH ", "\n.SS ");
+    let commands = listed_commands(&dir);
+    let head = |command: &str| format!("\"{command} ");
+    let (own, general): (Vec<_>, Vec<_>) = page.split("\n.SS ").partition(|section| {
+        let mut commands = commands.iter();
+        commands.any(|command| section.starts_with(&head(command)))
+    });
+    let general = named(&general.join("\n"));
+    let mut missing = Vec::new();
+    for command in &commands {
+        let sections = own.iter().filter(|part| part.starts_with(&head(command)));
+        let there: BTreeSet<String> = sections.flat_map(|part| named(part)).collect();
+        let help = ours(&[command, "--help"], dir.root()).out;
+        for line in help.lines() {
+            let spellings = listed(line);
+            if !spellings.is_empty()
+                && spellings.is_disjoint(&there)
+                && spellings.is_disjoint(&general)
+            {
+                missing.push(format!("{command} {spellings:?}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in the manual: {missing:#?}");
+}
+
+#[test]
+fn every_command_has_its_place_in_the_manual() {
+    let page = manual();
+    for command in listed_commands(&Dir::new()) {
         assert!(
             page.lines()
                 .any(|line| line.starts_with(&format!(".SS \"{command} "))),

@@ -9,6 +9,7 @@ mod chain;
 mod check;
 mod compare;
 mod create;
+mod documented;
 mod filters;
 mod info;
 mod inspect;
