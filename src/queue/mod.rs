@@ -62,7 +62,8 @@ impl Default for QueueOptions {
 
 /// A queue of one thread; an image may have many.
 ///
-/// Dropping it drops requests that have not begun and waits for the others.
+/// Dropping it drops requests that have not begun and waits for the others, which end with the work of the thread that
+/// submitted them where they wait for a server.
 #[derive(Debug)]
 pub struct Queue {
     kernel: LazyRing,
@@ -287,7 +288,7 @@ impl Queue {
         });
         self.away += 1;
         self.asynchronous = true;
-        pool.push(Job { token, request });
+        pool.push(Job::new(token, request));
     }
 
     fn complete(&mut self, completion: Completion) {

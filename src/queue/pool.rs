@@ -10,15 +10,28 @@ use parking_lot::{Condvar, Mutex};
 use crate::crew;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
-use crate::job::without_signals;
+use crate::job::{JobControl, without_signals};
 use crate::queue::request::{Completion, QueueTarget, Request};
 use crate::sys::event::Event;
 
 /// A request on its way.
 #[derive(Debug)]
 pub(super) struct Job {
-    pub(super) token: u64,
-    pub(super) request: Request,
+    token: u64,
+    request: Request,
+    /// What the thread that submitted it works for.
+    control: Option<Arc<JobControl>>,
+}
+
+impl Job {
+    /// One for the work of this thread, with which it ends where it waits for a server.
+    pub(super) fn new(token: u64, request: Request) -> Self {
+        Self {
+            token,
+            request,
+            control: JobControl::of_this_thread(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -169,7 +182,12 @@ impl Shared {
 
 /// Runs a job; a panic becomes its error.
 fn carry_out(target: &dyn QueueTarget, job: Job) -> Completion {
-    let Job { token, mut request } = job;
+    let Job {
+        token,
+        mut request,
+        control,
+    } = job;
+    let _working = control.as_ref().map(JobControl::work_here);
     let result = catch_unwind(AssertUnwindSafe(|| perform(target.image(), &mut request)));
     let result = result.unwrap_or_else(|payload| {
         target.panicked();

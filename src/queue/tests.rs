@@ -1,7 +1,10 @@
+use std::io::IoSliceMut;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::image::Image;
+use crate::job::JobControl;
+use crate::storage::forward::forward;
 use crate::storage::testing::GatheringStorage;
 use crate::storage::{CacheMode, MemoryStorage, Storage, ZeroFlags};
 use crate::{ErrorKind, OpenOptions, OpenPolicy};
@@ -52,6 +55,57 @@ fn as_many_requests_run_as_the_storage_likes() {
         assert_eq!(done.result.unwrap(), 512);
     }
     assert_eq!(storage.most(), 24);
+}
+
+/// A server that does not reply: its reads end with the work alone.
+#[derive(Debug)]
+struct Silent {
+    inner: MemoryStorage,
+    asked: Event,
+}
+
+impl Storage for Silent {
+    forward!(
+        inner: name, driver, identity, read_only, write_at, write_zeroes, discard, len, set_len, sync, extent,
+        allocated_size, limits, lock, host
+    );
+
+    fn read_at(&self, _: &mut [u8], _: u64) -> Result<()> {
+        self.asked.signal();
+        JobControl::default().sleep(Duration::from_secs(60))
+    }
+
+    fn read_vectored_at(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<()> {
+        self.read_at(&mut [], 0)
+    }
+
+    fn try_read(&self, _: &mut [IoSliceMut<'_>], _: u64) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+#[test]
+fn requests_that_wait_for_a_server_end_with_the_work_of_who_submits_them() {
+    let storage = Arc::new(Silent {
+        inner: MemoryStorage::with_bytes("memory", vec![0; 4096]),
+        asked: Event::new().unwrap(),
+    });
+    let options = OpenOptions {
+        format: Some("raw".into()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let image = Image::open_storage(storage.clone(), &options).unwrap();
+    let mut queue = queue(image);
+    let job = Arc::new(JobControl::default());
+    let working = job.work_here();
+    queue.submit(1, read(512, 0), false);
+    drop(working);
+    assert!(storage.asked.wait(None).unwrap());
+    job.cancel();
+    assert_eq!(queue.wait(1, None).unwrap(), 1);
+    let error = queue.pop().unwrap().result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
 #[test]

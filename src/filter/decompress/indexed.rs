@@ -64,10 +64,15 @@ impl Indexed {
         if ahead < 2 {
             return self.unpack(part);
         }
+        let working = JobControl::of_this_thread();
+        let working = working.as_ref();
         thread::scope(|scope| {
             for next in (part + 1..self.index.parts()).take(ahead - 1) {
-                // A failure is met again by the read that wants the part.
-                let work = move || drop(self.unpack(next));
+                let work = move || {
+                    let _working = working.map(JobControl::work_here);
+                    // A failure is met again by the read that wants the part.
+                    drop(self.unpack(next));
+                };
                 let _ = without_signals(|| crew::thread("unpack").spawn_scoped(scope, work));
             }
             self.unpack(part)
