@@ -38,11 +38,19 @@ pub fn is_missing(program: &str) -> bool {
     missing
 }
 
+/// Where a server listens, and where it writes its process number, without what an earlier one has left there.
+fn places(dir: &Dir, name: &str) -> [String; 2] {
+    ["sock", "pid"].map(|end| {
+        let place = dir.str(&format!("{name}.{end}"));
+        let _ = std::fs::remove_file(&place);
+        place
+    })
+}
+
 impl Server {
     /// QEMU's server.
     pub fn qemu_nbd(dir: &Dir, name: &str, args: &[&str]) -> Self {
-        let socket = dir.str(&format!("{name}.sock"));
-        let pid = dir.str(&format!("{name}.pid"));
+        let [socket, pid] = places(dir, name);
         let mut command = Command::new("qemu-nbd");
         command
             .args(["-t", "-k", &socket, "--pid-file", &pid])
@@ -58,10 +66,7 @@ impl Server {
 
     /// The same, and where its messages go.
     pub fn nbdkit_telling(dir: &Dir, name: &str, args: &[String], messages: Stdio) -> Self {
-        let socket = dir.str(&format!("{name}.sock"));
-        let pid = dir.str(&format!("{name}.pid"));
-        // What an earlier one has left behind when it was killed.
-        let _ = std::fs::remove_file(&socket);
+        let [socket, pid] = places(dir, name);
         let mut command = Command::new("nbdkit");
         command.args(["-f", "-U", &socket, "-P", &pid]).args(args);
         command.stderr(messages);
@@ -70,13 +75,13 @@ impl Server {
 
     /// That of the nbd project, with a file as the export `e`.
     pub fn nbd_server(dir: &Dir, file: &str) -> Self {
-        let (socket, pid) = (dir.str("nbd-server.sock"), dir.str("nbd-server.pid"));
+        let [socket, pid] = places(dir, file);
+        let path = dir.str(&format!("{file}.conf"));
         let file = dir.str(file);
         let size = std::fs::metadata(&file).unwrap().len();
         let config = format!(
             "[generic]\nunixsock = {socket}\nallowlist = true\n[e]\nexportname = {file}\nfilesize = {size}\nflush = true\nfua = true\n"
         );
-        let path = dir.str("nbd-server.conf");
         std::fs::write(&path, config).unwrap();
         // It goes into the background by itself; in the foreground it would serve one client alone.
         let started = crate::common::run_in(dir.root(), "nbd-server", &["-C", &path, "-p", &pid]);
@@ -98,7 +103,7 @@ impl Server {
 
     /// QEMU's daemon, with a file as the export `e`.
     pub fn qemu_storage_daemon(dir: &Dir, file: &str) -> Self {
-        let (socket, pid) = (dir.str("daemon.sock"), dir.str("daemon.pid"));
+        let [socket, pid] = places(dir, file);
         let mut command = Command::new("qemu-storage-daemon");
         command.args([
             "--blockdev",
@@ -116,7 +121,6 @@ impl Server {
 
     /// The file with its process number is written when it listens.
     fn start(mut command: Command, dir: &Dir, socket: String, pid: &str) -> Self {
-        let _ = std::fs::remove_file(pid);
         let mut child = command
             .current_dir(dir.root())
             .stdin(Stdio::null())
