@@ -2,6 +2,7 @@
 //! they say of QEMU's own server.
 
 mod access;
+mod boot_sector;
 mod command_line;
 mod fuse;
 mod guest;

@@ -1,30 +1,35 @@
 //! A virtual machine with a Linux of its own boots beside the block device: it reads the disk, changes it from two
-//! processors, and turns itself off; what it says is compared with what is in the image.
+//! processors, and turns itself off; what it says is compared with what is in the image. Another one has no Linux, and
+//! its firmware boots from the block device.
 
 use std::fs;
 use std::path::Path;
 
-use super::images;
 use super::vhost_user::Served;
+use super::{boot_sector, images};
 use crate::common::Dir;
 use crate::machine;
 
 const MIB: usize = 1 << 20;
 const LEN: usize = 64 * MIB;
 
+/// The MiB of memory of a machine, and its arguments: that memory, which is shared, and the block device.
+const MEMORY: u32 = 128;
+const DEVICE: [&str; 8] = [
+    "-machine",
+    "q35,memory-backend=memory",
+    "-object",
+    "memory-backend-memfd,id=memory,size=128M,share=on",
+    "-chardev",
+    "socket,id=disk,path=v.sock",
+    "-device",
+    // A kernel that is given comes first.
+    "vhost-user-blk-pci,chardev=disk,num-queues=2,bootindex=1",
+];
+
 /// Boots the machine beside the block device; returns what its program says.
 fn boot(dir: &Dir, kernel: &Path, what: &str) -> Vec<String> {
-    let args = [
-        "-machine",
-        "q35,memory-backend=memory",
-        "-object",
-        "memory-backend-memfd,id=memory,size=128M,share=on",
-        "-chardev",
-        "socket,id=disk,path=v.sock",
-        "-device",
-        "vhost-user-blk-pci,chardev=disk,num-queues=2",
-    ];
-    machine::boot(dir, kernel, 128, &format!("-- {what}"), &args)
+    machine::boot(dir, kernel, MEMORY, &format!("-- {what}"), &DEVICE)
 }
 
 /// FNV-1a over words of eight bytes, as the machine reckons it.
@@ -153,4 +158,36 @@ fn a_linux_mounts_a_directory_and_changes_its_files() {
     assert_eq!(read("A long file name.text"), "long\n");
     assert_eq!(read("made by the guest/and its file"), "new\n");
     assert!(!dir.path("d/sub/x").exists());
+}
+
+/// A machine without a kernel: its firmware loads the boot sector from the device and starts it, and what that loads by
+/// calls of the firmware is code that writes to the disk by another one.
+#[test]
+fn a_firmware_boots_from_it() {
+    if machine::emulator_is_missing() {
+        return;
+    }
+    let dir = Dir::new();
+    fs::write(dir.path("first"), boot_sector::first()).expect("a sector");
+    fs::write(dir.path("second"), boot_sector::second()).expect("a sector");
+    images(&dir);
+    // What is loaded by the boot sector comes from the base of an overlay.
+    for (format, file, base) in [("raw", "a.raw", "a.raw"), ("qcow2", "f.qcow2", "base.raw")] {
+        let put = |format, file, name, sector: u16| {
+            let at = u64::from(sector) * 512;
+            dir.qemu_io(format, file, &[&format!("write -q -s {name} {at} 512")]);
+        };
+        put(format, file, "first", 0);
+        put("raw", base, "second", boot_sector::SECOND_AT);
+        let mut wanted = bytes(&dir, format, file);
+        let mut served = Served::ours(&dir, &["-w", "-f", format, file]);
+        let said = machine::run(&dir, MEMORY, &DEVICE);
+        assert_eq!(said, ["booted", "done"], "{file}");
+        // What the firmware has written is there, however the server ends.
+        served.child.kill().expect("to kill it");
+        drop(served);
+        let at = usize::from(boot_sector::COPY_AT) * 512;
+        wanted[at..at + 512].copy_from_slice(&boot_sector::second());
+        assert!(bytes(&dir, format, file) == wanted, "{file}");
+    }
 }
