@@ -6,6 +6,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 use std::rc::Rc;
 
+use platter::filter::registry;
+
 use crate::common::Dir;
 use crate::nbd::server::Server;
 use crate::pair::{ours, ours_command, words};
@@ -739,6 +741,11 @@ const LEADING: &[&str] = &[
     r#"json:{"driver":"blkverify","x-raw":"copy.raw","x-image":"host_device:second.raw"}"#,
     r#"json:{"driver":"decompress","file":{"filename":"second.raw"}}"#,
     r#"json:{"driver":"tar","member":"m","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"preallocate","file":{"filename":"second.raw"}}"#,
+    r#"json:{"driver":"blklogwrites","file":{"filename":"second.raw"},"log":{"filename":"copy.raw"}}"#,
+    r#"json:{"driver":"copy-before-write","file":{"filename":"second.raw"},"target":{"filename":"copy.raw"}}"#,
+    r#"json:{"driver":"compress","file":{"driver":"qcow2","file":{"filename":"onsecond.qcow2"}}}"#,
+    r#"json:{"driver":"copy-on-read","file":{"driver":"qcow2","file":{"filename":"onsecond.qcow2"}}}"#,
     r#"json:{"driver":"throttle","throttle-group":"g","file":{"filename":"second.raw"}}"#,
     r#"json:{"driver":"throttle","throttle-group":"g","file":{"driver":"vvfat","dir":"dir"}}"#,
     r#"json:{"driver":"throttle","throttle-group":"g","file":{"driver":"qcow2","file":{"filename":"onsecond.qcow2"}}}"#,
@@ -752,6 +759,11 @@ const LEADING: &[&str] = &[
 /// records alone.
 #[test]
 fn no_file_that_a_recorded_name_leads_to_is_overwritten_by_what_opens_no_chain() {
+    for filter in registry::drivers() {
+        let driver = format!(r#""driver":"{}""#, filter.name);
+        let is_there = LEADING.iter().any(|name| name.contains(&driver));
+        assert!(is_there, "LEADING has no name through {}", filter.name);
+    }
     let dir = images();
     std::fs::create_dir(dir.path("dir/deep")).unwrap();
     for place in ["dir/second.file", "dir/deep/second.file"] {
