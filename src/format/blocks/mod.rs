@@ -71,8 +71,8 @@ pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
     /// The least offset at which a block, its lead included, can begin.
     fn start(&self) -> u64;
 
-    /// The least offset at which a new block, its lead included, may begin: no block that has a place need stand
-    /// behind it.
+    /// The least offset at which a new block, its lead included, may begin; blocks that have a place may stand in
+    /// front of it.
     fn new_from(&self) -> u64 {
         self.start()
     }
