@@ -87,9 +87,10 @@ impl Device {
     /// workers.
     fn take(&self, vring: &VringMutex, load: &Arc<Load>) -> io::Result<()> {
         let mut quick = QuickReads::new(&self.shared, &self.export);
+        let mut stood = None;
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            let (mut taken, mut untold) = (0, 0);
+            let (before, mut untold) = (position(vring), 0);
             // What is not taken any more stays in the queue, for the next server.
             while !is_ending(&self.ending, &self.shared) {
                 // Counted before it is taken: who waits for the queue to rest misses none.
@@ -97,7 +98,6 @@ impl Device {
                 let Some((chain, more)) = next(vring, &self.memory)? else {
                     break;
                 };
-                taken += 1;
                 let others = match more && load.now().0 == 1 {
                     true => Others::Wait,
                     false => Others::AtWork,
@@ -118,9 +118,17 @@ impl Device {
                 tell(vring);
             }
             let more = vring.enable_notification().map_err(io::Error::other)?;
-            if !more || taken == 0 {
+            if !more || is_ending(&self.ending, &self.shared) {
                 return Ok(());
             }
+            // They came behind the last look, and the guest has not told of them: it notifies of the first alone that
+            // comes once that is wanted again. Where they were seen before and none could be taken, the queue is broken.
+            let stands = position(vring);
+            let still = (stands == before).then_some(stands);
+            if still.is_some() && still == stood {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            stood = still;
         }
     }
 
@@ -171,6 +179,11 @@ fn next(
     let last = queue.avail_idx(&*memory, Ordering::Acquire);
     let more = last.is_ok_and(|last| last.0 != queue.next_avail());
     Ok(chain.map(|chain| (chain, more)))
+}
+
+/// Where the next request of a queue will be; the workers take requests as well.
+fn position(vring: &VringMutex) -> u16 {
+    vring.get_ref().get_queue().next_avail()
 }
 
 /// Notifies the guest of answers, if it wants that.

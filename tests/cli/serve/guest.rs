@@ -32,6 +32,7 @@ pub const FLUSH: u64 = 1 << 9;
 pub const DISCARD: u64 = 1 << 13;
 pub const ZEROES: u64 = 1 << 14;
 pub const INDIRECT_DESC: u64 = 1 << 28;
+pub const EVENT_IDX: u64 = 1 << 29;
 pub const VERSION_1: u64 = 1 << 32;
 pub const PROTOCOL: u64 = 1 << 30;
 
@@ -52,6 +53,8 @@ pub struct Queue {
     call: EventFd,
     calls: Epoll,
     pub avail: u16,
+    /// Where the device was last told of requests.
+    told: u16,
     /// The next descriptor.
     pub next: u16,
 }
@@ -82,7 +85,9 @@ impl Guest {
         let mut frontend = Frontend::connect(socket, 2).expect("a connection");
         frontend.set_owner().expect("to own it");
         let offered = frontend.get_features().expect("features");
-        let wanted = FLUSH | DISCARD | ZEROES | RO | INDIRECT_DESC | VERSION_1 | PROTOCOL;
+        let ring = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+        let wanted = FLUSH | DISCARD | ZEROES | RO | PROTOCOL | ring;
+        assert_eq!(offered & ring, ring);
         let protocol = frontend.get_protocol_features().expect("features");
         let ours = VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ;
         frontend
@@ -140,6 +145,7 @@ impl Guest {
             call,
             calls,
             avail: 0,
+            told: 0,
             next: 0,
         });
     }
@@ -191,31 +197,61 @@ impl Guest {
         fence(Ordering::SeqCst);
     }
 
-    pub fn kick(&self, index: usize) {
-        self.queues[index].kick.write(1).expect("a kick");
+    /// Tells the device of what was put into a queue, if it wants to know: a driver that tells it always would find no
+    /// device that looks too seldom.
+    pub fn kick(&mut self, index: usize) {
+        fence(Ordering::SeqCst);
+        let wanted = self.ring(index, USED + 4 + 8 * u64::from(ENTRIES));
+        let queue = &mut self.queues[index];
+        let new = queue.avail.wrapping_sub(queue.told);
+        queue.told = queue.avail;
+        if queue.avail.wrapping_sub(wanted).wrapping_sub(1) < new {
+            queue.kick.write(1).expect("a kick");
+        }
+    }
+
+    /// A word of the rings of a queue.
+    fn ring(&self, index: usize, place: u64) -> u16 {
+        let mut word = [0; 2];
+        let at = GuestAddress(index as u64 * RINGS + place);
+        self.memory.read_slice(&mut word, at).expect("the ring");
+        u16::from_le_bytes(word)
+    }
+
+    /// How many requests of a queue were answered.
+    pub fn used(&self, index: usize) -> u16 {
+        self.ring(index, USED + 2)
     }
 
     /// Waits for the answers to all that was put into a queue.
     pub fn wait(&mut self, index: usize) {
+        while self.used(index) != self.queues[index].avail {
+            self.wait_for_more(index, self.used(index));
+        }
+        fence(Ordering::SeqCst);
+    }
+
+    /// Waits until more than so many requests of a queue were answered.
+    pub fn wait_for_more(&self, index: usize, answered: u16) {
+        // The next answer is the one that the device is to tell of.
+        let place = index as u64 * RINGS + AVAIL + 4 + 2 * u64::from(ENTRIES);
+        let written = self
+            .memory
+            .write_slice(&answered.to_le_bytes(), GuestAddress(place));
+        written.expect("the ring");
+        fence(Ordering::SeqCst);
         let queue = &self.queues[index];
-        let ring = index as u64 * RINGS + USED;
         let late = Instant::now() + Duration::from_secs(60);
-        loop {
-            let mut used = [0; 2];
-            let read = self.memory.read_slice(&mut used, GuestAddress(ring + 2));
-            read.expect("the ring");
-            if u16::from_le_bytes(used) == queue.avail {
-                break;
-            }
+        while self.used(index) == answered {
             assert!(Instant::now() < late, "waited in vain for the device");
+            let left = late.saturating_duration_since(Instant::now());
             queue
                 .calls
-                .wait(1000, &mut [EpollEvent::default()])
+                .wait(left.as_millis() as i32, &mut [EpollEvent::default()])
                 .expect("to wait");
             // Nothing to read is as good: the ring is what counts.
             let _ = queue.call.read();
         }
-        fence(Ordering::SeqCst);
     }
 
     /// Writes the head of a request at `at`, and a status behind it that no device gives.
