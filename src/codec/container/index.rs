@@ -14,6 +14,9 @@ use crate::policy::OpenPolicy;
 /// Members are put together up to this much: a table of all of them would be long, and a look for each dear.
 const WHOLE: u64 = 1 << 20;
 
+/// The empty block at the end of a file of bgzf: so few bytes of gzip hold nothing, behind any header.
+const EMPTY: u64 = 28;
+
 /// Stretches of the file that are unpacked by themselves; together they hold all of it.
 #[derive(Debug)]
 pub struct Index {
@@ -138,7 +141,7 @@ impl Index {
 
     /// Appends the member at that offset; false where it does not fit.
     fn take(&mut self, at: u64, member: Member, max_parts: u64) -> Result<bool> {
-        let Plain::Exactly(plain) = member.plain else {
+        let Some(plain) = member.plain.exactly() else {
             return Ok(false);
         };
         let packed = member.packed;
@@ -157,7 +160,9 @@ impl Index {
             }
         }
         if plain == 0 {
-            return Ok(true);
+            // Nobody unpacks it, and would notice if it held something.
+            let is_end = self.kind == Container::Gzip && packed <= EMPTY;
+            return Ok(is_end || member.plain == Plain::Nothing);
         }
         if self.parts.len() as u64 >= max_parts {
             return Ok(false);

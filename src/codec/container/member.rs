@@ -23,6 +23,8 @@ pub(super) struct Member {
 pub(super) enum Plain {
     Exactly(u64),
     AtMost(u64),
+    /// It is passed over, whatever stands in it.
+    Nothing,
 }
 
 impl Plain {
@@ -30,6 +32,7 @@ impl Plain {
     pub(super) fn most(self) -> u64 {
         match self {
             Self::Exactly(len) | Self::AtMost(len) => len,
+            Self::Nothing => 0,
         }
     }
 
@@ -38,6 +41,7 @@ impl Plain {
         match self {
             Self::Exactly(len) => Some(len),
             Self::AtMost(_) => None,
+            Self::Nothing => Some(0),
         }
     }
 }
@@ -177,7 +181,7 @@ fn skipped(head: &[u8]) -> Option<Member> {
     let mark = le32(head, 0).filter(|mark| is_skipped(*mark));
     mark.and_then(|_| le32(head, 4)).map(|len| Member {
         packed: 8 + u64::from(len),
-        plain: Plain::Exactly(0),
+        plain: Plain::Nothing,
     })
 }
 

@@ -2,11 +2,13 @@
 
 use std::io::{self, Read};
 
-use libdeflater::Decompressor;
+use bstr::ByteSlice;
+use flate2::bufread::GzDecoder;
+use libdeflater::{Decompressor, crc32};
 use liblzma::stream::{Action, Status, Stream};
 use lz4_flex::frame::FrameDecoder;
 
-use super::member::{self, Member, Plain, Wanted};
+use super::member::{self, Wanted};
 use super::{Container, is_skipped};
 use crate::bytes::le32;
 
@@ -32,12 +34,30 @@ fn bgzf(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
         let room = out.get_mut(done..done.saturating_add(plain));
         let room = room.ok_or_else(too_long)?;
         match decoder.gzip_decompress(this, room) {
-            Ok(got) if got == plain => done += got,
+            Ok(got) if got == plain && is_all(this, room) => done += got,
             _ => return Err(io::Error::other("a block does not hold what it says")),
         }
         packed = rest;
     }
     Ok(done)
+}
+
+/// Whether a member of gzip that holds `plain` ends where `packed` does; its decoder tells neither that, nor what it
+/// leaves.
+fn is_all(packed: &[u8], plain: &[u8]) -> bool {
+    let mut trailer = crc32(plain).to_le_bytes().to_vec();
+    trailer.extend((plain.len() as u32).to_le_bytes());
+    if !packed.ends_with(&trailer) {
+        return false;
+    }
+    // Where it ended before, that would stand there too. In packed bytes it stands by chance alone.
+    let earlier = packed.get(..packed.len() - 1).unwrap_or_default();
+    if earlier.find(&trailer).is_none() {
+        return true;
+    }
+    let mut left = packed;
+    let read = io::copy(&mut GzDecoder::new(&mut left), &mut io::sink());
+    read.is_ok() && left.is_empty()
 }
 
 fn lz4(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
@@ -75,11 +95,9 @@ fn next(kind: Container, packed: &[u8]) -> io::Result<(usize, usize)> {
         exact: true,
     };
     let found = member::find(kind, &mut look, wanted).map_err(io::Error::other)?;
-    match found {
-        Some(Member {
-            packed: len,
-            plain: Plain::Exactly(plain),
-        }) if len <= packed.len() as u64 => Ok((len as usize, plain as usize)),
+    let found = found.filter(|member| member.packed <= packed.len() as u64);
+    match found.map(|member| (member.packed, member.plain.exactly())) {
+        Some((len, Some(plain))) => Ok((len as usize, plain as usize)),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -325,6 +325,64 @@ fn bgzf(bytes: &[u8]) -> Vec<u8> {
     all
 }
 
+/// Makes one block of two: the header of the first says the length of both.
+fn joined(blocks: &[&[u8]]) -> Vec<u8> {
+    let mut all = blocks.concat();
+    let len = (all.len() as u16 - 1).to_le_bytes();
+    all[16..18].copy_from_slice(&len);
+    all
+}
+
+#[test]
+fn a_block_of_gzip_that_says_too_long_a_length_hides_nothing() {
+    // Without the empty block at the end.
+    let block = |bytes: &[u8]| {
+        let mut block = bgzf(bytes);
+        block.truncate(block.len() - 28);
+        block
+    };
+    let (one, other, empty) = (block(b"one text"), block(b"another!"), bgzf(b""));
+    let cases: [&[&[u8]]; 6] = [
+        &[&one, &one],
+        &[&one, &other],
+        &[&one, b"junk"],
+        &[&one, &[0; 8]],
+        &[&empty, &empty[..28]],
+        &[&empty[..28], &[0; 9]],
+    ];
+    for blocks in cases {
+        let bytes = [&joined(blocks)[..], &other, &empty].concat();
+        let mut tool = flate2::bufread::MultiGzDecoder::new(&bytes[..]);
+        let mut wanted = Vec::new();
+        // What is no member is left out, with all behind it.
+        let _ = tool.read_to_end(&mut wanted);
+        let read = unpacked(&bytes, None).expect("what its tool reads");
+        assert!(read == wanted, "{blocks:?}: {read:?}");
+        match by_parts(&bytes) {
+            Ok(Some(read)) => assert!(read == wanted, "{blocks:?}: {read:?}"),
+            Ok(None) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}"),
+        }
+    }
+    // Bytes of the trailer that stand in the data as well.
+    for len in [1, 300] {
+        let stored = flate2::Compression::none();
+        let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), stored);
+        encoder.write_all(&vec![0; len]).expect("memory");
+        let mut bytes = bgzf(b"");
+        bytes.truncate(18);
+        bytes.extend(encoder.finish().expect("memory"));
+        bytes.extend(libdeflater::crc32(&vec![0; len]).to_le_bytes());
+        bytes.extend((len as u32).to_le_bytes());
+        let bytes = joined(&[&bytes]);
+        assert!(
+            by_parts(&bytes)
+                .expect("a block")
+                .is_some_and(|read| read == vec![0; len])
+        );
+    }
+}
+
 fn lz4_frame(bytes: &[u8]) -> Vec<u8> {
     let info = lz4_flex::frame::FrameInfo::new()
         .content_size(Some(bytes.len() as u64))
