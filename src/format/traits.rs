@@ -332,6 +332,13 @@ pub trait FilesBelow: Send + Sync + Debug {
     /// # Errors
     /// [`crate::ErrorKind::Denied`] by policy, or of the open.
     fn open(&self, name: &BStr) -> Result<Option<Arc<dyn Storage>>>;
+
+    /// Shows the names of all that is in the directory, in no order, until `show` gives false. False where they cannot
+    /// be listed, or were not all shown.
+    ///
+    /// # Errors
+    /// Of reading the directory, and of `show`.
+    fn each_name(&self, show: &mut dyn FnMut(&BStr) -> Result<bool>) -> Result<bool>;
 }
 
 /// Opens the files that an image names. Implemented above the formats, where policy is applied.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use platter::extent::ExtentKind;
 use platter::object::Objects;
 use platter::ops::inspect::inspect;
 use platter::secret::Secret;
@@ -95,6 +96,57 @@ fn a_directory_is_opened_as_the_disk_that_it_holds() {
         });
     }
     open(&root, Some("raw")).expect_err("a directory is no disk");
+}
+
+/// The list of the bundle, with other numbers.
+fn relisted(root: &Path, band: u64, size: u64) {
+    let list = format!(
+        "<plist version=\"1.0\"><dict><key>band-size</key><integer>{band}</integer>\
+         <key>bundle-backingstore-version</key><integer>1</integer>\
+         <key>diskimage-bundle-type</key><string>com.apple.diskimage.sparsebundle</string>\
+         <key>size</key><integer>{size}</integer></dict></plist>"
+    );
+    std::fs::write(root.join("Info.plist"), list).expect("a list");
+}
+
+#[test]
+fn bands_that_are_not_there_are_passed_over_together() {
+    let dir = Dir::new();
+    let root = dir.path("a.sparsebundle");
+    bundle(&root, &[], b"");
+    // More bands than can be looked for.
+    let size = (1 << 62) + 512;
+    relisted(&root, 512, size);
+    let last = size / 512 - 1;
+    for name in ["1", "2", "5", &format!("{last:x}"), "A", "07", "6 ", "x"] {
+        std::fs::write(root.join("bands").join(name), [7; 512]).expect("a band");
+    }
+    std::fs::write(root.join("bands/9"), b"").expect("a band");
+    let image = open(&root, None).expect("a bundle");
+    assert_eq!(image.len(), size);
+    let (mut runs, mut at) = (Vec::new(), 0);
+    while at < size {
+        let extent = image.map(at, size - at).expect("a run").extent;
+        runs.push((at / 512, extent.kind == ExtentKind::ZEROES));
+        at += extent.len;
+        assert!(runs.len() < 20, "{runs:?}");
+    }
+    runs.dedup_by_key(|(_, zero)| *zero);
+    let wanted = [
+        (0, true),
+        (1, false),
+        (3, true),
+        (5, false),
+        (6, true),
+        (last, false),
+    ];
+    assert_eq!(runs, wanted);
+    let mut buf = [0; 1024];
+    image.read_at(&mut buf, size - 1024).expect("the end");
+    assert_eq!((&buf[..512], &buf[512..]), (&[0; 512][..], &[7; 512][..]));
+    relisted(&root, 500, 50_000);
+    let error = open(&root, None).expect_err("no sectors");
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
 #[test]
@@ -280,8 +332,8 @@ fn a_band_that_ends_within_an_encrypted_block_is_told() {
     // Bands of which no whole number of blocks makes one.
     let list = root.join("Info.plist");
     let text = std::fs::read_to_string(&list).expect("a list");
-    let other = text.replace(&format!("<integer>{BAND}<"), "<integer>5000<");
+    let other = text.replace(&format!("<integer>{BAND}<"), "<integer>5120<");
     std::fs::write(&list, other).expect("a list");
-    let error = open_with(&root, PASS).expect_err("bands of 5000 bytes");
+    let error = open_with(&root, PASS).expect_err("bands of 5120 bytes");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use bstr::BStr;
+use bstr::{BStr, ByteSlice};
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -10,6 +11,8 @@ use crate::format::FilesBelow;
 use crate::memory;
 use crate::storage::forward::{forward, read_only};
 use crate::storage::{Limits, Storage};
+
+use super::info::Info;
 
 /// The most bands that are open at a time.
 const MAX_OPEN: usize = 32;
@@ -29,6 +32,9 @@ pub(super) struct Bands {
     files: Arc<dyn FilesBelow>,
     band: u64,
     len: u64,
+    /// The numbers of those that there are, in order; None where they cannot be listed, or are too many to be held.
+    there: OnceCell<Option<Vec<u64>>>,
+    most: usize,
     /// Those that were used last, the last one at the end.
     known: Mutex<Vec<Band>>,
 }
@@ -37,14 +43,17 @@ impl Bands {
     pub(super) fn new(
         info: Arc<dyn Storage>,
         files: Arc<dyn FilesBelow>,
-        band: u64,
-        len: u64,
+        layout: Info,
+        max_table: u64,
     ) -> Self {
+        let most = max_table / size_of::<u64>() as u64;
         Self {
             info,
             files,
-            band,
-            len,
+            band: layout.band,
+            len: layout.len,
+            there: OnceCell::new(),
+            most: usize::try_from(most).unwrap_or(usize::MAX),
             known: Mutex::default(),
         }
     }
@@ -53,6 +62,32 @@ impl Bands {
     pub(super) fn held(&self, number: u64) -> Result<u64> {
         let file = self.file(number)?;
         Ok(file.map_or(0, |(_, len)| len.min(self.band)))
+    }
+
+    /// The first band from this one on of which there is a file, or that may have one.
+    pub(super) fn next(&self, number: u64) -> Result<Option<u64>> {
+        let there = self.there.get_or_try_init(|| self.list())?;
+        Ok(match there {
+            Some(there) => {
+                let at = there.partition_point(|other| *other < number);
+                there.get(at).copied()
+            }
+            None => Some(number),
+        })
+    }
+
+    fn list(&self) -> Result<Option<Vec<u64>>> {
+        let mut numbers = Vec::new();
+        let all = self.files.each_name(&mut |name| {
+            let number = name.to_str().ok();
+            let number = number.and_then(|name| u64::from_str_radix(name, 16).ok());
+            if let Some(number) = number.filter(|number| *name == *file_name(*number)) {
+                memory::push(&mut numbers, number)?;
+            }
+            Ok(numbers.len() < self.most)
+        })?;
+        numbers.sort_unstable();
+        Ok(all.then_some(numbers))
     }
 
     fn file(&self, number: u64) -> Result<Option<(Arc<dyn Storage>, u64)>> {
@@ -64,8 +99,7 @@ impl Bands {
                 return Ok(band.file);
             }
         }
-        let name = format!("{number:x}");
-        let file = self.files.open(BStr::new(&name))?;
+        let file = self.files.open(BStr::new(&file_name(number)))?;
         let file = match file {
             Some(file) => {
                 let len = file.len()?;
@@ -89,6 +123,11 @@ impl Bands {
         let text = format!("'{}' is read-only", self.info.name());
         Error::new(ErrorKind::ReadOnly, text)
     }
+}
+
+/// The name of the file of a band.
+fn file_name(number: u64) -> String {
+    format!("{number:x}")
 }
 
 impl Storage for Bands {

@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::property_list::PropertyList;
 use crate::memory;
+use crate::size::SECTOR;
 use crate::storage::Storage;
 
 /// The longest list that is read.
@@ -51,8 +52,14 @@ impl Info {
         let lacks = |what: &str| Error::corrupt(format!("The sparse bundle does not say {what}"));
         let band = number("band-size").filter(|band| *band > 0);
         let len = number("size").filter(|len| *len <= i64::MAX as u64);
+        let band = band.ok_or_else(|| lacks("how long its bands are"))?;
+        if !band.is_multiple_of(SECTOR) {
+            return Err(Error::corrupt(format!(
+                "The bands of the sparse bundle have {band} bytes, which are no whole sectors"
+            )));
+        }
         Ok(Self {
-            band: band.ok_or_else(|| lacks("how long its bands are"))?,
+            band,
             len: len.ok_or_else(|| lacks("how large its disk is"))?,
         })
     }

@@ -75,7 +75,8 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let files = context
         .opener
         .files_below(ImplicitRole::Extent, BStr::new(BANDS))?;
-    let bands = Bands::new(file.clone(), files, info.band, info.len);
+    let max_table = context.opener.policy().max_table_bytes;
+    let bands = Bands::new(file.clone(), files, info, max_table);
     let bands = Arc::new(bands);
     let disk: Arc<dyn Storage> = match cipher {
         Some(cipher) => Arc::new(PlainBands::new(bands.clone(), info, cipher)?),
@@ -100,12 +101,21 @@ fn encryption(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
     Ok((magic == *encrcdsa::HEADER_MAGIC).then_some(token))
 }
 
+impl Bundle {
+    /// Where the first band from this one on begins that may be there, or the disk ends.
+    fn absent_to(&self, number: u64) -> Result<u64> {
+        let next = self.bands.next(number)?;
+        let start = next.map_or(u64::MAX, |next| next.saturating_mul(self.info.band));
+        Ok(start.min(self.info.len))
+    }
+}
+
 impl Contents for Bundle {
     fn len(&self) -> u64 {
         self.info.len
     }
 
-    /// Within its band.
+    /// Within its band; of bands that are not there, up to the next one.
     fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let number = offset / self.info.band;
         let start = number * self.info.band;
@@ -116,9 +126,13 @@ impl Contents for Bundle {
                 held: Held::Plain(offset),
                 end: held,
             },
+            // Bands may be small, and the disk as large as one says.
             false => GuestRun {
                 held: Held::Zero,
-                end,
+                end: match held == start && end < self.info.len {
+                    true => self.absent_to(number + 1)?,
+                    false => end,
+                },
             },
         })
     }

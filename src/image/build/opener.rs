@@ -4,6 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -452,5 +454,24 @@ impl FilesBelow for Below {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn each_name(&self, show: &mut dyn FnMut(&BStr) -> Result<bool>) -> Result<bool> {
+        // What the caller keeps under names tells none of them.
+        if self.options.storages.is_some() {
+            return Ok(false);
+        }
+        let path = resolve_plain_name(&self.base, OsStr::from_bytes(&self.directory));
+        let failed = |error: io::Error| {
+            let context = format!("Could not list the directory '{}'", self.directory);
+            Error::io(&error).context(context)
+        };
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !show(BStr::new(name.as_bytes()))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
