@@ -9,6 +9,7 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
+use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::driver::{
     OpenContext, StorageDriver, StorageFeatures, StorageTarget, none_is_known,
@@ -104,10 +105,15 @@ impl NullStorage {
         }
     }
 
-    /// Waits as long as a request takes.
-    fn work(&self) {
-        if !self.latency.is_zero() {
-            std::thread::sleep(self.latency);
+    /// Waits as long as a request takes, unless the work that asks for it ends before.
+    fn work(&self) -> Result<()> {
+        match JobControl::of_this_thread() {
+            _ if self.latency.is_zero() => Ok(()),
+            Some(working) => working.sleep(self.latency),
+            None => {
+                std::thread::sleep(self.latency);
+                Ok(())
+            }
         }
     }
 
@@ -172,7 +178,7 @@ impl Storage for NullStorage {
     }
 
     fn read_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
-        self.work();
+        self.work()?;
         // Always: the buffer may be a reused one that holds another image's bytes.
         buf.fill(0);
         Ok(())
@@ -188,14 +194,12 @@ impl Storage for NullStorage {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.check_write(offset, buf.len() as u64)?;
-        self.work();
-        Ok(())
+        self.work()
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> Result<()> {
         self.check_write(offset, bufs.iter().map(|buf| buf.len() as u64).sum())?;
-        self.work();
-        Ok(())
+        self.work()
     }
 
     fn len(&self) -> Result<u64> {
@@ -214,8 +218,7 @@ impl Storage for NullStorage {
 
     fn write_zeroes(&self, offset: u64, len: u64, _flags: ZeroFlags) -> Result<()> {
         self.check_write(offset, len)?;
-        self.work();
-        Ok(())
+        self.work()
     }
 
     fn discard(&self, _offset: u64, _len: u64) -> Result<()> {
@@ -225,8 +228,7 @@ impl Storage for NullStorage {
 
     fn sync(&self, _durability: Durability) -> Result<()> {
         // Nothing is kept, so there is nothing to make durable.
-        self.work();
-        Ok(())
+        self.work()
     }
 
     fn extent(&self, offset: u64, len: u64) -> Result<StorageExtent> {
@@ -261,5 +263,41 @@ impl Storage for NullStorage {
 
     fn host(&self) -> Option<&dyn HostFile> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn a_request_ends_with_the_work_that_asks_for_it() {
+        let slow = NullStorage {
+            latency: Duration::from_secs(3600),
+            ..NullStorage::new("null-co", 1 << 20, false, true)
+        };
+        let control = Arc::new(JobControl::default());
+        let _working = control.work_here();
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                control.cancel();
+            });
+            let error = slow.read_at(&mut [0; 512], 0).expect_err("an hour");
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        });
+        for error in [
+            slow.write_at(&[0; 512], 0),
+            slow.write_zeroes(0, 512, ZeroFlags::empty()),
+            slow.sync(Durability::Synced),
+        ] {
+            let error = error.expect_err("it has ended");
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+        }
+        assert!(begin.elapsed() < Duration::from_secs(600));
     }
 }
