@@ -85,6 +85,12 @@ pub trait Resize: Send + Sync {
         control: &JobControl,
     ) -> Result<()>;
 
+    /// Whether what is new reads as zeroes in fact. Of formats in which what was never written is noise it does not;
+    /// who needs zeroes writes them.
+    fn grown_is_zero(&self) -> bool {
+        true
+    }
+
     /// Changes of the size that take further files, or leave some unused; where the format has them.
     fn files(&self) -> Option<&dyn ResizeFiles> {
         None

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bstr::BStr;
 use parking_lot::Mutex;
@@ -25,8 +26,10 @@ use crate::storage::{
 #[derive(Debug)]
 pub struct ImageStorage<I = Arc<Image>> {
     image: I,
-    /// Held while the length is compared and then set.
-    growth: Mutex<()>,
+    /// Up to here, what this has added reads as zeroes.
+    ready: AtomicU64,
+    /// Held while the length is compared and then set: where that begins of what was added which may not yet.
+    growth: Mutex<Option<u64>>,
 }
 
 impl ImageStorage {
@@ -40,8 +43,9 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
     /// Over what leads to an open image, whose locks stay as they are.
     pub fn over(image: I) -> Self {
         Self {
+            ready: AtomicU64::new(image.len()),
             image,
-            growth: Mutex::new(()),
+            growth: Mutex::default(),
         }
     }
 
@@ -59,34 +63,55 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
     /// A write past the end makes a storage longer.
     fn grow(&self, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len);
-        if len == 0 || end <= self.image.len() {
+        let ready = self.ready.load(Ordering::Acquire);
+        if len == 0 || end <= ready.min(self.image.len()) {
             return Ok(());
         }
-        let _alone = self.growth.lock();
-        if end <= self.image.len() {
-            return Ok(());
+        let mut growth = self.growth.lock();
+        match end <= self.image.len() {
+            true => self.finish(&mut growth),
+            false => self.set_image_len(end, Preallocation::Off, &mut growth),
         }
-        self.set_image_len(end, Preallocation::Off)
     }
 
     /// Disks have whole sectors, files any length: what is asked for between two sectors is there, and the rest of
     /// the last one is zero.
-    fn set_image_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
+    fn set_image_len(
+        &self,
+        len: u64,
+        preallocation: Preallocation,
+        growth: &mut Option<u64>,
+    ) -> Result<()> {
         let control = JobControl::default();
         let whole = match self.image.driver().is_transparent {
             true => len,
             false => round_up_sector(len).unwrap_or(len),
         };
-        if whole == self.image.len() && preallocation == Preallocation::Off {
+        let old = self.image.len();
+        if whole == old && preallocation == Preallocation::Off {
             // Nothing changes, and no image is marked as changed: so ends growth that was refused.
             return Ok(());
         }
-        let shrinks = whole < self.image.len();
         self.image.set_size(whole, preallocation, &control)?;
-        if shrinks && whole > len {
+        if whole > old {
+            growth.get_or_insert(old);
+            return self.finish(growth);
+        }
+        if whole > len {
             let rest = whole - len;
             return self.image.write_zeroes(len, rest, ZeroFlags::empty());
         }
+        Ok(())
+    }
+
+    /// Has what was added read as zeroes. Who writes there waits for it.
+    fn finish(&self, growth: &mut Option<u64>) -> Result<()> {
+        if let Some(start) = *growth {
+            let control = JobControl::of_this_thread().unwrap_or_default();
+            self.image.zero_grown(start, &control)?;
+        }
+        *growth = None;
+        self.ready.store(self.image.len(), Ordering::Release);
         Ok(())
     }
 }
@@ -188,8 +213,8 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
     }
 
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
-        let _alone = self.growth.lock();
-        self.set_image_len(len, preallocation)
+        let mut growth = self.growth.lock();
+        self.set_image_len(len, preallocation, &mut growth)
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {

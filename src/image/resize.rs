@@ -12,11 +12,15 @@ use crate::image::{Backing, Image, StandingFile};
 use crate::job::JobControl;
 use crate::memory;
 use crate::policy::check_virtual_size;
-use crate::storage::{Preallocation, Storage};
+use crate::storage::{Preallocation, Storage, ZeroFlags};
+
+/// Zeroes are written in pieces of this size, between which that can be ended.
+const ZERO_PIECE: u64 = 16 << 20;
 
 impl Image {
     /// Changes the virtual size, a multiple of 512 except of raw, which rounds up. What is new reads as
-    /// zeroes, also where a backing file is longer. Nothing else may use the image meanwhile.
+    /// zeroes, also where a backing file is longer; of LUKS as noise, as all of a new image. Nothing else may use the
+    /// image meanwhile.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
@@ -45,6 +49,44 @@ impl Image {
         self.set_size(len, preallocation, control)?;
         drop(locks);
         self.written()
+    }
+
+    /// As [`Image::resize_under`], for an image that becomes longer: all that is new reads as zeroes.
+    ///
+    /// # Errors
+    /// As [`Image::resize_under`]: the size is as it was.
+    pub(crate) fn lengthen_under(
+        &self,
+        control: &JobControl,
+        len: u64,
+        preallocation: Preallocation,
+    ) -> Result<()> {
+        let old = self.len();
+        self.resize_under(control, len, preallocation)?;
+        let zeroed = self.zero_grown(old, control);
+        if zeroed.is_err() {
+            // The error to report is the first one.
+            let _ = self.resize_under(&JobControl::default(), old, Preallocation::Off);
+        }
+        zeroed
+    }
+
+    /// Writes zeroes from `start` to the end, where the format does not show them in what was added there.
+    ///
+    /// # Errors
+    /// Of I/O, and [`crate::ErrorKind::Cancelled`].
+    pub(super) fn zero_grown(&self, start: u64, control: &JobControl) -> Result<()> {
+        if self.resizer()?.grown_is_zero() {
+            return Ok(());
+        }
+        let (mut at, end) = (start, self.len());
+        while at < end {
+            control.checkpoint()?;
+            let piece = (end - at).min(ZERO_PIECE);
+            self.write_zeroes(at, piece, ZeroFlags::empty())?;
+            at += piece;
+        }
+        Ok(())
     }
 
     /// Refuses to grow where it is unknown what would show through.

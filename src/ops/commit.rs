@@ -209,7 +209,7 @@ fn copy_down(
     let len = top.len();
     if base.len() < len {
         let grown = round_up_sector(len).ok_or_else(|| Error::os(libc::EFBIG))?;
-        base.resize(grown, Preallocation::Off)?;
+        base.lengthen_under(job.control(), grown, Preallocation::Off)?;
     }
     let copier = Copier {
         shown,

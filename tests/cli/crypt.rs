@@ -483,3 +483,84 @@ fn no_copy_of_a_secret_is_left_in_the_memory_of_the_tool() {
         assert!(!text.contains(PASSPHRASE), "{text}");
     }
 }
+
+/// A container that becomes longer shows noise in its new part, unlike a file: what is in it must not rely on zeroes.
+#[test]
+fn images_of_every_format_within_luks_hold_what_is_written() {
+    use crate::pair::{ours, words};
+    let pair = Pair::new();
+    let dir = pair.ours();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    let mut disk = vec![0; 8 << 20];
+    for at in (0..disk.len()).step_by(300 << 10) {
+        disk[at + 4096..at + 5 * 1024].fill(at as u8 | 1);
+    }
+    pair.file("disk.raw", &disk);
+    for format in [
+        "qcow2",
+        "qcow",
+        "vmdk",
+        "vdi",
+        "vhdx",
+        "vpc -o force_size=on",
+        "qed",
+        "parallels",
+    ] {
+        run(&format!("create -q -f {format} image 8M"));
+        let format = format.split(' ').next().expect("a name");
+        let whole = std::fs::read(dir.path("image")).expect("an image");
+        let len = whole.len().next_multiple_of(512);
+        pair.file("image", &[whole, vec![0; 512]].concat()[..len]);
+        let _ = std::fs::remove_file(dir.path("l.luks"));
+        run(&format!(
+            "create -q {S} -f luks -o key-secret=s,iter-time=10 l.luks {len}"
+        ));
+        run(&format!(
+            "convert {S} -n --target-image-opts -f raw image {LUKS}"
+        ));
+        let within =
+            format!("driver={format},file.driver=luks,file.key-secret=s,file.file.filename=l.luks");
+        run(&format!(
+            "convert {S} -n --target-is-zero -S 4k --target-image-opts -f raw disk.raw {within}"
+        ));
+        run(&format!(
+            "compare {S} --image-opts {within} driver=raw,file.filename=disk.raw"
+        ));
+    }
+}
+
+/// QEMU's tool leaves noise between the two ends there.
+#[test]
+fn a_commit_that_makes_a_luks_base_longer_leaves_no_noise() {
+    use crate::pair::{ours, words};
+    let pair = Pair::with(&["create -q zero.raw 1M"]);
+    let dir = pair.ours();
+    let run = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    run(&format!(
+        "create -q {S} -f luks -o key-secret=s,iter-time=10 l.luks 1M"
+    ));
+    run(&format!(
+        "convert {S} -n --target-image-opts -f raw zero.raw {LUKS}"
+    ));
+    let base = r#"json:{"driver":"luks","key-secret":"s","file.filename":"l.luks"}"#;
+    let create = format!("create -q {S} -f qcow2 -F luks -b");
+    let mut create = words(&create);
+    create.extend([base, "o.qcow2", "4M"]);
+    let made = ours(&create, dir.root());
+    assert_eq!(made.code, 0, "{made:?}");
+    let mut write = words(S);
+    write.extend(["-f", "qcow2", "-c", "write -P 7 2M 64k", "o.qcow2"]);
+    let wrote = crate::common::run_in(dir.root(), "qemu-io", &write);
+    assert_eq!(wrote.code, 0, "{wrote:?}");
+    run(&format!("convert {S} -O raw o.qcow2 before.raw"));
+    run(&format!("commit -q {S} o.qcow2"));
+    run(&format!(
+        "compare {S} --image-opts {LUKS} driver=raw,file.filename=before.raw"
+    ));
+}

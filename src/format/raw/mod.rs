@@ -332,6 +332,10 @@ impl Resize for Raw {
         self.len.store(len, Ordering::Release);
         Ok(())
     }
+
+    fn grown_is_zero(&self) -> bool {
+        self.storage.limits().grown_is_zero
+    }
 }
 
 impl Immediate for Raw {

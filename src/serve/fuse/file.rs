@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{Image, WriteFlags};
+use crate::job::JobControl;
 use crate::log::Level;
 use crate::serve::export::Export;
 use crate::serve::shared::Shared;
@@ -175,7 +176,9 @@ impl ImageFile {
             let rounded = len.checked_next_multiple_of(SECTOR);
             let rounded = rounded.ok_or_else(|| Error::os(libc::EFBIG))?;
             match export.image().len() < rounded {
-                true => export.with(|image| image.resize(rounded, preallocation)),
+                true => export.with(|image| {
+                    image.lengthen_under(&JobControl::default(), rounded, preallocation)
+                }),
                 false => Ok(()),
             }
         });
