@@ -27,6 +27,8 @@ mod damage;
 mod dd;
 mod decompress;
 mod drivers;
+#[path = "../formats/encrcdsa.rs"]
+mod encrcdsa;
 mod examples;
 mod fakes;
 mod far_bases;

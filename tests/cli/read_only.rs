@@ -1,6 +1,7 @@
 //! Formats that are only read: what the tool prints and ends with, beside QEMU's.
 
-use crate::given::GIVEN;
+use crate::encrcdsa::{LOCKS, PASS, encrypt};
+use crate::given::{self, GIVEN};
 use crate::pair::{Loose, Pair, ours};
 
 #[test]
@@ -150,6 +151,77 @@ fn a_dmg_without_its_trailer_is_a_plain_disk_and_says_so() {
     pair.same("info -f dmg renamed.img");
     pair.file("empty.dmg", b"");
     pair.same("info -f dmg empty.dmg");
+}
+
+/// What macOS has encrypted, with the passphrase in a file.
+#[test]
+fn every_command_reads_an_encrypted_image_with_its_secret() {
+    let pair = Pair::new();
+    let dir = pair.ours();
+    pair.file("pass", PASS.as_bytes());
+    pair.file("other", b"another");
+    let secret = ["--object", "secret,id=s,file=pass"];
+    for (format, name) in [("dmg", "dmg"), ("sparseimage", "sparseimage")] {
+        let (disk, plain) = given::by_name(name).make();
+        pair.file("disk.raw", &disk);
+        pair.file("image", &encrypt(&plain, LOCKS[1]));
+        let image = format!("driver={format},key-secret=s,file.filename=image");
+        let ran = |command: &str, more: &[&str]| {
+            let words: Vec<&str> = command.split(' ').collect();
+            let head = [&words[..], &secret, &["--image-opts"], more].concat();
+            ours(&head, dir.root())
+        };
+        let info = ran("info", &[&image]);
+        assert_eq!(info.code, 0, "{info:?}");
+        assert!(info.out.contains("encrypted: yes"), "{info:?}");
+        let target = ["--target-image-opts"];
+        let raw = "driver=raw,file.filename=disk.raw";
+        for (command, more) in [
+            ("map --output=json", vec![&*image]),
+            ("measure -O qcow2", vec![&image]),
+            ("check", vec![&image]),
+            ("compare", vec![&image, raw]),
+            ("convert -O qcow2", vec![&image, "out.qcow2"]),
+        ] {
+            let ran = ran(command, &more);
+            // There is nothing that a check could compare.
+            let fine = ran.code == 0 || (command == "check" && ran.code == 63);
+            assert!(fine, "{format} {command}: {ran:?}");
+            let shown = format!("{}{}", ran.out, ran.err);
+            assert!(!shown.contains(PASS), "{shown}");
+        }
+        let same = ours(&["compare", "out.qcow2", "disk.raw"], dir.root());
+        assert_eq!(same.code, 0, "{same:?}");
+
+        // Without the secret, or with another, nothing is made.
+        let wrong = ["--object", "secret,id=s,file=other"];
+        let convert = ["convert", "-O", "raw", "--image-opts"];
+        for (objects, says) in [
+            (
+                &wrong[..],
+                "Invalid password, cannot unlock the encrypted image",
+            ),
+            (&[], "No secret with id 's'"),
+        ] {
+            let refused = [&convert[..], objects, &[&image, "none.raw"]].concat();
+            let refused = ours(&refused, dir.root());
+            assert_eq!(refused.code, 1, "{refused:?}");
+            assert!(refused.err.contains(says), "{refused:?}");
+            assert!(!dir.path("none.raw").exists());
+        }
+        let bare = ours(&["info", "-f", format, "image"], dir.root());
+        assert_eq!(bare.code, 1, "{bare:?}");
+        assert!(bare.err.contains("'key-secret' is required"), "{bare:?}");
+        // A target that is only read.
+        let onto = [
+            &["convert", "-n", "-O", format][..],
+            &secret,
+            &target,
+            &["disk.raw", &image],
+        ];
+        let refused = ours(&onto.concat(), dir.root());
+        assert_eq!(refused.code, 1, "{refused:?}");
+    }
 }
 
 #[test]
