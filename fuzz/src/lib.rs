@@ -2,6 +2,7 @@
 
 #[path = "../../tests/formats/vmdk/by_hand.rs"]
 pub mod by_hand;
+pub mod edits;
 pub mod kit;
 pub mod parallels;
 #[path = "../../tests/crash/random.rs"]
