@@ -90,7 +90,7 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         let old = self.image.len();
         if whole == old && preallocation == Preallocation::Off {
             // Nothing changes, and no image is marked as changed: so ends growth that was refused.
-            return Ok(());
+            return self.finish(growth);
         }
         self.image.set_size(whole, preallocation, &control)?;
         if whole > old {

@@ -1,10 +1,14 @@
 //! LUKS images cross between Platter and QEMU's tools in both directions.
 
 use crate::common::Dir;
-use platter::image::OpenOptions;
+use crate::kit::sample::SAMPLES;
+use crate::kit::shelf;
+use crate::random::Random;
+use platter::image::{ImageStorage, OpenOptions};
 use platter::object::Objects;
 use platter::ops::convert::{ConvertRequest, convert};
 use platter::secret::Secret;
+use platter::storage::{Preallocation, Storage};
 use platter::{ErrorKind, Image, Job, Location, OpenPolicy, Options};
 
 const PASS: &str = "correct horse";
@@ -235,4 +239,51 @@ fn a_key_slot_whose_passphrase_is_no_text_opens_and_can_be_erased() {
     platter::ops::amend::amend(&image, &erase, &mut Job::new()).unwrap();
     image.close().unwrap();
     assert_eq!(opened_by("b").unwrap_err().kind(), ErrorKind::WrongSecret);
+}
+
+/// Threads that write behind the end of a container, each in stretches of its own: it grows under them, and what nobody
+/// wrote is zero, not noise.
+#[test]
+fn a_container_that_serves_as_a_file_grows_by_zeroes() {
+    const THREADS: usize = 4;
+    const PIECE: usize = 10_000;
+    const PIECES: usize = 200;
+    let sample = SAMPLES
+        .iter()
+        .find(|sample| sample.name == "luks")
+        .expect("a sample");
+    let files = shelf::created(sample);
+    let image = shelf::open(sample, &files, shelf::Access::Write).expect("a container");
+    let old = image.len();
+    let storage = ImageStorage::new(image);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let storage = &storage;
+            scope.spawn(move || {
+                let mut random = Random(thread as u64 + 1);
+                for _ in 0..PIECES / 2 {
+                    let piece = random.below(PIECES / THREADS) * THREADS + thread;
+                    // Half of it.
+                    let at = old + (piece * PIECE) as u64;
+                    let bytes = [thread as u8 + 1; PIECE / 2];
+                    storage.write_at(&bytes, at).expect("a write");
+                }
+            });
+        }
+    });
+    storage
+        .set_len(old + 3_000_000, Preallocation::Off)
+        .expect("a length");
+    let mut bytes = vec![9; 3_000_000];
+    storage.read_at(&mut bytes, old).expect("a read");
+    for (piece, bytes) in bytes.chunks(PIECE).enumerate() {
+        let (written, behind) = bytes.split_at(PIECE / 2);
+        let byte = written[0];
+        assert!(
+            byte == 0 || (byte as usize == piece % THREADS + 1 && piece < PIECES),
+            "{piece}"
+        );
+        assert!(written.iter().all(|other| *other == byte), "{piece}");
+        assert!(behind.iter().all(|byte| *byte == 0), "{piece}");
+    }
 }
