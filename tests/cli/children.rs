@@ -253,3 +253,70 @@ fn extents_that_the_image_names_are_no_part_of_its_name() {
         assert!(ran.out.contains(extent), "{ran:?}");
     }
 }
+
+/// A backing file that the command line alone names shows through like one that the image records: zeroes have to be
+/// written.
+#[test]
+fn zeroes_hide_a_backing_file_that_the_image_does_not_name() {
+    let pair = Pair::with(&["create -q z.raw 4M"]);
+    pair.file("b.raw", &[7; 6 << 20]);
+    let dir = pair.ours();
+    let zeroes = vec![0; 4 << 20];
+    let ok = |line: &str| {
+        let ran = ours(&words(line), dir.root());
+        assert_eq!(ran.code, 0, "{line}: {ran:?}");
+    };
+    for (format, options) in [
+        ("qed", ""),
+        ("qcow", ""),
+        ("qcow2", "-o compat=0.10"),
+        ("qcow2", ""),
+    ] {
+        let over = format!(
+            "driver={format},file.filename=o.img,backing.driver=raw,backing.file.filename=b.raw"
+        );
+        let create = || {
+            let _ = std::fs::remove_file(dir.path("o.img"));
+            ok(&format!("create -q -f {format} {options} o.img 4M"));
+        };
+        let shown = || {
+            ok(&format!("convert --image-opts {over} -O raw q.raw"));
+            std::fs::read(dir.path("q.raw")).expect("the bytes")
+        };
+        create();
+        assert!(shown() == [7; 4 << 20]);
+        ok(&format!(
+            "convert -n -f raw --target-image-opts z.raw {over}"
+        ));
+        assert!(shown() == zeroes, "{format} {options}: convert");
+        if format == "qcow2" && options.is_empty() {
+            let amend = format!("amend --image-opts -o compat=0.10 {over}");
+            ok(&amend);
+            assert!(shown() == zeroes, "amend");
+        }
+        // What is committed into it.
+        create();
+        let backing = format!(
+            "driver=qcow2,file.filename=top.qcow2,backing.driver={format},backing.file.filename=o.img,\
+             backing.backing.driver=raw,backing.backing.file.filename=b.raw"
+        );
+        ok(&format!(
+            "create -q -u -f qcow2 -F {format} -b o.img top.qcow2 4M"
+        ));
+        ok(&format!(
+            "convert -n -f raw --target-image-opts z.raw {backing}"
+        ));
+        ok(&format!("commit --image-opts {backing}"));
+        assert!(shown() == zeroes, "{format} {options}: commit");
+        // What is new of a longer one.
+        if format != "qcow" {
+            create();
+            ok(&format!("resize -q --image-opts {over} 6M"));
+            let shown = shown();
+            assert!(
+                shown[..4 << 20] == [7; 4 << 20] && shown[4 << 20..] == [0; 2 << 20],
+                "{format}"
+            );
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Opening an image.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bstr::BString;
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +13,7 @@ use crate::format::decoded::DecodedUnits;
 use crate::format::inflight::InFlight;
 use crate::format::read_ahead::ReadAhead;
 use crate::format::table_cache::Cache;
-use crate::format::{Format, IoUsers, OpenContext};
+use crate::format::{ChildSpec, Format, IoUsers, OpenContext};
 use crate::memory;
 use crate::options::{OptionKind, OptionSpec};
 use crate::policy::OpenPolicy;
@@ -62,6 +62,10 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             cipher,
         },
     )?;
+    if context.opener.has_child(ChildSpec::BACKING.name) {
+        // The header need not name what shows through.
+        image.is_overlay.store(true, Ordering::Release);
+    }
     Ok(Box::new(image))
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -10,7 +10,7 @@ use crate::codec::Compression;
 use crate::error::{Error, Result};
 use crate::format::inflight::InFlight;
 use crate::format::read_ahead::ReadAhead;
-use crate::format::{OpenContext, OpenNewContext};
+use crate::format::{ChildSpec, OpenContext, OpenNewContext};
 use crate::job::JobControl;
 use crate::memory;
 use crate::storage::data_cipher::DataCipher;
@@ -107,6 +107,10 @@ impl Qcow2 {
             compression_level: ctx.compression_level,
             max_cache_bytes: ctx.opener.policy().max_cache_bytes,
         });
+        if ctx.opener.has_child(ChildSpec::BACKING.name) {
+            // The header need not name what shows through.
+            qcow2.has_backing.store(true, Ordering::Release);
+        }
         if qcow2.protected {
             let dirty = qcow2.is_marked_dirty();
             qcow2.prepare_for_writing(ctx.control)?;

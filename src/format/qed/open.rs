@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{BAD, Blocks, Directory, FREE, Parts, Table, ZERO};
-use crate::format::{Check, Format, OpenContext, RepairMode};
+use crate::format::{Check, ChildSpec, Format, OpenContext, RepairMode};
 use crate::job::Job;
 use crate::memory;
 use crate::policy::OpenPolicy;
@@ -32,6 +32,10 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         context.opener.policy(),
         (writable, durability),
     )?;
+    if context.opener.has_child(ChildSpec::BACKING.name) {
+        // The header need not name what shows through.
+        image.blocks.set_overlay(true);
+    }
     if needs_check && writable && !context.for_check && !context.metadata_only {
         make_whole(&image, &context)?;
     }
