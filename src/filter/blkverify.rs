@@ -175,6 +175,11 @@ impl Storage for Verified {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         let _alone = self.alone(0, u64::MAX);
         let old = self.raw.len()?;
+        if len < old {
+            // What one has cut off cannot be put back when the other one refuses.
+            self.raw.check_shrink(len)?;
+            self.test.check_shrink(len)?;
+        }
         self.raw.set_len(len, preallocation)?;
         self.test.set_len(len, preallocation).inspect_err(|_| {
             // The error to report is the first one.

@@ -91,6 +91,11 @@ pub trait Resize: Send + Sync {
         true
     }
 
+    /// Whether an image can become smaller at all.
+    fn can_shrink(&self) -> bool {
+        true
+    }
+
     /// Changes of the size that take further files, or leave some unused; where the format has them.
     fn files(&self) -> Option<&dyn ResizeFiles> {
         None

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bstr::BStr;
 use parking_lot::Mutex;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{ExtentKind, StorageExtent};
 use crate::filter::ChildImage;
 use crate::format::Bitmaps;
@@ -92,6 +92,8 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
             // Nothing changes, and no image is marked as changed: so ends growth that was refused.
             return self.finish(growth);
         }
+        // What comes to it later is waited for again.
+        self.ready.fetch_min(whole, Ordering::AcqRel);
         self.image.set_size(whole, preallocation, &control)?;
         if whole > old {
             growth.get_or_insert(old);
@@ -215,6 +217,14 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         let mut growth = self.growth.lock();
         self.set_image_len(len, preallocation, &mut growth)
+    }
+
+    fn check_shrink(&self, len: u64) -> Result<()> {
+        let shrinks = len < self.image.len();
+        match shrinks && !self.image.resizer()?.can_shrink() {
+            true => Err(Error::no_resize()),
+            false => Ok(()),
+        }
     }
 
     fn write_zeroes(&self, offset: u64, len: u64, flags: ZeroFlags) -> Result<()> {

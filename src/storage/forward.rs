@@ -83,6 +83,10 @@ macro_rules! forward {
         ) -> $crate::Result<()> {
             self.$inner.set_len(len, preallocation)
         }
+
+        fn check_shrink(&self, len: u64) -> $crate::Result<()> {
+            self.$inner.check_shrink(len)
+        }
     };
     (@write_zeroes $inner:ident) => {
         fn write_zeroes(

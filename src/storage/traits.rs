@@ -186,6 +186,15 @@ pub trait Storage: Send + Sync + Debug {
     /// [`ErrorKind::Unsupported`] where the size is fixed or the mode is not offered.
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()>;
 
+    /// Refuses a smaller length that [`Storage::set_len`] would refuse, as far as that is known before anything is cut
+    /// off.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`].
+    fn check_shrink(&self, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Makes the range read as zeroes, growing the storage where it ends past the end.
     ///
     /// # Errors

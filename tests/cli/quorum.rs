@@ -394,3 +394,30 @@ fn it_can_be_below_an_overlay() {
     pair.same_image("out.raw", "raw");
     pair.same_image("top.qcow2", "qcow2");
 }
+
+/// What one child has cut off cannot be put back when another one refuses.
+#[test]
+fn a_shrink_that_one_child_refuses_cuts_nothing_off() {
+    let pair = Pair::new();
+    pair.file("r.raw", &[7; 4 << 20]);
+    let dir = pair.ours();
+    for format in ["qcow", "qed"] {
+        dir.qemu_img_ok(&["convert", "-f", "raw", "-O", format, "r.raw", "t"]);
+        let second = format!("driver={format},");
+        let quorum = format!(
+            "driver=quorum,vote-threshold=2,children.0.driver=raw,children.0.file.filename=r.raw,\
+             children.1.{second}children.1.file.filename=t"
+        );
+        let verify = format!(
+            "driver=blkverify,raw.driver=file,raw.filename=r.raw,test.{second}test.file.filename=t"
+        );
+        for name in [quorum, verify] {
+            let ran = ours(
+                &["resize", "--shrink", "--image-opts", &name, "2M"],
+                dir.root(),
+            );
+            assert_eq!(ran.code, 1, "{name}: {ran:?}");
+            assert!(content(dir, "r.raw") == [7; 4 << 20], "{name}");
+        }
+    }
+}

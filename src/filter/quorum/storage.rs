@@ -236,6 +236,11 @@ impl Storage for Quorum {
     fn set_len(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         let _all = self.busy.reserve(0..u64::MAX);
         let old = self.len()?;
+        if len < old {
+            // What one has cut off cannot be put back when another one refuses.
+            self.storages()
+                .try_for_each(|storage| storage.check_shrink(len))?;
+        }
         for (done, storage) in self.storages().enumerate() {
             if let Err(error) = storage.set_len(len, preallocation) {
                 // Children of different lengths could not be opened again.

@@ -44,6 +44,10 @@ impl Resize for Qed {
         }
         self.grow(len, hidden, control)
     }
+
+    fn can_shrink(&self) -> bool {
+        false
+    }
 }
 
 impl Qed {
