@@ -25,6 +25,8 @@ pub(super) struct Budget {
 struct State {
     used: u64,
     most: u64,
+    /// Who waits for a part: nobody reserves meanwhile.
+    waiting: usize,
     buffers: Vec<IoBuf>,
 }
 
@@ -55,9 +57,10 @@ impl Budget {
         let bytes = (len as u64).min(self.total);
         let mut state = self.state.lock();
         while self.total - state.used < bytes {
-            if self.returned.wait_until(&mut state, until).timed_out()
-                && self.total - state.used < bytes
-            {
+            state.waiting += 1;
+            let timed_out = self.returned.wait_until(&mut state, until).timed_out();
+            state.waiting -= 1;
+            if timed_out && self.total - state.used < bytes {
                 return Ok(None);
             }
         }
@@ -78,7 +81,7 @@ impl Budget {
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Held> {
         let bytes = bytes.min(self.total / 8);
         let mut state = self.state.lock();
-        if bytes == 0 || self.total - state.used < bytes {
+        if bytes == 0 || state.waiting > 0 || self.total - state.used < bytes {
             return None;
         }
         state.used += bytes;

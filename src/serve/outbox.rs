@@ -43,6 +43,8 @@ pub(super) struct Packet {
     body: Body,
     /// What is given back when the packet was sent, or never will be.
     _charge: Option<Charge>,
+    /// The request that it ends.
+    _request: Option<Answering>,
 }
 
 impl Packet {
@@ -52,6 +54,7 @@ impl Packet {
             head_len: 0,
             body: Body::None,
             _charge: None,
+            _request: None,
         };
         for part in parts {
             let end = packet.head_len + part.len();
@@ -76,6 +79,12 @@ impl Packet {
 
     pub(super) fn charged(mut self, charge: Option<Charge>) -> Self {
         self._charge = charge;
+        self
+    }
+
+    /// The last one of a request, which ends with it.
+    pub(super) fn ending(mut self, request: Option<Answering>) -> Self {
+        self._request = request;
         self
     }
 
@@ -110,8 +119,12 @@ pub(super) struct Load {
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// Requests that are not answered.
+    /// Requests, or pieces of them, that are not answered.
     requests: usize,
+    /// Whole requests that are not answered, also while no piece of them is under way.
+    whole: usize,
+    /// Since when the client is to send what belongs to a request.
+    expected_since: Option<Instant>,
     /// Those of them that only need to hear that the server, or the export, is ending.
     refused: usize,
     bytes: u64,
@@ -124,8 +137,8 @@ impl UnderWay {
 
     fn awaited(&self, what: Awaited) -> usize {
         match what {
-            Awaited::All => self.requests,
-            Awaited::CarriedOut => self.requests.saturating_sub(self.refused),
+            Awaited::All => self.requests + self.whole,
+            Awaited::CarriedOut => self.requests.saturating_sub(self.refused) + self.whole,
         }
     }
 }
@@ -162,6 +175,25 @@ impl Load {
         }
     }
 
+    /// Takes note of a request from its first byte on; it never waits.
+    pub(super) fn answering(self: &Arc<Self>) -> Answering {
+        self.state.lock().whole += 1;
+        Answering { load: self.clone() }
+    }
+
+    /// Waits for what the client sends, by `receive`: how long it takes is known meanwhile.
+    pub(super) fn expecting<T>(&self, receive: impl FnOnce() -> T) -> T {
+        self.state.lock().expected_since = Some(Instant::now());
+        let received = receive();
+        self.state.lock().expected_since = None;
+        received
+    }
+
+    /// Since when the client is to send what belongs to a request, where it has not.
+    pub(super) fn expected_since(&self) -> Option<Instant> {
+        self.state.lock().expected_since
+    }
+
     /// Whether a charge would not have to wait.
     pub(super) fn has_room(&self, bytes: u64, most: usize, most_bytes: u64) -> bool {
         self.state.lock().has_room(bytes, most, most_bytes)
@@ -176,7 +208,7 @@ impl Load {
     /// Waits until nothing is under way, or the deadline has passed.
     pub(super) fn wait_for_rest(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();
-        while state.requests > 0 {
+        while state.awaited(Awaited::All) > 0 {
             match deadline {
                 None => self.changed.wait(&mut state),
                 Some(at) if self.changed.wait_until(&mut state, at).timed_out() => return,
@@ -194,6 +226,19 @@ impl Load {
             }
         }
         true
+    }
+}
+
+/// A request that is answered, until dropped.
+#[derive(Debug)]
+pub(super) struct Answering {
+    load: Arc<Load>,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.load.state.lock().whole -= 1;
+        self.load.changed.notify_all();
     }
 }
 
@@ -224,8 +269,9 @@ impl Traffic {
     pub(super) fn wait_for_rest(&self, what: Awaited, deadline: Option<Instant>) -> bool {
         loop {
             let now = Instant::now();
-            // Where no reply waits for the client, the image is at work, which is waited for.
-            let since = self.outbox.waiting_since().unwrap_or(now);
+            // Where no reply waits for the client, and it has nothing to send, the image is at work, which is waited for.
+            let since = [self.outbox.waiting_since(), self.load.expected_since()];
+            let since = since.into_iter().flatten().min().unwrap_or(now);
             let moment = since + self.patience;
             let next = deadline.map_or(moment, |deadline| deadline.min(moment));
             if self.load.rests_by(what, next) {
@@ -584,6 +630,38 @@ mod tests {
         assert_eq!(load.now(), (0, 0));
         assert!(outbox.has_failed());
         far.read_exact(&mut [0], Wait::forever()).unwrap_err();
+    }
+
+    #[test]
+    fn a_request_is_waited_for_between_its_pieces_and_not_for_ever() {
+        let (near, _far) = Stream::pair().unwrap();
+        let traffic = Traffic {
+            outbox: Outbox::new(Arc::new(near)),
+            load: Arc::default(),
+            patience: Duration::from_millis(5),
+        };
+        let soon = || Some(Instant::now() + Duration::from_millis(20));
+        let request = traffic.load.answering();
+        drop(traffic.load.charge(1, 9, 9));
+        assert!(!traffic.wait_for_rest(Awaited::All, soon()));
+        assert!(!traffic.wait_for_rest(Awaited::CarriedOut, soon()));
+        assert_eq!(traffic.load.now(), (0, 0));
+        // A client that does not send what belongs to it is left.
+        let load = traffic.load.clone();
+        let left = load.expecting(|| traffic.wait_for_rest(Awaited::CarriedOut, None));
+        assert!(!left);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                drop(request);
+            });
+            assert!(traffic.wait_for_rest(Awaited::All, None));
+        });
+        // The last packet carries it on.
+        let packet = Packet::new(&[b"done"]).ending(Some(traffic.load.answering()));
+        assert!(!traffic.wait_for_rest(Awaited::All, soon()));
+        drop(packet);
+        assert!(traffic.wait_for_rest(Awaited::All, soon()));
     }
 
     #[test]

@@ -167,6 +167,11 @@ impl Shared {
         self.clients.lock().stopped || self.offer.is_ending()
     }
 
+    /// Whether no client stays, however it is served.
+    pub(super) fn leaves_all(&self) -> bool {
+        self.clients.lock().stopped
+    }
+
     /// Waits until one more client may be there, or the server ends.
     pub(super) fn wait_for_place(&self) {
         let mut clients = self.clients.lock();
@@ -303,8 +308,8 @@ impl Shared {
         if let Some(held) = self.budget.take(len, Instant::now())? {
             return Ok(held);
         }
-        self.release_decoded();
         loop {
+            self.release_decoded();
             if let Some(held) = self.budget.take(len, Instant::now() + PATIENCE)? {
                 return Ok(held);
             }
@@ -319,18 +324,23 @@ impl Shared {
         }
     }
 
-    /// Others need memory: ends the client that holds most of it and took no reply for so long.
+    /// Others need memory: ends the client that holds most of it and took no reply for so long, or took several times
+    /// as long to send one piece of its data.
     pub(super) fn end_idle_holder(&self, idle: Duration) {
         let clients = self.clients.lock();
         let idle = clients.present.values().filter_map(|client| {
             let traffic = client.traffic.as_ref()?;
-            let since = traffic.outbox.waiting_since()?;
-            (since.elapsed() >= idle).then(|| (traffic.load.now().1, client.stream.as_ref()))
+            let rests = |since: Option<Instant>, time| {
+                since.is_some_and(|since: Instant| since.elapsed() >= time)
+            };
+            let is_idle = rests(traffic.outbox.waiting_since(), idle)
+                || rests(traffic.load.expected_since(), SENDING * idle);
+            is_idle.then(|| (traffic.load.now().1, client.stream.as_ref()))
         });
         if let Some((_, Some(stream))) = idle.max_by_key(|(held, _)| *held) {
             log(Level::Warning, || {
                 format!(
-                    "Client {} takes no replies while others wait for memory: it is left",
+                    "Client {} takes no replies, or sends no data, while others wait for memory: it is left",
                     stream.peer()
                 )
             });
@@ -338,6 +348,9 @@ impl Shared {
         }
     }
 }
+
+/// So many times as long a client may send one piece, which slow connections do, as it may take no replies.
+const SENDING: u32 = 4;
 
 /// How long who waits for an export to be unused sleeps between two looks.
 const MOMENT: Duration = Duration::from_millis(1);

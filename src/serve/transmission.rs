@@ -21,7 +21,7 @@ use crate::net::Wait;
 use crate::serve::budget::Held;
 use crate::serve::export::Export;
 use crate::serve::input::Input;
-use crate::serve::outbox::{Charge, Load, Outbox, Packet, Sender};
+use crate::serve::outbox::{Answering, Charge, Load, Outbox, Packet, Sender};
 use crate::serve::replies::Replies;
 use crate::serve::shared::{PATIENCE, Shared};
 use crate::serve::status::{self, Context};
@@ -92,7 +92,13 @@ struct ReadPiece {
     held: Held,
     charge: Charge,
     /// The other pieces of the reply.
-    several: Option<Arc<AtomicUsize>>,
+    several: Option<Arc<Several>>,
+}
+
+/// The pieces of a reply.
+struct Several {
+    left: AtomicUsize,
+    answering: Mutex<Option<Answering>>,
 }
 
 /// A write of several pieces.
@@ -100,6 +106,7 @@ struct Write {
     request: Request,
     left: AtomicUsize,
     failed: Mutex<Option<Error>>,
+    _answering: Answering,
 }
 
 impl<'a> Reader<'a> {
@@ -116,6 +123,13 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Of the connection, and where the client does not keep to the protocol.
     pub(super) fn run(mut self) -> Result<()> {
+        let served = self.serve();
+        // Also what came before something that is none of the protocol is answered.
+        self.flush();
+        served
+    }
+
+    fn serve(&mut self) -> Result<()> {
         while let Some(request) = self.next()? {
             if request.command == Command::DISC {
                 break;
@@ -123,8 +137,17 @@ impl<'a> Reader<'a> {
             self.connection.shared.counters.request();
             self.handle(request)?;
         }
-        self.flush();
         Ok(())
+    }
+
+    /// Fills `buf` with what belongs to a request.
+    fn receive(&mut self, buf: &mut [u8]) -> Result<()> {
+        if self.input.buffered() < buf.len() {
+            // The client may wait for replies before it sends more.
+            self.flush();
+        }
+        let load = &self.connection.load;
+        load.expecting(|| self.input.rest(buf, Wait::forever()))
     }
 
     fn next(&mut self) -> Result<Option<Request>> {
@@ -148,12 +171,16 @@ impl<'a> Reader<'a> {
     }
 
     fn handle(&mut self, request: Request) -> Result<()> {
+        // Until all of it is charged for, or answered.
+        let _answering = self.connection.load.answering();
         let extended = self.connection.replies.0 == Headers::Extended;
         let has_payload = request.command == Command::WRITE
             || extended && request.flags.contains(CommandFlags::PAYLOAD_LEN);
         if let Err(errno) = self.connection.check(&request) {
             if has_payload {
-                self.input.skip(request.len, Wait::forever())?;
+                self.flush();
+                let load = &self.connection.load;
+                load.expecting(|| self.input.skip(request.len, Wait::forever()))?;
             }
             return self.refuse(&request, errno);
         }
@@ -229,7 +256,12 @@ impl<'a> Reader<'a> {
         }
         let pieces = cut(self.connection.export.place(request.offset), request.len);
         let count = pieces.clone().count();
-        let several = (count > 1).then(|| Arc::new(AtomicUsize::new(count)));
+        let several = (count > 1).then(|| {
+            Arc::new(Several {
+                left: AtomicUsize::new(count),
+                answering: Mutex::new(Some(self.connection.load.answering())),
+            })
+        });
         let mut at = request.offset;
         for len in pieces {
             let runs = match request.len >= WORTH_A_LOOK {
@@ -290,7 +322,7 @@ impl<'a> Reader<'a> {
         request: Request,
         offset: u64,
         runs: Vec<Run>,
-        several: Option<Arc<AtomicUsize>>,
+        several: Option<Arc<Several>>,
     ) -> Result<()> {
         let data = runs.iter().filter(|run| !run.zero).map(|run| run.len);
         let data: u64 = data.sum();
@@ -350,12 +382,13 @@ impl<'a> Reader<'a> {
             request,
             left: AtomicUsize::new(pieces.clone().count()),
             failed: Mutex::default(),
+            _answering: self.connection.load.answering(),
         });
         let mut at = start;
         for len in pieces {
             let charge = self.charge(len);
             let mut held = self.take(len as usize)?;
-            self.input.rest(held.buffer_mut(), Wait::forever())?;
+            self.receive(held.buffer_mut())?;
             let plain = !request.flags.contains(CommandFlags::FUA);
             let slice = [std::io::IoSlice::new(held.buffer())];
             if plain && export.image().overwrites_memory(&slice, at) {
@@ -388,7 +421,7 @@ impl<'a> Reader<'a> {
         let mut len = request.len;
         if request.flags.contains(CommandFlags::PAYLOAD_LEN) {
             let mut payload = memory::zeroed(request.len as usize)?;
-            self.input.rest(&mut payload, Wait::forever())?;
+            self.receive(&mut payload)?;
             let Ok(payload) = StatusPayload::from_bytes(&payload) else {
                 return self.refuse(&request, libc::EINVAL);
             };
@@ -418,7 +451,8 @@ impl<'a> Reader<'a> {
                 Ok(runs) => runs,
                 Err(error) => {
                     let packet = connection.failed(&request, error, true);
-                    return self.send([packet]);
+                    let charge = self.charge(0);
+                    return self.send([packet.charged(Some(charge))]);
                 }
             };
             let mut bytes = Vec::new();
@@ -534,12 +568,13 @@ impl<'a> Reader<'a> {
             return Ok(held);
         }
         self.flush();
-        self.connection.shared.release_decoded();
         loop {
+            self.connection.shared.release_decoded();
             if let Some(held) = budget.take(len, Instant::now() + PATIENCE)? {
                 return Ok(held);
             }
-            if self.connection.outbox.has_failed() {
+            let is_left = self.connection.shared.leaves_all();
+            if is_left || self.connection.outbox.has_failed() {
                 return Err(Error::os(libc::EPIPE));
             }
             self.connection.shared.end_idle_holder(PATIENCE);
@@ -708,9 +743,12 @@ impl Connection {
     }
 
     /// Ends a reply of several pieces when the last of them is in the outbox.
-    fn finish_piece(&self, request: &Request, several: Option<&AtomicUsize>, by: Sender) {
-        if several.is_some_and(|left| left.fetch_sub(1, Ordering::AcqRel) == 1) {
-            self.outbox.send([self.replies.done(request)], by);
+    fn finish_piece(&self, request: &Request, several: Option<&Several>, by: Sender) {
+        let last = several.filter(|all| all.left.fetch_sub(1, Ordering::AcqRel) == 1);
+        if let Some(all) = last {
+            let done = self.replies.done(request);
+            let done = done.ending(all.answering.lock().take());
+            self.outbox.send([done], by);
         }
     }
 
@@ -824,7 +862,11 @@ fn change(connection: &Connection, request: &Request) -> Result<()> {
     export.with(|image| {
         image.change(flags, |image| match request.command {
             Command::FLUSH => image.flush(),
-            Command::TRIM => image.discard(at, len),
+            // It is advice, which a format may have no use for.
+            Command::TRIM => match image.discard(at, len) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+                done => done,
+            },
             Command::WRITE_ZEROES => {
                 let mut zero = ZeroFlags::empty();
                 let may_unmap = !request.flags.contains(CommandFlags::NO_HOLE);

@@ -443,8 +443,11 @@ impl Filesystem for ImageFile {
             let left = self.len(export).saturating_sub(offset);
             let len = left.min(u64::from(size.min(REQUEST)));
             let mut held = self.shared.buffer(len as usize)?;
-            let at = export.place(offset);
-            export.with(|image| image.read_at(held.buffer_mut(), at))?;
+            // Behind the end there is nothing to read.
+            if len > 0 {
+                let at = export.place(offset);
+                export.with(|image| image.read_at(held.buffer_mut(), at))?;
+            }
             self.shared.counters.read(len);
             Ok(held)
         });

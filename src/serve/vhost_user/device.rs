@@ -86,11 +86,14 @@ impl Device {
     /// Takes the requests that wait in a queue: reads that do not block are answered at once, the rest by the
     /// workers.
     fn take(&self, vring: &VringMutex, load: &Arc<Load>) -> io::Result<()> {
+        // The queue does not rest before the guest was told of every answer, however this ends.
+        let _answering = load.answering();
+        let mut answers = Answers { vring, untold: 0 };
         let mut quick = QuickReads::new(&self.shared, &self.export);
         let mut stood = None;
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
-            let (before, mut untold) = (position(vring), 0);
+            let before = position(vring);
             // What is not taken any more stays in the queue, for the next server.
             while !is_ending(&self.ending, &self.shared) {
                 // Counted before it is taken: who waits for the queue to rest misses none.
@@ -103,20 +106,14 @@ impl Device {
                     false => Others::AtWork,
                 };
                 if let Some(written) = quick.read(&chain, others) {
-                    // A guest without a place for answers gets none.
-                    let _ = vring.get_mut().add_used(chain.head_index(), written);
-                    untold += 1;
-                    if untold == MOST_UNTOLD {
-                        tell(vring);
-                        untold = 0;
-                    }
+                    answers.give(chain.head_index(), written);
                     continue;
                 }
+                // It may wait for a worker that waits for memory.
+                quick.release();
                 self.hand_over(vring, chain, charge);
             }
-            if untold > 0 {
-                tell(vring);
-            }
+            answers.tell();
             let more = vring.enable_notification().map_err(io::Error::other)?;
             if !more || is_ending(&self.ending, &self.shared) {
                 return Ok(());
@@ -143,8 +140,10 @@ impl Device {
             let mut chain = chain;
             for left in (0..MOST_IN_A_ROW).rev() {
                 let quickly = quick.read(&chain, Others::AtWork);
-                let written =
-                    quickly.unwrap_or_else(|| carry_out(&shared, &export, durable, &chain));
+                let written = quickly.unwrap_or_else(|| {
+                    quick.release();
+                    carry_out(&shared, &export, durable, &chain)
+                });
                 let _ = vring.get_mut().add_used(chain.head_index(), written);
                 tell(&vring);
                 // A guest may have switched the queue off meanwhile.
@@ -184,6 +183,36 @@ fn next(
 /// Where the next request of a queue will be; the workers take requests as well.
 fn position(vring: &VringMutex) -> u16 {
     vring.get_ref().get_queue().next_avail()
+}
+
+/// Answers of a queue, of several of which the guest is told at once: of all of them at the end.
+struct Answers<'a> {
+    vring: &'a VringMutex,
+    untold: usize,
+}
+
+impl Answers<'_> {
+    fn give(&mut self, head: u16, written: u32) {
+        // A guest without a place for answers gets none.
+        let _ = self.vring.get_mut().add_used(head, written);
+        self.untold += 1;
+        if self.untold == MOST_UNTOLD {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        if self.untold > 0 {
+            tell(self.vring);
+            self.untold = 0;
+        }
+    }
+}
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 /// Notifies the guest of answers, if it wants that.

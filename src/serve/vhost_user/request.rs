@@ -150,6 +150,11 @@ impl<'a> QuickReads<'a> {
         u32::try_from(len + 1).ok()
     }
 
+    /// Lets its memory go: who holds some must not wait for more.
+    pub(super) fn release(&mut self) {
+        self.buffer = None;
+    }
+
     fn copy(&mut self, place: u64, len: usize, writer: &mut Writer<'_>) -> Option<()> {
         if self.buffer.is_none() {
             let taken = self.shared.budget.take(QUICK, Instant::now());

@@ -248,6 +248,10 @@ fn its_size_stays_unless_it_may_grow() {
             open.metadata().expect("its size").len(),
             (4 << 20) + (64 << 10)
         );
+        // Behind the end there is nothing, and that is no error.
+        for at in [4_259_840, 4_259_841, 1 << 40] {
+            assert_eq!(open.read_at(&mut [1; 100], at).expect("a read"), 0);
+        }
         let mut bytes = vec![1; 1 << 20];
         open.read_exact_at(&mut bytes, (2 << 20) + 100)
             .expect("a read");

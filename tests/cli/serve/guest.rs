@@ -111,6 +111,27 @@ impl Guest {
         guest
     }
 
+    /// Has the device rest, as where the machine is stopped, and goes on from there; whether it has told of all answers.
+    pub fn rest(&mut self, index: usize, before: u16) -> bool {
+        let base = self
+            .frontend
+            .get_vring_base(index)
+            .expect("to stop the queue");
+        let queue = &self.queues[index];
+        let told = queue.call.read().is_ok();
+        let answered = self.used(index) != before;
+        let frontend = &mut self.frontend;
+        frontend.set_vring_base(index, base as u16).expect("a base");
+        frontend.set_vring_call(index, &queue.call).expect("a call");
+        frontend.set_vring_kick(index, &queue.kick).expect("a kick");
+        frontend
+            .set_vring_enable(index, true)
+            .expect("to enable it");
+        // What came meanwhile is looked for.
+        queue.kick.write(1).expect("a kick");
+        told || !answered
+    }
+
     pub fn start(&mut self, index: usize, base: u64) {
         let rings = index as u64 * RINGS;
         let (kick, call) = (
@@ -231,15 +252,19 @@ impl Guest {
         fence(Ordering::SeqCst);
     }
 
-    /// Waits until more than so many requests of a queue were answered.
-    pub fn wait_for_more(&self, index: usize, answered: u16) {
-        // The next answer is the one that the device is to tell of.
+    /// The device is to tell of the answer behind so many.
+    pub fn want(&self, index: usize, answered: u16) {
         let place = index as u64 * RINGS + AVAIL + 4 + 2 * u64::from(ENTRIES);
         let written = self
             .memory
             .write_slice(&answered.to_le_bytes(), GuestAddress(place));
         written.expect("the ring");
         fence(Ordering::SeqCst);
+    }
+
+    /// Waits until more than so many requests of a queue were answered.
+    pub fn wait_for_more(&self, index: usize, answered: u16) {
+        self.want(index, answered);
         let queue = &self.queues[index];
         let late = Instant::now() + Duration::from_secs(60);
         while self.used(index) == answered {
@@ -252,6 +277,11 @@ impl Guest {
             // Nothing to read is as good: the ring is what counts.
             let _ = queue.call.read();
         }
+    }
+
+    /// Forgets what the device has told.
+    pub fn calm(&self, index: usize) {
+        let _ = self.queues[index].call.read();
     }
 
     /// Writes the head of a request at `at`, and a status behind it that no device gives.

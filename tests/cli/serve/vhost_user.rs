@@ -305,6 +305,30 @@ fn requests_that_come_while_others_are_answered_are_not_forgotten() {
     served.end();
 }
 
+/// A machine that is stopped and goes on: of what was answered before the queue rests, the driver is told.
+#[test]
+fn a_queue_rests_when_all_answers_were_told_of() {
+    let dir = Dir::new();
+    images(&dir);
+    let served = Served::ours(&dir, &["-f", "raw", "a.raw"]);
+    let mut guest = driver(&dir, &served);
+    for round in 0..1500 {
+        let before = guest.used(0);
+        guest.want(0, before);
+        for number in 0..8 {
+            // Answered at once.
+            guest.request(0, number, IN, number * 8, &[0; 512]);
+        }
+        guest.kick(0);
+        assert!(guest.rest(0, before), "round {round}: nobody told of them");
+        guest.wait(0);
+        // What is left of that is of the past.
+        guest.calm(0);
+    }
+    drop(guest);
+    served.end();
+}
+
 #[test]
 fn a_front_end_that_shares_more_memory_than_its_file_has_is_refused() {
     let dir = Dir::new();
