@@ -25,7 +25,7 @@ pub(super) struct Budget {
 struct State {
     used: u64,
     most: u64,
-    /// Who waits for a part: nobody reserves meanwhile.
+    /// How many wait for a part: nothing is reserved meanwhile.
     waiting: usize,
     buffers: Vec<IoBuf>,
 }
