@@ -208,14 +208,9 @@ impl Guest {
         let slot = u64::from(queue.avail % ENTRIES);
         let ring = index as u64 * RINGS + AVAIL;
         queue.avail = queue.avail.wrapping_add(1);
-        let write = |bytes: [u8; 2], at| {
-            let done = self.memory.write_slice(&bytes, GuestAddress(at));
-            done.expect("the ring");
-        };
-        write(head.to_le_bytes(), ring + 4 + slot * 2);
-        fence(Ordering::SeqCst);
-        write(queue.avail.to_le_bytes(), ring + 2);
-        fence(Ordering::SeqCst);
+        let avail = queue.avail;
+        self.set_ring(ring + 4 + slot * 2, head);
+        self.set_ring(ring + 2, avail);
     }
 
     /// Tells the device of what was put into a queue, if it wants to know: a driver that tells it always would find no
@@ -231,12 +226,21 @@ impl Guest {
         }
     }
 
-    /// A word of the rings of a queue.
+    /// A word of the rings of a queue, read at once: the device may write it meanwhile.
     fn ring(&self, index: usize, place: u64) -> u16 {
-        let mut word = [0; 2];
         let at = GuestAddress(index as u64 * RINGS + place);
-        self.memory.read_slice(&mut word, at).expect("the ring");
-        u16::from_le_bytes(word)
+        let word = self.memory.load(at, Ordering::Acquire);
+        u16::from_le(word.expect("the ring"))
+    }
+
+    /// Writes a word of the rings at once, behind all that was written before it and before all that is read after it.
+    fn set_ring(&self, at: u64, word: u16) {
+        fence(Ordering::SeqCst);
+        let written = self
+            .memory
+            .store(word.to_le(), GuestAddress(at), Ordering::Release);
+        written.expect("the ring");
+        fence(Ordering::SeqCst);
     }
 
     /// How many requests of a queue were answered.
@@ -246,8 +250,13 @@ impl Guest {
 
     /// Waits for the answers to all that was put into a queue.
     pub fn wait(&mut self, index: usize) {
-        while self.used(index) != self.queues[index].avail {
-            self.wait_for_more(index, self.used(index));
+        loop {
+            // Read once: the last answer may come at any time, and none comes behind it.
+            let answered = self.used(index);
+            if answered == self.queues[index].avail {
+                break;
+            }
+            self.wait_for_more(index, answered);
         }
         fence(Ordering::SeqCst);
     }
@@ -255,11 +264,7 @@ impl Guest {
     /// The device is to tell of the answer behind so many.
     pub fn want(&self, index: usize, answered: u16) {
         let place = index as u64 * RINGS + AVAIL + 4 + 2 * u64::from(ENTRIES);
-        let written = self
-            .memory
-            .write_slice(&answered.to_le_bytes(), GuestAddress(place));
-        written.expect("the ring");
-        fence(Ordering::SeqCst);
+        self.set_ring(place, answered);
     }
 
     /// Waits until more than so many requests of a queue were answered.
