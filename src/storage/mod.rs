@@ -44,6 +44,7 @@ mod remote;
 mod remote_file;
 mod remote_len;
 mod shared;
+pub(crate) mod shorten;
 pub mod slice;
 pub(crate) mod spool;
 mod ssh;

@@ -12,7 +12,7 @@ use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::size::SECTOR;
-use crate::storage::Preallocation;
+use crate::storage::{Preallocation, shorten};
 
 use super::Parallels;
 
@@ -169,7 +169,7 @@ impl Parallels {
         let on_record = blocks.keeper.end_on_record(&layout).min(file_len);
         found.end = found.end.max(on_record);
         // A device has the length that it has.
-        if file_len > found.end && !blocks.storage.limits().fixed_len {
+        if file_len > found.end && shorten::can_cut(&*blocks.storage, found.end) {
             let bytes = file_len - found.end;
             found.leaks = bytes.div_ceil(cluster);
             let is_damaged = check::Findings::corruptions(&found) > 0;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::format::blocks::{Keeper, Layout};
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Preallocation, Storage, shorten};
 
 use super::disk::{Closing, Header, ParallelsLayout};
 use super::extension::Extension;
@@ -149,8 +149,8 @@ impl Records {
     /// Of I/O.
     pub(super) fn end(&self, storage: &dyn Storage, is_current: bool) -> Result<()> {
         let used = self.used.load(Ordering::Acquire);
-        if used > 0 && !storage.limits().fixed_len && storage.len()? > used {
-            storage.set_len(used, Preallocation::Off)?;
+        if used > 0 {
+            shorten::cut(storage, used)?;
         }
         self.change(storage, |header| {
             header.set_closing(match is_current || header.extension == 0 {
@@ -202,9 +202,6 @@ impl Keeper for Records {
     fn cut(&self, storage: &dyn Storage, layout: &ParallelsLayout, end: u64) -> Result<()> {
         let end = end.max(layout.new_from());
         self.used.store(0, Ordering::Release);
-        if !storage.limits().fixed_len && storage.len()? > end {
-            storage.set_len(end, Preallocation::Off)?;
-        }
-        Ok(())
+        shorten::cut(storage, end)
     }
 }

@@ -8,7 +8,7 @@ use crate::extent::Extent;
 use crate::format::{BackingChange, BackingRef, Format, NewParent};
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::ZeroFlags;
 
 use super::Qcow;
 use super::disk::{HEADER_LEN, Header, MAX_NAME};
@@ -130,11 +130,6 @@ impl BackingChange for Qcow {
         self.decoded.forget(0, u64::MAX);
         let name = self.header.lock().name_place();
         let end = name.map_or(0, |name| name.end).max(self.l1_end);
-        self.space.lock().set(end);
-        if !self.storage.limits().fixed_len && end < self.storage.len()? {
-            self.storage.set_len(end, Preallocation::Off)?;
-        }
-        self.file_len.store(end, Ordering::Release);
-        Ok(())
+        self.cut_behind(end)
     }
 }

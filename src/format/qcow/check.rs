@@ -14,6 +14,7 @@ use crate::format::{BackingChange, Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
+use crate::storage::shorten;
 
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of, word_of_packed};
@@ -304,15 +305,15 @@ impl Qcow {
                 )
             });
         }
-        found.leaks = match self.storage.limits().fixed_len {
+        found.leaks = match shorten::can_cut(&*self.storage, 0) {
             _ if self.l1_goes_on(known_len)? => {
                 notes.tell(|| {
                     "The L1 table goes on behind the end of the disk: the header may say too small a size, and what is unused cannot be told".to_owned()
                 });
                 0
             }
-            false => survey.any.unused(),
-            true => survey.any.unused_within(),
+            true => survey.any.unused(),
+            false => survey.any.unused_within(),
         };
         Ok(found)
     }

@@ -2,13 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use crate::error::Result;
 use crate::job::JobControl;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::Preallocation;
 
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of, word_of_packed};
@@ -84,14 +82,8 @@ impl Qcow {
         self.flush_all(self.durability)?;
         self.forget_tables()?;
         self.decoded.forget(0, u64::MAX);
-        if self.storage.limits().fixed_len {
-            return Ok(());
-        }
         // A cluster that the file ended within has its whole place.
-        let end = end.min(self.storage.len()?);
-        self.storage.set_len(end, Preallocation::Off)?;
-        self.space.lock().set(end);
-        self.file_len.store(end, Ordering::Release);
+        self.cut_behind(end.min(self.storage.len()?))?;
         self.barrier()
     }
 

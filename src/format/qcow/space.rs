@@ -10,7 +10,7 @@ use crate::format::FlushPlan;
 use crate::format::table_cache::Table;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation, Step, steps};
+use crate::storage::{Durability, Preallocation, Step, shorten, steps};
 
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of};
@@ -169,6 +169,19 @@ impl Qcow {
             true => Ok(end),
             false => Ok(len.max(end)),
         }
+    }
+
+    /// Cuts off what lies behind `end`. Where the file only grows, what is new stands behind all that there was: what
+    /// stays does not read as zeroes.
+    pub(super) fn cut_behind(&self, end: u64) -> Result<()> {
+        shorten::cut(&*self.storage, end)?;
+        let end = match self.storage.limits().fixed_len {
+            true => end,
+            false => end.max(self.storage.len()?),
+        };
+        self.space.lock().set(end);
+        self.file_len.store(end, Ordering::Release);
+        Ok(())
     }
 
     /// Whether new space reads as zeroes.

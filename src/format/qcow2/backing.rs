@@ -7,7 +7,7 @@ use bstr::BStr;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::{BackingChange, BackingRef, Format, NewParent};
-use crate::storage::{Durability, Preallocation, Step};
+use crate::storage::{Durability, Step, shorten};
 
 use super::cache::Class;
 use super::disk::{Extension, ImageHeader};
@@ -136,9 +136,9 @@ impl Qcow2 {
                 }
             }
         }
-        if end > 0 && end < self.storage.len()? {
-            self.storage.set_len(end, Preallocation::Off)?;
+        match end {
+            0 => Ok(()),
+            end => shorten::cut(&*self.storage, end),
         }
-        Ok(())
     }
 }

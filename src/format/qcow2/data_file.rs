@@ -12,7 +12,7 @@ use crate::extent::StorageSlot;
 use crate::format::{ChildSpec, OpenContext};
 use crate::job::JobControl;
 use crate::policy::ImplicitRole;
-use crate::storage::{Limits, Preallocation, Storage, ZeroFlags, grow, zero};
+use crate::storage::{Limits, Preallocation, Storage, ZeroFlags, grow, shorten, zero};
 
 use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
@@ -145,18 +145,22 @@ impl Qcow2 {
             return Ok(old);
         };
         let now = data.len()?;
-        if now > old {
-            // What a shrink that was interrupted left, or another program.
-            data.set_len(old, Preallocation::Off)?;
+        // What a shrink that was interrupted left, or another program.
+        shorten::cut(&**data, old)?;
+        let left = data.len()?.min(len);
+        if left > old {
+            zero(&**data, old, left, ZeroFlags::empty(), control)?;
         }
-        grow(&**data, len, without_metadata(preallocation), control)?;
+        if data.len()? <= len {
+            grow(&**data, len, without_metadata(preallocation), control)?;
+        }
         Ok(now.min(old))
     }
 
     /// Cuts the data file off at `len`, where its length follows the image's.
     pub(super) fn cut_data_file(&self, len: u64) -> Result<()> {
         match &self.data_file {
-            Some(data) if self.data_file_grows() => data.set_len(len, Preallocation::Off),
+            Some(data) if self.data_file_grows() => shorten::cut_or_zero(&**data, len),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
 //! What a smaller image no longer needs: empty refcount blocks, and the end of the file.
 
 use crate::error::Result;
-use crate::storage::{Durability, Preallocation};
+use crate::storage::{Durability, shorten};
 
 use super::allocator::Alloc;
 use super::cache::Class;
@@ -84,10 +84,7 @@ impl Qcow2 {
             return Ok(());
         }
         let end = self.end_of_use(alloc)? << self.layout.cluster_bits();
-        if end < self.storage.len()? {
-            self.storage.set_len(end, Preallocation::Off)?;
-        }
-        Ok(())
+        shorten::cut(&*self.storage, end)
     }
 
     /// The cluster behind the last one whose refcount is not 0.

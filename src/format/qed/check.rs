@@ -12,7 +12,7 @@ use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::ZeroFlags;
+use crate::storage::{ZeroFlags, shorten};
 
 use super::Qed;
 use super::behind::each_l1_behind;
@@ -354,9 +354,9 @@ impl Qed {
                 )
             });
         }
-        found.leaks = match self.blocks.storage.limits().fixed_len {
-            true => uses.unused_within(),
-            false => uses.unused(),
+        found.leaks = match shorten::can_cut(&*self.blocks.storage, 0) {
+            true => uses.unused(),
+            false => uses.unused_within(),
         };
         Ok(found)
     }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::format::blocks::{Keeper, Layout};
 use crate::job::JobControl;
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Preallocation, Storage, shorten};
 
 use super::behind::look_behind;
 use super::disk::{FeatureBits, Header, QedLayout};
@@ -119,9 +119,6 @@ impl Keeper for Records {
 
     fn cut(&self, storage: &dyn Storage, layout: &QedLayout, end: u64) -> Result<()> {
         let end = end.max(layout.start());
-        if !storage.limits().fixed_len && storage.len()? > end {
-            storage.set_len(end, Preallocation::Off)?;
-        }
-        Ok(())
+        shorten::cut(storage, end)
     }
 }

@@ -13,7 +13,7 @@ use crate::format::{Contents, Measured, Outline};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::options::{OptionKind, OptionSpec, Values};
-use crate::storage::{Durability, Preallocation, Storage, grow};
+use crate::storage::{Durability, Preallocation, Storage, grow, shorten};
 
 use super::{SECTOR, main_slot};
 
@@ -93,7 +93,7 @@ impl NewImage for NewRaw {
             let many = new.storage.limits().in_flight > 1;
             let begun = if many { early } else { first.len() as u64 };
             new.storage.set_len(new.size, Preallocation::Off)?;
-            new.storage.set_len(begun, Preallocation::Off)?;
+            shorten::cut(&*new.storage, begun)?;
         } else {
             grow(&*new.storage, early, new.preallocation, control)?;
         }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::format::blocks::{Keeper, Layout};
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Preallocation, Storage, shorten};
 
 use super::disk::{Header, VdiLayout};
 
@@ -92,9 +92,6 @@ impl Keeper for Records {
         self.record(storage, layout, end)?;
         self.sync(storage)?;
         let end = end.max(layout.start());
-        if !storage.limits().fixed_len && storage.len()? > end {
-            storage.set_len(end, Preallocation::Off)?;
-        }
-        Ok(())
+        shorten::cut(storage, end)
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
 use crate::format::nonzero::each_nonzero;
 use crate::memory;
-use crate::storage::{Preallocation, ZeroFlags};
+use crate::storage::{Preallocation, ZeroFlags, shorten};
 
 use super::disk::{BatEntry, BitmapState, MIB};
 use super::free::{FREE_RUN, Space};
@@ -207,12 +207,13 @@ impl Vhdx {
 
     /// Cuts off what is free at the end of the file.
     pub(super) fn cut_file(&self) -> Result<()> {
-        if self.storage.limits().fixed_len || self.fixed {
+        if self.fixed {
             return Ok(());
         }
         // An entry of the log must not tell of a file that is longer than it is.
         let mut log = self.log.lock();
-        if self.space.lock().tail().is_none() {
+        let tail = self.space.lock().tail();
+        if !tail.is_some_and(|end| shorten::can_cut(&*self.storage, end)) {
             return Ok(());
         }
         self.close_log(&mut log)?;

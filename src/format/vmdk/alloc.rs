@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation};
+use crate::storage::{Durability, Preallocation, shorten};
 
 use super::disk::marker::{Special, special};
 use super::disk::sparse_header::UNCLEAN_AT;
@@ -351,12 +351,10 @@ impl Sparse {
         self.cache.clear();
         self.storage.sync(durability)?;
         let changes = &mut *self.changes.lock();
-        if !self.storage.limits().fixed_len && count > 0 {
-            // A header may say that its metadata ends anywhere.
-            let end = end.checked_next_multiple_of(self.grain).unwrap_or(end);
-            if end < self.storage.len()? {
-                self.storage.set_len(end, Preallocation::Off)?;
-            }
+        // A header may say that its metadata ends anywhere.
+        let end = end.checked_next_multiple_of(self.grain).unwrap_or(end);
+        if count > 0 && shorten::can_cut(&*self.storage, end) {
+            shorten::cut(&*self.storage, end)?;
             changes.next = end;
             self.forget_len(end);
         }

@@ -15,7 +15,7 @@ use crate::format::{AddedFiles, Below, Format, FormatWrite, Resize, ResizeFiles}
 use crate::job::JobControl;
 use crate::memory;
 use crate::size::SECTOR;
-use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, zero};
+use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow, shorten, zero};
 
 use super::create::make_part;
 use super::disk::SparseHeader;
@@ -210,9 +210,7 @@ impl Vmdk {
                 ..
             } if new < old => {
                 part_len.store(new, Ordering::Release);
-                if !storage.limits().fixed_len {
-                    storage.set_len(offset + new, Preallocation::Off)?;
-                }
+                shorten::cut_or_zero(&**storage, offset + new)?;
             }
             PartKind::Sparse(sparse) if new < old => {
                 sparse.len.store(new, Ordering::Release);
@@ -384,11 +382,11 @@ impl Vmdk {
             } => {
                 // What is new has to read as zeroes.
                 let end = offset + old;
-                let has = storage.len()?;
-                if has > end && !storage.limits().fixed_len {
-                    storage.set_len(end, Preallocation::Off)?;
+                shorten::cut(&**storage, end)?;
+                match storage.limits().fixed_len {
+                    true => grow(&**storage, offset + new, preallocation, control)?,
+                    false => extend(&**storage, end..offset + new, preallocation, control)?,
                 }
-                grow(&**storage, offset + new, preallocation, control)?;
                 storage.sync(self.durability)?;
                 len.store(new, Ordering::Release);
                 Ok(Before::Flat(old))

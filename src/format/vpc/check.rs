@@ -10,6 +10,7 @@ use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
 use crate::size::SECTOR;
+use crate::storage::shorten;
 
 use super::disk::{FOOTER_LEN, VpcLayout};
 use super::dynamic::Dynamic;
@@ -143,7 +144,7 @@ struct Placed {
     others: Vec<Range<u64>>,
     /// The file cannot become shorter than that.
     least_len: u64,
-    /// The space behind the last block can go back: a device keeps its length.
+    /// The space behind the last block can go back.
     has_tail: bool,
 }
 
@@ -160,7 +161,7 @@ impl Placed {
             layout,
             others,
             least_len: image.unmovable_end(file_len),
-            has_tail: !image.blocks.storage.limits().fixed_len,
+            has_tail: shorten::can_cut(&*image.blocks.storage, 0),
         }
     }
 

@@ -223,6 +223,9 @@ impl Resize for Fixed {
                 limits.fixed_kind
             )));
         }
+        if end < file_len {
+            storage.check_shrink(end)?;
+        }
         control.checkpoint()?;
         let last = last_footer(file_len);
         let named = old..footer.largest_size().min(last);

@@ -7,7 +7,7 @@ use crate::format::blocks::check::{self, Repairable};
 use crate::format::notes::Notes;
 use crate::format::{Check, CheckReport, RepairMode};
 use crate::job::{Job, JobControl};
-use crate::storage::Preallocation;
+use crate::storage::{Preallocation, shorten};
 
 use super::behind::holds_data;
 use super::disk::FOOTER_LEN;
@@ -56,9 +56,8 @@ impl Repairable for Fixed {
         let footer_at = last_footer(self.storage.len()?);
         let footer = self.footer.lock().clone();
         let end = footer.largest_size();
-        // A device has the length that it has.
-        let is_file = !self.storage.limits().fixed_len;
-        let unused_from = (is_file && end < footer_at).then_some(end);
+        let can_go = shorten::can_cut(&*self.storage, end + FOOTER_LEN as u64);
+        let unused_from = (can_go && end < footer_at).then_some(end);
         let mut is_kept = false;
         if unused_from.is_some() {
             is_kept = !is_being_cut(&footer, footer_at)

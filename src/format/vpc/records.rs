@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::format::blocks::{Keeper, Layout};
 use crate::memory;
-use crate::storage::{Durability, Preallocation, Storage};
+use crate::storage::{Durability, Storage, shorten};
 
 use super::disk::{DiskType, FOOTER_LEN, Footer, VpcLayout};
+use super::fixed::last_footer;
 use super::open::Damage;
 use super::sectors::FullBitmaps;
 
@@ -178,11 +179,13 @@ impl Keeper for Records {
     fn cut(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
         storage.write_at(&self.footer.lock().to_bytes(), end)?;
         self.sync(storage)?;
-        let end = end + FOOTER_LEN as u64;
-        if !storage.limits().fixed_len && storage.len()? > end {
-            storage.set_len(end, Preallocation::Off)?;
+        shorten::cut(storage, end + FOOTER_LEN as u64)?;
+        // Readers look at the end of the file, wherever that stays.
+        let last = last_footer(storage.len()?);
+        match last > end {
+            true => storage.write_at(&self.footer.lock().to_bytes(), last),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 

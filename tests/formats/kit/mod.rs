@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod flushes;
 pub mod given;
+mod grows_only;
 pub mod hostile;
 mod lengths;
 mod live_check;

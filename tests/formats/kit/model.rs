@@ -17,17 +17,17 @@ use crate::random::Random;
 /// Changes of each sample.
 const CHANGES: usize = 250;
 
-fn run(sample: &Sample) {
-    let files = shelf::created(sample);
+/// Changes the new image that is in `files`, and compares what is read.
+pub fn run(sample: &Sample, files: &[Arc<dyn Storage>], changes: usize) {
     let mut model = shelf::empty(sample);
     let mut random = Random(sample.name.len() as u64 ^ 0x51ab);
-    let mut image = shelf::open(sample, &files, Access::Write).expect("the new image opens");
+    let mut image = shelf::open(sample, files, Access::Write).expect("the new image opens");
     same(
         sample.name,
         &shelf::contents(&image).expect("a read"),
         &model,
     );
-    for n in 0..CHANGES {
+    for n in 0..changes {
         let change = Change::pick(&mut random, sample.size);
         change.apply(&image).expect("a change");
         let noted = change.note(&image, &mut model, |at| shelf::base_byte(sample, at));
@@ -42,7 +42,7 @@ fn run(sample: &Sample) {
                 &model,
             );
             image.close().expect("a close");
-            image = shelf::open(sample, &files, Access::Write).expect("it opens again");
+            image = shelf::open(sample, files, Access::Write).expect("it opens again");
             same(
                 sample.name,
                 &shelf::contents(&image).expect("a read"),
@@ -51,11 +51,11 @@ fn run(sample: &Sample) {
         }
     }
     image.close().expect("a close");
-    clean(sample, &files);
+    clean(sample, files);
 }
 
 /// Nothing is damaged or leaked, for formats that can be checked.
-fn clean(sample: &Sample, files: &[std::sync::Arc<dyn platter::storage::Storage>]) {
+pub fn clean(sample: &Sample, files: &[Arc<dyn Storage>]) {
     let image = shelf::open(sample, files, Access::Check).expect("it opens for a check");
     if image.format().checker().is_none() {
         return;
@@ -73,7 +73,7 @@ fn clean(sample: &Sample, files: &[std::sync::Arc<dyn platter::storage::Storage>
 #[test]
 fn what_was_written_is_read_also_by_the_next_who_opens() {
     for sample in samples() {
-        run(sample);
+        run(sample, &shelf::created(sample), CHANGES);
     }
 }
 
