@@ -2,18 +2,18 @@
 //! they read the same. Without an edit that is what went in.
 #![no_main]
 
-use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use arbitrary::Arbitrary;
 use libdeflater::crc32;
 use libfuzzer_sys::fuzz_target;
 use liblzma::stream::{Check, MtStreamBuilder, Stream};
-use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameInfo};
 use platter::storage::Storage;
 use platter::{Image, Location, OpenOptions, OpenPolicy, Result};
 use platter_fuzz::edits::{Edit, MOST};
 use platter_fuzz::kit::shelf::Shelf;
+use platter_fuzz::packers::{self, bgzf_block, bzip2, gzip, seekable_zstd, xz, zstd};
 use platter_fuzz::sparse::{Pages, SparseStorage};
 use platter_fuzz::{inspect_file, look_at, policy};
 use twox_hash::XxHash32;
@@ -42,18 +42,11 @@ const PACKERS: [Packer; 11] = [
     ("xz", |bytes| {
         xz(Stream::new_easy_encoder(0, Check::None), bytes)
     }),
-    ("zstd", |bytes| each(bytes, |part| zstd_frame(part, true))),
-    ("zstd", |bytes| each(bytes, |part| zstd_frame(part, false))),
-    ("zstd", seekable),
-    ("gzip", |bytes| each(bytes, bgzf)),
-    ("gzip", |bytes| {
-        each(bytes, |part| {
-            let level = flate2::Compression::fast();
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-            encoder.write_all(part).expect("memory");
-            encoder.finish().expect("memory")
-        })
-    }),
+    ("zstd", |bytes| each(bytes, |part| zstd(part, true))),
+    ("zstd", |bytes| each(bytes, |part| zstd(part, false))),
+    ("zstd", |bytes| seekable_zstd(bytes.chunks(PART))),
+    ("gzip", |bytes| each(bytes, bgzf_block)),
+    ("gzip", |bytes| each(bytes, gzip)),
     ("lz4", |bytes| {
         each(bytes, |part| {
             let info = FrameInfo::new().content_size(Some(part.len() as u64));
@@ -64,74 +57,15 @@ const PACKERS: [Packer; 11] = [
         let info = FrameInfo::new().content_checksum(true);
         lz4(info.block_mode(BlockMode::Linked), bytes)
     }),
-    ("bzip2", |bytes| {
-        each(bytes, |part| {
-            let level = bzip2::Compression::fast();
-            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), level);
-            encoder.write_all(part).expect("memory");
-            encoder.finish().expect("memory")
-        })
-    }),
+    ("bzip2", |bytes| each(bytes, bzip2)),
 ];
 
 fn each(bytes: &[u8], pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     bytes.chunks(PART).flat_map(pack).collect()
 }
 
-fn xz(stream: std::result::Result<Stream, liblzma::stream::Error>, bytes: &[u8]) -> Vec<u8> {
-    let stream = stream.expect("an encoder");
-    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-fn zstd_frame(bytes: &[u8], says_len: bool) -> Vec<u8> {
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
-    encoder.include_checksum(true).expect("an option");
-    let len = says_len.then_some(bytes.len() as u64);
-    encoder.set_pledged_src_size(len).expect("an option");
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-/// Frames, and their table at the end.
-fn seekable(bytes: &[u8]) -> Vec<u8> {
-    let (mut file, mut table) = (Vec::new(), Vec::new());
-    for part in bytes.chunks(PART) {
-        let frame = zstd_frame(part, false);
-        table.extend((frame.len() as u32).to_le_bytes());
-        table.extend((part.len() as u32).to_le_bytes());
-        file.extend(frame);
-    }
-    file.extend(0x184d_2a5e_u32.to_le_bytes());
-    file.extend((table.len() as u32 + 9).to_le_bytes());
-    file.extend(&table);
-    file.extend((table.len() as u32 / 8).to_le_bytes());
-    file.push(0);
-    file.extend(0x8f92_eab1_u32.to_le_bytes());
-    file
-}
-
-fn bgzf(bytes: &[u8]) -> Vec<u8> {
-    let level = flate2::Compression::fast();
-    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
-    encoder.write_all(bytes).expect("memory");
-    let packed = encoder.finish().expect("memory");
-    let mut block = vec![
-        0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0,
-    ];
-    block.extend((packed.len() as u16 + 25).to_le_bytes());
-    block.extend(packed);
-    block.extend(crc32(bytes).to_le_bytes());
-    block.extend((bytes.len() as u32).to_le_bytes());
-    block
-}
-
 fn lz4(info: FrameInfo, bytes: &[u8]) -> Vec<u8> {
-    let info = info.block_size(BlockSize::Max64KB);
-    let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
+    packers::lz4(info.block_size(BlockSize::Max64KB), bytes)
 }
 
 #[derive(Arbitrary, Debug)]

@@ -4,6 +4,8 @@
 pub mod by_hand;
 pub mod edits;
 pub mod kit;
+#[path = "../../src/codec/container/packers.rs"]
+pub mod packers;
 pub mod parallels;
 #[path = "../../tests/crash/random.rs"]
 pub mod random;

@@ -11,6 +11,8 @@ mod length;
 mod lz4_blocks;
 mod member;
 mod members_ahead;
+#[cfg(test)]
+mod packers;
 mod part;
 mod read_at;
 mod ready;

@@ -2,6 +2,8 @@
 
 use std::io::{Cursor, Read, Write};
 
+use liblzma::stream::{Check, Stream};
+use lz4_flex::frame::{BlockMode, BlockSize, FrameInfo};
 use proptest::prelude::*;
 
 use super::*;
@@ -10,35 +12,11 @@ use crate::policy::OpenPolicy;
 
 fn packed(kind: Container, bytes: &[u8]) -> Vec<u8> {
     match kind {
-        Container::Xz => {
-            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
-            encoder.write_all(bytes).expect("memory");
-            encoder.finish().expect("memory")
-        }
-        Container::Gzip => {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(bytes).expect("memory");
-            encoder.finish().expect("memory")
-        }
-        Container::Bzip2 => {
-            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-            encoder.write_all(bytes).expect("memory");
-            encoder.finish().expect("memory")
-        }
-        Container::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
-            encoder.include_checksum(true).expect("an option");
-            encoder.write_all(bytes).expect("memory");
-            encoder.finish().expect("memory")
-        }
-        Container::Lz4 => {
-            let mut info = lz4_flex::frame::FrameInfo::new();
-            info.content_checksum = true;
-            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-            encoder.write_all(bytes).expect("memory");
-            encoder.finish().expect("memory")
-        }
+        Container::Xz => packers::xz(Stream::new_easy_encoder(1, Check::Crc64), bytes),
+        Container::Gzip => packers::gzip(bytes),
+        Container::Bzip2 => packers::bzip2(bytes),
+        Container::Zstd => packers::zstd(bytes, false),
+        Container::Lz4 => packers::lz4(FrameInfo::new().content_checksum(true), bytes),
     }
 }
 
@@ -277,52 +255,10 @@ fn by_parts(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(all))
 }
 
-fn zstd_frame(bytes: &[u8], says_len: bool) -> Vec<u8> {
-    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
-    encoder.include_checksum(true).expect("an option");
-    if says_len {
-        let len = Some(bytes.len() as u64);
-        encoder.set_pledged_src_size(len).expect("an option");
-    }
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
-}
-
-/// With a table at the end.
-fn seekable(parts: &[&[u8]]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut table = Vec::new();
-    for part in parts {
-        let frame = zstd_frame(part, false);
-        table.extend((frame.len() as u32).to_le_bytes());
-        table.extend((part.len() as u32).to_le_bytes());
-        bytes.extend(frame);
-    }
-    bytes.extend(0x184d_2a5e_u32.to_le_bytes());
-    bytes.extend((table.len() as u32 + 9).to_le_bytes());
-    bytes.extend(table);
-    bytes.extend((parts.len() as u32).to_le_bytes());
-    bytes.push(0);
-    bytes.extend(0x8f92_eab1_u32.to_le_bytes());
-    bytes
-}
-
+/// Blocks, and an empty one at the end.
 fn bgzf(bytes: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    for block in bytes.chunks(0xff00).chain([&[][..]]) {
-        let mut encoder =
-            flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(block).expect("memory");
-        let packed = encoder.finish().expect("memory");
-        all.extend([
-            0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff, 6, 0, b'B', b'C', 2, 0,
-        ]);
-        all.extend((packed.len() as u16 + 25).to_le_bytes());
-        all.extend(packed);
-        all.extend(libdeflater::crc32(block).to_le_bytes());
-        all.extend((block.len() as u32).to_le_bytes());
-    }
-    all
+    let blocks = bytes.chunks(0xff00).chain([&[][..]]);
+    blocks.flat_map(packers::bgzf_block).collect()
 }
 
 /// Makes one block of two: the header of the first says the length of both.
@@ -335,12 +271,7 @@ fn joined(blocks: &[&[u8]]) -> Vec<u8> {
 
 #[test]
 fn a_block_of_gzip_that_says_too_long_a_length_hides_nothing() {
-    // Without the empty block at the end.
-    let block = |bytes: &[u8]| {
-        let mut block = bgzf(bytes);
-        block.truncate(block.len() - 28);
-        block
-    };
+    let block = packers::bgzf_block;
     let (one, other, empty) = (block(b"one text"), block(b"another!"), bgzf(b""));
     let cases: [&[&[u8]]; 6] = [
         &[&one, &one],
@@ -384,12 +315,8 @@ fn a_block_of_gzip_that_says_too_long_a_length_hides_nothing() {
 }
 
 fn lz4_frame(bytes: &[u8]) -> Vec<u8> {
-    let info = lz4_flex::frame::FrameInfo::new()
-        .content_size(Some(bytes.len() as u64))
-        .content_checksum(true);
-    let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-    encoder.write_all(bytes).expect("memory");
-    encoder.finish().expect("memory")
+    let info = FrameInfo::new().content_size(Some(bytes.len() as u64));
+    packers::lz4(info.content_checksum(true), bytes)
 }
 
 /// Files that tell which part of them holds what, of three parts of this length each.
@@ -402,8 +329,11 @@ fn with_parts(len: usize) -> Vec<(&'static str, Vec<u8>)> {
     padded.extend([0; 8]);
     vec![
         ("xz", padded),
-        ("zstd", joined(&|part| zstd_frame(part, true))),
-        ("seekable zstd", seekable(&parts)),
+        ("zstd", joined(&|part| packers::zstd(part, true))),
+        (
+            "seekable zstd",
+            packers::seekable_zstd(parts.iter().copied()),
+        ),
         ("bgzf", bgzf(&text)),
         ("lz4", joined(&lz4_frame)),
     ]
@@ -462,13 +392,13 @@ fn an_index_keeps_to_the_policy() {
         );
     }
     // A table that claims more than there is.
-    let mut bytes = seekable(&[&text(5000), &text(5000)]);
+    let mut bytes = packers::seekable_zstd([&text(5000)[..], &text(5000)]);
     let at = bytes.len() - 9;
     for count in [0, 1, 3, u32::MAX] {
         bytes[at..at + 4].copy_from_slice(&count.to_le_bytes());
         assert!(by_parts(&bytes).expect("memory").is_none(), "{count}");
     }
-    let mut bytes = seekable(&[&text(5000), &text(5000)]);
+    let mut bytes = packers::seekable_zstd([&text(5000)[..], &text(5000)]);
     let at = bytes.len() - 9 - 12;
     for (plain, wrong) in [(0u32, false), (4999, true), (5001, true), (u32::MAX, false)] {
         bytes[at..at + 4].copy_from_slice(&plain.to_le_bytes());
@@ -484,21 +414,19 @@ fn an_index_keeps_to_the_policy() {
 fn with_blocks(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut frames = Vec::new();
     for part in bytes.chunks(900_000) {
-        let frame = zstd_frame(part, false);
+        let frame = packers::zstd(part, false);
         frames.extend(0x184d_2a50_u32.to_le_bytes());
         frames.extend(4_u32.to_le_bytes());
         frames.extend((frame.len() as u32).to_le_bytes());
         frames.extend(frame);
     }
     let lz4 = |sums: bool| {
-        let info = lz4_flex::frame::FrameInfo::new()
-            .block_size(lz4_flex::frame::BlockSize::Max64KB)
-            .block_mode(lz4_flex::frame::BlockMode::Independent)
+        let info = FrameInfo::new()
+            .block_size(BlockSize::Max64KB)
+            .block_mode(BlockMode::Independent)
             .block_checksums(sums)
             .content_checksum(!sums);
-        let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
-        encoder.write_all(bytes).expect("memory");
-        encoder.finish().expect("memory")
+        packers::lz4(info, bytes)
     };
     vec![
         ("zstd", frames),
