@@ -8,26 +8,26 @@ use crate::error::{Error, Result};
 use crate::storage::{CopyOutcome, HostFile, ZeroFlags};
 use crate::sys::copy;
 
-/// The most that one call copies, so that a signal or a cancelled job is not kept waiting.
+/// Maximum copied by one call, so that a signal or a cancelled job does not have to wait.
 const CHUNK: u64 = 64 << 20;
 
-/// What a refusal of the kernel means for further attempts.
+/// Whether a refusal by the kernel is for good; None if the error is not a refusal.
 fn refusal(error: &std::io::Error) -> Option<bool> {
     match error.raw_os_error()? {
-        // These two files will never do.
+        // It will never work for these two files.
         libc::EXDEV
         | libc::EOPNOTSUPP
         | libc::ENOSYS
         | libc::ENOTTY
         | libc::EBADF
         | libc::EPERM => Some(true),
-        // This range does not.
+        // It does not work for this range.
         libc::EINVAL | libc::ETXTBSY => Some(false),
         _ => None,
     }
 }
 
-/// The target, where it is a file that this module has opened.
+/// The target, if it is a file that this module has opened.
 fn own(target: &dyn HostFile) -> Option<&FileStorage> {
     (target as &dyn Any).downcast_ref()
 }
@@ -43,7 +43,7 @@ impl FileStorage {
         let Some(target) = own(target) else {
             return Ok(CopyOutcome::NotPossible);
         };
-        // Through the page cache, which direct I/O is to avoid.
+        // The copy goes through the page cache, which direct I/O must avoid.
         let cached = self.direct.is_none() && target.direct.is_none();
         let regular = self.kind == Kind::Regular && target.kind == Kind::Regular && !self.made_up;
         if !cached || !regular || self.no_copy_to.load(Ordering::Relaxed) == target.id {
@@ -56,7 +56,7 @@ impl FileStorage {
         let followed = target.wrote();
         match copied {
             Ok(done) if done < len => {
-                // The source ends here; what is beyond reads as zeroes.
+                // The source ends here; the rest reads as zeroes.
                 let (at, rest) = (target_offset + done, len - done);
                 target.zero(at, rest, ZeroFlags::MAY_UNMAP)?;
                 followed.map(|()| CopyOutcome::Done)
@@ -74,7 +74,7 @@ impl FileStorage {
         }
     }
 
-    /// Copies up to the end of the source; returns how far that was.
+    /// Copies up to the end of the source; returns the number of bytes copied.
     fn copy_chunks(
         &self,
         offset: u64,
@@ -94,7 +94,7 @@ impl FileStorage {
                 want,
             )?;
             if n == 0 {
-                // Some kernels copy nothing and say so with 0: then the caller does the work.
+                // Some kernels copy nothing and return 0: then the caller does the work.
                 if offset + done < self.raw_len()? {
                     return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
                 }
@@ -125,7 +125,7 @@ impl FileStorage {
         }
         target.check_writable()?;
         let Ok(end) = target.writable_end(target_offset, len) else {
-            // Whether that is an error is for the write in its place to say.
+            // Whether that is an error is for the write that replaces this call to say.
             return Ok(CopyOutcome::NotPossible);
         };
         Self::end_of(offset, len)?;
@@ -135,11 +135,11 @@ impl FileStorage {
                 .as_ref()
                 .map(|direct| direct.enter(target_offset, end));
             let _no_truncate = target.growth.read();
-            // A trial that fails must not make the file longer.
+            // Only after success: a failed attempt must not make the file longer.
             copy::clone_range(self.fd(), offset, target.fd(), target_offset, len)
                 .inspect(|()| target.spare.reach(end))
         };
-        // Also after a failure: part of it may have been shared.
+        // Also after a failure: part of the range may have been shared.
         target.extents.invalidate();
         match shared {
             Ok(()) => target.wrote().map(|()| CopyOutcome::Done),

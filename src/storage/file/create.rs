@@ -1,4 +1,4 @@
-//! Creating files: an existing one keeps its mode, its links and its identity.
+//! Creating files: an existing one keeps its mode, links and identity.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,7 +20,7 @@ use crate::storage::modes::CacheMode;
 use crate::storage::traits::Storage;
 use crate::sys::{attr, seek};
 
-/// The hint set on new files: fragments of this size are long enough.
+/// The extent size hint for new files: fragments of this size are large enough.
 const DEFAULT_EXTENT_SIZE: u64 = 1 << 20;
 
 /// How to create a file.
@@ -32,9 +32,9 @@ pub struct FileCreate {
     pub locking: Locking,
     /// Turn copy-on-write off (btrfs).
     pub nocow: bool,
-    /// Allocation unit to ask the file system for, in bytes; 0 asks for none.
+    /// Allocation unit to request from the file system, in bytes; 0 for none.
     pub extent_size_hint: u64,
-    /// The whole is written right away, so that space of earlier contents is of use.
+    /// The whole file is written right away, so the space of its earlier contents is worth keeping.
     pub is_filled: bool,
 }
 
@@ -62,12 +62,12 @@ impl Default for FileCreate {
     }
 }
 
-/// A file that is to be filled: open, made if there was none, else unchanged so far.
+/// A file to be filled: open, created if it did not exist, otherwise unchanged so far.
 #[derive(Debug)]
 pub struct NewFile {
     file: Arc<FileStorage>,
     storage: Arc<dyn Storage>,
-    /// Where it was made; None where it was there before.
+    /// Where it was created; None if it already existed.
     made: Option<PathBuf>,
     options: FileCreate,
 }
@@ -88,14 +88,14 @@ impl NewFile {
         }
     }
 
-    /// Whether there was no such file before.
+    /// Whether the file did not exist before.
     pub fn is_made(&self) -> bool {
         self.made.is_some()
     }
 }
 
-/// Opens the file at `path` to be filled, and makes it where there is none. What is there stays as
-/// it is until [`NewStorage::empty`]. No lock is taken.
+/// Opens the file at `path` to be filled, creating it if it does not exist. Existing contents are kept
+/// until [`NewStorage::empty`]. No lock is taken.
 ///
 /// # Errors
 /// `Could not create 'X': …`, and nothing is left behind.
@@ -118,10 +118,10 @@ fn could_not_create(path: &Path, error: &io::Error) -> Error {
     Error::io(error).context(format!("Could not create '{name}'"))
 }
 
-/// A file that was made just now.
+/// Wraps a file that was just created.
 fn made(fd: OwnedFd, path: &Path, options: &FileCreate) -> Result<NewFile> {
     let name = BString::from(path.as_os_str().as_bytes());
-    // A second descriptor, for the first one goes with a failure.
+    // A duplicate, because a failure consumes the original descriptor.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let held = match fd.try_clone() {
         Ok(held) => held,
@@ -139,8 +139,8 @@ fn made(fd: OwnedFd, path: &Path, options: &FileCreate) -> Result<NewFile> {
     }
 }
 
-/// Makes a file at `path`, where none must be, with the owner and the permissions of another one. No lock is
-/// taken.
+/// Creates a file at `path`, which must not exist yet, with the owner and the permissions of another one. No lock
+/// is taken.
 ///
 /// # Errors
 /// `Could not create 'X': …`, and nothing is left behind.
@@ -170,15 +170,15 @@ pub fn make_like(
     Ok(new)
 }
 
-/// Opens the device at `path` to be filled. It is as it was until [`NewStorage::empty`].
+/// Opens the device at `path` to be filled. It is left unchanged until [`NewStorage::empty`].
 ///
 /// # Errors
-/// Where there is no device.
+/// If there is no such device.
 pub fn claim_device(path: &Path, options: &FileCreate) -> Result<NewFile> {
     claim_by("host_device", path, options)
 }
 
-/// As [`claim_device`], by the name of a driver.
+/// As [`claim_device`], for the named driver.
 pub(super) fn claim_by(driver: &'static str, path: &Path, options: &FileCreate) -> Result<NewFile> {
     let file = open::open(path, &options.open(Some(driver)))
         .map_err(|error| no_new_images(driver, error))?;
@@ -199,7 +199,7 @@ impl NewStorage for NewFile {
         }
         let too_large = || Error::os(libc::EFBIG);
         let fits = match seek::to(self.file.fd(), len) {
-            // The offset is past what the file system can hold.
+            // The offset exceeds the maximum of the file system.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(too_large()),
             Err(error) => Err(Error::io(&error)),
             Ok(()) => self.file.writable_end(0, len).map(drop),
@@ -225,11 +225,11 @@ impl NewStorage for NewFile {
     }
 }
 
-/// Opens the file, or makes it where there is none. The flag tells which it was.
+/// Opens the file, creating it if it does not exist. The flag is true if it was created.
 fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(OwnedFd, bool)> {
     let mut how = OpenOptions::new();
     how.read(true).write(true).mode(0o644);
-    // A file may appear or vanish in between; a link to nothing is neither there nor to be made.
+    // The file may appear or vanish between the two calls; for a dangling link, both of them fail.
     for _ in 0..8 {
         match open_raw(path, &how, cache) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -247,7 +247,7 @@ fn open_or_create(path: &Path, cache: CacheMode) -> io::Result<(OwnedFd, bool)> 
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Empties the file. Returns a warning.
+/// Empties the file. May return a warning.
 fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
     if file.kind != Kind::Regular {
         return clear_first_sector(file).map(|()| None);
@@ -259,7 +259,7 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
     }
     file.extents.invalidate();
     if options.nocow {
-        // Only btrfs knows it, and a file works without.
+        // Only btrfs supports it, and the file is usable without it.
         let _ = attr::set_nocow(file.fd());
     }
     if options.extent_size_hint == 0 {
@@ -276,13 +276,13 @@ fn empty(file: &FileStorage, options: &FileCreate) -> Result<Option<String>> {
     }))
 }
 
-/// What was on a device must not be taken for the new image.
+/// Earlier contents of a device must not be mistaken for the new image.
 fn clear_first_sector(file: &FileStorage) -> Result<()> {
     let len = file.len()?.min(512);
     file.write_zero_bytes(0, len)
 }
 
-/// Removes the file at `path` if it still is the one that is open.
+/// Removes the file at `path` if it is still the one that is open.
 fn remove_same(open: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let real: PathBuf = path.canonicalize()?;

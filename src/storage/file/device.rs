@@ -1,4 +1,4 @@
-//! Devices that are more, or less, than bytes at places: drives whose disc can be taken out, and streams.
+//! Devices that are not plain random-access byte stores: drives with removable discs, and streams.
 
 use std::fs::{Metadata, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -18,15 +18,15 @@ const SCSI_DISCS: u32 = 11;
 const SCSI_GENERIC: u32 = 21;
 const ONSTREAM_TAPES: u32 = 206;
 
-/// Whether a file is a drive of discs.
+/// Whether a file is an optical drive.
 pub(crate) fn is_disc_drive(meta: &Metadata) -> bool {
     meta.file_type().is_block_device() && libc::major(meta.rdev()) == SCSI_DISCS
 }
 
-/// Refuses devices that hold no bytes at places, without a look inside: a tape is rewound by it.
+/// Refuses devices without random access, before they are opened, which would rewind a tape.
 pub(super) fn refuse_streams(path: &Path, name: &BStr) -> Result<()> {
     let Ok(meta) = path.metadata() else {
-        // The open says why.
+        // Opening it will report the reason.
         return Ok(());
     };
     if !meta.file_type().is_char_device() {
@@ -42,8 +42,8 @@ pub(super) fn refuse_streams(path: &Path, name: &BStr) -> Result<()> {
     )))
 }
 
-/// A descriptor that holds the disc of a drive in place; others stay as they are. A drive that is opened without
-/// blocking lets its disc be taken out, and another be put in, between two reads.
+/// Returns a descriptor that locks the disc of a drive in place; other files are returned unchanged. While a drive is
+/// only open in non-blocking mode, its disc can be exchanged between two reads.
 pub(super) fn hold_disc(open: OwnedFd, name: &BStr, options: &FileOpen) -> Result<OwnedFd> {
     let failed = |error: std::io::Error| could_not_open(name, &error);
     match cdrom::has_disc(open.as_fd()) {

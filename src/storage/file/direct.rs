@@ -9,13 +9,13 @@ use crate::storage::traits::Limits;
 use crate::sys::dio::DioAlign;
 use crate::sys::{AlignedBuf, falloc, rw};
 
-/// The size of a bounce buffer, and so of one bounced request.
+/// The size of a bounce buffer, and therefore of one bounced request.
 const BOUNCE: usize = 1 << 20;
 
-/// A disk is busy with so many requests of a megabyte.
+/// This many requests of a megabyte keep a disk busy.
 const IN_FLIGHT: u32 = 8;
 
-/// What a file that is open with O_DIRECT needs.
+/// What direct I/O needs to know of a file that is open with O_DIRECT.
 #[derive(Debug)]
 pub(super) struct Direct {
     align: DioAlign,
@@ -50,8 +50,8 @@ impl Direct {
         self.ranges.enter(self.down(start), self.up(end), false)
     }
 
-    /// As [`Self::enter`], for a change that ends when no one waits for it; None where it would have to
-    /// wait for its turn.
+    /// As [`Self::enter`], for a change that may complete while no thread waits for it; None if it would
+    /// have to wait for its turn.
     pub(super) fn try_enter(&self, start: u64, end: u64) -> Option<OwnedRangeGuard> {
         Ranges::try_enter(&self.ranges, self.down(start), self.up(end))
     }
@@ -82,7 +82,7 @@ impl Direct {
         run(&mut buf[..size])
     }
 
-    /// Fills `buf`; returns the bytes read, fewer only at the end of the file.
+    /// Fills `buf`; returns the number of bytes read, fewer only at the end of the file.
     pub(super) fn read(&self, file: &FileStorage, buf: &mut [u8], at: u64) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -143,7 +143,7 @@ impl Direct {
             if got == 0 {
                 break;
             }
-            // An unaligned count is the end of the file, or an interruption: then from its block.
+            // An unaligned count means the end of the file, or an interruption: then go on from that block.
             let reached = done + got;
             let block = self.down(reached as u64) as usize;
             if block == reached {
@@ -188,7 +188,7 @@ impl Direct {
             return self.write_partial(file, buf, at);
         }
         drop(shared);
-        // The padding passes the end: alone, write it and then cut it off again.
+        // The padding passes the end: write it exclusively, then truncate it away again.
         let _alone = file.growth.write();
         let len = file.raw_len()?;
         let written = self.write_partial(file, buf, at);
@@ -229,7 +229,7 @@ impl Direct {
         })
     }
 
-    /// One block, zeroes past the end of the file.
+    /// Reads one block; bytes past the end of the file are zeroes.
     fn read_block(&self, file: &FileStorage, block: &mut [u8], at: u64) -> io::Result<()> {
         let got = self.read_aligned(file, block, at)?;
         block[got..].fill(0);

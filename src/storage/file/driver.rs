@@ -34,7 +34,7 @@ pub static FILE: StorageDriver = StorageDriver {
     exports: None,
 };
 
-/// Devices of the host.
+/// Host devices.
 pub static HOST_DEVICE: StorageDriver = DEVICE;
 
 const DEVICE: StorageDriver = StorageDriver {
@@ -54,7 +54,7 @@ const DEVICE: StorageDriver = StorageDriver {
     exports: None,
 };
 
-/// Drives of discs.
+/// Optical drives.
 pub static HOST_CDROM: StorageDriver = StorageDriver {
     name: DISC_DRIVER,
     schemes: &[DISC_DRIVER],
@@ -103,7 +103,7 @@ const DEVICE_CREATE: &[OptionSpec] = &[
     SIZE,
 ];
 
-/// Those of [`OPEN`] that do not change which bytes are shown.
+/// Options of [`OPEN`] that do not change which bytes are read.
 const WEAK: &[&str] = &[
     "aio",
     "drop-cache",
@@ -144,7 +144,7 @@ const OPEN: &[OptionSpec] = &[
     ),
 ];
 
-/// Refuses options that ask for what is not there.
+/// Refuses options that cannot be satisfied.
 fn check_options(context: &OpenContext<'_>) -> Result<()> {
     let options = context.options;
     options.check_words(OPEN)?;
@@ -178,7 +178,7 @@ fn open_file(driver: &'static str, context: &OpenContext<'_>) -> Result<Arc<dyn 
     Ok(Arc::new(open(&path, &how)?))
 }
 
-/// What is at the path, even where this driver would not take it.
+/// Visits the identity of what is at the path, even if this driver would refuse it.
 fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
     let path = path_of(FILE.name, &context.target);
     if let Some(id) = path.ok().and_then(|path| Identity::of_path(&path)) {
@@ -210,7 +210,7 @@ fn create_device(driver: &'static str, context: &CreateContext<'_>) -> Result<Bo
     Ok(Box::new(claim_by(driver, &path, &create_options(context))?))
 }
 
-/// The path of a target: the protocol is cut off, nothing is decoded.
+/// The path of a target: the protocol prefix is removed, nothing is decoded.
 fn path_of<'a>(driver: &str, target: &'a StorageTarget<'_>) -> Result<Cow<'a, Path>> {
     match target {
         StorageTarget::Path(path) => Ok(Cow::Borrowed(path)),

@@ -1,4 +1,4 @@
-//! The name of a file that was made here: it lasts once its directory is synced as well.
+//! The name of a file that was created here: it is durable once its directory is synced as well.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -10,16 +10,16 @@ use parking_lot::Mutex;
 
 use crate::sys::{falloc, fd};
 
-/// The directory entry of an open file, as far as that is our concern.
+/// The directory entry of an open file, as far as it is still to be synced.
 #[derive(Debug, Default)]
 pub(super) struct Entry {
-    /// The directory, until a sync of it has succeeded. Held open, for it may be renamed meanwhile.
+    /// The directory, until a sync of it has succeeded. Held open because it may be renamed in the meantime.
     unsynced: Mutex<Option<OwnedFd>>,
 }
 
 impl Entry {
-    /// Of a file that was made at this path. Its directory is that of the file itself where the path is
-    /// a link to it. One that cannot be read cannot be synced either, and the file is good without.
+    /// The entry of a file that was created at this path; for a link, the directory is that of its target.
+    /// A directory that cannot be read cannot be synced either, and the file is usable without that.
     pub(super) fn made(path: &Path) -> Self {
         let directory = |path: &Path| {
             let mut how = OpenOptions::new();
@@ -32,21 +32,21 @@ impl Entry {
         }
     }
 
-    /// Whether [`Entry::sync`] has something to do, or is at it.
+    /// Whether [`Entry::sync`] has something to do, or is in progress.
     pub(super) fn is_unsynced(&self) -> bool {
         self.unsynced
             .try_lock()
             .is_none_or(|directory| directory.is_some())
     }
 
-    /// Makes the name durable. A caller that comes while another does it waits for that.
+    /// Makes the name durable. If another thread is doing so already, waits for it.
     pub(super) fn sync(&self) -> io::Result<()> {
         let mut unsynced = self.unsynced.lock();
         let Some(directory) = unsynced.as_ref() else {
             return Ok(());
         };
         match falloc::sync(directory.as_fd()) {
-            // File systems whose directories know no sync.
+            // Some file systems cannot sync directories.
             Err(error) if !is_refusal(&error) => return Err(error),
             _ => *unsynced = None,
         }
@@ -54,7 +54,7 @@ impl Entry {
     }
 }
 
-/// Makes the name of a file or directory that was made at this path durable.
+/// Makes the name of a file or directory that was created at this path durable.
 pub(crate) fn sync_name(path: &Path) -> io::Result<()> {
     Entry::made(path).sync()
 }
@@ -92,7 +92,7 @@ mod tests {
             .unwrap()
     }
 
-    /// The directory that waits for a sync.
+    /// The directory that is still to be synced.
     fn directory(storage: &std::sync::Arc<dyn Storage>) -> Option<(u64, u64)> {
         let unsynced = file(storage).entry.unsynced.lock();
         unsynced
@@ -112,7 +112,7 @@ mod tests {
         let path = dir.path().join("new");
         let new = made(&path, CacheMode::Writeback);
         assert_eq!(directory(&new), identity(dir.path()));
-        // Also where nothing was written since a sync that the kernel did.
+        // A sync that only orders writes does not cover the name.
         new.sync(Durability::Ordered).unwrap();
         assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::Call);
         assert!(directory(&new).is_some());
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::Nothing);
         new.write_at(&[1], 0).unwrap();
         assert_eq!(new.sync_plan(Durability::Synced), SyncPlan::DataSync);
-        // One that was there before is somebody else's.
+        // The name of a file that existed before is not ours to sync.
         assert_eq!(directory(&made(&path, CacheMode::Writeback)), None);
     }
 
@@ -144,7 +144,7 @@ mod tests {
         for path in [&a, &b] {
             std::fs::create_dir(path).unwrap();
         }
-        // A link to nothing, to a link to nothing, and a directory by descriptor.
+        // A dangling link, a link to that link, and a directory given by descriptor.
         std::os::unix::fs::symlink("../b/target", a.join("link")).unwrap();
         std::os::unix::fs::symlink("a/link", dir.path().join("link")).unwrap();
         let linked = made(&dir.path().join("link"), CacheMode::Writeback);
@@ -155,7 +155,7 @@ mod tests {
         let by_number = format!("/dev/fd/{number}/new");
         let new = made(Path::new(&by_number), CacheMode::Writeback);
         assert_eq!(directory(&new), identity(&a));
-        // It is synced under whatever name it has by then.
+        // It is synced under whatever name it has by that time.
         std::fs::rename(&a, dir.path().join("c")).unwrap();
         assert_eq!(directory(&new), identity(&dir.path().join("c")));
         new.sync(Durability::Synced).unwrap();

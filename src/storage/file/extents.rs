@@ -1,5 +1,5 @@
-//! Data and holes, by `SEEK_DATA` and `SEEK_HOLE`, with a memory for the last run of data. A hole is
-//! never remembered: another process may fill it, and bytes taken for zeroes would be lost.
+//! Data and holes, found with `SEEK_DATA` and `SEEK_HOLE`. The last run of data is cached, but never a hole:
+//! another process may fill it, and data taken for zeroes would be lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::extent::StorageExtent;
 use crate::sys::seek;
 
-/// Seeks are given up where many of them cost this much each and find next to nothing.
+/// Seeking is given up when this is the average cost of many calls that find next to nothing.
 const SLOW_SEEK: Duration = Duration::from_millis(10);
 const SLOW_SAMPLE: u32 = 64;
 const SLOW_BYTES: u64 = 64 << 10;
@@ -37,7 +37,7 @@ fn generation_of(node: Node) -> Generation {
     new
 }
 
-/// What is remembered of a file's data and holes.
+/// What is cached of a file's extents.
 #[derive(Debug)]
 pub(super) struct ExtentCache {
     generation: Generation,
@@ -75,18 +75,18 @@ impl ExtentCache {
         }
     }
 
-    /// Voids what is remembered. Called after a change, before the call that made it returns; a
-    /// run found by a seek that began earlier carries an older number and is not believed.
+    /// Invalidates the cache. Called after a change, before the call that made it returns; a run found
+    /// by a seek that began earlier carries an older generation and is ignored.
     pub(super) fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// The number of changes that calls through any handle of this process have made.
+    /// The number of changes made through any handle of this process.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// For a change that ends when no one waits for it.
+    /// For a change that may complete while no thread waits for it.
     pub(super) fn changing(&self) -> Changing {
         Changing(self.generation.clone())
     }
@@ -99,7 +99,7 @@ impl ExtentCache {
     }
 }
 
-/// A change that voids what is remembered when it has ended: when this is dropped.
+/// A change that invalidates the cache when it has completed, that is, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Changing(Generation);
 
@@ -159,8 +159,8 @@ impl FileStorage {
         Ok(if zero { hole(len) } else { data(len) })
     }
 
-    /// Whether a hole starts at `offset`, and the end of that run; None where the file system
-    /// does not tell, or tells nonsense.
+    /// Whether a hole starts at `offset`, and the end of that run; None if the file system does not
+    /// say, or returns nonsense.
     fn seek_run(&self, offset: u64) -> Result<Option<(bool, u64)>> {
         let unsupported = |error: std::io::Error| match error.raw_os_error() {
             Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ESPIPE) => {
@@ -171,7 +171,7 @@ impl FileStorage {
         };
         let next = match seek::next_data(self.fd(), offset) {
             Ok(Some(next)) => next,
-            // No data up to the end: one hole, which beyond the end has no end.
+            // No data up to the end of the file: one hole, which extends past the end without limit.
             Ok(None) => return Ok(Some((true, u64::MAX))),
             Err(error) => return unsupported(error),
         };
@@ -183,7 +183,7 @@ impl FileStorage {
         }
         match seek::next_hole(self.fd(), offset) {
             Ok(Some(end)) if end > offset => Ok(Some((false, end))),
-            // Shortened meanwhile, or nonsense.
+            // Truncated in the meantime, or nonsense.
             Ok(_) => Ok(None),
             Err(error) => unsupported(error),
         }

@@ -1,4 +1,4 @@
-//! What the kernel does on the descriptor at the bidding of others: leases, syncs, copies, hints.
+//! Operations of the kernel on the descriptor that others request: leases, syncs, copies, hints.
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
@@ -15,7 +15,7 @@ use crate::storage::{
 };
 use crate::sys;
 
-/// A range that the kernel changes.
+/// A range that is being changed by the kernel.
 #[derive(Debug)]
 #[allow(
     dead_code,
@@ -50,7 +50,7 @@ impl HostFile for FileStorage {
         self.locks.claim(part)
     }
 
-    // Within the file: what makes it longer needs the lock on its length, which only a call can hold.
+    // Only within the file: growing it requires the lock on its length, which only a method call can hold.
     fn lease(&self, offset: u64, len: u64) -> Option<Box<dyn Lease>> {
         let end = self.writable_end(offset, len).ok()?;
         let plain = !self.read_only && !self.cache.write_through() && self.kind != Kind::Character;
@@ -139,7 +139,7 @@ impl HostFile for FileStorage {
 
     fn hint_written(&self, offset: u64, len: u64) {
         if self.writes_out() {
-            // What goes wrong is reported by the sync.
+            // Errors are reported by the sync.
             let _ = sys::falloc::start_writeback(self.fd(), offset, len);
         }
     }
@@ -153,7 +153,7 @@ impl HostFile for FileStorage {
         };
         match sys::falloc::wait_for_writeback(self.fd(), offset, len) {
             Ok(()) => sys::falloc::forget(self.fd(), offset, len),
-            // A file system that has no such call writes out when it is synced.
+            // A file system without this call writes out when it is synced.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ESPIPE)) => {}
             Err(error) => return Err(self.sync_failed(&error)),
         }
@@ -162,7 +162,7 @@ impl HostFile for FileStorage {
 }
 
 impl FileStorage {
-    /// Whether it helps a later sync to write out early.
+    /// Whether writing out early helps a later sync.
     fn writes_out(&self) -> bool {
         let syncs =
             self.sync_plan(Durability::Synced) == SyncPlan::DataSync || self.entry.is_unsynced();

@@ -22,7 +22,7 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Bytes past the length are not there, whatever the kernel would make up.
+    /// Bytes past the reported length read as zeroes, whatever the kernel would generate there.
     fn read_made_up(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let failed = |error| Error::io(&error);
         let len = self.raw_len().map_err(failed)?.saturating_sub(offset);
@@ -58,8 +58,8 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Reads from the page cache alone; false where it does not hold the whole range, or where
-    /// that cannot be known.
+    /// Reads from the page cache only; false if it does not hold the whole range, or if that cannot
+    /// be determined.
     pub(super) fn read_cached(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> Result<bool> {
         if self.direct.is_some() || self.made_up || !self.can.cached_reads.load(Ordering::Relaxed) {
             return Ok(false);
@@ -74,7 +74,7 @@ impl FileStorage {
                 ) {
                     self.can.cached_reads.store(false, Ordering::Relaxed);
                 }
-                // What is wrong, if anything, shows in the read that waits.
+                // If there is a real error, the blocking read will report it.
                 Ok(false)
             }
         }

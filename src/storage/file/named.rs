@@ -1,7 +1,7 @@
-//! What a name inside an image may lead to: a regular file or a block device.
+//! What a file name inside an image may refer to: a regular file or a block device.
 //!
-//! The author of the image chose the name, so it must not reach what the process itself is made of (its
-//! memory, environment, descriptors), nor anything that is changed by being opened or read.
+//! The author of the image chose the name, so it must not lead to the process's own state (its memory,
+//! environment, descriptors), nor to anything that is changed by being opened or read.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::storage::modes::CacheMode;
 use crate::sys::{attr, open};
 
-/// Opens what an image names; [`check`] is left to the caller.
+/// Opens a file that an image names; [`check`] is left to the caller.
 pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Result<OwnedFd> {
     let name = BStr::new(path.as_os_str().as_bytes());
     let failed = |error: io::Error| match error.raw_os_error() {
@@ -25,7 +25,7 @@ pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Resul
         Some(libc::EINVAL) if cache.direct() => no_direct(name),
         _ => could_not_open(name, &error),
     };
-    // Only looking: the open of some devices does something. What counts is the open file.
+    // A preliminary check, because opening some devices has side effects. The open file is what counts.
     let kind = path.metadata().map_err(failed)?.file_type();
     if kind.is_char_device() {
         return Err(refused(name, "a character device"));
@@ -41,7 +41,7 @@ pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Resul
     let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
     let flags = access | direct | libc::O_CLOEXEC | libc::O_NOCTTY;
     let opened = match open::without_magic_links(path, flags | libc::O_NONBLOCK) {
-        // A lease is being broken: that is worth waiting for.
+        // A lease is being broken, which is worth waiting for.
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {
             open::without_magic_links(path, flags)
         }
@@ -54,7 +54,7 @@ pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Resul
             how.read(true).write(writable);
             open_raw(path, &how, cache).map_err(failed)
         }
-        // No loop of links, for there is a file at the end.
+        // Not a loop of links, because there is a file at the end.
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             Err(refused(name, "a way to what a process has open"))
         }
@@ -62,7 +62,7 @@ pub(super) fn open_named(path: &Path, writable: bool, cache: CacheMode) -> Resul
     }
 }
 
-/// Refuses an open file that no image may name.
+/// Refuses an open file of a kind that no image may name.
 pub(super) fn check(fd: BorrowedFd<'_>, name: &BStr) -> Result<()> {
     let failed = |error: io::Error| could_not_open(name, &error);
     match attr::stat(fd).map_err(failed)?.mode & libc::S_IFMT {
@@ -148,10 +148,10 @@ mod tests {
         ] {
             let text = text(Path::new(&path));
             assert!(text.contains(why), "{text}");
-            // To users, who know what they name, all is open that was.
+            // Users know what they name, so they may open all of these.
             open(Path::new(&path), &FileOpen::default()).unwrap();
         }
-        // A callback that answers with a descriptor is no way around it.
+        // A callback that returns a descriptor does not get around the check.
         for path in ["/dev/null", "/proc/version"] {
             let fd = std::fs::File::open(path).unwrap().into();
             assert!(open_fd(fd, "fd", &named()).is_err());

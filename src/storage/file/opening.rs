@@ -1,4 +1,4 @@
-//! The open of a path itself, and the words for what goes wrong there.
+//! Opening a path itself, and the errors for failures to do so.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -12,7 +12,7 @@ use crate::error::{Error, Stage};
 use crate::storage::modes::CacheMode;
 use crate::sys::fd;
 
-/// An open that does not hang on a FIFO; it still waits for the breaking of a lease.
+/// Opens without blocking on a FIFO, but still waits for a lease to be broken.
 pub(super) fn open_raw(path: &Path, how: &OpenOptions, cache: CacheMode) -> io::Result<OwnedFd> {
     let direct = if cache.direct() { libc::O_DIRECT } else { 0 };
     let common = libc::O_NOCTTY | direct;

@@ -1,5 +1,5 @@
-//! Keeps writes apart that share a block of direct I/O: a read-modify-write of part of a block
-//! must not undo a neighbour's write.
+//! Keeps apart writes that share a block of direct I/O: a read-modify-write of part of a block must not
+//! undo a neighbouring write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::reap::reap_all;
 
-/// How often somebody who waits for what the kernel is at has it looked at whether that has ended.
+/// How often a thread that waits for an operation of the kernel checks whether it has completed.
 pub(super) const LOOK: Duration = Duration::from_micros(100);
 
 /// The ranges being written.
@@ -23,7 +23,7 @@ struct Busy {
     start: u64,
     end: u64,
     exclusive: bool,
-    /// Its use ends when no one waits for it.
+    /// May complete while no thread waits for it.
     by_kernel: bool,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct OwnedRangeGuard {
 }
 
 impl Ranges {
-    /// Waits until no writer of an overlapping range is exclusive, nor any when `exclusive`.
+    /// Waits until no overlapping range is held exclusively or, if `exclusive`, held at all.
     pub(super) fn enter(&self, start: u64, end: u64, exclusive: bool) -> RangeGuard<'_> {
         let mine = Busy {
             start,
@@ -74,7 +74,7 @@ impl Ranges {
         RangeGuard { ranges: self, mine }
     }
 
-    /// As [`Ranges::enter`], not exclusive; None where that would wait.
+    /// As [`Ranges::enter`], not exclusive; None if that would block.
     pub(super) fn try_enter(ranges: &Arc<Self>, start: u64, end: u64) -> Option<OwnedRangeGuard> {
         let mine = Busy {
             start,

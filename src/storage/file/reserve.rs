@@ -1,4 +1,4 @@
-//! Space for writes that are about to come.
+//! Reserves space for writes that are about to come.
 
 use crate::storage::file::{FileStorage, Kind};
 use crate::sys;
@@ -8,8 +8,8 @@ use crate::sys::falloc::Falloc;
 const WORTHWHILE: u64 = 256 << 10;
 
 impl FileStorage {
-    /// Reserves the range where that spares more than it costs: ext4 then need not promise space page
-    /// by page. A failure is none: the write itself will tell what is wrong.
+    /// Reserves the range if that saves more than it costs: ext4 then does not have to reserve space page by
+    /// page. A failure is ignored: the write itself will report the error.
     pub(super) fn reserve_for_write(&self, offset: u64, len: u64) {
         let known = self.kind != Kind::Regular || self.direct.is_some();
         if len < WORTHWHILE || known || self.spare.covers(offset, len) {
@@ -21,8 +21,8 @@ impl FileStorage {
         }
     }
 
-    /// Makes the file longer, with space, for direct I/O: a file system lets one such write after the
-    /// other pass the end of a file or fill a hole, but writes to reserved space all at once.
+    /// Makes the file longer, with space reserved, for direct I/O: file systems run writes that extend a file
+    /// or fill a hole one after the other, but writes to reserved space in parallel.
     pub(super) fn reserve_for_growth(&self, end: u64) {
         if self.kind != Kind::Regular || self.direct.is_none() {
             return;

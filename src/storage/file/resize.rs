@@ -8,9 +8,9 @@ use crate::storage::modes::{CacheMode, Preallocation};
 use crate::sys::falloc::{self, Falloc};
 use crate::sys::{AlignedBuf, rw};
 
-/// Zeroes are written in pieces of this size.
+/// Zeroes are written in chunks of this size.
 const CHUNK: usize = 1 << 20;
-/// The first block of a new file is written, so that its alignment for direct I/O can be probed.
+/// The first block of a new file is written so that its alignment for direct I/O can be probed.
 const FIRST_BLOCK: u64 = 4096;
 
 impl FileStorage {
@@ -81,7 +81,7 @@ impl FileStorage {
         };
         if filled.is_err() {
             let _alone = self.growth.write();
-            // Not where another thread appended meanwhile. The error reported is the first one.
+            // Not if another thread has appended in the meantime. The error reported is the first one.
             if self.raw_len().is_ok_and(|now| now == len) {
                 let _ = self.truncate(old);
             }
@@ -89,7 +89,7 @@ impl FileStorage {
         filled
     }
 
-    /// Reserves space for `old..len`; false where the file system cannot.
+    /// Reserves space for `old..len`; false if the file system cannot.
     fn reserve(&self, old: u64, len: u64) -> Result<bool> {
         match falloc::fallocate(self.fd(), Falloc::Allocate, old, len - old) {
             Ok(()) => Ok(true),
@@ -103,7 +103,7 @@ impl FileStorage {
         }
     }
 
-    /// The caller holds `growth` alone, so that no other write is undone.
+    /// The caller holds `growth` exclusively, so that no other write is undone.
     fn write_first_block(&self, len: u64) -> Result<()> {
         let zeroes = AlignedBuf::zeroed(FIRST_BLOCK as usize, FIRST_BLOCK as usize)
             .map_err(|error| Error::io(&error))?;
@@ -117,7 +117,7 @@ impl FileStorage {
 
     /// Writes zeroes to `old..len` and makes them durable.
     fn fill(&self, old: u64, len: u64) -> Result<()> {
-        // In one piece where possible; a full disk is found before any time is spent.
+        // In one piece if possible; a full disk is detected before any time is spent on writing.
         if let Err(error) = falloc::fallocate(self.fd(), Falloc::AllocateKeepSize, old, len - old)
             && error.raw_os_error() == Some(libc::ENOSPC)
         {
@@ -132,7 +132,7 @@ impl FileStorage {
             .context(|| "Could not sync the preallocated file".into())
     }
 
-    /// Writes zero bytes in bounded pieces.
+    /// Writes zero bytes in chunks of limited size.
     pub(super) fn write_zero_bytes(&self, offset: u64, len: u64) -> Result<()> {
         let size = usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK));
         let zeroes = AlignedBuf::zeroed(size, 4096).map_err(|error| Error::io(&error))?;

@@ -1,7 +1,7 @@
-//! Space that a file had before it was emptied, kept for what is written into it next: to free it and to allocate as
-//! much again takes longer than the writing where freed blocks are discarded.
+//! Space that a file had before it was emptied, kept for what is written next: where freed blocks are discarded,
+//! freeing the space and allocating as much again takes longer than writing.
 //!
-//! The kernel's length stays what it was until the new contents have their end; up to it everything reads as zeroes.
+//! The kernel keeps the old length until the final length is set; up to it, anything unwritten reads as zeroes.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,19 +12,19 @@ use crate::storage::{Ending, Storage};
 use crate::sys::falloc::{self, Falloc};
 use crate::sys::{attr, page_cache, seek};
 
-/// Shorter files are emptied in no time.
+/// Emptying shorter files takes no time.
 const WORTHWHILE: u64 = 16 << 20;
-/// The part of a file, as a divisor, that is few of it.
+/// Up to this fraction of a file, given as a divisor, counts as little.
 const FEW: u64 = 64;
-/// The kernel's length is that of the contents.
+/// Means that the kernel's length is that of the contents.
 const NONE: u64 = u64::MAX;
 
-/// What is left of the earlier contents of a file.
+/// What remains of the space of a file's earlier contents.
 #[derive(Debug)]
 pub(super) struct Spare {
-    /// The length of the new contents while the kernel's is longer, else [`NONE`].
+    /// The length of the new contents while the kernel's is longer, otherwise [`NONE`].
     len: AtomicU64,
-    /// The blocks in front of this are reserved, whether something was written to them or not.
+    /// All blocks before this offset are reserved, whether they have been written or not.
     reserved: AtomicU64,
 }
 
@@ -38,7 +38,7 @@ impl Default for Spare {
 }
 
 impl Spare {
-    /// The length of the contents, where the kernel does not have it.
+    /// The length of the contents, if the kernel's differs.
     pub(super) fn len(&self) -> Option<u64> {
         match self.len.load(Ordering::Acquire) {
             NONE => None,
@@ -51,21 +51,21 @@ impl Spare {
         offset.saturating_add(len) <= self.reserved.load(Ordering::Relaxed)
     }
 
-    /// The kernel's length is set to that of the contents.
+    /// Records that the kernel's length is set to that of the contents.
     pub(super) fn has_length(&self) {
         self.len.store(NONE, Ordering::Release);
     }
 
-    /// What is reserved now was asked for.
+    /// Records that what is reserved now was requested, so that it is not freed.
     pub(super) fn is_wanted(&self) {
         self.reserved.store(0, Ordering::Relaxed);
     }
 
-    /// The contents are about to reach `end`.
+    /// Records that the contents are about to reach `end`.
     pub(super) fn reach(&self, end: u64) {
         let longer = |len: u64| match len {
             NONE => None,
-            // From here on the kernel knows the end.
+            // From here on the kernel has the right length.
             _ if end >= self.reserved.load(Ordering::Relaxed) => Some(NONE),
             _ => Some(len.max(end)),
         };
@@ -74,10 +74,10 @@ impl Spare {
 }
 
 impl FileStorage {
-    /// Empties the file and keeps its space; false where it must be emptied by its length, nothing else being changed.
+    /// Empties the file but keeps its space; false, with nothing else changed, if it must be truncated instead.
     ///
-    /// Only where few blocks are missing, for they are all allocated, where few must be written out before, as some
-    /// kernels do, and where the file system turns blocks into reserved ones instead of freeing and allocating them.
+    /// Only if few blocks are missing, because all of them get allocated; if little has to be written out first, as
+    /// some kernels do; and if the file system marks blocks as unwritten instead of freeing and reallocating them.
     pub(super) fn empty_but_keep_space(&self) -> bool {
         let _alone = self.growth.write();
         let Ok(stat) = attr::stat(self.fd()) else {
@@ -98,7 +98,7 @@ impl FileStorage {
         true
     }
 
-    /// Gives the kernel the length of the contents.
+    /// Sets the kernel's length to that of the contents.
     pub(super) fn settle_len(&self) -> io::Result<()> {
         if self.spare.len().is_none() {
             return Ok(());
@@ -112,7 +112,7 @@ impl FileStorage {
         Ok(())
     }
 
-    /// Frees what was reserved and not written to. Nobody writes meanwhile.
+    /// Frees what was reserved but not written. There must be no writes in the meantime.
     fn free_spare(&self) -> io::Result<()> {
         let _alone = self.growth.write();
         let end = self.spare.reserved.swap(0, Ordering::Relaxed);
@@ -141,7 +141,7 @@ impl Ending for FileStorage {
     fn finish(&self) -> Result<()> {
         let settled = self.settle_len().map_err(|error| Error::io(&error));
         settled.of_file(self.name())?;
-        // The contents are right with it too.
+        // A failure does no harm: the contents are correct either way.
         let _ = self.free_spare();
         Ok(())
     }
@@ -163,14 +163,14 @@ mod tests {
 
     const LEN: usize = 16 << 20;
 
-    /// Whether such a file keeps its space here.
+    /// Whether such a file keeps its space on this file system.
     fn can_keep(path: &Path) -> bool {
         let file = std::fs::File::open(path).unwrap();
         let fd = std::os::fd::AsFd::as_fd(&file);
         attr::is_ext4(fd) && page_cache::unwritten_bytes(fd).is_ok()
     }
 
-    /// A file on the disk, claimed and emptied for an operation that fills it.
+    /// A file on disk, claimed and emptied for an operation that fills it.
     fn emptied(path: &Path) -> (Creation, Arc<dyn Storage>) {
         std::fs::write(path, vec![0xee; LEN]).unwrap();
         std::fs::File::open(path).unwrap().sync_all().unwrap();
@@ -194,7 +194,7 @@ mod tests {
         assert!(bytes[model.len()..].iter().all(|byte| *byte == 0));
     }
 
-    /// What is done to a storage: which of the calls, where, of which length, with which byte.
+    /// One operation on a storage: which call, its offset, its length and the byte to write.
     type Step = (u8, usize, usize, u8);
 
     fn apply(storage: &dyn Storage, model: &mut Vec<u8>, (call, at, len, byte): Step) {
@@ -228,7 +228,7 @@ mod tests {
     proptest! {
         #![proptest_config(Config::with_cases(8))]
 
-        // Also past the end of what was there before.
+        // Also past the end of the earlier contents.
         #[test]
         fn a_file_that_keeps_its_space_is_empty_and_becomes_what_is_written(
             steps in vec((0..8_u8, 0..LEN * 5 / 4, 1..300_000_usize, 1..=u8::MAX), 1..60),

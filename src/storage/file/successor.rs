@@ -1,5 +1,4 @@
-//! What happens to the name of an open file: another file takes its place, at every instant the old one or the
-//! new one, or it goes.
+//! What happens to the name of an open file: another file replaces it atomically, or the name is removed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -18,14 +17,14 @@ use crate::storage::locks::Reach;
 use crate::storage::modes::{CacheMode, Durability};
 use crate::sys::attr;
 
-/// Permissions and the bits beside them.
+/// Permission bits, and set-user-ID, set-group-ID and sticky bits.
 const MODE: u32 = 0o7777;
 
-/// How often another name is tried for the new file.
+/// Maximum number of names to try for the new file.
 const TRIES: usize = 16;
 
 impl FileStorage {
-    /// Where the file stands, if it was opened by its name, and that is its only one.
+    /// The path of the file if it was opened by name and has only that one.
     pub(super) fn only_path(&self) -> Option<PathBuf> {
         if !self.is_named || self.kind != Kind::Regular {
             return None;
@@ -34,7 +33,7 @@ impl FileStorage {
         let parent = name.parent().filter(|parent| *parent != Path::new(""));
         let directory = parent.unwrap_or(Path::new(".")).canonicalize().ok()?;
         if directory.starts_with("/proc") {
-            // It is somebody's descriptor.
+            // It is a descriptor of some process.
             return None;
         }
         let path = name.canonicalize().ok()?;
@@ -87,18 +86,18 @@ impl FileStorage {
         Ok(Arc::new(new))
     }
 
-    /// Gives a file that was made just now the owner and the permissions of another one.
+    /// Gives a file that was just created the owner and the permissions of another one.
     pub(super) fn take_after(&self, other: &Metadata) -> io::Result<()> {
         let file = File::from(self.fd().try_clone_to_owned()?);
         let own = file.metadata()?;
         if (own.uid(), own.gid()) != (other.uid(), other.gid()) {
             fchown(&file, Some(other.uid()), Some(other.gid()))?;
         }
-        // After the owner: giving a file away takes bits.
+        // After the owner, because changing that clears some bits.
         file.set_permissions(Permissions::from_mode(other.mode() & MODE))
     }
 
-    /// A new file beside this one, open like it.
+    /// Creates a new file beside this one, open in the same way.
     fn make_aside(&self, path: &Path) -> Result<(PathBuf, Self)> {
         let name = path.file_name().unwrap_or_default().as_bytes();
         let mut how = OpenOptions::new();

@@ -1,5 +1,5 @@
-//! The syncs of one descriptor, one at a time: of a write that is lost the kernel tells once, so of two
-//! syncs that wait for the disk together it would let one succeed that covers what was lost.
+//! The syncs of one descriptor, one at a time: the kernel reports a lost write only once, so of two
+//! concurrent syncs, one could succeed although it covers what was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -10,15 +10,15 @@ use super::ranges::LOOK;
 use crate::error::{Error, Result};
 use crate::reap::reap_all;
 
-/// What is known of the syncs of a descriptor.
+/// The state of the syncs of a descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Syncs {
     under_way: Mutex<UnderWay>,
     ended: Condvar,
-    /// The errno of the first that failed, for what is lost stays lost.
+    /// The errno of the first sync that failed, because lost data stays lost.
     failed: AtomicI32,
-    /// The generation of the contents that the last one covers, and 1; 0 before the first one,
-    /// which also covers what other processes have written.
+    /// The generation of the contents that the last sync covers, plus 1; 0 before the first sync, which
+    /// also covers what other processes have written.
     covered: AtomicU64,
 }
 
@@ -28,7 +28,7 @@ enum UnderWay {
     Nothing,
     /// A thread waits for it.
     Call,
-    /// There may be no one waiting for it.
+    /// Possibly no thread waits for it.
     Kernel,
 }
 
@@ -41,11 +41,11 @@ pub(super) struct Turn<'a>(&'a Syncs);
 pub(super) struct OwnedTurn(Arc<Syncs>);
 
 impl Syncs {
-    /// Waits for the right to sync what was changed up to `generation`; None where another sync has
-    /// covered that meanwhile.
+    /// Waits for the right to sync the changes up to `generation`; None if another sync has covered
+    /// them in the meantime.
     ///
     /// # Errors
-    /// After a sync that failed.
+    /// If an earlier sync failed.
     pub(super) fn enter(&self, generation: u64) -> Result<Option<Turn<'_>>> {
         let mut under_way = self.under_way.lock();
         let mut waited = false;
@@ -70,7 +70,7 @@ impl Syncs {
         Ok(Some(Turn(self)))
     }
 
-    /// As [`Syncs::enter`] where that neither waits nor fails.
+    /// As [`Syncs::enter`], if that neither blocks nor fails; otherwise None.
     pub(super) fn try_enter(syncs: &Arc<Self>) -> Option<OwnedTurn> {
         let mut under_way = syncs.under_way.lock();
         let free = *under_way == UnderWay::Nothing && syncs.check().is_ok();
@@ -80,7 +80,7 @@ impl Syncs {
         })
     }
 
-    /// Whether one is under way or has failed, so that only [`Syncs::enter`] knows what comes of another.
+    /// Whether a sync is in progress or has failed, so that only [`Syncs::enter`] knows the outcome of another.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.check().is_err()
             || self
@@ -89,7 +89,7 @@ impl Syncs {
                 .is_none_or(|under_way| *under_way != UnderWay::Nothing)
     }
 
-    /// Refuses to call anything durable after a sync that failed.
+    /// Fails after a failed sync, when nothing may be called durable any more.
     pub(super) fn check(&self) -> Result<()> {
         match self.failed.load(Ordering::Acquire) {
             0 => Ok(()),
@@ -97,17 +97,17 @@ impl Syncs {
         }
     }
 
-    /// Whether a sync has succeeded that covers the changes up to `generation`.
+    /// Whether a sync that covers the changes up to `generation` has succeeded.
     pub(super) fn covers(&self, generation: u64) -> bool {
         self.covered.load(Ordering::Acquire) > generation
     }
 
-    /// One has succeeded that began when all changes up to `generation` were done.
+    /// Records the success of a sync that began when all changes up to `generation` were complete.
     pub(super) fn succeeded(&self, generation: u64) {
         self.covered.fetch_max(generation + 1, Ordering::AcqRel);
     }
 
-    /// One has failed.
+    /// Records the failure of a sync.
     pub(super) fn fail(&self, errno: i32) -> Error {
         let _ = self
             .failed
@@ -163,7 +163,7 @@ mod tests {
             let later = scope.spawn(|| syncs.enter(4).map(|turn| turn.is_none()));
             syncs.succeeded(3);
             drop(turn);
-            // A caller that comes after the end syncs once more, which is right too.
+            // A caller that arrives after the end syncs once more, which is correct too.
             covered.join().unwrap().unwrap();
             assert!(!later.join().unwrap().unwrap());
         });

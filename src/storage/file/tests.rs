@@ -27,7 +27,7 @@ fn writable(cache: CacheMode) -> FileOpen {
 fn new_file(path: &Path, cache: CacheMode) -> FileStorage {
     let options = FileCreate {
         cache,
-        // A file system with such hints would allocate more than what is written.
+        // A file system that supports these hints would allocate more than is written.
         extent_size_hint: 0,
         ..FileCreate::default()
     };
@@ -40,7 +40,7 @@ fn made(path: &Path, options: &FileCreate) -> FileStorage {
     open(path, &writable(options.cache)).unwrap()
 }
 
-/// Bytes that differ from place to place.
+/// Bytes that depend on their position.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64)
         .map(|i| ((i + seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 | 1)
@@ -101,7 +101,7 @@ fn vectors_of_any_shape() {
     for cache in MODES {
         let dir = tempfile::tempdir().unwrap();
         let file = new_file(&dir.path().join("f"), cache);
-        // Also none at all.
+        // Some of them are empty.
         let parts: Vec<Vec<u8>> = (0..1500).map(|n| pattern(n, n as usize % 13)).collect();
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let mut want = parts.concat();
@@ -254,7 +254,7 @@ fn copies_stay_right_past_the_end_of_the_source() {
         want[5100..8100].fill(0);
         assert!(std::fs::read(&target_path).unwrap() == want);
     }
-    // Twice: what cannot be is remembered, and stays an answer rather than an error.
+    // Twice: that it is not possible is remembered, and remains an outcome rather than an error.
     for _ in 0..2 {
         if source.reflink_range(0, &target, 4096, 4096).unwrap() == CopyOutcome::Done {
             let got = std::fs::read(&target_path).unwrap();
@@ -310,7 +310,7 @@ fn locks_of_two_handles_conflict_as_between_processes() {
     second.lock(reader).unwrap();
     first.lock(reader).unwrap();
     assert!(first.lock(writer).is_err());
-    // The refused change has left the reader's locks in place.
+    // The refused change left the reader's locks in place.
     let third = open(&path, &writable(CacheMode::Writeback)).unwrap();
     assert!(third.lock(writer).is_err());
 }
@@ -404,13 +404,13 @@ fn what_an_operation_did_not_finish_is_taken_back() {
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
     std::fs::write(&old, b"old").unwrap();
     let before = old.metadata().unwrap().modified().unwrap();
-    // Not begun: as it was.
+    // Not begun: unchanged.
     drop(creation(&old));
     assert_eq!(std::fs::read(&old).unwrap(), b"old");
     assert_eq!(old.metadata().unwrap().modified().unwrap(), before);
     drop(creation(&new));
     assert!(!new.exists());
-    // Begun: what was made goes, what was there stays, empty.
+    // Begun: a new file is removed, an existing one stays, empty.
     for path in [&old, &new] {
         let mut begun = creation(path);
         begun.empty().unwrap();
@@ -418,13 +418,13 @@ fn what_an_operation_did_not_finish_is_taken_back() {
     }
     assert_eq!(std::fs::read(&old).unwrap(), b"");
     assert!(!new.exists());
-    // A file that took the name meanwhile is somebody else's.
+    // A file that has taken the name in the meantime belongs to somebody else.
     let begun = creation(&new);
     std::fs::rename(&new, dir.path().join("moved")).unwrap();
     std::fs::write(&new, b"other").unwrap();
     drop(begun);
     assert_eq!(std::fs::read(&new).unwrap(), b"other");
-    // Done: it stays.
+    // Completed: it stays.
     let mut done = creation(&old);
     done.empty().unwrap();
     done.storage().write_at(b"whole", 0).unwrap();
@@ -483,7 +483,7 @@ fn space_reserved_for_a_write_changes_neither_length_nor_contents() {
     assert_eq!(bytes[4096..], [0; 4096]);
 }
 
-/// A sync may be left out only where nothing has changed since the last one.
+/// A sync may be skipped only if nothing has changed since the last one.
 #[test]
 fn every_change_asks_for_a_sync() {
     type Change = fn(&FileStorage) -> Result<()>;
@@ -535,7 +535,7 @@ fn a_sync_that_failed_in_the_kernel_fails_all_later_ones() {
     assert_eq!(file.sync_plan(Durability::Ordered), SyncPlan::Nothing);
     assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::DataSync);
     let lease = file.lease_sync().unwrap();
-    // Another sync waits, so that it learns what comes of this one.
+    // Another sync has to wait, so that it learns the outcome of this one.
     assert!(file.lease_sync().is_none());
     assert_eq!(file.sync_plan(Durability::Synced), SyncPlan::Call);
     file.note_sync(0).unwrap();
@@ -585,7 +585,7 @@ fn an_emptied_file_stays_locked() {
     made.storage().lock(writer).unwrap();
     assert!(!made.is_made());
     made.empty().unwrap();
-    // Emptying opened and closed another descriptor: the locks are those of the one that is left.
+    // Emptying opened and closed another descriptor: the remaining one still holds its locks.
     let second = claim(&path, &FileCreate::default()).unwrap();
     let refused = second.storage().lock(writer).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Locked);
@@ -632,7 +632,7 @@ fn storages_over_one_descriptor_exclude_each_other_as_two_processes_do() {
     };
     let file = open_again("f");
     let reopened = open_again("g");
-    // The same description, another one, and another name.
+    // The same open file description, and another one by another name.
     for other in [&file, &reopened] {
         for (first, second, goes) in [
             (WRITER, WRITER, false),
@@ -657,7 +657,7 @@ fn storages_over_one_descriptor_exclude_each_other_as_two_processes_do() {
             b.lock(WRITER).unwrap();
         }
     }
-    // Who takes no locks is not in the way.
+    // A storage that takes no locks does not conflict.
     let a = over(&file, Locking::Auto);
     a.lock(WRITER).unwrap();
     over(&file, Locking::Off).lock(WRITER).unwrap();
@@ -683,14 +683,14 @@ fn what_a_duplicate_gives_up_another_one_keeps() {
     b.lock(READER).unwrap();
     drop(b);
     assert_eq!(held(), [true, false, false, true, true]);
-    // A refused change takes nothing away either.
+    // A refused change does not release anything either.
     let b = over(&file, Locking::Auto);
     b.lock(WRITER).unwrap_err();
     assert_eq!(held(), [true, false, false, true, true]);
     drop((a, b));
     // The caller's own descriptor is still open.
     assert_eq!(held(), [false; 5]);
-    // A reader on a description of its own leaves nothing behind.
+    // A reader with its own open file description leaves nothing behind.
     let again = std::fs::File::open(&path).unwrap();
     let (a, b) = (
         over(&file, Locking::Auto),

@@ -10,7 +10,7 @@ use crate::storage::modes::ZeroFlags;
 use crate::sys::blkdev;
 use crate::sys::falloc::{self, Falloc};
 
-/// Whether the host says that it cannot do this to any range of the file.
+/// Whether the host reports that it cannot do this for any range of the file.
 fn refused(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -18,7 +18,7 @@ fn refused(error: &io::Error) -> bool {
     )
 }
 
-/// Whether another way may work: refused, or this range does not suit the host.
+/// Whether another method may work: the host cannot do this at all, or not for this range.
 fn try_other(error: &io::Error) -> bool {
     refused(error) || matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EBUSY))
 }
@@ -39,7 +39,7 @@ impl FileStorage {
             return Ok(());
         }
         if self.kind == Kind::Block && !flags.contains(ZeroFlags::NO_FALLBACK) {
-            // The kernel zeroes whole sectors, and what is left over at the ends is little.
+            // The kernel zeroes whole sectors only, and little is left over at the ends.
             let sector = blkdev::logical_sector(self.fd()).map_err(|error| Error::io(&error))?;
             let parts = Parts::of(offset, end, u64::from(sector.max(512)), u64::MAX);
             let middle = parts.middle;
@@ -59,7 +59,7 @@ impl FileStorage {
             }
         };
         let result = match result {
-            // The range lock is free again: writing takes it itself.
+            // The range lock has been released: writing takes it itself.
             Ok(false) if flags.contains(ZeroFlags::NO_FALLBACK) => Err(slow_only()),
             Ok(false) => self.write_zero_bytes(offset, len),
             Ok(true) => Ok(()),
@@ -69,7 +69,7 @@ impl FileStorage {
         result.and(followed)
     }
 
-    /// True when done, false when the bytes must be written.
+    /// True if done, false if the bytes must be written.
     fn zero_file(&self, offset: u64, end: u64, flags: ZeroFlags) -> Result<bool> {
         let may_unmap = flags.contains(ZeroFlags::MAY_UNMAP);
         if may_unmap && self.punch_and_grow(offset, end)? {
@@ -79,14 +79,14 @@ impl FileStorage {
         if self.attempt(&self.can.zero_range, Falloc::Zero, offset, end)? {
             return Ok(true);
         }
-        // Where zeroing is not offered, a hole that is filled again does the same.
+        // Where zeroing is not supported, punching a hole and allocating it again does the same.
         Ok(
             self.attempt(&self.can.punch_hole, Falloc::PunchHole, offset, end)?
                 && self.attempt(&self.can.allocate, Falloc::Allocate, offset, end)?,
         )
     }
 
-    /// Makes a hole of the part inside the file; a truncate makes one of the part beyond.
+    /// Punches a hole in the part inside the file; a truncate makes the part beyond it a hole.
     fn punch_and_grow(&self, offset: u64, end: u64) -> Result<bool> {
         let inside = |len: u64| (offset < len).then(|| end.min(len));
         {
@@ -109,7 +109,7 @@ impl FileStorage {
         Ok(true)
     }
 
-    /// One kind of `fallocate`, unless the file system refused it before. False: not possible.
+    /// One kind of `fallocate`, unless the file system has refused it before. False: not possible.
     fn attempt(&self, can: &AtomicBool, how: Falloc, offset: u64, end: u64) -> Result<bool> {
         if !can.load(Ordering::Relaxed) {
             return Ok(false);
@@ -128,14 +128,14 @@ impl FileStorage {
 
     fn zero_device(&self, offset: u64, end: u64, flags: ZeroFlags) -> Result<bool> {
         let may_unmap = flags.contains(ZeroFlags::MAY_UNMAP);
-        // The device zeroes by itself here or not at all.
+        // This call lets the device do the zeroing, or fails.
         if may_unmap && self.attempt(&self.can.punch_hole, Falloc::PunchHole, offset, end)? {
             return Ok(true);
         }
         if flags.contains(ZeroFlags::NO_FALLBACK) {
             return Ok(false);
         }
-        // Both may write inside the kernel. The first, as QEMU's tools have it done, where no cache is in between.
+        // Either may write inside the kernel. Without a page cache, start with BLKZEROOUT, as QEMU's tools do.
         if self.direct.is_some() && self.zero_out(offset, end)? {
             return Ok(true);
         }
@@ -179,7 +179,7 @@ impl FileStorage {
         }
     }
 
-    /// Whole sectors only: what is left over at the ends stays.
+    /// Whole sectors only: partial ones at the ends are left as they are.
     fn discard_device(&self, offset: u64, end: u64) -> io::Result<()> {
         let sector = u64::from(blkdev::logical_sector(self.fd())?.max(512));
         let first = offset.next_multiple_of(sector);

@@ -1,7 +1,7 @@
-//! What FTP servers keep (`ftp://HOST/PATH`, `ftps://HOST/PATH`), to be read (RFC 959, 2428, 3659, 4217).
+//! Files on FTP servers (`ftp://HOST/PATH`, `ftps://HOST/PATH`), read-only (RFC 959, 2428, 3659, 4217).
 //!
-//! Over `storage/remote/`, which says when what is asked for; here is how: a few sessions, each of which goes on with
-//! the transfer that it has where the reading does.
+//! Built on `storage/remote/`, which decides what to request and when; this module carries it out: with a few sessions,
+//! each of which continues its current transfer if the reading continues there.
 
 mod options;
 mod reply;
@@ -32,14 +32,14 @@ const fn driver(
         parse_file_name: Some(parse),
         file_name: Some(file_name),
         open,
-        // What is only read is never written over.
+        // What can only be read is never overwritten.
         stands_on: none_is_known,
         create: None,
         exports: None,
     }
 }
 
-/// The protocol, encrypted where that is asked for.
+/// FTP, encrypted if that is requested.
 pub static FTP: StorageDriver = driver(
     "ftp",
     &["ftp"],
@@ -47,7 +47,7 @@ pub static FTP: StorageDriver = driver(
     |name| parse_file_name("ftp", name),
 );
 
-/// The protocol over TLS from its first byte on.
+/// FTP over TLS from the first byte on.
 pub static FTPS: StorageDriver = driver(
     "ftps",
     &["ftps"],

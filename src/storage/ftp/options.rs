@@ -1,4 +1,4 @@
-//! What is wanted of which server, and how.
+//! The settings: which file of which server to read, and how.
 
 use bstr::{BString, ByteSlice};
 
@@ -11,14 +11,14 @@ use crate::secret::Secret;
 use crate::storage::remote::Terms;
 use crate::storage::remote::options::{secret, spec, url};
 
-/// Servers often allow no more of one machine.
+/// Servers often allow no more than this per host.
 const DEFAULT_CONNECTIONS: u64 = 4;
-/// The port of sessions that are encrypted from their first byte on.
+/// The default port of sessions that are encrypted from the first byte on.
 const TLS_PORT: u16 = 990;
 const PORT: u16 = 21;
-/// The user where none is named, and the password that goes with it.
+/// The user name if none is given, and the password that goes with it.
 const ANYBODY: (&str, &str) = ("anonymous", "ftp@example.com");
-/// The longest line that is sent.
+/// Maximum length of the argument of a command.
 const MAX_ARGUMENT: usize = 4096;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -44,7 +44,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     spec::USER,
 ];
 
-/// Options that say how an image is read, not which.
+/// Options that say how an image is read, not which one.
 pub(super) const WEAK: &[&str] = &[
     "connections",
     "readahead",
@@ -59,11 +59,11 @@ pub(super) enum Encryption {
     Never,
     /// From the first byte on.
     Implicit,
-    /// When it has been asked for.
+    /// Once it has been requested.
     Explicit,
 }
 
-/// What is wanted.
+/// The settings of an image.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) url: Url,
@@ -76,10 +76,10 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], or of a secret.
+    /// [`crate::ErrorKind::Invalid`], or errors of a secret.
     pub(super) fn of(scheme: &str, options: &Values, objects: &Objects) -> Result<Self> {
         let mut url = url(scheme, options)?;
         let asked = options.bool("tls");
@@ -119,7 +119,7 @@ impl Settings {
         })
     }
 
-    /// Whose file it is, on which server.
+    /// Identifies the file by server, user and path.
     pub(super) fn identity(&self) -> BString {
         let Self { url, port, .. } = self;
         let place = format!("{}://{}@{}:{port}/", url.scheme, self.user, url.host);
@@ -127,7 +127,7 @@ impl Settings {
     }
 }
 
-/// What would end a line of a command ends the command.
+/// Refuses what would end the line of a command, and with it the command.
 fn check_argument(what: &str, text: &[u8]) -> Result<()> {
     if text.len() > MAX_ARGUMENT {
         return Err(Error::invalid(format!("The {what} is too long for FTP")));
@@ -140,7 +140,7 @@ fn check_argument(what: &str, text: &[u8]) -> Result<()> {
     }
 }
 
-/// The path as the server gets it: from where the user comes in, unless it begins with a second slash.
+/// The path to send: relative to the user's initial directory, unless it begins with a second slash.
 fn path(url: &Url) -> Result<BString> {
     let target = url.target.as_bytes();
     let target = target.strip_prefix(b"/").unwrap_or(target);

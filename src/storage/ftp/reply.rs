@@ -1,4 +1,4 @@
-//! What a server answers to a command (RFC 959, 4.2).
+//! The replies of a server to commands (RFC 959, 4.2).
 
 use bstr::ByteSlice;
 
@@ -6,25 +6,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::printable::printable;
 use crate::storage::remote::{Failure, Next, violation};
 
-/// The longest line.
+/// Maximum length of a line.
 pub(super) const MAX_LINE: usize = 4096;
-/// The most lines of one reply.
+/// Maximum number of lines in one reply.
 const MAX_LINES: usize = 128;
-/// The most of a reply that is shown.
+/// Maximum number of characters of a reply to show.
 const MAX_SHOWN: usize = 200;
 
-/// An answer.
+/// A complete reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reply {
     pub(super) code: u16,
-    /// What its last line says.
+    /// The text of its last line.
     pub(super) text: String,
 }
 
-/// Lines of which a reply is made.
+/// Assembles a reply from its lines.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    /// The code of a reply of several lines.
+    /// The code of a multi-line reply.
     code: Option<u16>,
     count: usize,
 }
@@ -37,7 +37,7 @@ fn code_of(line: &[u8]) -> Option<u16> {
 }
 
 impl Lines {
-    /// Takes a line without its end; the reply where it is the last one.
+    /// Adds a line without its line ending; returns the reply if this line is its last.
     ///
     /// # Errors
     /// [`violation`].
@@ -72,27 +72,27 @@ fn reply(code: u16, line: &[u8]) -> Reply {
 }
 
 impl Reply {
-    /// That what was asked for is done.
+    /// Whether the command has succeeded.
     pub(super) fn is_done(&self) -> bool {
         (200..=299).contains(&self.code)
     }
 
-    /// That a transfer begins.
+    /// Whether a transfer begins.
     pub(super) fn is_begun(&self) -> bool {
         (100..=199).contains(&self.code)
     }
 
-    /// That the server does not know the command.
+    /// Whether the server does not know the command.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.code, 500..=504 | 522)
     }
 
-    /// That what was asked for cannot be done now.
+    /// Whether the command has failed only for the time being.
     pub(super) fn is_for_now(&self) -> bool {
         (400..=499).contains(&self.code)
     }
 
-    /// Shows nothing of a reply that repeats the secret.
+    /// Clears the text of a reply that repeats the secret.
     pub(super) fn conceal(&mut self, secret: &[u8]) {
         let text = self.text.to_ascii_lowercase();
         if !secret.is_empty() && text.as_bytes().contains_str(secret.to_ascii_lowercase()) {
@@ -107,7 +107,7 @@ impl Reply {
             .to_owned()
     }
 
-    /// The failure that it is, where it is not what `doing` needs.
+    /// The failure that this reply means if it is not the one that `doing` requires.
     pub(super) fn refusal(&self, doing: &str) -> Failure {
         let shown = self.shown();
         let of = |kind: ErrorKind, message: String| Error::new(kind, message);
@@ -161,7 +161,7 @@ impl Reply {
         }
     }
 
-    /// As [`Reply::refusal`], of what nothing is done without.
+    /// As [`Reply::refusal`], for something that is indispensable.
     pub(super) fn denial(&self, doing: &str) -> Failure {
         let refusal = self.refusal(doing);
         match self.is_for_now() {
@@ -170,7 +170,7 @@ impl Reply {
         }
     }
 
-    /// The port that `229` names (RFC 2428): `(|||PORT|)`, with any character in place of the lines.
+    /// The port in a `229` reply (RFC 2428): `(|||PORT|)`, with any character in place of the bars.
     pub(super) fn extended_port(&self) -> Option<u16> {
         let (_, rest) = self.text.split_once('(')?;
         let (inside, _) = rest.split_once(')')?;
@@ -181,8 +181,8 @@ impl Reply {
         (port != 0).then_some(port)
     }
 
-    /// The port that `227` names (RFC 959). The address beside it is of no matter: servers behind others name their
-    /// own, and hostile ones somebody else's.
+    /// The port in a `227` reply (RFC 959). The address beside it is ignored: servers behind NAT give their own
+    /// address, and hostile ones somebody else's.
     pub(super) fn port(&self) -> Option<u16> {
         let start = self.text.find(|c: char| c.is_ascii_digit())?;
         let list = self.text.get(start..)?;
@@ -196,7 +196,7 @@ impl Reply {
         (port != 0).then_some(port)
     }
 
-    /// The length that `213` tells (RFC 3659).
+    /// The length in a `213` reply (RFC 3659).
     pub(super) fn size(&self) -> Option<u64> {
         let digits = self.text.split_ascii_whitespace().next()?;
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -1,4 +1,4 @@
-//! A session: the connection for commands, and the transfer that it is in the middle of.
+//! A session: the control connection, and the transfer in progress.
 
 use bstr::ByteSlice;
 use zeroize::Zeroizing;
@@ -12,44 +12,44 @@ use crate::storage::remote::{Failure, Next, Sink, cut, ended, violation};
 use super::options::{Encryption, Settings};
 use super::reply::{Lines, MAX_LINE, Reply};
 
-/// What the kernel may hold of a transfer.
+/// Size of the kernel's buffers for a transfer.
 const KERNEL_BUFFER: usize = 1 << 20;
-/// The most replies of a server that wants to be waited for.
+/// Maximum number of replies to read until the server is ready.
 const MAX_PRELIMINARY: usize = 8;
-/// Bytes that are read at once where they are thrown away.
+/// Bytes to read at a time when they are discarded.
 const SCRAP: usize = 16 << 10;
 
-/// A user who has come in, and the file as it was then.
+/// A session of a user who has logged in, and the file as it was at that time.
 #[derive(Debug)]
 pub(super) struct Session {
     stream: Stream,
     input: Vec<u8>,
     start: usize,
     end: usize,
-    /// The machine at the other end, by its number.
+    /// The IP address of the server.
     host: String,
     transfer: Option<Transfer>,
-    /// The server has still to say how the last transfer ended.
+    /// The server has yet to report how the last transfer ended.
     owed: bool,
     pub(super) file: File,
 }
 
-/// What the server says of the file.
+/// What the server reports about the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) len: u64,
-    /// When it was changed, where the server tells.
+    /// The modification time, if the server reports it.
     modified: Option<String>,
 }
 
-/// A file on its way, from the first byte that has not come on.
+/// A transfer in progress, and the offset of the next byte to be received.
 #[derive(Debug)]
 struct Transfer {
     stream: Stream,
     at: u64,
 }
 
-/// What a session needs to know.
+/// The context of an operation on a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking<'a> {
     pub(super) settings: &'a Settings,
@@ -57,10 +57,10 @@ pub(super) struct Asking<'a> {
 }
 
 impl Session {
-    /// Comes in, and asks for the file.
+    /// Connects, logs in and looks up the file.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn begin(asking: Asking<'_>) -> Result<Self, Failure> {
         let Asking { settings, control } = asking;
         let address = settings.url.address(settings.port);
@@ -95,10 +95,10 @@ impl Session {
         Ok(session)
     }
 
-    /// The same with TLS from the next byte on.
+    /// The same session with TLS from the next byte on.
     fn encrypted(mut self, asking: Asking<'_>) -> Result<Self> {
         if self.start != self.end {
-            // It is not known whose they are.
+            // It is not known who sent these bytes.
             return Err(violation("The server sent more than it was asked for"));
         }
         self.stream = over_tls(self.stream, asking)?;
@@ -127,7 +127,7 @@ impl Session {
         if !reply.is_done() {
             let doing = "the user or the password";
             return Err(match reply.code {
-                // The server wants to know more than FTP clients can say.
+                // The server requires more than a user name and a password.
                 331 | 332 => reply.denial(doing),
                 _ => reply.refusal(doing),
             });
@@ -157,7 +157,7 @@ impl Session {
         let len = len.ok_or_else(|| violation("The server tells a length that is no number"))?;
         let reply = self.command("MDTM", path, asking)?;
         if reply.is_for_now() {
-            // Without it, or with it another time, it would be another file.
+            // If only some sessions got the time, the file would seem to have changed.
             return Err(reply.refusal("the time of the file"));
         }
         self.file = File {
@@ -167,23 +167,23 @@ impl Session {
         Ok(())
     }
 
-    /// Where the transfer is.
+    /// The offset that the transfer has reached, if there is one.
     pub(super) fn position(&self) -> Option<u64> {
         self.transfer.as_ref().map(|transfer| transfer.at)
     }
 
-    /// Ends the transfer, wherever it is.
+    /// Aborts the transfer, wherever it is.
     fn break_off(&mut self) {
-        // The server sees that no more is taken.
+        // The server notices that its connection is closed.
         if self.transfer.take().is_some() {
             self.owed = true;
         }
     }
 
-    /// Begins a transfer. `extended` is whether the server knows `EPSV`; it is taken back where it does not.
+    /// Starts a transfer. `extended` says whether the server supports `EPSV`; it is cleared if it does not.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn retrieve(
         &mut self,
         start: u64,
@@ -218,7 +218,7 @@ impl Session {
             }
         };
         let port = port.ok_or_else(|| violation("The server names no port for the transfer"))?;
-        // Whatever address it names, its own is the one.
+        // Whatever address the reply gives, connect to the server's own.
         let address = Address::inet(self.host.clone(), port);
         let wait = settings.terms.wait(control);
         let stream = connect(&address, wait)
@@ -250,7 +250,7 @@ impl Session {
         Ok(())
     }
 
-    /// Why a transfer could not be encrypted: a server that ends it says so over the other connection.
+    /// Why a transfer could not be encrypted: a server that closes it gives the reason on the control connection.
     fn unsecured(&mut self, error: Error, asking: Asking<'_>) -> Failure {
         if !ended(&error) {
             return error.into();
@@ -261,10 +261,10 @@ impl Session {
         }
     }
 
-    /// Takes what comes next, up to `end`; the transfer stays open where the file goes on.
+    /// Receives the bytes up to `end`; the transfer stays open if the file continues after that.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn take(
         &mut self,
         end: u64,
@@ -292,7 +292,7 @@ impl Session {
             }
             transfer.at += n as u64;
             if transfer.at == self.file.len {
-                // Only now it is known that they are what they must be.
+                // Only now are the bytes known to be what they should be.
                 self.finish(asking)?;
             }
             sink.came(n)?;
@@ -300,10 +300,10 @@ impl Session {
         Ok(())
     }
 
-    /// Throws away what comes next, up to `end`.
+    /// Discards the bytes up to `end`.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn skip(&mut self, end: u64, asking: Asking<'_>) -> Result<(), Failure> {
         struct Nowhere(Vec<u8>);
         impl Sink for Nowhere {
@@ -332,7 +332,7 @@ impl Session {
         }
     }
 
-    /// The end of the file and of its transfer.
+    /// Checks that the transfer ends with the file, and successfully.
     fn finish(&mut self, asking: Asking<'_>) -> Result<(), Failure> {
         let Asking { settings, control } = asking;
         let Some(transfer) = self.transfer.take() else {
@@ -362,10 +362,10 @@ impl Session {
         }
     }
 
-    /// Sends a command and takes the reply to it.
+    /// Sends a command and receives the reply to it.
     fn command(&mut self, verb: &str, argument: &[u8], asking: Asking<'_>) -> Result<Reply> {
         if self.owed {
-            // Whichever way the last transfer ended, it has.
+            // The last transfer is over, whatever its outcome.
             self.owed = false;
             let reply = self.reply(asking)?;
             if reply.code == 421 {
@@ -373,7 +373,7 @@ impl Session {
             }
         }
         if self.start != self.end {
-            // A server that goes says so unasked.
+            // A server that closes the connection announces it unasked.
             let reply = self.reply(asking)?;
             return match reply.code {
                 421 => Ok(reply),
@@ -392,14 +392,14 @@ impl Session {
         let wait = settings.terms.wait(control);
         let sent = self.stream.write_all(&line, wait);
         match sent.map_err(|error| settings.terms.silent(error, control)) {
-            // What it said before it went may still be there.
+            // What it sent before it closed the connection may still be readable.
             Err(error) if ended(&error) => self.reply(asking).map_err(|_| error),
             Err(error) => Err(error),
             Ok(()) => self.reply(asking),
         }
     }
 
-    /// The next reply, which must come whole within the time.
+    /// Receives the next reply, all of which must arrive within the timeout.
     fn reply(&mut self, asking: Asking<'_>) -> Result<Reply> {
         let Asking { settings, control } = asking;
         let wait = settings.terms.wait(control);
@@ -430,7 +430,7 @@ impl Session {
     }
 }
 
-/// The number of the machine at the other end.
+/// The IP address of the server.
 fn host(stream: &Stream) -> Result<String> {
     let reached = stream.reached()?;
     let host = reached.host().map(str::to_owned);

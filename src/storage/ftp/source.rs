@@ -1,4 +1,4 @@
-//! A file on a server: whether it is still the same, which session reads it, and what is done when one fails.
+//! A file on a server: whether it is still the same, which session reads it, and how failures are handled.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -16,9 +16,9 @@ use crate::storage::remote::{
 use super::options::Settings;
 use super::session::{Asking, File, Session};
 
-/// So many bytes are read when the file is opened: what tells the format of most images.
+/// Bytes to read when the file is opened: enough to tell the format of most images.
 const FIRST: u64 = 64 << 10;
-/// The most bytes that are read and thrown away rather than begin another transfer.
+/// Maximum number of bytes to read and discard rather than start another transfer.
 const MAX_GAP: u64 = 128 << 10;
 
 /// The file.
@@ -27,12 +27,12 @@ pub(super) struct Source {
     settings: Settings,
     name: BString,
     lanes: Lanes,
-    /// Sessions that are not in use, those of the latest use behind.
+    /// Idle sessions, the most recently used ones last.
     idle: Mutex<Vec<Session>>,
     known: Mutex<Option<File>>,
-    /// The server is not known to lack `EPSV`.
+    /// False once the server is known to lack `EPSV`.
     extended: AtomicBool,
-    /// The server was seen to begin where it is asked to.
+    /// The server has been seen to start where it is told to.
     begins_inside: AtomicBool,
 }
 
@@ -56,10 +56,10 @@ impl Source {
         }
     }
 
-    /// Looks for the file; gives how long it is, and its beginning.
+    /// Looks up the file; returns its length and its beginning.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn open(&self, control: &JobControl) -> Result<(u64, IoBuf)> {
         opening(self.settings.terms.retry_opening, control, || {
             self.try_open(control).map_err(absent_at_first)
@@ -82,7 +82,7 @@ impl Source {
         Ok((file.len, bytes))
     }
 
-    /// One transfer, or a part of one, for what is left of a range.
+    /// Reads what remains of a range with one transfer, or part of one.
     fn attempt(
         &self,
         at: &mut u64,
@@ -99,7 +99,7 @@ impl Source {
                     self.idle.lock().push(session);
                     return Ok(());
                 }
-                // The server has grown tired of a transfer that was not taken.
+                // The server may have given up a transfer that was idle.
                 Err(failure) if old && *at == before && failure.next == Next::Again => {
                     control.check()?;
                 }
@@ -108,7 +108,7 @@ impl Source {
         }
     }
 
-    /// A session whose transfer is at `start`, and whether it has waited for that.
+    /// A session whose transfer is at `start`, and whether that transfer has been idle.
     fn session(&self, start: u64, asking: Asking<'_>) -> Result<(Session, bool), Failure> {
         loop {
             let Some(mut session) = self.take_idle(start) else {
@@ -132,7 +132,7 @@ impl Source {
             }
             match self.retrieve(&mut session, start, asking) {
                 Ok(()) => return Ok((session, false)),
-                // The server has ended it meanwhile, which it may.
+                // The server may have closed it in the meantime, as it is entitled to.
                 Err(failure) if ended(&failure.error) => asking.control.check()?,
                 Err(failure) => return Err(failure),
             }
@@ -152,14 +152,14 @@ impl Source {
         Ok(session)
     }
 
-    /// Whether a server that let one session in refuses a further one.
+    /// Whether a server that has accepted one session refuses another.
     fn has_too_many(&self, failure: &Failure) -> bool {
         let refused = failure.error.kind() == ErrorKind::Denied;
         refused || ended(&failure.error)
     }
 
-    /// The session that is where the reading goes on, or one without a transfer, or the one that was used longest
-    /// ago.
+    /// The session whose transfer is at or shortly before `start`, or one without a transfer, or the least recently
+    /// used one.
     fn take_idle(&self, start: u64) -> Option<Session> {
         let mut idle = self.idle.lock();
         let near = |session: &Session| {
@@ -186,8 +186,8 @@ impl Source {
         session.retrieve(start, &self.extended, asking)
     }
 
-    /// A server that begins at the first byte, whatever it is asked for, would give wrong bytes: its last byte must be
-    /// the last one.
+    /// A server that starts at the first byte, whatever it is told, would return wrong data: check that its last byte
+    /// is where it should be.
     fn check_rest(&self, session: &mut Session, asking: Asking<'_>) -> Result<(), Failure> {
         let len = session.file.len;
         let last = len.saturating_sub(1);
@@ -234,7 +234,7 @@ impl remote::Source for Source {
                     _ => error.context(format!("Could not read '{}' at offset {at}", self.name)),
                 });
             }
-            // New ones look whether the file is still the same.
+            // New sessions check that the file is still the same.
             let old = std::mem::take(&mut *self.idle.lock());
             drop(old);
         }

@@ -10,7 +10,7 @@ use crate::storage::{Identity, Storage};
 use super::options::{OPTIONS, Settings};
 use super::source::Source;
 
-/// Every read goes through the cache: a request of its own would end the transfer of another one.
+/// Every read goes through the cache: a separate request would abort the transfer of another one.
 const LONG: usize = usize::MAX;
 
 /// Opens an image.

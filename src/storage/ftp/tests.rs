@@ -1,4 +1,4 @@
-//! The client against servers that keep to a script.
+//! Tests the client against scripted servers.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,25 +26,25 @@ fn data(range: std::ops::Range<usize>) -> Vec<u8> {
     range.map(|at| ((at / 251) ^ at) as u8).collect()
 }
 
-/// A command as its server sees it.
+/// A command as the server sees it.
 struct Asked {
     verb: String,
     /// How many commands with this verb came before, in all sessions.
     number: usize,
-    /// The session, from 0 on.
+    /// The number of the session, counted from 0.
     session: usize,
-    /// Where a transfer is to begin.
+    /// The offset at which a transfer is to start.
     start: usize,
 }
 
-/// What a server does other than a good one.
+/// How a server differs from a correct one.
 enum Act {
     Say(&'static str),
     Bytes(Vec<u8>),
-    /// Sends these bytes of the file and then says that.
+    /// Sends these bytes of the file and then this reply.
     Send(usize, usize, &'static str),
     HangUp,
-    /// Says nothing any more.
+    /// Stops sending.
     Silence,
 }
 
@@ -74,7 +74,7 @@ impl Server {
                     let (asked, script) = (asked.clone(), script.clone());
                     let stream = stream.unwrap();
                     std::thread::spawn(move || {
-                        // A client that has had enough may be gone.
+                        // The client may already have closed the connection.
                         let _ = serve(stream, session, &asked, &*script);
                     });
                 }
@@ -235,7 +235,7 @@ fn error<T: std::fmt::Debug>(outcome: Result<T>) -> Error {
     outcome.unwrap_err()
 }
 
-/// The error of reading from the middle.
+/// The error of a read from the middle of the file.
 fn read_error(storage: &dyn Storage) -> Error {
     error(storage.read_at(&mut [0; 100], 1_000_000))
 }
@@ -330,7 +330,7 @@ fn reading_from_elsewhere_begins_there() {
     check(&*storage, 1_000_000, 200_000);
     check(&*storage, 0, LEN);
     check(&*storage, LEN - 1, 1);
-    // That the server begins where it is told to is seen at its last byte, once.
+    // Whether the server starts where it is told to is checked with its last byte, once.
     let last = format!("REST {}", LEN - 1);
     assert_eq!(server.count(&last), 1);
     assert_eq!(server.count("USER"), 1);
@@ -382,9 +382,9 @@ fn what_a_server_cannot_do_for_now_is_asked_for_again() {
     });
 }
 
-/// Each time that the server answers so to a command.
+/// Checks that a command is retried after this answer.
 fn asks_again(verb: &'static str, answer: &'static str) {
-    // At first, and where a further session is made.
+    // On the first such command, and on the second one.
     for turn in [0, 1] {
         let server = Server::new(move |asked| {
             let is_due = asked.verb == verb && asked.number == turn;
@@ -420,7 +420,7 @@ fn a_server_that_cannot_encrypt_for_now_is_asked_again() {
 
 #[test]
 fn what_a_server_says_before_it_goes_is_told() {
-    // Unasked, behind the answer to what was asked.
+    // Unasked, after the reply to a command.
     let server = Server::new(|asked| {
         let is_late = asked.session == 0 && asked.verb == "REST";
         is_late.then_some(Act::Bytes(b"350 From there.\r\n421 Tired.\r\n".to_vec()))
@@ -601,7 +601,7 @@ fn what_no_server_may_send_is_refused() {
             Box::new(|| Act::Say("502 No.")),
             "cannot do TLS: 502 No.",
         ),
-        // What comes before TLS could be somebody else's.
+        // What arrives before TLS could come from anybody.
         (
             "AUTH",
             Box::new(|| Act::Say("234 Go.\r\n220 Evil.")),

@@ -1,4 +1,4 @@
-//! A file of a volume.
+//! A file in a volume.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,30 +23,30 @@ use crate::sys::pending::Pending;
 use super::options::Settings;
 use super::volumes::{connect, end, forget, known, text};
 
-/// The most data of one request: a longer one costs the server less than several.
+/// Maximum payload of one request: one long request is cheaper for the server than several short ones.
 const PIECE: usize = 1 << 20;
-/// How long it may take until a file is open.
+/// Timeout for opening a file.
 const OPENING: Duration = Duration::from_secs(60);
-/// How long closing a file is waited for, when the work is done.
+/// How long to wait for a file to be closed when the work is done.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Which file is meant.
+/// Identifies the file.
 #[derive(Debug)]
 pub(super) struct Gluster {
     settings: Settings,
 }
 
-/// A file that is open.
+/// An open file.
 #[derive(Debug)]
 pub(super) struct Opened {
-    /// None when it is being closed.
+    /// None while it is being closed.
     file: Option<Arc<OpenFile>>,
     stat: Stat,
-    /// Something was written that the library may keep to itself yet, and does not count when it is asked for holes.
+    /// Something was written that the library may still hold back, and then ignores when it looks for holes.
     kept: AtomicBool,
-    /// The volume tells data from holes.
+    /// Whether the volume distinguishes data from holes; None if that is not known yet.
     tells_holes: Mutex<Option<bool>>,
-    /// It makes zeroes by itself.
+    /// False once the volume is known not to zero ranges by itself.
     zeroes: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         let Some(file) = self.file.take() else { return };
         let volume = file.volume().clone();
-        // What was to be kept has been flushed. Servers that do not answer are left to the library.
+        // Whatever had to be durable has been flushed. If the servers do not answer, the library is left to close it.
         let closed = aside(&JobControl::default(), Some(CLOSING), move || {
             drop(file);
             Ok(())
@@ -68,14 +68,14 @@ impl Drop for Opened {
         if closed.is_err() {
             forget(&volume);
         }
-        // Where no other has it, its end is not waited for either.
+        // If this was the last user of the volume, it is shut down without waiting either.
         if Arc::strong_count(&volume) == 1 {
             end(volume);
         }
     }
 }
 
-/// The volume, and whether it was connected before. Waits for the servers.
+/// The volume, and whether it was already connected. Waits for the servers.
 fn volume_of(settings: &Settings) -> Result<(Arc<Volume>, bool)> {
     libgfapi::check().map_err(Error::unsupported)?;
     match known(settings) {
@@ -111,13 +111,13 @@ fn opened_in(volume: &Arc<Volume>, settings: &Settings, how: How) -> Result<Open
     })
 }
 
-/// Removes what was made and is of no use. Waits for the servers.
+/// Removes a file that was created but cannot be used. Waits for the servers.
 fn unmake(volume: &Volume, settings: &Settings) {
-    // The error of the file is the one to report.
+    // The original error is the one to report.
     let _ = text(&settings.path).map(|path| volume.unlink(&path));
 }
 
-/// Of a request. What the library says of an open file whose server has gone depends on when it has noticed.
+/// The error of a request. How the library reports an open file whose server has gone depends on when it notices.
 fn failed(errno: i32) -> Error {
     Error::os(match errno {
         libc::EBADFD => libc::ENOTCONN,
@@ -125,7 +125,7 @@ fn failed(errno: i32) -> Error {
     })
 }
 
-/// Waits for a request. The library ends it where the servers do not answer.
+/// Waits for a request. The library fails it if the servers do not answer.
 fn wait(pending: &Pending, control: &JobControl) -> Result<(usize, IoBuf)> {
     let (count, bytes) = ended(pending, control, None)?.map_err(failed)?;
     Ok((usize::try_from(count).unwrap_or(usize::MAX), bytes))
@@ -146,7 +146,7 @@ fn start(pending: Result<Pending, i32>, control: &JobControl) -> Result<()> {
     wait(&pending.map_err(failed)?, control).map(|_| ())
 }
 
-/// Whether there is no such request on the volume.
+/// Whether the volume does not support the request.
 fn is_unknown(error: &Error) -> bool {
     matches!(
         error.os_errno(),
@@ -154,7 +154,7 @@ fn is_unknown(error: &Error) -> bool {
     )
 }
 
-/// The run at an offset, at most `len` bytes, of a file that had `known` bytes. Waits for the servers.
+/// The run at an offset, at most `len` bytes, of a file that was `known` bytes long. Waits for the servers.
 fn sought(file: &OpenFile, (offset, len): (u64, u64), known: u64) -> Result<StorageExtent, i32> {
     let run = |end: u64, zero: bool| StorageExtent {
         len: end.saturating_sub(offset).clamp(1, len),
@@ -163,13 +163,13 @@ fn sought(file: &OpenFile, (offset, len): (u64, u64), known: u64) -> Result<Stor
     };
     let end = offset.saturating_add(len);
     match file.seek(offset, true)? {
-        // Nonsense would make a hole of what is none.
+        // Believing nonsense would turn data into a hole.
         Sought::At(data) if data >= end.max(known) && data >= file.stat()?.size => {
             return Err(libc::EPROTO);
         }
         Sought::At(data) if data > offset => return Ok(run(data, true)),
         Sought::At(_) => {}
-        // Of a file that was cut off it is no hole.
+        // If the file has been truncated before the offset, this is not a hole.
         Sought::None if file.stat()?.size > offset => return Ok(run(end, true)),
         Sought::None => return Err(libc::EIO),
     }
@@ -179,13 +179,13 @@ fn sought(file: &OpenFile, (offset, len): (u64, u64), known: u64) -> Result<Stor
     })
 }
 
-/// Whether the volume tells data from holes.
+/// Whether the volume distinguishes data from holes.
 fn tells_holes(opened: &Opened, control: &JobControl) -> Result<bool> {
     let mut known = opened.tells_holes.lock();
     if let Some(tells) = *known {
         return Ok(tells);
     }
-    // Where it does, there is no data behind the end.
+    // If it does, there is no data past the end.
     let tells = call(opened, control, |file| {
         let end = file.stat()?.size;
         Ok(matches!(file.seek(end, true), Ok(Sought::None)))
@@ -220,7 +220,7 @@ impl Gluster {
 
 impl Protocol for Gluster {
     const NAME: &'static str = "gluster";
-    // The library replies to some writes before it has sent them.
+    // The library acknowledges some writes before it has sent them.
     const REPLIES_LAST: bool = false;
     type Opened = Opened;
 
@@ -238,7 +238,7 @@ impl Protocol for Gluster {
     }
 
     fn place(&self, opened: &Opened) -> BString {
-        // The number is half of one that is random for each file, whichever name of its servers leads to it.
+        // The inode number is half of a random ID of the file, the same whichever name of the servers leads to it.
         let (volume, inode) = (&self.settings.volume, opened.stat.inode);
         format!("gluster:{volume}/{inode}").into()
     }
@@ -253,7 +253,7 @@ impl Protocol for Gluster {
     }
 
     fn is_lost(&self, _opened: &Opened) -> bool {
-        // The library connects again by itself, and fails what was under way.
+        // The library reconnects by itself, and fails the requests that were in flight.
         false
     }
 
@@ -311,7 +311,7 @@ impl Protocol for Gluster {
     }
 
     fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
-        // What is written while it goes on is kept again.
+        // A write during the flush sets this again.
         opened.kept.store(false, Ordering::Release);
         start(opened.file()?.sync(), control).inspect_err(|_| {
             opened.kept.store(true, Ordering::Release);

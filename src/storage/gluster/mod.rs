@@ -18,7 +18,7 @@ use crate::storage::traits::Storage;
 
 use file::Gluster;
 
-/// The protocol.
+/// The driver.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "gluster",
     schemes: &["gluster", "gluster+tcp", "gluster+unix"],
@@ -35,7 +35,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(options::file_name),
     open,
-    // The server alone knows it.
+    // Only the server knows it.
     stands_on: none_is_known,
     create: Some(create),
     exports: None,
@@ -55,7 +55,7 @@ fn create(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
     remote_file::claim(context, name, Gluster::of(settings))
 }
 
-/// The options of logs, which opening and creation have.
+/// The options for logging, shared by opening and creation.
 const DEBUG: OptionSpec = option(
     "debug",
     OptionKind::Num,

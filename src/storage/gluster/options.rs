@@ -1,4 +1,4 @@
-//! Which file of which volume is wanted, and how: options, and file names that stand for them.
+//! The settings: which file of which volume to open, and how; from options, or file names that stand for them.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -11,13 +11,13 @@ use crate::storage::driver::StorageTarget;
 use crate::storage::remote_file::given_options;
 use crate::value::{Map, Value};
 
-/// The port that servers have.
+/// The default port of servers.
 const PORT: u16 = 24007;
-/// What the library writes of what it does, unless an option says otherwise: warnings, notes and what is worse.
+/// The library's log level, unless an option says otherwise: errors and anything more severe.
 const LEVEL: u8 = 4;
-/// The most that it can.
+/// The library's highest log level.
 const MAX_LEVEL: u8 = 9;
-/// The most servers of a volume that are tried.
+/// Maximum number of servers to try per volume.
 const MAX_SERVERS: usize = 64;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -43,7 +43,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("volume", OptionKind::Name, "Name of the volume"),
 ];
 
-/// Options that say how a file is opened, not which: they stand in no name.
+/// Options that say how a file is opened, not which one: they are not part of file names.
 pub(super) const WEAK: &[&str] = &["debug", "logfile"];
 
 pub(super) const CREATE: &[OptionSpec] = &[
@@ -57,7 +57,7 @@ pub(super) const CREATE: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// A server that knows a volume.
+/// A server to ask for a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Server {
     Inet(String, u16),
@@ -65,7 +65,7 @@ pub(super) enum Server {
 }
 
 impl Server {
-    /// As the network knows it.
+    /// Its network address.
     pub(super) fn address(&self) -> Address {
         match self {
             Self::Inet(host, port) => Address::inet(host.clone(), *port),
@@ -122,17 +122,17 @@ impl std::fmt::Display for Server {
     }
 }
 
-/// What is wanted.
+/// The settings of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) volume: BString,
     pub(super) path: BString,
-    /// Tried in their order.
+    /// Tried in this order.
     pub(super) servers: Vec<Server>,
     pub(super) log: Log,
 }
 
-/// What the library writes of what it does.
+/// What the library logs, and where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Log {
     pub(super) file: BString,
@@ -149,7 +149,7 @@ impl Default for Log {
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -183,13 +183,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// What options say of the log.
+    /// Takes the log settings from options.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub(super) fn take_log(&mut self, options: &Values) -> Result<()> {
         if let Some(level) = options.num("debug") {
-            // What is more than the most is the most, as for QEMU.
+            // Values above the maximum mean the maximum, as in QEMU.
             self.log.level = u8::try_from(level).unwrap_or(MAX_LEVEL).min(MAX_LEVEL);
         }
         if let Some(file) = options.name("logfile") {
@@ -202,7 +202,7 @@ impl Settings {
     }
 }
 
-/// What the options and the name of a target say together, and the name to be shown.
+/// The settings from the options and the name of a target combined, and the name to show.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -224,7 +224,7 @@ pub(super) fn settings_of(
 /// `gluster+unix:///VOLUME/PATH?socket=PATH`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of another form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let strange = || {
         Error::invalid(format!("invalid URI {name}")).with_hint(
@@ -277,7 +277,7 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     Ok(options)
 }
 
-/// The short name that opens the file again, where there is one.
+/// The short name that opens the file again, if there is one.
 pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let options = flatten(given);
     let text = |key: &str| options.get(key);

@@ -1,5 +1,5 @@
-//! Volumes that are connected. They stay so for a while when they are not used: to be ended takes the library ten
-//! seconds, and to be connected takes several questions to a server.
+//! Connected volumes. They stay connected for a while when they are not used, because the library takes ten seconds
+//! to shut one down, and connecting takes several round trips to a server.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::mem::discriminant;
@@ -16,10 +16,10 @@ use crate::sys::signal::Blocked;
 
 use super::options::{Log, Server, Settings};
 
-/// The most volumes that stay connected although they are not used.
+/// Maximum number of unused volumes that stay connected.
 const KEPT: usize = 8;
 
-/// What the client keeps of files is asked for again each time: others may have changed it.
+/// Makes the client revalidate what it caches each time, because others may have changed it.
 const FRESH: [(&CStr, &CStr); 3] = [
     (c"*-md-cache", c"md-cache-timeout"),
     (c"*-io-cache", c"cache-timeout"),
@@ -28,7 +28,7 @@ const FRESH: [(&CStr, &CStr); 3] = [
 
 static VOLUMES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// A volume that is connected, and what it was connected with.
+/// A connected volume, and the settings that it was connected with.
 struct Known {
     name: BString,
     servers: Vec<Server>,
@@ -42,33 +42,33 @@ impl Known {
     }
 }
 
-/// A text for the library.
+/// Makes a C string for the library.
 ///
 /// # Errors
-/// It has a NUL in it.
+/// If it contains a NUL.
 pub(super) fn text(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Error::invalid("A name has a NUL in it"))
 }
 
-/// The volume that is wanted, where it is connected already.
+/// The requested volume, if it is already connected.
 pub(super) fn known(settings: &Settings) -> Option<Arc<Volume>> {
     let volumes = VOLUMES.lock();
     let known = volumes.iter().find(|known| known.is_of(settings));
     known.map(|known| known.volume.clone())
 }
 
-/// A volume has lost its servers: no other user is to get it.
+/// Forgets a volume that has lost its servers, so that no other user gets it.
 pub(super) fn forget(volume: &Arc<Volume>) {
     let mut volumes = VOLUMES.lock();
     volumes.retain(|known| !Arc::ptr_eq(&known.volume, volume));
 }
 
-/// Connects. Waits for the servers.
+/// Connects to a volume. Waits for the servers.
 ///
 /// # Errors
-/// Of the library, which does not tell what is wrong.
+/// Errors of the library, which does not say what is wrong.
 pub(super) fn connect(settings: &Settings) -> Result<Arc<Volume>> {
-    // The library does not go from a server of one kind to one of the other.
+    // The library does not fall back from a server of one kind to one of the other.
     let mut groups = settings
         .servers
         .chunk_by(|one, other| discriminant(one) == discriminant(other));
@@ -109,10 +109,10 @@ pub(super) fn connect(settings: &Settings) -> Result<Arc<Volume>> {
     Ok(volume)
 }
 
-/// Lets go of a volume on a thread of its own, which is not waited for.
+/// Releases a volume on a thread of its own, without waiting for it.
 pub(super) fn end(volume: Arc<Volume>) {
     let blocked = Blocked::all();
-    // Without a thread it stays connected, which harms nothing.
+    // If no thread can be started, it stays connected, which does no harm.
     let kept = Arc::new(Mutex::new(Some(volume)));
     let own = kept.clone();
     let thread = crew::thread("library");
@@ -140,7 +140,7 @@ fn connect_by(settings: &Settings, servers: &[Server]) -> Result<Volume> {
     let log = &settings.log;
     let file = match log.file.starts_with(b"/") || log.file == "-" {
         true => log.file.clone(),
-        // The library takes a name without a directory for one.
+        // The library mistakes a bare file name for a directory.
         false => {
             let file = std::path::absolute(OsStr::from_bytes(&log.file));
             let file = file.map_err(|error| Error::io(&error))?;

@@ -1,4 +1,4 @@
-//! The body of an answer, as it comes from the connection.
+//! The body of a response, as it arrives on the connection.
 
 use crate::error::Result;
 
@@ -6,25 +6,25 @@ use crate::storage::remote::violation;
 
 use super::head::Framing;
 
-/// The longest line that begins a chunk, or stands behind the last one.
+/// Maximum length of a line that starts a chunk, or of one in the trailer.
 const MAX_LINE: usize = 4096;
-/// The most bytes behind the last chunk.
+/// Maximum length of the trailer after the last chunk.
 const MAX_TRAILER: usize = 64 << 10;
 
-/// What is still to come.
+/// What remains to be received.
 #[derive(Debug)]
 pub(super) enum Body {
-    /// That many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunks(Chunks),
-    /// Whatever comes until the connection ends.
+    /// Whatever arrives until the connection is closed.
     Close,
     /// Nothing.
     Ended,
 }
 
-/// Where in a body of chunks the next byte stands.
+/// The position of the next byte in a chunked body.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
     place: Place,
@@ -34,14 +34,14 @@ pub(super) struct Chunks {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
-    /// In the line that tells a length.
+    /// In the line with the length of a chunk.
     #[default]
     Size,
-    /// In data, of which that much follows.
+    /// In data, of which this many bytes remain.
     Data(u64),
-    /// In the end of the line behind data.
+    /// In the line ending after data.
     End,
-    /// In the lines behind the last chunk.
+    /// In the trailer after the last chunk.
     Trailer,
 }
 
@@ -59,7 +59,7 @@ impl Body {
         matches!(self, Self::Ended)
     }
 
-    /// How many bytes may be read from the connection straight into a buffer for as many.
+    /// How many bytes may be read from the connection straight into the caller's buffer.
     pub(super) fn direct(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
@@ -72,7 +72,7 @@ impl Body {
         }
     }
 
-    /// Notes that so many bytes of the data were read, no more than [`Body::direct`].
+    /// Notes that `len` bytes of data were read, no more than [`Body::direct`].
     pub(super) fn took(&mut self, len: u64) {
         match self {
             Self::Length(left) => {
@@ -94,7 +94,7 @@ impl Body {
         }
     }
 
-    /// Takes what stands between data; gives how many bytes that are.
+    /// Consumes what stands between data; returns the number of bytes consumed.
     ///
     /// # Errors
     /// [`violation`].
@@ -118,7 +118,7 @@ impl Body {
 }
 
 impl Chunks {
-    /// Takes a byte that is no data; true where it is the last of all.
+    /// Consumes a byte that is not data; true if it is the last one of the body.
     fn take(&mut self, byte: u8) -> Result<bool> {
         if byte != b'\n' {
             if self.line.len() >= MAX_LINE {

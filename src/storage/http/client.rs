@@ -1,4 +1,4 @@
-//! A few connections to servers, which are kept while they are of use.
+//! A few connections to servers, kept open as long as they are useful.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use super::head::{Head, Request, is_busy};
 use super::options::Settings;
 use super::proxy::{PROXY_HINT, Proxy};
 
-/// What the kernel may hold of a connection.
+/// Size of the kernel's buffers for a connection.
 const KERNEL_BUFFER: usize = 2 << 20;
-/// The longest time that is taken for what is left of an answer.
+/// Maximum time to spend on the rest of a response.
 const REST: Duration = Duration::from_millis(50);
-/// What programs are known by.
+/// The value of the User-Agent header.
 const AGENT: &str = concat!("platter/", env!("CARGO_PKG_VERSION"));
 
 /// The connections.
@@ -27,11 +27,11 @@ const AGENT: &str = concat!("platter/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Client {
     settings: Settings,
     lanes: Lanes,
-    /// Connections that are not in use, and whom they lead to.
+    /// Idle connections, and the origins that they lead to.
     idle: Mutex<Vec<(String, Connection)>>,
 }
 
-/// What a server answers, whose body is still to come.
+/// The response of a server, whose body remains to be received.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) connection: Connection,
@@ -39,21 +39,21 @@ pub(super) struct Answer {
     pub(super) body: Body,
 }
 
-/// How a request asks.
+/// The parameters of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asking {
-    /// The first byte and the one behind the last.
+    /// The first byte and the one past the last.
     pub(super) range: Option<(u64, u64)>,
-    /// What a cache in between has is not wanted.
+    /// Whether to bypass caches on the way.
     pub(super) afresh: bool,
 }
 
-/// Whom a URL leads to.
+/// The origin of a URL: scheme, host and port.
 pub(super) fn origin(url: &Url) -> String {
     format!("{}://{}:{}", url.scheme, url.host, port(url))
 }
 
-/// The port that a URL leads to.
+/// The port of a URL, by default that of its scheme.
 pub(super) fn port(url: &Url) -> u16 {
     let own = if url.scheme == "https" { 443 } else { 80 };
     url.port.unwrap_or(own)
@@ -72,20 +72,20 @@ impl Client {
         &self.settings
     }
 
-    /// Who may make requests.
+    /// Limits the number of requests in flight.
     pub(super) fn lanes(&self) -> &Lanes {
         &self.lanes
     }
 
-    /// On what terms servers are asked.
+    /// The terms on which servers are queried.
     pub(super) fn terms(&self) -> &Terms {
         &self.settings.terms
     }
 
-    /// Makes a request, and takes the head of the answer.
+    /// Sends a request, and receives the head of the response.
     ///
     /// # Errors
-    /// Of the connection, or of what the server sends.
+    /// Errors of the connection, or of what the server sends.
     pub(super) fn ask(&self, url: &Url, asking: Asking, control: &JobControl) -> Result<Answer> {
         let whom = origin(url);
         let proxy = self.settings.proxies.find(url)?;
@@ -106,14 +106,14 @@ impl Client {
                         head,
                     });
                 }
-                // The server has ended it meanwhile, which it may.
+                // The server may have closed it in the meantime, as it is entitled to.
                 Err(error) if old && ended(&error) => {}
                 Err(error) => return Err(self.terms().silent(error, control)),
             }
         }
     }
 
-    /// Keeps the connection of an answer whose body was read for the next request, where that may be.
+    /// Keeps the connection of a response whose body has been read for the next request, if possible.
     pub(super) fn give_back(&self, url: &Url, mut answer: Answer, control: &JobControl) {
         let wait = Wait::new(control).until(Instant::now().checked_add(REST));
         if answer.head.keep && answer.connection.drain(&mut answer.body, wait) {
@@ -167,7 +167,7 @@ impl Client {
         request.header("Host", url.place().as_bytes())?;
         request.header("User-Agent", AGENT.as_bytes())?;
         request.header("Accept", b"*/*")?;
-        // Ranges of what is packed would not be ranges of the image.
+        // Ranges of compressed data would not be ranges of the image.
         request.header("Accept-Encoding", b"identity")?;
         if let Some((start, end)) = asking.range {
             let range = format!("bytes={start}-{}", end.saturating_sub(1));
@@ -188,7 +188,7 @@ impl Client {
     }
 }
 
-/// A stream to the server of `url` through a proxy.
+/// Opens a stream to the server of `url` through a proxy.
 fn tunnel(stream: Stream, url: &Url, proxy: &Proxy, wait: Wait<'_>) -> Result<Stream> {
     let host = match url.host.contains(':') {
         true => format!("[{}]", url.host),

@@ -1,4 +1,4 @@
-//! One connection: a request goes out, and its answer comes back.
+//! One connection: a request is sent, and its response received.
 
 use crate::error::Result;
 use crate::memory;
@@ -8,28 +8,28 @@ use crate::storage::remote::{cut, violation};
 use super::body::Body;
 use super::head::{Head, MAX_HEAD};
 
-/// Bytes that are read at once where a head or the length of a chunk is to come.
+/// Bytes to read at a time when a head or the length of a chunk is expected.
 const INPUT: usize = 16 << 10;
-/// The most heads before the one that counts.
+/// Maximum number of heads to read until the final one.
 const MAX_PRELIMINARY: usize = 16;
 
-/// A connection on which no answer is still to come.
+/// A connection without an outstanding response.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
     input: Vec<u8>,
     start: usize,
     end: usize,
-    /// It has answered before: that it has ended meanwhile says nothing of the server.
+    /// It has carried a response before: if it has been closed since, that says nothing about the server.
     pub(super) used: bool,
 }
 
-/// What a body gives.
+/// The result of reading from a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
-    /// That many bytes.
+    /// This many bytes.
     Bytes(usize),
-    /// Nothing any more.
+    /// No more bytes.
     End,
 }
 
@@ -44,7 +44,7 @@ impl Connection {
         })
     }
 
-    /// The stream, on which nothing was sent that was not read.
+    /// The stream, provided that all received bytes have been consumed.
     ///
     /// # Errors
     /// [`violation`].
@@ -55,15 +55,15 @@ impl Connection {
         }
     }
 
-    /// Sends a request and takes the head of the answer.
+    /// Sends a request and receives the head of the response.
     ///
     /// # Errors
-    /// Of the connection, or [`violation`].
+    /// Errors of the connection, or [`violation`].
     pub(super) fn exchange(&mut self, request: &[u8], wait: Wait<'_>) -> Result<Head> {
         if self.start != self.end {
             return Err(violation("The server sent what was not asked for"));
         }
-        // A server may answer and end before it has read all.
+        // A server may respond and close the connection before it has read everything.
         let sent = self.stream.write_all(request, wait);
         for _ in 0..MAX_PRELIMINARY {
             let head = match (self.head(wait), &sent) {
@@ -103,10 +103,10 @@ impl Connection {
         }
     }
 
-    /// Some bytes of a body.
+    /// Reads some bytes of a body.
     ///
     /// # Errors
-    /// Of the connection, or [`violation`].
+    /// Errors of the connection, or [`violation`].
     pub(super) fn read(
         &mut self,
         body: &mut Body,
@@ -160,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Reads what is left of a body, where that is little; whether the connection can be used again.
+    /// Reads what remains of a body, if that is little; returns whether the connection can be reused.
     pub(super) fn drain(&mut self, body: &mut Body, wait: Wait<'_>) -> bool {
         let mut scrap = [0; 4096];
         for _ in 0..16 {

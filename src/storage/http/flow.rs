@@ -1,4 +1,4 @@
-//! The body of an answer that gives all of an image, as it comes.
+//! The body of a response with a whole image, as it arrives.
 
 use crate::error::Result;
 use crate::job::JobControl;
@@ -8,7 +8,7 @@ use super::client::Answer;
 use super::connection::Piece;
 use super::head::Framing;
 
-/// What is still to come.
+/// What remains to be received.
 #[derive(Debug)]
 pub(super) struct Flow(Answer);
 
@@ -17,7 +17,7 @@ impl Flow {
         Self(answer)
     }
 
-    /// How long the server says that all is.
+    /// The total length, if the server states it.
     pub(super) fn len(&self) -> Option<u64> {
         match self.0.head.framing {
             Framing::Length(len) => Some(len),
@@ -25,10 +25,10 @@ impl Flow {
         }
     }
 
-    /// Fills `buf`; fewer bytes only at the end. A server that gives one now and then is ended too.
+    /// Fills `buf`; fewer bytes only at the end. A server that sends a byte now and then times out too.
     ///
     /// # Errors
-    /// Of the connection, or of what the server sends.
+    /// Errors of the connection, or of what the server sends.
     pub(super) fn fill(
         &mut self,
         buf: &mut [u8],

@@ -1,4 +1,4 @@
-//! What is asked of a server, and the head of what it answers (RFC 9110, RFC 9112).
+//! Requests to a server, and the heads of its responses (RFC 9110, RFC 9112).
 
 use std::time::Duration;
 
@@ -9,27 +9,27 @@ use crate::memory;
 use crate::printable::printable;
 use crate::storage::remote::violation;
 
-/// The longest head of an answer.
+/// Maximum length of the head of a response.
 pub(super) const MAX_HEAD: usize = 64 << 10;
-/// The most lines of a head.
+/// Maximum number of lines in a head.
 const MAX_LINES: usize = 128;
-/// The longest reference to somewhere else.
+/// Maximum length of the Location header.
 const MAX_LOCATION: usize = 16 << 10;
 
-/// Whether a status says that the same request may be answered later.
+/// Whether a status means that the same request may succeed later.
 pub(super) fn is_busy(status: u16) -> bool {
     matches!(status, 408 | 425 | 429 | 500 | 502..=504)
 }
 
-/// A request without a body. It may hold secrets, and is wiped.
+/// A request without a body. It may contain secrets, so it is wiped.
 #[derive(Debug)]
 pub(super) struct Request(Zeroizing<Vec<u8>>);
 
-/// Room for a request with its headers: what a growing vector leaves behind is not wiped.
+/// Capacity for a request with its headers: what a growing vector leaves behind is not wiped.
 const REQUEST: usize = 64 << 10;
 
 impl Request {
-    /// Its first line.
+    /// Starts a request with its first line.
     pub(super) fn new(method: &str, target: &str) -> Result<Self> {
         let mut bytes = Zeroizing::new(Vec::new());
         memory::reserve(&mut *bytes, REQUEST)?;
@@ -59,42 +59,42 @@ impl Request {
         Ok(())
     }
 
-    /// As it is sent.
+    /// The bytes to send.
     pub(super) fn finish(mut self) -> Zeroizing<Vec<u8>> {
         self.0.extend_from_slice(b"\r\n");
         self.0
     }
 }
 
-/// Which part of the whole an answer holds.
+/// Which part of the whole a response contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentRange {
-    /// Its first byte and the one behind its last; None where none was there to be given.
+    /// The first byte and the one past the last; None if the requested range does not exist.
     pub(super) part: Option<(u64, u64)>,
-    /// The length of the whole, where it is known.
+    /// The length of the whole, if it is known.
     pub(super) whole: Option<u64>,
 }
 
-/// How an answer tells its end.
+/// What marks the end of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// It says how many bytes follow.
+    /// The given number of bytes.
     Length(u64),
-    /// By chunks.
+    /// The last chunk.
     Chunked,
-    /// The connection ends.
+    /// The end of the connection.
     Close,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Clone, Debug)]
 pub(super) struct Head {
     pub(super) status: u16,
     pub(super) framing: Framing,
-    /// The connection can be used again when the body was read.
+    /// The connection can be reused once the body has been read.
     pub(super) keep: bool,
     pub(super) range: Option<ContentRange>,
-    /// The body is not the bytes themselves, but compressed or several parts.
+    /// The body is not the plain bytes, but compressed or in several parts.
     pub(super) coded: bool,
     pub(super) etag: Option<Vec<u8>>,
     pub(super) modified: Option<Vec<u8>>,
@@ -103,7 +103,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Of the bytes of an answer, and how many of them it takes; None where more must come.
+    /// Parses a head, and returns how many bytes it occupies; None if more bytes are required.
     ///
     /// # Errors
     /// [`violation`].
@@ -123,7 +123,7 @@ impl Head {
             }
         };
         let status = answer.code.unwrap_or(0);
-        // 1.0 ends the connection, unless it says otherwise.
+        // HTTP/1.0 closes the connection, unless it says otherwise.
         let mut keep = answer.version == Some(1);
         let mut length = None;
         let mut chunked = false;
@@ -180,7 +180,7 @@ impl Head {
         }
         head.framing = match (status, chunked, length) {
             (100..=199 | 204 | 304, ..) => Framing::Length(0),
-            // Of two that disagree, someone between believes the other one.
+            // If the two disagree, an intermediary may believe the other one.
             (_, true, Some(_)) => {
                 return Err(violation(
                     "The server tells the end of its answer in two ways",

@@ -1,6 +1,6 @@
-//! What HTTP servers keep (`http://HOST/PATH`, `https://HOST/PATH`), to be read.
+//! Files on HTTP servers (`http://HOST/PATH`, `https://HOST/PATH`), read-only.
 //!
-//! Over `storage/remote/`, which says when what is asked for; here is how.
+//! Built on `storage/remote/`, which decides what to request and when; this module carries it out.
 
 mod body;
 mod client;
@@ -39,14 +39,14 @@ const fn driver(
         parse_file_name: Some(parse),
         file_name: Some(file_name),
         open,
-        // What is only read is never written over.
+        // What can only be read is never overwritten.
         stands_on: none_is_known,
         create: None,
         exports: None,
     }
 }
 
-/// The protocol without encryption.
+/// HTTP without encryption.
 pub static HTTP: StorageDriver = driver(
     "http",
     &["http"],
@@ -54,7 +54,7 @@ pub static HTTP: StorageDriver = driver(
     |name| parse_file_name("http", name),
 );
 
-/// The protocol over TLS.
+/// HTTP over TLS.
 pub static HTTPS: StorageDriver = driver(
     "https",
     &["https"],

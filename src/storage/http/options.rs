@@ -1,4 +1,4 @@
-//! What is wanted of which server, and how: options, and the URLs that stand for them.
+//! The settings: which image of which server to read, and how; from options, or URLs that stand for them.
 
 use bstr::ByteSlice;
 
@@ -72,7 +72,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     spec::USER,
 ];
 
-/// Options that say how an image is read, not which; and those with what only some may see.
+/// Options that say how an image is read, not which one; and those with confidential values.
 pub(super) const WEAK: &[&str] = &[
     "bearer-secret",
     "connections",
@@ -86,7 +86,7 @@ pub(super) const WEAK: &[&str] = &[
     "tls-creds",
 ];
 
-/// Lines of a request that open something.
+/// Headers with credentials.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Headers(Vec<(String, Secret)>);
 
@@ -103,25 +103,25 @@ impl Headers {
     }
 }
 
-/// What is wanted.
+/// The settings of an image.
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) url: Url,
-    /// For the server of the URL alone.
+    /// Only for the server of the URL.
     pub(super) headers: Headers,
     pub(super) proxies: Proxies,
     pub(super) terms: Terms,
     pub(super) without_ranges: WithoutRanges,
 }
 
-/// What is done with a server that knows no byte ranges.
+/// What to do with a server without byte ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WithoutRanges {
-    /// It is refused.
+    /// Refuse it.
     Refused,
-    /// All that it sends is taken into a temporary file before anything is read.
+    /// Copy all that it sends to a temporary file before anything is read.
     Spooled,
-    /// The image is read in the order in which it comes.
+    /// Read the image in the order in which it arrives.
     InOrder,
 }
 
@@ -140,10 +140,10 @@ impl WithoutRanges {
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], or of a secret.
+    /// [`crate::ErrorKind::Invalid`], or errors of a secret.
     pub(super) fn of(scheme: &str, options: &Values, objects: &Objects) -> Result<Self> {
         let mut url = remote::options::url(scheme, options)?;
         let terms = Terms::of(options, objects, DEFAULT_CONNECTIONS)?;
@@ -223,7 +223,7 @@ fn header_line(line: &[u8]) -> Option<(&str, &[u8])> {
     let (name, value) = line.split_once_str(":")?;
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let plain = !name.is_empty() && name.iter().all(is_name);
-    // These are the requests' own.
+    // Requests set these themselves.
     let own = [
         "host",
         "range",

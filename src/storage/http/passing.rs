@@ -1,5 +1,5 @@
-//! An image on a server that knows no ranges, read in one pass. Who reads behind what has come takes what comes; what
-//! went by is kept for a while.
+//! An image on a server without byte ranges, read in one pass. A read past what has been received receives more, and
+//! what has been received stays cached for a while.
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -17,22 +17,22 @@ use super::window::{UNIT, Window};
 pub(super) struct Passing {
     source: Source,
     len: u64,
-    /// One: what comes has an order.
+    /// Only one, because the bytes arrive in order.
     lanes: Lanes,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// What is still to come; None where the connection was lost.
+    /// What remains to be received; None if the connection was lost.
     flow: Option<Box<Flow>>,
     window: Window,
-    /// Of all that went by: what comes over another connection must begin with the same.
+    /// Digest of all bytes received so far: over another connection, the image must begin with the same bytes.
     sum: Sha256,
 }
 
 impl Passing {
-    /// Of an image of `len` bytes, of which `flow` has all.
+    /// For an image of `len` bytes, all of which `flow` will deliver.
     pub(super) fn new(source: Source, len: u64, flow: Box<Flow>) -> Self {
         Self {
             source,
@@ -46,7 +46,7 @@ impl Passing {
         }
     }
 
-    /// Takes the next unit, over another connection where one is lost.
+    /// Receives the next unit, over another connection if one is lost.
     fn forward(&self, state: &mut State, control: &JobControl) -> Result<()> {
         let mut tries = Tries::new(self.source.terms().retry);
         loop {
@@ -79,7 +79,7 @@ impl Passing {
         Ok(())
     }
 
-    /// Begins again, and goes to where the image was read up to.
+    /// Starts over, and advances to where the image was read up to.
     fn again(&self, to: u64, sum: &Sha256, control: &JobControl) -> Result<Flow, Failure> {
         let mut flow = self.source.ask_all(control)?;
         let mut again = Sha256::new();

@@ -1,4 +1,4 @@
-//! Servers in between, as the environment names them for all programs.
+//! Proxies, as the environment names them for all programs.
 
 use std::net::IpAddr;
 
@@ -14,29 +14,29 @@ use super::login::basic;
 /// The port of proxies that are named without one.
 const PORT: u16 = 1080;
 
-/// What helps with a proxy that does not serve everybody.
+/// The remedy for a proxy that requires authentication.
 pub(super) const PROXY_HINT: &str = "The proxy wants to know who asks: give 'proxy-username' and 'proxy-password-secret', or both in the proxy's URL";
 
-/// What the environment says. Names of proxies may hold passwords.
+/// The proxies named by the environment. Their URLs may contain passwords.
 #[derive(Debug, Default)]
 pub(super) struct Proxies {
     http: Option<Secret>,
     https: Option<Secret>,
     all: Option<Secret>,
     none: Option<String>,
-    /// The header value that opens them, where it is not in their names.
+    /// The header value with the credentials; takes precedence over those in the URLs.
     login: Option<Secret>,
 }
 
-/// A server in between.
+/// A proxy to use.
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) address: Address,
     pub(super) login: Option<Secret>,
 }
 
-/// The first of the variables that is set. `HTTP_PROXY` is none of them: servers that run programs set it to what a
-/// client sends.
+/// The value of the first variable that is set. `HTTP_PROXY` is not used, because servers that run programs set it to
+/// what a client sends.
 fn variable(names: &[&str]) -> Option<String> {
     let found = names.iter().find_map(|name| std::env::var(name).ok());
     found.filter(|value| !value.is_empty())
@@ -53,10 +53,10 @@ impl Proxies {
         }
     }
 
-    /// That of a URL.
+    /// The proxy for a URL.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] or [`crate::ErrorKind::Unsupported`] for a name that says none.
+    /// [`crate::ErrorKind::Invalid`] or [`crate::ErrorKind::Unsupported`] for a proxy that cannot be used.
     pub(super) fn find(&self, url: &Url) -> Result<Option<Proxy>> {
         let own = match url.scheme.as_str() {
             "https" => &self.https,
@@ -73,7 +73,7 @@ impl Proxies {
             false => b"http://",
         };
         let whole = Zeroizing::new([scheme, name.bytes()].concat());
-        // It is not shown.
+        // The value is not shown, because it may contain a password.
         let bad = |error: Error| {
             error.context(format!("The proxy for {} in the environment", url.scheme))
         };

@@ -1,4 +1,4 @@
-//! An image on a server: where it really is, whether it is still the same, and what is done when a request fails.
+//! An image on a server: where it really is, whether it is still the same, and how failed requests are handled.
 
 use bstr::{BStr, BString, ByteSlice};
 use parking_lot::Mutex;
@@ -20,24 +20,24 @@ use super::head::{Framing, Head, is_busy};
 use super::options::WithoutRanges;
 use super::proxy::PROXY_HINT;
 
-/// The most servers that send on to another one.
+/// Maximum number of redirects to follow.
 const MAX_HOPS: usize = 10;
-/// How often a server that does not have the image is asked again, which it had before.
+/// Maximum number of retries when a server no longer has the image.
 const MAX_MISSING: u32 = 3;
-/// The first request is for so many bytes: what tells the format of most images.
+/// Size of the first request: enough to tell the format of most images.
 const FIRST: u64 = 64 << 10;
 
-/// What helps with a server that knows no ranges, whatever is read.
+/// The remedy for a server without byte ranges, whatever is read.
 pub(super) const SPOOL_HINT: &str =
     "With the option 'spool', all that the server sends is taken into a temporary file first";
 
-/// What is known of the image: it must not change.
+/// What is known of the image; it must not change.
 #[derive(Clone, Debug)]
 struct Known {
     len: u64,
     etag: Option<Vec<u8>>,
     modified: Option<Vec<u8>>,
-    /// Whose answer said that.
+    /// The origin of the response that said so.
     origin: String,
 }
 
@@ -47,26 +47,26 @@ pub(super) struct Source {
     client: Client,
     name: BString,
     policy: OpenPolicy,
-    /// An image has named it.
+    /// It is named by another image.
     named_by_image: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where the URL has led to, so that it need not be asked each time.
+    /// Where redirects led, so that they need not be followed each time.
     found: Option<Url>,
     known: Option<Known>,
 }
 
-/// What the server has said at first.
+/// The outcome of the first request.
 #[derive(Debug)]
 pub(super) enum Opened {
-    /// How long the image is, and its beginning.
+    /// The server supports ranges: the length of the image, and its beginning.
     Ranges(u64, IoBuf),
-    /// It gives nothing but all, which is wanted at once.
+    /// The server only sends the whole image, to be fetched at once.
     Whole,
-    /// It gives nothing but all, which is wanted as it comes: how long it is, and its bytes from the first on.
+    /// The server only sends the whole image, to be read in order: its length, and its bytes from the first on.
     InOrder(u64, Box<Flow>),
 }
 
@@ -88,14 +88,14 @@ fn status_error(status: u16) -> Error {
     }
 }
 
-/// The error of a server that knows no ranges.
+/// The error for a server without byte ranges.
 fn no_ranges() -> Error {
     Error::unsupported("Server does not support 'range' (byte ranges).")
         .with_hint(SPOOL_HINT)
         .with_hint("With the option 'stream', an image that is read from its beginning to its end is taken in one pass")
 }
 
-/// How long an answer says that the image is.
+/// The length of the image according to a response with all of it.
 fn told_len(head: &Head) -> Option<u64> {
     match head.framing {
         Framing::Length(len) => Some(len),
@@ -123,7 +123,7 @@ impl Source {
         self.name.as_bstr()
     }
 
-    /// On what terms the server is asked.
+    /// The terms on which the server is queried.
     pub(super) fn terms(&self) -> &Terms {
         self.client.terms()
     }
@@ -132,15 +132,15 @@ impl Source {
         &self.policy
     }
 
-    /// Asks for the beginning of the image, and learns how long it is.
+    /// Requests the beginning of the image, and learns its length.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn open(&self, control: &JobControl) -> Result<Opened> {
         self.opening(control, || self.try_open(control))
     }
 
-    /// Makes an attempt again where the server may only have been busy.
+    /// Retries an attempt if the server may only have been busy.
     pub(super) fn opening<T>(
         &self,
         control: &JobControl,
@@ -172,7 +172,7 @@ impl Source {
                     _ => return Err(other_range(&answer.head, 0).into()),
                 }
             }
-            // An image without a byte has no range.
+            // An empty image has no range.
             416 if range.is_some_and(|range| range.whole == Some(0)) => (0, 0),
             200 if answer.body.has_ended() => (0, 0),
             200 => return self.without_ranges(url, answer),
@@ -197,10 +197,10 @@ impl Source {
         state.found = Some(url.clone());
     }
 
-    /// Asks for all of the image at once; what is known of it must be so still.
+    /// Requests the whole image; what is known of it must still be true.
     ///
     /// # Errors
-    /// Of the server.
+    /// Errors of the server.
     pub(super) fn ask_all(&self, control: &JobControl) -> Result<Flow, Failure> {
         let asking = Asking {
             range: None,
@@ -217,7 +217,7 @@ impl Source {
         self.flow(answer)
     }
 
-    /// The body of an answer that is all of the image.
+    /// The body of a response with the whole image.
     fn flow(&self, answer: Answer) -> Result<Flow, Failure> {
         if answer.head.coded {
             return Err(violation("The server sends the image in another coding").into());
@@ -229,7 +229,7 @@ impl Source {
         Ok(Flow::new(answer))
     }
 
-    /// What begins with the answer of a server that knows no ranges.
+    /// How to go on after the response of a server without byte ranges.
     fn without_ranges(&self, url: Url, answer: Answer) -> Result<Opened, Failure> {
         match self.client.settings().without_ranges {
             WithoutRanges::Refused => Err(Failure::last(no_ranges())),
@@ -250,12 +250,12 @@ impl Source {
         }
     }
 
-    /// The image is looked for from its own URL on, as another server may have it.
+    /// From now on the image is looked up from its own URL, because another server may have it.
     pub(super) fn forget_place(&self) {
         self.state.lock().found = None;
     }
 
-    /// One request, for what is left of a range.
+    /// One request, for what remains of a range.
     fn attempt(
         &self,
         at: &mut u64,
@@ -282,7 +282,7 @@ impl Source {
                 }
             }
             (206, None) => return Err(other_range(&answer.head, *at).into()),
-            // All is what was asked for.
+            // The whole image is what was requested.
             (200, _) if (*at, end) == (0, known.len) => {
                 check_same(&known, told_len(&answer.head), &answer.head, &url)?;
                 end
@@ -323,7 +323,7 @@ impl Source {
         Ok(())
     }
 
-    /// Takes a body of which `len` bytes are wanted.
+    /// Receives a body of `len` bytes.
     fn body(
         &self,
         answer: &mut Answer,
@@ -355,7 +355,7 @@ impl Source {
         Ok(())
     }
 
-    /// Asks where the image was found, and follows wherever that leads.
+    /// Sends the request to where the image was last found, and follows redirects from there.
     fn follow(&self, asking: Asking, control: &JobControl) -> Result<(Url, Answer), Failure> {
         let own = &self.client.settings().url;
         let (found, is_first) = {
@@ -371,7 +371,7 @@ impl Source {
                 false => error.into(),
             })?;
             if !matches!(answer.head.status, 301 | 302 | 303 | 307 | 308) {
-                // A place that was found once may have moved, or be open for a while alone.
+                // A location that was found earlier may have moved, or may have been valid for a limited time.
                 if !is_own && answer.head.status >= 400 && answer.head.status != 416 {
                     let mut failure = refused(answer.head.status, &answer.head, false);
                     if failure.next == Next::Nothing && !is_first {
@@ -400,7 +400,7 @@ impl Source {
         })
     }
 
-    /// Whether one server may send on to another one.
+    /// Checks whether one server may redirect to another.
     fn check_hop(&self, from: &Url, to: &Url) -> Result<(), Failure> {
         let denied = |message: String| Failure::from(Error::new(ErrorKind::Denied, message));
         let shown = to.without_query();
@@ -472,7 +472,7 @@ impl remote::Source for Source {
     }
 }
 
-/// A status that gives nothing.
+/// The failure for a status without data.
 fn refused(status: u16, head: &Head, first: bool) -> Failure {
     let next = match status {
         _ if is_busy(status) => Next::Again,
@@ -496,7 +496,7 @@ fn other_range(head: &Head, at: u64) -> Error {
     ))
 }
 
-/// Whether a body can be what was asked for.
+/// Checks whether a body can be what was requested.
 fn check_body(answer: &Answer, len: u64) -> Result<()> {
     if answer.head.coded {
         return Err(violation("The server sends the image in another coding"));
@@ -509,7 +509,7 @@ fn check_body(answer: &Answer, len: u64) -> Result<()> {
     }
 }
 
-/// Whether an answer is of the same image.
+/// Checks whether a response is for the same image.
 fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result<()> {
     let differs = |was: &Option<Vec<u8>>, is: &Option<Vec<u8>>| match (was, is) {
         (Some(was), Some(is)) => was != is,
@@ -517,7 +517,7 @@ fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result
     };
     let modified = differs(&known.modified, &head.modified);
     let etag = differs(&known.etag, &head.etag);
-    // Servers of the same files have tags of their own.
+    // Mirrors of the same files have ETags of their own.
     let elsewhere = known.origin != origin(url);
     let same_time = known.modified.is_some() && known.modified == head.modified;
     let differs =
@@ -528,7 +528,7 @@ fn check_same(known: &Known, len: Option<u64>, head: &Head, url: &Url) -> Result
     }
 }
 
-/// The error of an image that is another one than before.
+/// The error for an image that has changed.
 pub(super) fn changed() -> Error {
     Error::new(
         ErrorKind::Os,

@@ -17,12 +17,12 @@ use super::passing::Passing;
 use super::source::{Opened, Source};
 use super::whole;
 
-/// Reads of as many bytes have a request of their own.
+/// Reads of at least this many bytes get a request of their own.
 const LONG: usize = 1 << 20;
 
-/// The first answer of a server that is far away takes longer.
+/// If the first response takes at least this long, the server is far away.
 const FAR: Duration = Duration::from_millis(10);
-/// Connections with such a server: while one waits for an answer to come, the others have theirs.
+/// Connections to a distant server: while one waits for a response, the others receive theirs.
 const FAR_CONNECTIONS: usize = 16;
 
 /// Opens an image.
@@ -31,7 +31,7 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
     let settings = Settings::of(driver, &values, context.objects)?;
     refuse_writes(context)?;
     context.check_server(&settings.url.address(port(&settings.url)))?;
-    // Whatever way an answer takes, what was asked for is the image.
+    // Whatever redirects a response takes, the requested URL identifies the image.
     let identity = format!("{}{}", origin(&settings.url), settings.url.target);
     let may_widen = settings.terms.may_widen;
     let mut place = Place {
@@ -66,7 +66,7 @@ pub(super) fn open(driver: &'static str, context: &OpenContext<'_>) -> Result<Ar
         }
         Opened::InOrder(len, flow) => {
             let passing = Passing::new(source, len, flow);
-            // Every read goes to the server's bytes, which are kept for a while there.
+            // Every read goes to the source, which caches the bytes for a while itself.
             let bytes = Bytes::server(Box::new(passing), (len, IoBuf::new()), read_ahead, 0);
             (len, bytes)
         }

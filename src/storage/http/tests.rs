@@ -1,4 +1,4 @@
-//! The client against servers that keep to a script.
+//! Tests the client against scripted servers.
 
 mod parsing;
 mod redirects;
@@ -214,7 +214,7 @@ fn silent_and_slow_servers_end_by_deadline_and_by_cancelling() {
         "{found}"
     );
     let control = Arc::new(JobControl::default());
-    // The gate is closed for this one's first request after the opening.
+    // The gate closes before this storage's first request after opening.
     *gate.0.lock() = true;
     gate.1.notify_all();
     let storage = open(
@@ -248,7 +248,7 @@ fn silent_and_slow_servers_end_by_deadline_and_by_cancelling() {
     gate.1.notify_all();
 }
 
-/// A server that answers the first requests for ranges once four are there, and counts all.
+/// A server that answers range requests only once four have arrived after the first, and counts them.
 fn gathering_server() -> (Server, Arc<(Mutex<u32>, Condvar)>) {
     let gate = Arc::new((Mutex::new(0), Condvar::new()));
     let server = Server::new({
@@ -295,7 +295,7 @@ fn ranges_that_are_asked_for_together_are_requested_together() {
     for (at, buf) in bufs.iter().enumerate() {
         assert_eq!(buf[..], data(offset(at)..offset(at) + 512), "{at}");
     }
-    // What is in memory asks nobody.
+    // What is cached requires no request.
     let before = *asked.0.lock();
     let mut ranges: Vec<_> = (0..)
         .map(|at| offset(at) as u64)

@@ -1,4 +1,4 @@
-//! All of an image from a server that knows no ranges, in a temporary file.
+//! The whole image from a server without byte ranges, in a temporary file.
 
 use parking_lot::Mutex;
 
@@ -12,13 +12,13 @@ use crate::zero::is_zero;
 
 use super::source::Source;
 
-/// Bytes that are written at once.
+/// Bytes to write at a time.
 const STEP: usize = 1 << 20;
 
-/// Takes all that the server sends.
+/// Fetches all that the server sends.
 ///
 /// # Errors
-/// Of the server; [`ErrorKind::Limit`] where the policy does not allow as much; of the file.
+/// Errors of the server; [`ErrorKind::Limit`] if the policy does not allow as much; errors of the file.
 pub(super) fn keep(source: &Source, control: &JobControl) -> Result<FileStorage> {
     let (file, directory) = spool::open(source.name(), source.name().to_owned())?;
     let most = source.policy().max_spool_bytes;

@@ -1,36 +1,36 @@
-//! What is kept of bytes that go by: the first ones, where formats have their tables, and the last ones.
+//! The received bytes that stay cached: the first ones, where formats have their tables, and the last ones.
 
 use std::collections::VecDeque;
 
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// The bytes that go by at once.
+/// Bytes to receive at a time.
 pub(super) const UNIT: usize = 256 << 10;
-/// How many of the first units are kept: 16 MiB.
+/// Number of first units to keep: 16 MiB.
 const FIRST: usize = 64;
-/// How many of the last ones are: 48 MiB, more than the threads of a conversion are apart.
+/// Number of last units to keep: 48 MiB, more than the distance between the threads of a conversion.
 const LAST: usize = 192;
 
-/// The bytes that are kept.
+/// The cached bytes.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     first: Vec<IoBuf>,
     last: VecDeque<IoBuf>,
-    /// Bytes that went by.
+    /// Number of bytes received.
     end: u64,
 }
 
 impl Window {
-    /// How many bytes went by.
+    /// Number of bytes received so far.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Room for the next unit. The oldest one that need not be kept is given up for it.
+    /// A buffer for the next unit, for which the oldest unit that need not be kept is dropped.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn room(&mut self) -> Result<IoBuf> {
         match self.last.len() < LAST {
             true => memory::zeroed(UNIT),
@@ -38,10 +38,10 @@ impl Window {
         }
     }
 
-    /// Takes the next unit, which is shorter than others only at the end.
+    /// Adds the next unit, which is shorter than the others only at the end.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn push(&mut self, unit: IoBuf) -> Result<()> {
         let len = unit.len() as u64;
         if self.first.len() < FIRST {
@@ -54,7 +54,7 @@ impl Window {
         Ok(())
     }
 
-    /// The bytes from `offset` on to the end of a unit; None where they are kept no more.
+    /// The bytes from `offset` to the end of its unit; None if they are no longer cached.
     pub(super) fn at(&self, offset: u64) -> Option<&[u8]> {
         let unit = usize::try_from(offset / UNIT as u64).ok()?;
         let within = usize::try_from(offset % UNIT as u64).ok()?;
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(window.end(), (count as u64 - 1) * unit + 10);
         assert_eq!(kept(0), Some(0));
         assert_eq!(kept(FIRST - 1), Some((FIRST - 1) as u8));
-        // One more was given up than came behind it: for the room of the last one.
+        // Units `FIRST` to `FIRST + 4` were dropped to make room for the last five.
         assert_eq!(kept(FIRST), None);
         assert_eq!(kept(FIRST + 4), None);
         assert_eq!(kept(FIRST + 5), Some((FIRST + 5) as u8));

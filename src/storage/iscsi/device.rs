@@ -1,4 +1,4 @@
-//! What a unit is and can do, and how commands are tried again.
+//! The properties of a unit, and retries of commands.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use crate::sys::libiscsi::{Command, Data, Status};
 use super::scsi::{self, BlockLimits, Capacity, Reply};
 use super::session::Connection;
 
-/// How many times in a row a unit may have something to say instead of doing what it is asked.
+/// Maximum number of retries after UNIT ATTENTION.
 const ATTENTIONS: u32 = 32;
-/// How long a unit may be busy, and the pauses between attempts.
+/// How long a unit may be busy, and the delays between retries.
 const BUSY: Duration = Duration::from_secs(30);
 const PAUSES: [Duration; 5] = [
     Duration::from_millis(2),
@@ -21,31 +21,31 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(200),
     Duration::from_millis(500),
 ];
-/// Blocks that are sensible.
+/// Supported block sizes, in bytes.
 const BLOCKS: std::ops::RangeInclusive<u32> = 512..=64 << 10;
 
-/// A unit, as it was when it was asked.
+/// The properties of a unit, as they were when it was queried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Device {
     pub(super) capacity: Capacity,
     pub(super) limits: BlockLimits,
-    /// It takes commands of the short forms alone, and is only read.
+    /// It accepts only the short forms of commands, and is read-only.
     pub(super) rom: bool,
-    /// Its medium can be changed for another.
+    /// Its medium is removable.
     removable: bool,
     pub(super) read_only: bool,
     /// Single writes can be made durable.
     pub(super) through: bool,
-    /// What was written may be lost with the unit's power until it is flushed.
+    /// Writes may be lost on a power failure of the unit until they are flushed.
     pub(super) cached: bool,
     pub(super) unmap: bool,
-    /// WRITE SAME may give blocks back.
+    /// WRITE SAME can unmap blocks.
     pub(super) unmap_same: bool,
-    /// Its names, by which it is known again.
+    /// Its names, by which it is recognized when it is checked again.
     names: Vec<u8>,
 }
 
-/// How commands that have no data to tell end.
+/// The error for a command that has failed with this status.
 pub(super) fn refused(status: Status) -> Error {
     let (errno, text) = match status {
         Status::Sense { key, code } => match (key, code) {
@@ -102,16 +102,16 @@ pub(super) fn refused(status: Status) -> Error {
     Error::new(ErrorKind::Os, text).with_errno(errno)
 }
 
-/// Whether a unit does not know a command, or not in this form.
+/// Whether a unit does not support a command, or not in this form.
 pub(super) fn is_unknown(error: &Error) -> bool {
     matches!(error.os_errno(), Some(libc::ENOTSUP | libc::EINVAL))
 }
 
-/// Carries commands out, and what the unit would rather not do now again. What came is given in their order, each
-/// with the number of bytes that did not come. Nothing is sent again before `attention` has heard why.
+/// Carries out commands, and retries those that the unit is not ready for. Returns the data received in their order,
+/// each with the number of missing bytes. After UNIT ATTENTION, `attention` is called before anything is sent again.
 ///
 /// # Errors
-/// Of the unit, of `attention`, of the connection, or where `control` ends the wait.
+/// If the unit, `attention` or the connection fails, or `control` ends the wait.
 pub(super) fn carry_out(
     connection: &Connection,
     commands: Vec<Command>,
@@ -144,7 +144,7 @@ pub(super) fn carry_out(
                     attention(code)?;
                     true
                 }
-                // It becomes ready.
+                // It is becoming ready.
                 Status::Sense {
                     key: scsi::NOT_READY,
                     code: 0x0401,
@@ -179,7 +179,7 @@ pub(super) fn carry_out(
     Ok(results)
 }
 
-/// Asks one thing that has a reply.
+/// Carries out one command, and returns the data received.
 fn ask(connection: &Connection, command: Command, control: &JobControl) -> Result<Vec<u8>> {
     let (data, missing) = carry_out(connection, vec![command], control, |_| Ok(()))?
         .pop()
@@ -188,10 +188,10 @@ fn ask(connection: &Connection, command: Command, control: &JobControl) -> Resul
     Ok(data.get(..len).unwrap_or_default().to_vec())
 }
 
-/// How large the unit is.
+/// Queries the capacity of the unit.
 ///
 /// # Errors
-/// Of the unit, or where its blocks make no sense.
+/// If the unit reports an error, or its block size or length is not supported.
 fn capacity(connection: &Connection, rom: bool, control: &JobControl) -> Result<Capacity> {
     let capacity = match rom {
         true => Reply(&ask(connection, scsi::read_capacity_10()?, control)?).capacity_10()?,
@@ -210,10 +210,10 @@ fn capacity(connection: &Connection, rom: bool, control: &JobControl) -> Result<
 }
 
 impl Device {
-    /// Asks a unit what it is.
+    /// Queries the properties of a unit.
     ///
     /// # Errors
-    /// Of the unit; where it is neither a disk nor a medium that is read like one.
+    /// If the unit reports an error, or is neither a disk nor a medium that is read like one.
     pub(super) fn of(connection: &Connection, control: &JobControl) -> Result<Self> {
         let ready = carry_out(connection, vec![scsi::test_unit_ready()], control, |_| {
             Ok(())
@@ -235,7 +235,7 @@ impl Device {
         };
         ready?;
         let capacity = capacity(connection, rom, control)?;
-        // What a unit does not tell it need not know.
+        // A unit is not required to support these pages.
         let page = |page| match ask(connection, scsi::inquiry_page(page)?, control) {
             Err(error) if is_unknown(&error) => Ok(Vec::new()),
             other => other,
@@ -286,7 +286,7 @@ impl Device {
             .saturating_mul(u64::from(self.capacity.block))
     }
 
-    /// Whether what is seen now is the same unit, as far as that can be known; it may have become longer than `len`.
+    /// Whether `now` is the same unit, as far as that can be known; it may have grown beyond `len`.
     pub(super) fn is_same(&self, now: &Self, len: u64) -> bool {
         self.names == now.names
             && self.capacity.block == now.capacity.block
@@ -294,7 +294,7 @@ impl Device {
             && now.len() >= len
     }
 
-    /// Whether a unit that says this may have another medium.
+    /// Whether a unit that reports this code may have another medium.
     pub(super) fn may_have_another(&self, code: u16) -> bool {
         self.removable && code == scsi::MEDIUM_CHANGED
     }

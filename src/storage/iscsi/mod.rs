@@ -1,7 +1,7 @@
 //! Logical units of iSCSI targets (`iscsi://HOST/TARGET/LUN`).
 //!
-//! libiscsi, loaded at run time, has the session with the target and carries commands. The commands themselves,
-//! what their replies mean, what is tried again and when a new session is made are decided here.
+//! libiscsi, loaded at run time, maintains the session with the target and transports commands. The commands
+//! themselves, the decoding of replies, retries and the re-establishing of sessions are implemented here.
 
 mod device;
 mod options;
@@ -46,7 +46,7 @@ const fn driver(
     }
 }
 
-/// The protocol, over TCP unless an option says otherwise.
+/// The iSCSI driver, over TCP unless an option says otherwise.
 pub static ISCSI: StorageDriver = driver(
     "iscsi",
     &["iscsi"],
@@ -57,7 +57,7 @@ pub static ISCSI: StorageDriver = driver(
     |given| options::file_name("iscsi", given),
 );
 
-/// The protocol over RDMA.
+/// The driver for iSCSI over RDMA.
 pub static ISER: StorageDriver = driver(
     "iser",
     &["iser"],
@@ -68,7 +68,7 @@ pub static ISER: StorageDriver = driver(
     |given| options::file_name("iser", given),
 );
 
-/// A unit is taken as it is: these are judged, and change nothing.
+/// An existing unit is used as it is: these options are checked, but change nothing.
 const CREATE: &[OptionSpec] = &[
     OptionSpec {
         allowed: &["off"],
@@ -77,7 +77,7 @@ const CREATE: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// One of [`OptionSpec`], for the table of options.
+/// An [`OptionSpec`] of a string, for the table of options.
 const fn text(name: &'static str, help: &'static str) -> OptionSpec {
     option(name, OptionKind::Str, help)
 }

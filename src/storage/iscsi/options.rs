@@ -1,4 +1,4 @@
-//! Which unit of which target is wanted, and how: options, and file names that stand for them.
+//! The settings of a unit: options, and file names as a short form of them.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -18,13 +18,13 @@ use crate::value::{Map, Value};
 use super::text;
 
 const DEFAULT_PORT: u16 = 3260;
-/// What QEMU's tools call themselves, which targets may know.
+/// The initiator name of QEMU's tools, which targets may know.
 const INITIATOR: &str = "iqn.2008-11.org.linux-kvm";
-/// The longest name that the library takes.
+/// Maximum length of a name that the library accepts.
 const MAX_NAME: usize = 255;
-/// Units that have numbers of one level.
+/// Maximum LUN of a single level.
 const MAX_LUN: u16 = 16383;
-/// How a unit is addressed whose number is longer than a byte (SAM, flat space).
+/// Addressing method for LUNs that do not fit in a byte (SAM, flat space).
 const FLAT: u16 = 0x4000;
 const MAX_TIMEOUT: u64 = 24 * 3600;
 
@@ -58,7 +58,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     text("user", "Name of the user"),
 ];
 
-/// Options that say how a unit is opened, not which: they stand in no name.
+/// Options that determine how a unit is opened, not which one: they are left out of names.
 pub(super) const WEAK: &[&str] = &[
     "header-digest",
     "initiator-name",
@@ -69,7 +69,7 @@ pub(super) const WEAK: &[&str] = &[
     "timeout",
 ];
 
-/// Options that may stand behind the `?` of a file name.
+/// Options that are allowed after the `?` of a file name.
 const IN_QUERY: &[&str] = &[
     "header-digest",
     "initiator-name",
@@ -79,20 +79,20 @@ const IN_QUERY: &[&str] = &[
     "timeout",
 ];
 
-/// What is wanted.
+/// The settings of a unit.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) host: String,
     pub(super) port: u16,
     pub(super) lun: u16,
-    /// The same as commands say it.
+    /// The LUN as encoded in commands.
     pub(super) address: u16,
     wanted: Wanted,
-    /// What is asked about where the target sends us.
+    /// The policy to check before following a redirect by the target.
     pub(super) policy: Option<OpenPolicy>,
 }
 
-/// The host and the port of a portal, of which the group behind a comma is none.
+/// The host and the port of a portal; the group after a comma is ignored.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -127,8 +127,8 @@ pub(super) fn portal(text: &str) -> Result<(String, u16)> {
     }
 }
 
-/// The number of a unit, and how it is addressed; None where there is none of that number. Tools of the library name those
-/// above 255 by their addresses.
+/// The LUN, and how it is encoded; None if it is not valid. The library's own tools use the encoded form for LUNs above
+/// 255.
 fn numbered(given: u64) -> Option<(u16, u16)> {
     let given = u16::try_from(given).ok()?;
     match given {
@@ -154,10 +154,10 @@ fn digest(text: Option<&str>) -> Result<HeaderDigest> {
 }
 
 impl Settings {
-    /// Of checked options; `scheme` says what carries the session where no option does.
+    /// Builds the settings from options that have been checked; `scheme` determines the transport if no option does.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`]; of a secret.
+    /// [`crate::ErrorKind::Invalid`], or if a secret is not available.
     pub(super) fn of(scheme: &str, options: &Values, objects: &Objects) -> Result<Self> {
         let need = |key| {
             options
@@ -216,7 +216,7 @@ impl Settings {
                 login,
                 target_login,
                 iser,
-                // Another one for each: those of one initiator with the same number end each other.
+                // Different for each: sessions of one initiator with the same number terminate each other.
                 number: RandomState::new().hash_one(0) as u32,
                 timeout: timeout as u32,
             },
@@ -224,18 +224,18 @@ impl Settings {
         })
     }
 
-    /// What sessions are to be. Each of the same settings takes the place of the one before, whose commands end.
+    /// The parameters of sessions. A session with the same settings replaces the previous one and ends its commands.
     pub(super) fn wanted(&self) -> Wanted {
         self.wanted.clone()
     }
 
-    /// What is said where a login fails: targets know initiators by their names.
+    /// The message for a failed login: targets identify initiators by their names.
     pub(super) fn refusal(&self) -> String {
         let (target, initiator) = (&self.wanted.target, &self.wanted.initiator);
         format!("The target {target} does not let {initiator} in")
     }
 
-    /// What tells the unit from others, whichever user opens it.
+    /// Identifies the unit, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let (host, target) = (self.host.to_ascii_lowercase(), &self.wanted.target);
         let name = super::ISCSI.name;
@@ -252,7 +252,7 @@ fn login(
     match (user, password) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::missing_parameter(user_key)),
-        // As with QEMU a name without a password is not shown to the target.
+        // As with QEMU, a user name without a password is not sent to the target.
         (Some(_), None) if user_key == "user" => Ok(None),
         (Some(_), None) => Err(Error::missing_parameter(password_key)),
         (Some(user), Some(password)) if user.len() <= MAX_NAME => Ok(Some(Login {
@@ -266,7 +266,7 @@ fn login(
 /// The options that a file name stands for: `iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN[?KEY=VALUE&…]`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(scheme: &str, name: &BStr) -> Result<Map<String, Value>> {
     let strange = || {
         let shown = without_passwords(name).into_owned();
@@ -322,7 +322,7 @@ pub(super) fn parse_file_name(scheme: &str, name: &BStr) -> Result<Map<String, V
     Ok(options)
 }
 
-/// The short name that opens the unit again, where there is one; it has no password.
+/// The short name that opens the unit again, if there is one; it contains no password.
 pub(super) fn file_name(scheme: &str, given: &Map<String, Value>) -> Option<BString> {
     let options = flatten(given);
     let text = |key: &str| options.get(key);

@@ -1,11 +1,11 @@
-//! SCSI commands for disks (SBC-3, SPC-4, and READ of MMC), and what is in their replies.
+//! SCSI commands for disks (SBC-3, SPC-4, and READ of MMC), and the decoding of their replies.
 
 use crate::bytes::{be16, be32, be64};
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 use crate::sys::libiscsi::{Command, Data};
 
-/// Kinds of sense data.
+/// Sense keys.
 pub(super) const NOT_READY: u8 = 2;
 pub(super) const MEDIUM_ERROR: u8 = 3;
 pub(super) const HARDWARE_ERROR: u8 = 4;
@@ -14,23 +14,23 @@ pub(super) const UNIT_ATTENTION: u8 = 6;
 pub(super) const DATA_PROTECT: u8 = 7;
 pub(super) const ABORTED: u8 = 0xb;
 
-/// Codes of sense data.
+/// Additional sense codes with their qualifiers.
 pub(super) const INVALID_OPCODE: u16 = 0x2000;
 pub(super) const OUT_OF_RANGE: u16 = 0x2100;
 pub(super) const NO_SUCH_LUN: u16 = 0x2500;
 pub(super) const NO_ROOM: u16 = 0x2707;
 pub(super) const MEDIUM_CHANGED: u16 = 0x2800;
 
-/// Types of units.
+/// Peripheral device types.
 pub(super) const DISK: u8 = 0;
 pub(super) const ROM: u8 = 5;
 
-/// The bytes of a reply of which no more is wanted.
+/// Allocation length of replies of which no more is needed.
 const SHORT: usize = 255;
-/// The bytes of a reply that tells runs of blocks.
+/// Allocation length of replies that report runs of blocks.
 const RUNS: usize = 8 + 16 * 4096;
 
-/// A part of a disk, in blocks.
+/// A range of a disk, in blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Blocks {
     pub(super) first: u64,
@@ -70,7 +70,7 @@ pub(super) fn inquiry() -> Result<Command> {
     taking(&[0x12, 0, 0, 0, SHORT as u8, 0], SHORT)
 }
 
-/// A page of what the unit says of itself.
+/// A page of the unit's vital product data.
 pub(super) fn inquiry_page(page: u8) -> Result<Command> {
     taking(&[0x12, 1, page, 0, SHORT as u8, 0], SHORT)
 }
@@ -85,37 +85,37 @@ pub(super) fn read_capacity_10() -> Result<Command> {
     taking(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8)
 }
 
-/// All pages of modes, without descriptors of blocks.
+/// All mode pages, without block descriptors.
 pub(super) fn mode_sense() -> Result<Command> {
     taking(&[0x1a, 8, 0x3f, 0, SHORT as u8, 0], SHORT)
 }
 
-/// Reads into a buffer of their length.
+/// Reads blocks into a buffer of their length; `short` uses the 10-byte command.
 pub(super) fn read(blocks: Blocks, short: bool, data: IoBuf) -> Command {
     if !short {
         return command(&long(0x88, 0, blocks), Data::In(data));
     }
     let mut cdb = [0; 10];
     cdb[0] = 0x28;
-    // Such units have no more than 32 bits of blocks, and no request more than 16.
+    // Such units have at most 32-bit block addresses, and requests at most 16-bit block counts.
     cdb[2..6].copy_from_slice(&(blocks.first as u32).to_be_bytes());
     cdb[7..9].copy_from_slice(&(blocks.count as u16).to_be_bytes());
     command(&cdb, Data::In(data))
 }
 
-/// Writes; through the cache of the unit where that is wanted.
+/// Writes blocks; `through` writes through the cache of the unit.
 pub(super) fn write(blocks: Blocks, through: bool, data: IoBuf) -> Command {
     let flags = if through { 0x08 } else { 0 };
     command(&long(0x8a, flags, blocks), Data::Out(data))
 }
 
-/// Writes the same block to all of them, or gives them back where that makes no difference.
+/// Writes the same data to all blocks, or unmaps them if that makes no difference.
 pub(super) fn write_same(blocks: Blocks, may_unmap: bool, block: IoBuf) -> Command {
     let flags = if may_unmap { 0x08 } else { 0 };
     command(&long(0x93, flags, blocks), Data::Out(block))
 }
 
-/// Gives blocks back.
+/// Unmaps blocks.
 pub(super) fn unmap(blocks: Blocks) -> Result<Command> {
     let mut list = memory::zeroed(24)?;
     list[..2].copy_from_slice(&22u16.to_be_bytes());
@@ -126,12 +126,12 @@ pub(super) fn unmap(blocks: Blocks) -> Result<Command> {
     Ok(command(&cdb, Data::Out(list)))
 }
 
-/// Makes all that was written durable.
+/// Makes everything written so far durable.
 pub(super) fn synchronize_cache() -> Command {
     command(&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Data::None)
 }
 
-/// Asks which blocks from the first on are there.
+/// Queries which blocks from `first` on are mapped.
 pub(super) fn get_lba_status(first: u64) -> Result<Command> {
     let mut cdb = long(
         0x9e,
@@ -145,7 +145,7 @@ pub(super) fn get_lba_status(first: u64) -> Result<Command> {
     taking(&cdb, RUNS)
 }
 
-/// A reply, as much of it as came.
+/// A reply, as much of it as was received.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reply<'a>(pub(super) &'a [u8]);
 
@@ -170,7 +170,7 @@ impl Reply<'_> {
         be32(self.0, at).unwrap_or(0)
     }
 
-    /// Of INQUIRY: the type of the unit; None where there is no unit.
+    /// From INQUIRY: the type of the unit; None if there is no unit.
     pub(super) fn unit_type(&self) -> Result<Option<u8>> {
         if self.0.len() < 5 {
             return Err(strange("INQUIRY"));
@@ -178,12 +178,12 @@ impl Reply<'_> {
         Ok((self.byte(0) >> 5 == 0).then_some(self.byte(0) & 0x1f))
     }
 
-    /// Of INQUIRY: whether the medium can be changed for another.
+    /// From INQUIRY: whether the medium is removable.
     pub(super) fn is_removable(&self) -> bool {
         self.bit(1, 7)
     }
 
-    /// Of READ CAPACITY (16).
+    /// Decodes READ CAPACITY (16).
     pub(super) fn capacity_16(&self) -> Result<Capacity> {
         let last = be64(self.0, 0).filter(|_| self.0.len() >= 12);
         let last = last.ok_or_else(|| strange("READ CAPACITY"))?;
@@ -197,7 +197,7 @@ impl Reply<'_> {
         })
     }
 
-    /// Of READ CAPACITY (10).
+    /// Decodes READ CAPACITY (10).
     pub(super) fn capacity_10(&self) -> Result<Capacity> {
         if self.0.len() < 8 {
             return Err(strange("READ CAPACITY"));
@@ -212,12 +212,12 @@ impl Reply<'_> {
         })
     }
 
-    /// Whether the page of that number is what has come.
+    /// Whether the reply is the page of that number.
     fn is_page(&self, page: u8) -> bool {
         self.0.len() >= 4 && self.byte(1) == page
     }
 
-    /// Of the page of limits of blocks.
+    /// Decodes the block limits page.
     pub(super) fn block_limits(&self) -> BlockLimits {
         if !self.is_page(BLOCK_LIMITS) {
             return BlockLimits::default();
@@ -230,7 +230,7 @@ impl Reply<'_> {
         }
     }
 
-    /// Of the page of provisioning: whether UNMAP, and whether WRITE SAME with unmapping, is there.
+    /// From the provisioning page: whether UNMAP, and whether WRITE SAME with unmapping, is supported.
     pub(super) fn provisioning(&self) -> (bool, bool) {
         match self.is_page(PROVISIONING) {
             true => (self.bit(5, 7), self.bit(5, 6)),
@@ -238,7 +238,7 @@ impl Reply<'_> {
         }
     }
 
-    /// Of MODE SENSE.
+    /// Decodes MODE SENSE.
     pub(super) fn modes(&self) -> Modes {
         let mut modes = Modes {
             read_only: self.bit(2, 7),
@@ -261,7 +261,7 @@ impl Reply<'_> {
         modes
     }
 
-    /// Of GET LBA STATUS: runs from `first` on, as lengths in blocks and whether the blocks are there.
+    /// From GET LBA STATUS: runs from `first` on, as lengths in blocks and whether the blocks are mapped.
     pub(super) fn runs(&self, first: u64) -> Result<Vec<(u64, bool)>> {
         let len = (self.number(0) as usize).saturating_add(4);
         let list = self.0.get(8..len.min(self.0.len())).unwrap_or_default();
@@ -271,7 +271,7 @@ impl Reply<'_> {
             let run = Reply(run);
             let start = be64(run.0, 0).unwrap_or(0);
             let end = start.saturating_add(u64::from(run.number(8)));
-            // The first may begin before.
+            // The first run may begin earlier.
             if end <= at || start > at || (start < at && at != first) {
                 return Err(strange("GET LBA STATUS"));
             }
@@ -285,28 +285,28 @@ impl Reply<'_> {
     }
 }
 
-/// Pages of INQUIRY.
+/// Pages of vital product data.
 pub(super) const IDENTIFICATION: u8 = 0x83;
 pub(super) const BLOCK_LIMITS: u8 = 0xb0;
 pub(super) const PROVISIONING: u8 = 0xb2;
-/// The page of modes that tells of caches.
+/// The caching mode page.
 const CACHING: u8 = 8;
-/// The status of blocks that have no place on the unit; all others have one.
+/// The provisioning status of unmapped blocks; all others count as mapped.
 const DEALLOCATED: u8 = 1;
 
-/// How large a unit is.
+/// The capacity of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Capacity {
     pub(super) blocks: u64,
-    /// Bytes of one.
+    /// Block size in bytes.
     pub(super) block: u32,
-    /// Blocks may have no place on the unit.
+    /// Blocks may be unmapped.
     pub(super) thin: bool,
-    /// Those read as zeroes.
+    /// Unmapped blocks read as zeroes.
     pub(super) zero: bool,
 }
 
-/// The most blocks of one command; 0 where the unit tells none.
+/// Maximum number of blocks of one command; 0 if the unit reports none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct BlockLimits {
     pub(super) transfer: u32,
@@ -314,13 +314,13 @@ pub(super) struct BlockLimits {
     pub(super) same: u32,
 }
 
-/// How a unit is set.
+/// The mode parameters of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Modes {
     pub(super) read_only: bool,
-    /// Single writes can go through its cache.
+    /// Single writes can be written through its cache.
     pub(super) through: bool,
-    /// Whether it keeps writes in a cache that is lost with its power, where it tells.
+    /// Whether it has a volatile write cache, if it reports that.
     pub(super) cached: Option<bool>,
 }
 
@@ -421,7 +421,7 @@ mod tests {
         ] {
             assert!(Reply(&bad).runs(4).is_err(), "{bad:?}");
         }
-        // What was cut off is left out.
+        // A run that was cut off is left out.
         assert_eq!(Reply(&good[..30]).runs(4).unwrap(), [(6, false)]);
     }
 }

@@ -13,25 +13,25 @@ use crate::sys::libiscsi::{self, Command, Data, Done, Session, Status, Step};
 
 use super::options::{Settings, portal};
 
-/// How long one number of a host may take to let us in.
+/// Timeout for connecting and logging in to one address of a host.
 const LOGIN: Duration = Duration::from_secs(20);
-/// How many times in a row a target may have moved.
+/// Maximum number of portals to try in a row while the target redirects logins.
 const MOVES: usize = 4;
-/// How often a target that owes replies is asked whether it is there, and how many times it may keep quiet.
+/// Interval of pings to a target that owes replies, and how many of them may go unanswered in a row.
 const ASK: Duration = Duration::from_secs(5);
 const QUIET: u32 = 3;
 
-/// A session that one thread serves.
+/// A session that is served by one thread.
 pub(super) struct Initiator {
     session: Session,
-    /// The address of the unit.
+    /// The LUN as encoded in commands.
     lun: u16,
     asked: Instant,
-    /// What has ended and was not fetched yet.
+    /// Completed commands that have not been fetched yet.
     done: Vec<Done>,
 }
 
-/// A session that takes commands.
+/// A session that accepts commands.
 pub(super) type Connection = Link<Initiator>;
 
 fn lost(reason: impl Into<String>) -> Error {
@@ -54,8 +54,8 @@ impl Engine for Initiator {
     fn serve(&mut self, ready: c_int) -> Result<()> {
         self.session.serve(ready).map_err(lost)?;
         self.done.extend(self.session.done());
-        // The library ends all commands when it loses the target, and goes on as if nothing had been: whoever hears of
-        // that has to find the connection lost.
+        // The library cancels all commands when it loses the target, and goes on as if nothing had happened: whoever
+        // notices has to find the connection lost.
         if self
             .done
             .iter()
@@ -106,10 +106,10 @@ impl Engine for Initiator {
     }
 }
 
-/// Makes a session. All numbers of the host are tried in turn, and a target that has moved is followed.
+/// Establishes a session. All addresses of the host are tried in turn, and redirects by the target are followed.
 ///
 /// # Errors
-/// Of the connection, of the target, or where `control` ends the wait.
+/// If the connection fails, the target refuses, or `control` ends the wait.
 pub(super) fn connect(settings: &Settings, control: &JobControl) -> Result<Connection> {
     libiscsi::check().map_err(Error::unsupported)?;
     let mut at = (settings.host.clone(), settings.port);
@@ -140,7 +140,7 @@ pub(super) fn connect(settings: &Settings, control: &JobControl) -> Result<Conne
 
 enum Reached {
     Target(Box<Initiator>),
-    /// It is elsewhere.
+    /// The target redirects to another portal.
     Moved(String),
 }
 

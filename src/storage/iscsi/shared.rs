@@ -1,5 +1,5 @@
-//! What all storages of one unit in this process share: what is known of holes, which a write through any of
-//! them changes, and the right to change a part of a block.
+//! State shared by all storages of one unit in this process: what is known about holes, which a write through any of
+//! them changes, and the lock for modifying part of a block.
 
 use std::sync::{Arc, Weak};
 
@@ -14,14 +14,14 @@ static UNITS: Mutex<Vec<Weak<Unit>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(super) struct Unit {
     place: BString,
-    /// Which blocks are there.
+    /// Which blocks are mapped.
     pub(super) status: StatusCache<bool>,
-    /// Held while a part of a block is changed.
+    /// Held while part of a block is modified.
     pub(super) partial: Mutex<()>,
 }
 
 impl Unit {
-    /// The unit at a place.
+    /// The state of the unit at a place.
     pub(super) fn at(place: BString) -> Arc<Self> {
         let mut all = UNITS.lock();
         all.retain(|one| one.strong_count() > 0);

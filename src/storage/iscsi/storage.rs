@@ -1,4 +1,4 @@
-//! A unit as a storage.
+//! A logical unit as a storage.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -30,21 +30,21 @@ use super::scsi::{self, Reply};
 use super::session::{Connection, connect};
 use super::shared::Unit;
 
-/// Requests of callers that wait for the unit at once; each holds a buffer of the caller's.
+/// Maximum number of callers' requests in flight; each holds a buffer of the caller.
 const IN_FLIGHT: u32 = 16;
-/// The most data of one command: a longer one costs the server less than several.
+/// Maximum data length of one command: one long command is cheaper for the server than several short ones.
 const PIECE: u64 = 1 << 20;
-/// The most data of the commands of one call that are under way at once.
+/// Maximum total data length of the commands of one call in flight.
 const BATCH: u64 = 8 << 20;
-/// Zeroes that are sent at once.
+/// Number of zero bytes to write at once.
 const ZEROES: u64 = 1 << 20;
-/// The longest WRITE SAME, with which a unit is busy for as long as it writes.
+/// Maximum length of a WRITE SAME, which keeps a unit busy for as long as it writes.
 const MAX_SAME: u64 = 32 << 20;
-/// The longest command that gives room back.
+/// Maximum length of a command that unmaps blocks.
 const MAX_UNMAP: u64 = 1 << 30;
-/// The most blocks of a short command.
+/// Maximum number of blocks of a 10-byte command.
 const MAX_SHORT: u64 = u16::MAX as u64;
-/// What a unit is called in messages about its length.
+/// What units are called in messages about resizing.
 const KIND: &str = "iSCSI devices";
 
 /// A unit of a target.
@@ -57,14 +57,14 @@ pub(super) struct IscsiStorage {
     writable: bool,
     cache: CacheMode,
     device: Device,
-    /// In bytes; a unit can become longer.
+    /// Length in bytes; a unit can grow.
     len: AtomicU64,
-    /// Why the unit is not the one that was opened any more, once it is not; held while it is looked at.
+    /// Why the unit is no longer the one that was opened, once it is not; held while the unit is checked.
     replaced: Mutex<Option<Broken>>,
     unit: Arc<Unit>,
-    /// What was changed over it the unit may still have in a cache.
+    /// Changes made over it may still be in a cache of the unit.
     connection: Lasting<Connection>,
-    /// The unit has said that it has no such command after all.
+    /// The unit has said that it does not support the command after all.
     no_same: AtomicBool,
     no_status: AtomicBool,
 }
@@ -78,7 +78,7 @@ impl std::fmt::Debug for IscsiStorage {
     }
 }
 
-/// What the options and the name of a target say together.
+/// The settings from the options and the name of a target together, and the name to show.
 fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BString)> {
     let (given, values) = given_options(&context.target, context.options, OPTIONS, |name| {
         parse_file_name(scheme, name)
@@ -88,7 +88,7 @@ fn settings_of(scheme: &str, context: &OpenContext<'_>) -> Result<(Settings, BSt
     Ok((settings, name))
 }
 
-/// Shows the unit that would be opened.
+/// Visits the identity of the unit that would be opened.
 pub(super) fn stands_on(scheme: &str, context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
     if let Ok((settings, _)) = settings_of(scheme, context) {
         visit(Identity::Remote(settings.place()));
@@ -161,7 +161,7 @@ impl Renew for IscsiStorage {
 }
 
 impl IscsiStorage {
-    /// The longest command with data, in whole blocks.
+    /// Maximum data length of a command: a whole number of blocks.
     fn most(&self) -> u64 {
         let block = self.block();
         let told = match self.device.limits.transfer {
@@ -178,12 +178,12 @@ impl IscsiStorage {
     fn blocks(&self, offset: u64, len: u64) -> scsi::Blocks {
         scsi::Blocks {
             first: offset / self.block(),
-            // No command is longer than 32 bits of blocks.
+            // The number of blocks of a command always fits in 32 bits.
             count: u32::try_from(len / self.block()).unwrap_or(u32::MAX),
         }
     }
 
-    /// Carries commands out. A unit that has something to say instead is looked at before it is sent anything again.
+    /// Carries out commands. A unit that reports UNIT ATTENTION is checked before anything is sent to it again.
     fn carry_out(
         &self,
         connection: &Connection,
@@ -197,7 +197,7 @@ impl IscsiStorage {
         })
     }
 
-    /// Looks whether the unit is the one that was opened, and how long it is now; `said` is what it has said of itself.
+    /// Checks that the unit is still the one that was opened, and updates its length; `said` is the code it reported.
     fn look(&self, connection: &Connection, said: Option<u16>) -> Result<()> {
         let mut replaced = self.control.lock(&self.replaced)?;
         if let Some(replaced) = &*replaced {
@@ -216,7 +216,7 @@ impl IscsiStorage {
         Ok(())
     }
 
-    /// Reads ranges that are in whole blocks and on the unit, several at once.
+    /// Reads ranges of whole blocks within the unit, several at once.
     fn read_ranges(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
         let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
         let mut pieces: Vec<(u64, &mut [u8])> = Vec::new();
@@ -254,8 +254,8 @@ impl IscsiStorage {
         Ok(())
     }
 
-    /// Carries out commands that change a range, and makes them durable where that is wanted of each. `durable`
-    /// says that they are so by themselves.
+    /// Carries out commands that modify a range, and makes them durable if the cache mode is write-through. `durable`
+    /// means that they are durable by themselves.
     fn change(
         &self,
         (offset, len): (u64, u64),
@@ -283,7 +283,7 @@ impl IscsiStorage {
     fn flush(&self) -> Result<()> {
         self.connection.flush(self, |connection| {
             match self.carry_out(connection, vec![scsi::synchronize_cache()]) {
-                // A unit without the command has nothing to be flushed.
+                // A unit without the command has nothing to flush.
                 Err(error) if error.os_errno() == Some(libc::ENOTSUP) => Ok(()),
                 other => other.map(|_| ()),
             }
@@ -300,7 +300,7 @@ impl IscsiStorage {
         })
     }
 
-    /// The most of a command that has a limit of its own, in whole blocks.
+    /// Maximum length of a command that has its own limit of `blocks`, where 0 means none.
     fn at_most(&self, blocks: u32, most: u64) -> u64 {
         let told = match blocks {
             0 => u64::MAX,
@@ -309,12 +309,12 @@ impl IscsiStorage {
         told.min(most.max(self.block()))
     }
 
-    /// Whether zeroes can be had by giving blocks back.
+    /// Whether WRITE SAME can zero blocks by unmapping them.
     fn unmaps_to_zero(&self) -> bool {
         self.device.unmap_same && self.device.capacity.zero
     }
 
-    /// Makes whole blocks zero by a command for that; false where the unit has none.
+    /// Zeroes whole blocks with WRITE SAME; false if the unit does not support it.
     fn zero_whole(&self, range: (u64, u64), may_unmap: bool) -> Result<bool> {
         let most = match may_unmap {
             true => MAX_UNMAP,
@@ -337,7 +337,7 @@ impl IscsiStorage {
         }
     }
 
-    /// Asks the unit for the run at `offset`; None where it does not tell.
+    /// Queries the unit for the run at `offset`; None if it does not report it.
     fn ask_status(&self, offset: u64) -> Result<Option<Run<bool>>> {
         let _asking = self.unit.status.asking.lock();
         if let Some(run) = self.unit.status.find(offset) {
@@ -457,7 +457,7 @@ impl Storage for IscsiStorage {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The unit is always waited for.
+        // A read always has to wait for the unit.
         Ok(false)
     }
 
@@ -509,7 +509,7 @@ impl Storage for IscsiStorage {
         if !self.device.unmap {
             return Err(Error::no_discard());
         }
-        // A part of a block stays.
+        // Partial blocks are left alone.
         let parts = Parts::of(offset, end, self.block(), self.size());
         let most = self.at_most(self.device.limits.unmap, MAX_UNMAP);
         in_pieces(parts.middle, most, |at, len| {
@@ -521,7 +521,7 @@ impl Storage for IscsiStorage {
 
     fn sync(&self, durability: Durability) -> Result<()> {
         if durability != Durability::Synced || !self.writable {
-            // What the unit has replied to survives this process.
+            // What the unit has acknowledged survives this process.
             return Ok(());
         }
         self.connection.sync(|| self.flush()).of_file(self.name())
@@ -570,7 +570,7 @@ impl Storage for IscsiStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // The protocol has none that images take: the target's matter.
+        // The protocol has no locks that images use: locking is up to the target.
         Ok(())
     }
 

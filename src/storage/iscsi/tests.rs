@@ -1,4 +1,4 @@
-//! The client against peers that are no good targets.
+//! Tests of the client with peers that are not proper targets.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,7 +13,7 @@ use crate::policy::OpenPolicy;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::sys::libiscsi;
 
-/// Opens what a peer shows that does this with each connection; None where the library is not there.
+/// Opens a unit of a server that calls `peer` with each connection; None if the library is not available.
 fn open(
     peer: impl Fn(TcpStream) + Send + 'static,
     control: &Arc<JobControl>,
@@ -76,7 +76,7 @@ fn a_silent_peer_is_left_when_the_time_is_over_or_the_work_is_cancelled() {
 
 #[test]
 fn peers_that_do_not_keep_to_the_rules_are_left() {
-    // The beginning of a good login, and what is none.
+    // Parts of a valid login, and replies that are nothing of the kind.
     let login = pdu(0x23, 0x87, &[0; 36], b"");
     for answer in [
         b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),

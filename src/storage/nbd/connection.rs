@@ -22,44 +22,44 @@ use super::handshake::Export;
 use super::input::Input;
 use super::op::{Op, Payload, Sink};
 
-/// Requests at once; the place of one is a part of its cookie.
+/// Maximum number of requests in flight; the place of a request is part of its cookie.
 const PLACES: usize = 64;
-/// The most requests of one thread at once.
+/// Maximum number of requests in flight per thread.
 pub(super) const MAX_OPS: usize = 16;
-/// The longest time that a wait goes without a look at the control.
+/// Maximum time to wait between two checks of the control.
 const LOOK: Duration = Duration::from_millis(50);
-/// So much longer may be waited for a flush, or for zeroes: the server has to write all that it holds.
+/// Factor for the timeout of flushes, zeroes and the like: the server may have to write everything that it has cached.
 const LONG: u32 = 12;
-/// How long the server is given to take a farewell.
+/// Timeout for sending the request to disconnect.
 const FAREWELL: Duration = Duration::from_millis(50);
-/// The longest reply with block status: a million extents of 16 bytes, as many as any server sends.
+/// Maximum payload of a reply with block status: a million extents of 16 bytes, as many as any server sends.
 const MAX_STATUS: u64 = (16 << 20) + 8;
-/// The longest payload of a chunk without data: an error with its message, and room for more.
+/// Maximum payload of a chunk without data: an error with its message, and some slack.
 const MAX_SMALL: u64 = MAX_STRING as u64 + 64;
 
-/// The most replies that wait for their owners, and the most bytes of them.
+/// Maximum number of replies that wait for their owners, and maximum total size of their payloads.
 const MAX_KEPT: usize = 1024;
 const MAX_KEPT_BYTES: usize = 2 * MAX_PAYLOAD as usize;
 
 const TWICE: &str = "The server replied to a request twice";
 
-/// A set of places.
+/// A set of places, as a bit mask.
 type Places = u64;
 
-/// A connection with an export that takes requests.
+/// A connection to an export, ready for requests.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
-    /// How long the server may be silent while it owes replies, or take nothing.
+    /// How long the server may be silent while it owes replies, or accept no data.
     timeout: Option<Duration>,
-    /// What was agreed on.
+    /// The export as negotiated.
     pub(super) export: Export,
-    /// Held while requests go out.
+    /// Held while requests are sent.
     sending: Mutex<()>,
     /// Locked by the thread that has the right to read.
     input: Mutex<Input>,
     state: Mutex<State>,
-    /// Changes that the server has replied to here, and how many of them a flush on this connection has covered.
+    /// How many changes the server has acknowledged here, and how many of them a flush on this connection has covered.
     written: AtomicU64,
     flushed: AtomicU64,
     /// Places have become free.
@@ -70,19 +70,19 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct State {
-    /// Why nothing comes any more.
+    /// Why the connection is no longer usable.
     broken: Option<Broken>,
-    /// Someone has the right to read.
+    /// Some thread has the right to read.
     reading: bool,
-    /// The right goes to the owner of the place, and with it a header that was read.
+    /// The right to read is handed to the owner of the place, along with a header that has been read.
     handed: Option<(usize, Reply)>,
-    /// Replies that came whole while their owners were busy.
+    /// Replies that another thread has read completely on behalf of their owners.
     kept: Vec<(usize, Reply, IoBuf)>,
     kept_bytes: usize,
     used: Places,
-    /// Requests whose owners cannot take a reply yet: those that have not gone out whole, and those sent ahead.
+    /// Requests whose owners cannot receive a reply yet: those not sent completely, and those sent in advance.
     busy: Places,
-    /// Threads that wait, by the first of their places.
+    /// Waiting threads, by the first of their places.
     waiting: Places,
     places: [Place; PLACES],
 }
@@ -90,7 +90,7 @@ struct State {
 /// A request that waits for its reply.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
-    /// Tells it from earlier ones in the same place.
+    /// Distinguishes it from earlier requests in the same place.
     serial: u32,
     /// The first place of the same thread.
     first: usize,
@@ -111,7 +111,7 @@ impl Broken {
         Error::new(self.kind, self.text.clone()).with_errno(self.errno)
     }
 
-    /// Whether it was ended here, because the work was cancelled.
+    /// Whether it was closed on this side because a job was cancelled.
     fn is_own(&self) -> bool {
         self.kind == ErrorKind::Cancelled
     }
@@ -128,7 +128,7 @@ impl State {
     }
 }
 
-/// What has come for one of several requests: the header, and the payload where it was taken already.
+/// What has arrived for one of several requests: its place, the header, and the payload if it was already read.
 type Arrived = (usize, Reply, Option<IoBuf>);
 
 impl Connection {
@@ -157,16 +157,16 @@ impl Connection {
         }
     }
 
-    /// Whether it has ended, and if so whether that was done here.
+    /// None if it is still usable; otherwise, whether it was closed because a job was cancelled.
     pub(super) fn ended(&self) -> Option<bool> {
         self.state.lock().broken.as_ref().map(Broken::is_own)
     }
 
-    /// Sends the requests, at most [`MAX_OPS`], and takes their replies. What the server has against one is
-    /// in its `error`. Where `control` ends the wait, it ends the connection, for a reply is still to come.
+    /// Sends the requests, at most [`MAX_OPS`], and receives their replies. An error that the server reports for one is
+    /// stored in its `error`. If `control` ends the wait, the connection is closed, as a reply is still outstanding.
     ///
     /// # Errors
-    /// The connection has ended; some of the requests may have been carried out.
+    /// If the connection is lost; some of the requests may have been carried out.
     pub(super) fn exchange(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
         debug_assert!(!ops.is_empty() && ops.len() <= MAX_OPS);
         let mut places = [0; MAX_OPS];
@@ -181,22 +181,22 @@ impl Connection {
         done
     }
 
-    /// The server has replied to changes that it may still lose.
+    /// Records that the server has acknowledged changes that it may still lose.
     pub(super) fn wrote(&self, changes: usize) {
         self.written.fetch_add(changes as u64, Ordering::AcqRel);
     }
 
-    /// Whether the server may still lose something that it has replied to here.
+    /// Whether the server may still lose something that it has acknowledged here.
     pub(super) fn is_unflushed(&self) -> bool {
         self.written.load(Ordering::Acquire) > self.flushed.load(Ordering::Acquire)
     }
 
-    /// Has the server make durable what was written on these connections: a flush goes out on each, then the replies
-    /// are taken, so that all together take no longer than one. That a connection gives a reply proves that the server
-    /// is still the one that took its writes. Sets `refused` where a server says that it could not.
+    /// Makes durable what was written on these connections: a flush is sent on each before the replies are received, so
+    /// that all together take no longer than one. A reply on a connection proves that the server is still the one that
+    /// received its writes. Sets `refused` if the server reports that a flush failed.
     ///
     /// # Errors
-    /// A connection has ended, or what the server says.
+    /// If a connection is lost, or the server reports an error.
     pub(super) fn flush_all(
         connections: &[Arc<Self>],
         refused: &AtomicBool,
@@ -221,7 +221,7 @@ impl Connection {
         done
     }
 
-    /// Sends a flush whose reply others keep until it is taken; where it stands.
+    /// Sends a flush, whose reply other threads keep until it is fetched; returns its place.
     fn send_flush(&self, control: &JobControl) -> Result<usize> {
         let op = [Op::new(Command::FLUSH, 0, 0)];
         let mut place = [0];
@@ -244,7 +244,7 @@ impl Connection {
         done.and(error.map_or(Ok(()), Err))
     }
 
-    /// Takes places for the requests.
+    /// Allocates places for the requests.
     fn enter(&self, ops: &[Op<'_, '_>], places: &mut [usize], control: &JobControl) -> Result<()> {
         let mut state = self.state.lock();
         loop {
@@ -275,7 +275,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives the places back, and sees to it that somebody reads.
+    /// Releases the places, and makes sure that another thread reads.
     fn leave(&self, places: &[usize]) {
         let mine = set_of(places);
         let mut state = self.state.lock();
@@ -357,7 +357,7 @@ impl Connection {
         Wait::new(control).silent_for(self.timeout.map(|timeout| self.patience(timeout)))
     }
 
-    /// How long the server may be silent now.
+    /// How long the server may be silent, given the requests in flight.
     fn patience(&self, timeout: Duration) -> Duration {
         let state = self.state.lock();
         let under_way = |place: usize| has(state.used, place).then(|| state.places[place].command);
@@ -373,7 +373,7 @@ impl Connection {
         self.stream.write_all_vectored(parts, self.wait(control))
     }
 
-    /// Takes the replies to all requests.
+    /// Receives the replies to all requests.
     fn receive(
         &self,
         ops: &mut [Op<'_, '_>],
@@ -413,8 +413,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The next that arrives for one of the places. Where its payload is still to come, `reading` has the
-    /// right to read; once it has it, it keeps it.
+    /// The next reply that arrives for one of the places. If its payload has not been read yet, `reading` has the right
+    /// to read, and keeps it until a payload for another thread arrives.
     fn next<'a>(
         &'a self,
         mine: Places,
@@ -435,7 +435,7 @@ impl Connection {
         }
     }
 
-    /// Waits for what is here already, or for the right to read (None).
+    /// Waits for a reply that another thread has read, or for the right to read (None).
     fn await_turn<'a>(
         &'a self,
         mine: Places,
@@ -476,7 +476,7 @@ impl Connection {
         }
     }
 
-    /// Reads until something comes for one of the places; None where the right to read went to another.
+    /// Reads until a reply for one of the places arrives; None if the right to read went to another thread.
     fn read_for_all<'a>(
         &'a self,
         mine: Places,
@@ -497,7 +497,7 @@ impl Connection {
             let owner = state.places[place];
             let len = match payload_len(&reply, &owner) {
                 0 => 0,
-                // Its owner cannot take it now, and may get on only when the server does.
+                // Its owner cannot receive it now, and may not get any further until the server does.
                 len if has(state.busy, place) => len,
                 _ => {
                     state.handed = Some((place, reply));
@@ -524,7 +524,7 @@ impl Connection {
         Ok(payload)
     }
 
-    /// Reads the header of a reply to one of the requests under way.
+    /// Reads the header of a reply to one of the requests in flight.
     fn header(&self, input: &mut Input, control: &JobControl) -> Result<(usize, Reply)> {
         let mut bytes = [0; Chunk::EXTENDED_LEN];
         let headers = self.export.headers;
@@ -563,7 +563,7 @@ impl Connection {
         Ok((place, reply))
     }
 
-    /// Takes a reply or a chunk of one, whose payload `read` gives.
+    /// Processes a reply or a chunk of one, whose payload `read` provides.
     fn take(
         &self,
         op: &mut Op<'_, '_>,
@@ -642,7 +642,7 @@ impl Connection {
         }
     }
 
-    /// Ends the connection, for all who wait on it; gives the reason back.
+    /// Shuts the connection down for all threads that wait on it; returns the first reason.
     fn fail(&self, error: Error) -> Error {
         let mut state = self.state.lock();
         let first = state.broken.get_or_insert_with(|| Broken {
@@ -670,7 +670,7 @@ impl Drop for Connection {
             (Headers::Extended, _) | (_, None) => request.to_extended().to_vec(),
             (_, Some(compact)) => compact.to_vec(),
         };
-        // A server that does not take it sees the end of the stream.
+        // If it cannot be sent, the server sees the end of the stream.
         let _ = self
             .stream
             .write_all(&bytes, Wait::forever().at_most(FAREWELL));
@@ -686,7 +686,7 @@ fn has(set: Places, place: usize) -> bool {
     (set >> place) & 1 == 1
 }
 
-/// How much follows the header.
+/// Length of the payload that follows the header.
 fn payload_len(reply: &Reply, place: &Place) -> u64 {
     match reply {
         Reply::Simple(simple) if simple.error == 0 && place.command == Some(Command::READ) => {
@@ -697,7 +697,7 @@ fn payload_len(reply: &Reply, place: &Place) -> u64 {
     }
 }
 
-/// The payload of a chunk, whose length was checked.
+/// Reads the payload of a chunk, whose length has been checked.
 fn whole(chunk: &Chunk, read: &mut dyn FnMut(&mut [u8]) -> Result<()>) -> Result<IoBuf> {
     let len = usize::try_from(chunk.len).map_err(|_| Error::os(libc::ENOMEM))?;
     let mut body = memory::zeroed(len)?;

@@ -15,21 +15,21 @@ use crate::nbd::violation;
 use crate::net::tls::TlsCredentials;
 use crate::net::{Stream, Wait};
 
-/// The most replies to one option.
+/// Maximum number of replies to one option.
 pub(super) const MAX_REPLIES: usize = 1000;
 
-/// What was agreed on.
+/// The export as negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Export {
     /// The size in bytes.
     pub(super) size: u64,
-    /// What it can do.
+    /// Its capabilities.
     pub(super) flags: TransmissionFlags,
-    /// The block sizes, where the server gave them.
+    /// The block sizes, if the server sent them.
     pub(super) sizes: Option<BlockSizes>,
-    /// Which headers replies have.
+    /// The header format of replies.
     pub(super) headers: Headers,
-    /// The number of the metadata context, where the server has it.
+    /// The ID of the metadata context, if the server supports it.
     pub(super) context: Option<u32>,
 }
 
@@ -52,29 +52,29 @@ impl Export {
     }
 }
 
-/// What is asked for.
+/// What to negotiate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    /// The export.
+    /// Name of the export.
     pub(super) export: &'a BStr,
-    /// The metadata context.
+    /// Name of the metadata context.
     pub(super) context: &'a BStr,
-    /// What the connection is to be encrypted with.
+    /// TLS credentials, if the connection is to be encrypted.
     pub(super) tls: Option<&'a TlsCredentials>,
-    /// Whose certificate the server is to have, if it has a name.
+    /// Host name that the server's certificate must match, if there is one.
     pub(super) tls_host: Option<&'a str>,
 }
 
-/// A stream in the phase of options.
+/// A stream in the option haggling phase.
 pub(super) struct Options<'a> {
     pub(super) stream: &'a Stream,
     pub(super) wait: Wait<'a>,
 }
 
-/// Agrees with the server on an export.
+/// Negotiates an export with the server.
 ///
 /// # Errors
-/// What the server says against it; of the stream, or of TLS.
+/// If the server refuses, or the stream or TLS fails.
 pub(super) fn negotiate(
     stream: Stream,
     wanted: &Wanted<'_>,
@@ -85,10 +85,10 @@ pub(super) fn negotiate(
     Ok((stream, export))
 }
 
-/// Greets the server, and begins TLS where there are credentials for it; no flags of one of the oldstyle.
+/// Exchanges greetings, and starts TLS if there are credentials; there are no flags for an oldstyle server.
 ///
 /// # Errors
-/// Of the stream, or of TLS; what the server says against it.
+/// If the stream or TLS fails, or the server refuses.
 pub(super) fn begin(
     stream: Stream,
     tls: Option<&TlsCredentials>,
@@ -143,7 +143,7 @@ fn agree(
     Ok(Export { context, ..agreed })
 }
 
-/// The first bytes of both; None of a server of the oldstyle.
+/// Exchanges the initial greetings; None for an oldstyle server.
 fn greet(stream: &Stream, wait: Wait<'_>) -> Result<Option<HandshakeFlags>> {
     let mut bytes = [0; Style::LEN];
     stream
@@ -168,10 +168,10 @@ fn greet(stream: &Stream, wait: Wait<'_>) -> Result<Option<HandshakeFlags>> {
     Ok(Some(flags))
 }
 
-/// The one export of a server of the oldstyle, which has no name.
+/// The only export of an oldstyle server, which has no name.
 ///
 /// # Errors
-/// Of the stream; for another name.
+/// If the stream fails, or `name` is not empty.
 pub(super) fn oldstyle(stream: &Stream, name: &BStr, wait: Wait<'_>) -> Result<Export> {
     if !name.is_empty() {
         return Err(Error::invalid(
@@ -194,7 +194,7 @@ impl Options<'_> {
         self.stream.write_all(&[&header, data].concat(), self.wait)
     }
 
-    /// One reply, with its data.
+    /// Receives one reply, with its data.
     pub(super) fn reply(&self, option: OptionCode) -> Result<(ReplyCode, IoBuf)> {
         let mut bytes = [0; OptionReply::LEN];
         let unread = || "Failed to read option reply".to_owned();
@@ -219,7 +219,7 @@ impl Options<'_> {
         Ok((reply.code, data))
     }
 
-    /// Sends an option without data; whether the server takes it.
+    /// Sends an option without data; returns whether the server accepts it.
     fn ask(&self, option: OptionCode) -> Result<bool> {
         self.send(option, &[])?;
         match self.reply(option)? {
@@ -228,7 +228,7 @@ impl Options<'_> {
         }
     }
 
-    /// Has the server expect TLS next.
+    /// Asks the server to start TLS.
     fn start_tls(&self) -> Result<()> {
         const OPTION: OptionCode = OptionCode::STARTTLS;
         self.send(OPTION, &[])?;
@@ -238,7 +238,7 @@ impl Options<'_> {
         }
     }
 
-    /// Passes over the refusal of what the export can do without; what matters is said again when it is taken.
+    /// Ignores the refusal of something optional; what matters is reported again when the export is opened.
     fn passed_over(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Result<()> {
         match code.is_error() {
             true => Ok(()),
@@ -246,7 +246,7 @@ impl Options<'_> {
         }
     }
 
-    /// The error of a refusal; ends the session in good order.
+    /// The error for a refusal; aborts the session properly.
     pub(super) fn refusal(&self, option: OptionCode, code: ReplyCode, data: &[u8]) -> Error {
         if !code.is_error() {
             return match (code, data.len()) {
@@ -263,7 +263,7 @@ impl Options<'_> {
         refusal(option, code, data.as_bstr())
     }
 
-    /// Agrees on the headers of replies: the best that the server has.
+    /// Negotiates the header format of replies: the best that the server supports.
     pub(super) fn headers(&self) -> Result<Headers> {
         if self.ask(OptionCode::EXTENDED_HEADERS)? {
             return Ok(Headers::Extended);
@@ -274,7 +274,7 @@ impl Options<'_> {
         })
     }
 
-    /// Chooses the metadata context; its number, where the server has it.
+    /// Selects the metadata context; returns its ID if the server supports it.
     fn choose_context(&self, wanted: &Wanted<'_>) -> Result<Option<u32>> {
         const OPTION: OptionCode = OptionCode::SET_META_CONTEXT;
         let query = MetaQuery {
@@ -303,7 +303,7 @@ impl Options<'_> {
         Err(violation("The server sends metadata contexts without end"))
     }
 
-    /// Takes the export; None where the server does not know how.
+    /// Opens the export; None if the server does not support the option.
     fn go(&self, wanted: &Wanted<'_>, headers: Headers) -> Result<Option<Export>> {
         const OPTION: OptionCode = OptionCode::GO;
         match self.tell(OPTION, wanted.export, headers)? {
@@ -313,11 +313,11 @@ impl Options<'_> {
         }
     }
 
-    /// What the server tells of the export in reply to [`OptionCode::GO`] or [`OptionCode::INFO`], or what it
-    /// replies instead.
+    /// The description of the export in reply to [`OptionCode::GO`] or [`OptionCode::INFO`], or what the server replies
+    /// instead.
     ///
     /// # Errors
-    /// Of the stream, or of what the server says.
+    /// If the stream fails, or the server violates the protocol.
     pub(super) fn tell(
         &self,
         option: OptionCode,
@@ -351,7 +351,7 @@ impl Options<'_> {
         Err(violation("The server describes the export without end"))
     }
 
-    /// Takes the export as servers before [`OptionCode::GO`] have it: what is not there ends the session.
+    /// Opens the export of a server without [`OptionCode::GO`], which ends the session if the export does not exist.
     fn export_name(&self, wanted: &Wanted<'_>, no_zeroes: bool) -> Result<Export> {
         self.send(OptionCode::EXPORT_NAME, wanted.export)?;
         let mut bytes = [0; NewstyleExport::LEN];
@@ -370,7 +370,7 @@ fn unavailable() -> Error {
     Error::new(ErrorKind::NotFound, "Requested export not available")
 }
 
-/// A refusal in words, with those of the server behind them.
+/// The error message for a refusal, followed by that of the server.
 pub(super) fn refusal(option: OptionCode, code: ReplyCode, message: &BStr) -> Error {
     let error = match code {
         ReplyCode::ERR_UNSUP => Error::unsupported(format!("Unsupported option type {option}")),

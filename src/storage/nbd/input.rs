@@ -1,12 +1,12 @@
-//! What was received and not taken yet.
+//! Buffer for data received but not yet consumed.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::{Stream, Wait};
 
-/// Small replies come many at once; what is longer than this goes past the buffer.
+/// Small replies often arrive several at a time; reads of at least this length bypass the buffer.
 const LEN: usize = 8 << 10;
 
-/// The bytes of a stream, read in pieces that are worth a system call.
+/// Buffered input from a stream, read in chunks that are worth a system call.
 #[derive(Debug)]
 pub(super) struct Input {
     buf: Box<[u8; LEN]>,
@@ -23,10 +23,10 @@ impl Input {
         }
     }
 
-    /// As many bytes as `out` has.
+    /// Fills `out` completely.
     ///
     /// # Errors
-    /// Of the stream; where it ends before.
+    /// If the stream fails or ends early.
     pub(super) fn read_exact(
         &mut self,
         mut out: &mut [u8],

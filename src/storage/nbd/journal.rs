@@ -1,5 +1,5 @@
-//! Changes that the server has replied to and no flush has covered: a server that comes back may have lost them, and
-//! gets them again.
+//! Changes that the server has acknowledged but no flush has covered: after a reconnect the server may have lost them,
+//! so they are replayed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,61 +15,61 @@ use super::connection::{Connection, MAX_OPS};
 use super::op::Op;
 use super::pieces::{Change, Piece, Pieces, Room};
 
-/// The most bytes that are kept; when they are reached, a flush is due.
+/// Maximum number of bytes kept; a flush is due when it is reached.
 pub(super) const MAX_BYTES: u64 = 64 << 20;
-/// The most pieces of changes that are kept.
+/// Maximum number of pieces of changes kept.
 const MAX_PIECES: usize = 16 << 10;
-/// The longest time that a wait goes without a look at the control.
+/// Maximum time to wait between two checks of the control.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The changes.
+/// The changes that no flush has covered.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// Shared by requests under way; alone while changes are made again, so that no request sees an older state.
+    /// Held shared by requests in flight, and exclusively during a replay, so that no request sees an older state.
     gate: RwLock<()>,
     state: Mutex<State>,
-    /// Bytes of the changes that are kept, with those under way.
+    /// Bytes of the changes kept, including those in flight.
     bytes: Arc<AtomicU64>,
-    /// Changes have been made again in part: where the server refused one, nobody knows what it left there. Changes
-    /// while the gate is held alone.
+    /// A replay is incomplete: if the server refused a change, the contents of its range are unknown. Modified only
+    /// while the gate is held exclusively.
     behind: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pieces: Pieces,
-    /// How many pieces the changes under way may make.
+    /// How many pieces the changes in flight may add.
     expected: usize,
-    /// How many changes that will be kept are under way.
+    /// How many changes in flight are to be kept.
     under_way: usize,
 }
 
-/// Room for changes under way, with copies of them.
+/// Space reserved for changes in flight, with copies of them.
 #[derive(Debug)]
 pub(super) struct Kept<'a> {
     journal: &'a Journal,
-    /// None of one that is durable with its reply: it takes the place of older ones all the same.
+    /// None for a change that is durable once acknowledged: it supersedes older ones all the same.
     changes: Vec<Option<Change>>,
     expected: usize,
     under_way: usize,
 }
 
-/// How far a flush reaches.
+/// Marks the changes that a flush covers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark(u64);
 
 impl Journal {
-    /// Copies changes that are about to be sent, unless they are `durable` with their replies; None where a flush must
-    /// make room first.
+    /// Copies changes that are about to be sent, unless they are `durable` once acknowledged; None if a flush must free
+    /// space first.
     ///
     /// # Errors
-    /// Where there is no memory for them.
+    /// If memory cannot be allocated for them.
     pub(super) fn keep(&self, ops: &[Op<'_, '_>], durable: bool) -> Result<Option<Kept<'_>>> {
         let lens = ops.iter().map(|op| match durable {
             true => 0,
             false => op.payload.len() as u64,
         });
-        // Each may cut another one in two.
+        // Each may split an existing piece in two.
         let expected = if durable { ops.len() } else { 2 * ops.len() };
         let under_way = if durable { 0 } else { ops.len() };
         let rooms: Vec<Room> = {
@@ -101,10 +101,10 @@ impl Journal {
         Ok(Some(kept))
     }
 
-    /// A request may go out on `connection` while this is held: its server has what it had.
+    /// Requests may be sent on `connection` while this is held: its server has all acknowledged changes.
     ///
     /// # Errors
-    /// Of changes that had to be made again before; where `control` ends the wait.
+    /// If a replay that is needed first fails, or `control` ends the wait.
     pub(super) fn enter(
         &self,
         connection: &Connection,
@@ -131,24 +131,24 @@ impl Journal {
         }
     }
 
-    /// To be taken before a flush is sent.
+    /// Must be taken before a flush is sent.
     pub(super) fn mark(&self) -> Mark {
         Mark(self.state.lock().pieces.added())
     }
 
-    /// Drops what a flush has covered.
+    /// Drops the changes that a flush has covered.
     pub(super) fn flushed(&self, mark: Mark) {
         self.state.lock().pieces.drop_first(mark.0);
     }
 
-    /// Makes all changes again on a new connection. No other request is under way meanwhile.
+    /// Replays all changes on a new connection. No other request is in flight meanwhile.
     ///
     /// # Errors
-    /// Of the server, of the connection, or where `control` ends it.
+    /// If the server or the connection fails, or `control` ends the wait.
     pub(super) fn make_again(&self, connection: &Connection, control: &JobControl) -> Result<()> {
         {
             let state = self.state.lock();
-            // Nothing is kept, and nothing that will be is under way.
+            // Nothing is kept, and nothing in flight is to be kept.
             if state.pieces.is_empty() && state.under_way == 0 {
                 return Ok(());
             }
@@ -157,17 +157,17 @@ impl Journal {
         self.send_all(connection, control)
     }
 
-    /// The same where that was begun on another connection and did not come to its end.
+    /// Replays all changes if a replay on another connection was left incomplete.
     fn catch_up(&self, connection: &Connection, control: &JobControl) -> Result<()> {
         let _alone = self.alone(control)?;
         match self.behind.load(Ordering::Acquire) {
             true => self.send_all(connection, control),
-            // Another was faster.
+            // Another thread was faster.
             false => Ok(()),
         }
     }
 
-    /// Sends all changes; the gate is held alone.
+    /// Sends all changes; the gate must be held exclusively.
     fn send_all(&self, connection: &Connection, control: &JobControl) -> Result<()> {
         let pieces = self.state.lock().pieces.to_vec();
         self.behind.store(true, Ordering::Release);
@@ -184,8 +184,8 @@ impl Journal {
 }
 
 impl Kept<'_> {
-    /// The server has replied: what it has carried out takes the place of what was there, and stays until a flush.
-    /// Called while the requests may still be under way, so that nothing older is made again in between.
+    /// Records the changes that the server has carried out: they supersede older ones, and are kept until a flush. Must
+    /// be called while the gate is still held, so that no replay of older changes comes in between.
     pub(super) fn record(mut self, ops: &[Op<'_, '_>]) {
         let changes = std::mem::take(&mut self.changes);
         let mut state = self.journal.state.lock();

@@ -1,4 +1,4 @@
-//! The list of what a server exports.
+//! The list of a server's exports.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -16,12 +16,12 @@ use crate::storage::exports::{ExportBlocks, ExportDetails, ExportInfo};
 use super::handshake::{Export, MAX_REPLIES, Options, begin, oldstyle, refusal};
 use super::options::Settings;
 
-/// The most exports of one server.
+/// Maximum number of exports of one server.
 const MAX_EXPORTS: usize = 16_384;
-/// The most bytes of their names, descriptions and contexts together.
+/// Maximum total size of their names, descriptions and contexts, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// What the flags are called in lists.
+/// The names of the flags in lists.
 const ABILITIES: &[(TransmissionFlags, &str)] = &[
     (TransmissionFlags::READ_ONLY, "readonly"),
     (TransmissionFlags::SEND_FLUSH, "flush"),
@@ -40,7 +40,7 @@ const ABILITIES: &[(TransmissionFlags, &str)] = &[
     ),
 ];
 
-/// Counts the bytes that a list takes.
+/// The number of bytes that a list may still take.
 struct Budget(usize);
 
 impl Budget {
@@ -56,10 +56,10 @@ impl Budget {
     }
 }
 
-/// Asks the server for all exports, and for what each is. The connection is of no use afterwards.
+/// Queries the server for all exports, and for the details of each. The connection is unusable afterwards.
 ///
 /// # Errors
-/// What the server says against it; of the stream, or of TLS; a list past the bounds.
+/// If the server refuses, the stream or TLS fails, or the list exceeds a limit.
 pub(super) fn list(stream: Stream, settings: &Settings, wait: Wait<'_>) -> Result<Vec<ExportInfo>> {
     let (stream, greeted) = begin(
         stream,
@@ -95,7 +95,7 @@ pub(super) fn list(stream: Stream, settings: &Settings, wait: Wait<'_>) -> Resul
             export.contexts = options.contexts(&export.name, &mut budget)?;
         }
     }
-    // All is known; that the server misses the farewell changes nothing.
+    // Everything is known by now, so it does not matter if this fails.
     let _ = options.send(OptionCode::ABORT, &[]);
     Ok(exports)
 }
@@ -130,7 +130,7 @@ impl Options<'_> {
         }
     }
 
-    /// Asks what the export is; false where the server does not know how to tell.
+    /// Queries the details of the export; false if the server does not support the option.
     fn describe(&self, export: &mut ExportInfo, headers: Headers) -> Result<bool> {
         const OPTION: OptionCode = OptionCode::INFO;
         match self.tell(OPTION, export.name.as_bstr(), headers)? {
@@ -149,7 +149,7 @@ impl Options<'_> {
         Ok(true)
     }
 
-    /// The metadata contexts of an export; none where the server tells none.
+    /// Queries the metadata contexts of an export; none if the server refuses.
     fn contexts(&self, export: &BString, budget: &mut Budget) -> Result<Vec<BString>> {
         const OPTION: OptionCode = OptionCode::LIST_META_CONTEXT;
         let query = MetaQuery {
@@ -167,7 +167,7 @@ impl Options<'_> {
                     memory::push(&mut contexts, context.name)?;
                 }
                 ReplyCode::ACK if data.is_empty() => return Ok(contexts),
-                // Those of an export that went away meanwhile, among others.
+                // The export may have gone away in the meantime, for example.
                 code if code.is_error() => return Ok(Vec::new()),
                 code => return Err(self.refusal(OPTION, code, &data)),
             }

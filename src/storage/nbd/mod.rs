@@ -1,8 +1,8 @@
 //! Exports of NBD servers (`nbd://HOST/EXPORT`, `nbd+unix:///EXPORT?socket=PATH`).
 //!
 //! Requests are synchronous, and many threads share a connection: each sends its request and waits for its own
-//! reply. There is no thread that reads: one of those that wait does, and hands the right to read on to the one
-//! whose reply has come, which takes the data straight into its own buffer.
+//! reply. There is no dedicated reader thread: one of the waiting threads reads, and hands the right to read over to
+//! the one whose reply has arrived, which reads the payload straight into its own buffer.
 
 mod connection;
 mod handshake;
@@ -22,7 +22,7 @@ use crate::options::{OptionKind, OptionSpec};
 use crate::storage::driver::{StorageDriver, StorageFeatures};
 use crate::storage::existing;
 
-/// The protocol.
+/// The NBD protocol driver.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "nbd",
     schemes: options::SCHEMES,
@@ -43,7 +43,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     exports: Some(storage::exports),
 };
 
-/// An export is taken as it is: these are judged, and change nothing.
+/// An existing export is used as it is: these options are checked, but change nothing.
 const CREATE: &[OptionSpec] = &[
     OptionSpec {
         name: "preallocation",

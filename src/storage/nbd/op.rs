@@ -11,22 +11,22 @@ use crate::nbd::flags::CommandFlags;
 use crate::nbd::request::{Command, Request};
 use crate::nbd::violation;
 
-/// The most pieces of a read that wait to be joined: servers send them in order.
+/// Maximum number of disjoint ranges received for one read: servers normally send the data in order.
 const MAX_PIECES: usize = 1024;
 
-/// What follows a request.
+/// The payload that follows a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Payload<'a> {
     /// Nothing.
     None,
     /// One buffer.
     One(&'a [u8]),
-    /// Several in turn.
+    /// Several buffers, in order.
     Many(&'a [IoSlice<'a>]),
 }
 
 impl Payload<'_> {
-    /// Its bytes.
+    /// Length in bytes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::None => 0,
@@ -51,16 +51,16 @@ impl Payload<'_> {
     }
 }
 
-/// Where the data of a reply goes.
+/// Where the payload of a reply is stored.
 #[derive(Debug)]
 pub(super) enum Sink<'a, 'b> {
-    /// There is none.
+    /// No payload is expected.
     None,
-    /// The bytes of a read.
+    /// The data of a read.
     One(&'a mut [u8]),
-    /// The bytes of a read, into several buffers in turn.
+    /// The data of a read, scattered over several buffers.
     Many(&'a mut [IoSliceMut<'b>]),
-    /// Extents.
+    /// Block status extents.
     Status(&'a mut Vec<StatusExtent>),
 }
 
@@ -75,9 +75,9 @@ pub(super) struct Op<'a, 'b> {
     pub(super) sink: Sink<'a, 'b>,
     /// The reply is complete.
     pub(super) done: bool,
-    /// What the server has against it.
+    /// The error that the server reported.
     pub(super) error: Option<Error>,
-    /// Bytes of the range that have come, in ascending order.
+    /// Parts of the range received so far, relative to `offset` and in ascending order.
     got: Vec<(u64, u64)>,
 }
 
@@ -108,7 +108,7 @@ impl<'a, 'b> Op<'a, 'b> {
         Self { sink, ..self }
     }
 
-    /// As it goes out under a cookie.
+    /// The request to send, with the given cookie.
     pub(super) fn request(&self, cookie: u64) -> Request {
         Request {
             flags: self.flags,
@@ -119,7 +119,7 @@ impl<'a, 'b> Op<'a, 'b> {
         }
     }
 
-    /// As if it had never been sent.
+    /// Restores the state from before it was sent, so that it can be retried.
     pub(super) fn reset(&mut self) {
         self.done = false;
         self.error = None;
@@ -129,7 +129,7 @@ impl<'a, 'b> Op<'a, 'b> {
         }
     }
 
-    /// Notes that the server has refused it; the first reason counts.
+    /// Records the error that the server reported; the first one counts.
     pub(super) fn refuse(&mut self, error: u32, message: &[u8]) {
         if self.error.is_some() {
             return;
@@ -144,10 +144,10 @@ impl<'a, 'b> Op<'a, 'b> {
         });
     }
 
-    /// Takes note that a range comes; where in the buffers it belongs.
+    /// Records that a range is arriving; returns its position in the buffers.
     ///
     /// # Errors
-    /// [`violation`] where it was not asked for, or comes twice.
+    /// [`violation`] if it was not requested, arrives twice, or in too many pieces.
     pub(super) fn arrives(&mut self, offset: u64, len: u64) -> Result<usize> {
         let outside = || violation("The server sent bytes that were not asked for");
         let start = offset.checked_sub(self.offset).ok_or_else(outside)?;
@@ -177,10 +177,10 @@ impl<'a, 'b> Op<'a, 'b> {
         usize::try_from(start).map_err(|_| outside())
     }
 
-    /// The reply has ended.
+    /// Marks the reply as complete.
     ///
     /// # Errors
-    /// [`violation`] where something is missing.
+    /// [`violation`] if something is missing.
     pub(super) fn end(&mut self) -> Result<()> {
         self.done = true;
         if self.error.is_some() {
@@ -199,10 +199,10 @@ impl<'a, 'b> Op<'a, 'b> {
 }
 
 impl Sink<'_, '_> {
-    /// Has `fill` write the buffers from `at` on, for `len` bytes.
+    /// Calls `fill` on the buffers, for `len` bytes from `at` on.
     ///
     /// # Errors
-    /// Of `fill`.
+    /// If `fill` fails, or the range exceeds the buffers.
     pub(super) fn fill(
         &mut self,
         mut at: usize,

@@ -1,4 +1,4 @@
-//! Which export of which server is wanted, and how: options, and file names that stand for them.
+//! The settings of an export: options, and file names as a short form of them.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::object::Objects;
 use crate::options::{OptionKind, OptionSpec, Values, option};
 use crate::value::{Map, Value};
 
-/// What file names begin with, before the colon.
+/// The schemes that file names begin with, without the colon.
 pub(super) const SCHEMES: &[&str] = &[
     "nbd",
     "nbd+tcp",
@@ -31,9 +31,9 @@ pub(super) const SCHEMES: &[&str] = &[
     "nbds+vsock",
 ];
 
-/// Connections where the server allows several.
+/// Number of connections if the server allows several.
 const DEFAULT_CONNECTIONS: u64 = 4;
-/// The most connections.
+/// Maximum number of connections.
 const MAX_CONNECTIONS: u64 = 16;
 /// Seconds for which a server may be silent.
 const DEFAULT_TIMEOUT: u64 = 300;
@@ -149,7 +149,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     },
 ];
 
-/// Options that say how an export is opened, not which.
+/// Options that determine how an export is opened, not which one.
 pub(super) const WEAK: &[&str] = &[
     "connections",
     "filename",
@@ -159,7 +159,7 @@ pub(super) const WEAK: &[&str] = &[
     "x-dirty-bitmap",
 ];
 
-/// Options that no short name holds, and which keep none from being shown.
+/// Further options that do not prevent a short name from being shown.
 const UNSEEN: &[&str] = &[
     "server.numeric",
     "server.keep-alive",
@@ -168,35 +168,35 @@ const UNSEEN: &[&str] = &[
     "tls-hostname",
 ];
 
-/// What is wanted.
+/// The settings of an export.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    /// Where the server is.
+    /// Address of the server.
     pub(super) address: Address,
-    /// The export.
+    /// Name of the export.
     pub(super) export: BString,
-    /// The metadata context that says where data is.
+    /// The metadata context that is used for block status.
     pub(super) context: BString,
-    /// Whether that context was asked for.
+    /// Whether that context was requested explicitly.
     pub(super) context_asked: bool,
-    /// For how long connecting is tried again at first.
+    /// How long the first attempt to connect is retried.
     pub(super) open_timeout: Duration,
-    /// For how long requests wait for a lost connection to come back.
+    /// How long requests wait for a lost connection to be re-established.
     pub(super) reconnect_delay: Duration,
-    /// How long the server may be silent while it owes an answer.
+    /// How long the server may be silent while it owes a reply.
     pub(super) timeout: Option<Duration>,
-    /// The most connections.
+    /// Maximum number of connections.
     pub(super) connections: usize,
-    /// What the connection is encrypted with.
+    /// TLS credentials, if the connection is to be encrypted.
     pub(super) tls: Option<TlsCredentials>,
-    /// Whose certificate the server is to have; None where it has no name, which keys alone do without.
+    /// Host name that the server's certificate must match; None if the server has none, which only PSKs can do without.
     pub(super) tls_host: Option<String>,
-    /// The server's machine is asked now and then whether it is there.
+    /// Whether the kernel sends keepalive probes.
     pub(super) keep_alive: bool,
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -250,8 +250,8 @@ impl Settings {
 }
 
 impl Settings {
-    /// Whether they lead to the same bytes, and to the same answers about them; the number of a descriptor may be
-    /// that of another socket by now.
+    /// Whether both refer to the same data and the same block status; the number of a descriptor may belong to another
+    /// socket by now.
     pub(super) fn same_export(&self, other: &Self) -> bool {
         self.address == other.address
             && self.export == other.export
@@ -262,7 +262,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// The descriptor that is the connection: there is no other, and none once it has ended.
+    /// The descriptor that is the connection: there can be no other, and no new one once it is lost.
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         match self.address {
             Address::Descriptor(number) => Some(number),
@@ -271,7 +271,7 @@ impl Settings {
     }
 }
 
-/// A client that trusts whom this machine trusts; one for all, so that what leads to one export is known to.
+/// Credentials that trust whom this machine trusts; shared, so that settings of the same export compare equal.
 fn those_of_this_machine() -> Result<TlsCredentials> {
     static MADE: Mutex<Option<TlsCredentials>> = Mutex::new(None);
     let mut made = MADE.lock();
@@ -386,7 +386,7 @@ fn server(options: &Values) -> Result<Address> {
 /// `nbd:unix:PATH[:exportname=NAME]`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let mut options = Map::new();
     let mut set = |key: &str, value: &BStr| {
@@ -459,7 +459,7 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     Ok(options)
 }
 
-/// The short name that opens the export again, where there is one.
+/// The short name that opens the export again, if there is one.
 pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let options = flatten(given);
     let text = |key: &str| options.get(key);

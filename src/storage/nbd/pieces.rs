@@ -1,5 +1,5 @@
-//! Changes to an export, of which each byte has the newest alone: made again in any order and as far as one gets, they
-//! put nothing in the place of what is newer.
+//! Changes to an export, reduced to the newest one of each byte: replayed in any order, and even if only in part, they
+//! never overwrite newer data with older data.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::nbd::request::Command;
 
 use super::op::{Op, Payload};
 
-/// Room that copies of bytes take, for as long as there is a piece with some of them.
+/// Memory accounted to the copy of a change's data, for as long as any piece refers to it.
 #[derive(Debug)]
 pub(super) struct Room {
     taken: Arc<AtomicU64>,
@@ -43,31 +43,31 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// A copy of what goes out, in `room` for it.
+    /// Copies the payload of `op` to `data`, which is accounted for by `room`.
     pub(super) fn of(op: &Op<'_, '_>, mut data: IoBuf, room: Room) -> Self {
         op.payload.copy_to(&mut data);
         Self {
             command: op.command,
-            // What was fast need not be so again, nor for a part of it.
+            // What was fast need not be fast again, nor for part of the range.
             flags: op.flags - CommandFlags::FAST_ZERO,
             data: Arc::new((data, room)),
         }
     }
 }
 
-/// A change, or what is left of one.
+/// A change, or what remains of one.
 #[derive(Clone, Debug)]
 pub(super) struct Piece {
     start: u64,
     end: u64,
     change: Change,
-    /// Where its bytes begin among those of the change.
+    /// Offset of its data within the data of the change.
     skip: u64,
     serial: u64,
 }
 
 impl Piece {
-    /// The request that makes it again.
+    /// The request that replays it.
     pub(super) fn op(&self) -> Op<'_, '_> {
         let change = &self.change;
         let len = self.end - self.start;
@@ -81,10 +81,10 @@ impl Piece {
     }
 }
 
-/// The pieces, none of which touches another.
+/// The pieces, which never overlap.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// By where they start.
+    /// Keyed by start offset.
     all: BTreeMap<u64, Piece>,
     /// How many changes have been added.
     added: u64,
@@ -103,12 +103,12 @@ impl Pieces {
         self.all.values().cloned().collect()
     }
 
-    /// How many changes have been added by now.
+    /// How many changes have been added so far.
     pub(super) fn added(&self) -> u64 {
         self.added
     }
 
-    /// Adds a change, which is newer than all that there are.
+    /// Adds a change, which is newer than all existing ones.
     pub(super) fn add(&mut self, offset: u64, len: u64, change: Change) {
         self.cut(offset, len);
         self.added += 1;
@@ -121,7 +121,7 @@ impl Pieces {
         });
     }
 
-    /// Takes a range out of all pieces; makes one more of them at most.
+    /// Removes a range from all pieces, which increases their number by at most one.
     pub(super) fn cut(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len);
         let before = self.all.range(..offset).next_back();
@@ -149,7 +149,7 @@ impl Pieces {
         }
     }
 
-    /// Drops what is left of the first changes that were added.
+    /// Drops what remains of the first `added` changes.
     pub(super) fn drop_first(&mut self, added: u64) {
         self.all.retain(|_, piece| piece.serial > added);
     }
@@ -170,7 +170,7 @@ mod tests {
 
     const LEN: usize = 64;
 
-    /// What is done to the pieces, over a range.
+    /// An operation on a range of the pieces.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Write,
@@ -203,7 +203,7 @@ mod tests {
         fn pieces_make_the_newest_state_in_any_order(steps in steps(), turn in 0..LEN) {
             let taken = Arc::default();
             let mut pieces = Pieces::default();
-            // What was acknowledged, and what is certain to be on the disk of the server.
+            // What was acknowledged, and what is certain to be on the server's disk.
             let (mut newest, mut durable) = ([0xee; LEN], [0xee; LEN]);
             for (n, (step, start, len)) in steps.into_iter().enumerate() {
                 let range = start..(start + len).min(LEN);
@@ -239,7 +239,7 @@ mod tests {
             let (mut lost, mut had) = (durable, newest);
             for piece in &all {
                 make_again(piece, &mut lost);
-                // Wherever that ends, a server that has lost nothing has the same.
+                // At every step of the replay, a server that has lost nothing keeps the same contents.
                 make_again(piece, &mut had);
                 prop_assert_eq!(had, newest);
             }

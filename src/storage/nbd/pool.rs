@@ -1,5 +1,4 @@
-//! Several connections with one export, which are made when there is use for them, and made again when they
-//! are lost.
+//! Several connections to one export, which are established when needed, and re-established when lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,42 +21,42 @@ use super::listing;
 use super::op::Op;
 use super::options::Settings;
 
-/// How long after a failed attempt to connect the next one follows.
+/// Delay between a failed attempt to connect and the next one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest such time.
+/// Maximum such delay.
 const LONG_PAUSE: Duration = Duration::from_secs(1);
-/// What the kernel may hold of a connection.
+/// Size of the kernel's socket buffers.
 const KERNEL_BUFFER: usize = 2 << 20;
-/// The shortest and the longest time that a further connection may take.
+/// Minimum and maximum timeout for establishing an additional connection.
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
-/// When the server's machine is asked whether it is there.
+/// How long a connection may be silent before the kernel sends keepalive probes.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// The connections.
+/// The connections to one export.
 #[derive(Debug)]
 pub(super) struct Pool {
     settings: Settings,
     name: BString,
-    /// How long a further connection may take to be made.
+    /// Timeout for establishing an additional connection.
     patience: Duration,
-    /// What was agreed on at first, and is to be found again.
+    /// The export as negotiated first, which later connections must match.
     pub(super) export: Export,
     lanes: Vec<Lane>,
-    /// The lanes that may be used.
+    /// How many lanes may be used.
     open: AtomicUsize,
     growing: Mutex<()>,
-    /// The server takes no more connections.
+    /// The server accepts no more connections.
     full: AtomicBool,
-    /// What a server that comes back gets again, where it is waited for.
+    /// The changes to replay after a reconnect, if reconnecting is enabled.
     journal: Option<Journal>,
-    /// A connection with writes that no flush covered has another in its place.
+    /// A connection with writes that no flush covered has been replaced by another.
     lost: AtomicBool,
-    /// The server has refused a flush: of what it had replied to, anything may be lost, whatever a later one says.
+    /// The server has failed a flush: any acknowledged write may be lost, whatever the result of a later flush.
     flush_failed: AtomicBool,
 }
 
-/// The place of one connection.
+/// The slot for one connection.
 #[derive(Debug, Default)]
 struct Lane {
     load: AtomicUsize,
@@ -67,23 +66,23 @@ struct Lane {
 #[derive(Debug, Default)]
 struct Line {
     connection: Option<Arc<Connection>>,
-    /// Since when there is none.
+    /// When the connection was lost.
     lost: Option<Instant>,
 }
 
-/// What requests leave that the server may still lose when it has replied.
+/// What the server may still lose of requests that it has replied to.
 #[derive(Debug)]
 enum Leaves<'a> {
     Nothing,
     /// Changes that a flush on the same connection covers.
     Unflushed,
-    /// Changes that are made again on another connection.
+    /// Changes to be replayed on another connection.
     Kept(Kept<'a>),
-    /// A flush, and what it covers of such changes.
+    /// A flush, and which of such changes it covers.
     Flush(Option<Mark>),
 }
 
-/// Requests on a lane.
+/// Requests counted towards the load of a lane.
 struct Loaded<'a>(&'a Lane, usize);
 
 impl<'a> Loaded<'a> {
@@ -104,13 +103,13 @@ fn connected(settings: &Settings, wait: Wait<'_>) -> Result<Stream> {
     let stream = connect(&settings.address, wait)?;
     stream.set_buffers(KERNEL_BUFFER);
     if settings.keep_alive {
-        // A hint: the connection is good without.
+        // Best effort: the connection works without it.
         let _ = stream.set_keepalive(SILENCE);
     }
     Ok(stream)
 }
 
-/// Connects, and agrees on the export.
+/// Connects, and negotiates the export.
 pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connection> {
     let wait = wait.silent_for(settings.timeout);
     let stream = connected(settings, wait)?;
@@ -124,10 +123,10 @@ pub(super) fn establish(settings: &Settings, wait: Wait<'_>) -> Result<Connectio
     Ok(Connection::new(stream, export, settings.timeout))
 }
 
-/// Connects, and asks for the list of exports.
+/// Connects, and requests the list of exports.
 ///
 /// # Errors
-/// Of the network, or what the server says.
+/// If the network fails, or the server reports an error.
 pub(super) fn list(settings: &Settings, control: &JobControl) -> Result<Vec<ExportInfo>> {
     within(control, after(settings.open_timeout), |wait| {
         let wait = wait.silent_for(settings.timeout);
@@ -135,7 +134,7 @@ pub(super) fn list(settings: &Settings, control: &JobControl) -> Result<Vec<Expo
     })
 }
 
-/// Tries again until the time is over; the last error counts.
+/// Retries until the deadline; the last error is returned.
 fn establish_within(
     settings: &Settings,
     control: &JobControl,
@@ -172,16 +171,16 @@ fn within<T>(
 fn after(time: Duration) -> Option<Instant> {
     match time.is_zero() {
         true => None,
-        // Past the range of the clock is a long time.
+        // A time beyond the range of the clock sets no deadline.
         false => Instant::now().checked_add(time),
     }
 }
 
 impl Pool {
-    /// Connects.
+    /// Establishes the first connection.
     ///
     /// # Errors
-    /// Of the network, or what the server says.
+    /// If the network fails, or the server reports an error.
     pub(super) fn open(settings: &Settings, name: BString, control: &JobControl) -> Result<Self> {
         let begun = Instant::now();
         let first = establish_within(settings, control, after(settings.open_timeout))?;
@@ -192,7 +191,7 @@ impl Pool {
                 settings.context
             )));
         }
-        // A server that knows no flush has nothing that it could lose.
+        // A server that does not support flushes has nothing that it could lose.
         let keeps = !settings.reconnect_delay.is_zero()
             && export.flags.contains(TransmissionFlags::SEND_FLUSH);
         let several = export.flags.contains(TransmissionFlags::CAN_MULTI_CONN);
@@ -208,7 +207,7 @@ impl Pool {
         Ok(Self {
             settings: settings.clone(),
             name,
-            // Ten times what one took: a server that takes no more may leave them waiting.
+            // Ten times what the first one took: a server that accepts no more may leave further ones pending.
             patience: (begun.elapsed() * 10).clamp(LEAST_PATIENCE, MOST_PATIENCE),
             export,
             lanes,
@@ -221,16 +220,16 @@ impl Pool {
         })
     }
 
-    /// Sends the requests and takes their replies; gives the first error of the server.
+    /// Sends the requests and receives their replies; returns the first error that the server reports.
     ///
     /// # Errors
-    /// Of the server, or of the connection.
+    /// If the server reports an error, or the connection fails.
     pub(super) fn run(&self, ops: &mut [Op<'_, '_>], control: &JobControl) -> Result<()> {
         self.carry_out(ops, Leaves::Nothing, control)
     }
 
-    /// As [`Pool::run`] for requests that change the export; `durable` where their replies say that nothing of them
-    /// can be lost.
+    /// As [`Pool::run`], for requests that modify the export; `durable` if the server cannot lose them once it has
+    /// replied.
     ///
     /// # Errors
     /// As [`Pool::run`].
@@ -253,7 +252,7 @@ impl Pool {
         self.carry_out(ops, leaves, control)
     }
 
-    /// How many bytes of changes may be sent in one call.
+    /// Maximum number of bytes of changes that may be sent in one call.
     pub(super) fn most_bytes(&self) -> usize {
         match self.journal {
             Some(_) => usize::try_from(MAX_BYTES / 2).unwrap_or(usize::MAX),
@@ -285,7 +284,7 @@ impl Pool {
                 None => return Err(self.about(error)),
                 Some(false) => {
                     let again = lost.is_some();
-                    // A server that every time ends the connection over this request is not waited for any longer.
+                    // Give up on a server that closes the connection every time it gets this request.
                     if lost.get_or_insert_with(Instant::now).elapsed() >= delay {
                         return Err(self.about(error));
                     }
@@ -293,7 +292,7 @@ impl Pool {
                         std::thread::sleep(PAUSE);
                     }
                 }
-                // Another's work was cancelled.
+                // Another job on this connection was cancelled.
                 Some(true) => {}
             }
             for op in ops.iter_mut() {
@@ -302,7 +301,7 @@ impl Pool {
         }
     }
 
-    /// Has the requests carried out on a connection, and takes note of what they leave once all are replied to.
+    /// Sends the requests on a connection, and records what may still be lost once all have been replied to.
     fn exchange(
         &self,
         connection: &Connection,
@@ -331,13 +330,13 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether further storages may use it: requests succeed, or wait for a connection to come back.
+    /// Whether further storages may use it: requests succeed, or wait for a reconnect.
     pub(super) fn is_usable(&self) -> bool {
-        // One that waits for its server has changes to make again before anybody sees the export.
+        // A pool that reconnects may have changes to replay before anybody sees the export.
         if self.journal.is_some() {
             return true;
         }
-        // The thread that holds a line makes a connection.
+        // A thread that holds the lock is establishing a connection.
         let lives = |lane: &Lane| {
             let line = lane.line.try_lock();
             line.is_none_or(|line| {
@@ -352,12 +351,12 @@ impl Pool {
         self.lanes.iter().take(self.open.load(Ordering::Acquire))
     }
 
-    /// Makes what was written durable.
+    /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// Of the server, from then on for all who use it; also where a connection was lost that the flush does not cover.
+    /// If the server fails it, after which all later flushes fail too; if a connection with unflushed writes was lost.
     pub(super) fn flush(&self, control: &JobControl) -> Result<()> {
-        // A server that knows no flush has nothing that it could lose.
+        // A server that does not support flushes has nothing that it could lose.
         if !self.export.flags.contains(TransmissionFlags::SEND_FLUSH) {
             return Ok(());
         }
@@ -366,7 +365,7 @@ impl Pool {
             Some(journal) => self.send_flush(Some(journal.mark()), control)?,
             None => self.flush_connections(control)?,
         }
-        // One at the same time may have been told what this one should have been.
+        // A concurrent flush may have received the error that concerns this one as well.
         self.check_flushes()
     }
 
@@ -382,8 +381,8 @@ impl Pool {
         self.carry_out(&mut op, Leaves::Flush(mark), control)
     }
 
-    /// Flushes on each connection with writes that no flush covers: a flush on another one says nothing of them,
-    /// for that may have been made with a server that was restarted.
+    /// Flushes each connection that has unflushed writes: a flush on another one proves nothing about them, as that
+    /// connection may be to a restarted server.
     fn flush_connections(&self, control: &JobControl) -> Result<()> {
         let mut unflushed = Vec::new();
         for lane in self.open_lanes() {
@@ -420,7 +419,7 @@ impl Pool {
         error.context(format!("Connection to '{}'", self.name))
     }
 
-    /// The lane with the least to do; one more is opened where all have something.
+    /// The lane with the lowest load; opens another one if all are busy.
     fn lane(&self, control: &JobControl) -> Result<&Lane> {
         let open = self.open.load(Ordering::Acquire);
         let load = |lane: &&Lane| lane.load.load(Ordering::Relaxed);
@@ -447,7 +446,7 @@ impl Pool {
                 Ok(lane)
             }
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
-            // Those that there are do.
+            // The existing connections suffice.
             Err(_) => {
                 self.full.store(true, Ordering::Relaxed);
                 Ok(least)
@@ -455,7 +454,7 @@ impl Pool {
         }
     }
 
-    /// A connection with the same export.
+    /// Establishes another connection to the same export.
     fn again(&self, wait: Wait<'_>) -> Result<Arc<Connection>> {
         let connection = establish(&self.settings, wait)?;
         self.check_same(&connection)?;
@@ -478,14 +477,14 @@ impl Pool {
         }
     }
 
-    /// The connection of a lane; one that was lost is made again, for as long as the delay allows.
+    /// The connection of a lane; reconnects if it was lost, for as long as the delay allows.
     fn connection(&self, lane: &Lane, control: &JobControl) -> Result<Arc<Connection>> {
         control.check()?;
         let mut line = control.lock(&lane.line)?;
         if let Some(connection) = &line.connection {
             match connection.ended() {
                 None => return Ok(connection.clone()),
-                // What was cancelled says nothing of the server.
+                // A cancelled job says nothing about the server.
                 Some(true) => line.lost = None,
                 Some(false) if self.settings.reconnect_delay.is_zero() => {
                     return Ok(connection.clone());
@@ -495,7 +494,7 @@ impl Pool {
         }
         let lost = *line.lost.get_or_insert_with(Instant::now);
         let delay = self.settings.reconnect_delay;
-        // When the time is over, each request tries once.
+        // Once the delay is over, each request tries once.
         let deadline = lost.checked_add(delay).max(after(PAUSE));
         let deadline = deadline.filter(|_| !delay.is_zero());
         let made = Arc::new(
@@ -510,7 +509,7 @@ impl Pool {
         Ok(made)
     }
 
-    /// A connection with a server that has all that was written.
+    /// Reconnects to a server, and makes sure that it has everything that was written.
     fn return_within(&self, control: &JobControl, deadline: Option<Instant>) -> Result<Connection> {
         if self.settings.descriptor().is_some() {
             let text = "The connection of a descriptor has ended, and cannot be made again";
@@ -531,22 +530,22 @@ impl Pool {
         }
     }
 
-    /// Makes the changes again that a server may have lost, before it is asked for anything else.
+    /// Replays the changes that a server may have lost, before any other request is sent to it.
     fn make_again(&self, connection: &Connection, control: &JobControl) -> Result<()> {
         let journal = self.journal.as_ref();
         journal.map_or(Ok(()), |journal| journal.make_again(connection, control))
     }
 
-    /// Takes note of changes that the server has replied to on a connection.
+    /// Records changes that the server has acknowledged on a connection.
     fn note_written(&self, connection: &Connection, changes: usize) {
         connection.wrote(changes);
-        // It may have another in its place already.
+        // It may have been replaced already.
         if connection.ended().is_some() {
             self.lost.store(true, Ordering::Release);
         }
     }
 
-    /// Takes note that a connection has ended.
+    /// Records when a connection was lost.
     fn note_loss(&self, lane: &Lane, connection: &Arc<Connection>) {
         let mut line = lane.line.lock();
         let current = line.connection.as_ref();

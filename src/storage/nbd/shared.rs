@@ -1,5 +1,5 @@
-//! What all storages of one export in this process share: connections, for a server may take few, and what is
-//! known of holes, which a write through any of them changes.
+//! State shared by all storages of one export in this process: connections, as a server may accept only a few, and
+//! what is known about holes, which a write through any of them changes.
 
 use std::os::fd::{AsFd, RawFd};
 use std::sync::{Arc, Weak};
@@ -22,22 +22,21 @@ static SHARED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(super) struct Shared {
     settings: Settings,
-    /// That of the descriptor which is the connection.
+    /// Identifies the socket behind the descriptor, if one is used as the connection.
     socket: Option<Socket>,
     /// Its connections.
     pub(super) pool: Pool,
-    /// What is known of holes and zeroes.
+    /// What is known about holes and zeroes.
     pub(super) status: StatusCache<StateFlags>,
-    /// Held while a part of a block is changed.
+    /// Held while part of a block is modified.
     pub(super) partial: Mutex<()>,
 }
 
 impl Shared {
-    /// That of an export; connects where it is not in use. How long is waited for connections is what the first
-    /// one asked for.
+    /// The shared state of an export; connects if it is not in use yet. The timeouts of the first opener apply to all.
     ///
     /// # Errors
-    /// Of the connection.
+    /// If connecting fails.
     pub(super) fn open(
         settings: &Settings,
         name: &BString,
@@ -75,7 +74,7 @@ fn find(
     })
 }
 
-/// What tells the socket behind a descriptor from others, for as long as it is open.
+/// Device and inode, which identify the socket behind a descriptor for as long as it is open.
 type Socket = (u64, u64);
 
 fn socket_behind(number: RawFd) -> Result<Socket> {

@@ -32,17 +32,17 @@ use super::op::{Op, Payload, Sink};
 use super::options::{OPTIONS, Settings, file_name, parse_file_name};
 use super::shared::Shared;
 
-/// Requests that wait for the server at once; each holds a buffer of the caller's. As many as servers work on over
-/// the usual number of connections, within the memory of an operation.
+/// Maximum number of requests in flight; each holds a buffer of the caller. As many as servers process over the usual
+/// number of connections, within the memory of an operation.
 const IN_FLIGHT: u32 = 32;
-/// The most zero bytes that are sent at once.
+/// Maximum number of zero bytes to send at once.
 const ZEROES: usize = 1 << 20;
-/// The longest trim.
+/// Maximum length of a trim, and of a request for zeroes if the server sets no limit.
 const MAX_TRIM: u64 = 1 << 30;
-/// Block sizes of a server that tells none: what any server takes.
+/// Minimum block size for a server that reports none: any server accepts it.
 const SECTOR: u32 = 512;
 
-/// What an export is called in messages about its length.
+/// What exports are called in messages about resizing.
 const KIND: &str = "NBD nodes";
 
 /// An export.
@@ -57,7 +57,7 @@ pub(super) struct NbdStorage {
     sizes: BlockSizes,
     /// The server has said that it cannot write zeroes after all.
     no_zeroes: AtomicBool,
-    /// The server has said that it cannot bring anything near after all.
+    /// The server has said that it cannot prefetch after all.
     no_cache: AtomicBool,
 }
 
@@ -70,20 +70,20 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
         .map(|storage| Arc::new(storage) as _)
 }
 
-/// Shows the export that would be opened.
+/// Visits the identity of the export that would be opened.
 pub(super) fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
     if let Ok((settings, _)) = settings_of(context) {
         visit(identity(&settings));
     }
 }
 
-/// Lists the exports of the server; which of them the context names is of no matter.
+/// Lists the exports of the server, whichever of them the context names.
 pub(super) fn exports(context: &OpenContext<'_>) -> Result<Vec<ExportInfo>> {
     let (settings, _) = settings_of(context)?;
     super::pool::list(&settings, context.control)
 }
 
-/// What is wanted, and the options as they were given.
+/// The settings, and the options that they come from.
 fn settings_of(context: &OpenContext<'_>) -> Result<(Settings, Map<String, Value>)> {
     let named = match &context.target {
         StorageTarget::Uri(uri) => Some(uri.to_owned().to_owned()),
@@ -111,7 +111,7 @@ fn settings_of(context: &OpenContext<'_>) -> Result<(Settings, Map<String, Value
     Ok((Settings::of(&values, context.objects)?, given))
 }
 
-/// Checked options as they were given.
+/// Converts checked options back to the form in which they were given.
 fn tree_of(values: &Values) -> Map<String, Value> {
     use crate::options::OptionValue;
     values
@@ -128,7 +128,7 @@ fn tree_of(values: &Values) -> Map<String, Value> {
         .collect()
 }
 
-/// The same bytes whatever the server is called, as far as that can be known.
+/// Identifies the export regardless of how the server is named, as far as that can be known.
 fn identity(settings: &Settings) -> Identity {
     let place = match &settings.address {
         Address::Inet { host, port, .. } => {
@@ -209,7 +209,7 @@ impl NbdStorage {
         u64::from(self.sizes.minimum)
     }
 
-    /// The longest request with data, in whole blocks.
+    /// Maximum payload of a request: a whole number of blocks.
     fn most(&self) -> u64 {
         let most = self.sizes.maximum.min(PORTABLE_PAYLOAD);
         u64::from(most - most % self.sizes.minimum).max(self.block())
@@ -221,12 +221,12 @@ impl NbdStorage {
         offset.is_multiple_of(block) && (end.is_multiple_of(block) || end == self.size())
     }
 
-    /// How much of `len` bytes from `offset` on is in the export.
+    /// How many of `len` bytes from `offset` on are within the export.
     fn inside(&self, offset: u64, len: u64) -> u64 {
         len.min(self.size().saturating_sub(offset))
     }
 
-    /// Refuses a change that cannot be; the end of its range.
+    /// Refuses a change that is not possible; returns the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
             return Err(Error::open_read_only(&self.name));
@@ -237,7 +237,7 @@ impl NbdStorage {
         }
     }
 
-    /// Reads what is in whole blocks and inside.
+    /// Reads whole blocks within the export.
     fn read_whole(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
         if buf.is_empty() {
@@ -259,7 +259,7 @@ impl NbdStorage {
         Ok(())
     }
 
-    /// Writes what is in whole blocks and inside.
+    /// Writes whole blocks within the export.
     fn write_whole(&self, buf: &[u8], offset: u64) -> Result<()> {
         let most = usize::try_from(self.most()).unwrap_or(usize::MAX);
         if buf.is_empty() {
@@ -288,7 +288,7 @@ impl NbdStorage {
         Op::new(Command::WRITE, offset, buf.len() as u64).payload(Payload::One(buf))
     }
 
-    /// Sends requests that change the export, and makes them durable where that is wanted of each.
+    /// Sends requests that modify the export, and makes them durable if the cache mode is write-through.
     fn change(&self, ops: &mut [Op<'_, '_>]) -> Result<()> {
         let through = self.cache.write_through();
         let fua = through && self.can(TransmissionFlags::SEND_FUA);
@@ -316,7 +316,7 @@ impl NbdStorage {
         self.shared.pool.flush(&self.control).of_file(self.name())
     }
 
-    /// Changes a part of a block, by what `change` does to its bytes.
+    /// Modifies part of a block, by applying `change` to its bytes.
     fn change_partial(
         &self,
         (start, end): (u64, u64),
@@ -344,7 +344,7 @@ impl NbdStorage {
         })
     }
 
-    /// Makes whole blocks zero; false where the server cannot.
+    /// Zeroes whole blocks; false if the server cannot.
     fn zero_whole(&self, range: (u64, u64), flags: CommandFlags) -> Result<bool> {
         let most = match self.sizes.maximum {
             UNLIMITED_BLOCK => MAX_TRIM,
@@ -359,7 +359,7 @@ impl NbdStorage {
         }
     }
 
-    /// Asks the server for the run at `offset`.
+    /// Queries the server for the run at `offset`; None if the server does not know it.
     fn ask_status(&self, offset: u64, len: u64) -> Result<Option<Run<StateFlags>>> {
         let _asking = self.shared.status.asking.lock();
         if let Some(run) = self.shared.status.find(offset) {
@@ -379,7 +379,7 @@ impl NbdStorage {
         let op = Op::new(Command::BLOCK_STATUS, start, len).sink(Sink::Status(&mut extents));
         match self.run(&mut [op]) {
             Ok(()) => {}
-            // What it does not know for this range it need not know.
+            // The server is not required to know the status of this range.
             Err(error) if matches!(error.errno(), libc::ENOTSUP | libc::EINVAL) => return Ok(None),
             Err(error) => return Err(error),
         }
@@ -487,7 +487,7 @@ impl Storage for NbdStorage {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The server is always waited for.
+        // A read always has to wait for the server.
         Ok(false)
     }
 
@@ -575,7 +575,7 @@ impl Storage for NbdStorage {
         if !self.can(TransmissionFlags::SEND_TRIM) {
             return Err(Error::no_discard());
         }
-        // A part of a block stays.
+        // Partial blocks are left alone.
         let parts = Parts::of(offset, end, self.block(), self.size());
         in_pieces(parts.middle, MAX_TRIM, |at, len| {
             self.change(&mut [Op::new(Command::TRIM, at, len)])
@@ -584,7 +584,7 @@ impl Storage for NbdStorage {
 
     fn sync(&self, durability: Durability) -> Result<()> {
         if durability != Durability::Synced || !self.writable {
-            // What the server has replied to survives this process.
+            // What the server has acknowledged survives this process.
             return Ok(());
         }
         self.flush()
@@ -633,7 +633,7 @@ impl Storage for NbdStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // The protocol has none: the server's matter.
+        // The protocol has no locks: locking is up to the server.
         Ok(())
     }
 
@@ -663,7 +663,7 @@ impl Prefetch for NbdStorage {
             let done = self.run(&mut ops);
             ops.clear();
             match done {
-                // The data can be read all the same.
+                // The data can still be read.
                 Err(error) if error.errno() == libc::ENOTSUP => {
                     self.no_cache.store(true, Ordering::Relaxed);
                     Ok(())

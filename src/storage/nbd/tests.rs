@@ -1,4 +1,4 @@
-//! The client against servers that keep to a script.
+//! Tests of the client with servers that follow a script.
 
 mod flushes;
 mod listing;
@@ -38,7 +38,7 @@ fn replies_in_any_order_come_to_those_who_wait_for_them() {
     let fake = Fake::one(Offer::default(), |peer| {
         while let Some(first) = peer.request() {
             let mut all = vec![first];
-            // Those that are there by now, the last one first, and in pieces that mix.
+            // Reply to the requests received by now, the last one first, and in interleaved pieces.
             peer.0
                 .set_read_timeout(Some(Duration::from_millis(20)))
                 .unwrap();
@@ -98,7 +98,7 @@ fn ranges_of_one_call_are_asked_for_before_the_first_reply() {
     for (n, buf) in bufs.iter().enumerate() {
         assert_eq!(buf.to_vec(), content(n as u64 * 8192, 4096));
     }
-    // Those that fit no block, pass the end or are empty, among others.
+    // Ranges that are unaligned, pass the end or are empty, among others.
     let (mut odd, mut past, mut whole) = ([0xee; 700], [0xee; 1024], [0xee; 512]);
     let ranges = &mut [
         (100, &mut odd[..]),
@@ -162,7 +162,7 @@ fn servers_that_break_the_protocol_are_told_in_one_line() {
         let fake = Fake::one(offer, script);
         let storage = fake.opened();
         broken(storage.read_at(&mut [0; 1024], 4096), says);
-        // What is broken stays so.
+        // A broken connection stays broken.
         broken(storage.read_at(&mut [0; 1024], 0), says);
         fake.end();
     }
@@ -191,7 +191,7 @@ fn errors_of_the_server_are_those_of_the_request_alone() {
     assert_eq!(error.hints(), ["server reported: no"]);
     assert_eq!(error.file(), Some(storage.name()));
     storage.read_at(&mut [0; 512], 1024).unwrap();
-    // Past the end there is nothing to ask for.
+    // Nothing is requested past the end.
     let mut past = [7; 512];
     storage.read_at(&mut past, SIZE).unwrap();
     assert_eq!(past, [0; 512]);
@@ -212,7 +212,7 @@ fn block_status_is_asked_once_and_again_after_a_write() {
             asked += 1;
             let zero = StateFlags::HOLE | StateFlags::ZERO;
             match request.offset {
-                // Less than was asked for.
+                // Less than was requested.
                 0 => peer.status(&request, &[(4096, zero), (4096, StateFlags::empty())]),
                 _ => peer.status(&request, &[(SIZE * 4, StateFlags::ZERO)]),
             }
@@ -248,7 +248,7 @@ fn extents_of_no_length_end_the_connection() {
 
 #[test]
 fn two_storages_of_one_export_share_its_connections() {
-    // One connection is served, and one alone.
+    // The server accepts only one connection.
     let fake = Fake::one(Offer::default(), serve);
     let (one, two) = (fake.opened(), fake.opened());
     assert_eq!(one.identity(), two.identity());
@@ -316,7 +316,7 @@ fn what_is_to_be_near_is_asked_for_in_whole_blocks_until_the_server_cannot() {
     let storage = fake.opened();
     let near = |offset, len| storage.prefetcher().unwrap().prefetch(offset, len).unwrap();
     near(700, 400);
-    // What passes the end is left out, and nothing is asked for where nothing is left.
+    // What passes the end is left out, and nothing is requested if nothing is left.
     near(SIZE - 1, u64::MAX);
     near(SIZE, 10);
     near(0, SIZE);

@@ -1,4 +1,4 @@
-//! Clients of a server with one open file each.
+//! Clients of a server, each with one open file.
 
 use std::ffi::{CString, c_int};
 use std::os::fd::RawFd;
@@ -16,17 +16,17 @@ use crate::sys::libnfs::{self, Answer, Client, NfsError, Reply, Request, Stat};
 
 use super::options::Settings;
 
-/// How long one number of a host may take to let us in.
+/// Timeout for mounting from one address of a host, and for each request until the file is open.
 const MOUNT: Duration = Duration::from_secs(20);
-/// How long a server that owes replies may keep quiet.
+/// How long a server that owes replies may be silent.
 const QUIET: Duration = Duration::from_secs(60);
-/// The port that servers usually have; of version 3 the library asks the server's own server of ports.
+/// The usual port of servers; for version 3, the library queries the server's portmapper.
 pub(super) const PORT: u16 = 2049;
 
-/// A client that one thread serves.
+/// A client that is served by one thread.
 pub(super) struct Mount {
     client: Client,
-    /// When a reply has last come, or nothing was under way.
+    /// When a reply last arrived, or nothing was in flight.
     heard: Instant,
     /// The token of the last request of [`perform`].
     asked: u64,
@@ -38,12 +38,12 @@ impl std::fmt::Debug for Mount {
     }
 }
 
-/// A file that is open.
+/// An open file.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) link: Link<Mount>,
     pub(super) stat: Stat,
-    /// The most data of a read and of a write.
+    /// Maximum payload of a read and of a write.
     pub(super) limits: (usize, usize),
 }
 
@@ -51,7 +51,7 @@ fn lost(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::Os, reason).with_errno(libc::ECONNRESET)
 }
 
-/// A refusal of the server.
+/// The error for a request that the server has refused.
 pub(super) fn refused(failure: &NfsError) -> Error {
     Error::os(failure.errno)
 }
@@ -108,7 +108,7 @@ fn text(bytes: &[u8]) -> Result<CString> {
     CString::new(bytes).map_err(|_| Error::invalid("The path has a NUL in it"))
 }
 
-/// Has one thing done on this thread; the connection, or the refusal of the server.
+/// Carries out one request on this thread. The outer error is that of the connection, the inner one the server's.
 fn perform(
     mount: &mut Mount,
     request: Request,
@@ -117,7 +117,7 @@ fn perform(
     mount.asked += 1;
     let token = mount.asked;
     mount.submit(token, request)?;
-    // A reply to one that is not waited for any more is none to this.
+    // Replies to earlier requests that were given up are ignored.
     let done = |mount: &mut Mount| {
         let replies = mount.replies().into_iter();
         Ok(replies.rev().find(|(of, _)| *of == token))
@@ -125,10 +125,10 @@ fn perform(
     serve_until(mount, || wait.check(), done).map(|(_, reply)| reply)
 }
 
-/// Opens a file. All numbers of the host are tried in turn.
+/// Opens a file. All addresses of the host are tried in turn.
 ///
 /// # Errors
-/// Of the connection, of the server, or where `control` ends the wait; where it is no regular file.
+/// If the connection fails, the server refuses, `control` ends the wait, or it is not a regular file.
 pub(super) fn open(settings: &Settings, how: How, control: &Arc<JobControl>) -> Result<Opened> {
     libnfs::check().map_err(Error::unsupported)?;
     let mut failed = None;

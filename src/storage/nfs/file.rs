@@ -1,4 +1,4 @@
-//! A file of a server.
+//! A file on a server.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::sys::libnfs::{Answer, Reply, Request};
 use super::client::{Opened, open, refused};
 use super::options::Settings;
 
-/// The most data of one request: a longer one costs the server less than several, and most take no more.
+/// Maximum payload of one request: long requests are cheaper for the server, and most servers accept no more.
 const PIECE: usize = 1 << 20;
 
-/// Which file is meant.
+/// Identifies the file.
 #[derive(Debug)]
 pub(super) struct Nfs(pub(super) Settings);
 
@@ -29,7 +29,7 @@ fn strange() -> Error {
     )
 }
 
-/// The only reply to the only request.
+/// Sends one request, and waits for its reply.
 fn ask(opened: &Opened, request: Request, control: &JobControl) -> Result<()> {
     match opened.link.run(vec![request], control)?.pop() {
         Some(Ok(_)) => Ok(()),

@@ -1,6 +1,6 @@
-//! Files of NFS servers (`nfs://HOST/PATH`), by versions 3 and 4 of the protocol.
+//! Files on NFS servers (`nfs://HOST/PATH`), using versions 3 and 4 of the protocol.
 //!
-//! libnfs, loaded at run time, speaks the protocol.
+//! libnfs, loaded at run time, implements the protocol.
 
 mod client;
 mod file;
@@ -19,7 +19,7 @@ use crate::storage::traits::Storage;
 
 use file::Nfs;
 
-/// The protocol.
+/// The NFS driver.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "nfs",
     schemes: &["nfs"],
@@ -58,7 +58,7 @@ fn create(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
     remote_file::claim(context, name, Nfs(settings))
 }
 
-/// One of [`OptionSpec`], for the table of options.
+/// An [`OptionSpec`] of a number, for the table of options.
 const fn number(name: &'static str, help: &'static str) -> OptionSpec {
     option(name, OptionKind::Num, help)
 }

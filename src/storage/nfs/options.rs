@@ -1,4 +1,4 @@
-//! Which file of which server is wanted, and how: options, and file names that stand for them.
+//! The settings of a file: options, and file names as a short form of them.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -14,7 +14,7 @@ use crate::value::{Map, Value};
 
 use super::number;
 
-/// The most that QEMU lets be read ahead, and the most pages of its cache.
+/// QEMU's limits for the read-ahead size in bytes, and for its cache in pages.
 const MAX_READ_AHEAD: u64 = 1 << 20;
 const MAX_PAGES: u64 = (8 << 20) / 4096;
 const MAX_PATH: usize = 4096;
@@ -39,7 +39,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         .one_of(&["3", "4"]),
 ];
 
-/// Options that say how a file is opened, not which: they stand in no name.
+/// Options that determine how a file is opened, not which one: they are left out of names.
 pub(super) const WEAK: &[&str] = &[
     "debug",
     "page-cache-size",
@@ -47,7 +47,7 @@ pub(super) const WEAK: &[&str] = &[
     "tcp-syn-count",
 ];
 
-/// What may stand behind the `?` of a file name, and the options that it stands for.
+/// The parameters that are allowed after the `?` of a file name, and the options that they stand for.
 const IN_QUERY: &[(&str, &str)] = &[
     ("uid", "user"),
     ("gid", "group"),
@@ -60,20 +60,20 @@ const IN_QUERY: &[(&str, &str)] = &[
     ("mountport", "mount-port"),
 ];
 
-/// What is wanted.
+/// The settings of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) host: String,
-    /// The directory that is mounted, and the file in it.
+    /// The directory to mount, and the file in it.
     pub(super) directory: BString,
     pub(super) file: BString,
     pub(super) wanted: Wanted,
-    /// What was given and is not done.
+    /// Warnings about options that are not applied as given.
     pub(super) warnings: Vec<String>,
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -148,7 +148,7 @@ impl Settings {
         })
     }
 
-    /// As whom the server has refused something, where that may be why.
+    /// Names the user that the server has refused, if that may be the reason; otherwise empty.
     pub(super) fn whom(&self, error: &Error) -> String {
         if !matches!(error.os_errno(), Some(libc::EACCES | libc::EPERM)) {
             return String::new();
@@ -159,7 +159,7 @@ impl Settings {
         format!(" as user {user} of group {group}")
     }
 
-    /// What tells the file from others, whichever user opens it.
+    /// Identifies the file, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let separator = match self.directory.ends_with(b"/") {
             true => "",
@@ -180,7 +180,7 @@ impl Settings {
     }
 }
 
-/// What the options and the name of a target say together, and the name to be shown.
+/// The settings from the options and the name of a target together, and the name to show.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -197,7 +197,7 @@ pub(super) fn settings_of(
 /// The options that a file name stands for: `nfs://HOST/PATH[?KEY=VALUE&…]`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let strange = || Error::invalid("Invalid URI specified");
     let no_host = || Error::invalid("missing hostname in URI");
@@ -245,7 +245,7 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     Ok(options)
 }
 
-/// The short name that opens the file again, where there is one.
+/// The short name that opens the file again, if there is one.
 pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let options = flatten(given);
     let text = |key: &str| options.get(key);

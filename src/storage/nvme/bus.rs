@@ -1,4 +1,4 @@
-//! What is between a controller and this process.
+//! The interface between a controller and this process.
 
 use std::fmt::Debug;
 use std::io;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::sys::vfio::{Device, SEEN_AT};
 use crate::sys::{SharedMemory, vfio};
 
-/// The registers of a controller, by their offsets, and memory that it reaches.
+/// The registers of a controller, by their offsets, and the memory that it can access.
 pub(super) trait Bus: Debug + Send + Sync {
     fn read(&self, at: u64) -> io::Result<u32>;
     fn write(&self, at: u64, value: u32) -> io::Result<()>;
     fn memory(&self) -> &SharedMemory;
 
-    /// How long this controller is waited for where others are for as long as `usual`.
+    /// The timeout for this controller, where that for others is `usual`.
     fn patience(&self, usual: Duration) -> Duration {
         usual
     }
@@ -33,7 +33,7 @@ impl Bus for Device {
     }
 }
 
-/// Where the controller sees a place of the memory.
+/// The address at which the controller sees an offset of the memory.
 pub(super) fn seen(at: usize) -> u64 {
     SEEN_AT + at as u64
 }

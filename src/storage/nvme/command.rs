@@ -1,5 +1,5 @@
-//! Commands, their ends, and what controllers and namespaces say of themselves, as they stand in memory (NVM Express
-//! base specification 1.4, sections 4.2, 4.6, 5.15 and 6).
+//! Commands, completions, and the identify data of controllers and namespaces, as laid out in memory (NVM Express base
+//! specification 1.4, sections 4.2, 4.6, 5.15 and 6).
 
 use crate::bytes::{le16, le32, le64};
 use crate::error::{Error, Result};
@@ -7,26 +7,26 @@ use crate::error::{Error, Result};
 pub(super) const COMMAND: usize = 64;
 pub(super) const COMPLETION: usize = 16;
 pub(super) const IDENTIFY: usize = 4096;
-/// The most blocks of a command on blocks: 16 bits, of which 0 is one.
+/// Maximum number of blocks of an I/O command: a 16-bit field, in which 0 means one.
 pub(super) const MAX_BLOCKS: u64 = 1 << 16;
 
-/// A command, without its number and the place of its data.
+/// A command, without its identifier and the address of its data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Command {
     pub(super) opcode: u8,
     pub(super) namespace: u32,
-    /// The place of what has no data but a queue of its own.
+    /// Address of the queue, for commands that create one and carry no data.
     pub(super) place: Option<u64>,
-    /// Words 10 to 15.
+    /// Dwords 10 to 15.
     pub(super) words: [u32; 6],
 }
 
-// Commands of the admin queue.
+// Admin commands.
 pub(super) const CREATE_SUBMISSIONS: u8 = 0x01;
 pub(super) const CREATE_COMPLETIONS: u8 = 0x05;
 pub(super) const IDENTIFY_ANY: u8 = 0x06;
 pub(super) const SET_FEATURES: u8 = 0x09;
-// Commands on blocks.
+// I/O commands.
 pub(super) const FLUSH: u8 = 0x00;
 pub(super) const WRITE: u8 = 0x01;
 pub(super) const READ: u8 = 0x02;
@@ -51,12 +51,12 @@ impl Command {
         }
     }
 
-    /// What the controller says of itself.
+    /// Queries the identify data of the controller.
     pub(super) fn identify_controller() -> Self {
         Self::admin(IDENTIFY_ANY, 1, 0)
     }
 
-    /// What it says of a namespace.
+    /// Queries the identify data of a namespace.
     pub(super) fn identify_namespace(namespace: u32) -> Self {
         Self {
             namespace,
@@ -64,12 +64,12 @@ impl Command {
         }
     }
 
-    /// One pair of queues beside that of the admin.
+    /// Requests one pair of I/O queues besides the admin queues.
     pub(super) fn one_pair() -> Self {
         Self::admin(SET_FEATURES, NUMBER_OF_QUEUES, 0)
     }
 
-    /// A queue of ends in consecutive memory, which sends no interrupts.
+    /// Creates a completion queue in contiguous memory, without interrupts.
     pub(super) fn create_completions(queue: u16, entries: u16, place: u64) -> Self {
         let size = u32::from(entries.saturating_sub(1)) << 16 | u32::from(queue);
         Self {
@@ -78,7 +78,7 @@ impl Command {
         }
     }
 
-    /// A queue of commands in consecutive memory, whose ends are in the queue of that number.
+    /// Creates a submission queue in contiguous memory, which uses the completion queue of the same number.
     pub(super) fn create_submissions(queue: u16, entries: u16, place: u64) -> Self {
         let size = u32::from(entries.saturating_sub(1)) << 16 | u32::from(queue);
         Self {
@@ -103,7 +103,7 @@ impl Command {
         Self::on_blocks(READ, namespace, first, count, 0)
     }
 
-    /// `through`: to where no cache loses it.
+    /// `through` bypasses volatile caches.
     pub(super) fn write(namespace: u32, first: u64, count: u64, through: bool) -> Self {
         let flags = if through { UNIT_ACCESS } else { 0 };
         Self::on_blocks(WRITE, namespace, first, count, flags)
@@ -122,7 +122,7 @@ impl Command {
         }
     }
 
-    /// Gives the one range back that is the data.
+    /// Deallocates the one range that is its data.
     pub(super) fn deallocate(namespace: u32) -> Self {
         Self {
             namespace,
@@ -130,7 +130,7 @@ impl Command {
         }
     }
 
-    /// As it stands in a queue.
+    /// Encodes it as a queue entry.
     pub(super) fn to_bytes(self, number: u16, pages: [u64; 2]) -> [u8; COMMAND] {
         let mut bytes = [0; COMMAND];
         let pages = self.place.map_or(pages, |place| [place, 0]);
@@ -151,7 +151,7 @@ impl Command {
     }
 }
 
-/// The range that [`Command::deallocate`] gives back.
+/// The data of [`Command::deallocate`]: the range.
 pub(super) fn deallocation(first: u64, count: u32) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[4..8].copy_from_slice(&count.to_le_bytes());
@@ -159,27 +159,27 @@ pub(super) fn deallocation(first: u64, count: u32) -> [u8; 16] {
     bytes
 }
 
-/// The end of a command.
+/// The completion of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Completion {
-    /// Of the command.
+    /// Identifier of the command.
     pub(super) number: u16,
-    /// 0 is success.
+    /// 0 means success.
     status: u16,
 }
 
 impl Completion {
-    /// Of the last word of an end, whose phase was looked at.
+    /// Decodes the last dword of a completion, whose phase has been checked.
     pub(super) fn of_word(word: u32) -> Self {
         Self {
             number: word as u16,
-            // Without the hints for repetition and for more in a log.
+            // Without the bits for retries and for more information in a log.
             status: (word >> 17) as u16 & 0x7ff,
         }
     }
 
     /// # Errors
-    /// What the controller says has gone wrong.
+    /// The error that the controller reports.
     pub(super) fn check(self) -> Result<()> {
         let (text, errno) = match self.status {
             0 => return Ok(()),
@@ -200,32 +200,32 @@ impl Completion {
         )))
     }
 
-    /// Whether the controller will not take such a command at any time.
+    /// Whether the controller never accepts such a command.
     pub(super) fn is_refusal(self) -> bool {
         matches!(self.status, 0x001 | 0x002)
     }
 }
 
-/// What is believed of what a controller says of itself.
+/// The part of a controller's identify data that is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct About {
-    /// The most bytes of a command with data.
+    /// Maximum data length of a command, in bytes.
     pub(super) most: u64,
     pub(super) namespaces: u32,
     pub(super) zeroes: bool,
     pub(super) deallocates: bool,
-    /// Whether it has a cache that loses what was not flushed.
+    /// Whether it has a volatile write cache.
     pub(super) cached: bool,
 }
 
 impl About {
-    /// Of the [`IDENTIFY`] bytes; `page` is the smallest of the controller.
+    /// Decodes the [`IDENTIFY`] bytes; `page` is the minimum page size of the controller.
     pub(super) fn of(bytes: &[u8; IDENTIFY], page: u64) -> Self {
         let optional = le16(bytes, 520).unwrap_or_default();
         Self {
             most: match bytes[77] {
                 0 => u64::MAX,
-                // A power of two as well.
+                // A power of two, in pages.
                 power => page.saturating_mul(1u64.checked_shl(power.into()).unwrap_or(u64::MAX)),
             },
             namespaces: le32(bytes, 516).unwrap_or_default(),
@@ -236,21 +236,21 @@ impl About {
     }
 }
 
-/// What is believed of what a controller says of a namespace.
+/// The part of a namespace's identify data that is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Namespace {
     pub(super) block: u32,
     pub(super) blocks: u64,
-    /// Zeroes may be written by giving blocks back.
+    /// Zeroes may be written by deallocating blocks.
     pub(super) zeroes_deallocate: bool,
     pub(super) protected: bool,
 }
 
 impl Namespace {
-    /// Of the [`IDENTIFY`] bytes.
+    /// Decodes the [`IDENTIFY`] bytes.
     ///
     /// # Errors
-    /// One that is not there, or whose blocks are not what disks have.
+    /// If the namespace does not exist, or its block format or size is not supported.
     pub(super) fn of(bytes: &[u8; IDENTIFY]) -> Result<Self> {
         let blocks = le64(bytes, 0).unwrap_or_default();
         if blocks == 0 {

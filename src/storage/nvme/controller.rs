@@ -1,4 +1,4 @@
-//! A controller that works for this process: started, asked what it is, and stopped in the end.
+//! A controller in use by this process: started, identified, and finally shut down.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -22,7 +22,7 @@ const ADMIN_COMMANDS: u64 = 0x28;
 const ADMIN_ENDS: u64 = 0x30;
 
 const ENABLED: u32 = 1;
-/// Commands of 64 bytes and ends of 16, as powers of two.
+/// Entry sizes as powers of two: commands of 64 bytes, and completions of 16.
 const SIZES: u32 = 6 << 16 | 4 << 20;
 const SHUT_DOWN: u32 = 1 << 14;
 const SHUT_DOWN_MASK: u32 = 3 << 14;
@@ -30,18 +30,18 @@ const STATE_READY: u32 = 1;
 const STATE_SHUT_DOWN_MASK: u32 = 3 << 2;
 const STATE_SHUT_DOWN: u32 = 2 << 2;
 
-/// A page of commands.
+/// Maximum number of entries of a queue: a page of commands.
 const ENTRIES: u16 = 64;
-/// The most commands under way.
+/// Maximum number of commands in flight.
 const SLOTS: usize = 16;
-/// The most data of one.
+/// Maximum data length of one, in bytes.
 const SLOT: usize = 256 << 10;
-/// All the memory that a controller reaches.
+/// Size of the memory that a controller can access.
 pub(super) const MEMORY: usize = on_blocks(0, ENTRIES).end();
-/// How long a controller may take to stop when its use ends.
+/// How long a controller may take to shut down when it is no longer used.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The queues of the admin, with room for what one command says.
+/// The layout of the admin queues, with space for the data of one command.
 const fn admin(stride: u64) -> Layout {
     Layout {
         number: 0,
@@ -55,7 +55,7 @@ const fn admin(stride: u64) -> Layout {
     }
 }
 
-/// Those on blocks.
+/// The layout of the I/O queues.
 const fn on_blocks(stride: u64, entries: u16) -> Layout {
     let begin = admin(stride).end();
     Layout {
@@ -65,7 +65,7 @@ const fn on_blocks(stride: u64, entries: u16) -> Layout {
         commands: begin,
         ends: begin + PAGE,
         data: begin + 2 * PAGE,
-        // One place of a queue stays empty.
+        // One entry of a queue always stays empty.
         slots: if entries as usize > SLOTS {
             SLOTS
         } else {
@@ -75,13 +75,13 @@ const fn on_blocks(stride: u64, entries: u16) -> Layout {
     }
 }
 
-/// What a controller says that it can do, before it is asked.
+/// The capabilities register of a controller.
 #[derive(Clone, Copy, Debug)]
 struct Capabilities(u64);
 
 impl Capabilities {
     /// # Errors
-    /// Where it cannot what is needed.
+    /// If it lacks something that is needed.
     fn of(bus: &dyn Bus) -> Result<Self> {
         let word = |at| bus.read(at).map_err(|error| unreachable(&error));
         let this = Self(u64::from(word(CAPABILITIES)?) | u64::from(word(CAPABILITIES + 4)?) << 32);
@@ -97,17 +97,17 @@ impl Capabilities {
         Ok(this)
     }
 
-    /// The most that a queue has.
+    /// Maximum number of entries of a queue.
     fn entries(self) -> u32 {
         (self.0 as u32 & 0xffff) + 1
     }
 
-    /// Between two doorbells.
+    /// Distance between two doorbells, in bytes.
     fn stride(self) -> u64 {
         4 << (self.0 >> 32 & 0xf)
     }
 
-    /// How long it takes to start or to stop.
+    /// How long it may take to start or to stop.
     fn timeout(self) -> Duration {
         Duration::from_millis((self.0 >> 24 & 0xff).max(1) * 500)
     }
@@ -123,21 +123,21 @@ pub(super) struct Controller {
     bus: Box<dyn Bus>,
     capabilities: Capabilities,
     admin: Queue,
-    /// One at a time.
+    /// Held while an admin command is in flight.
     asking: Mutex<()>,
     work: Queue,
     pub(super) about: About,
-    /// Held while a part of a block is changed.
+    /// Held while part of a block is modified.
     pub(super) partial: Mutex<()>,
 }
 
-/// Those in use, by their addresses: the kernel gives each to one opener alone.
+/// Controllers in use, by their addresses: the kernel lets each be opened only once.
 static IN_USE: Mutex<Vec<(String, Weak<Controller>)>> = Mutex::new(Vec::new());
 
-/// The controller at an address of the bus, which others of this process may use already.
+/// The controller at an address of the bus, which may already be in use elsewhere in this process.
 ///
 /// # Errors
-/// Where it is not bound to vfio-pci, or does not start; of the control.
+/// If it is not bound to vfio-pci or does not start, or `control` ends the wait.
 pub(super) fn at(address: &str, control: &JobControl) -> Result<Arc<Controller>> {
     let mut all = control.lock(&IN_USE)?;
     all.retain(|(_, one)| one.strong_count() > 0);
@@ -157,7 +157,7 @@ pub(super) fn at(address: &str, control: &JobControl) -> Result<Arc<Controller>>
     Ok(fresh)
 }
 
-/// Sets a controller to rest, for as long as that may take.
+/// Disables a controller, and waits for at most `time` until it has stopped.
 fn stop(bus: &dyn Bus, time: Duration, control: &JobControl) -> Result<()> {
     let read = |at| bus.read(at).map_err(|error| unreachable(&error));
     let configuration = read(CONFIGURATION)?;
@@ -187,10 +187,10 @@ fn until(
 }
 
 impl Controller {
-    /// Starts a controller, whatever was done with it before.
+    /// Starts a controller, whatever its state is.
     ///
     /// # Errors
-    /// Where it does not start, or is not one that can be used; of the control.
+    /// If it does not start or cannot be used, or `control` ends the wait.
     pub(super) fn start(bus: Box<dyn Bus>, control: &JobControl) -> Result<Self> {
         let capabilities = Capabilities::of(&*bus)?;
         let (stride, time) = (capabilities.stride(), capabilities.timeout());
@@ -247,7 +247,7 @@ impl Controller {
         Ok(this)
     }
 
-    /// Has a command of the admin carried out.
+    /// Carries out an admin command.
     fn ask(&self, control: &JobControl, command: Command, into: &mut [u8]) -> Result<()> {
         let _alone = control.lock(&self.asking)?;
         let bus = &*self.bus;
@@ -256,10 +256,10 @@ impl Controller {
         ticket.finish(control, data)?.check()
     }
 
-    /// What it says of a namespace.
+    /// Queries a namespace.
     ///
     /// # Errors
-    /// Where there is none of that number, or it cannot be used.
+    /// If there is no namespace of that number, or it cannot be used.
     pub(super) fn namespace(&self, number: u32, control: &JobControl) -> Result<Namespace> {
         if number > self.about.namespaces {
             return Err(Error::os(libc::ENXIO).with_message(format!(
@@ -272,15 +272,15 @@ impl Controller {
         Namespace::of(&said)
     }
 
-    /// The most data of a command.
+    /// Maximum data length of a command.
     pub(super) fn most(&self) -> u64 {
         self.about.most.min(SLOT as u64)
     }
 
-    /// Has a command carried out, with data that the controller reads.
+    /// Carries out a command, with data that the controller reads.
     ///
     /// # Errors
-    /// Where the controller is not what it was; of the control.
+    /// If the controller has failed, or `control` ends the wait.
     pub(super) fn carry_out(
         &self,
         control: &JobControl,
@@ -292,10 +292,10 @@ impl Controller {
         ticket.finish(control, data)
     }
 
-    /// Carries commands out that move data, many of them at once.
+    /// Carries out commands that transfer data, many of them at once.
     ///
     /// # Errors
-    /// Of the first that fails; as [`Controller::carry_out`].
+    /// The error of the first command that fails; as [`Controller::carry_out`].
     pub(super) fn transfer<'b>(
         &self,
         control: &JobControl,
@@ -309,7 +309,7 @@ impl Controller {
                 if let Some(ticket) = self.work.try_start(bus, command, &data)? {
                     break ticket;
                 }
-                // A thread that waits for a place holds none.
+                // A thread must not hold a slot while it waits for another.
                 match under_way.pop_front() {
                     Some(first) => finish(first)?,
                     None => break self.work.start(bus, control, command, &data)?,
@@ -323,7 +323,7 @@ impl Controller {
 
 impl Drop for Controller {
     fn drop(&mut self) {
-        // What its cache holds is kept, as at the end of a day; and it lets go of the memory.
+        // A normal shutdown saves the contents of its cache; once stopped, it no longer accesses the memory.
         JobControl::apart(FAREWELL, |control| {
             let bus = &*self.bus;
             let Ok(configuration) = bus.read(CONFIGURATION) else {

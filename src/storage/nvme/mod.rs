@@ -1,8 +1,8 @@
-//! Namespaces of NVMe controllers that vfio-pci holds for programs (`nvme://0000:01:00.0/1`).
+//! Namespaces of NVMe controllers that are bound to vfio-pci (`nvme://0000:01:00.0/1`).
 //!
-//! `crate::sys::vfio` reaches the registers and lends the controller memory. What they mean (NVM Express base
-//! specification, revision 1.4), and what is believed of what the controller says, is decided here. The controller
-//! is asked again and again whether it is done, as interrupts would only tell the same later.
+//! `crate::sys::vfio` accesses the registers and provides memory to the controller. Their meaning (NVM Express base
+//! specification, revision 1.4), and the validation of what the controller reports, is implemented here. The
+//! controller is polled for completions, as interrupts would only report the same later.
 
 mod bus;
 mod command;
@@ -20,7 +20,7 @@ use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::driver::{StorageDriver, StorageFeatures};
 use crate::storage::existing;
 
-/// The protocol.
+/// The NVMe driver.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "nvme",
     schemes: &["nvme"],
@@ -40,7 +40,7 @@ pub static DRIVER: StorageDriver = StorageDriver {
     exports: None,
 };
 
-/// A namespace is taken as it is: these are judged, and change nothing.
+/// An existing namespace is used as it is: these options are checked, but change nothing.
 const CREATE: &[OptionSpec] = &[
     OptionSpec {
         allowed: &["off"],

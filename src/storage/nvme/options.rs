@@ -1,4 +1,4 @@
-//! Which namespace of which controller is wanted: options, and file names that stand for them.
+//! The settings of a namespace: options, and file names as a short form of them.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -18,10 +18,10 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 
 const SCHEME: &str = "nvme://";
 
-/// What is wanted.
+/// The settings of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// As the kernel writes it.
+    /// PCI address in the kernel's notation.
     pub(super) device: String,
     pub(super) namespace: u32,
 }
@@ -44,7 +44,7 @@ impl Settings {
             )));
         }
         let namespace = options.num("namespace").unwrap_or(1);
-        // All bits stand for every namespace.
+        // A number with all bits set means all namespaces.
         let namespace = u32::try_from(namespace)
             .ok()
             .filter(|number| (1..u32::MAX).contains(number))
@@ -52,13 +52,13 @@ impl Settings {
         Ok(Self { device, namespace })
     }
 
-    /// The name that leads there.
+    /// The name that opens the namespace.
     pub(super) fn name(&self) -> BString {
         format!("{SCHEME}{}/{}", self.device, self.namespace).into()
     }
 }
 
-/// Whether a text is `dddd:bb:ss.f`: nothing else becomes a part of a path.
+/// Whether a text has the form `dddd:bb:ss.f`: nothing else may become part of a path.
 fn is_address(text: &str) -> bool {
     let form = b"xxxx:xx:xx.x";
     text.len() == form.len()
@@ -71,7 +71,7 @@ fn is_address(text: &str) -> bool {
 /// The options that a file name stands for: `nvme://DEVICE[/NAMESPACE]`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let strange = || {
         Error::invalid(format!(

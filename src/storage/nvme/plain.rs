@@ -1,4 +1,4 @@
-//! Namespaces of controllers that are programs, for tests.
+//! Namespaces of controllers that are simulated in software, for tests.
 
 use std::fmt::Debug;
 use std::io;
@@ -16,7 +16,7 @@ use crate::storage::driver::StorageOpen;
 use crate::sys::SharedMemory;
 use crate::sys::vfio::SEEN_AT;
 
-/// The memory that a controller reaches.
+/// The memory that a controller can access.
 #[derive(Debug)]
 pub struct NvmeMemory(SharedMemory);
 
@@ -27,40 +27,40 @@ impl NvmeMemory {
             .ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))
     }
 
-    /// Where it begins, as the controller sees it, and its length.
+    /// Its start address, as the controller sees it, and its length.
     pub fn range(&self) -> (u64, usize) {
         (SEEN_AT, self.0.len())
     }
 
-    /// Copies out what is at a place, as the controller sees it.
+    /// Copies bytes from an address, as the controller sees it.
     ///
     /// # Errors
-    /// Outside of the memory.
+    /// If the range is outside the memory.
     pub fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.read(Self::place(at)?, into)
     }
 
-    /// Copies bytes to a place.
+    /// Copies bytes to an address, as the controller sees it.
     ///
     /// # Errors
-    /// Outside of the memory.
+    /// If the range is outside the memory.
     pub fn write(&self, at: u64, from: &[u8]) -> io::Result<()> {
         self.0.write(Self::place(at)?, from)
     }
 }
 
-/// What a controller does when its registers are touched.
+/// What a controller does when its registers are accessed.
 pub trait NvmeController: Debug + Send + Sync {
-    /// The register at an offset.
+    /// Reads the register at an offset.
     ///
     /// # Errors
-    /// Where it cannot be reached.
+    /// If it cannot be accessed.
     fn read(&self, memory: &NvmeMemory, at: u64) -> io::Result<u32>;
 
-    /// Sets a register.
+    /// Writes the register at an offset.
     ///
     /// # Errors
-    /// Where it cannot be reached.
+    /// If it cannot be accessed.
     fn write(&self, memory: &NvmeMemory, at: u64, value: u32) -> io::Result<()>;
 }
 
@@ -89,11 +89,11 @@ impl Bus for Program {
     }
 }
 
-/// The first namespace of a controller, for writing. Wherever the controller is waited for, that is shorter by the
-/// factor `haste`.
+/// Opens the first namespace of a controller for writing. Timeouts for the controller are shorter by the factor
+/// `haste`.
 ///
 /// # Errors
-/// Of the controller.
+/// If the controller does not start, or the namespace cannot be used.
 pub fn nvme_over(
     controller: Box<dyn NvmeController>,
     haste: u32,

@@ -1,4 +1,4 @@
-//! A pair of queues: commands go in, ends come out, and each command under way has memory for its data.
+//! A pair of queues: commands go in, completions come out, and each command in flight has memory for its data.
 
 use std::time::{Duration, Instant};
 
@@ -11,41 +11,41 @@ use crate::memory;
 use super::bus::{Bus, seen};
 use super::command::{COMMAND, COMPLETION, Command, Completion};
 
-/// The size of a page, which every controller here takes.
+/// Page size, which every controller used here supports.
 pub(super) const PAGE: usize = 4096;
-/// What the registers begin with that the doorbells follow.
+/// Offset of the doorbell registers.
 const DOORBELLS: u64 = 0x1000;
-/// The register of the controller's state.
+/// The controller status register.
 pub(super) const STATE: u64 = 0x1c;
 pub(super) const STATE_FATAL: u32 = 1 << 1;
-/// How long a controller is asked without a rest: as long as a quick one takes.
+/// How long to poll a controller without sleeping: as long as a fast one takes.
 const EAGER: Duration = Duration::from_micros(100);
-/// The longest rest between two looks.
+/// Maximum sleep between two polls.
 const REST: Duration = Duration::from_millis(1);
-/// How often it is looked whether the controller is there at all.
+/// Interval of checks whether the controller is still there.
 const LOOK: Duration = Duration::from_millis(100);
-/// After so many looks nothing is awaited any more: 30 seconds, as drivers of kernels give a command. A process that was
-/// stopped meanwhile has not looked.
+/// Number of such checks after which to give up: 30 seconds, as kernel drivers allow for a command. Checks are counted
+/// because a stopped process does not make any.
 const LOOKS: u32 = 300;
 
-/// Where a pair of queues has its memory.
+/// The memory layout of a pair of queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// 0 is that of the admin.
+    /// 0 is the admin queue.
     pub(super) number: u16,
-    /// Commands that fit; one place stays empty.
+    /// Number of entries; one always stays empty.
     pub(super) entries: u16,
-    /// Between two doorbells, in bytes.
+    /// Distance between two doorbells, in bytes.
     pub(super) stride: u64,
-    /// A page with the commands.
+    /// Offset of the page with the commands.
     pub(super) commands: usize,
-    /// A page with the ends.
+    /// Offset of the page with the completions.
     pub(super) ends: usize,
-    /// For each command that may be under way a page that lists pages, and its data.
+    /// Offset of the slots, each with a page that lists the pages of its data, and the data.
     pub(super) data: usize,
-    /// Commands that may be under way.
+    /// Maximum number of commands in flight.
     pub(super) slots: usize,
-    /// The data of one, in whole pages.
+    /// Size of the data of a slot in bytes: whole pages.
     pub(super) slot: usize,
 }
 
@@ -58,7 +58,7 @@ impl Layout {
         self.list(slot) + PAGE
     }
 
-    /// Where it ends.
+    /// The end of the memory that it uses.
     pub(super) const fn end(&self) -> usize {
         self.list(self.slots)
     }
@@ -67,9 +67,9 @@ impl Layout {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
     Free,
-    /// Somebody waits for it.
+    /// A thread waits for it.
     Waited,
-    /// No thread waits any more, and the controller may still be at its memory.
+    /// No thread waits any more, but the controller may still access its memory.
     Left,
     Ended(Completion),
 }
@@ -78,12 +78,12 @@ enum Slot {
 struct State {
     /// Where the next command goes.
     tail: u16,
-    /// Where the next end comes.
+    /// Where the next completion arrives.
     head: u16,
-    /// How the next end is marked as new.
+    /// The phase bit that marks the next completion as new.
     phase: bool,
     slots: Vec<Slot>,
-    /// The controller has broken the rules, or is gone: nothing is believed any more.
+    /// Why the controller is no longer trusted: it violated the protocol, or is gone.
     broken: Option<&'static str>,
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Queue {
     freed: Condvar,
 }
 
-/// What a command carries.
+/// The data of a command.
 #[derive(Debug)]
 pub(super) enum Data<'b> {
     /// The controller fills it.
@@ -104,7 +104,7 @@ pub(super) enum Data<'b> {
     Write(&'b [u8]),
 }
 
-/// A command that is under way.
+/// A command in flight.
 #[derive(Debug)]
 pub(super) struct Ticket<'a> {
     queue: &'a Queue,
@@ -118,7 +118,7 @@ fn failed(error: &std::io::Error) -> Error {
 }
 
 impl Queue {
-    /// An empty one. The lists of pages are written: they are the same for all commands.
+    /// Creates an empty pair. The lists of pages are written once, as they are the same for all commands.
     pub(super) fn new(layout: Layout, bus: &dyn Bus) -> Result<Self> {
         for slot in 0..layout.slots {
             let pages = (1..layout.slot / PAGE).take(PAGE / 8);
@@ -146,7 +146,7 @@ impl Queue {
         &self.layout
     }
 
-    /// The place that leads the controller to so much data of a slot.
+    /// The pointers by which the controller finds `len` bytes of data of a slot.
     fn pages(&self, slot: usize, len: usize) -> [u64; 2] {
         let data = self.layout.data(slot);
         match len {
@@ -162,10 +162,10 @@ impl Queue {
         DOORBELLS + number * self.layout.stride
     }
 
-    /// Sends a command; None where no place is free.
+    /// Sends a command; None if no slot is free.
     ///
     /// # Errors
-    /// Where the controller is not what it was.
+    /// If the controller has failed, or the data does not fit.
     pub(super) fn try_start<'a>(
         &'a self,
         bus: &'a dyn Bus,
@@ -202,17 +202,17 @@ impl Queue {
             slot,
             ended: false,
         };
-        // With the lock: a doorbell that overtakes another would take commands back.
+        // Under the lock: a doorbell that overtakes another would withdraw commands.
         let rung = bus.write(self.doorbell(false), u32::from(next));
         drop(state);
         rung.map_err(|error| failed(&error))?;
         Ok(Some(ticket))
     }
 
-    /// As [`Queue::try_start`], when a place is free.
+    /// As [`Queue::try_start`], but waits for a free slot.
     ///
     /// # Errors
-    /// As there; of the control.
+    /// As there, or if `control` ends the wait.
     pub(super) fn start<'a>(
         &'a self,
         bus: &'a dyn Bus,
@@ -228,7 +228,7 @@ impl Queue {
         ticket.ok_or_else(Error::cancelled)
     }
 
-    /// Asks until it is done, with rests that become longer.
+    /// Polls until `done`, with increasing delays.
     fn wait(
         &self,
         bus: &dyn Bus,
@@ -270,13 +270,13 @@ impl Queue {
         broken(why)
     }
 
-    /// Takes the ends that have come.
+    /// Processes the completions that have arrived.
     fn take_ends(&self, bus: &dyn Bus, state: &mut State) -> Result<()> {
         if let Some(why) = state.broken {
             return Err(broken(why));
         }
         let mut taken = false;
-        // Not more than there may be under way, whatever the controller writes.
+        // No more than can be in flight, whatever the controller writes.
         for _ in 0..self.layout.slots {
             let place = self.layout.ends + usize::from(state.head) * COMPLETION + 12;
             let word = bus.memory().word(place).map_err(|error| failed(&error))?;
@@ -314,10 +314,10 @@ fn broken(why: &'static str) -> Error {
 }
 
 impl Ticket<'_> {
-    /// Waits for the end, and takes the data that the controller has written where it succeeded.
+    /// Waits for the completion, and on success copies the data that the controller has written.
     ///
     /// # Errors
-    /// Where the controller is not what it was; of the control. The command may be carried out all the same.
+    /// If the controller has failed, or `control` ends the wait. The command may be carried out all the same.
     pub(super) fn finish(mut self, control: &JobControl, data: Data<'_>) -> Result<Completion> {
         let (queue, bus) = (self.queue, self.bus);
         let mut end = None;
@@ -350,7 +350,7 @@ impl Drop for Ticket<'_> {
         }
         let mut state = self.queue.state.lock();
         let slot = &mut state.slots[self.slot];
-        // The memory stays the controller's until the command ends.
+        // The memory belongs to the controller until the command completes.
         *slot = match slot {
             Slot::Ended(_) => Slot::Free,
             _ => Slot::Left,

@@ -22,13 +22,13 @@ use super::controller::{self, Controller};
 use super::options::{OPTIONS, Settings, parse_file_name};
 use super::queue::Data;
 
-/// Requests of callers that wait for the controller at once.
+/// Maximum number of callers' requests in flight.
 const IN_FLIGHT: u32 = 16;
-/// Zeroes that are sent at once.
+/// Number of zero bytes to write at once.
 const ZEROES: u64 = 1 << 20;
-/// The longest command that gives room back, in blocks.
+/// Maximum length of a deallocation, in blocks.
 const MAX_DEALLOCATION: u64 = 1 << 24;
-/// What a namespace is called in messages about its length.
+/// What namespaces are called in messages about resizing.
 const KIND: &str = "NVMe namespaces";
 
 /// A namespace of a controller.
@@ -41,9 +41,9 @@ pub(super) struct NvmeStorage {
     namespace: Namespace,
     writable: bool,
     cache: CacheMode,
-    /// The controller has said that it has no such command after all.
+    /// The controller has said that it cannot write zeroes after all.
     no_zeroes: AtomicBool,
-    /// A flush has failed: what was lost stays lost.
+    /// A flush has failed: earlier writes may be lost for good.
     lost: AtomicBool,
 }
 
@@ -52,7 +52,7 @@ fn settings_of(context: &OpenContext<'_>) -> Result<Settings> {
     Settings::of(&values)
 }
 
-/// Shows the namespace that would be opened.
+/// Visits the identity of the namespace that would be opened.
 pub(super) fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
     if let Ok(settings) = settings_of(context) {
         visit(Identity::Remote(settings.name()));
@@ -93,16 +93,16 @@ pub(super) fn of_controller(
 }
 
 impl NvmeStorage {
-    /// The first block of a range and how many there are.
+    /// The first block of a range, and the number of blocks.
     fn blocks(&self, offset: u64, len: u64) -> (u64, u64) {
         (offset / self.block(), len / self.block())
     }
 
-    /// The longest command with data.
+    /// Maximum data length of a command: a whole number of blocks.
     fn most(&self) -> usize {
         let block = self.block();
         let most = self.controller.most().min(MAX_BLOCKS * block);
-        // A block of its own is taken by every controller.
+        // Every controller accepts a single block.
         usize::try_from((most - most % block).max(block)).unwrap_or(usize::MAX)
     }
 
@@ -133,7 +133,7 @@ impl NvmeStorage {
         self.cache.write_through() && self.controller.about.cached
     }
 
-    /// Makes whole blocks zero by a command for that; false where there is none.
+    /// Zeroes whole blocks with the command for that; false if it is not supported.
     fn zero_whole(&self, range: (u64, u64), may_unmap: bool) -> Result<bool> {
         let unmap = may_unmap && self.namespace.zeroes_deallocate;
         let mut refused = false;
@@ -226,7 +226,7 @@ impl Storage for NvmeStorage {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The controller is always waited for.
+        // A read always has to wait for the controller.
         Ok(false)
     }
 
@@ -281,7 +281,7 @@ impl Storage for NvmeStorage {
         if !self.controller.about.deallocates {
             return Err(Error::no_discard());
         }
-        // A part of a block stays.
+        // Partial blocks are left alone.
         let parts = Parts::of(offset, end, self.block(), self.size());
         in_pieces(parts.middle, MAX_DEALLOCATION * self.block(), |at, len| {
             let (first, count) = self.blocks(at, len);
@@ -324,7 +324,7 @@ impl Storage for NvmeStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // The kernel gives a controller to one process at a time.
+        // The kernel lets only one process at a time use a controller.
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! A controller of these tests, which keeps the rules or breaks them.
+//! Tests with a simulated controller, which follows the protocol or violates it.
 
 mod model;
 
@@ -14,26 +14,26 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 use super::plain::{NvmeController, NvmeMemory, nvme_over};
 use model::{FLUSH, Given, Model, READ, WRITE, WRITE_ZEROES};
 
-/// What a controller does with a command on blocks.
+/// What a controller does with an I/O command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Manner {
     #[default]
     Right,
-    /// Keeps it.
+    /// Does not complete it.
     Silent,
     /// Is gone.
     Gone,
-    /// Says that it has failed.
+    /// Reports that it has failed.
     Fatal,
-    /// Ends one that it was not given.
+    /// Completes one that it was not given.
     WrongNumber,
-    /// Ends it twice.
+    /// Completes it twice.
     Twice,
-    /// Refuses every command of that opcode, with that status.
+    /// Fails every command of that opcode with that status.
     Status(u8, u16),
 }
 
-/// How much shorter the controllers of these tests are waited for.
+/// The factor by which timeouts for the controllers are shorter in these tests.
 const HASTE: u32 = 500;
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct State {
     model: Model,
     manner: Manner,
     kept: Vec<Given>,
-    /// Commands on blocks, by their opcodes.
+    /// The opcodes of the I/O commands received.
     seen: Vec<u8>,
 }
 
@@ -79,7 +79,7 @@ impl State {
 }
 
 impl Fake {
-    /// A disk of so many bytes in blocks of so many.
+    /// A disk of `len` bytes, in blocks of `block` bytes.
     fn new(len: usize, block: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             model: Model::new(len, block),
@@ -257,7 +257,7 @@ fn a_controller_that_breaks_the_rules_is_not_believed_again() {
         let storage = open(&fake).unwrap();
         fake.behave(manner);
         let mut block = [0; 512];
-        // The second end may come when the first has been taken.
+        // The second completion may arrive after the first has been processed.
         let mut read = || storage.read_at(&mut block, 0);
         let error = read().and_then(|()| read()).unwrap_err();
         assert!(error.to_string().contains(text), "{manner:?}: {error}");
@@ -275,7 +275,7 @@ fn memory_stays_the_controllers_until_it_ends_what_nobody_waits_for() {
     fake.behave(Manner::Silent);
     control.set_deadline(Some(std::time::Duration::from_millis(5)));
     let late = |done: Result<()>| assert_eq!(done.unwrap_err().kind(), ErrorKind::Cancelled);
-    // More than may be under way.
+    // More than can be in flight.
     late(storage.write_at(&vec![7; 1 << 20], 0));
     for _ in 0..20 {
         late(storage.read_at(&mut [0; 512], 0));
@@ -319,7 +319,7 @@ fn what_a_controller_refuses_is_done_in_another_way_or_said() {
     fake.behave(Manner::Status(READ, 0x281));
     let error = storage.read_at(&mut [0; 512], 0).unwrap_err();
     assert!(error.to_string().contains("status 0x281"), "{error}");
-    // What a flush has lost does not come back.
+    // What a failed flush has lost does not come back.
     fake.behave(Manner::Status(FLUSH, 0x280));
     storage.sync(Durability::Synced).unwrap_err();
     fake.behave(Manner::Right);

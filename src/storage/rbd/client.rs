@@ -1,4 +1,4 @@
-//! Connections to clusters, and how long they are waited for.
+//! Connections to clusters, and their timeouts.
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
@@ -16,30 +16,29 @@ use crate::sys::{librados, librbd};
 
 use super::options::Settings;
 
-/// Seconds for which a cluster is waited for when it is connected, unless its settings say otherwise than the
-/// library's default, which is five minutes.
+/// Timeout in seconds for connecting, applied where the settings leave it at the library's default of five minutes.
 const CONNECT: (&CStr, u64, &CStr) = (c"client_mount_timeout", 300, c"30");
-/// The same of each request, for which the library waits without an end.
+/// The same for each request: by default the library waits without limit.
 const REQUEST: (&CStr, u64, &CStr) = (c"rados_osd_op_timeout", 0, c"60");
-/// The same of questions to the monitors.
+/// The same for commands to the monitors.
 const QUESTION: (&CStr, u64, &CStr) = (c"rados_mon_op_timeout", 0, c"30");
 
-/// A pool that is open, and how long its cluster is waited for where the library has no end of its own.
+/// An open pool, with the timeout for calls that the library itself does not bound.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) pool: Arc<Pool>,
     pub(super) patience: Duration,
 }
 
-/// An error of the library.
+/// An error returned by the library.
 pub(super) fn failed(errno: i32, what: impl Into<String>) -> Error {
     Error::os(errno).context(what)
 }
 
-/// Connects, as the settings say.
+/// Connects according to the settings.
 ///
 /// # Errors
-/// Where a library is missing; of the cluster.
+/// Where a library is missing; errors of the cluster.
 pub(super) fn connect(
     settings: &Settings,
     cache: CacheMode,
@@ -58,7 +57,7 @@ pub(super) fn connect(
     })
 }
 
-/// What is to be connected, and how long it is waited for. Reads files only.
+/// Configures the cluster handle, and works out the timeout of its calls. Reads files only.
 fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duration)> {
     let cluster = Cluster::new(settings.user.as_deref())
         .map_err(|errno| failed(errno, "error initializing"))?;
@@ -67,7 +66,7 @@ fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duratio
             let file = file.to_string_lossy();
             failed(errno, format!("error reading conf file {file}"))
         })?,
-        // The options may say all.
+        // The options may be sufficient without a configuration file.
         None => drop(cluster.read_file(None)),
     }
     let must = |key: &CStr, value: &CStr| {
@@ -76,11 +75,11 @@ fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duratio
             failed(errno, format!("invalid conf option {key}"))
         })
     };
-    // Nothing is printed; failures come as errors.
+    // The library prints nothing: failures are returned as errors.
     for key in [c"log_to_stderr", c"err_to_stderr"] {
         must(key, c"false")?;
     }
-    // What is not cached has reached the cluster when it was written.
+    // Without a cache, data has reached the cluster when the write completes.
     must(
         c"rbd_cache",
         match cache.direct() || cache.write_through() {
@@ -106,7 +105,7 @@ fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duratio
         if !named && cluster.number(key) == Some(default) {
             must(key, ours)?;
         }
-        // An end that the user has taken away stays away.
+        // A timeout that the user has disabled stays disabled.
         let seconds = cluster.number(key).filter(|seconds| *seconds > 0);
         patience += seconds.unwrap_or(u64::from(u32::MAX));
     }
@@ -116,7 +115,7 @@ fn configured(settings: &Settings, cache: CacheMode) -> Result<(Cluster, Duratio
     Ok((cluster, Duration::from_secs(patience)))
 }
 
-/// Opens the pool. Waits for the cluster.
+/// Connects, and opens the pool. Blocks on the cluster.
 fn connected(cluster: Cluster, settings: &Settings) -> Result<Pool> {
     cluster
         .connect()
@@ -141,10 +140,10 @@ fn connected(cluster: Cluster, settings: &Settings) -> Result<Pool> {
     Ok(pool)
 }
 
-/// Asks whether the monitors may be reached that settings name, in the form of `mon_host`.
+/// Checks whether the policy permits the monitors in `list`, which has the form of `mon_host`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Denied`]; also where none is named, for the library would look for some.
+/// [`crate::ErrorKind::Denied`]; also where the list is empty, because the library would then look for monitors itself.
 fn check_monitors(policy: &OpenPolicy, list: Option<&str>) -> Result<()> {
     let separators = |c: char| matches!(c, ',' | ';') || c.is_whitespace();
     let list = list.unwrap_or_default();
@@ -161,7 +160,7 @@ fn check_monitors(policy: &OpenPolicy, list: Option<&str>) -> Result<()> {
     })
 }
 
-/// The host and the port of one address of a monitor: `[v2:HOST:PORT/NONCE`, `HOST:PORT`, `[NUMBER]:PORT`…
+/// The host and port of one monitor address: `[v2:HOST:PORT/NONCE`, `HOST:PORT`, `[ADDRESS]:PORT`…
 fn monitor(word: &str) -> (&str, Option<u16>) {
     let kinds = ["v1:", "v2:", "any:"];
     let of_group = word.trim_start_matches('[');
@@ -172,7 +171,7 @@ fn monitor(word: &str) -> (&str, Option<u16>) {
     let word = word.split('/').next().unwrap_or_default();
     let (host, rest) = match word.strip_prefix('[') {
         Some(rest) => rest.split_once(']').unwrap_or((rest, "")),
-        // A number of version 6 without brackets has no port.
+        // An IPv6 address without brackets has no port.
         None if word.matches(':').count() > 1 => (word, ""),
         None => word.split_at(word.find(':').unwrap_or(word.len())),
     };

@@ -1,4 +1,4 @@
-//! Images that an operation makes.
+//! Images created by an operation.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,21 +20,22 @@ use super::encryption::Wanted;
 use super::options::Settings;
 use super::storage::{Opened, RbdStorage, encrypt};
 
-/// How long the cluster is given to remove what was made, when the operation has failed: an image of many objects takes
-/// its time.
+/// Time allowed for the cluster to remove the new image when the operation has failed: one with many objects takes a
+/// while.
 const REMOVAL: Duration = Duration::from_secs(60);
-/// How long it may stand still meanwhile.
+/// How long the removal may go without progress.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The same where the operation was cancelled, for somebody waits for its end, and where it has stood still before.
+/// The same where the operation was cancelled, because someone is waiting for it to return, or where the cluster has
+/// already stopped responding.
 const QUICK: Duration = Duration::from_secs(4);
 
-/// The smallest object that the library takes.
+/// Minimum object size that the library accepts.
 const SMALLEST: u64 = 4096;
 
-/// Bytes that are enough for the header of any encryption.
+/// Large enough for the header of any encryption format.
 const HEADER: u64 = 64 << 20;
 
-/// What is to be made.
+/// Settings of the image to be created.
 fn settings_of(context: &CreateContext<'_>) -> Result<Settings> {
     let objects: &Objects = context.objects;
     let mut settings = Settings::of(&context.target, &Values::default(), objects)?;
@@ -51,7 +52,7 @@ fn settings_of(context: &CreateContext<'_>) -> Result<Settings> {
     Ok(settings)
 }
 
-/// Two to the power of it is the size of objects; 0 is the cluster's own.
+/// The base-2 logarithm of the object size; 0 selects the cluster's default.
 fn order_of(options: &Values) -> Result<u8> {
     let Some(size) = options.num("cluster_size").filter(|size| *size > 0) else {
         return Ok(0);
@@ -66,7 +67,7 @@ fn order_of(options: &Values) -> Result<u8> {
     Ok(size.trailing_zeros() as u8)
 }
 
-/// Makes the image, empty. One that is there is left alone: it may be somebody's.
+/// Creates the image, empty. An existing one is left alone: it may belong to someone else.
 pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
     let settings = settings_of(context)?;
     let order = order_of(context.options)?;
@@ -100,7 +101,7 @@ pub(super) fn claim(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> 
     Ok(new)
 }
 
-/// As [`claim`] does it; what was made is removed again where that fails. Waits for the cluster.
+/// Creates the image for [`claim`], and removes it again on failure. Blocks on the cluster.
 fn made(client: &Client, settings: &Settings, order: u8) -> Result<Opened> {
     let (pool, name) = (&client.pool, &settings.image);
     let size = settings.encryption.as_ref().map_or(0, |_| HEADER);
@@ -134,12 +135,12 @@ impl NewStorage for NewImage {
     }
 
     fn check_room(&self, _len: u64) -> Result<()> {
-        // The space of a cluster is taken when it is written to.
+        // A cluster allocates space when it is written to.
         Ok(())
     }
 
     fn empty(&self) -> Result<Option<String>> {
-        // It was made empty.
+        // It was created empty.
         Ok(None)
     }
 

@@ -1,4 +1,4 @@
-//! Encryption by the library: which formats it has, and how they are recognised in an image.
+//! Encryption by the library: the formats it supports, and how they are recognised in an image.
 
 use crate::error::{Error, Result};
 use crate::object::Objects;
@@ -12,10 +12,10 @@ const FORMATS: [(&str, Encryption); 2] =
 /// Their names.
 pub(super) const NAMES: &[&str] = &[FORMATS[0].0, FORMATS[1].0];
 
-/// An encrypted image starts with it, and the version in two bytes.
+/// Magic at the start of an encrypted image, followed by a two-byte version.
 const MAGIC: &[u8; 6] = b"LUKS\xba\xbe";
 
-/// How many bytes of an image tell whether it is encrypted.
+/// Number of bytes at the start of an image that show whether it is encrypted.
 pub(super) const TELLING: usize = MAGIC.len() + 2;
 
 /// How an image is to be encrypted.
@@ -27,10 +27,10 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// What options say, where they say something.
+    /// Reads the encryption options; `None` where there are none.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], or of the secret.
+    /// [`crate::ErrorKind::Invalid`]; errors of the secret.
     pub(super) fn of(options: &Values, objects: &Objects) -> Result<Option<Self>> {
         let bad = |name: &str, value: &str| Error::refused_value(name, value);
         let Some(format) = options.str("encrypt.format") else {
@@ -59,7 +59,7 @@ impl Wanted {
     }
 }
 
-/// The format of encryption that an image starts with.
+/// The encryption format identified by the first bytes of an image.
 pub(super) fn told_by(start: &[u8]) -> Option<&'static str> {
     let version = match start.strip_prefix(MAGIC)? {
         [0, 1, ..] => Encryption::Luks1,

@@ -12,7 +12,7 @@ mod storage;
 use crate::options::{OptionKind, OptionSpec, option};
 use crate::storage::driver::{StorageDriver, StorageFeatures, none_is_known};
 
-/// The protocol.
+/// The driver for this protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "rbd",
     schemes: &["rbd"],
@@ -29,18 +29,18 @@ pub static DRIVER: StorageDriver = StorageDriver {
     parse_file_name: Some(options::parse_file_name),
     file_name: Some(|_| None),
     open: storage::open,
-    // The server alone knows it.
+    // Only the server knows.
     stands_on: none_is_known,
     create: Some(creation::claim),
     exports: None,
 };
 
-/// One of [`OptionSpec`], for the tables of options.
+/// An [`OptionSpec`] of a text option, for the tables of options.
 const fn text(name: &'static str, help: &'static str) -> OptionSpec {
     option(name, OptionKind::Str, help)
 }
 
-/// As [`text`], of a value that need not be UTF-8.
+/// As [`text`], for a value that need not be UTF-8.
 const fn name(key: &'static str, help: &'static str) -> OptionSpec {
     option(key, OptionKind::Name, help)
 }

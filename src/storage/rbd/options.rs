@@ -1,4 +1,4 @@
-//! Which image of which cluster is wanted, and how: options, and file names that stand for them.
+//! Options that select an image and say how to access it, and the file names that stand for them.
 
 use std::ffi::CString;
 
@@ -39,7 +39,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     name("user", "Name of the user, without client."),
 ];
 
-/// Options that say how an image is opened, not which.
+/// Options that affect how an image is opened, not which image it is.
 pub(super) const WEAK: &[&str] = &[
     "auth-client-required.*",
     "encrypt.format",
@@ -72,10 +72,10 @@ pub(super) const CREATE: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// The longest name of anything.
+/// Maximum length of any name.
 const MAX_NAME: usize = 4096;
 
-/// What is wanted.
+/// The settings of one image.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) pool: CString,
@@ -84,15 +84,15 @@ pub(super) struct Settings {
     pub(super) snapshot: Option<CString>,
     pub(super) conf: Option<CString>,
     pub(super) user: Option<CString>,
-    /// Settings of the library, in their order.
+    /// Configuration settings for the library, in order.
     pub(super) further: Vec<(CString, CString)>,
     pub(super) key: Option<Secret>,
     pub(super) encryption: Option<Wanted>,
-    /// What is asked about the monitors of the cluster.
+    /// Policy that the addresses of the monitors are checked against.
     pub(super) policy: Option<OpenPolicy>,
 }
 
-/// A name as the library takes it.
+/// Converts a name to the form the library takes.
 fn c_name(what: &str, bytes: &[u8]) -> Result<CString> {
     let whole = CString::new(bytes).ok();
     whole
@@ -100,7 +100,7 @@ fn c_name(what: &str, bytes: &[u8]) -> Result<CString> {
         .ok_or_else(|| Error::invalid(format!("The {what} has a zero byte or is too long")))
 }
 
-/// Every value of a list, in the order of their places.
+/// All values of a list, ordered by index.
 fn listed<'a>(options: &'a Values, list: &str, key: &str) -> Vec<(usize, &'a OptionValue)> {
     let mut found: Vec<_> = options
         .iter()
@@ -122,7 +122,7 @@ fn as_text(value: &OptionValue) -> &[u8] {
     }
 }
 
-/// The monitors, as the library takes them.
+/// The monitors in the form the library takes.
 fn monitors(options: &Values) -> Result<Option<String>> {
     let hosts = listed(options, "server", "host");
     let ports = listed(options, "server", "port");
@@ -147,10 +147,10 @@ fn monitors(options: &Values) -> Result<Option<String>> {
 }
 
 impl Settings {
-    /// What the options and the name of a target say together.
+    /// Merges the options with those in the name of the target; explicit options take precedence.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`]; of a secret.
+    /// [`crate::ErrorKind::Invalid`]; errors of a secret.
     pub(super) fn of(
         target: &StorageTarget<'_>,
         options: &Values,
@@ -225,7 +225,7 @@ impl Settings {
         })
     }
 
-    /// The image as messages name it, without how it is reached.
+    /// The name of the image for messages, without connection details.
     pub(super) fn short(&self) -> BString {
         let mut name = BString::from(b"rbd:".as_slice());
         name.extend_from_slice(self.pool.as_bytes());
@@ -243,7 +243,7 @@ impl Settings {
     }
 }
 
-/// Splits before the first of `ends` that has no backslash before it; gives what is behind it, where there is one.
+/// Splits at the first `end` that is not escaped by a backslash; the second part is `None` if there is no such byte.
 fn cut(text: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
@@ -261,7 +261,7 @@ fn cut(text: &[u8], end: u8) -> (&[u8], Option<&[u8]>) {
     (text, None)
 }
 
-/// Without the backslashes, each of which keeps what is behind it from ending something.
+/// Removes the backslashes that escape separators.
 fn unescaped(text: &[u8]) -> BString {
     let mut out = BString::default();
     let mut bytes = text.iter();
@@ -274,10 +274,10 @@ fn unescaped(text: &[u8]) -> BString {
     out
 }
 
-/// The options that a file name stands for: `rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:KEY=VALUE]…`.
+/// Parses a file name into options: `rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:KEY=VALUE]…`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let mut options = Map::new();
     let mut set = |key: &str, value: BString| {

@@ -1,5 +1,5 @@
-//! Whether a cluster answers. One that has let a request wait for all its time is not asked again at once, so that an
-//! operation on it, and the closing of its images, take that time once.
+//! Tracks whether a cluster responds. After a request has timed out, the cluster is not contacted again for a while, so
+//! that an operation on it, including closing its images, incurs the timeout only once.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
 
-/// How long a cluster that has not answered is left alone.
+/// How long a cluster that has not responded is left alone.
 const REST: Duration = Duration::from_secs(60);
 
-/// What has been heard of a cluster by one image.
+/// What one image knows about whether its cluster responds.
 #[derive(Debug, Default)]
 pub(super) struct Silence(Mutex<State>);
 
@@ -19,24 +19,24 @@ enum State {
     #[default]
     Answers,
     Since(Instant),
-    /// A change is still under way, and may be made behind one that comes later.
+    /// A change is still in flight, and could be applied after a later one.
     ForGood,
 }
 
-/// What was asked for.
+/// The kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     Read,
     Change,
 }
 
-/// Whether a wait has ended for want of an answer: not by a deadline of the work, which has the same errno.
+/// Whether a wait timed out for lack of a response, as opposed to the job's own deadline, which has the same errno.
 pub(super) fn is_no_answer(error: &Error) -> bool {
     error.kind() != ErrorKind::Cancelled && error.errno() == libc::ETIMEDOUT
 }
 
 impl Silence {
-    /// Whether it is of no use to ask.
+    /// Whether requests are pointless for now.
     pub(super) fn lasts(&self) -> bool {
         match *self.0.lock() {
             State::Answers => false,
@@ -45,7 +45,7 @@ impl Silence {
         }
     }
 
-    /// It has answered.
+    /// Records that the cluster has responded.
     pub(super) fn heard(&self) {
         let mut state = self.0.lock();
         if matches!(*state, State::Since(_)) {
@@ -53,7 +53,7 @@ impl Silence {
         }
     }
 
-    /// The library has given a request up.
+    /// Records that the library has given up on a request.
     pub(super) fn gave_up(&self) {
         let mut state = self.0.lock();
         if !matches!(*state, State::ForGood) {
@@ -61,7 +61,7 @@ impl Silence {
         }
     }
 
-    /// A request is not waited for any longer, which the library still works on.
+    /// Records that the caller has stopped waiting for a request that the library is still processing.
     pub(super) fn left(&self, asked: Asked) {
         match asked {
             Asked::Read => self.gave_up(),

@@ -1,5 +1,5 @@
-//! Which runs of an image hold something: asked once for all of it where the cluster keeps a map of its objects,
-//! and kept, but not for long: others may write to the image, and bytes taken for zeroes would be lost.
+//! Which extents of an image hold data: queried for the whole image at once where the cluster keeps an object map, and
+//! cached, but only briefly: others may write to the image, and treating their data as zeroes would lose it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use parking_lot::Mutex;
 use crate::extent::StorageExtent;
 use crate::storage::recent;
 
-/// The most runs that are kept; what comes behind them counts as data.
+/// Maximum number of extents to cache; everything beyond them counts as data.
 const MAX_RUNS: usize = 256 << 10;
 
-/// How long an answer is believed at least. One that took long to get is believed ten times as long.
+/// Minimum lifetime of a cached result. A slow query is cached for ten times as long as it took.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long an answer is believed at most.
+/// Maximum lifetime of a cached result.
 const STALE: Duration = Duration::from_secs(60);
 
-/// Runs that hold something, in a range that was asked for.
+/// Extents that hold data, within the range that was queried.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs {
     start: u64,
     end: u64,
-    /// Beginnings and ends, in their order, which do not touch.
+    /// Start and end of each extent, in order and not adjacent.
     held: Vec<(u64, u64)>,
     full: bool,
 }
 
 impl Runs {
-    /// None in that range yet.
+    /// An empty result for that range.
     pub(super) fn new(start: u64, end: u64) -> Self {
         Self {
             start,
@@ -37,7 +37,7 @@ impl Runs {
         }
     }
 
-    /// Adds a run, as the cluster tells it, in the order of their offsets; false where there are too many.
+    /// Adds an extent reported by the cluster, in order of offset; false where there are too many.
     pub(super) fn tell(&mut self, offset: u64, len: u64) -> bool {
         let start = offset.max(self.start);
         let end = offset.saturating_add(len).min(self.end);
@@ -45,7 +45,7 @@ impl Runs {
             return true;
         }
         match self.held.last_mut() {
-            // Not in order, which is never expected.
+            // Out of order, which should never happen.
             Some((from, _)) if start < *from => {
                 self.write(start, end - start);
                 return true;
@@ -68,12 +68,12 @@ impl Runs {
         false
     }
 
-    /// Whether it was cut short because there was too much.
+    /// Whether the result was cut short because there were too many extents.
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// The run at an offset, at most `len` bytes; None outside of the range.
+    /// The extent at an offset, at most `len` bytes; `None` outside the range.
     pub(super) fn at(&self, offset: u64, len: u64) -> Option<StorageExtent> {
         if offset < self.start || offset >= self.end {
             return None;
@@ -91,7 +91,7 @@ impl Runs {
         })
     }
 
-    /// Something was written there.
+    /// Records that a range was written.
     fn write(&mut self, offset: u64, len: u64) {
         let start = offset.max(self.start);
         let end = offset.saturating_add(len).min(self.end);
@@ -107,28 +107,28 @@ impl Runs {
     }
 }
 
-/// An answer.
+/// A cached result.
 #[derive(Debug)]
 struct Known {
     runs: Runs,
-    /// When the cluster was asked; None of what never changes.
+    /// When the cluster was queried; `None` if the result never changes.
     asked: Option<Instant>,
-    /// Until when it may be believed.
+    /// When the result expires.
     until: Instant,
 }
 
-/// What is known.
+/// The cached status of an image.
 #[derive(Debug, Default)]
 pub(super) struct Status {
     known: Mutex<Option<Known>>,
-    /// Counts changes: an answer that was on its way meanwhile is not kept.
+    /// Counts changes: a result that was in flight during a change is not cached.
     changes: AtomicU64,
-    /// Held while the cluster is asked, so that one question is asked once.
+    /// Held during a query, so that concurrent callers do not send the same one.
     pub(super) asking: Mutex<()>,
 }
 
 impl Status {
-    /// What is known of an offset.
+    /// The cached extent at an offset.
     pub(super) fn find(&self, offset: u64, len: u64) -> Option<StorageExtent> {
         let known = self.known.lock();
         let known = known.as_ref()?;
@@ -136,12 +136,12 @@ impl Status {
         is_believed.then(|| known.runs.at(offset, len)).flatten()
     }
 
-    /// To be taken before the cluster is asked.
+    /// Must be called before the cluster is queried.
     pub(super) fn now(&self) -> (u64, Instant) {
         (self.changes.load(Ordering::Acquire), Instant::now())
     }
 
-    /// Keeps an answer, unless something was changed since it was asked for; of a snapshot, for ever.
+    /// Caches a result unless something has changed since the query; that of a snapshot never expires.
     pub(super) fn keep(&self, (changes, asked): (u64, Instant), runs: Runs, is_fixed: bool) {
         let time = match is_fixed {
             true => Duration::from_secs(u64::from(u32::MAX)),
@@ -157,7 +157,7 @@ impl Status {
         }
     }
 
-    /// Before and after a write: there is data.
+    /// Called before and after a write: the range holds data.
     pub(super) fn written(&self, offset: u64, len: u64) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         if let Some(known) = self.known.lock().as_mut() {
@@ -165,7 +165,7 @@ impl Status {
         }
     }
 
-    /// Nothing is known any more.
+    /// Discards the cached result.
     pub(super) fn forget(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
         *self.known.lock() = None;

@@ -1,4 +1,4 @@
-//! An image of a cluster as a storage.
+//! An image in a cluster as a storage.
 
 use std::ffi::CString;
 use std::io::{IoSlice, IoSliceMut};
@@ -33,38 +33,38 @@ use super::options::Settings;
 use super::silence::{Asked, Silence, is_no_answer};
 use super::status::{Runs, Status};
 
-/// Requests of callers that wait for the cluster at once; each holds a buffer of the caller's.
+/// Maximum number of concurrent requests from callers; each holds one of the caller's buffers.
 const IN_FLIGHT: u32 = 16;
-/// The most bytes of one request: the library divides it by objects, which are under way together.
+/// Maximum payload of one request: the library splits it into objects, which it processes in parallel.
 const PIECE: usize = 8 << 20;
-/// The most bytes of one call at once, which are held twice meanwhile.
+/// Maximum number of bytes in flight for one call; they are held in memory twice until they complete.
 const BATCH: usize = 32 << 20;
-/// The most bytes that are zeroed or discarded at once.
+/// Maximum number of bytes to zero or discard in one request.
 const MOST_CHANGED: u64 = 256 << 20;
-/// Zeroes that are written at once, where they have to be written.
+/// Number of zeroes per write, where they have to be written as data.
 const ZEROES: u64 = 1 << 20;
-/// What is asked for at once, where the cluster looks at every object to tell whether it is there.
+/// Maximum range of one query where the cluster has to look at every object to see whether it exists.
 const STRIDE: u64 = 4 << 30;
-/// An image that a write makes longer is made so much longer at once, for it takes the cluster as long as many
-/// writes. The rest is given back in the end.
+/// A write past the end makes the image longer by this much more, because resizing takes the cluster as long as many
+/// writes. The excess is given back at the end.
 const GROWTH: u64 = 64 << 20;
-/// How long closing an image is waited for, when the work is done.
+/// How long to wait for an image to close when the work is done.
 const CLOSING: Duration = Duration::from_secs(10);
-/// The same of a cluster that does not answer.
+/// The same for a cluster that does not respond.
 const LEAVING: Duration = Duration::from_secs(1);
 
-/// An image that is open, in the library's words.
+/// An open image, in terms of the library.
 pub(super) struct Opened {
     pub(super) image: Image,
     pub(super) object_size: u64,
-    /// Bytes of the image that no offset reaches: the header of its encryption.
+    /// Bytes of the image that no offset reaches: its encryption header.
     pub(super) header: u64,
     pub(super) size: u64,
     identity: BString,
 }
 
 impl Opened {
-    /// Opens what the settings say. Waits for the cluster.
+    /// Opens the image named by the settings. Blocks on the cluster.
     pub(super) fn open(client: &Client, settings: &Settings, writable: bool) -> Result<Self> {
         let name = settings.image.to_string_lossy();
         let snapshot = settings.snapshot.as_deref();
@@ -79,7 +79,7 @@ impl Opened {
         Self::of(client, settings, image, raw)
     }
 
-    /// One that is open, of `raw` bytes in all.
+    /// Wraps an open image of `raw` bytes in total.
     pub(super) fn of(client: &Client, settings: &Settings, image: Image, raw: u64) -> Result<Self> {
         let size = image.size().map_err(Error::os)?;
         let object_size = image.object_size().map_err(Error::os)?;
@@ -110,14 +110,14 @@ impl Opened {
     }
 }
 
-/// An image of a cluster.
+/// An image in a cluster.
 pub(super) struct RbdStorage {
     name: BString,
     settings: Settings,
     client: Client,
     control: Arc<JobControl>,
     writable: bool,
-    /// None when it was removed.
+    /// `None` once it has been removed.
     image: RwLock<Option<Arc<Image>>>,
     identity: BString,
     object_size: u64,
@@ -165,7 +165,7 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
 }
 
 impl RbdStorage {
-    /// Of an image that is open.
+    /// Wraps an open image.
     pub(super) fn new(
         settings: Settings,
         client: Client,
@@ -209,7 +209,7 @@ impl RbdStorage {
         error.context(format!("The cluster of '{}' does not answer", self.name))
     }
 
-    /// Of a request that has ended.
+    /// The error of a completed request.
     fn error(&self, errno: i32) -> Error {
         let error = Error::os(errno).of_file(self.name());
         match errno {
@@ -225,7 +225,7 @@ impl RbdStorage {
         }
     }
 
-    /// What a request gave that has ended, or is not waited for any longer.
+    /// The result of a request that has completed or been abandoned.
     fn answer<T>(&self, asked: Asked, ended: Result<Result<T, i32>>) -> Result<T> {
         match ended {
             Ok(Ok(given)) => {
@@ -247,14 +247,14 @@ impl RbdStorage {
         self.answer(asked, outcome)
     }
 
-    /// Waits for changes that were started together.
+    /// Waits for changes that were submitted together.
     fn wait_all(&self, pending: &[Pending]) -> Result<()> {
         pending
             .iter()
             .try_for_each(|one| self.wait(Asked::Change, one).map(|_| ()))
     }
 
-    /// Makes a call of the library that waits for the cluster, and counts its steps where there are many.
+    /// Makes a blocking library call, with a timeout that counts from its last progress.
     fn aside<T: Send + 'static>(
         &self,
         asked: Asked,
@@ -269,7 +269,7 @@ impl RbdStorage {
         self.answer(asked, outcome)
     }
 
-    /// Fills ranges that lie inside, all at once as far as memory allows.
+    /// Fills ranges inside the image, with up to `BATCH` bytes in flight.
     fn read_inside(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
         let image = self.image()?;
         let mut under_way: Vec<(Pending, &mut [u8])> = Vec::new();
@@ -293,7 +293,7 @@ impl RbdStorage {
         self.take(&mut under_way)
     }
 
-    /// Takes what was read.
+    /// Waits for reads, and copies their data out.
     fn take(&self, under_way: &mut Vec<(Pending, &mut [u8])>) -> Result<()> {
         for (pending, part) in under_way.drain(..) {
             let (len, bytes) = self.wait(Asked::Read, &pending)?;
@@ -309,7 +309,7 @@ impl RbdStorage {
         Ok(())
     }
 
-    /// The part of a buffer that lies inside; the rest is filled with zeroes.
+    /// The part of a buffer that lies inside the image; the rest is filled with zeroes.
     fn inside<'b>(&self, buf: &'b mut [u8], offset: u64) -> &'b mut [u8] {
         let inside = self.len.get().saturating_sub(offset);
         let inside = usize::try_from(inside).unwrap_or(usize::MAX).min(buf.len());
@@ -318,7 +318,7 @@ impl RbdStorage {
         buf
     }
 
-    /// Refuses a change that cannot be; the end of its range.
+    /// Checks that a change is possible, and returns the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
             return Err(Error::open_read_only(&self.name));
@@ -328,7 +328,7 @@ impl RbdStorage {
             .ok_or_else(|| Error::os(libc::EFBIG))
     }
 
-    /// Has `write` change a range, which makes the image longer where it ends past its end.
+    /// Changes a range through `write`, growing the image where the range extends past its end.
     fn change(
         &self,
         offset: u64,
@@ -349,7 +349,7 @@ impl RbdStorage {
         };
         self.status.written(offset, end - offset);
         let done = write(&image);
-        // An answer that came meanwhile may be of before.
+        // A query made in the meantime may show the previous state.
         self.status.written(offset, end - offset);
         done?;
         self.len.reaches(end);
@@ -357,7 +357,7 @@ impl RbdStorage {
         Ok(())
     }
 
-    /// Makes the image longer than it is shown to be.
+    /// Makes the image longer on the cluster than its visible length.
     fn reserve(&self, end: u64) -> Result<()> {
         let _alone = self.len.growing.write();
         if end <= self.len.reserved() {
@@ -370,7 +370,7 @@ impl RbdStorage {
         Ok(())
     }
 
-    /// Has the cluster change the length; only with `growing` held alone.
+    /// Changes the length on the cluster; `growing` must be held exclusively.
     fn resize(&self, len: u64) -> Result<()> {
         let all = len.checked_add(self.header);
         let all = all.ok_or_else(|| Error::os(libc::EFBIG))?;
@@ -385,7 +385,7 @@ impl RbdStorage {
         }
         self.status.forget();
         if len > shown && reserved > shown {
-            // What is behind the end may have been written by a write that failed.
+            // A failed write may have left data past the end.
             self.resize(shown)?;
             self.len.set(shown);
         }
@@ -403,7 +403,7 @@ impl RbdStorage {
         self.wait(Asked::Change, &pending).map(|_| ())
     }
 
-    /// Asks the cluster which runs from `offset` on hold something.
+    /// Queries the cluster for the extents that hold data from `offset` on.
     fn ask_status(&self, offset: u64, len: u64) -> Result<Option<StorageExtent>> {
         let _alone = self.status.asking.lock();
         if let Some(found) = self.status.find(offset, len) {
@@ -441,7 +441,7 @@ impl RbdStorage {
         Ok(found)
     }
 
-    /// Gives back what was reserved; only with `growing` held alone.
+    /// Gives back the reserved length; `growing` must be held exclusively.
     fn trim(&self) -> Result<()> {
         let shown = self.len.get();
         if self.len.reserved() > shown {
@@ -451,7 +451,7 @@ impl RbdStorage {
         Ok(())
     }
 
-    /// What there is to tell whether the image is encrypted.
+    /// The first bytes, which show whether the image is encrypted.
     fn start(&self) -> Result<[u8; TELLING]> {
         let mut start = [0; TELLING];
         if self.header == 0 {
@@ -460,21 +460,21 @@ impl RbdStorage {
         Ok(start)
     }
 
-    /// Whether the work was cancelled for which it was opened.
+    /// Whether the job that opened the image has been cancelled.
     pub(super) fn is_cancelled(&self) -> bool {
         self.control.check().is_err()
     }
 
-    /// Whether the cluster has not answered in its time.
+    /// Whether the cluster has failed to respond in time.
     pub(super) fn is_silent(&self) -> bool {
         self.silence.lasts()
     }
 
-    /// Closes the image and removes it, also where the work was cancelled: in that time, and as long as it does not
-    /// stand still for so long.
+    /// Closes and removes the image, even if the job was cancelled: within `time`, and giving up after `patience`
+    /// without progress.
     ///
     /// # Errors
-    /// Of the cluster.
+    /// Errors of the cluster.
     pub(super) fn remove(&self, time: Duration, patience: Duration) -> Result<()> {
         let image = self.image.write().take();
         let (pool, name) = (self.client.pool.clone(), self.settings.image.clone());
@@ -504,7 +504,8 @@ impl Drop for RbdStorage {
             drop(client);
             Ok(())
         };
-        // What was to be kept has been flushed. A cluster that does not answer is left to the library.
+        // Anything that has to be durable has been flushed already. If the cluster does not respond, closing is left to
+        // the library.
         let time = match self.silence.lasts() {
             true => LEAVING,
             false => CLOSING,
@@ -561,7 +562,7 @@ impl Storage for RbdStorage {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The cluster is always waited for.
+        // A read always has to wait for the cluster.
         Ok(false)
     }
 
@@ -582,7 +583,7 @@ impl Storage for RbdStorage {
             };
             let mut under_way = Vec::new();
             let mut at = offset;
-            // A request has one buffer.
+            // A request takes a single buffer.
             let mut piece = IoBuf::new();
             for buf in bufs {
                 let mut rest: &[u8] = buf;
@@ -624,7 +625,7 @@ impl Storage for RbdStorage {
         let inside = end.min(self.len.get());
         let mut at = offset;
         if at < inside && self.is_encrypted() {
-            // What the library zeroes by itself is not what it would decrypt to zeroes.
+            // The library zeroes ciphertext, which would not decrypt to zeroes.
             if flags.contains(ZeroFlags::NO_FALLBACK) {
                 return Err(Error::unsupported(
                     "Zeroes of an encrypted image are written as data",
@@ -651,7 +652,7 @@ impl Storage for RbdStorage {
             at += now;
         }
         match end > inside && len > 0 {
-            // What is added reads as zeroes.
+            // The extension reads as zeroes.
             true => self.change_len(end, true),
             false => Ok(()),
         }
@@ -663,7 +664,7 @@ impl Storage for RbdStorage {
             return Err(Error::no_discard());
         }
         let size = self.len.get();
-        // A part of an object stays; what there is of the last one is all of it.
+        // A partial object is kept, except at the end of the image, where the last object counts as whole.
         let start = offset
             .div_ceil(self.object_size)
             .saturating_mul(self.object_size);
@@ -694,7 +695,7 @@ impl Storage for RbdStorage {
             let error = Error::os(libc::EIO).context("An earlier flush has failed");
             return Err(error.of_file(self.name()));
         }
-        // The library's cache goes with the process: writes are in order once it is written out.
+        // The library's cache is lost with the process, so even ordering needs a flush.
         let done = self.flush();
         if done.is_err() {
             self.sync_failed.store(true, Ordering::Release);
@@ -718,7 +719,7 @@ impl Storage for RbdStorage {
             allocated: true,
         };
         if self.is_encrypted() {
-            // The cluster counts from where the header is, and its zeroes are not ours.
+            // The cluster's offsets include the header, and its zeroes are not the plaintext's.
             return Ok(unknown);
         }
         let found = match self.status.find(offset, len) {
@@ -758,7 +759,7 @@ impl Storage for RbdStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // The library takes the image's own lock with the first write, where the image has one.
+        // The library takes the image's own lock on the first write, where the image supports one.
         Ok(())
     }
 
@@ -775,7 +776,7 @@ impl Ending for RbdStorage {
         let alone = self.len.growing.write();
         self.trim()?;
         drop(alone);
-        // What the library still keeps is written out, or it is known that it cannot be.
+        // This writes out the library's cache, or reports that it cannot be.
         self.sync(Durability::Ordered)
     }
 }
@@ -805,7 +806,7 @@ impl StorageReport for RbdStorage {
     }
 }
 
-/// The name of a snapshot, for the library.
+/// Converts the name of a snapshot for the library.
 fn snapshot_name(name: &BStr) -> Result<CString> {
     let name = CString::new(name.to_vec());
     let name = name.ok().filter(|name| !name.is_empty());
@@ -816,7 +817,7 @@ impl StorageSnapshots for RbdStorage {
     fn create(&self, name: &BStr) -> Result<()> {
         self.check_write(0, 0)?;
         let name = snapshot_name(name)?;
-        // No write makes it longer meanwhile, and all that was written is in it.
+        // No write can grow the image meanwhile, and the snapshot includes everything written so far.
         let _alone = self.len.growing.write();
         self.trim()?;
         self.sync(Durability::Synced)?;
@@ -847,7 +848,7 @@ impl StorageSnapshots for RbdStorage {
     }
 }
 
-/// Makes an image encrypted that was made just now, and long enough; gives its length with the header.
+/// Encrypts an image that was just created, with room for the header; returns its length including the header.
 pub(super) fn encrypt(image: &Image, wanted: &Wanted) -> Result<u64, i32> {
     let raw = image.size()?;
     image.format_encryption(wanted.format, wanted.cipher, wanted.passphrase.bytes())?;

@@ -1,4 +1,4 @@
-//! What was read lately, and what is read ahead: units of the image, which are as many at most.
+//! Recently read data and read-ahead, held as a bounded number of units of the image.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use crate::memory::{self, IoBuf};
 
 use super::{Sink, Source, cut};
 
-/// The bytes of a unit.
+/// Size of a unit in bytes.
 pub(super) const UNIT: u64 = 64 << 10;
-/// The most units: 32 MiB.
+/// Maximum number of units: 32 MiB.
 const MAX_UNITS: usize = 512;
-/// The most of them that are on their way.
+/// Maximum number of them in flight.
 const MAX_LOADING: usize = 256;
-/// How many sequential readers are told from each other.
+/// Number of sequential readers that are tracked separately.
 const RUNS: usize = 8;
-/// How much longer the next request of a sequential reader is.
+/// Factor by which the requests of a sequential reader grow.
 const GROWTH: u64 = 4;
-/// How long another thread is waited for without a look at the control.
+/// How long to wait for another thread before checking the control again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The units.
+/// The cache of one image.
 #[derive(Debug)]
 pub(in crate::storage) struct Cache {
-    /// Units of the image.
+    /// Number of units in the image.
     count: u64,
     len: u64,
-    /// The most units of one request.
+    /// Maximum number of units per request.
     window: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -41,34 +41,34 @@ pub(in crate::storage) struct Cache {
 struct State {
     units: BTreeMap<u64, Unit>,
     loading: usize,
-    /// Counts uses.
+    /// Counts uses, for eviction.
     clock: u64,
     runs: [Run; RUNS],
 }
 
 #[derive(Debug)]
 enum Unit {
-    /// A thread reads it.
+    /// A thread is reading it.
     Loading,
-    /// It is there, and was used last then.
+    /// It is cached; the number says when it was last used.
     Ready(Arc<IoBuf>, u64),
 }
 
-/// A reader that goes forward.
+/// A sequential reader.
 #[derive(Clone, Copy, Debug, Default)]
 struct Run {
-    /// The first unit that it has not asked for.
+    /// The first unit that it has not requested.
     next: u64,
-    /// How many units it asked for last.
+    /// Length of its last request in units.
     window: u64,
     used: u64,
 }
 
-/// Units from one to the one before another, which one request is made for.
+/// A half-open range of units, read with one request.
 type Range = (u64, u64);
 
 impl Cache {
-    /// Of an image of `len` bytes that begins with `first`.
+    /// A cache for an image of `len` bytes that starts with `first`.
     pub(super) fn new(len: u64, read_ahead: u64, first: IoBuf) -> Self {
         let mut state = State::default();
         if !first.is_empty() && (first.len() as u64 == UNIT || first.len() as u64 == len) {
@@ -88,7 +88,7 @@ impl Cache {
         }
     }
 
-    /// Whether bytes are there.
+    /// Whether a range is cached.
     pub(super) fn has(&self, offset: u64, len: usize) -> bool {
         let units = offset / UNIT
             ..offset
@@ -100,10 +100,10 @@ impl Cache {
         units.all(|unit| matches!(unit, Some(Unit::Ready(..))))
     }
 
-    /// Reads what is inside the image.
+    /// Reads a range inside the image.
     ///
     /// # Errors
-    /// Of the source.
+    /// Errors of the source.
     pub(super) fn read(
         &self,
         source: &dyn Source,
@@ -121,7 +121,7 @@ impl Cache {
             let (now, then) = buf.split_at_mut(len);
             now.copy_from_slice(bytes.get(..len).unwrap_or_default());
             if len == 0 {
-                // Only where a unit were shorter than it is.
+                // Happens only if a unit is shorter than it should be.
                 now.fill(0);
                 return Err(cut());
             }
@@ -131,7 +131,7 @@ impl Cache {
         Ok(())
     }
 
-    /// One unit, of a read that goes on to `last`.
+    /// Returns one unit, for a read that extends to `last`.
     fn unit(
         &self,
         source: &dyn Source,
@@ -149,13 +149,13 @@ impl Cache {
                     return Ok(bytes.clone());
                 }
                 Some(Unit::Loading) => {
-                    // A thread that waits may as well read ahead.
+                    // Instead of just waiting, this thread may as well read ahead.
                     let ahead = self.ahead(&state, unit);
                     let lane = ahead.and_then(|ahead| Some((ahead, source.lanes().try_take()?)));
                     if let Some(((run, range), lane)) = lane {
                         self.begin(&mut state, run, range);
                         drop(state);
-                        // The thread that needs it asks again.
+                        // If this fails, the thread that needs the data requests it again.
                         let _ = self.load(source, range, control);
                         drop(lane);
                     } else {
@@ -186,7 +186,7 @@ impl Cache {
         Loading::new(self, range).run(source, control)
     }
 
-    /// What to ask for where a unit is missing, and for which run.
+    /// What to request for a missing unit, and for which reader.
     fn wanted(&self, state: &State, unit: u64, last: u64) -> (usize, Range) {
         let runs = state.runs.iter().enumerate();
         let near = |run: &Run| run.window > 0 && run.next <= unit && unit <= run.next + run.window;
@@ -204,11 +204,11 @@ impl Cache {
         (place, self.gap(state, unit, most))
     }
 
-    /// What to read ahead of a reader that waits for a unit, and for which run.
+    /// What to read ahead for a reader that waits for a unit, and for which reader.
     fn ahead(&self, state: &State, unit: u64) -> Option<(usize, Range)> {
         let mut runs = state.runs.iter().enumerate();
         let is_on = |run: &Run| {
-            // Not further than what the others that wait can be at.
+            // No further ahead than the other waiting readers can have got.
             run.window > 1 && unit < run.next && run.next - unit <= 4 * run.window
         };
         let (place, run) = runs.find(|(_, run)| is_on(run))?;
@@ -220,14 +220,14 @@ impl Cache {
         Some((place, self.gap(state, run.next, run.next + window)))
     }
 
-    /// The units from one on that are neither there nor on their way.
+    /// The range from `from` to `to`, or to the next unit that is cached or in flight.
     fn gap(&self, state: &State, from: u64, to: u64) -> Range {
         let to = to.min(self.count).max(from + 1);
         let next = state.units.range(from..to).next();
         (from, next.map_or(to, |(unit, _)| *unit).max(from + 1))
     }
 
-    /// Takes note that a range is on its way, and makes room for it.
+    /// Marks a range as in flight, and evicts old units to make room for it.
     fn begin(&self, state: &mut State, run: usize, (from, to): Range) {
         state.clock += 1;
         if let Some(run) = state.runs.get_mut(run) {
@@ -256,7 +256,7 @@ impl Cache {
     }
 }
 
-/// A range that this thread reads. What did not come by its end is missing again.
+/// A range that this thread is reading. Units that have not arrived when it is dropped are missing again.
 struct Loading<'a> {
     cache: &'a Cache,
     next: u64,

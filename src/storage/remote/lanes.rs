@@ -1,4 +1,4 @@
-//! The right to make a request: a server is asked by a few connections at once.
+//! Permits for requests: they limit the number of concurrent connections to a server.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::Result;
 use crate::job::JobControl;
 
-/// How long a wait for a free one goes without a look at the control.
+/// How long to wait for a free lane before checking the control again.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// As many lanes as requests may be made at once.
+/// One lane for each request that may be in flight.
 #[derive(Debug)]
 pub(in crate::storage) struct Lanes {
     state: Mutex<State>,
@@ -23,7 +23,7 @@ struct State {
     all: usize,
 }
 
-/// The right to make a request.
+/// The permit for one request.
 #[derive(Debug)]
 pub(in crate::storage) struct Lane<'a>(&'a Lanes);
 
@@ -45,12 +45,12 @@ impl Lanes {
         }
     }
 
-    /// How many there are.
+    /// Total number of lanes.
     pub(in crate::storage) fn count(&self) -> usize {
         self.state.lock().all
     }
 
-    /// Makes them as many as `count`, where they are fewer.
+    /// Raises the total to `count`, if it is lower.
     pub(in crate::storage) fn widen(&self, count: usize) {
         let mut state = self.state.lock();
         let more = count.saturating_sub(state.all);
@@ -60,10 +60,10 @@ impl Lanes {
         self.freed.notify_all();
     }
 
-    /// Waits for one.
+    /// Waits for a free lane.
     ///
     /// # Errors
-    /// Of the control.
+    /// Errors of the control.
     pub(in crate::storage) fn take(&self, control: &JobControl) -> Result<Lane<'_>> {
         let mut state = self.state.lock();
         while state.free == 0 {
@@ -74,15 +74,15 @@ impl Lanes {
         Ok(Lane(self))
     }
 
-    /// One, where there is nothing to wait for.
+    /// Takes a lane if one is free; does not block.
     pub(in crate::storage) fn try_take(&self) -> Option<Lane<'_>> {
         let mut state = self.state.lock();
         state.free = state.free.checked_sub(1)?;
         Some(Lane(self))
     }
 
-    /// Gives one back for good, as the server takes no more connections, and takes another one; false for the last
-    /// of all.
+    /// Gives up the caller's lane for good, because the server accepts no more connections, and takes another; false if
+    /// it is the last one.
     pub(in crate::storage) fn narrow(&self, control: &JobControl) -> Result<bool> {
         let mut state = self.state.lock();
         if state.all <= 1 {
@@ -91,7 +91,7 @@ impl Lanes {
         state.all -= 1;
         while state.free == 0 {
             if let Err(over) = control.check() {
-                // The caller still holds the one that was given back.
+                // The caller still holds the lane that it was giving up.
                 state.all += 1;
                 return Err(over);
             }
@@ -114,7 +114,7 @@ mod tests {
         let other = lanes.try_take().unwrap();
         assert!(lanes.try_take().is_none());
         drop(other);
-        // `one` stands for the second one now.
+        // `one` now stands for the other lane.
         assert!(lanes.narrow(&control).unwrap());
         assert!(lanes.try_take().is_none());
         assert!(!lanes.narrow(&control).unwrap());

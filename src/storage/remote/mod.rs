@@ -1,9 +1,9 @@
-//! What clients of servers share from which images are read in long requests: on what terms a server is asked, the
-//! right to make a request, what was read lately and what is read ahead, and the storage over all that.
+//! Shared by clients that read images from servers in long requests: timeouts and other settings, the limit on
+//! concurrent requests, the cache with its read-ahead, and the storage on top.
 //!
-//! Requests are synchronous and are made by the threads that read. A thread that waits for what another one reads reads
-//! ahead meanwhile, where the reading is sequential. There are no threads of a driver's own, but those that wait for
-//! ranges that are asked for together.
+//! Requests are synchronous and made by the threads that read. A thread that is waiting for another one's read reads
+//! ahead in the meantime, if the access is sequential. A driver has no threads of its own, except those that wait for
+//! ranges requested together.
 
 mod cache;
 mod lanes;
@@ -24,27 +24,27 @@ use crate::job::JobControl;
 
 /// Where an image is read from.
 pub(super) trait Source: std::fmt::Debug + Send + Sync {
-    /// Who may make requests.
+    /// The lanes that requests have to take.
     fn lanes(&self) -> &Lanes;
 
-    /// Reads a range of the image, which must be inside; the caller has a lane.
+    /// Reads a range, which must lie inside the image; the caller must hold a lane.
     ///
     /// # Errors
-    /// Of the server, when trying again does not help.
+    /// Errors of the server that retrying does not cure.
     fn read(&self, range: (u64, u64), sink: &mut dyn Sink, control: &JobControl) -> Result<()>;
 }
 
-/// An answer that breaks the protocol.
+/// A response that violates the protocol.
 pub(super) fn violation(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Os, message).with_errno(libc::EPROTO)
 }
 
-/// The connection has ended where more was to come.
+/// The connection was closed before everything had arrived.
 pub(super) fn cut() -> Error {
     Error::os(libc::ECONNRESET).with_message("The server ended the connection too early")
 }
 
-/// Whether the peer has ended a connection.
+/// Whether the error means that the peer has closed the connection.
 pub(super) fn ended(error: &Error) -> bool {
     matches!(
         error.errno(),

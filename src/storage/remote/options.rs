@@ -1,4 +1,4 @@
-//! Options that say how a server is asked, and the URLs that stand for them.
+//! Options for how a server is accessed, and the URLs that stand for them.
 
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,18 @@ use crate::size::SECTOR;
 use crate::value::{Map, Value};
 
 const MAX_CONNECTIONS: u64 = 16;
-/// The most that is read ahead with one request.
+/// Maximum read-ahead of one request.
 const DEFAULT_READ_AHEAD: u64 = 4 << 20;
 const MAX_READ_AHEAD: u64 = 8 << 20;
 const DEFAULT_TIMEOUT: u64 = 5;
 const MAX_TIMEOUT: u64 = 10_000;
 const DEFAULT_RETRY: u64 = 30;
-/// The same when an image is first asked for, where somebody may be waiting for an answer.
+/// The same for the first request for an image, where someone may be waiting for the outcome.
 const DEFAULT_RETRY_OPENING: u64 = 5;
-/// Bytes a second below which an answer is too slow.
+/// Minimum rate of a response in bytes per second.
 const LEAST_RATE: u64 = 16 << 10;
 
-/// The options of all such drivers, to stand in their tables.
+/// Options common to all these drivers, for use in their tables.
 pub(in crate::storage) mod spec {
     use super::{OptionKind, OptionSpec, option};
 
@@ -77,27 +77,27 @@ pub(in crate::storage) mod spec {
         option("username", OptionKind::Str, "Name of the user");
 }
 
-/// On what terms a server is asked.
+/// The settings for accessing a server.
 #[derive(Debug)]
 pub(in crate::storage) struct Terms {
     pub(in crate::storage) connections: usize,
-    /// It was not said how many that are to be.
+    /// The number of connections was not set explicitly.
     pub(in crate::storage) may_widen: bool,
     pub(in crate::storage) read_ahead: u64,
     pub(in crate::storage) timeout: Option<Duration>,
     pub(in crate::storage) retry: Duration,
-    /// The same of the first request for an image.
+    /// The same for the first request for an image.
     pub(in crate::storage) retry_opening: Duration,
     verify: bool,
-    /// Whom servers are checked by; made when it is first needed.
+    /// The credentials that servers are verified against; loaded on first use.
     trust: Mutex<Option<TlsCredentials>>,
 }
 
 impl Terms {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], or of the TLS credentials.
+    /// [`ErrorKind::Invalid`]; errors of the TLS credentials.
     pub(in crate::storage) fn of(
         options: &Values,
         objects: &Objects,
@@ -142,10 +142,10 @@ impl Terms {
         })
     }
 
-    /// Whom servers are checked by.
+    /// The credentials that servers are verified against.
     ///
     /// # Errors
-    /// Of finding the authorities of the machine.
+    /// Where the system's certificate authorities cannot be loaded.
     pub(in crate::storage) fn trust(&self) -> Result<TlsCredentials> {
         let mut trust = self.trust.lock();
         if let Some(known) = &*trust {
@@ -156,7 +156,7 @@ impl Terms {
         Ok(made)
     }
 
-    /// The wait for one step of a server.
+    /// The wait for one step of an exchange with the server.
     pub(in crate::storage) fn wait<'a>(&self, control: &'a JobControl) -> Wait<'a> {
         let wait = Wait::new(control);
         match self.timeout {
@@ -165,13 +165,13 @@ impl Terms {
         }
     }
 
-    /// When `len` bytes must have come: a server that gives one now and then would never end.
+    /// Deadline for `len` bytes to arrive: a server that sends a byte now and then would otherwise never time out.
     pub(in crate::storage) fn body_end(&self, len: u64) -> Option<Instant> {
         let slow = self.timeout? + Duration::from_secs(len / LEAST_RATE);
         Instant::now().checked_add(slow)
     }
 
-    /// A deadline that has passed in words, unless it is that of the work.
+    /// Describes an error where it is a timeout of the server; an expired or cancelled job takes precedence.
     pub(in crate::storage) fn silent(&self, error: Error, control: &JobControl) -> Error {
         if let Err(over) = control.check() {
             return over;
@@ -187,7 +187,7 @@ impl Terms {
     }
 }
 
-/// The URL of checked options, which is one of `scheme`, as it is given.
+/// The URL in checked options, as given; its scheme must be `scheme`.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`].
@@ -199,10 +199,10 @@ pub(in crate::storage) fn url(scheme: &str, options: &Values) -> Result<Url> {
     Url::parse(text)
 }
 
-/// What a secret holds that an option names.
+/// The contents of the secret that an option names.
 ///
 /// # Errors
-/// Of the secret.
+/// Errors of the secret.
 pub(in crate::storage) fn secret(
     options: &Values,
     key: &str,
@@ -226,7 +226,7 @@ fn check_scheme(scheme: &str, text: &BStr) -> Result<()> {
 /// The options that a URL stands for.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for one of another form.
+/// [`ErrorKind::Invalid`] for a URL of another scheme.
 pub(in crate::storage) fn parse_file_name(scheme: &str, name: &BStr) -> Result<Map<String, Value>> {
     check_scheme(scheme, name)?;
     let mut options = Map::new();
@@ -234,7 +234,7 @@ pub(in crate::storage) fn parse_file_name(scheme: &str, name: &BStr) -> Result<M
     Ok(options)
 }
 
-/// The URL that opens the image again, where it says all.
+/// The URL that reopens the image, where no other option is needed.
 pub(in crate::storage) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     let only = given.iter().all(|(key, _)| key == "url");
     let url = given.get("url").filter(|_| only)?;

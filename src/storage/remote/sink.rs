@@ -1,16 +1,16 @@
-//! Where bytes of a server go to.
+//! Destinations for data received from a server.
 
 use crate::error::Result;
 
-/// Where bytes go to.
+/// A destination for received data.
 pub(in crate::storage) trait Sink {
-    /// The place for the next ones. Not empty while any are to come.
+    /// The buffer for the next bytes. Not empty while more are expected.
     fn room(&mut self) -> Result<&mut [u8]>;
-    /// Takes note that so many of them came.
+    /// Records that `len` bytes were received into it.
     fn came(&mut self, len: usize) -> Result<()>;
 }
 
-/// One buffer.
+/// A single buffer.
 #[derive(Debug)]
 pub(in crate::storage) struct Buffer<'a> {
     bytes: &'a mut [u8],
@@ -34,7 +34,7 @@ impl Sink for Buffer<'_> {
     }
 }
 
-/// Counts what goes by.
+/// Counts the bytes that pass through.
 pub(in crate::storage) struct Counted<'a, 'b> {
     pub(in crate::storage) sink: &'a mut dyn Sink,
     pub(in crate::storage) at: &'b mut u64,

@@ -20,15 +20,15 @@ use super::cache::Cache;
 use super::options::parse_file_name;
 use super::{Buffer, Source, together};
 
-/// Which image it is.
+/// Identifies the image.
 #[derive(Debug)]
 pub(in crate::storage) struct Place {
     pub(in crate::storage) driver: &'static str,
     pub(in crate::storage) name: BString,
     pub(in crate::storage) identity: Identity,
-    /// Such images in words, for messages.
+    /// What to call such images in messages.
     pub(in crate::storage) kind: &'static str,
-    /// How many requests it likes in flight.
+    /// Preferred number of requests in flight.
     pub(in crate::storage) in_flight: usize,
 }
 
@@ -41,21 +41,21 @@ pub(in crate::storage) struct RemoteStorage {
     control: Arc<JobControl>,
 }
 
-/// Where its bytes come from.
+/// Where the data comes from.
 #[derive(Debug)]
 pub(in crate::storage) enum Bytes {
     Server {
         source: Box<dyn Source>,
         cache: Box<Cache>,
-        /// Reads of as many bytes have a request of their own.
+        /// Reads of at least this many bytes bypass the cache.
         long: usize,
     },
-    /// All of them are here.
+    /// A local copy of the whole image.
     File(Box<FileStorage>),
 }
 
 impl Bytes {
-    /// Those of an image of `len` bytes that begins with `first`.
+    /// The bytes of an image of `len` bytes that starts with `first`.
     pub(in crate::storage) fn server(
         source: Box<dyn Source>,
         (len, first): (u64, IoBuf),
@@ -70,7 +70,7 @@ impl Bytes {
     }
 }
 
-/// The options of an open, those of a file name among them, and the name that is shown.
+/// The options of an open, or those that its file name stands for, and the name to show.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`].
@@ -94,7 +94,7 @@ pub(in crate::storage) fn given_options(
     Ok((values, name))
 }
 
-/// Refuses to open what is only read for writing.
+/// Refuses to open for writing: these drivers only read.
 ///
 /// # Errors
 /// [`ErrorKind::ReadOnly`].
@@ -173,7 +173,7 @@ impl Storage for RemoteStorage {
     }
 
     fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
-        // Each one that has to be asked for has a thread that waits for it.
+        // Each range that has to be requested gets a thread that waits for it.
         let asked = match &self.bytes {
             Bytes::File(_) => 0,
             Bytes::Server { cache, .. } => {
@@ -204,7 +204,7 @@ impl Storage for RemoteStorage {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // Such protocols have none.
+        // Such protocols have no locks.
         Ok(())
     }
 }

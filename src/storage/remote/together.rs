@@ -1,4 +1,4 @@
-//! Ranges that are asked for together, each by a thread that waits for it.
+//! Ranges that are requested together, each by a thread that waits for it.
 
 use std::thread;
 
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::job::{JobControl, without_signals};
 use crate::storage::ReadRange;
 
-/// Fills each range by `read`, as many at once as there are `threads`, this one among them.
+/// Fills the ranges by calling `read` on up to `threads` threads, including this one.
 ///
 /// # Errors
-/// Of one that failed; those that were not begun then are left out.
+/// The error of one that failed; ranges not started by then are skipped.
 pub(super) fn each(
     ranges: &mut [ReadRange<'_>],
     threads: usize,
@@ -40,7 +40,7 @@ pub(super) fn each(
                 let _working = working.as_ref().map(JobControl::work_here);
                 run();
             };
-            // Those that are there do the work of one that is not.
+            // If a thread cannot be started, the others do its share.
             let _ = without_signals(|| crew::thread("remote").spawn_scoped(scope, run));
         }
         run();

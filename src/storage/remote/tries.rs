@@ -1,25 +1,25 @@
-//! What is done when a request fails, and when it is made again.
+//! What to do after a failed request, and when to retry it.
 
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 
-/// How long after a failed request the next one follows.
+/// Initial pause between a failed request and its retry.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest such time.
+/// Maximum pause.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
-/// How often what a server does not have, or answers wrongly, is asked for again when it is first looked for.
+/// How often to retry, when an image is first opened, a request that the server cannot satisfy or answers incorrectly.
 const MAX_MISSING: u32 = 3;
 
-/// What may be done after a failure.
+/// What can be done after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) enum Next {
     /// Nothing.
     Nothing,
-    /// The request is made again.
+    /// The request can be retried.
     Again,
-    /// The image is looked for again, from its own URL on.
+    /// The image has to be looked up again, starting from its own URL.
     Elsewhere,
 }
 
@@ -27,12 +27,12 @@ pub(in crate::storage) enum Next {
 pub(in crate::storage) struct Failure {
     pub(in crate::storage) error: Error,
     pub(in crate::storage) next: Next,
-    /// When the server wants to be asked again.
+    /// How long the server wants the client to wait before it retries.
     pub(in crate::storage) after: Option<Duration>,
 }
 
 impl Failure {
-    /// One that nothing helps against.
+    /// A failure that is not worth retrying.
     pub(in crate::storage) fn last(error: Error) -> Self {
         Self {
             error,
@@ -43,7 +43,7 @@ impl Failure {
 }
 
 impl From<Error> for Failure {
-    /// Of a connection, or of what the server sends.
+    /// Classifies an error of the connection, or of what the server sent.
     fn from(error: Error) -> Self {
         let next = match (error.kind(), error.errno()) {
             (ErrorKind::Cancelled | ErrorKind::Denied | ErrorKind::Limit, _)
@@ -58,7 +58,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What is not there when it is first asked for is not waited for.
+/// Makes errors that mean the server is absent final: they are not retried when an image is first opened.
 pub(in crate::storage) fn absent_at_first(failure: Failure) -> Failure {
     let errno = failure.error.errno();
     let absent = matches!(
@@ -78,11 +78,11 @@ pub(in crate::storage) fn absent_at_first(failure: Failure) -> Failure {
     }
 }
 
-/// Makes the first attempt again for no longer than `retry` from its failure on: where the server is busy, or the
-/// connection has ended; a few times where another server may be sent to, or where the answer makes no sense.
+/// Retries the first attempt for at most `retry` after its first failure: where the server is busy, or the connection
+/// was closed; only a few times where another server may be found, or where the response makes no sense.
 ///
 /// # Errors
-/// Of the last attempt, or of the control.
+/// Errors of the last attempt, or of the control.
 pub(in crate::storage) fn opening<T>(
     retry: Duration,
     control: &JobControl,
@@ -106,7 +106,7 @@ pub(in crate::storage) fn opening<T>(
     }
 }
 
-/// When a request is made again.
+/// Schedules the retries of a request.
 #[derive(Debug)]
 pub(in crate::storage) struct Tries {
     until: Option<Instant>,
@@ -121,7 +121,7 @@ impl Tries {
         }
     }
 
-    /// Waits; false where the time is over before.
+    /// Waits for the next retry; false where it would come too late.
     pub(in crate::storage) fn wait(
         &mut self,
         wanted: Option<Duration>,

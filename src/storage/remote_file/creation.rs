@@ -1,4 +1,4 @@
-//! Files of servers that an operation makes or empties.
+//! Files on servers that an operation creates or empties.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use crate::storage::traits::Storage;
 use super::protocol::Protocol;
 use super::storage::RemoteFile;
 
-/// How long the server is given to remove what was made, or to empty what was there, when the operation has failed.
+/// Time allowed for the server to remove a new file, or to empty an existing one, when the operation has failed.
 const REMOVAL: Duration = Duration::from_secs(10);
-/// The same where the operation was cancelled: somebody waits for its end.
+/// The same where the operation was cancelled: someone is waiting for it to return.
 const QUICK_REMOVAL: Duration = Duration::from_secs(1);
 
-/// Opens the file to be filled, as it is, or makes it.
+/// Creates the file to be filled, or opens an existing one as it is.
 ///
 /// # Errors
-/// Of the connection, or of the server.
+/// Errors of the connection or the server.
 pub(in crate::storage) fn claim<P: Protocol>(
     context: &CreateContext<'_>,
     name: BString,
@@ -61,7 +61,7 @@ impl<P: Protocol> NewStorage for NewFile<P> {
     }
 
     fn check_room(&self, _len: u64) -> Result<()> {
-        // What servers tell of their room, where they do, is not what a file may take of it.
+        // The free space that servers report, if they do, is not what a file may use of it.
         Ok(())
     }
 

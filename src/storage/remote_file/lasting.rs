@@ -1,4 +1,4 @@
-//! A connection that is made again when it is lost, unless something that was written could be lost with it.
+//! A connection that reconnects when it is lost, unless written data could be lost with it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::job::JobControl;
 use crate::storage::batch::Broken;
 use crate::storage::unflushed::Unflushed;
 
-/// The pauses between attempts to connect again.
+/// The pauses between attempts to reconnect.
 const PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -20,55 +20,55 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
-/// How many connections one piece of work may lose: a server that ends each is not asked for ever.
+/// How many connections one piece of work may lose: a server that closes each one is not retried for ever.
 const MOST_LOST: u32 = 3;
 
-/// Whose connection it is.
+/// The owner of a connection.
 pub(in crate::storage) trait Renew {
-    /// The connection, and what is open over it.
+    /// The connection, and whatever is open over it.
     type Connection;
 
-    /// The name for messages.
+    /// The name to use in messages.
     fn shown(&self) -> &BStr;
 
-    /// What ends the attempts.
+    /// The control that cancels the attempts.
     fn control(&self) -> &JobControl;
 
-    /// Whether a connection has ended by itself.
+    /// Whether a connection has been lost.
     fn is_lost(&self, connection: &Self::Connection) -> bool;
 
-    /// How long attempts to make another go on.
+    /// How long to keep trying to reconnect.
     fn patience(&self) -> Duration {
         Duration::from_secs(15)
     }
 
-    /// Whether another may take its place at all.
+    /// Whether a lost connection may be replaced at all.
     fn may_renew(&self, lost: &Self::Connection) -> bool;
 
-    /// Makes another.
+    /// Opens a new connection.
     ///
     /// # Errors
-    /// Of the server; tried again then.
+    /// Errors of the server, after which it is tried again.
     fn renew(&self) -> Result<Self::Connection>;
 
-    /// Checks that it leads to what the lost one did.
+    /// Checks that the new connection leads to the same thing as the lost one.
     ///
     /// # Errors
-    /// It does not.
+    /// Where it does not.
     fn accept(&self, lost: &Self::Connection, fresh: &Self::Connection) -> Result<()>;
 }
 
-/// The connection that there is at the moment, and what may be lost with it.
+/// The current connection, and the state of what might be lost with it.
 #[derive(Debug)]
 pub(in crate::storage) struct Lasting<C> {
     current: RwLock<Arc<C>>,
-    /// Held while the connection is made again.
+    /// Held while reconnecting.
     renewing: Mutex<()>,
-    /// How often that has failed, and why the last time.
+    /// The number of times reconnecting has failed, and the last reason.
     failures: Mutex<(u64, Option<Broken>)>,
     unflushed: Unflushed,
     sync_failed: AtomicBool,
-    /// What has taken written data with it, for all that comes after.
+    /// The connection error that lost written data, reported to all later calls.
     loss: Mutex<Option<Broken>>,
 }
 
@@ -84,15 +84,15 @@ impl<C> Lasting<C> {
         }
     }
 
-    /// The connection that there is now.
+    /// The current connection.
     pub(in crate::storage) fn current(&self) -> Arc<C> {
         self.current.read().clone()
     }
 
-    /// Refuses what comes after a flush that has failed.
+    /// Refuses to go on after a failed flush.
     ///
     /// # Errors
-    /// One has failed.
+    /// Where a flush has failed.
     pub(in crate::storage) fn check(&self) -> Result<()> {
         if !self.sync_failed.load(Ordering::Acquire) {
             return Ok(());
@@ -104,10 +104,10 @@ impl<C> Lasting<C> {
         ))
     }
 
-    /// Has `work` done; over a new connection where this one is lost and nothing that was written can be.
+    /// Runs `work`; again on a new connection where the old one was lost and no written data can have been.
     ///
     /// # Errors
-    /// Of `work`, or of the attempts to connect again.
+    /// Errors of `work`, or of the attempts to reconnect.
     pub(in crate::storage) fn run<T>(
         &self,
         whose: &impl Renew<Connection = C>,
@@ -116,7 +116,7 @@ impl<C> Lasting<C> {
         self.run_renewing(whose, work).of_file(whose.shown())
     }
 
-    /// [`Lasting::run`] without the name of whose I/O it is.
+    /// As [`Lasting::run`], without naming the file in errors.
     fn run_renewing<T>(
         &self,
         whose: &impl Renew<Connection = C>,
@@ -142,10 +142,10 @@ impl<C> Lasting<C> {
         }
     }
 
-    /// As [`Lasting::run`], of what changes something that a flush makes durable.
+    /// As [`Lasting::run`], for changes that a flush makes durable.
     ///
     /// # Errors
-    /// As there; also where a flush has failed before.
+    /// As there; also where an earlier flush has failed.
     pub(in crate::storage) fn change<T>(
         &self,
         whose: &impl Renew<Connection = C>,
@@ -157,7 +157,7 @@ impl<C> Lasting<C> {
         })
     }
 
-    /// Has `flush` make durable what was changed before.
+    /// Makes earlier changes durable by calling `flush`.
     ///
     /// # Errors
     /// As [`Lasting::run`].
@@ -172,10 +172,10 @@ impl<C> Lasting<C> {
         Ok(done)
     }
 
-    /// Has `flush` carried out, after which none succeeds if it has failed: none brings back what was lost.
+    /// Runs `flush`. Once one has failed, all later ones fail too, as none can bring back what was lost.
     ///
     /// # Errors
-    /// Of `flush`, or of an earlier one.
+    /// Errors of `flush`, or of an earlier one.
     pub(in crate::storage) fn sync(&self, flush: impl FnOnce() -> Result<()>) -> Result<()> {
         self.check()?;
         let done = flush();
@@ -185,8 +185,8 @@ impl<C> Lasting<C> {
         done
     }
 
-    /// Makes a connection in place of `lost`. What has failed since there were `before` failures is not tried again by
-    /// each of those that waited.
+    /// Replaces the connection `lost`. If reconnecting has failed since the caller saw `before` failures, it is not
+    /// repeated by each caller that was waiting.
     fn renew(
         &self,
         whose: &impl Renew<Connection = C>,
@@ -204,10 +204,10 @@ impl<C> Lasting<C> {
             return Err(broken.error());
         }
         if self.unflushed.is_any() || self.check().is_err() {
-            // The server may have been restarted, and what it had in memory be gone.
+            // The server may have restarted, and lost what it had in memory.
             let hint = "What was written since the last flush may be lost";
             let loss = about(whose.shown(), error).with_hint(hint);
-            // Others that meet it may report it first.
+            // Other calls that run into the loss may be the first to report it.
             self.loss.lock().get_or_insert(Broken::of(&loss));
             self.sync_failed.store(true, Ordering::Release);
             return Err(loss);
@@ -225,13 +225,13 @@ impl<C> Lasting<C> {
                     *self.current.write() = Arc::new(fresh);
                     return Ok(());
                 }
-                // It is another one; all else may be a server that is not ready yet.
+                // A different file, or a cancelled job; anything else may be a server that is not ready yet.
                 Err(error)
                     if error.kind() == ErrorKind::Cancelled || error.errno() == libc::ESTALE =>
                 {
                     return Err(error);
                 }
-                // A server that keeps quiet was waited for already.
+                // A server that does not respond has already been given its time.
                 Err(last) if Instant::now() >= end || last.errno() == libc::ETIMEDOUT => {
                     let last = last.context(format!("Connection to '{}': {error}", whose.shown()));
                     let mut failures = self.failures.lock();
@@ -244,7 +244,7 @@ impl<C> Lasting<C> {
     }
 }
 
-/// What has ended a connection.
+/// The error that broke a connection.
 fn about(shown: &BStr, error: &Error) -> Error {
     let errno = match error.errno() {
         0 => libc::EIO,
@@ -332,7 +332,7 @@ mod tests {
                 .iter()
                 .any(|hint| hint.contains("may be lost"))
         );
-        // The first report says why.
+        // Later errors repeat the first report.
         for later in [
             lasting.sync(|| Ok(())).unwrap_err(),
             lasting.change(&whose, |_| Ok(())).unwrap_err(),

@@ -1,6 +1,6 @@
-//! Files of servers that are read and written in pieces: what all protocols that have them share. A protocol says
-//! how a file is opened and has pieces of it read and written; how requests are cut, what is done when a connection
-//! is lost, and what a storage promises besides, is decided here.
+//! Files on servers that are read and written in pieces: the part common to all protocols that have them. A protocol
+//! implements opening a file, and reading and writing pieces of it; splitting requests, handling a lost connection, and
+//! the other guarantees of a storage are handled here.
 
 mod creation;
 mod lasting;

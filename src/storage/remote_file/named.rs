@@ -1,4 +1,4 @@
-//! What the options and the name of a target say together.
+//! Merges the options with those in the name of a target.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -8,8 +8,7 @@ use crate::options::{OptionSpec, OptionValue, Values};
 use crate::storage::driver::StorageTarget;
 use crate::value::{Map, Value};
 
-/// Options as they were given, with those that the name stands for behind them, and as they were checked against
-/// the table.
+/// Returns the options as given, completed by those that the name stands for, and as checked against the table.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -34,7 +33,7 @@ pub(in crate::storage) fn given_options(
     Ok((given, values))
 }
 
-/// Checked options as they were given.
+/// Converts checked options back to their given form.
 fn tree_of(values: &Values) -> Map<String, Value> {
     values
         .iter()

@@ -1,4 +1,4 @@
-//! What a protocol knows of its files.
+//! The protocol-specific part of a file on a server.
 
 use std::fmt::{Debug, Display};
 use std::sync::Arc;
@@ -17,54 +17,54 @@ use crate::storage::modes::Preallocation;
 pub(in crate::storage) enum How {
     Read,
     Write,
-    /// It is not there yet.
+    /// Creates it; it must not exist yet.
     Create,
 }
 
-/// What a file was when it was opened.
+/// The attributes of a file when it was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::storage) struct Found {
     pub(in crate::storage) len: u64,
-    /// Bytes that it takes on the server, where the server says so.
+    /// Space allocated for it on the server, where the server reports it.
     pub(in crate::storage) used: Option<u64>,
-    /// When it was changed last.
+    /// When it was last modified.
     pub(in crate::storage) modified: Option<(u64, u64)>,
-    /// What tells it from others on its server.
+    /// Identifies the file on its server.
     pub(in crate::storage) inode: Option<(u64, u64)>,
 }
 
-/// The most data of a read and of a write.
+/// Maximum payload of a read and of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::storage) struct Room {
     pub(in crate::storage) read: usize,
     pub(in crate::storage) write: usize,
 }
 
-/// A protocol, and which file of which server is meant.
+/// A protocol, together with the server and file that it is used for.
 pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
-    /// The driver.
+    /// Name of the driver.
     const NAME: &'static str;
-    /// How long attempts to connect again go on.
+    /// How long to keep trying to reconnect.
     const PATIENCE: Duration = Duration::from_secs(15);
-    /// What the server has replied to survives this process. Otherwise only what was flushed does.
+    /// Data that the server has acknowledged survives this process. Otherwise only flushed data does.
     const REPLIES_LAST: bool = true;
-    /// A file that is open.
+    /// An open file.
     type Opened: Send + Sync + 'static;
 
-    /// Opens the file. What was made, and cannot be opened, is removed again: see [`make`].
+    /// Opens the file. A new file that cannot be opened is removed again: see [`make`].
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn open(&self, how: How, control: &Arc<JobControl>) -> Result<Self::Opened>;
 
-    /// Makes the file, true, or opens the one that is there.
+    /// Creates the file and returns true, or opens an existing one.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn make_or_open(&self, control: &Arc<JobControl>) -> Result<(bool, Self::Opened)> {
         match self.open(How::Create, control) {
             Ok(opened) => Ok((true, opened)),
-            // It is there, or it cannot be made: opening it as it is tells.
+            // It exists, or it cannot be created: opening it shows which.
             Err(first) => match self.open(How::Write, control) {
                 Ok(opened) => Ok((false, opened)),
                 Err(error) if error.os_errno() == Some(libc::ENOENT) => Err(first),
@@ -73,35 +73,35 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         }
     }
 
-    /// What tells it from others, whichever user opens it.
+    /// Identifies the file among all others, whichever user opens it.
     fn place(&self, opened: &Self::Opened) -> BString;
 
-    /// What it was then.
+    /// The attributes of the file when it was opened.
     fn found(&self, opened: &Self::Opened) -> Found;
 
-    /// Whether its connection has ended by itself.
+    /// Whether its connection has been lost.
     fn is_lost(&self, opened: &Self::Opened) -> bool;
 
-    /// Whether a connection may take the place of a lost one also while the file is written, where nothing that
-    /// was written can be lost.
+    /// Whether a lost connection may be replaced even when the file is open for writing, provided that no written data
+    /// can have been lost.
     fn tells_what_is_flushed(&self, opened: &Self::Opened) -> bool {
         let _ = opened;
         true
     }
 
-    /// What the user should know of it.
+    /// Warnings to show to the user.
     fn warnings(&self, opened: &Self::Opened, writable: bool) -> Vec<String> {
         let _ = (opened, writable);
         Vec::new()
     }
 
-    /// The most data of one request.
+    /// Maximum payload of one request.
     fn room(&self, opened: &Self::Opened) -> Room;
 
-    /// Reads pieces inside of the file at once, each as far as the server likes: how many bytes have come of each.
+    /// Reads pieces inside the file together, and returns the number of bytes read of each; short reads are allowed.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn read(
         &self,
         opened: &Self::Opened,
@@ -109,10 +109,10 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         control: &JobControl,
     ) -> Result<Vec<usize>>;
 
-    /// As [`Protocol::read`] for writing.
+    /// As [`Protocol::read`], for writing.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn write(
         &self,
         opened: &Self::Opened,
@@ -120,37 +120,37 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         control: &JobControl,
     ) -> Result<Vec<usize>>;
 
-    /// Makes the file that long; what is added reads as zeroes.
+    /// Sets the length of the file; an extension reads as zeroes.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn set_len(&self, opened: &Self::Opened, len: u64, control: &JobControl) -> Result<()>;
 
-    /// Makes durable what was written.
+    /// Makes written data durable.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn flush(&self, opened: &Self::Opened, control: &JobControl) -> Result<()>;
 
-    /// Removes the file; over another connection where that one is lost.
+    /// Removes the file, over a new connection if that one is lost.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn remove(&self, opened: &Self::Opened, control: &Arc<JobControl>) -> Result<()>;
 
-    /// Makes a range inside of the file zero by a request for that; false where the server has none.
+    /// Zeroes a range inside the file with a dedicated request; false if the server has none.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn zero(&self, opened: &Self::Opened, range: (u64, u64), control: &JobControl) -> Result<bool> {
         let _ = (opened, range, control);
         Ok(false)
     }
 
-    /// Gives a range inside of the file back.
+    /// Deallocates a range inside the file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the server cannot.
+    /// [`crate::ErrorKind::Unsupported`] if the server cannot do it.
     fn discard(
         &self,
         opened: &Self::Opened,
@@ -161,11 +161,11 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         Err(Error::no_discard())
     }
 
-    /// The first run at an offset inside of the file of `len` bytes; None where the server does not tell data from
-    /// holes.
+    /// The first extent at an offset, at most `len` bytes and inside the file; `None` if the server does not
+    /// distinguish data from holes.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     fn extent(
         &self,
         opened: &Self::Opened,
@@ -177,10 +177,10 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Makes the file longer, from and to these lengths, with its room taken.
+    /// Grows the file from the first length to the second, with its space allocated.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the server does not do that.
+    /// [`crate::ErrorKind::Unsupported`] if the server cannot do it.
     fn preallocate(
         &self,
         opened: &Self::Opened,
@@ -193,19 +193,19 @@ pub(in crate::storage) trait Protocol: Debug + Send + Sync + 'static {
     }
 }
 
-/// A mode that a server does not have.
+/// The error for a mode that a server does not support.
 pub(in crate::storage) fn no_preallocation(mode: Preallocation) -> Error {
     Error::no_preallocation(mode.name())
 }
 
-/// How long a request that makes a file is waited for when the work has ended: until its reply it is not known whether
-/// there is something to be removed.
+/// How long to wait for the reply to a request that creates a file after the job has ended: until then, it is not known
+/// whether there is a file to remove.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Has the file `name` made by the request that `request` sends.
+/// Creates the file `name` with the request that `request` sends.
 ///
 /// # Errors
-/// Of the request; where nobody waits for its reply any longer, the control is told that the file may be there.
+/// Errors of the request; if the wait for its reply was given up, the control is told that the file may exist.
 pub(in crate::storage) fn make<T>(
     name: impl Display,
     control: &Arc<JobControl>,
@@ -220,8 +220,8 @@ pub(in crate::storage) fn make<T>(
     })
 }
 
-/// Has the file `name` removed, which was made and is of no use, by the request that `request` sends. The error of the
-/// file is the one to report.
+/// Removes the new file `name`, which is of no use, with the request that `request` sends. A failure does not replace
+/// the error that led here.
 pub(in crate::storage) fn unmake(
     name: impl Display,
     control: &Arc<JobControl>,

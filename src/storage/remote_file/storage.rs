@@ -1,4 +1,4 @@
-//! A file of a server as a storage.
+//! A file on a server as a storage.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use crate::storage::{HostFile, Identity, Limits, ReadRange, Storage};
 use super::lasting::{Lasting, Renew};
 use super::protocol::{How, Protocol, no_preallocation};
 
-/// Requests of callers that wait for the server at once; each holds a buffer of the caller's.
+/// Maximum number of concurrent requests from callers; each holds one of the caller's buffers.
 const IN_FLIGHT: u32 = 16;
-/// The most requests of one call at once.
+/// Maximum number of requests in flight for one call.
 const BATCH: usize = 32;
-/// Zeroes that are sent at once.
+/// Number of zeroes per write.
 const ZEROES: u64 = 1 << 20;
-/// The most that is zeroed or given back at once, for which the server is waited for.
+/// Maximum number of bytes to zero or discard in one request, which blocks until the server has finished.
 const MOST_CHANGED: u64 = 256 << 20;
 
-/// A file of a server.
+/// A file on a server.
 pub(in crate::storage) struct RemoteFile<P: Protocol> {
     name: BString,
     identity: Identity,
@@ -52,10 +52,10 @@ impl<P: Protocol> std::fmt::Debug for RemoteFile<P> {
     }
 }
 
-/// Opens a file, as the context says.
+/// Opens a file as requested by the context.
 ///
 /// # Errors
-/// Of the connection, or of the server.
+/// Errors of the connection or the server.
 pub(in crate::storage) fn open<P: Protocol>(
     context: &OpenContext<'_>,
     name: BString,
@@ -76,10 +76,10 @@ fn how(writable: bool) -> How {
     }
 }
 
-/// Refuses what is no regular file, by its mode.
+/// Rejects anything but a regular file, judging by its mode.
 ///
 /// # Errors
-/// It is none.
+/// Where it is not one.
 pub(in crate::storage) fn check_regular(mode: u32) -> Result<()> {
     match mode & libc::S_IFMT {
         libc::S_IFREG => Ok(()),
@@ -90,7 +90,7 @@ pub(in crate::storage) fn check_regular(mode: u32) -> Result<()> {
     }
 }
 
-/// What came of a request, which must be something and no more than was asked for.
+/// Checks the byte count of a request: it must not be zero, and is capped at what was requested.
 fn counted(count: usize, len: usize, none: impl FnOnce() -> Error) -> Result<usize> {
     match count {
         0 => Err(none()),
@@ -140,7 +140,7 @@ impl<P: Protocol> Renew for RemoteFile<P> {
 }
 
 impl<P: Protocol> RemoteFile<P> {
-    /// Of a file that is open.
+    /// Wraps an open file.
     pub(in crate::storage) fn new(
         name: BString,
         protocol: P,
@@ -161,7 +161,7 @@ impl<P: Protocol> RemoteFile<P> {
         }
     }
 
-    /// Reads ranges that are inside of the file, several pieces at once.
+    /// Reads ranges inside the file, several pieces at once.
     fn read_ranges(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
         let most = self.protocol.room(&self.opened.current()).read.max(1);
         let mut pieces: Vec<ReadRange<'_>> = Vec::new();
@@ -226,7 +226,7 @@ impl<P: Protocol> RemoteFile<P> {
         Ok(())
     }
 
-    /// Refuses a change that cannot be; the end of its range.
+    /// Checks that a change is possible, and returns the end of its range.
     fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if !self.writable {
             return Err(Error::open_read_only(&self.name));
@@ -242,7 +242,7 @@ impl<P: Protocol> RemoteFile<P> {
         self.opened.flush(self, flush)
     }
 
-    /// What a change has to have done behind it.
+    /// Completes a change: flushes it in write-through mode.
     fn changed(&self) -> Result<()> {
         match self.cache.write_through() {
             true => self.flush(),
@@ -266,7 +266,7 @@ impl<P: Protocol> RemoteFile<P> {
         Ok(())
     }
 
-    /// Makes a range inside of the file zero by writing zeroes.
+    /// Zeroes a range inside the file by writing zeroes.
     fn write_zero_data(&self, range: (u64, u64)) -> Result<()> {
         let most = range.1.saturating_sub(range.0).min(ZEROES);
         let zeroes = memory::zeroed(usize::try_from(most).unwrap_or(0))?;
@@ -276,7 +276,7 @@ impl<P: Protocol> RemoteFile<P> {
         })
     }
 
-    /// Makes a range inside of the file zero by requests for that; how far that went.
+    /// Zeroes a range inside the file with dedicated requests; returns the offset reached.
     fn zero(&self, (start, end): (u64, u64)) -> Result<u64> {
         let mut at = start;
         while at < end {
@@ -291,25 +291,25 @@ impl<P: Protocol> RemoteFile<P> {
         Ok(end)
     }
 
-    /// Whether the work on the file has been cancelled, or is late.
+    /// Whether the job on the file has been cancelled, or is past its deadline.
     pub(super) fn is_cancelled(&self) -> bool {
         self.control.check().is_err()
     }
 
-    /// Removes the file, also where the work was cancelled.
+    /// Removes the file, even if the job was cancelled.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     pub(super) fn remove(&self, time: Duration) -> Result<()> {
         JobControl::apart(time, |control| {
             self.protocol.remove(&self.opened.current(), control)
         })
     }
 
-    /// Empties the file, also where the work was cancelled. What was sent before is done before.
+    /// Empties the file, even if the job was cancelled. Requests sent earlier take effect first.
     ///
     /// # Errors
-    /// Of the connection, or of the server.
+    /// Errors of the connection or the server.
     pub(super) fn clear(&self, time: Duration) -> Result<()> {
         JobControl::apart(time, |control| {
             let mut opened = self.opened.current();
@@ -365,7 +365,7 @@ impl<P: Protocol> Storage for RemoteFile<P> {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The server is always waited for.
+        // A read always has to wait for the server.
         Ok(false)
     }
 
@@ -413,7 +413,7 @@ impl<P: Protocol> Storage for RemoteFile<P> {
             self.write_zero_data((at, inside))?;
         }
         match end > inside && len > 0 {
-            // What is added reads as zeroes.
+            // The extension reads as zeroes.
             true => self.change_len(end, true, Preallocation::Off),
             false => Ok(()),
         }
@@ -475,7 +475,7 @@ impl<P: Protocol> Storage for RemoteFile<P> {
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // Locks of the protocols are not taken, as QEMU takes none: the server's matter.
+        // The protocols' locks are not taken, as QEMU takes none either; locking is left to the server.
         Ok(())
     }
 
@@ -496,7 +496,7 @@ impl<P: Protocol> Ending for RemoteFile<P> {
     fn finish(&self) -> Result<()> {
         match P::REPLIES_LAST {
             true => Ok(()),
-            // Who gives the file up gives up what only this process has.
+            // Releasing the file would otherwise lose what only this process holds.
             false => self.sync(Durability::Ordered),
         }
     }

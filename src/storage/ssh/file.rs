@@ -1,4 +1,4 @@
-//! A file of a server.
+//! Files on an SSH server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,20 +21,20 @@ use super::login::log_in;
 use super::options::Settings;
 use super::sftp::{Attributes, Code, OpenFlags, Reply, Request, violation};
 
-/// The most data of one request: longer ones gain nothing, and shorter ones are under way together.
+/// Maximum payload of one request: longer ones gain nothing, because several shorter ones are in flight at once.
 const PIECE: usize = 128 << 10;
-/// The file of a server whose bytes are all zeroes.
+/// The file on a server that reads as zeroes.
 const ZEROES: &str = "/dev/zero";
-/// So much of it is looked at before that is believed.
+/// Number of its bytes that are checked before it is relied on.
 const LOOK: u32 = 4096;
-/// Fewer zeroes are sent as data.
+/// Shorter runs of zeroes are sent as data.
 const LEAST_COPIED: u64 = 32 << 10;
-/// The most that the server copies for one request, while other requests wait.
+/// Maximum length that the server copies for one request, as other requests have to wait meanwhile.
 const MOST_COPIED: u64 = 4 << 20;
-/// How long a server that is silent is left alone, where that was asked for.
+/// Idle time before TCP keep-alive probes are sent, where they are enabled.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Makes a connection with a server; another one in tests.
+/// Opens a connection to a server; replaced in tests.
 pub(super) type Dial = Arc<dyn Fn(&JobControl) -> Result<Link> + Send + Sync>;
 
 /// A file that is open on a server.
@@ -43,7 +43,7 @@ pub(super) struct Opened {
     pub(super) link: Link,
     handle: Vec<u8>,
     attributes: Attributes,
-    /// The handle of [`ZEROES`]; None where there is none, or the server does not copy.
+    /// The handle of [`ZEROES`]; `None` if there is no such file, or the server cannot copy.
     zeroes: OnceCell<Option<Vec<u8>>>,
     /// The server has failed to copy.
     copies_failed: AtomicBool,
@@ -58,7 +58,7 @@ impl Drop for Opened {
     }
 }
 
-/// The one reply to one request, where that is no error.
+/// Sends one request and returns its reply, unless that is an error status.
 pub(super) fn ask(link: &Link, request: Request<'_>, control: &JobControl) -> Result<Reply> {
     let reply = link.run(&[request], control)?.pop();
     match reply {
@@ -84,7 +84,7 @@ impl Opened {
     /// Opens a file.
     ///
     /// # Errors
-    /// Of the server, in its words; where it is no regular file.
+    /// Errors of the server, with its message; where it is not a regular file.
     pub(super) fn open(
         link: Link,
         (place, path): (&BString, &BString),
@@ -117,7 +117,7 @@ impl Opened {
             .stat(control)
             .map_err(|error| error.context("failed to read file attributes"))
             .and_then(|attributes| {
-                // Not all servers tell.
+                // Not all servers report the type.
                 let kind = attributes.mode.map(|mode| mode & libc::S_IFMT);
                 let kind = kind.filter(|kind| *kind != 0);
                 kind.map_or(Ok(()), check_regular).map_err(failed)?;
@@ -137,7 +137,7 @@ impl Opened {
         Ok(opened)
     }
 
-    /// What zeroes are copied from, where that can be.
+    /// The handle to copy zeroes from, where that is possible.
     fn zeroes(&self, control: &JobControl) -> Result<Option<&Vec<u8>>> {
         if !self.link.extensions.copy_data || self.copies_failed.load(Ordering::Relaxed) {
             return Ok(None);
@@ -189,7 +189,7 @@ impl Opened {
     }
 }
 
-/// Whether an error is a server's own refusal, which says nothing of the file.
+/// Adds the file to an error, except a cancellation, which says nothing about the file.
 trait OfServer {
     fn context_if_server(self, message: impl FnOnce() -> String) -> Error;
 }
@@ -203,7 +203,7 @@ impl OfServer for Error {
     }
 }
 
-/// How connections with a server are made.
+/// How to connect to a server.
 pub(super) fn dialer(settings: &Settings) -> Dial {
     let settings = settings.clone();
     Arc::new(move |control: &JobControl| {
@@ -214,13 +214,13 @@ pub(super) fn dialer(settings: &Settings) -> Dial {
         }
         let stream = connect(&settings.address(), wait)?;
         if settings.keep_alive {
-            // A hint: the connection is good without.
+            // A hint: the connection works without it.
             let _ = stream.set_keepalive(SILENCE);
         }
         let socket = stream
             .descriptor()
             .ok_or_else(|| Error::new(ErrorKind::Internal, "The stream has no descriptor"))?;
-        // The stream goes; its socket stays.
+        // The stream is dropped; its socket stays open.
         let socket = fd::duplicate(socket).map_err(|error| Error::io(&error))?;
         let own = settings.clone();
         let make: Connect = Box::new(move |waiter| log_in(&own, socket, waiter));
@@ -228,7 +228,7 @@ pub(super) fn dialer(settings: &Settings) -> Dial {
     })
 }
 
-/// Which file of which server is meant.
+/// Identifies the file and its server.
 pub(super) struct Ssh {
     host: String,
     path: BString,
@@ -275,7 +275,7 @@ impl Ssh {
 
 impl Protocol for Ssh {
     const NAME: &'static str = super::DRIVER.name;
-    // Each attempt makes a connection and logs in.
+    // Each attempt has to connect and log in.
     const PATIENCE: Duration = Duration::from_millis(750);
     type Opened = Opened;
 
@@ -289,7 +289,7 @@ impl Protocol for Ssh {
         let link = (self.dial)(control)?;
         match self.open_over(link, How::Create, control) {
             Ok(opened) => Ok((true, opened)),
-            // It is there, or it cannot be made: opening it as it is tells. Logging in once is enough.
+            // It exists, or it cannot be created: opening it shows which. The login is reused.
             Err((first, Some(link))) => match self.open_over(link, How::Write, control) {
                 Ok(opened) => Ok((false, opened)),
                 Err((error, _)) if error.os_errno() == Some(libc::ENOENT) => Err(first),
@@ -352,7 +352,7 @@ impl Protocol for Ssh {
             .map(|(offset, piece)| Request::Read {
                 handle: &opened.handle,
                 offset: *offset,
-                // No piece is longer than a request may be.
+                // No piece is longer than the maximum request.
                 len: piece.len() as u32,
             })
             .collect();
@@ -362,7 +362,7 @@ impl Protocol for Ssh {
         for ((_, piece), reply) in pieces.iter_mut().zip(replies) {
             counts.push(match &reply {
                 Reply::Data(data) => {
-                    // No more than was asked for has come.
+                    // The reply has at most the requested length.
                     for (to, from) in piece.iter_mut().zip(data.iter()) {
                         *to = *from;
                     }
@@ -396,7 +396,7 @@ impl Protocol for Ssh {
         Ok(pieces.iter().map(|(_, data)| data.len()).collect())
     }
 
-    /// Without sending zeroes: the server copies its own.
+    /// Avoids sending zeroes: the server copies its own.
     fn zero(
         &self,
         opened: &Opened,
@@ -422,7 +422,7 @@ impl Protocol for Ssh {
         let replies = opened.link.run(&requests, control)?;
         let done = replies.iter().all(|reply| expect_ok(reply).is_ok());
         if !done {
-            // What is written in their place tells why, if that fails too.
+            // If the fallback to writing fails too, its error gives the reason.
             opened.copies_failed.store(true, Ordering::Relaxed);
         }
         Ok(done)
@@ -435,7 +435,7 @@ impl Protocol for Ssh {
 
     fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
         if !opened.link.extensions.fsync {
-            // The open has reported it.
+            // This was reported when the file was opened.
             return Ok(());
         }
         let handle = &opened.handle;

@@ -1,7 +1,7 @@
-//! One connection, shared by all threads that have requests.
+//! A connection shared by all threads that send requests.
 //!
-//! The library under it is not made for several threads, so that one thread has the connection to itself. The
-//! others hand it requests, wake it by an eventfd, and wait for all of their replies at once.
+//! The library below is not thread-safe, so a single thread owns the connection. The others queue requests, wake it
+//! through an eventfd, and wait for all of their replies together.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,42 +21,43 @@ use crate::sys::stream::wait_or_wake;
 
 use super::sftp::{Extensions, Packets, Reply, Request, ServerLimits, hello, set_id, violation};
 
-/// Requests that the server has at once; the place of one is a part of its number.
+/// Maximum number of requests in flight; the index of a request's slot is part of its id.
 const PLACES: usize = 64;
 const PLACE_BITS: u32 = PLACES.trailing_zeros();
-/// Bytes that wait to be sent, beyond which no further request is taken up.
+/// Amount of unsent data beyond which no further requests are taken from the queue.
 const MAX_UNSENT: usize = 4 << 20;
-/// What is received at once.
+/// Size of the receive buffer.
 const RECEIVED: usize = 1 << 20;
-/// Reads of the connection between two looks at what is to be sent.
+/// Maximum number of reads before output gets its turn.
 const READS: usize = 32;
-/// The longest time that the thread sleeps.
+/// Maximum time that the thread sleeps.
 const SLEEP: Duration = Duration::from_secs(1);
-/// How long the server is given to take what was sent when the connection is ended.
+/// How long the server may take to accept what is still queued when the connection is closed.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The same for one that owes replies which are not waited for any more: the work was cancelled, or is late.
+/// The same where replies are outstanding that nobody waits for any more: the job was cancelled, or is past its
+/// deadline.
 const BRIEF_FAREWELL: Duration = Duration::from_millis(50);
 
-/// Both ways of a connection, without blocking.
+/// Both directions of a connection, non-blocking.
 pub(super) trait Pipe {
-    /// What has come; 0 where that is nothing at the moment, None at the end.
+    /// Reads into `buf` and returns the length; 0 if nothing is available at the moment, `None` at the end.
     fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>>;
-    /// How many of the bytes were taken.
+    /// Writes as much as possible, and returns the length.
     fn write(&mut self, buf: &[u8]) -> Result<usize>;
-    /// Whether the socket must have room before more can be taken.
+    /// Whether the socket must become writable before more can be written.
     fn wants_write(&self) -> bool;
-    /// What is waited on.
+    /// The socket to poll.
     fn socket(&self) -> BorrowedFd<'_>;
 }
 
-/// Waits on behalf of what makes the connection.
+/// Lets the code that connects wait for the socket.
 #[derive(Debug)]
 pub(super) struct Waiter<'a> {
     shared: &'a Shared,
     patience: Patience,
 }
 
-/// How long a server that owes an answer may keep quiet, and since when it does.
+/// How long a server may be silent while a response is due, and since when it has been.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
     most: Option<Duration>,
@@ -71,7 +72,7 @@ impl Patience {
         }
     }
 
-    /// Fails where the server has kept quiet for too long.
+    /// Fails if the server has been silent for too long.
     fn check(&self) -> Result<()> {
         match self.most {
             Some(most) if self.since.elapsed() >= most => Err(Error::new(
@@ -88,10 +89,10 @@ impl Patience {
 }
 
 impl Waiter<'_> {
-    /// Waits a moment for the socket to have data, or room where that is wanted.
+    /// Waits briefly for the socket to become readable or, if `room` is set, writable.
     ///
     /// # Errors
-    /// No one waits for the connection any more; it takes too long.
+    /// Where nobody waits for the connection any more, or on a timeout.
     pub(super) fn wait(&self, socket: BorrowedFd<'_>, room: bool) -> Result<()> {
         if self.shared.state.lock().stop {
             return Err(Error::cancelled());
@@ -102,24 +103,24 @@ impl Waiter<'_> {
     }
 }
 
-/// Makes a connection, on the thread that has it from then on.
+/// Opens a connection, on the thread that will own it.
 pub(super) type Connect = Box<dyn FnOnce(&Waiter<'_>) -> Result<Box<dyn Pipe>> + Send>;
 
-/// A connection that takes requests; it ends when this is dropped.
+/// A connection that accepts requests; it is closed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Link {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// What the server has beyond the protocol.
+    /// Protocol extensions that the server supports.
     pub(super) extensions: Extensions,
-    /// How much data one request may have.
+    /// Maximum payload of one request.
     pub(super) limits: ServerLimits,
 }
 
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The phase has changed.
+    /// Signals a change of the phase.
     changed: Condvar,
     /// Wakes the thread.
     wake: Event,
@@ -131,7 +132,7 @@ struct State {
     queue: VecDeque<Job>,
     /// The connection has no users any more.
     stop: bool,
-    /// The thread has given the connection up and does nothing more.
+    /// The thread has closed the connection and is finished.
     gone: bool,
 }
 
@@ -142,21 +143,22 @@ enum Phase {
     Broken(Broken),
 }
 
-/// A request on its way.
+/// A queued request.
 #[derive(Debug)]
 struct Job {
     packet: Vec<u8>,
-    /// The most data of its reply.
+    /// Maximum length of the data in its reply.
     most: usize,
     batch: Arc<Batch<Reply>>,
     index: usize,
 }
 
 impl Link {
-    /// Makes a connection and greets the server, which may keep quiet for `timeout` where it owes an answer.
+    /// Connects and performs the initial exchange; `timeout` limits how long the server may be silent while a response
+    /// is due.
     ///
     /// # Errors
-    /// Of the connection, of the server, or where `control` ends the wait.
+    /// Errors of the connection or the server, or where `control` ends the wait.
     pub(super) fn open(
         connect: Connect,
         timeout: Option<Duration>,
@@ -204,7 +206,7 @@ impl Link {
         }
     }
 
-    /// Whether the connection has ended by itself.
+    /// Whether the connection has been lost, other than by a violation of the protocol.
     pub(super) fn is_lost(&self) -> bool {
         match &self.shared.state.lock().phase {
             Phase::Broken(broken) => !broken.is_violation(),
@@ -212,10 +214,10 @@ impl Link {
         }
     }
 
-    /// Sends the requests and gives their replies, in the same order.
+    /// Sends the requests and returns their replies in the same order.
     ///
     /// # Errors
-    /// The connection has ended, or `control` ended the wait; some of the requests may have been carried out.
+    /// The connection was lost, or `control` ended the wait; some of the requests may have been carried out.
     pub(super) fn run(&self, requests: &[Request<'_>], control: &JobControl) -> Result<Vec<Reply>> {
         control.check()?;
         let batch = Batch::new(requests.len());
@@ -223,9 +225,9 @@ impl Link {
         batch.wait(control)
     }
 
-    /// Sends a request whose reply is not needed.
+    /// Sends a request without waiting for its reply.
     pub(super) fn tell(&self, request: Request<'_>) {
-        // A connection that has ended needs no farewell.
+        // If the connection is closed, there is nothing left to do.
         let _ = self.post(&[request], &Batch::new(1));
     }
 
@@ -255,20 +257,20 @@ impl Drop for Link {
         let mut state = self.shared.state.lock();
         state.stop = true;
         self.shared.wake.signal();
-        // A process that ends while the library is at work would take its memory away from under it. An agent
-        // that does not answer is waited for no longer than a server.
+        // If the process exited while the library was running, the library's memory would vanish from under it. The
+        // wait is bounded in case an unresponsive ssh-agent blocks the library.
         let end = Instant::now() + 2 * FAREWELL;
         while !state.gone && !self.shared.changed.wait_until(&mut state, end).timed_out() {}
         let gone = state.gone;
         drop(state);
         if let Some(thread) = self.thread.take().filter(|_| gone) {
-            // A panic of it was printed already.
+            // If it panicked, that has been printed already.
             let _ = thread.join();
         }
     }
 }
 
-/// The life of a connection.
+/// Runs the thread of a connection from start to end.
 fn run(shared: &Shared, connect: Connect, timeout: Option<Duration>) {
     let mut engine = None;
     let begun = Engine::begin(shared, connect, timeout);
@@ -296,23 +298,23 @@ fn run(shared: &Shared, connect: Connect, timeout: Option<Duration>) {
     shared.changed.notify_all();
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Engine<'a> {
     shared: &'a Shared,
     patience: Patience,
     pipe: Box<dyn Pipe>,
     packets: Packets,
     places: [Place; PLACES],
-    /// Packets that go out, the first of them from `out_at` on.
+    /// Outgoing packets; `out_at` is the position within the first one.
     out: VecDeque<Vec<u8>>,
     out_at: usize,
     out_bytes: usize,
 }
 
-/// The place of a request that the server has.
+/// A slot for a request in flight.
 #[derive(Default)]
 struct Place {
-    /// Tells it from earlier ones in the same place.
+    /// Distinguishes the request from earlier ones in the same slot.
     serial: u32,
     sent: Option<Sent>,
 }
@@ -364,7 +366,7 @@ impl<'a> Engine<'a> {
         Ok(engine)
     }
 
-    /// Carries requests to the server and replies back until the connection has no users any more.
+    /// Transfers requests and replies until the connection has no users any more.
     fn serve(&mut self) -> Result<()> {
         let mut buf = memory::zeroed(RECEIVED)?;
         let mut end = None;
@@ -393,7 +395,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// How long the server is given when the connection is to end.
+    /// How long the server gets when the connection is being closed.
     fn farewell(&self) -> Duration {
         let mut sent = self.places.iter().filter_map(|place| place.sent.as_ref());
         match sent.any(|sent| sent.batch.is_abandoned()) {
@@ -402,7 +404,8 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Takes up requests while there are places; whether the connection is to end, and whether all were taken up.
+    /// Dequeues requests while there are free slots; returns whether to close the connection, and whether the queue is
+    /// empty.
     fn take_up(&mut self) -> (bool, bool) {
         let mut state = self.shared.state.lock();
         let mut free = 0;
@@ -436,7 +439,7 @@ impl<'a> Engine<'a> {
         self.out.push_back(packet);
     }
 
-    /// Sends as much as goes out; whether that was anything.
+    /// Sends as much as possible; returns whether anything was sent.
     fn send(&mut self) -> Result<bool> {
         let mut any = false;
         while let Some(packet) = self.out.front() {
@@ -463,7 +466,7 @@ impl<'a> Engine<'a> {
         })
     }
 
-    /// Receives what there is, within bounds; whether that was anything.
+    /// Receives what is available, within limits; returns whether there was anything.
     fn receive(&mut self, buf: &mut [u8]) -> Result<bool> {
         let mut any = false;
         for _ in 0..READS {
@@ -498,8 +501,8 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// The number of a request.
+/// The id of a request.
 fn id(serial: u32, place: usize) -> u32 {
-    // A place is less than PLACES.
+    // The index of a slot is less than `PLACES`.
     (serial << PLACE_BITS) | place as u32
 }

@@ -1,4 +1,4 @@
-//! From a connected socket to a server that takes requests: keys, the identity of the host, that of the user.
+//! From a connected socket to a server that accepts requests: key exchange, host verification, user authentication.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -11,26 +11,26 @@ use crate::sys::libssh::{self, Answer, Hash, Known, Session, Step};
 use super::link::{Pipe, Waiter};
 use super::options::{HostCheck, Settings};
 
-/// What is read at once as a rule.
+/// Usual size of a read.
 const READ: usize = 64 << 10;
-/// After so many bytes the server is allowed to send a whole buffer ahead.
+/// Number of bytes received after which a read may ask for a full buffer, which lets the server send that much ahead.
 const AHEAD: usize = 512 << 10;
 
-/// The end of a channel of the library.
+/// The local end of a channel of the library.
 struct SshPipe {
     session: Session,
-    /// Bytes since the server was allowed more.
+    /// Bytes received since the last read of a full buffer.
     since: usize,
 }
 
-/// The library's words.
+/// Wraps an error message of the library.
 fn failed(text: String) -> Error {
     Error::new(ErrorKind::Os, text).with_errno(libc::ECONNRESET)
 }
 
 impl Pipe for SshPipe {
     fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
-        // How much is asked for is how much the server may send ahead; it is not renewed for every packet.
+        // The size of a read is how far the server may send ahead; it is not extended for every packet.
         let ask = match self.since >= AHEAD {
             true => buf.len(),
             false => buf.len().min(READ),
@@ -57,10 +57,10 @@ impl Pipe for SshPipe {
     }
 }
 
-/// Makes sure of both ends and opens the subsystem for files.
+/// Authenticates both ends and opens the SFTP subsystem.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where one end does not accept the other; of the connection.
+/// [`ErrorKind::Denied`] where one end rejects the other; errors of the connection.
 pub(super) fn log_in(
     settings: &Settings,
     socket: OwnedFd,
@@ -165,7 +165,7 @@ impl SshPipe {
     }
 }
 
-/// Refuses a server that is not the one that is wanted.
+/// Rejects a server that is not the expected one.
 fn check_host(session: &mut Session, check: &HostCheck) -> Result<()> {
     let denied = |text: String| Error::new(ErrorKind::Denied, text).with_errno(libc::EPERM);
     match check {

@@ -1,7 +1,7 @@
-//! Files of SSH servers (`ssh://USER@HOST/PATH`), by SFTP.
+//! Files on SSH servers (`ssh://USER@HOST/PATH`), over SFTP.
 //!
-//! libssh, loaded at run time, makes the connection and makes sure of both ends. The protocol for files is
-//! spoken here, with many requests under way at once, which the library does not do.
+//! libssh, loaded at run time, establishes the connection and authenticates both ends. SFTP itself is implemented here,
+//! with many requests in flight at once, which the library does not support.
 
 mod file;
 mod link;
@@ -26,7 +26,7 @@ use crate::storage::traits::Storage;
 
 use file::{Ssh, dialer};
 
-/// The protocol.
+/// The driver for this protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "ssh",
     schemes: &["ssh"],
@@ -67,7 +67,7 @@ fn create(context: &CreateContext<'_>) -> Result<Box<dyn NewStorage>> {
     remote_file::claim(context, name, Ssh::new(&settings, dialer(&settings)))
 }
 
-/// One of [`OptionSpec`], for the table of options.
+/// An [`OptionSpec`] of a text option, for the table of options.
 const fn text(name: &'static str, help: &'static str) -> OptionSpec {
     option(name, OptionKind::Str, help)
 }

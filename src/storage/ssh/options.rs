@@ -1,4 +1,4 @@
-//! Which file of which server is wanted, and how: options, and file names that stand for them.
+//! Options that select a file on a server and say how to access it, and the file names that stand for them.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::sftp::MAX_PATH;
 use super::text;
 
 const DEFAULT_PORT: u16 = 22;
-/// Seconds for which a server may be silent: what was written takes some to be made durable.
+/// Seconds that a server may be silent: making written data durable can take a while.
 const DEFAULT_TIMEOUT: u64 = 300;
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -88,7 +88,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     text("user", "Name of the user on the server"),
 ];
 
-/// Options that say how a file is opened, not which: the opener says them.
+/// Options that affect how a file is opened, not which file it is: they are up to the opener.
 pub(super) const WEAK: &[&str] = &[
     "host-key-check.hash",
     "host-key-check.mode",
@@ -102,7 +102,7 @@ pub(super) const WEAK: &[&str] = &[
     "timeout",
 ];
 
-/// Options that stand behind the `?` of a file name.
+/// Options that may follow the `?` of a file name.
 const IN_QUERY: &[&str] = &[
     "host_key_check",
     "identity",
@@ -112,35 +112,35 @@ const IN_QUERY: &[&str] = &[
     "timeout",
 ];
 
-/// How the identity of the server is made sure of.
+/// How the identity of the server is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HostCheck {
     /// Not at all.
     None,
-    /// Its key has this fingerprint, as it was given.
+    /// The fingerprint that its key must have, as given.
     Hash(Hash, String),
-    /// The user knows its key.
+    /// Its key must be among the user's known hosts.
     KnownHosts,
 }
 
-/// What is wanted.
+/// The settings of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) host: String,
     pub(super) port: u16,
     family: Family,
     pub(super) keep_alive: bool,
-    /// How long a server that owes an answer may keep quiet.
+    /// How long the server may be silent while a response is due.
     pub(super) timeout: Option<Duration>,
     pub(super) user: String,
     pub(super) path: BString,
     pub(super) check: HostCheck,
-    /// The file of the private key; without it and a password the user's own keys are shown.
+    /// The file with the private key; without it and without a password, the user's default keys are tried.
     pub(super) identity: Option<BString>,
-    /// That of the private key.
+    /// The passphrase of the private key.
     pub(super) passphrase: Option<Secret>,
     pub(super) password: Option<Secret>,
-    /// The file of known hosts in place of the user's own.
+    /// The file of known hosts, instead of the user's own.
     pub(super) known_hosts: Option<BString>,
 }
 
@@ -207,10 +207,10 @@ fn host_check(options: &Values) -> Result<HostCheck> {
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`]; of a secret.
+    /// [`crate::ErrorKind::Invalid`]; errors of a secret.
     pub(super) fn of(options: &Values, objects: &Objects) -> Result<Self> {
         let given = options.iter().any(|(key, _)| key.starts_with("server."));
         let (host, port) = (options.str("host"), options.str("port"));
@@ -293,7 +293,7 @@ impl Settings {
         })
     }
 
-    /// Where the server is.
+    /// The address of the server.
     pub(super) fn address(&self) -> Address {
         Address::Inet {
             host: self.host.clone(),
@@ -302,17 +302,17 @@ impl Settings {
         }
     }
 
-    /// What tells the file from others, whichever user opens it.
+    /// Identifies the file among all others, whichever user opens it.
     pub(super) fn place(&self) -> BString {
         let server = format!("ssh://{}:{}/", self.host.to_ascii_lowercase(), self.port);
         [server.as_bytes(), &self.path].concat().into()
     }
 }
 
-/// What the options and the name of a target say together, and the name to be shown.
+/// Merges the options with those in the name of the target; also returns the name to show.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`], or of a secret.
+/// [`crate::ErrorKind::Invalid`]; errors of a secret.
 pub(super) fn settings_of(
     target: &StorageTarget<'_>,
     options: &Values,
@@ -324,10 +324,10 @@ pub(super) fn settings_of(
     Ok((settings, name))
 }
 
-/// The options that a file name stands for: `ssh://[USER@]HOST[:PORT]/PATH[?host_key_check=…]`.
+/// Parses a file name into options: `ssh://[USER@]HOST[:PORT]/PATH[?host_key_check=…]`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let no_host = || Error::invalid("missing hostname in URI");
     let strange = || Error::invalid("The URI is not valid");
@@ -388,7 +388,7 @@ pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     Ok(options)
 }
 
-/// The short name that opens the file again, where there is one.
+/// The short name that reopens the file, where there is one.
 pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     const HELD: [&str; 7] = [
         "host",
@@ -433,7 +433,7 @@ pub(super) fn file_name(given: &Map<String, Value>) -> Option<BString> {
     .concat()
     .into();
     if !path.starts_with(b"/") {
-        // Relative to the user's directory, which no URI says.
+        // Relative to the user's home directory, which no URL can express.
         return None;
     }
     name.extend_from_slice(path);

@@ -1,4 +1,4 @@
-//! Files of a server that is reached without SSH, for tests: the protocol for files over a socket.
+//! Files on a server that is reached without SSH, for tests: SFTP directly over a socket.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +18,7 @@ use crate::options::{Options, Values};
 use crate::storage::remote_file::{How, Protocol, RemoteFile};
 use crate::storage::{CacheMode, Storage};
 
-/// A socket in the place of the library.
+/// A socket in place of the library.
 pub(super) struct Socket(pub(super) UnixStream);
 
 impl Pipe for Socket {
@@ -48,10 +48,10 @@ impl Pipe for Socket {
     }
 }
 
-/// A file like no other one, which is not opened yet.
+/// A file with a unique path, not opened yet.
 ///
 /// # Errors
-/// Of its options, which are good.
+/// Errors of its options, which are valid.
 pub(super) fn file(dial: &Dial) -> Result<Ssh> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -61,10 +61,10 @@ pub(super) fn file(dial: &Dial) -> Result<Ssh> {
     Ok(Ssh::new(&settings, dial.clone()))
 }
 
-/// Opens a file, which is like no other one.
+/// Opens a file with a unique path.
 ///
 /// # Errors
-/// Of the server.
+/// Errors of the server.
 pub(super) fn open(
     dial: &Dial,
     writable: bool,
@@ -86,10 +86,10 @@ pub(super) fn open(
     ))
 }
 
-/// Opens a file of the server at the other end of `socket` for writing. When that ends, there is no other one.
+/// Opens a file on the server at the other end of `socket` for writing. If the connection is lost, it cannot reconnect.
 ///
 /// # Errors
-/// Of the server.
+/// Errors of the server.
 pub fn sftp_over(socket: UnixStream, control: &Arc<JobControl>) -> Result<Arc<dyn Storage>> {
     socket
         .set_nonblocking(true)

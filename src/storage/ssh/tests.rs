@@ -1,4 +1,4 @@
-//! The client against servers that keep to a script.
+//! The client against scripted servers.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,7 +22,7 @@ use super::file::Dial;
 use super::link::{Connect, Link};
 use super::plain::{self, Socket, open};
 
-/// What the server answers to a packet; None ends the connection.
+/// Returns the server's reply to a packet; `None` closes the connection.
 type Answer = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
 
 fn packet(kind: u8, id: &[u8], rest: &[u8]) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn status(id: &[u8], code: u32) -> Vec<u8> {
     packet(101, id, &code.to_be_bytes())
 }
 
-/// A server of one file, that hides its extensions.
+/// A server with one file that offers no extensions.
 fn serve(file: &Mutex<Vec<u8>>, most: usize, request: &[u8]) -> Vec<u8> {
     let (kind, rest) = request.split_first().unwrap();
     if *kind == 1 {
@@ -80,7 +80,7 @@ fn dial(answer: Arc<Answer>) -> Dial {
     dial_for(answer, None)
 }
 
-/// As [`dial`], to a server that may keep quiet for a time.
+/// As [`dial`], with a limit on how long the server may be silent.
 fn dial_for(answer: Arc<Answer>, timeout: Option<Duration>) -> Dial {
     Arc::new(move |control: &JobControl| {
         let (near, mut far) = UnixStream::pair().unwrap();
@@ -96,7 +96,7 @@ fn dial_for(answer: Arc<Answer>, timeout: Option<Duration>) -> Dial {
                 let Some(reply) = answer(&request) else {
                     return;
                 };
-                // A client that has had enough may be gone.
+                // A client that has given up may be gone.
                 let _ = far.write_all(&reply);
             }
         });
@@ -131,23 +131,23 @@ fn reads_and_writes_of_any_length_come_together_from_short_replies() {
     assert!(file.lock()[398_000..].iter().all(|byte| *byte == 0));
     storage.set_len(5, Preallocation::Off).unwrap();
     assert_eq!(*file.lock(), bytes(5));
-    // The server cannot sync, which is told at the beginning.
+    // The server cannot sync, which is reported when the file is opened.
     storage.sync(Durability::Synced).unwrap();
     assert!(storage.report().unwrap().warnings()[0].contains("does not support fsync"));
 }
 
-/// What stands under `/dev/zero` on a server that copies, and how it answers to that.
+/// What `/dev/zero` is on a server that can copy, and how the server behaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Zeroes {
     Device,
-    /// It refuses the second of the requests.
+    /// It refuses all copy requests but the first.
     Failing,
     Missing,
     File,
     OtherDevice,
 }
 
-/// As [`serve`], of a server that copies; counts the bytes that were sent, and the copies.
+/// As [`serve`], for a server that can copy; counts the bytes sent to it, and the copies.
 fn serve_copying(
     zeroes: Zeroes,
     file: &Mutex<Vec<u8>>,
@@ -183,7 +183,7 @@ fn serve_copying(
             )
         }
         200 => {
-            // The name, the handle of zeroes, the offset in it, the length, and our handle.
+            // The name, the handle of the zeroes, the offset in it, the length, and the handle of the file.
             let numbers = rest.get(4 + 13 + 5..).unwrap();
             let number = |at: usize| u64::from_be_bytes(numbers[at..at + 8].try_into().unwrap());
             let (len, start) = (number(8) as usize, number(21) as usize);
@@ -232,7 +232,7 @@ fn zeroes_are_copied_by_the_server_where_it_has_them() {
         };
         assert_eq!(sent.load(Ordering::Relaxed), expected, "{zeroes:?}");
         assert_eq!(copies.load(Ordering::Relaxed), asked, "{zeroes:?}");
-        // A few are sent, and a server that has failed is asked no more.
+        // A short run is sent as data, and a server that has failed to copy is not asked to again.
         zero(100, 600);
         zero(0, LEN);
         let copies = copies.load(Ordering::Relaxed);
@@ -294,7 +294,7 @@ fn a_read_goes_on_over_a_new_connection_and_a_write_does_not() {
     );
     assert_eq!(error.file(), Some(storage.name()));
     drop(storage);
-    // A file that has changed meanwhile is not read on.
+    // A file that has changed in the meantime is not read any further.
     reads.store(0, Ordering::Relaxed);
     let storage = open(&dial, false, &Arc::default()).unwrap();
     file.lock().push(0);
@@ -337,7 +337,7 @@ fn servers_that_break_the_protocol_are_left_with_one_line() {
             })
         }));
         let storage = open(&dial, false, &Arc::default()).unwrap();
-        // What comes twice is seen by the next request at the latest.
+        // A duplicate reply is noticed with the next request at the latest.
         let error = (0..1000).find_map(|_| storage.read_at(&mut [0; 10], 0).err());
         let error = error.unwrap();
         assert!(error.to_string().contains(text), "{text}: {error}");
@@ -411,7 +411,7 @@ fn a_file_that_was_made_goes_whenever_the_work_ends() {
             if (request[0], when) == (3, When::NoReply) {
                 return Some(Vec::new());
             }
-            // Longer than it takes to see the end of the work.
+            // Longer than it takes to notice the end of the job.
             std::thread::sleep(Duration::from_millis(150));
             Some(serve(&file, 100, request))
         }));
@@ -469,7 +469,7 @@ fn a_server_that_keeps_quiet_is_given_up() {
 #[test]
 fn a_connection_is_made_again_by_one_of_those_that_wait_for_it() {
     let (file, reads) = (Mutex::new(bytes(10)), AtomicUsize::new(0));
-    // The connection ends when all have asked.
+    // The connection is closed once all of them have sent their requests.
     let answer: Arc<Answer> = Arc::new(move |request| match request[0] {
         5 if reads.fetch_add(1, Ordering::SeqCst) == 7 => None,
         5 => Some(Vec::new()),
@@ -492,7 +492,7 @@ fn a_connection_is_made_again_by_one_of_those_that_wait_for_it() {
             });
         }
     });
-    // One has tried, a few times, for all of them.
+    // One of them has tried a few times, on behalf of all.
     assert!(dials.load(Ordering::SeqCst) <= 1 + 4);
 }
 
@@ -504,11 +504,11 @@ fn a_connection_whose_server_owes_replies_ends_with_the_work() {
     let dial = {
         let (reads, own) = (reads.clone(), control.clone());
         dial(Arc::new(move |request| {
-            // Dropped with the last of those who may answer.
+            // Dropped with the last thread that could reply.
             let _ended = &ended;
             match request[0] {
                 5 => {
-                    // All places are taken when the work is cancelled.
+                    // All slots are in use when the job is cancelled.
                     if reads.fetch_add(1, Ordering::SeqCst) == 63 {
                         own.cancel();
                     }
@@ -530,6 +530,6 @@ fn a_connection_whose_server_owes_replies_ends_with_the_work() {
         }
     });
     drop(storage);
-    // There is no answer: the other end has gone.
+    // Nothing is ever sent: this returns when the other end has been dropped.
     assert!(end.recv().is_err());
 }

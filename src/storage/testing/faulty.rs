@@ -1,4 +1,4 @@
-//! A storage that fails where the test says.
+//! A storage that fails on demand.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
@@ -40,17 +40,17 @@ bitflags::bitflags! {
 pub struct Fault {
     /// The classes that are counted.
     pub calls: Calls,
-    /// The number of the call of these classes that fails; the first is 0.
+    /// Index of the failing call among those of these classes, starting at 0.
     pub nth: u64,
-    /// With this errno.
+    /// The errno of the error.
     pub errno: i32,
-    /// All later calls of these classes fail too.
+    /// All later calls of these classes also fail.
     pub for_good: bool,
-    /// A failing write writes its first half.
+    /// A failing write still writes its first half.
     pub torn: bool,
 }
 
-/// Passes calls on to another storage until the fault strikes.
+/// Forwards calls to another storage until the fault strikes.
 #[derive(Debug)]
 pub struct FaultyStorage {
     inner: Arc<dyn Storage>,
@@ -63,7 +63,7 @@ struct State {
     /// Calls of the fault's classes since it was set.
     counted: u64,
     struck: bool,
-    /// Each step that was taken and how often, in the order of the first times.
+    /// Each step taken and how often, in order of first occurrence.
     steps: Vec<(Step, u64)>,
 }
 
@@ -78,7 +78,7 @@ impl StepWatcher for FaultyStorage {
 }
 
 impl FaultyStorage {
-    /// One that does not fail yet.
+    /// A storage that does not fail yet.
     pub fn new(inner: Arc<dyn Storage>) -> Self {
         Self {
             inner,
@@ -94,12 +94,12 @@ impl FaultyStorage {
         };
     }
 
-    /// Whether the fault struck: when not, `nth` has passed the last call.
+    /// Whether the fault struck: if not, `nth` was past the last call.
     pub fn struck(&self) -> bool {
         self.state.lock().struck
     }
 
-    /// The steps that were taken since the last call, each once.
+    /// The steps taken since the previous call, without duplicates.
     pub fn take_steps(&self) -> Vec<Step> {
         let steps = std::mem::take(&mut self.state.lock().steps);
         steps.into_iter().map(|(step, _)| step).collect()
@@ -152,7 +152,7 @@ impl Storage for FaultyStorage {
     }
 
     fn try_read(&self, _bufs: &mut [IoSliceMut<'_>], _offset: u64) -> Result<bool> {
-        // The read that follows is the one that counts.
+        // The read that follows is counted instead.
         Ok(false)
     }
 

@@ -1,4 +1,4 @@
-//! Storages whose writes or changes of the length wait until a test lets them go on.
+//! Storages whose writes or length changes block until a test releases them.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::storage::forward::forward;
 use crate::storage::{HostFile, Limits, Preallocation, Storage, ZeroFlags};
 
-/// What calls pass. It is open at first.
+/// A gate that calls have to pass. Initially open.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
@@ -28,13 +28,13 @@ impl Gate {
         self.state.lock().closed = true;
     }
 
-    /// Lets all of them go on.
+    /// Releases all calls.
     pub fn open(&self) {
         self.state.lock().closed = false;
         self.changed.notify_all();
     }
 
-    /// Calls that wait.
+    /// Number of calls that are blocked.
     pub fn waiting(&self) -> u32 {
         self.state.lock().waiting
     }
@@ -49,16 +49,16 @@ impl Gate {
     }
 }
 
-/// Which calls pass the gate.
+/// Which calls have to pass the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gated {
-    /// Writes, also of zeroes.
+    /// Writes, including those of zeroes.
     Writes,
     /// Changes of the length.
     Lengths,
 }
 
-/// Passes everything on, some calls through a gate.
+/// Forwards everything, some calls through a gate.
 #[derive(Debug)]
 pub struct GatedStorage {
     inner: Arc<dyn Storage>,
@@ -67,7 +67,7 @@ pub struct GatedStorage {
 }
 
 impl GatedStorage {
-    /// One whose calls of that kind pass the gate.
+    /// A storage whose calls of that kind pass the gate.
     pub fn new(inner: Arc<dyn Storage>, gate: Arc<Gate>, which: Gated) -> Self {
         Self { inner, gate, which }
     }
@@ -113,7 +113,7 @@ impl Storage for GatedStorage {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // Calls on the descriptor would not wait.
+        // Calls on the descriptor would bypass the gate.
         None
     }
 }

@@ -1,4 +1,4 @@
-//! A storage whose reads wait for each other, to count how many come at once.
+//! A storage whose reads wait for each other, to count how many are in flight at once.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::storage::forward::forward;
 use crate::storage::{HostFile, Limits, ReadRange, Storage};
 
-/// How long a read waits for the others before it goes on alone: what waits in vain fails the test.
+/// How long a read waits for the others before it proceeds alone, in which case the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Passes everything on. Once it is armed, reads are held until as many as it likes have come at once.
+/// Forwards everything. Once armed, it holds reads until its preferred number is in flight.
 #[derive(Debug)]
 pub struct GatheringStorage {
     inner: Arc<dyn Storage>,
@@ -28,16 +28,16 @@ struct State {
     armed: bool,
     now: u32,
     most: u32,
-    /// The most ranges of one call.
+    /// Maximum number of ranges in one call.
     together: usize,
-    /// Calls that read.
+    /// Number of read calls.
     reads: u64,
     /// Reads of these bytes fail.
     refused: Range<u64>,
 }
 
 impl GatheringStorage {
-    /// One that likes `in_flight` requests at once.
+    /// A storage that prefers `in_flight` concurrent requests.
     pub fn new(inner: Arc<dyn Storage>, in_flight: u32) -> Self {
         Self {
             inner,
@@ -52,22 +52,22 @@ impl GatheringStorage {
         self.state.lock().armed = true;
     }
 
-    /// The most reads that were there at once.
+    /// Maximum number of reads that were in flight at once.
     pub fn most(&self) -> u32 {
         self.state.lock().most
     }
 
-    /// The most ranges that were asked for in one call.
+    /// Maximum number of ranges requested in one call.
     pub fn together(&self) -> usize {
         self.state.lock().together
     }
 
-    /// How many calls have read: so often a caller has waited.
+    /// Number of read calls, and so of times a caller had to wait.
     pub fn reads(&self) -> u64 {
         self.state.lock().reads
     }
 
-    /// Has reads of these bytes fail from now on.
+    /// Makes reads of these bytes fail from now on.
     pub fn refuse(&self, bytes: Range<u64>) {
         self.state.lock().refused = bytes;
     }
@@ -93,7 +93,7 @@ impl GatheringStorage {
         self.changed.notify_all();
         while state.most < self.in_flight {
             if self.changed.wait_until(&mut state, deadline).timed_out() {
-                // One vain wait is enough.
+                // One wait in vain is enough.
                 state.armed = false;
                 break;
             }

@@ -10,7 +10,7 @@ use crate::storage::forward::forward;
 use crate::storage::memory::MemoryStorage;
 use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
-/// What discarded bytes read as: not zeroes, so that nothing relies on them.
+/// What discarded bytes read as: not zeroes, so that nothing comes to rely on that.
 const JUNK: u8 = 0xd5;
 
 /// One change, or a barrier.
@@ -18,74 +18,73 @@ const JUNK: u8 = 0xd5;
 pub enum Event {
     /// Bytes were written.
     Write {
-        /// Where.
+        /// Its offset.
         offset: u64,
-        /// What.
+        /// The data.
         bytes: Vec<u8>,
     },
     /// A range was zeroed.
     Zero {
-        /// Where.
+        /// Its offset.
         offset: u64,
         /// Its length.
         len: u64,
     },
     /// A range was discarded.
     Discard {
-        /// Where.
+        /// Its offset.
         offset: u64,
         /// Its length.
         len: u64,
     },
     /// The length was set.
     SetLen(u64),
-    /// All changes before became durable.
+    /// All earlier changes became durable.
     Sync,
-    /// A sync failed: of the changes before, what was not durable may be lost, and no later sync makes
-    /// up for it.
+    /// A sync failed: earlier changes that were not yet durable may be lost, and no later sync makes up for that.
     SyncFailed,
 }
 
 /// One change of one of the files of a [`Log`].
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// The file's number, in the order of [`Log::file`].
+    /// The file's index, in order of the [`Log::file`] calls.
     pub file: usize,
     /// What happened to it.
     pub event: Event,
 }
 
-/// The common log of several files: what happened to all of them, in one order.
+/// The shared log of several files: everything that happened to them, in a single order.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// Held across each change, so that the log's order is the order of the changes.
+    /// Held across each change, so that the log has the same order as the changes.
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The bytes of each file at the beginning of the log.
+    /// The contents of each file at the start of the log.
     initial: Vec<Vec<u8>>,
     records: Vec<Record>,
-    /// Syncs that succeed before one fails; None where none does.
+    /// Number of syncs that succeed before one fails; `None` if none is to fail.
     syncs_left: Option<usize>,
-    /// A sync of that file has failed.
+    /// The file for which a sync has failed.
     failed: Option<usize>,
 }
 
 impl Log {
-    /// An empty log of no file.
+    /// An empty log without files.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// A file of this log that holds `bytes`, which count as durable.
+    /// Adds a file that initially holds `bytes`, which count as durable.
     pub fn file(self: &Arc<Self>, name: impl Into<String>, bytes: Vec<u8>) -> Arc<LoggingStorage> {
         Arc::new(LoggingStorage::of(self.clone(), name.into(), bytes))
     }
 
-    /// Lets a sync fail, once `nth` more of any file have succeeded. As those of a file do, later ones
-    /// of the same file fail too.
+    /// Makes a sync fail after `nth` more have succeeded, counted across all files. As with real files, later syncs of
+    /// the same file fail too.
     pub fn fail_sync(&self, nth: usize) {
         self.state.lock().syncs_left = Some(nth);
     }
@@ -105,23 +104,23 @@ impl Log {
         self.state.lock().records.clone()
     }
 
-    /// The bytes of each file at the beginning of the log.
+    /// The contents of each file at the start of the log.
     pub fn initial(&self) -> Vec<Vec<u8>> {
         self.state.lock().initial.clone()
     }
 }
 
-/// Memory that logs its changes from the time it was made on.
+/// A storage in memory that logs its changes from its creation on.
 #[derive(Debug)]
 pub struct LoggingStorage {
     memory: MemoryStorage,
     log: Arc<Log>,
-    /// Its number in the log.
+    /// Its index in the log.
     file: usize,
 }
 
 impl LoggingStorage {
-    /// One that holds `bytes` at first, with a log of its own.
+    /// A storage that initially holds `bytes`, with a log of its own.
     pub fn new(name: impl Into<String>, bytes: Vec<u8>) -> Self {
         Self::of(Log::new(), name.into(), bytes)
     }
@@ -156,24 +155,24 @@ impl LoggingStorage {
         state.records.iter().filter(|r| r.file == self.file).count()
     }
 
-    /// The present bytes.
+    /// The current contents.
     pub fn to_vec(&self) -> Vec<u8> {
         self.memory.to_vec()
     }
 
-    /// The bytes after the first `count` events: what a killed process leaves.
+    /// The contents after the first `count` events: what a killed process leaves behind.
     pub fn state_after(&self, count: usize) -> Vec<u8> {
         self.crash_state(count, |_| true)
     }
 
-    /// Its events among the first `count` that no sync has made durable.
+    /// Those of its first `count` events that no sync has made durable.
     pub fn pending(&self, count: usize) -> Range<usize> {
         let events = self.events();
         pending(&events[..count.min(events.len())])
     }
 
-    /// The bytes after a power cut behind the first `count` events: all that a sync made durable,
-    /// and of the pending events those that `keep` takes by index, in their order.
+    /// The contents after a power cut following the first `count` events: everything that a sync made durable, plus the
+    /// pending events whose index `keep` accepts, in order.
     pub fn crash_state(&self, count: usize, keep: impl Fn(usize) -> bool) -> Vec<u8> {
         let events = self.events();
         let events = &events[..count.min(events.len())];
@@ -207,9 +206,8 @@ fn pending(events: &[Event]) -> Range<usize> {
 }
 
 impl Event {
-    /// Does the change in part: of the blocks of `unit` bytes that a write covers, those that
-    /// `keep` takes, as a device may have stored them at the time of a power cut. What is no write
-    /// of several blocks is done if `keep` takes it.
+    /// Applies the change in part: of the blocks of `unit` bytes that a write covers, only those that `keep` accepts,
+    /// as a device might have stored them before a power cut. Any other event is applied if `keep` accepts it.
     pub fn apply_torn(&self, bytes: &mut Vec<u8>, unit: u64, mut keep: impl FnMut() -> bool) {
         let Event::Write { offset, bytes: new } = self else {
             if keep() {
@@ -233,7 +231,7 @@ impl Event {
         }
     }
 
-    /// Does the change to the bytes of a file.
+    /// Applies the change to the contents of a file.
     pub fn apply(&self, bytes: &mut Vec<u8>) {
         let mut fill = |offset: u64, len: u64, value: u8, grow: bool| {
             let end = (offset + len) as usize;

@@ -1,6 +1,6 @@
-//! Storages for tests: one that remembers what was written in which order, one that fails, one
-//! whose reads wait for each other, one whose writes wait for the test; files of a server of SFTP over a socket;
-//! namespaces of an NVMe controller that is a program.
+//! Storages for tests: one that logs what was written and in which order, one that fails on demand, one whose reads
+//! wait for each other, and one whose writes block until the test releases them; also files on an SFTP server over a
+//! socket, and namespaces of an emulated NVMe controller.
 
 mod faulty;
 mod gated;

@@ -1,4 +1,4 @@
-//! Which names a FAT volume can hold, and the short names that long ones get.
+//! Names that a FAT volume can hold, and the short names assigned to long ones.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,16 +9,16 @@ use super::disk::long_name::MAX;
 use crate::error::Result;
 use crate::memory;
 
-/// Characters that no name may have, beside control characters.
+/// Characters that no name may contain, besides control characters.
 const IN_NO_NAME: &[char] = &['"', '*', '/', ':', '<', '>', '?', '\\', '|'];
 
-/// What a short name may have beside capital letters and digits.
+/// Characters allowed in a short name, besides capital letters and digits.
 const IN_SHORT_NAMES: &[u8] = b"$%'-_@~`!(){}^#&";
 
-/// The longest number of an alias.
+/// Maximum number of digits in the numeric tail of an alias.
 const MAX_DIGITS: u32 = 6;
 
-/// The name as text, where a FAT volume can hold it; else why it cannot.
+/// Returns the name as text if a FAT volume can hold it, or else the reason why not.
 pub(super) fn storable(name: &[u8]) -> Result<&str, &'static str> {
     let Ok(text) = name.to_str() else {
         return Err("its name is not UTF-8");
@@ -38,12 +38,12 @@ pub(super) fn storable(name: &[u8]) -> Result<&str, &'static str> {
     Ok(text)
 }
 
-/// As two names are compared on the volume, where capital and small letters are the same.
+/// Folds a name for comparison, which is case-insensitive on the volume.
 pub(super) fn folded(name: &str) -> String {
     name.to_uppercase()
 }
 
-/// The short name that is all of a name except for the case of its letters, where there is one.
+/// The short name that matches a name completely, except for case, if there is one.
 pub(super) fn exact(name: &str) -> Option<ShortName> {
     let name = name.as_bytes();
     let (base, extension) = match name.rsplit_once_str(".") {
@@ -57,7 +57,7 @@ pub(super) fn exact(name: &str) -> Option<ShortName> {
     (lengths && all.clone().all(fits)).then(|| joined(base, extension))
 }
 
-/// Whether the short name alone says all of the name.
+/// Whether the short name alone represents the name exactly.
 pub(super) fn is_short(name: &str) -> bool {
     exact(name).is_some() && !name.bytes().any(|byte| byte.is_ascii_lowercase())
 }
@@ -73,7 +73,7 @@ fn joined(base: &[u8], extension: &[u8]) -> ShortName {
     short
 }
 
-/// Base and extension that an alias of a name is made of (section "The Basis-Name Generation Algorithm").
+/// The base and extension that an alias is built from (section "The Basis-Name Generation Algorithm").
 fn basis(name: &str) -> (Vec<u8>, Vec<u8>) {
     let name = name.trim_start_matches(['.', ' ']);
     let (base, extension) = match name.rsplit_once('.') {
@@ -95,12 +95,12 @@ fn basis(name: &str) -> (Vec<u8>, Vec<u8>) {
 #[derive(Debug, Default)]
 pub(super) struct Aliases {
     taken: HashSet<ShortName>,
-    /// The next number behind what stands in front of it, by its digits.
+    /// The next number to try after each prefix, by number of digits.
     next: HashMap<(ShortName, u32), u32>,
 }
 
 impl Aliases {
-    /// Takes a short name that a file has by its own name.
+    /// Reserves the short name of a file whose own name is short.
     ///
     /// # Errors
     /// Lack of memory.
@@ -110,7 +110,7 @@ impl Aliases {
         Ok(())
     }
 
-    /// A short name for a long one that no other file of the directory has; None where there are too many.
+    /// A short name for a long one, unique in the directory; `None` if there are too many.
     ///
     /// # Errors
     /// Lack of memory.
@@ -193,7 +193,7 @@ mod tests {
         let long = "ä".repeat(255);
         assert_eq!(storable(long.as_bytes()), Ok(&*long));
         assert!(storable(format!("{long}x").as_bytes()).is_err());
-        // Outside of the first plane a character is two.
+        // A character outside the Basic Multilingual Plane takes two code units.
         assert!(storable("😀".repeat(128).as_bytes()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What stands below a directory of which no disk has been made yet.
+//! Finds the files below a directory before a disk has been made of it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,9 +12,9 @@ use crate::storage::Identity;
 use crate::storage::driver::OpenContext;
 use crate::sys::attr::Stat;
 
-/// Shows every file below the directory where it may be opened so, also those that a disk would leave out; no link is followed. What cannot
-/// be looked at is passed over. A directory of which the policy allows no disk, for all that is in it, is not looked
-/// at to its end.
+/// Visits every file below the directory, unless this open would be refused, including files that the disk would leave
+/// out; links are not followed. Whatever cannot be read is skipped. The scan stops early if the directory has more
+/// entries than the policy allows for a disk.
 pub(super) fn stands_on(context: &OpenContext<'_>, visit: &mut dyn FnMut(Identity)) {
     let options = context.options;
     let is_refused = context.how.writable && !options.bool(RW).unwrap_or(false);

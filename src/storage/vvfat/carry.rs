@@ -1,5 +1,5 @@
-//! Carries what a guest has changed on the disk over to the directory. Everything is checked before the first
-//! change; each file is then replaced as a whole, so that a crash leaves either what it was or what it is to be.
+//! Carries a guest's changes on the disk over to the directory. Everything is checked before the first change; each
+//! file is then replaced as a whole, so that a crash leaves either its old or its new contents.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,25 +19,25 @@ use crate::memory;
 use crate::sys::directory::{self, Status};
 use crate::sys::{falloc, rw};
 
-/// Bytes that are copied or compared at once.
+/// Number of bytes to copy or compare at once.
 const PIECE: u64 = 256 << 10;
 
 /// A file whose contents come from the disk.
 struct Fill {
     path: BString,
-    /// Its number among what is on the disk.
+    /// Its index among the files found on the disk.
     written: usize,
-    /// What stands there was something else, or in something else, before.
+    /// Its path, or a parent of it, has changed between file and directory.
     late: bool,
 }
 
-/// What is to be done in the directory.
+/// The changes to make in the directory.
 pub(super) struct Plan<'a> {
     files: &'a Files,
     known: &'a Known,
     volume: Volume,
     written: &'a [Written],
-    /// New directories; those that stand where something else was come apart.
+    /// New directories; `make_late` has those at or below a path that has changed between file and directory.
     make: Vec<BString>,
     make_late: Vec<BString>,
     moves: Vec<(BString, BString)>,
@@ -46,7 +46,7 @@ pub(super) struct Plan<'a> {
     remove: Vec<BString>,
 }
 
-/// New contents, ready to be given their names.
+/// New contents, ready to be renamed into place.
 pub(super) struct Staged<'a> {
     files: &'a Files,
     name: BString,
@@ -68,10 +68,10 @@ fn above(path: &BStr) -> &BStr {
 }
 
 impl<'a> Plan<'a> {
-    /// Compares what is on the disk with what the directory and it agreed on; `fresh` blocks were written since.
+    /// Compares what is on the disk with the last agreed state; `fresh` blocks were written since.
     ///
     /// # Errors
-    /// Where the directory is not what it was; of reading.
+    /// Where the directory has changed in the meantime; errors of reading.
     pub(super) fn new(
         files: &'a Files,
         known: &'a Known,
@@ -112,7 +112,7 @@ impl<'a> Plan<'a> {
             }
             false
         };
-        // Files that have another name or none now, by their first clusters.
+        // Files that are no longer there under their name, by first cluster.
         let gone: HashMap<u32, (&BString, &KnownFile)> = known
             .iter()
             .filter(|(path, file)| !file.is_directory && kinds.get(path.as_bstr()) != Some(&false))
@@ -168,7 +168,7 @@ impl<'a> Plan<'a> {
         Error::io(error).context(format!("Could not change '{}'", self.shown(path)))
     }
 
-    /// Opens the directory in which a path stands.
+    /// Opens the directory that contains a path.
     fn above(&self, path: &BStr) -> Result<OwnedFd> {
         let (names, _) = split(path);
         open_directory(self.files.root.as_fd(), &names).map_err(|error| self.failed(path, &error))
@@ -182,7 +182,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Whether a file on the disk holds what one of the directory holds.
+    /// Whether a file on the disk has the same contents as one in the directory.
     fn is_same(
         &self,
         path: &BString,
@@ -217,7 +217,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Shows the contents of a file on the disk, for as long as `visit` wants more.
+    /// Passes the contents of a file on the disk to `visit`, for as long as it returns true.
     fn pieces(
         &self,
         file: &Written,
@@ -252,7 +252,7 @@ impl<'a> Plan<'a> {
             .with_hint("Nothing was carried over to the directory")
     }
 
-    /// Refuses what would touch anything that the disk does not show.
+    /// Refuses changes that would affect anything that the disk does not show, or that the host has changed.
     fn check(&self) -> Result<()> {
         let replaced = self.fills.iter().filter(|fill| !fill.late);
         let replaced = replaced.map(|fill| &fill.path);
@@ -305,10 +305,10 @@ impl<'a> Plan<'a> {
         .with_hint("Nothing was carried over to the directory")
     }
 
-    /// Writes all new contents beside the files that are there.
+    /// Writes all new contents to files in a temporary directory.
     ///
     /// # Errors
-    /// Of the host; nothing has changed then.
+    /// Errors of the host, in which case nothing has been changed.
     pub(super) fn stage(&self, read: Read<'_>, durable: bool) -> Result<Staged<'a>> {
         let root = self.files.root.as_fd();
         let name = BString::from(format!("{STAGING}{}", uuid::Uuid::new_v4()));
@@ -365,10 +365,10 @@ impl<'a> Plan<'a> {
             .map(|status| Mark::from(&status))
     }
 
-    /// Keeps the bytes that the disk still shows of files which go away.
+    /// Copies to the overlay what the disk still shows of files that are about to be deleted or replaced.
     ///
     /// # Errors
-    /// Of reading and keeping them.
+    /// Errors of reading or storing the data.
     pub(super) fn keep_old(&self, layout: &Layout, overlay: &mut Overlay) -> Result<()> {
         let replaced = self.fills.iter().map(|fill| &fill.path);
         let known = self
@@ -394,10 +394,10 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Changes the directory; what the two agree on then.
+    /// Changes the directory, and returns the newly agreed state.
     ///
     /// # Errors
-    /// Of the host; some of the changes may be made then.
+    /// Errors of the host; some of the changes may have been made by then.
     pub(super) fn apply(&self, staged: &Staged<'_>, durable: bool) -> Result<Known> {
         for path in &self.make {
             self.make(path.as_bstr())?;
@@ -461,7 +461,7 @@ impl<'a> Plan<'a> {
         Ok(())
     }
 
-    /// Makes all names that have changed durable.
+    /// Makes all changed names durable.
     fn sync_names(&self) -> Result<()> {
         let moves = self.moves.iter().flat_map(|(from, to)| [from, to]);
         let gone = self.delete.iter().chain(&self.remove);
@@ -474,12 +474,12 @@ impl<'a> Plan<'a> {
                 .split_str("/")
                 .filter(|name| !name.is_empty())
                 .collect();
-            // One that is gone needs none.
+            // A directory that is gone needs no sync.
             let Ok(open) = open_directory(self.files.root.as_fd(), &names) else {
                 continue;
             };
             match falloc::sync(open.as_fd()) {
-                // File systems whose directories know no sync.
+                // Some file systems do not support syncing a directory.
                 Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
                     return Err(self.failed(path, &error));
                 }
@@ -526,7 +526,7 @@ impl<'a> Plan<'a> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        // What has its name by now is no longer here.
+        // Files that were renamed into place are no longer here.
         for number in 0..=self.marks.len() {
             let name = number.to_string();
             let _ = directory::remove_at(self.open.as_fd(), name.as_bytes(), false);

@@ -1,4 +1,4 @@
-//! The files of the directory, a few of them open at a time.
+//! The files of the directory, only a few of which are open at a time.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,10 +11,10 @@ use super::tree::{Mark, Tree};
 use crate::error::{Error, Result, ResultExt};
 use crate::sys::{directory, rw};
 
-/// So many files are open at a time.
+/// Maximum number of files open at a time.
 const MAX_OPEN: usize = 16;
 
-/// Opens the directory to which names lead from another one; no link is followed.
+/// Opens the directory at a path relative to `root`; links are not followed.
 pub(super) fn open_directory<N: AsRef<[u8]>>(
     root: BorrowedFd<'_>,
     path: &[N],
@@ -26,7 +26,7 @@ pub(super) fn open_directory<N: AsRef<[u8]>>(
     Ok(open)
 }
 
-/// Opens the file to which names lead, for reading.
+/// Opens the file at a path relative to `root` for reading.
 fn open_file<N: AsRef<[u8]>>(root: BorrowedFd<'_>, path: &[N]) -> std::io::Result<OwnedFd> {
     let Some((name, above)) = path.split_last() else {
         return Err(std::io::Error::from_raw_os_error(libc::EISDIR));
@@ -39,11 +39,11 @@ fn open_file<N: AsRef<[u8]>>(root: BorrowedFd<'_>, path: &[N]) -> std::io::Resul
 #[derive(Debug)]
 pub(super) struct Files {
     pub(super) root: OwnedFd,
-    /// Its name for messages.
+    /// Its name in messages.
     pub(super) shown: BString,
-    /// What was read last stands last.
+    /// The open files, most recently read last.
     open: Mutex<Vec<(u32, Arc<OwnedFd>)>>,
-    /// Where files stand that were renamed since the disk was opened.
+    /// The current paths of files that were renamed after the disk was opened.
     moved: Mutex<HashMap<u32, BString>>,
 }
 
@@ -57,10 +57,10 @@ impl Files {
         }
     }
 
-    /// Fills `buf` with bytes of a file, all of which are within it.
+    /// Fills `buf` from a file; the range must lie within it.
     ///
     /// # Errors
-    /// That names the file where it is not what it was when the disk was opened.
+    /// Errors of reading, and one where the file has changed since the disk was opened; they name the file.
     pub(super) fn read(&self, tree: &Tree, number: u32, buf: &mut [u8], offset: u64) -> Result<()> {
         let open = match self.known(number) {
             Some(open) => open,
@@ -73,7 +73,7 @@ impl Files {
                 tree.shown(self.shown.as_ref(), number)
             )
         })?;
-        // A change before this read has changed the time as well.
+        // A change before this read would also have changed the modification time.
         if read < buf.len() || !self.is_same(tree, number, &open) {
             self.forget(number);
             return Err(self.changed(tree, number));
@@ -121,7 +121,7 @@ impl Files {
         Ok(file)
     }
 
-    /// A file has that path from now on.
+    /// Records the new path of a file.
     pub(super) fn moved(&self, number: u32, path: BString) {
         self.moved.lock().insert(number, path);
     }

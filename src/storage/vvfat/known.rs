@@ -1,4 +1,4 @@
-//! What the disk and the directory agreed on last.
+//! The last state that the disk and the directory agreed on.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,23 +8,23 @@ use bstr::BString;
 use super::layout::Layout;
 use super::tree::{Mark, ROOT};
 
-/// Files and directories by their paths; parents come before what they hold.
+/// Files and directories by path; parents come before their contents.
 pub(super) type Known = BTreeMap<BString, KnownFile>;
 
-/// A file or directory that is on the disk and in the directory.
+/// A file or directory that is both on the disk and in the directory.
 #[derive(Clone, Debug)]
 pub(super) struct KnownFile {
     pub(super) is_directory: bool,
-    /// Of a file in the directory.
+    /// That of the file in the directory.
     pub(super) mark: Mark,
-    /// Of a file on the disk.
+    /// That of the file on the disk.
     pub(super) size: u32,
     pub(super) runs: Vec<Range<u32>>,
-    /// Its number, where the disk was opened with it.
+    /// Its node number, if it was there when the disk was opened.
     pub(super) number: Option<u32>,
 }
 
-/// What they agree on when the disk is opened.
+/// The agreed state when the disk is opened.
 pub(super) fn known(layout: &Layout) -> Known {
     let tree = &layout.tree;
     let numbers = ROOT + 1..tree.nodes.len() as u32;

@@ -1,5 +1,5 @@
-//! Where everything stands on the disk, and the bytes of each place; nothing of it is kept but the list of
-//! files.
+//! Where everything is located on the disk, and the bytes at each position, which are generated on demand; only the
+//! list of files is kept in memory.
 
 use super::disk::boot::Volume;
 use super::disk::entry::LEN;
@@ -14,45 +14,45 @@ const HEADS: u16 = 16;
 const PER_TRACK: u16 = 63;
 const CYLINDER: u64 = HEADS as u64 * PER_TRACK as u64;
 
-/// Entries of the root directory of a hard disk, unless it needs more.
+/// Minimum number of entries of a hard disk's root directory.
 const ROOT_ENTRIES: u16 = 512;
 
-/// Copies of the table.
+/// Number of copies of the table.
 const TABLES: u8 = 2;
 
-/// What a partition table can say of the end of a partition.
+/// Maximum end of a partition in a partition table.
 const MAX_SECTORS: u64 = u32::MAX as u64;
 
-/// The disk: its parts, and what fills them.
+/// The disk: its layout and its contents.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) volume: Volume,
     pub(super) tree: Tree,
     pub(super) len: u64,
-    /// The first cluster that is free.
+    /// The first free cluster.
     free: u32,
 }
 
-/// What stands at a place of the disk.
+/// What is located at a position on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Zero,
     PartitionTable,
-    /// A sector in front of the table, by its number.
+    /// A sector before the table, by number.
     Reserved(u64),
-    /// A copy of the table; where it begins.
+    /// A copy of the table, by its start.
     Table(u64),
-    /// The listing of a directory; where it begins.
+    /// The listing of a directory, by its number and start.
     Listing(u32, u64),
-    /// A file; where it begins.
+    /// A file, by its number and start.
     File(u32, u64),
 }
 
 impl Layout {
-    /// The disk that the settings ask for, with what was found.
+    /// Lays out the disk that the settings describe, with the files that were found.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] where it does not fit.
+    /// [`ErrorKind::Limit`] if they do not fit.
     pub(super) fn new(settings: &Settings, mut tree: Tree) -> Result<Self> {
         let (volume, sectors) = match settings.floppy {
             Some(floppy) => of_floppy(floppy, settings.fat, &tree),
@@ -75,7 +75,7 @@ impl Layout {
         })
     }
 
-    /// What stands at an offset, and where that ends.
+    /// What is located at an offset, and where that ends.
     fn part(&self, offset: u64) -> (Part, u64) {
         let volume = &self.volume;
         let start = u64::from(volume.hidden) * SECTOR;
@@ -89,7 +89,7 @@ impl Layout {
         let reserved = u64::from(volume.reserved);
         if sector < reserved {
             return match sector {
-                // The sectors of FAT32 beside the first one, twice.
+                // The boot sector and, with FAT32, the information sector, and their backups.
                 0 | 1 | 6 | 7 => (Part::Reserved(sector), start + (sector + 1) * SECTOR),
                 2..=5 => (Part::Zero, start + reserved.min(6) * SECTOR),
                 _ => (Part::Zero, start + reserved * SECTOR),
@@ -142,7 +142,7 @@ impl Layout {
         }
     }
 
-    /// How long what is known as zeroes, or else may be data, goes on at an offset within the disk.
+    /// Whether the disk is known to be zero at an offset within it, and how far the answer holds.
     pub(super) fn extent(&self, offset: u64, len: u64) -> (bool, u64) {
         let limit = offset.saturating_add(len).min(self.len);
         let (part, mut end) = self.part(offset);
@@ -157,10 +157,10 @@ impl Layout {
         (zero, end.min(limit) - offset)
     }
 
-    /// Fills `buf` with the bytes of the disk at an offset; behind its end they are zeroes.
+    /// Fills `buf` with the bytes of the disk at an offset; past the end they are zeroes.
     ///
     /// # Errors
-    /// Of reading a file.
+    /// Errors of reading a file.
     pub(super) fn read(&self, files: &Files, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut rest = buf;
         let mut at = offset;
@@ -204,7 +204,7 @@ impl Layout {
 
     fn fill_table(&self, buf: &mut [u8], offset: u64) {
         let (fat, [media, second]) = (self.volume.fat, self.volume.first_entries());
-        // Runs are long: the one that was met last is asked first.
+        // Runs are long, so the previous one is checked first.
         let mut run = 0..0;
         table::fill(fat, buf, offset, |cluster| match cluster {
             0 => media,
@@ -258,14 +258,14 @@ fn too_large(settings: &Settings, sectors: u64) -> Error {
     }
 }
 
-/// Entries of the root directory: so many, or as many as it needs.
+/// Number of entries of the root directory: `at_least`, or as many as it needs.
 fn root_entries(at_least: u16, tree: &Tree) -> u16 {
     let needed = tree.node(ROOT).size / LEN as u32;
     let needed = u16::try_from(needed.next_multiple_of(16)).unwrap_or(u16::MAX);
     at_least.max(needed)
 }
 
-/// A volume with tables as long as its clusters need; None where there is no room for any.
+/// Sizes the tables of a volume for its clusters; `None` if there is no space for any.
 fn filled(volume: Volume) -> Option<Volume> {
     let front = u64::from(volume.reserved) + volume.root_sectors();
     let rest = u64::from(volume.sectors).checked_sub(front)?;
@@ -278,12 +278,12 @@ fn filled(volume: Volume) -> Option<Volume> {
     (volume.data_start() < u64::from(volume.sectors)).then_some(volume)
 }
 
-/// The formats of DOS, except that a root directory with many files is larger.
+/// The DOS formats, except that the root directory is enlarged if it has many files.
 fn of_floppy(floppy: Floppy, fat: FatType, tree: &Tree) -> (Option<Volume>, u64) {
     let (per_track, per_cluster, entries) = match (floppy, fat) {
         (Floppy::High, _) => (18, 1, 224),
         (Floppy::Extended, FatType::Fat12) => (36, 2, 240),
-        // Only with small clusters are there as many as the type has.
+        // This type needs more clusters than there would be with larger ones.
         (Floppy::Extended, _) => (36, 1, 240),
     };
     let sectors = 80 * 2 * u64::from(per_track);
@@ -303,8 +303,8 @@ fn of_floppy(floppy: Floppy, fat: FatType, tree: &Tree) -> (Option<Volume>, u64)
     (volume, sectors)
 }
 
-/// 504 MiB, as much as the oldest machines can address, or with FAT12 as much as it has clusters for; with
-/// FAT32 as much as is needed, where that is more.
+/// 504 MiB, the most that the oldest machines can address, or with FAT12 as much as its number of clusters allows; with
+/// FAT32 as much as needed, if that is more.
 fn of_hard_disk(fat: FatType, tree: &Tree) -> (Option<Volume>, u64) {
     let of = |cylinders: u64, sectors_per_cluster: u8| {
         let sectors = cylinders * CYLINDER;
@@ -332,8 +332,7 @@ fn of_hard_disk(fat: FatType, tree: &Tree) -> (Option<Volume>, u64) {
         FatType::Fat12 => 64,
         FatType::Fat16 => 1024,
         FatType::Fat32 => {
-            // The sizes up to which clusters are that large, in cylinders (section "FAT Volume
-            // Initialization").
+            // The disk sizes in cylinders up to which each cluster size is used (section "FAT Volume Initialization").
             for (most, sectors_per_cluster) in [
                 (16_644, 8),
                 (33_288, 16),
@@ -342,7 +341,7 @@ fn of_hard_disk(fat: FatType, tree: &Tree) -> (Option<Volume>, u64) {
             ] {
                 let cluster = u64::from(sectors_per_cluster) * SECTOR;
                 let data = tree.clusters_in_all(cluster).saturating_mul(cluster) / SECTOR;
-                // The tables, the end of the last cylinder, and an eighth to write to.
+                // Allows for the tables, for rounding up to whole cylinders, and for an eighth of free space.
                 let wanted = data.saturating_add(data / 8).div_ceil(CYLINDER) + 4;
                 let cylinders = wanted.max(1024);
                 if cylinders <= most {

@@ -1,8 +1,8 @@
-//! A directory of the host as a disk with a FAT file system (`fat:DIRECTORY`).
+//! A host directory presented as a disk with a FAT file system (`fat:DIRECTORY`).
 //!
-//! Nothing of the disk is stored: the list of files, which is looked at once, says where everything stands, and
-//! the bytes of each place are made when they are read. What a guest writes is kept apart, until a flush finds a
-//! consistent file system on the disk: then the directory is changed to what that holds.
+//! The disk itself is not stored: its layout follows from the list of files, which is read once, and its contents are
+//! generated as they are read. A guest's writes are kept apart until a flush finds a consistent file system on the
+//! disk: then the directory is updated to match it.
 
 mod aliases;
 mod below;
@@ -22,7 +22,7 @@ mod written;
 
 use crate::storage::driver::{StorageDriver, StorageFeatures};
 
-/// The protocol.
+/// The driver for this protocol.
 pub static DRIVER: StorageDriver = StorageDriver {
     name: "vvfat",
     schemes: &[settings::SCHEME],

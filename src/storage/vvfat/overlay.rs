@@ -1,4 +1,4 @@
-//! What was written to the disk: blocks in a temporary file without a name.
+//! Data written to the disk: blocks in an unnamed temporary file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::storage::file::FileStorage;
 use crate::storage::traits::Storage;
 use crate::storage::{Preallocation, ZeroFlags, spool};
 
-/// Bytes that are kept together. Lengths of disks are multiples of it.
+/// Size in bytes of the blocks that are tracked. Lengths of disks are multiples of it.
 pub(super) const BLOCK: u64 = 4096;
 
-/// Blocks whose bits stand together.
+/// Number of blocks per bitmap.
 const GROUP: u64 = 4096;
 
 /// A set of blocks.
@@ -41,13 +41,13 @@ impl Blocks {
         bits.is_some_and(|bits| bits[(block % GROUP / 64) as usize] >> (block % 64) & 1 != 0)
     }
 
-    /// Whether any block that holds a byte of the range is in it.
+    /// Whether the set contains any block that overlaps the range.
     pub(super) fn touches(&self, start: u64, end: u64) -> bool {
         let mut blocks = start / BLOCK..end.div_ceil(BLOCK);
         blocks.any(|block| self.contains(block))
     }
 
-    /// Whether the block at an offset is in it, and up to which offset those behind are alike.
+    /// Whether the block at an offset is in the set, and up to which offset the same holds.
     pub(super) fn run(&self, offset: u64, end: u64) -> (bool, u64) {
         let first = offset / BLOCK;
         let inside = self.contains(first);
@@ -63,18 +63,18 @@ pub(super) struct Overlay {
     file: FileStorage,
     directory: PathBuf,
     blocks: Blocks,
-    /// Those written since changes were last carried over.
+    /// The blocks written since changes were last carried over.
     pub(super) fresh: Blocks,
-    /// Bytes that the file may take, and those that were written to it.
+    /// Maximum size of the file in bytes, and the number of bytes written to it.
     max_bytes: u64,
     written: u64,
 }
 
 impl Overlay {
-    /// An empty one for a disk of `len` bytes.
+    /// An empty overlay for a disk of `len` bytes.
     ///
     /// # Errors
-    /// Of making the file.
+    /// Errors of creating the file.
     pub(super) fn new(name: &BStr, len: u64, max_bytes: u64) -> Result<Self> {
         let shown = format!("temporary file for '{name}'");
         let (file, directory) = spool::open(name, shown.into())?;
@@ -89,12 +89,12 @@ impl Overlay {
         })
     }
 
-    /// Whether what stands at an offset was written, and up to which offset that goes on.
+    /// Whether the data at an offset was written, and up to which offset the same holds.
     pub(super) fn run(&self, offset: u64, end: u64) -> (bool, u64) {
         self.blocks.run(offset, end)
     }
 
-    /// Reads what was written.
+    /// Reads written data.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_at(buf, offset)
     }
@@ -108,7 +108,7 @@ impl Overlay {
         self.blocks.contains(block)
     }
 
-    /// Keeps whole blocks; `is_new`: the guest wrote them.
+    /// Stores whole blocks; `is_new`: the guest wrote them.
     pub(super) fn put(&mut self, bytes: &[u8], offset: u64, is_new: bool) -> Result<()> {
         let blocks = offset / BLOCK..(offset + bytes.len() as u64).div_ceil(BLOCK);
         let more = blocks.clone().filter(|block| !self.has(*block)).count();
@@ -129,7 +129,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Keeps blocks of zeroes.
+    /// Stores blocks of zeroes.
     pub(super) fn put_zeroes(&mut self, offset: u64, len: u64) -> Result<()> {
         self.file.write_zeroes(offset, len, ZeroFlags::MAY_UNMAP)?;
         self.mark(offset / BLOCK..(offset + len) / BLOCK, true);

@@ -1,4 +1,4 @@
-//! Looks at all that stands in a directory.
+//! Scans the contents of a directory.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,23 +16,23 @@ use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::sys::directory::{self, Status};
 
-/// Most entries of a directory that has clusters, and of a root directory that has none.
+/// Maximum number of entries of a directory that is stored in clusters, and of a root directory that is not.
 const MAX_ENTRIES: u32 = 65_536;
 pub(super) const MAX_ROOT_ENTRIES: u32 = 65_520;
 
-/// The deepest directory.
+/// Maximum depth of directories.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// What names of files for changes that are under way begin with.
+/// Prefix of the names of temporary directories for changes in progress.
 pub(super) const STAGING: &str = ".platter-vvfat-";
 
-/// What was found.
+/// The result of a scan.
 pub(super) struct Scanned {
     pub(super) tree: Tree,
     pub(super) left_out: LeftOut,
 }
 
-/// What the disk does not show.
+/// The files that the disk does not show.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
     count: u64,
@@ -47,7 +47,7 @@ impl LeftOut {
         }
     }
 
-    /// One line on it, where there is something.
+    /// A one-line warning, if anything was left out.
     pub(super) fn warning(&self) -> Option<String> {
         let (name, why) = self.first.as_ref()?;
         Some(match self.count {
@@ -59,7 +59,7 @@ impl LeftOut {
     }
 }
 
-/// A name of a directory, looked at.
+/// An entry of the directory, with its status.
 struct Found {
     name: BString,
     status: Status,
@@ -74,10 +74,10 @@ struct Scan<'a> {
     left_out: LeftOut,
 }
 
-/// Looks at a directory that is open. `root_in_clusters`: the root directory of the disk has clusters.
+/// Scans an open directory. `root_in_clusters`: the root directory of the disk is stored in clusters.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] for more than the policy allows, and of a FAT volume; of reading directories.
+/// [`ErrorKind::Limit`] where a limit of the policy or of a FAT volume is exceeded; errors of reading directories.
 pub(super) fn scan(
     root: &OwnedFd,
     shown: &BStr,
@@ -158,7 +158,7 @@ impl Scan<'_> {
         )
     }
 
-    /// The names of a directory that the disk shows, in order.
+    /// The entries of a directory that the disk shows, sorted by name.
     fn names(&mut self, number: u32) -> Result<Vec<Found>> {
         let open = open_directory(self.root.as_fd(), &self.tree.path(number))
             .map_err(|error| Error::io(&error))?;
@@ -199,7 +199,7 @@ impl Scan<'_> {
             };
             let status = match directory::stat_at(open.as_fd(), &name) {
                 Ok(status) => status,
-                // It went away while the directory was read.
+                // It was removed while the directory was being read.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
                 Err(error) => return Err(Error::io(&error)),
             };
@@ -266,7 +266,7 @@ impl Scan<'_> {
         let is_root = number == ROOT;
         let mut slot = match is_root {
             true => u32::from(self.tree.label.is_some()),
-            // Itself, and the one above.
+            // The entries for the directory itself and for its parent.
             false => 2,
         };
         let first = self.tree.nodes.len() as u32;
@@ -301,7 +301,7 @@ impl Scan<'_> {
     }
 }
 
-/// Why a listing ended early.
+/// Why a listing was cut short.
 enum Unread {
     Host(std::io::Error),
     Ours(Error),

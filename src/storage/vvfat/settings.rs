@@ -1,4 +1,4 @@
-//! What disk is wanted of which directory: options, and file names that stand for them.
+//! Options that describe the disk to make of a directory, and the file names that stand for them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::options::{OptionKind, OptionSpec, Values};
 use crate::value::{Map, Value};
 
-/// What file names begin with, before the colon.
+/// Prefix of file names, before the colon.
 pub(super) const SCHEME: &str = "fat";
 
 pub(super) const DIR: &str = "dir";
@@ -20,12 +20,12 @@ const FLOPPY: &str = "floppy";
 const LABEL: &str = "label";
 pub(super) const RW: &str = "rw";
 
-/// The longest volume label.
+/// Maximum length of a volume label.
 const LABEL_LEN: usize = 11;
 
 const DEFAULT_LABEL: &str = "QEMU VVFAT";
 
-/// Characters that no volume label may have.
+/// Characters that are not allowed in a volume label.
 const NOT_IN_LABELS: &[u8] = b"\"*+,./:;<=>?[\\]|";
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
@@ -71,9 +71,9 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
 pub(super) struct Settings {
     pub(super) directory: PathBuf,
     pub(super) fat: FatType,
-    /// Heads, sectors and cylinders are those of a floppy disk of 2.88 MB, or 1.44 MB.
+    /// The format of a floppy disk; `None` for a hard disk.
     pub(super) floppy: Option<Floppy>,
-    /// The label, padded with blanks; None for no label.
+    /// The label, padded with blanks; `None` for no label.
     pub(super) label: Option<[u8; LABEL_LEN]>,
     pub(super) writable: bool,
 }
@@ -81,14 +81,14 @@ pub(super) struct Settings {
 /// The capacity of a floppy disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Floppy {
-    /// 80 cylinders of 18 sectors on two sides.
+    /// 80 cylinders, two sides, 18 sectors per track.
     High,
-    /// 80 cylinders of 36 sectors on two sides.
+    /// 80 cylinders, two sides, 36 sectors per track.
     Extended,
 }
 
 impl Settings {
-    /// Of checked options.
+    /// Builds the settings from options that have been checked.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -123,7 +123,7 @@ impl Settings {
     }
 }
 
-/// A label as it stands on the disk; None of an empty one.
+/// Converts a label to its form on the disk; `None` for an empty one.
 fn label_of(label: &BStr) -> Result<Option<[u8; LABEL_LEN]>> {
     if label.len() > LABEL_LEN {
         return Err(Error::invalid("vvfat label cannot be longer than 11 bytes"));
@@ -141,11 +141,10 @@ fn label_of(label: &BStr) -> Result<Option<[u8; LABEL_LEN]>> {
     Ok((!label.is_empty()).then_some(padded))
 }
 
-/// The options that a file name stands for: `fat:[floppy:][12:|16:|32:][rw:]DIRECTORY`. Other words
-/// between colons mean nothing.
+/// Parses a file name into options: `fat:[floppy:][12:|16:|32:][rw:]DIRECTORY`. Other words between colons are ignored.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for one of another form.
+/// [`crate::ErrorKind::Invalid`] for a name of any other form.
 pub(super) fn parse_file_name(name: &BStr) -> Result<Map<String, Value>> {
     let rest = name
         .strip_prefix(SCHEME.as_bytes())
@@ -197,7 +196,7 @@ mod tests {
         assert!(floppy.writable);
         let other = of_name("fat:odd:floppy:d").unwrap();
         assert_eq!(other.floppy, Some(Floppy::Extended));
-        // What stands alone is the directory.
+        // A single word is the directory.
         assert_eq!(of_name("fat:rw").unwrap().directory, PathBuf::from("rw"));
         assert!(of_name("d").is_err() && of_name("fat:floppy:32:d").is_err());
     }

@@ -32,28 +32,28 @@ use crate::storage::{
 use crate::sys::directory::{self, Hold};
 use crate::sys::{attr, fd};
 
-/// A directory as a disk.
+/// A directory presented as a disk.
 #[derive(Debug)]
 pub(super) struct VvfatStorage {
     name: BString,
     layout: Layout,
     files: Files,
     warnings: Vec<String>,
-    /// Where writes are carried over to the directory.
+    /// Present if writes are carried over to the directory.
     writing: Option<Writing>,
 }
 
-/// What was written, and how far the directory follows.
+/// Written data, and how far it has been carried over to the directory.
 #[derive(Debug)]
 struct Writing {
-    /// Taken for each request: writes change blocks in part, and a disk must stay as it is while it is read
-    /// as a file system.
+    /// Locked for each request: writes may change parts of blocks, and the disk must not change while it is read as a
+    /// file system.
     overlay: RwLock<Overlay>,
-    /// None until something is carried over.
+    /// `None` until a first attempt to carry something over.
     known: Mutex<Option<Known>>,
-    /// An operation that wrote has not succeeded: nothing more is carried over.
+    /// An operation that wrote data has failed: nothing more is carried over.
     given_up: AtomicBool,
-    /// Only a part of the changes reached the directory.
+    /// Only some of the changes have reached the directory.
     broken: AtomicBool,
     max_bytes: u64,
 }
@@ -61,7 +61,7 @@ struct Writing {
 /// Opens the disk that the options describe.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for options that describe none; of looking at the directory.
+/// [`ErrorKind::Invalid`] for options that do not describe one; errors of reading the directory.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Arc<dyn Storage>> {
     let settings = Settings::of(context.options)?;
     match (settings.writable, context.how.writable) {
@@ -130,7 +130,7 @@ impl VvfatStorage {
         }
     }
 
-    /// Reads what was written, and around it what the directory holds.
+    /// Reads written data from the overlay, and the rest from the directory.
     fn read_over(&self, overlay: &Overlay, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut at = offset;
         let mut rest = buf;
@@ -174,11 +174,11 @@ impl VvfatStorage {
         Ok(())
     }
 
-    /// Carries over what was written since the last time.
+    /// Carries over what has been written since the last time.
     ///
     /// # Errors
-    /// Where the disk holds no consistent file system, or the directory is not what it was: nothing has
-    /// changed then. Of changing the directory: some of the changes may be made then.
+    /// Where the disk does not hold a consistent file system, or the directory has changed in the meantime: nothing has
+    /// been changed then. Errors of changing the directory: some of the changes may have been made by then.
     fn carry_over(&self, writing: &Writing, durable: bool) -> Result<()> {
         let mut overlay = writing.overlay.write();
         if overlay.fresh.is_empty() || writing.given_up.load(Ordering::Acquire) {
@@ -260,7 +260,7 @@ impl Storage for VvfatStorage {
         match &self.writing {
             None => self.layout.read(&self.files, buf, offset),
             Some(writing) => {
-                // What is behind the end reads as zeroes, and no block of it was written.
+                // Data past the end reads as zeroes, and is never in the overlay.
                 let within = self.layout.len.saturating_sub(offset).min(buf.len() as u64);
                 let (buf, behind) = buf.split_at_mut(within as usize);
                 behind.fill(0);
@@ -300,7 +300,7 @@ impl Storage for VvfatStorage {
         let whole = offset.next_multiple_of(BLOCK)..end / BLOCK * BLOCK;
         let zeroes = [0; BLOCK as usize];
         if whole.is_empty() {
-            // At most the ends of two blocks.
+            // Affects parts of at most two blocks.
             let first = (offset.next_multiple_of(BLOCK).min(end) - offset) as usize;
             self.put(overlay, &zeroes[..first], offset)?;
             let rest = len as usize - first;
@@ -316,7 +316,7 @@ impl Storage for VvfatStorage {
         Err(Error::no_discard())
     }
 
-    /// Also carries over what was written; where that cannot be done now, a later sync tries again.
+    /// Also carries over what was written; if that is not possible now, a later sync tries again.
     fn sync(&self, durability: Durability) -> Result<()> {
         match &self.writing {
             None => Ok(()),
@@ -373,7 +373,7 @@ impl Storage for VvfatStorage {
                 format!("Failed to lock the directory '{}'", self.name),
             )
             .with_hint("Is another process using it as a disk?")),
-            // File systems without locks.
+            // Some file systems have no locks.
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -393,7 +393,7 @@ impl Storage for VvfatStorage {
 
 impl Ending for VvfatStorage {
     fn finish(&self) -> Result<()> {
-        // What was written is carried on by a sync.
+        // Written data is carried over by a sync.
         Ok(())
     }
 

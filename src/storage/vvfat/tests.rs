@@ -1,5 +1,5 @@
-//! Directories as disks, read and written as a guest would. What another directory looks like as a disk is what a
-//! guest may have written.
+//! Directories as disks, read and written as a guest would. The disk of another directory serves as what a guest has
+//! written.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -76,7 +76,7 @@ fn contents(root: &Path) -> Contents {
     all
 }
 
-/// A few files and directories under names that recur, so that files become directories and the reverse.
+/// Creates a few files and directories whose names recur, so that files become directories and vice versa.
 fn random_tree(root: &Path, random: &mut Random) {
     let names = ["a", "b", "LONG", "a long name.text", "ä", "deep.er"];
     let mut directories = vec![root.to_owned()];
@@ -113,7 +113,7 @@ fn what_a_guest_leaves_is_what_the_directory_holds() {
         let old = directory();
         random_tree(old.path(), &mut random);
         let disk = open(old.path(), &format!("{options},rw=on"));
-        // More than once: the disk stays open.
+        // More than once, as the disk stays open.
         for step in 0..3 {
             let new = directory();
             random_tree(new.path(), &mut random);
@@ -160,13 +160,13 @@ fn a_file_that_is_unchanged_or_renamed_stays_the_same_file() {
     let disk = open(old.path(), "floppy=on,rw=on");
     disk.write_at(&bytes(&*open(new.path(), "floppy=on")), 0)
         .unwrap();
-    // Nothing is seen of it before a sync.
+    // No change is visible before a sync.
     assert!(old.path().join("first").exists());
     disk.sync(Durability::Ordered).unwrap();
     assert_eq!((inode("before"), inode("fjrst")), (before, first));
     assert_ne!(inode("zlast"), last);
     assert_eq!(contents(old.path()), contents(new.path()));
-    // What was written by the guest is read back, and the file that moved is found.
+    // What the guest wrote is read back, and the renamed file is still found.
     assert!(bytes(&*disk) == bytes(&*open(new.path(), "floppy=on")));
 }
 
@@ -182,14 +182,14 @@ fn damaged_file_systems_change_nothing_and_end_soon() {
     std::fs::write(root.join("a directory/another/file"), vec![1; 9000]).unwrap();
     let there = contents(&root);
     let good = bytes(&*open(&root, "floppy=on"));
-    // Boot sector, tables and directories stand at the beginning.
+    // The boot sector, tables and directories are at the start.
     let front = 40 * 512;
     let (mut refused, mut taken) = (0, 0);
     for _ in 0..150 {
         let mut bad = good[..front].to_vec();
         for _ in 0..=random.below(3) {
             let at = random.below(front as u64) as usize;
-            // Most of it is zeroes, where a change means little: those at the beginning of the parts count.
+            // Most of it is zeroes, where a change has little effect: half of the changes go to the start of a sector.
             let at = if random.below(2) == 0 {
                 at
             } else {
@@ -210,7 +210,7 @@ fn damaged_file_systems_change_nothing_and_end_soon() {
             }
             Ok(()) => {
                 taken += 1;
-                // As it was, for the next one.
+                // Restored for the next round.
                 disk.write_at(&good, 0).unwrap();
                 disk.sync(Durability::Ordered).unwrap();
                 assert_eq!(contents(&root), there);
@@ -229,7 +229,7 @@ fn a_later_flush_carries_over_what_an_earlier_one_could_not() {
     std::fs::write(new.path().join("file"), vec![1; 2000]).unwrap();
     let wanted = bytes(&*open(new.path(), "floppy=on"));
     let disk = open(old.path(), "floppy=on,rw=on");
-    // The directory first, then the table: as a guest may write them.
+    // The directory first, then the table, as a guest may write them.
     disk.write_at(&wanted[19 * 512..], 19 * 512).unwrap();
     let error = disk.sync(Durability::Ordered).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
@@ -268,7 +268,7 @@ fn nothing_that_the_disk_does_not_show_is_touched() {
             "{error}"
         );
     };
-    // Its directory is removed; a file gets its name; a directory does.
+    // Its directory is removed; a file takes its name; then a directory does.
     refused(new.path());
     std::fs::create_dir(new.path().join("sub")).unwrap();
     std::fs::write(new.path().join("sub/link"), "mine").unwrap();

@@ -1,5 +1,5 @@
-//! What a directory held when the disk was opened, in a form that is small: about a hundred bytes and its
-//! name for each file.
+//! What a directory contained when the disk was opened, in a compact form: about a hundred bytes per file, plus its
+//! name.
 
 use std::ops::Range;
 
@@ -12,28 +12,28 @@ use crate::sys::directory::Status;
 /// A file or directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
-    /// Where its name begins and how long it is.
+    /// Offset and length of its name.
     pub(super) name: (u32, u16),
     pub(super) short: ShortName,
     pub(super) is_directory: bool,
     pub(super) read_only: bool,
-    /// Entries that it takes in the directory above.
+    /// Number of entries that it takes in the parent directory.
     pub(super) slots: u8,
     /// The first of them.
     pub(super) slot: u32,
-    /// The directory above; the root is its own.
+    /// The parent directory; the root is its own parent.
     pub(super) parent: u32,
-    /// The first of what it lists, and how many that are.
+    /// The first of its children, and their number.
     pub(super) children: (u32, u32),
-    /// Bytes on the disk, those of its entries for a directory.
+    /// Size on the disk in bytes; for a directory, that of its entries.
     pub(super) size: u32,
-    /// The first cluster; that of the next one where it has none.
+    /// The first cluster; if it has none, that of the next node.
     pub(super) cluster: u32,
-    /// What tells whether it has changed.
+    /// Shows whether it has changed.
     pub(super) mark: Mark,
 }
 
-/// What changes with the contents of a file.
+/// Attributes that change with the contents of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) identity: (u64, u64),
@@ -54,20 +54,20 @@ impl From<&Status> for Mark {
 /// The number of the root.
 pub(super) const ROOT: u32 = 0;
 
-/// All files and directories; what one directory lists stands together, in the order of its names.
+/// All files and directories; the children of a directory are contiguous and sorted by name.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub(super) nodes: Vec<Node>,
     pub(super) names: Vec<u8>,
     /// The volume label.
     pub(super) label: Option<ShortName>,
-    /// The root directory has clusters.
+    /// Whether the root directory is stored in clusters.
     pub(super) root_in_clusters: bool,
     pub(super) cluster_bytes: u64,
 }
 
 impl Tree {
-    /// A node by its number, which is that of one.
+    /// A node by its number, which must be valid.
     pub(super) fn node(&self, number: u32) -> &Node {
         &self.nodes[number as usize]
     }
@@ -77,7 +77,7 @@ impl Tree {
         self.names[at as usize..at as usize + usize::from(len)].as_bstr()
     }
 
-    /// The names that lead to a node, from the root.
+    /// The names on the path from the root to a node.
     pub(super) fn path(&self, number: u32) -> Vec<&BStr> {
         let mut names = Vec::new();
         let mut number = number;
@@ -89,7 +89,7 @@ impl Tree {
         names
     }
 
-    /// The same as one name, beneath that of the directory.
+    /// The same path as one name, prefixed by that of the directory.
     pub(super) fn shown(&self, directory: &BStr, number: u32) -> BString {
         let mut shown = directory.to_owned();
         for name in self.path(number) {
@@ -99,7 +99,7 @@ impl Tree {
         shown
     }
 
-    /// Clusters that a node takes.
+    /// Number of clusters that a node takes.
     pub(super) fn clusters(&self, number: u32) -> u64 {
         self.clusters_of(self.node(number), number == ROOT, self.cluster_bytes)
     }
@@ -108,13 +108,13 @@ impl Tree {
         let clusters = u64::from(node.size).div_ceil(cluster_bytes);
         match (node.is_directory, is_root && !self.root_in_clusters) {
             (_, true) => 0,
-            // A directory has one even where it is empty.
+            // Even an empty directory has one.
             (true, false) => clusters.max(1),
             (false, false) => clusters,
         }
     }
 
-    /// Clusters that everything takes, if they are that large.
+    /// Total number of clusters, if they have this size.
     pub(super) fn clusters_in_all(&self, cluster_bytes: u64) -> u64 {
         let nodes = self.nodes.iter().enumerate();
         nodes
@@ -122,7 +122,7 @@ impl Tree {
             .sum()
     }
 
-    /// Gives everything its clusters, one behind the other; the first that is free behind them.
+    /// Assigns consecutive clusters to all nodes; returns the first free one.
     pub(super) fn allocate(&mut self, cluster_bytes: u64) -> u32 {
         self.cluster_bytes = cluster_bytes;
         let mut next = u64::from(FIRST_CLUSTER);
@@ -134,7 +134,7 @@ impl Tree {
         next as u32
     }
 
-    /// The node to which a cluster belongs, and its clusters.
+    /// The node that a cluster belongs to, and the node's clusters.
     pub(super) fn owner(&self, cluster: u32) -> Option<(u32, Range<u32>)> {
         let behind = self.nodes.partition_point(|node| node.cluster <= cluster);
         let number = u32::try_from(behind).ok()?.checked_sub(1)?;
@@ -143,7 +143,7 @@ impl Tree {
         (cluster < end).then_some((number, first..end))
     }
 
-    /// The entry of a node in the directory above.
+    /// The entry of a node in its parent directory.
     fn entry(&self, number: u32) -> Entry {
         let node = self.node(number);
         let attributes = match (node.is_directory, node.read_only) {
@@ -165,14 +165,14 @@ impl Tree {
         }
     }
 
-    /// Entry `slot` of the listing of a directory.
+    /// Entry `slot` in the listing of a directory.
     pub(super) fn listed(&self, directory: u32, slot: u32) -> [u8; LEN] {
         let of = |name, number: u32, attributes| {
             let is_above = number == ROOT && directory != ROOT;
             Entry {
                 name,
                 attributes,
-                // The root is named by 0, wherever it is.
+                // The root is denoted by 0, wherever it is located.
                 cluster: if is_above || directory == ROOT {
                     0
                 } else {

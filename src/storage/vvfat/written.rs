@@ -1,5 +1,5 @@
-//! Reads the file system that a guest has left on the disk. Nothing in it is believed: every cluster belongs to
-//! one file, and every name is one that the host can have.
+//! Reads the file system that a guest has left on the disk. Nothing in it is trusted: every cluster may belong to one
+//! file only, and every name must be valid on the host.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,17 +15,17 @@ use super::scan::STAGING;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 
-/// Bytes of the table that are read at once.
+/// Number of bytes of the table to read at once.
 const PIECE: usize = 4096;
 
-/// The most bytes of a directory.
+/// Maximum size of a directory in bytes.
 const MAX_LISTING: u64 = 2 << 20;
 
-/// The deepest directory, and the longest name that the host takes.
+/// Maximum depth of directories, and maximum length of a name on the host.
 const MAX_DEPTH: usize = 128;
 const MAX_NAME: usize = 255;
 
-/// Characters of code page 437 from 128 on, by which DOS writes short names.
+/// Characters of code page 437 from 128 on, in which DOS writes short names.
 const CODE_PAGE: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u{a0}";
 
 /// Reads bytes of the disk.
@@ -34,31 +34,31 @@ pub(super) type Read<'a> = &'a dyn Fn(&mut [u8], u64) -> Result<()>;
 /// A file or directory on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
-    /// From the root, slashes between names; empty for the root.
+    /// Path from the root, with slashes between names; empty for the root.
     pub(super) path: BString,
     pub(super) is_directory: bool,
     pub(super) size: u32,
-    /// The clusters of a file, in their order.
+    /// Its clusters, in order.
     pub(super) runs: Vec<Range<u32>>,
 }
 
 struct Reader<'a> {
     read: Read<'a>,
     volume: Volume,
-    /// A bit for each cluster that belongs to something.
+    /// A bit for each cluster, set if it is in use.
     used: Vec<u64>,
     piece: Vec<u8>,
-    /// Where the piece of the table begins.
+    /// Offset of the current piece of the table.
     piece_at: Option<u64>,
     max_bytes: u64,
     bytes: u64,
 }
 
-/// Everything on the disk, parents before what they hold, the root left out; and the volume.
+/// Reads everything on the disk but the root, parents before their contents; also returns the volume.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where it is no consistent file system, [`ErrorKind::Limit`] where the list of its
-/// files passes `max_bytes`; of reading.
+/// [`ErrorKind::Corrupt`] if it is not a consistent file system, [`ErrorKind::Limit`] if the list of its files exceeds
+/// `max_bytes`; errors of reading.
 pub(super) fn read_volume(
     read: Read<'_>,
     len: u64,
@@ -101,7 +101,7 @@ fn torn(what: impl Into<String>) -> Error {
     .with_hint("The directory was left as it was")
 }
 
-/// The volume behind the first partition of a FAT type, or that which begins with the disk.
+/// Finds the volume, either at the start of the disk or in the first partition of a FAT type.
 fn find_volume(read: Read<'_>, len: u64) -> Result<Volume> {
     let mut sector = [0; SECTOR as usize];
     read(&mut sector, 0)?;
@@ -133,7 +133,7 @@ fn find_volume(read: Read<'_>, len: u64) -> Result<Volume> {
 }
 
 impl Reader<'_> {
-    /// The places of the disk where the root directory stands.
+    /// Where the root directory is located on the disk.
     fn root(&mut self) -> Result<Vec<Range<u64>>> {
         if self.volume.root_cluster != 0 {
             let runs = self.chain(self.volume.root_cluster, "the root directory")?;
@@ -168,7 +168,7 @@ impl Reader<'_> {
         Ok(table::from_bytes(self.volume.fat, cluster, bytes))
     }
 
-    /// The clusters of a chain, which are its own from now on.
+    /// Follows a chain, and marks its clusters as used.
     fn chain(&mut self, first: u32, name: &str) -> Result<Vec<Range<u32>>> {
         let mut runs: Vec<Range<u32>> = Vec::new();
         let mut cluster = first;
@@ -210,7 +210,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Adds what a directory lists.
+    /// Adds the entries of a directory.
     fn listing(
         &mut self,
         places: &[Range<u64>],
@@ -289,7 +289,7 @@ impl Reader<'_> {
     }
 }
 
-/// The name of an entry, which the host can have.
+/// The name of an entry, checked to be valid on the host.
 fn name_of(found: &Entry, pieces: &mut Pieces) -> Result<String> {
     let name = match pieces.finish(&found.name) {
         Some(units) => String::from_utf16(units).map_err(|_| torn("a name in it is no Unicode"))?,
@@ -323,7 +323,7 @@ fn short_text(name: &ShortName, small: (bool, bool)) -> String {
     };
     let mut name = *name;
     if name[0] == 0x05 {
-        // The first byte of a name that would be the mark of a deleted one.
+        // Stands for a first byte that would mark the entry as deleted.
         name[0] = entry::DELETED;
     }
     let (base, extension) = (part(&name[..8], small.0), part(&name[8..], small.1));

@@ -1,4 +1,4 @@
-//! Heads and bodies, cut at every byte.
+//! Heads and bodies, split at every byte.
 
 use std::time::Duration;
 

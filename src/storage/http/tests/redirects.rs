@@ -1,4 +1,4 @@
-//! Where a server sends on to, and what goes along.
+//! Where a server redirects to, and what is sent there.
 
 use super::*;
 
@@ -112,7 +112,7 @@ fn what_an_image_names_leads_to_hosts_that_the_policy_names() {
     assert!(found.ends_with(&format!("the server '{next}'")), "{found}");
     assert!(other.asked().is_empty());
     try_open(&[own, next], true).unwrap();
-    // What the caller names itself is not asked about.
+    // The rules do not apply to what the caller itself names.
     try_open(&[domain], false).unwrap();
 }
 
@@ -192,10 +192,10 @@ fn who_asks_is_told_to_the_server_of_the_url_alone() {
     }
 }
 
-/// A mirror of several does not have the image, forbids it, or is not there.
+/// One of several mirrors lacks the image, forbids access to it, or is not reachable.
 #[test]
 fn another_mirror_is_asked_when_the_first_one_has_no_image() {
-    // Nobody listens at a port that only root may give away.
+    // Nothing listens on a port that only root can bind.
     let gone = "Location: http://127.0.0.1:9/x\r\n";
     for code in [403, 404, 410, 503] {
         let server = Server::new(move |asked| match (&*asked.target, asked.number) {
@@ -210,10 +210,10 @@ fn another_mirror_is_asked_when_the_first_one_has_no_image() {
             .unwrap();
         check(&*storage, 0, 1000);
         let asked = server.asked().len();
-        // Two that lack it, one that is gone, and the one that has it.
+        // Two attempts at a mirror that lacks it, one at a mirror that is gone, and one at the mirror that has it.
         assert_eq!(asked, 7, "{code}");
     }
-    // Where none has it, the error comes after a few.
+    // If no mirror has it, the error comes after a few attempts.
     let server = Server::new(|asked| match &*asked.target {
         "/a" => (status(302, "Location: /lacks\r\n"), true),
         _ => (status(404, ""), true),
@@ -229,7 +229,7 @@ fn a_busy_server_is_waited_for_when_an_image_is_opened() {
         true => (status(503, line), true),
         false => (asked.answer(), true),
     };
-    // More often than any count, within the time; and as late as the server says.
+    // Retries are limited by time rather than number, and come as late as the server says.
     for (times, line) in [(5, ""), (1, "Retry-After: 1\r\n")] {
         let server = Server::new(move |asked| busy(asked, times, line));
         let storage = server
@@ -238,7 +238,7 @@ fn a_busy_server_is_waited_for_when_an_image_is_opened() {
         check(&*storage, 0, 1000);
         assert_eq!(server.asked().len(), times + 1);
     }
-    // Later than anybody waits.
+    // Later than the retry timeout.
     let server = Server::new(move |asked| busy(asked, 1, "Retry-After: 3600\r\n"));
     assert_eq!(
         error(server.open()).to_string(),
@@ -249,7 +249,7 @@ fn a_busy_server_is_waited_for_when_an_image_is_opened() {
     let found = error(server.open_with("retry-timeout=3", &Objects::new()));
     assert_eq!(found.to_string(), "The requested URL returned error: 503");
     assert!(server.asked().len() >= 3, "{}", server.asked().len());
-    // A job that is cancelled, or whose time is over, does not wait.
+    // A job that is cancelled, or past its deadline, does not wait.
     for deadline in [false, true] {
         let server = Server::new(move |asked| busy(asked, usize::MAX, ""));
         let control = Arc::new(JobControl::default());

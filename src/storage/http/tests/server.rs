@@ -1,4 +1,4 @@
-//! A server that keeps to a script.
+//! A scripted server.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,12 +16,12 @@ use crate::policy::OpenPolicy;
 use crate::storage::driver::{OpenContext, StorageOpen, StorageTarget};
 use crate::storage::{Storage, registry};
 
-/// A request as its server sees it.
+/// A request as the server sees it.
 pub(super) struct Asked {
-    /// Its number, from 0 on.
+    /// Its number, counted from 0.
     pub(super) number: usize,
     pub(super) target: String,
-    /// The first byte and the one behind the last, of [`DATA`] at most.
+    /// The first byte and the one past the last, which is at most `LEN`.
     pub(super) range: Option<(usize, usize)>,
 }
 
@@ -48,7 +48,7 @@ impl Asked {
         }
     }
 
-    /// The head of a good answer, and its body.
+    /// The head of a correct response, and its body.
     pub(super) fn good(&self) -> (String, Vec<u8>) {
         let (start, end) = self.range.unwrap();
         let head = format!(
@@ -64,7 +64,7 @@ impl Asked {
         [head.as_bytes(), b"\r\n", &body].concat()
     }
 
-    /// A good answer of which so many bytes of the body are missing.
+    /// A correct response without this many bytes at the end of its body.
     pub(super) fn short(&self, missing: usize) -> Vec<u8> {
         let mut answer = self.answer();
         answer.truncate(answer.len() - missing);
@@ -86,7 +86,7 @@ pub(super) fn whole() -> Vec<u8> {
     [head.as_bytes(), &data(0..LEN)].concat()
 }
 
-/// What a server does with a request: what it sends, and whether it goes on with the connection.
+/// What a server does with a request: what it sends, and whether it keeps the connection open.
 pub(super) type Script = dyn Fn(&Asked) -> (Vec<u8>, bool) + Send + Sync;
 
 pub(super) struct Server {
@@ -171,7 +171,7 @@ pub(super) fn serve(mut stream: TcpStream, asked: &Mutex<Vec<String>>, script: &
             asked.len() - 1
         };
         let (answer, goes_on) = script(&Asked::new(number, &text));
-        // A client that has had enough may be gone.
+        // The client may already have closed the connection.
         if stream.write_all(&answer).is_err() || !goes_on {
             return;
         }

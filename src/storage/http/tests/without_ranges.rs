@@ -1,4 +1,4 @@
-//! Servers that send the whole or nothing.
+//! Servers that send the whole image or nothing.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 fn servers_without_ranges_are_refused_or_taken_whole() {
     for chunked in [false, true] {
         let server = Server::new(move |asked| match (chunked, asked.number) {
-            // The first one that counts is cut.
+            // The first response that counts is cut off.
             (false, 1 | 2) => (whole()[..LEN / 2].to_vec(), false),
             (false, _) => (whole(), true),
             (true, _) => {
@@ -44,7 +44,7 @@ fn servers_without_ranges_are_refused_or_taken_whole() {
         &Arc::default(),
     ));
     assert_eq!(found.kind(), ErrorKind::Limit);
-    // Whether the end was cut off cannot be told.
+    // It is not possible to tell whether the end was cut off.
     let server = Server::new(|_| (b"HTTP/1.0 200 OK\r\n\r\nhello".to_vec(), false));
     let found = error(server.open_with("spool=on", &Objects::new())).to_string();
     assert!(
@@ -56,7 +56,7 @@ fn servers_without_ranges_are_refused_or_taken_whole() {
 #[test]
 fn servers_without_ranges_are_read_in_order_where_that_is_asked_for() {
     let none = Objects::new();
-    // The second answer begins with other bytes where `false` stands, and lies about nothing else.
+    // With `false`, the second response begins with other bytes, but is otherwise correct.
     for (same, cut) in [
         (true, LEN / 2),
         (false, LEN / 2),
@@ -107,7 +107,7 @@ fn what_went_by_long_ago_is_an_error_with_a_remedy() {
     let mut buf = [0; 100];
     storage.read_at(&mut buf, len as u64 - 100).unwrap();
     assert_eq!(buf, [7; 100]);
-    // The first 16 MiB are kept, and the last 48.
+    // The first 16 MiB are kept, and the last 48 MiB.
     for (at, is_kept) in [(0, true), (16, false), (20, false), (23, true), (16, false)] {
         let read = storage.read_at(&mut buf, at << 20);
         assert_eq!(read.is_ok(), is_kept, "{at}");

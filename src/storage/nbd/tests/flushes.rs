@@ -1,4 +1,4 @@
-//! Flushes that succeed only where the server which took the writes still has them.
+//! Flushes succeed only if the server that received the writes still has them.
 
 use std::sync::Barrier;
 use std::sync::mpsc::{Sender, channel};
@@ -15,7 +15,7 @@ fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
     let restart = Mutex::new(restart);
     let server = at_once(Duration::ZERO, move |number, peer| {
         if number > 0 {
-            // The one that was restarted, without what the first one had.
+            // The restarted server, which does not have what the first one had.
             while let Some((request, _)) = peer.request() {
                 peer.simple(&request, 0, b"");
                 if request.command == Command::FLUSH {
@@ -28,7 +28,7 @@ fn a_flush_says_nothing_of_writes_that_another_server_had_taken() {
         done(peer, Command::WRITE, 0, &[1; 512]);
         peer.request();
         tell.send(()).unwrap();
-        // It dies with the read under way, when it is flushed or another one has taken its place.
+        // It dies with the read in flight, once it or the restarted server is flushed.
         peer.0
             .set_read_timeout(Some(Duration::from_millis(10)))
             .unwrap();

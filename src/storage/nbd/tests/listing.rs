@@ -1,11 +1,11 @@
-//! Lists of what a server offers.
+//! Lists of a server's exports.
 
 use super::*;
 
-/// What a server replies to the options of a list, until it has nothing more to say.
+/// The replies of a server to an option with its data.
 type Replies = fn(OptionCode, &[u8]) -> Vec<(ReplyCode, Vec<u8>)>;
 
-/// The list that comes of these replies.
+/// The list that results from these replies.
 fn listed(replies: Replies) -> Result<Vec<ExportInfo>> {
     let dir = tempfile::tempdir().unwrap();
     let listener = UnixListener::bind(dir.path().join("s")).unwrap();

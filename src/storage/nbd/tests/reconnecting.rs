@@ -1,4 +1,4 @@
-//! Connections that are lost, and what is done again over the next one.
+//! Lost connections, and what is repeated on the next one.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn a_cancel_ends_the_wait_for_a_server_that_stalls_and_later_requests_connect_ag
         }
     });
     assert!(begun.elapsed() < Duration::from_secs(5));
-    // Another's work goes on.
+    // The other job goes on.
     let mut buf = [0; 512];
     other.read_at(&mut buf, 1024).unwrap();
     assert_eq!(buf.to_vec(), content(1024, 512));
@@ -95,12 +95,12 @@ fn what_was_written_and_not_flushed_is_written_again_before_anything_else() {
             done(peer, Command::WRITE_ZEROES, 0, &[]);
             peer.request();
         }),
-        // It is lost again in the middle of that.
+        // The connection is lost again in the middle of the replay.
         (Offer::default(), |peer| {
             done(peer, Command::WRITE_ZEROES, 0, &[]);
             peer.request();
         }),
-        // Of each byte the newest alone.
+        // Only the newest version of each byte is sent.
         (Offer::default(), |peer| {
             done(peer, Command::WRITE_ZEROES, 0, &[]);
             done(peer, Command::WRITE, 512, &[2; 512]);

@@ -1,5 +1,4 @@
-//! What is made again on another connection never stands where something newer was, and what a flush could not keep is
-//! not forgotten.
+//! Changes replayed on another connection never overwrite newer ones, and a failed flush is not forgotten.
 
 use std::sync::Barrier;
 use std::sync::mpsc::{Receiver, channel};
@@ -7,18 +6,18 @@ use std::sync::mpsc::{Receiver, channel};
 use super::*;
 
 const DELAY: &str = ",reconnect-delay=20";
-/// A read there is answered when the second connection is made.
+/// A read at this offset is answered once the second connection is established.
 const STALLS: u64 = 64 << 10;
 
-/// The bytes of an export.
+/// The contents of an export.
 struct Disk {
     bytes: Mutex<Vec<u8>>,
-    /// So many writes are refused next, and leave something else in their places.
+    /// How many of the next writes are refused, and leave garbage in their ranges.
     spoils: AtomicUsize,
 }
 
 impl Disk {
-    /// Carries a request out; None at the end of the connection.
+    /// Carries out a request; None at the end of the connection.
     fn serve_one(&self, peer: &mut Peer, before: impl FnOnce(Command, u64)) -> Option<()> {
         let (request, data) = peer.request()?;
         before(request.command, request.offset);
@@ -54,13 +53,13 @@ impl Disk {
         while self.serve_one(peer, |_, _| {}).is_some() {}
     }
 
-    /// What stands at the beginning.
+    /// The contents at the beginning.
     fn start(&self) -> Vec<u8> {
         self.bytes.lock()[..2048].to_vec()
     }
 }
 
-/// A server whose first connection has work until there is a second one.
+/// A server whose first connection is busy until there is a second one.
 struct Lanes {
     fake: Fake,
     disk: Arc<Disk>,
@@ -104,7 +103,7 @@ impl Lanes {
         self.fake.open(DELAY, control).unwrap()
     }
 
-    /// Reads the beginning while the first connection has work.
+    /// Reads the beginning while the first connection is busy.
     fn read_on_another(&self, storage: &NbdStorage) -> Result<Vec<u8>> {
         std::thread::scope(|scope| {
             let stalled = scope.spawn(|| storage.read_at(&mut [0; 512], STALLS));
@@ -117,13 +116,13 @@ impl Lanes {
     }
 }
 
-/// What a storage has at the beginning.
+/// The contents at the beginning, read through a storage.
 fn start(storage: &NbdStorage) -> Result<Vec<u8>> {
     let mut buf = vec![0; 2048];
     storage.read_at(&mut buf, 0).map(|()| buf)
 }
 
-/// Changes the beginning, one thing over the other; what stands there then.
+/// Overwrites the beginning several times; returns the resulting contents.
 fn change_over_and_over(storage: &NbdStorage) -> Vec<u8> {
     storage.write_at(&[1; 1536], 0).unwrap();
     storage.write_at(&[2; 512], 512).unwrap();
@@ -139,7 +138,7 @@ fn what_is_made_again_in_part_puts_nothing_older_back() {
             for _ in 0..carried_out {
                 disk.serve_one(peer, |_, _| {}).unwrap();
             }
-            // One more was sent, and has no reply.
+            // One more was sent, but gets no reply.
             peer.request().unwrap();
         });
         let storage = lanes.open(&Arc::default());
@@ -176,7 +175,7 @@ fn a_cancel_while_changes_are_made_again_leaves_nothing_older() {
 
 #[test]
 fn what_the_server_spoils_while_it_gets_changes_again_is_seen_by_nobody() {
-    // One of the three writes over the second connection; all of them, and one over the first.
+    // Spoil one of the three writes on the second connection, or all of them and one on the first.
     for spoiled in [1, 4] {
         let lanes = Lanes::new(move |disk, peer| {
             disk.spoils.store(spoiled, Ordering::Release);
@@ -233,7 +232,7 @@ fn what_is_written_through_is_not_written_over_by_what_was_there_before() {
     fake.end();
 }
 
-/// Says of the first flush that it failed, and of nothing else.
+/// Fails the first flush, and nothing else.
 fn fails_to_flush_once(peer: &mut Peer) {
     let mut error = 5;
     while let Some((request, _)) = peer.request() {
@@ -252,7 +251,7 @@ fn a_flush_that_failed_is_an_error_of_every_later_one() {
     };
     type Flush = fn(&NbdStorage) -> Result<()>;
     let flushes: [(CacheMode, &str, Flush); 5] = [
-        // One that is asked for, and those that writes bring with them.
+        // Explicit flushes, and flushes caused by writes.
         (CacheMode::Writeback, "", |one| one.sync(Durability::Synced)),
         (CacheMode::Writeback, DELAY, |one| {
             one.sync(Durability::Synced)

@@ -1,4 +1,4 @@
-//! A server that keeps to a script.
+//! A server that follows a script.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -50,7 +50,7 @@ impl Default for Offer {
     }
 }
 
-/// One connection as its server sees it.
+/// The server's end of a connection.
 pub(super) struct Peer(pub(super) UnixStream);
 
 impl Peer {
@@ -60,7 +60,7 @@ impl Peer {
     }
 
     pub(super) fn send(&mut self, parts: &[&[u8]]) {
-        // A client that has had enough may be gone.
+        // The client may already have closed the connection.
         let _ = self.0.write_all(&parts.concat());
     }
 
@@ -155,12 +155,12 @@ impl Peer {
     }
 }
 
-/// What stands at an offset, as the servers here have it.
+/// The contents at an offset, as served by these servers.
 pub(super) fn content(offset: u64, len: u64) -> Vec<u8> {
     (offset..offset + len).map(|at| (at / 512) as u8).collect()
 }
 
-/// The offer of a server that takes several connections.
+/// The offer of a server that allows several connections.
 fn several() -> Offer {
     let offer = Offer::default();
     Offer {
@@ -169,8 +169,8 @@ fn several() -> Offer {
     }
 }
 
-/// A server that takes connections at the same time, each by a thread of `each`, which gets its number. The first
-/// one is greeted after a while: further ones may take ten times as long.
+/// A server that handles connections concurrently, each in a thread that calls `each` with its number. The greeting
+/// of the first one is delayed by `greeting`, as the timeout for further ones is ten times what the first one took.
 pub(super) fn at_once(
     greeting: Duration,
     each: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
@@ -203,7 +203,7 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    /// Serves one connection after the other, each by the next of the scripts.
+    /// Serves one connection after the other, each with the next of the scripts.
     pub(super) fn new(scripts: Vec<(Offer, Script)>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(dir.path().join("s")).unwrap();
@@ -265,7 +265,7 @@ impl Fake {
     }
 }
 
-/// Serves whatever comes, with structured replies.
+/// Serves all requests, with structured replies.
 pub(super) fn serve(peer: &mut Peer) {
     while let Some((request, _)) = peer.request() {
         match request.command {
@@ -288,7 +288,7 @@ pub(super) fn broken(result: Result<()>, says: &str) -> Error {
     error
 }
 
-/// Takes a change, which must be the one that is expected, and says that it was done.
+/// Receives a request, which must be the expected one, and acknowledges it.
 #[track_caller]
 pub(super) fn done(peer: &mut Peer, command: Command, offset: u64, data: &[u8]) {
     let (request, bytes) = peer.request().unwrap();

@@ -1,5 +1,5 @@
-//! A controller that keeps the rules: registers, two pairs of queues and a disk. The test that holds one decides what is
-//! done with each command. The fuzz target uses it too.
+//! A controller that follows the protocol: registers, two pairs of queues and a disk. The test that owns one decides
+//! what is done with each command. The fuzz target uses it too.
 
 use super::NvmeMemory;
 
@@ -47,7 +47,7 @@ pub struct Model {
     pub capabilities: u64,
     pub configuration: u32,
     pub disk: Vec<u8>,
-    /// What it says of itself.
+    /// Its identify data.
     pub controller: Vec<u8>,
     pub namespace: Vec<u8>,
     admin: [u32; 5],
@@ -65,7 +65,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// The pages of so much data of a command.
+/// The pages of `len` bytes of data of a command.
 fn pages(memory: &NvmeMemory, given: &Given, len: usize) -> Option<Vec<(u64, usize)>> {
     let (first, second) = (given.word(24), given.word(32));
     let mut places = vec![first];
@@ -82,7 +82,7 @@ fn pages(memory: &NvmeMemory, given: &Given, len: usize) -> Option<Vec<(u64, usi
     Some(places.into_iter().enumerate().map(part).collect())
 }
 
-/// Gives a command its data.
+/// Copies data to the pages of a command.
 fn fill(memory: &NvmeMemory, given: &Given, bytes: &[u8]) -> Option<()> {
     let mut rest = bytes;
     for (place, len) in pages(memory, given, bytes.len())? {
@@ -93,7 +93,7 @@ fn fill(memory: &NvmeMemory, given: &Given, bytes: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The data that a command brings.
+/// Copies data from the pages of a command.
 fn take(memory: &NvmeMemory, given: &Given, len: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for (place, len) in pages(memory, given, len)? {
@@ -105,7 +105,7 @@ fn take(memory: &NvmeMemory, given: &Given, len: usize) -> Option<Vec<u8>> {
 }
 
 impl Model {
-    /// One of a disk of so many bytes in blocks of so many, which hold 0xee.
+    /// A controller with a disk of `len` bytes, in blocks of `block` bytes, filled with 0xee.
     pub fn new(len: usize, block: usize) -> Self {
         let (mut controller, mut namespace) = (vec![0; PAGE], vec![0; PAGE]);
         put(&mut controller, 516, &1u32.to_le_bytes());
@@ -115,7 +115,7 @@ impl Model {
         put(&mut namespace, 128, &(block.ilog2() << 16).to_le_bytes());
         namespace[33] = 9;
         Self {
-            // 32 commands in a queue, half a second, the commands of disks.
+            // 32 entries in a queue, a timeout of half a second, the NVM command set.
             capabilities: 31 | 1 << 24 | 1 << 37,
             configuration: 0,
             disk: vec![0xee; len],
@@ -140,7 +140,7 @@ impl Model {
         }
     }
 
-    /// Sets a register; the commands that it tells of.
+    /// Writes a register; returns the commands that this submits.
     pub fn set(&mut self, memory: &NvmeMemory, at: u64, value: u32) -> Vec<Given> {
         let stride = 4 << (self.capabilities >> 32 & 0xf);
         match at {
@@ -184,7 +184,7 @@ impl Model {
         all
     }
 
-    /// Does what a command says; the status of its end.
+    /// Carries out a command; returns its completion status.
     pub fn carry_out(&mut self, memory: &NvmeMemory, given: &Given) -> u16 {
         let done = match given.pair {
             0 => self.admin(memory, given),
@@ -239,13 +239,13 @@ impl Model {
         Some(0)
     }
 
-    /// Ends a command.
+    /// Completes a command.
     pub fn end(&mut self, memory: &NvmeMemory, pair: usize, number: u16, status: u16) {
         let pair = &mut self.pairs[pair];
         let phase = u32::from(pair.turns.is_multiple_of(2));
         let word = u32::from(status & 0x7fff) << 17 | phase << 16 | u32::from(number);
         let place = pair.ends + u64::from(pair.tail) * 16;
-        // A place that was not given has no owner.
+        // A completion queue outside the memory is ignored.
         let _ = memory.write(place + 12, &word.to_le_bytes());
         pair.tail += 1;
         if pair.tail >= pair.entries {

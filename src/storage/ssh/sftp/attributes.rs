@@ -1,4 +1,4 @@
-//! What a server says of a file (section 5).
+//! File attributes (section 5).
 
 use super::Cursor;
 
@@ -7,18 +7,18 @@ const UIDGID: u32 = 2;
 const PERMISSIONS: u32 = 4;
 const TIMES: u32 = 8;
 
-/// Attributes of a file; each may be missing.
+/// Attributes of a file; any of them may be missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Attributes {
     pub(in super::super) size: Option<u64>,
-    /// With the type of the file, as in `st_mode`.
+    /// Including the file type, as in `st_mode`.
     pub(in super::super) mode: Option<u32>,
-    /// When its bytes were changed last, in seconds.
+    /// When its contents were last modified, in seconds.
     pub(in super::super) modified: Option<u32>,
 }
 
 impl Attributes {
-    /// Extended attributes at the end are passed over.
+    /// Parses attributes; extended attributes at the end are ignored.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut at = Cursor(bytes);
         let flags = at.u32()?;
@@ -47,7 +47,7 @@ impl Attributes {
         })
     }
 
-    /// Appends those that say a size and permissions.
+    /// Appends attributes with a size and permissions.
     pub(super) fn write(out: &mut Vec<u8>, size: Option<u64>, mode: Option<u32>) {
         let mut flags = 0;
         if size.is_some() {

@@ -1,4 +1,4 @@
-//! SFTP version 3 on the wire (draft-ietf-secsh-filexfer-02), with what OpenSSH adds to it (its file
+//! The wire format of SFTP version 3 (draft-ietf-secsh-filexfer-02), with the extensions of OpenSSH (its file
 //! `PROTOCOL`). No I/O.
 
 mod attributes;
@@ -15,23 +15,23 @@ pub(super) use version::{Extensions, ServerLimits, hello};
 
 use crate::error::{Error, ErrorKind};
 
-/// The longest packet, the length itself not counted. Servers send no more than was asked for.
+/// Maximum length of a packet, excluding its length field. Servers send no more data than was requested.
 pub(super) const MAX_PACKET: usize = 256 << 10;
-/// The longest data that every server takes and gives.
+/// Maximum data length that every server supports.
 pub(super) const PORTABLE_DATA: u32 = 32 << 10;
-/// The longest handle that a server may give (section 6.3).
+/// Maximum length of a handle (section 6.3).
 const MAX_HANDLE: usize = 256;
-/// The longest path that is sent.
+/// Maximum length of a path to send.
 pub(super) const MAX_PATH: usize = 4096;
-/// The longest text of a server that is kept.
+/// Maximum length of a server's message to retain.
 const MAX_TEXT: usize = 256;
 
-/// The error of a server that does not keep to the protocol; `what` says how.
+/// The error for a server that violates the protocol; `what` says how.
 pub(super) fn violation(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Os, what).with_errno(libc::EPROTO)
 }
 
-/// Takes what is at the beginning of a packet.
+/// Parses a packet from its start.
 #[derive(Clone, Copy, Debug)]
 struct Cursor<'a>(&'a [u8]);
 

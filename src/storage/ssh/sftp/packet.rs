@@ -4,14 +4,14 @@ use super::{MAX_PACKET, violation};
 use crate::error::Result;
 use crate::memory;
 
-/// Finds the packets in a stream that comes in pieces of any length.
+/// Splits a stream that arrives in pieces of any length into packets.
 #[derive(Debug, Default)]
 pub(in super::super) struct Packets {
-    /// The beginning of a packet that is not complete, its length included.
+    /// The start of an incomplete packet, including its length field.
     begun: Vec<u8>,
 }
 
-/// The length of the packet that begins there, its length field included; None where that is not all there.
+/// The length of the packet that starts here, including its length field; `None` if that field is incomplete.
 fn whole(bytes: &[u8]) -> Result<Option<usize>> {
     let Some(len) = bytes.first_chunk() else {
         return Ok(None);
@@ -26,10 +26,10 @@ fn whole(bytes: &[u8]) -> Result<Option<usize>> {
 }
 
 impl Packets {
-    /// Gives each packet that is complete to `take`, without its length.
+    /// Passes each complete packet to `take`, without its length field.
     ///
     /// # Errors
-    /// For a packet that is empty or too long; of `take`.
+    /// For a packet that is empty or too long; errors of `take`.
     pub(in super::super) fn feed(
         &mut self,
         mut bytes: &[u8],
@@ -44,7 +44,7 @@ impl Packets {
                 bytes = rest;
                 continue;
             }
-            // The length first, then all that it says.
+            // The length field first, then as much as it says.
             let wanted = whole(&self.begun)?.unwrap_or(4);
             let missing = wanted.saturating_sub(self.begun.len());
             let (now, rest) = bytes.split_at(missing.min(bytes.len()));

@@ -12,10 +12,10 @@ const DATA: u8 = 103;
 const ATTRS: u8 = 105;
 const EXTENDED_REPLY: u8 = 201;
 
-/// The longest reply to a request of an extension.
+/// Maximum length of a reply to an extended request.
 const MAX_EXTENDED: usize = 1024;
 
-/// The codes of a status.
+/// Status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Code {
     Ok,
@@ -40,16 +40,16 @@ impl From<u32> for Code {
     }
 }
 
-/// How a request went.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Status {
     pub(in super::super) code: Code,
-    /// The server's words.
+    /// The server's message.
     text: String,
 }
 
 impl Status {
-    /// The error that it is.
+    /// Converts the status to an error.
     pub(in super::super) fn error(&self) -> Error {
         let (errno, words) = match self.code {
             Code::Ok => (libc::EPROTO, "Success"),
@@ -67,7 +67,7 @@ impl Status {
     }
 }
 
-/// What a server answers.
+/// A server's reply.
 #[derive(Debug)]
 pub(in super::super) enum Reply {
     Status(Status),
@@ -78,7 +78,7 @@ pub(in super::super) enum Reply {
 }
 
 impl Reply {
-    /// The number of the request that a packet replies to.
+    /// The id of the request that a packet replies to.
     ///
     /// # Errors
     /// [`violation`] where there is none.
@@ -87,17 +87,17 @@ impl Reply {
         id.map(u32::from_be_bytes).ok_or_else(cut_off)
     }
 
-    /// Of a packet; `most` is how much data was asked for.
+    /// Parses a packet; `most` is the length of the data that was requested.
     ///
     /// # Errors
-    /// [`violation`]; where there is no memory.
+    /// [`violation`]; where memory is exhausted.
     pub(in super::super) fn from_packet(packet: &[u8], most: usize) -> Result<Self> {
         let (kind, rest) = packet.split_first().ok_or_else(cut_off)?;
         let mut at = Cursor(rest.get(4..).ok_or_else(cut_off)?);
         Ok(match *kind {
             STATUS => {
                 let code = at.u32().ok_or_else(cut_off)?;
-                // Old servers say no words.
+                // Old servers send no message.
                 let text = at.string().unwrap_or_default();
                 let text = text.get(..MAX_TEXT).unwrap_or(text);
                 Self::Status(Status {

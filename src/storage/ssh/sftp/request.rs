@@ -16,12 +16,12 @@ const EXTENDED: u8 = 200;
 /// Extensions of OpenSSH.
 pub(super) const FSYNC: &[u8] = b"fsync@openssh.com";
 pub(super) const LIMITS: &[u8] = b"limits@openssh.com";
-/// An extension of others that OpenSSH has (draft-ietf-secsh-filexfer-extensions-00, section 7).
+/// An extension not of OpenSSH's own (draft-ietf-secsh-filexfer-extensions-00, section 7).
 pub(super) const COPY_DATA: &[u8] = b"copy-data";
 
-/// Where the number of a request stands in its packet, behind the length and the type.
+/// Position of the id in the packet of a request, after the length and the type.
 const ID_AT: std::ops::Range<usize> = 5..9;
-/// The longest request without its path and its data.
+/// Maximum length of a request, excluding its path and data.
 const HEAD: usize = 512;
 
 bitflags::bitflags! {
@@ -30,20 +30,20 @@ bitflags::bitflags! {
     pub(in super::super) struct OpenFlags: u32 {
         const READ = 1;
         const WRITE = 2;
-        /// It is made where it is missing.
+        /// Create it if it is missing.
         const CREATE = 8;
         /// It must be missing.
         const EXCLUSIVE = 0x20;
     }
 }
 
-/// What a server is asked to do.
+/// A request to a server.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) enum Request<'a> {
     Open {
         path: &'a [u8],
         flags: OpenFlags,
-        /// Permissions of a file that is made.
+        /// Permissions of a new file.
         mode: Option<u32>,
     },
     Close {
@@ -72,7 +72,7 @@ pub(in super::super) enum Request<'a> {
     Sync {
         handle: &'a [u8],
     },
-    /// Has the server copy from the beginning of one file to another one.
+    /// Makes the server copy from the start of one file into another.
     Copy {
         from: &'a [u8],
         len: u64,
@@ -91,10 +91,10 @@ fn string(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 impl Request<'_> {
-    /// The packet, with its length and with 0 for its number.
+    /// The packet, with its length field and an id of 0.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// Where memory is exhausted.
     pub(in super::super) fn to_packet(self) -> Result<Vec<u8>> {
         let long = match self {
             Self::Open { path, .. } | Self::Remove { path } => path.len(),
@@ -179,7 +179,7 @@ impl Request<'_> {
         Ok(out)
     }
 
-    /// The most data that a reply may have.
+    /// Maximum length of the data in the reply.
     pub(in super::super) fn most(&self) -> usize {
         match self {
             Self::Read { len, .. } => *len as usize,
@@ -188,7 +188,7 @@ impl Request<'_> {
     }
 }
 
-/// Numbers a packet of [`Request::to_packet`].
+/// Sets the id of a packet from [`Request::to_packet`].
 pub(in super::super) fn set_id(packet: &mut [u8], id: u32) {
     if let Some(place) = packet.get_mut(ID_AT) {
         place.copy_from_slice(&id.to_be_bytes());

@@ -1,37 +1,37 @@
-//! What both ends know at the beginning (section 4), and the limits of a server.
+//! The initial exchange (section 4), and the limits of a server.
 
 use super::request::{COPY_DATA, FSYNC, LIMITS};
 use super::{Cursor, MAX_PACKET, PORTABLE_DATA, violation};
 use crate::error::Result;
 
 const VERSION: u8 = 2;
-/// The version that is spoken here.
+/// The version implemented here.
 const OURS: u32 = 3;
 
-/// What a packet has around its data, with room to spare.
+/// Generous allowance for the rest of a packet besides its data.
 const AROUND_DATA: u64 = 1024;
 
-/// The first packet.
+/// The initial packet of the client.
 pub(in super::super) fn hello() -> [u8; 9] {
     [0, 0, 0, 5, 1, 0, 0, 0, 3]
 }
 
-/// What a server has beyond the protocol.
+/// Protocol extensions that a server supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Extensions {
     /// It can make a file durable.
     pub(in super::super) fsync: bool,
-    /// It says how long requests may be.
+    /// It reports how long requests may be.
     pub(in super::super) limits: bool,
-    /// It copies from one file to another.
+    /// It can copy from one file to another.
     pub(in super::super) copy_data: bool,
 }
 
 impl Extensions {
-    /// Of the server's first packet.
+    /// Parses the server's first packet.
     ///
     /// # Errors
-    /// [`violation`]; another version.
+    /// [`violation`]; also where it speaks another version.
     pub(in super::super) fn from_packet(packet: &[u8]) -> Result<Self> {
         let strange = || violation("The server does not answer as an SFTP server does");
         let (kind, rest) = packet.split_first().ok_or_else(strange)?;
@@ -57,7 +57,7 @@ impl Extensions {
     }
 }
 
-/// How much data one request may have.
+/// Maximum payload of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct ServerLimits {
     pub(in super::super) read: u32,
@@ -74,7 +74,7 @@ impl Default for ServerLimits {
 }
 
 impl ServerLimits {
-    /// Of the reply to [`super::Request::Limits`]; a server may leave open what it takes.
+    /// Parses the reply to [`super::Request::Limits`]; a server may leave its limits unspecified.
     pub(in super::super) fn from_reply(bytes: &[u8]) -> Option<Self> {
         let mut at = Cursor(bytes);
         let packet = at.u64()?;

@@ -1,4 +1,4 @@
-//! What stands in front of the table: partition table, boot sector and the sectors of FAT32 beside it.
+//! What precedes the table: partition table, boot sector and the additional sectors of FAT32.
 
 use super::{FIRST_CLUSTER, FatType, SECTOR};
 
@@ -6,29 +6,29 @@ use super::{FIRST_CLUSTER, FatType, SECTOR};
 const SERIAL: u32 = 0xfabe_1afd;
 const DISK: [u8; 4] = [0xfa, 0xfd, 0x1a, 0xbe];
 
-/// Where FAT32 keeps its second copy of the first sectors.
+/// Sector where FAT32 keeps the backup of the first sectors.
 const BACKUP: u64 = 6;
 
-/// Where FAT32 keeps the number of free clusters.
+/// Sector where FAT32 keeps the number of free clusters.
 const INFO: u64 = 1;
 
-/// Where the parts of a volume are; sectors count from its first one.
+/// The layout of a volume; sectors are counted from its first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Volume {
     pub(in super::super) fat: FatType,
-    /// Sectors of the disk in front of it.
+    /// Number of sectors of the disk that precede it.
     pub(in super::super) hidden: u32,
     pub(in super::super) sectors: u32,
     pub(in super::super) heads: u16,
     pub(in super::super) sectors_per_track: u16,
     pub(in super::super) sectors_per_cluster: u8,
     pub(in super::super) reserved: u16,
-    /// Copies of the table.
+    /// Number of copies of the table.
     pub(in super::super) tables: u8,
     pub(in super::super) sectors_per_table: u32,
-    /// Entries of a root directory that stands in front of the clusters.
+    /// Number of entries of a root directory that precedes the clusters.
     pub(in super::super) root_entries: u16,
-    /// The first cluster of a root directory that has clusters.
+    /// The first cluster of a root directory that is stored in clusters.
     pub(in super::super) root_cluster: u32,
 }
 
@@ -37,7 +37,7 @@ impl Volume {
         u64::from(self.sectors_per_cluster) * SECTOR
     }
 
-    /// The first sector of the root directory in front of the clusters.
+    /// The first sector of a root directory that precedes the clusters.
     pub(in super::super) fn root_start(&self) -> u64 {
         let tables = u64::from(self.tables) * u64::from(self.sectors_per_table);
         u64::from(self.reserved) + tables
@@ -57,7 +57,7 @@ impl Volume {
         (sectors / u64::from(self.sectors_per_cluster.max(1))) as u32
     }
 
-    /// Where a cluster begins, in bytes of the disk.
+    /// The byte offset of a cluster on the disk.
     pub(in super::super) fn cluster_offset(&self, cluster: u32) -> u64 {
         let sector = u64::from(self.hidden) + self.data_start();
         let number = u64::from(cluster.saturating_sub(FIRST_CLUSTER));
@@ -74,7 +74,7 @@ impl Volume {
         [end & !0xff | u32::from(self.media()), end]
     }
 
-    /// A sector in front of the table, by its number.
+    /// A sector before the table, by number.
     pub(in super::super) fn reserved_sector(
         &self,
         number: u64,
@@ -96,7 +96,7 @@ impl Volume {
         let mut sector = [0; SECTOR as usize];
         let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
         let is_32 = self.fat == FatType::Fat32;
-        // The number of sectors has two fields, of which one holds it.
+        // The number of sectors has two fields, only one of which is used.
         let small = u16::try_from(self.sectors).unwrap_or(0);
         let large = if small == 0 { self.sectors } else { 0 };
         put(0, &[0xeb, if is_32 { 0x58 } else { 0x3c }, 0x90]);
@@ -144,7 +144,7 @@ impl Volume {
         sector
     }
 
-    /// The first sector of a hard disk: one partition, that of the volume.
+    /// The first sector of a hard disk, with the volume as its only partition.
     pub(in super::super) fn partition_table(&self) -> [u8; SECTOR as usize] {
         let mut sector = [0; SECTOR as usize];
         let last = u64::from(self.hidden) + u64::from(self.sectors) - 1;
@@ -168,7 +168,7 @@ impl Volume {
         sector
     }
 
-    /// Head, sector and cylinder of a sector of the disk, and whether it has such an address.
+    /// Head, sector and cylinder of a sector of the disk, and whether it can be addressed this way.
     fn address(&self, sector: u64) -> ([u8; 3], bool) {
         let (heads, per_track) = (u64::from(self.heads), u64::from(self.sectors_per_track));
         let (track, sector) = (sector / per_track, sector % per_track + 1);
@@ -182,8 +182,8 @@ impl Volume {
 }
 
 impl Volume {
-    /// The volume that a boot sector describes, behind `hidden` sectors of the disk and at most `room` sectors
-    /// long; None where it describes none.
+    /// The volume that a boot sector describes, located after `hidden` sectors of the disk and at most `room` sectors
+    /// long; `None` if it does not describe one.
     pub(in super::super) fn from_bytes(
         sector: &[u8; SECTOR as usize],
         hidden: u32,
@@ -213,7 +213,7 @@ impl Volume {
             root_entries: pair(17),
             root_cluster: if is_32 { number(44) } else { 0 },
         };
-        // Only one table of several may be in use with FAT32; who does that is not understood.
+        // With FAT32, only one of several tables may be active, which is not supported.
         let understood = matches!(sector[0], 0xeb | 0xe9)
             && sector[510..] == [0x55, 0xaa]
             && u64::from(pair(11)) == SECTOR

@@ -1,8 +1,8 @@
-//! Entries of directories (section "FAT Directory Structure").
+//! Directory entries (section "FAT Directory Structure").
 
 use super::time;
 
-/// Bytes of an entry.
+/// Size of an entry in bytes.
 pub(in super::super) const LEN: usize = 32;
 
 /// A name of eight and three characters, padded with blanks.
@@ -13,26 +13,26 @@ pub(in super::super) const VOLUME: u8 = 0x08;
 pub(in super::super) const DIRECTORY: u8 = 0x10;
 pub(in super::super) const ARCHIVE: u8 = 0x20;
 
-/// The directory itself, and the one above it.
+/// Names of the entries for the directory itself and for its parent.
 pub(in super::super) const DOT: ShortName = *b".          ";
 pub(in super::super) const DOT_DOT: ShortName = *b"..         ";
 
-/// The first byte of an entry after which there are none, and of one that was deleted.
+/// First byte of an entry that ends the directory, and of one that was deleted.
 pub(in super::super) const END: u8 = 0;
 pub(in super::super) const DELETED: u8 = 0xe5;
 
-/// Windows NT's note that the letters of the name, or of its extension, are small.
+/// Windows NT's flags for a base name, or an extension, in lower case.
 const SMALL_NAME: u8 = 0x08;
 const SMALL_EXTENSION: u8 = 0x10;
 
-/// What an entry with a short name says.
+/// The contents of an entry with a short name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Entry {
     pub(in super::super) name: ShortName,
     pub(in super::super) attributes: u8,
-    /// The letters of the name, and of its extension, are small.
+    /// Whether the base name, and the extension, are in lower case.
     pub(in super::super) small: (bool, bool),
-    /// When it was written, in seconds since 1970.
+    /// When it was last written, in seconds since 1970.
     pub(in super::super) modified: i64,
     pub(in super::super) cluster: u32,
     pub(in super::super) size: u32,
@@ -57,7 +57,7 @@ impl Entry {
         bytes
     }
 
-    /// `wide`: the cluster has 32 bits. The time of writing is left out.
+    /// `wide`: cluster numbers have 32 bits. The modification time is not read.
     pub(in super::super) fn from_bytes(bytes: &[u8; LEN], wide: bool) -> Self {
         let pair = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let high = if wide { u32::from(pair(20)) << 16 } else { 0 };

@@ -1,30 +1,30 @@
-//! Long names (section "FAT Long Directory Entries"): pieces of UTF-16 in entries that stand in front of that
-//! with the short name, the last piece first.
+//! Long names (section "FAT Long Directory Entries"): pieces of UTF-16 in entries that precede the one with the short
+//! name, last piece first.
 
 use super::entry::{LEN, ShortName};
 
-/// The attributes of an entry that holds a piece of a long name.
+/// Attributes of an entry that holds a piece of a long name.
 pub(in super::super) const ATTRIBUTES: u8 = 0x0f;
 
-/// Characters of an entry.
+/// Number of UTF-16 code units per entry.
 pub(in super::super) const PIECE: usize = 13;
 
-/// The longest name, in UTF-16.
+/// Maximum length of a name in UTF-16 code units.
 pub(in super::super) const MAX: usize = 255;
 
-/// Marks the last piece.
+/// Flag of the last piece.
 const LAST: u8 = 0x40;
 
-/// Where the characters of a piece stand.
+/// Offsets of the characters of a piece.
 const PLACES: [usize; PIECE] = [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30];
 
-/// What ties the pieces of a long name to the short one.
+/// The checksum that ties the pieces of a long name to the short one.
 pub(in super::super) fn checksum(name: &ShortName) -> u8 {
     name.iter()
         .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte))
 }
 
-/// The entry of piece `number`, from 1, of a name.
+/// The entry for piece `number` of a name, counting from 1.
 pub(in super::super) fn piece(units: &[u16], number: usize, sum: u8) -> [u8; LEN] {
     let mut bytes = [0; LEN];
     let start = number.saturating_sub(1) * PIECE;
@@ -33,7 +33,7 @@ pub(in super::super) fn piece(units: &[u16], number: usize, sum: u8) -> [u8; LEN
     bytes[11] = ATTRIBUTES;
     bytes[13] = sum;
     for (at, place) in (start..).zip(PLACES) {
-        // A zero ends a name that does not fill its piece.
+        // A zero terminates a name that does not fill its last piece.
         let unit = match units.get(at) {
             Some(unit) => *unit,
             None if at == units.len() => 0,
@@ -44,17 +44,17 @@ pub(in super::super) fn piece(units: &[u16], number: usize, sum: u8) -> [u8; LEN
     bytes
 }
 
-/// Puts the pieces of a long name together as they are met.
+/// Assembles a long name from its pieces as they are encountered.
 #[derive(Debug, Default)]
 pub(in super::super) struct Pieces {
     units: Vec<u16>,
-    /// The number of the piece that was met last; 0 where there is no name.
+    /// Number of the previous piece; 0 if there is no name.
     number: u8,
     sum: u8,
 }
 
 impl Pieces {
-    /// Takes the next entry. One that does not belong to those before starts a new name.
+    /// Takes the next entry. A last piece starts a new name; one that is out of sequence discards it.
     pub(in super::super) fn take(&mut self, bytes: &[u8; LEN]) {
         let number = bytes[0] & !LAST;
         let (is_last, sum) = (bytes[0] & LAST != 0, bytes[13]);
@@ -82,7 +82,7 @@ impl Pieces {
         self.number = 0;
     }
 
-    /// The name, where it is whole and that of the entry with this short name.
+    /// The name, if it is complete and belongs to the entry with this short name.
     pub(in super::super) fn finish(&mut self, short: &ShortName) -> Option<&[u16]> {
         let whole = self.number == 1 && self.sum == checksum(short);
         self.clear();
@@ -107,7 +107,7 @@ mod tests {
             }
             assert_eq!(pieces.finish(&short), Some(&units[..]), "{len}");
             assert_eq!(pieces.finish(&short), None);
-            // Without one of them, or with another short name, there is no name.
+            // If a piece is missing, or with another short name, there is no long name.
             let without = 1 + len % count;
             for number in (1..=count).rev().filter(|number| *number != without) {
                 pieces.take(&piece(&units, number, sum));

@@ -1,4 +1,4 @@
-//! The structures of a FAT disk, by Microsoft's "FAT: General Overview of On-Disk Format" (1.03).
+//! The structures of a FAT disk, according to Microsoft's "FAT: General Overview of On-Disk Format" (1.03).
 
 pub(super) mod boot;
 pub(super) mod entry;
@@ -6,13 +6,13 @@ pub(super) mod long_name;
 pub(super) mod table;
 pub(super) mod time;
 
-/// Bytes of a sector.
+/// Size of a sector in bytes.
 pub(super) const SECTOR: u64 = 512;
 
-/// The first cluster that can hold anything.
+/// The first cluster that can hold data.
 pub(super) const FIRST_CLUSTER: u32 = 2;
 
-/// How wide the entries of the table are.
+/// The type of a volume, named after the width of its table entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FatType {
     Fat12,
@@ -21,8 +21,7 @@ pub(super) enum FatType {
 }
 
 impl FatType {
-    /// The type of a volume of so many clusters; nothing else decides it (section "FAT Type
-    /// Determination").
+    /// The type of a volume with this many clusters; nothing else determines it (section "FAT Type Determination").
     pub(super) fn of_clusters(clusters: u32) -> Self {
         match clusters {
             0..4085 => Self::Fat12,
@@ -31,7 +30,7 @@ impl FatType {
         }
     }
 
-    /// As it is called.
+    /// The usual name of the type.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Fat12 => "FAT12",
@@ -40,7 +39,7 @@ impl FatType {
         }
     }
 
-    /// Bits of an entry of the table.
+    /// Number of bits per table entry.
     fn bits(self) -> u64 {
         match self {
             Self::Fat12 => 12,
@@ -49,14 +48,14 @@ impl FatType {
         }
     }
 
-    /// Sectors of a table with entries for so many clusters.
+    /// Number of sectors of a table with entries for this many clusters.
     pub(super) fn table_sectors(self, clusters: u64) -> u64 {
         let entries = clusters.saturating_add(u64::from(FIRST_CLUSTER));
         let bytes = entries.saturating_mul(self.bits()).div_ceil(8);
         bytes.div_ceil(SECTOR)
     }
 
-    /// The entry of the last cluster of a chain.
+    /// The table entry of the last cluster of a chain.
     pub(super) fn end_of_chain(self) -> u32 {
         match self {
             Self::Fat12 => 0x0fff,
@@ -65,7 +64,7 @@ impl FatType {
         }
     }
 
-    /// The entry of a cluster that cannot be used.
+    /// The table entry of an unusable cluster.
     pub(super) fn bad_cluster(self) -> u32 {
         self.end_of_chain() - 8
     }

@@ -1,8 +1,8 @@
-//! Entries of the table (section "FAT Data Structure").
+//! Table entries (section "FAT Data Structure").
 
 use super::FatType;
 
-/// Fills `buf` with the bytes of a table from `offset` on; `entry` says what each of its entries holds.
+/// Fills `buf` with the bytes of a table from `offset` on; `entry` returns the value of each entry.
 pub(in super::super) fn fill(
     fat: FatType,
     buf: &mut [u8],
@@ -38,7 +38,7 @@ pub(in super::super) fn fill(
     }
 }
 
-/// Where an entry stands in the table, and in how many bytes.
+/// The offset of an entry in the table, and the number of bytes to read for it.
 pub(in super::super) fn place(fat: FatType, cluster: u32) -> (u64, usize) {
     let cluster = u64::from(cluster);
     match fat {
@@ -48,7 +48,7 @@ pub(in super::super) fn place(fat: FatType, cluster: u32) -> (u64, usize) {
     }
 }
 
-/// An entry from its bytes.
+/// Extracts an entry from its bytes.
 pub(in super::super) fn from_bytes(fat: FatType, cluster: u32, bytes: [u8; 4]) -> u32 {
     let [a, b, c, d] = bytes;
     let pair = u32::from(u16::from_le_bytes([a, b]));
@@ -56,7 +56,7 @@ pub(in super::super) fn from_bytes(fat: FatType, cluster: u32, bytes: [u8; 4]) -
         FatType::Fat12 if cluster % 2 == 1 => pair >> 4,
         FatType::Fat12 => pair & 0xfff,
         FatType::Fat16 => pair,
-        // The highest four bits are not part of it.
+        // The highest four bits are not part of the value.
         FatType::Fat32 => u32::from_le_bytes([a, b, c, d]) & 0x0fff_ffff,
     }
 }

@@ -1,7 +1,7 @@
-//! Dates and times of directory entries (section "Date and Time Formats"); there they have no time zone,
-//! here they are UTC, so that a directory gives the same disk everywhere.
+//! Dates and times of directory entries (section "Date and Time Formats"). The format has no time zone; UTC is used
+//! here, so that a directory yields the same disk everywhere.
 
-/// Date and time of a moment in seconds since 1970. Years end at 1980 and 2107.
+/// Converts seconds since 1970 to a date and time, clamped to the years 1980 to 2107.
 pub(in super::super) fn of_seconds(seconds: i64) -> (u16, u16) {
     const FIRST: i64 = 315_532_800; // 1980-01-01
     const LAST: i64 = 4_354_819_198; // 2107-12-31 23:59:58
@@ -13,9 +13,9 @@ pub(in super::super) fn of_seconds(seconds: i64) -> (u16, u16) {
     (date as u16, time as u16)
 }
 
-/// Year, month and day of a day since 1970, in the Gregorian calendar.
+/// Converts days since 1970 to year, month and day in the Gregorian calendar.
 fn civil(days: i64) -> (i64, i64, i64) {
-    // Years are counted from March, so that the leap day is the last of one, in eras of 400 years.
+    // Years start in March, so that the leap day comes last, and are grouped into eras of 400 years.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let of_era = days.rem_euclid(146_097);
