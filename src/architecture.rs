@@ -1,11 +1,11 @@
-//! That imports run one way: between the layers, between the modules, and between files.
+//! Tests that imports run one way: between the layers, between the modules, and between files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// The layers from the top to the bottom; modules of one layer do not import each other. Every other module is of
-/// the vocabulary, below them all except where the lists of circles say otherwise.
+/// The layers from top to bottom; modules of one layer do not import each other. Every other module belongs to the
+/// vocabulary, below them all except where the tests for cycles say otherwise.
 const LAYERS: &[&[&str]] = &[
     &["capi"],
     &["ops", "serve"],
@@ -51,7 +51,7 @@ pub(crate) fn sources() -> BTreeMap<Name, (bool, String)> {
     found
 }
 
-/// A source without its comments and the tests at its end.
+/// A source without its comments and without the tests at its end.
 fn code(source: &str) -> String {
     let end = source.find("#[cfg(test)]\nmod tests {");
     let lines = source[..end.unwrap_or(source.len())].lines();
@@ -66,7 +66,7 @@ fn read_tree<'a>(mut rest: &'a str, mut path: Name, found: &mut Vec<Name>) -> &'
         if let Some(mut inner) = rest.strip_prefix('{') {
             loop {
                 inner = read_tree(inner, path.clone(), found).trim_start();
-                // What a tree is renamed to.
+                // Skips what a tree is renamed to.
                 let next = inner.find([',', '}']).unwrap_or(inner.len());
                 let end = inner[next..].starts_with('}');
                 inner = inner.get(next + 1..).unwrap_or_default();
@@ -104,7 +104,7 @@ fn paths(source: &str, start: &str) -> Vec<Name> {
 
 /// What each module imports, by the longest part of each path that is a module.
 fn imports(sources: &BTreeMap<Name, (bool, String)>) -> Imports {
-    // Names that the crate shows at its root, by the module that has them.
+    // Names that the crate re-exports at its root, each with the module it comes from.
     let mut shown = BTreeMap::new();
     for path in paths(
         &sources[&Name::new()].1.replace("pub use ", "use crate::"),
@@ -146,9 +146,9 @@ fn imports(sources: &BTreeMap<Name, (bool, String)>) -> Imports {
     imports
 }
 
-/// One circle in the imports, as the modules on it; none where there is no circle.
+/// One cycle in the imports, as the modules on it; None if there is no cycle.
 fn circle(imports: &Imports) -> Option<Vec<String>> {
-    // A file that imports nothing that is left is on no circle, nor is one that imports only such files.
+    // A file that imports none of the remaining ones is on no cycle, nor is one that imports only such files.
     let mut left = imports.clone();
     loop {
         let names: BTreeSet<_> = left.keys().cloned().collect();
@@ -172,7 +172,7 @@ fn circle(imports: &Imports) -> Option<Vec<String>> {
     }
 }
 
-/// The imports between the modules at the top of the crate.
+/// The imports between the top-level modules of the crate.
 fn between_tops(imports: &Imports) -> Imports {
     let mut tops = Imports::new();
     for (module, targets) in imports {
@@ -215,7 +215,7 @@ fn modules_import_each_other_one_way() {
 fn files_import_each_other_one_way() {
     let sources = sources();
     let mut files = imports(&sources);
-    // A module shows what its files have, which import one another by its name.
+    // A module re-exports items of its files, which import one another by its name.
     files.retain(|name, _| !sources[name].0);
     assert!(files.len() > 500, "{}", files.len());
     assert_eq!(circle(&files), None);

@@ -1,6 +1,6 @@
-//! Numbers in the structures of files: checked readers and writers of both byte orders.
+//! Numbers in on-disk structures: checked readers and writers for both byte orders.
 
-/// The `N` bytes at an offset; None where they pass the end.
+/// The `N` bytes at an offset; None if they pass the end.
 pub fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
@@ -25,7 +25,7 @@ readers! {
     be64 le64 u64
 }
 
-/// As [`be32`]; what lies past the end counts as zeroes.
+/// As [`be32`]; bytes past the end count as zeroes.
 pub fn be32_padded(bytes: &[u8], offset: usize) -> u32 {
     let mut field = [0; 4];
     for (to, from) in field.iter_mut().zip(bytes.iter().skip(offset)) {
@@ -34,7 +34,7 @@ pub fn be32_padded(bytes: &[u8], offset: usize) -> u32 {
     u32::from_be_bytes(field)
 }
 
-/// Puts bytes at an offset; false, and nothing changed, where they pass the end.
+/// Writes bytes at an offset; false, with nothing changed, if they pass the end.
 #[must_use]
 pub fn put(bytes: &mut [u8], offset: usize, value: &[u8]) -> bool {
     let end = offset.checked_add(value.len());
@@ -47,7 +47,7 @@ pub fn put(bytes: &mut [u8], offset: usize, value: &[u8]) -> bool {
     }
 }
 
-/// A text in a field of `len` bytes that is filled up with zeroes; None past the end.
+/// A text in a zero-padded field of `len` bytes; None past the end.
 pub fn text(bytes: &[u8], offset: usize, len: usize) -> Option<&[u8]> {
     let field = bytes.get(offset..offset.checked_add(len)?)?;
     let end = field.iter().position(|byte| *byte == 0);

@@ -1,34 +1,34 @@
-//! How many threads work at once: what every pool of threads asks.
+//! How many threads work at once: used by every thread pool.
 
 use parking_lot::{Condvar, Mutex};
 
-/// Buffers of one operation together take at most this much memory.
+/// Maximum memory for all buffers of one operation together.
 pub(crate) const MEMORY: u64 = 36 << 20;
 
-/// The most threads that compute: more share caches and memory to no gain.
+/// Maximum number of threads that compute: more would share caches and memory for no gain.
 const MAX_COMPUTING: usize = 16;
 
-/// The most threads of one operation or queue.
+/// Maximum number of threads of one operation or queue.
 const MAX_THREADS: usize = 64;
 
-/// Requests of a queue that wait at once at least, also for storages that say they answer from
-/// memory: whether they do is known only afterwards.
+/// Minimum number of requests of a queue that can wait at once, even for storages that claim to answer from memory:
+/// whether they do is known only afterwards.
 const MIN_SERVED: u32 = 16;
 
-/// What an operation asks of its threads.
+/// What an operation requires of its threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
-    /// Requests that the storages like to have in flight; 1 where they answer from memory.
+    /// Number of requests that the storages prefer to have in flight; 1 if they answer from memory.
     pub in_flight: u32,
-    /// There is much to compute between the requests.
+    /// Whether there is much to compute between the requests.
     pub computes: bool,
-    /// Bytes of buffers that each thread takes.
+    /// Bytes of buffers that each thread needs.
     pub bytes: u64,
 }
 
 impl Load {
-    /// How many threads to use. Those that wait for a storage take no processor, so that they are
-    /// counted apart from those that compute; where there is little to compute, the same do both.
+    /// How many threads to use. Threads that wait for a storage use no processor, so they are counted separately from
+    /// those that compute; if there is little to compute, the same threads do both.
     pub(crate) fn threads(&self) -> usize {
         let waiting = match self.in_flight {
             0 | 1 => 0,
@@ -43,42 +43,41 @@ impl Load {
     }
 }
 
-/// How many threads serve a queue that holds so many requests.
+/// How many threads serve a queue of this depth.
 pub(crate) fn serving(in_flight: u32, depth: u32) -> usize {
     (depth.min(in_flight.max(MIN_SERVED)) as usize).clamp(1, MAX_THREADS)
 }
 
-/// The stack of a thread. Said here, for else the environment would say it (`RUST_MIN_STACK`).
+/// The stack size of a thread. Set explicitly, because otherwise the environment would determine it (`RUST_MIN_STACK`).
 const STACK: usize = 2 << 20;
 
-/// A thread of the library: every one is made from this, with all signals blocked, and named so that a panic is known
-/// for one of the library.
+/// A thread of the library: every one is created with this builder, with all signals blocked, and is named so that a
+/// panic can be recognised as one of the library's.
 pub(crate) fn thread(name: &str) -> std::thread::Builder {
     std::thread::Builder::new()
         .name(format!("platter-{name}"))
         .stack_size(STACK)
 }
 
-/// How many threads compute at once.
+/// How many threads may compute at once.
 pub(crate) fn processors() -> usize {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     all.min(MAX_COMPUTING)
 }
 
-/// Lets in as many threads as there are processors: the others wait outside without taking turns on
-/// them.
+/// Admits as many threads as there are processors: the others block instead of taking turns on the processors.
 #[derive(Debug)]
 pub(crate) struct Computing {
     free: Mutex<usize>,
     left: Condvar,
 }
 
-/// A place among the threads that compute.
+/// A slot among the threads that compute.
 #[derive(Debug)]
 pub(crate) struct Place<'a>(&'a Computing);
 
 impl Computing {
-    /// For so many threads; None where all of them may compute at once.
+    /// For this many threads; None if all of them may compute at once.
     pub(crate) fn among(threads: usize) -> Option<Self> {
         let places = processors();
         (threads > places).then(|| Self {
@@ -87,7 +86,7 @@ impl Computing {
         })
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     pub(crate) fn enter(&self) -> Place<'_> {
         let mut free = self.free.lock();
         while *free == 0 {
@@ -109,7 +108,8 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
 
-    /// Else the environment has a say in its stack, a signal may be handled on it, or a panic is printed to standard error.
+    /// Otherwise the environment affects its stack, a signal may be handled on it, or a panic is printed to standard
+    /// error.
     #[test]
     fn threads_are_made_by_this_module_alone() {
         fn look(directory: &std::path::Path, found: &mut Vec<String>) {

@@ -1,9 +1,9 @@
-//! The names of drivers and protocols that QEMU's tools know, whether or not this build has the
-//! driver: they may be recorded in images and printed, and are not taken for typing errors.
+//! The names of drivers and protocols that QEMU's tools know, whether or not this build has the driver: they may be
+//! recorded in images and printed, and are not treated as typing errors.
 
 use crate::error::Error;
 
-/// A driver's name, and what stands before the colon of file names that it takes.
+/// A driver's name, and the prefixes before the colon of the file names that it accepts.
 type Known = (&'static str, &'static [&'static str]);
 
 /// The drivers, sorted by name.
@@ -65,28 +65,28 @@ const DRIVERS: &[Known] = &[
     ("vvfat", &["fat"]),
 ];
 
-/// Further names by which users know a driver, which are taken wherever a driver is named and shown nowhere.
+/// Alternative names by which users know a driver; accepted wherever a driver is named, but never shown.
 const ALIASES: &[(&str, &str)] = &[("vhd", "vpc")];
 
-/// The name of the driver that goes by `name`, which may be a further name of it.
+/// The canonical name of the driver called `name`, which may be an alias.
 pub fn canonical(name: &str) -> &str {
     let mut aliases = ALIASES.iter();
     let found = aliases.find(|(alias, _)| *alias == name);
     found.map_or(name, |(_, driver)| driver)
 }
 
-/// Filters between parts of a machine that runs: a tool on images has nothing to put them between.
+/// Filters between parts of a running machine: an image tool has nothing to put them between.
 const OF_RUNNING_MACHINES: [&str; 2] = ["replication", "snapshot-access"];
 
-/// Whether QEMU's tools have a driver of that name.
+/// Whether QEMU's tools have a driver with that name.
 pub fn is_known(name: &str) -> bool {
     let name = canonical(name);
     DRIVERS.iter().any(|(known, _)| *known == name)
 }
 
-/// Whether a new image may record a driver of that name for its backing file.
+/// Whether a new image may record a driver with that name for its backing file.
 pub fn may_be_recorded(name: &str) -> bool {
-    // QEMU's schema of images has no such name; there it is iscsi.
+    // QEMU's image schema has no such name; it uses iscsi there.
     is_known(name) && name != "iser"
 }
 
@@ -96,7 +96,7 @@ pub fn is_known_scheme(scheme: &str) -> bool {
     drivers.any(|(_, schemes)| schemes.contains(&scheme))
 }
 
-/// What a driver that is not here works on, where the same can be had in another way.
+/// What a driver that is not in this build needs, if the same can be achieved in another way.
 fn wants(name: &str) -> &'static str {
     match name {
         "nvme" => {
@@ -106,7 +106,7 @@ fn wants(name: &str) -> &'static str {
     }
 }
 
-/// The error of a driver that is not here.
+/// The error for a driver that is not available.
 pub fn unknown_driver(name: &str) -> Error {
     let name = canonical(name);
     Error::unsupported(if OF_RUNNING_MACHINES.contains(&name) {
@@ -121,7 +121,7 @@ pub fn unknown_driver(name: &str) -> Error {
     })
 }
 
-/// The error of a format of a new image that is not here.
+/// The error for the format of a new image that is not available.
 pub fn unknown_format(name: &str) -> Error {
     match is_known(name) {
         true => unknown_driver(name),
@@ -129,7 +129,7 @@ pub fn unknown_format(name: &str) -> Error {
     }
 }
 
-/// The error of a file name that begins with `scheme:`, for which there is no driver here.
+/// The error for a file name that begins with `scheme:` if this build has no driver for it.
 pub fn unknown_protocol(scheme: &str) -> Error {
     match is_known_scheme(scheme) {
         true => Error::unsupported(format!(

@@ -7,14 +7,14 @@ use bstr::{BStr, BString, ByteSlice};
 
 use crate::printable::printable;
 
-// By its path, for the models of threads, which take this file from where it is.
+// An explicit path, for the thread models in `tests/loom`, which include this file from where it is.
 #[path = "error/repeated.rs"]
 mod repeated;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a program branches on. Each kind is one `PLATTER_STATUS_*` of the C ABI.
+/// The kind of an error, for programs to branch on. Each kind is one `PLATTER_STATUS_*` of the C ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -44,7 +44,7 @@ pub enum ErrorKind {
     WrongSecret,
     /// The open policy does not allow it.
     Denied,
-    /// A ceiling of the open policy or of the format was exceeded.
+    /// A limit of the open policy or of the format was exceeded.
     Limit,
     /// The object is in use by another operation of this process.
     Busy,
@@ -76,7 +76,7 @@ impl ErrorKind {
     }
 }
 
-/// What an operation was doing to an image when it failed, where programs tell these apart.
+/// What an operation was doing to an image when it failed, for the cases that programs need to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -84,9 +84,9 @@ pub enum Stage {
     BlockStatus,
     /// It read guest bytes.
     Read,
-    /// It compared what the children of a filter read as, which must be the same and is not.
+    /// It compared what the children of a filter read as: it must be the same, but is not.
     Verify,
-    /// It opened a file of this machine, by its name or its descriptor.
+    /// It opened a file on this machine, by name or by descriptor.
     Open,
 }
 
@@ -171,7 +171,7 @@ impl Error {
         }
     }
 
-    /// Puts `message` in front: `"message: cause"`. Kind, errno, offset, stage, file and hints carry over.
+    /// Prepends `message`: `"message: cause"`. Kind, errno, offset, stage, file and hints carry over.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         let hints = std::mem::take(&mut self.0.hints);
@@ -188,7 +188,7 @@ impl Error {
         }))
     }
 
-    /// As [`Error::context`], where the message is the operating system's alone.
+    /// As [`Error::context`], but only if the message is just that of the operating system.
     #[must_use]
     pub(crate) fn context_if_bare(self, message: impl FnOnce() -> String) -> Self {
         let bare = self.0.cause.is_none() && self.0.message == Self::os(self.errno()).0.message;
@@ -202,7 +202,7 @@ impl Error {
         self
     }
 
-    /// Replaces the message of this level; kind, errno and causes stay.
+    /// Replaces the message of this level; kind, errno and causes are kept.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
         self.0.message = message.into();
@@ -230,7 +230,7 @@ impl Error {
         self
     }
 
-    /// Says whose I/O failed, where a system call did and that is not said yet.
+    /// Records whose I/O failed, if a system call failed and no file is recorded yet.
     #[must_use]
     pub(crate) fn of_file(mut self, name: &BStr) -> Self {
         if self.0.errno.is_some() && self.0.kind != ErrorKind::Cancelled {
@@ -239,7 +239,7 @@ impl Error {
         self
     }
 
-    /// The same once more, for all who ask again.
+    /// Another copy of the error, for each caller that asks again.
     #[must_use]
     pub(crate) fn again(&self) -> Self {
         let inner = &self.0;
@@ -267,7 +267,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The errno: the operating system's, else the one that fits the kind best.
+    /// The errno: the operating system's, otherwise the one that fits the kind best.
     pub fn errno(&self) -> i32 {
         self.0.errno.unwrap_or_else(|| self.0.kind.errno())
     }
@@ -277,8 +277,8 @@ impl Error {
         self.0.errno
     }
 
-    /// Whether it tells of one place alone, whose bytes are wrong or cannot be had any more; not where the file is out
-    /// of reach, memory is lacking or the work was cancelled.
+    /// Whether it concerns only one place, whose bytes are wrong or can no longer be read; false if the file is out of
+    /// reach, memory is lacking or the work was cancelled.
     pub(crate) fn is_of_one_place(&self) -> bool {
         match self.0.kind {
             ErrorKind::Corrupt => true,
@@ -300,12 +300,12 @@ impl Error {
         self.0.offset
     }
 
-    /// What the operation was doing, where programs tell that apart.
+    /// What the operation was doing, if that is one of the cases that programs need to tell apart.
     pub fn stage(&self) -> Option<Stage> {
         self.0.stage
     }
 
-    /// The file whose I/O failed, as its storage is called; None where no I/O failed.
+    /// The file whose I/O failed, by the name of its storage; None if no I/O failed.
     pub fn file(&self) -> Option<&BStr> {
         self.0.file.as_ref().map(|name| name.as_bstr())
     }
@@ -315,7 +315,7 @@ impl Error {
         &self.0.hints
     }
 
-    /// The message of this level alone.
+    /// The message of this level only.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -325,13 +325,13 @@ impl Error {
         self.0.cause.as_ref()
     }
 
-    /// On one line: names from images stand in it, which must not steer a terminal. What a caller says of a file in the
-    /// same words as who was called is said once.
+    /// On one line: it may contain names from images, which must not control a terminal. If a caller repeats its
+    /// callee's message about a named file, it appears once.
     fn full_message(&self) -> String {
         let mut text = self.0.message.clone();
         let mut last = self;
         while let Some(error) = &last.0.cause {
-            // What names nothing may be of another file each time.
+            // Messages that name nothing may be about a different file each time.
             if error.0.message != last.0.message || !error.0.message.contains('\'') {
                 text.push_str(": ");
                 text.push_str(&error.0.message);
@@ -357,10 +357,10 @@ impl fmt::Debug for Error {
 
 /// Adds context to the error of a result.
 pub trait ResultExt<T> {
-    /// Puts a message in front of the error, see [`Error::context`].
+    /// Prepends a message to the error, see [`Error::context`].
     fn context(self, message: impl FnOnce() -> String) -> Result<T>;
 
-    /// Says whose I/O failed, where that is not said yet; see [`Error::file`].
+    /// Records whose I/O failed, if that is not recorded yet; see [`Error::file`].
     fn of_file(self, name: &BStr) -> Result<T>;
 }
 
@@ -406,7 +406,7 @@ mod tests {
             error.to_string(),
             "Could not open 'a': No such file or directory"
         );
-        // Each is of a layer of its own.
+        // Each message belongs to a different layer.
         let below = "Could not open backing file";
         assert_eq!(
             Error::invalid("x")
@@ -415,7 +415,7 @@ mod tests {
                 .to_string(),
             format!("{below}: {below}: x")
         );
-        // Who puts other words in the place of the outermost finds both.
+        // Replacing the outermost message leaves the one below it visible.
         assert_eq!(
             error.with_message("Could not use 'b'").to_string(),
             "Could not use 'b': Could not open 'a': No such file or directory"

@@ -23,7 +23,7 @@ pub struct Extent {
 /// The kind of an [`Extent`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentKind {
-    /// The guest bytes stand verbatim at `host_offset` of the storage in `slot`.
+    /// The guest bytes are stored verbatim at `host_offset` of the storage in `slot`.
     Data {
         /// The storage that holds them.
         slot: StorageSlot,
@@ -32,9 +32,9 @@ pub enum ExtentKind {
     },
     /// Reads as zeroes, whatever a backing file holds.
     Zero {
-        /// The storage of the host bytes preallocated behind it; [`StorageSlot::MAIN`] without any.
+        /// The storage of the host bytes preallocated for it; [`StorageSlot::MAIN`] if there are none.
         slot: StorageSlot,
-        /// Offset of these, if any.
+        /// Offset of these host bytes, if any.
         host_offset: Option<u64>,
     },
     /// Not in this layer: the backing file shows through; without one it reads as zeroes.
@@ -44,7 +44,7 @@ pub enum ExtentKind {
     },
     /// Must be read through [`crate::format::Format::read_encoded`].
     Encoded {
-        /// Compressed; else encrypted or otherwise transformed.
+        /// Compressed; otherwise encrypted or transformed in some other way.
         compressed: bool,
     },
 }

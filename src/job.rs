@@ -29,7 +29,7 @@ pub(crate) use unchanged::Unchanged;
 pub struct Progress {
     /// Done so far.
     pub done: u64,
-    /// The whole; may grow while the work runs. 0 until known.
+    /// The total; may grow while the work runs. 0 until known.
     pub total: u64,
 }
 
@@ -42,20 +42,20 @@ pub enum Verdict {
     Cancel,
 }
 
-/// The longest time that a wait goes without a look at what a signal handler may have stored.
+/// Maximum time that a wait goes on without checking what a signal handler may have stored.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What else ends the work, beside a cancel.
+/// What ends the work, apart from a cancel.
 #[derive(Debug, Default)]
 struct Limits {
     deadline: Option<Instant>,
     /// Other controls that end this one's work too.
     heeded: Vec<Arc<JobControl>>,
-    /// How long after theirs.
+    /// How long this work may go on after theirs has ended.
     grace: Duration,
 }
 
-/// The place of a part of the work in the whole.
+/// The position of a part of the work within the whole.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     before: u64,
@@ -63,34 +63,34 @@ struct Part {
     whole: u64,
 }
 
-/// `share × done / total`; 0 where the total is not known yet.
+/// `share × done / total`; 0 if the total is not known yet.
 fn scaled(share: u64, done: u64, total: u64) -> u64 {
     let product = u128::from(share) * u128::from(done);
     let scaled = product.checked_div(u128::from(total)).unwrap_or(0);
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
 
-/// The shared half of a job: any thread may cancel, pause, resume or throttle through it. What
-/// opens an image or derives a key takes one too.
+/// The shared half of a job: any thread may cancel, pause, resume or throttle through it. Opening an image and deriving
+/// a key take one too.
 #[derive(Debug, Default)]
 pub struct JobControl {
     cancelled: AtomicBool,
     paused: AtomicBool,
-    /// Rings when something has changed that a waiting worker should look at.
+    /// Rings when something has changed that a waiting worker should check.
     changed: Bell,
     /// Whether there are limits, so that most checks need no lock.
     limited: AtomicBool,
     limits: Mutex<Limits>,
-    /// When a wait of a thread that works for it first saw that its work has ended.
+    /// When a waiting thread that works for it first noticed that its work has ended.
     seen_ended: OnceLock<Instant>,
     rate: Rate,
     done: AtomicU64,
     total: AtomicU64,
-    /// That of the work of which this is a part.
+    /// The control of the work of which this is a part.
     whole: OnceLock<Arc<Self>>,
-    /// What the work has made and could not take back.
+    /// What the work has created and could not remove again.
     left: Mutex<Vec<String>>,
-    /// Of which part of the work the two are, where it is done in parts.
+    /// Which part of the work `done` and `total` refer to, if it is done in parts.
     part: Mutex<Option<Part>>,
 }
 
@@ -105,34 +105,34 @@ impl JobControl {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    /// Holds the work at its next checkpoint until [`JobControl::resume`] or cancel. Safe from a signal handler.
+    /// Pauses the work at its next checkpoint until [`JobControl::resume`] or cancel. Safe from a signal handler.
     pub fn pause(&self) {
         self.paused.store(true, Ordering::SeqCst);
         self.changed.ring();
     }
 
-    /// Whether the work is held, or will be at its next checkpoint.
+    /// Whether the work is paused, or will be at its next checkpoint.
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Lets paused work go on. Safe from a signal handler.
+    /// Lets paused work continue. Safe from a signal handler.
     pub fn resume(&self) {
         self.paused.store(false, Ordering::SeqCst);
         self.changed.ring();
     }
 
-    /// Ends the work with [`crate::ErrorKind::Cancelled`] at its first checkpoint when `time` from
-    /// now has passed; None lifts that.
+    /// Ends the work with [`crate::ErrorKind::Cancelled`] at its first checkpoint once `time` from now has passed; None
+    /// removes the deadline.
     pub fn set_deadline(&self, time: Option<Duration>) {
-        // Past the range of the clock is never.
+        // A time past the range of the clock means never.
         self.limit(|limits| {
             limits.deadline = time.and_then(|time| Instant::now().checked_add(time));
         });
         self.changed.ring();
     }
 
-    /// Ends this control's work also where `other` ends its own: when that is cancelled, or late.
+    /// Ends this control's work also when `other` ends its own: when that is cancelled, or past its deadline.
     pub fn heed(self: &Arc<Self>, other: &Arc<Self>) {
         if Arc::ptr_eq(self, other) {
             return;
@@ -144,7 +144,7 @@ impl JobControl {
         });
     }
 
-    /// As [`JobControl::heed`], and no longer heeds any other; None heeds none.
+    /// As [`JobControl::heed`], but no longer heeds any other control; None heeds none.
     pub fn heed_only(self: &Arc<Self>, other: Option<&Arc<Self>>) {
         let other = other.filter(|other| !Arc::ptr_eq(self, other));
         self.limit(|limits| limits.heeded = other.into_iter().cloned().collect());
@@ -162,11 +162,11 @@ impl JobControl {
         self.limited.store(any, Ordering::SeqCst);
     }
 
-    /// As [`JobControl::checkpoint`] without waiting where the work is paused. Fails soon also where the control ends
-    /// that this thread works for (see [`JobControl::work_here`]).
+    /// As [`JobControl::checkpoint`], but does not wait while the work is paused. Also fails soon after the control
+    /// that this thread works for has ended its work (see [`JobControl::work_here`]).
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` when the deadline has passed.
+    /// [`crate::ErrorKind::Cancelled`]; with the errno `ETIMEDOUT` if the deadline has passed.
     pub fn check(&self) -> Result<()> {
         self.check_own()?;
         thread::check_other(self)
@@ -194,13 +194,13 @@ impl JobControl {
         }
     }
 
-    /// How long ago it was first seen that the work has ended, which it has.
+    /// How long ago the end of the work was first noticed; the work must have ended.
     fn ended_for(&self) -> Duration {
         self.seen_ended.get_or_init(Instant::now).elapsed()
     }
 
-    /// Notes what a failed operation has made and could not take back, in one line, where the control of the whole
-    /// work finds it.
+    /// Records, in one line, what a failed operation has created and could not remove again, where the control of the
+    /// whole work finds it.
     pub(crate) fn leaves(&self, line: String) {
         match self.whole.get() {
             Some(whole) => whole.leaves(line),
@@ -208,20 +208,20 @@ impl JobControl {
         }
     }
 
-    /// Takes what a failed operation has made and could not take back, such as a file of a server that does not answer
-    /// any more: a line for each.
+    /// Takes the record of what a failed operation has created and could not remove again, such as a file on a server
+    /// that no longer answers: one line each.
     pub fn take_left(&self) -> Vec<String> {
         std::mem::take(&mut *self.left.lock())
     }
 
-    /// Limits the work to `bytes_per_second` from now on, also where it waits already; 0 lifts the
-    /// limit. Safe from a signal handler.
+    /// Limits the work to `bytes_per_second` from now on, even if it is already waiting; 0 removes the limit. Safe from
+    /// a signal handler.
     pub fn set_rate(&self, bytes_per_second: u64) {
         self.rate.set(bytes_per_second);
         self.changed.ring();
     }
 
-    /// Called by workers between chunks: waits while paused, fails when cancelled or late.
+    /// Called by workers between chunks: waits while paused, fails when cancelled or past the deadline.
     ///
     /// # Errors
     /// As [`JobControl::check`].
@@ -231,13 +231,13 @@ impl JobControl {
             if !self.is_paused() || self.check().is_err() {
                 break;
             }
-            // A cancel does not ring, so look again from time to time.
+            // A cancel does not ring, so check again from time to time.
             self.changed.wait(seen, LOOK);
         }
         self.check()
     }
 
-    /// Takes `bytes` from the rate budget, waiting as long as the limit asks for.
+    /// Takes `bytes` from the rate budget, waiting as long as the limit requires.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Cancelled`] when cancelled while waiting.
@@ -260,18 +260,18 @@ impl JobControl {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Adds to the whole: work that was not foreseen, or whose parts tell of it one by one.
+    /// Adds to the total: work that was not foreseen, or whose parts are announced one by one.
     pub fn expect(&self, bytes: u64) {
         self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Sets the whole.
+    /// Sets the total.
     pub fn set_total(&self, total: u64) {
         self.total.store(total, Ordering::Relaxed);
     }
 
-    /// What is done from here on is a part of the work, `share` of `whole`, that begins when `before` of it
-    /// is done; the part counts from 0 in whatever unit it likes.
+    /// What is done from here on is one part of the work, `share` of `whole`, which begins when `before` of it is done;
+    /// the part counts from 0 in a unit of its own.
     pub(crate) fn begin_part(&self, before: u64, share: u64, whole: u64) {
         *self.part.lock() = Some(Part {
             before,
@@ -297,19 +297,19 @@ impl JobControl {
     }
 }
 
-/// Runs `start` with all signals blocked on this thread, so that threads which it starts block them
-/// and the program's own threads get them.
+/// Runs `start` with all signals blocked on this thread, so that threads which it starts block them and the program's
+/// own threads receive them.
 pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     let _blocked = crate::sys::signal::Blocked::all();
     start()
 }
 
-/// A message of the work for the user: one line each.
+/// A message of the work to the user, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A finding of `check`, or another line that belongs to the operation's normal output.
     Note(String),
-    /// Something that the caller should know of although the work goes on.
+    /// Something that the caller should know, although the work goes on.
     Warning(String),
 }
 
@@ -318,7 +318,7 @@ pub type ProgressFn = Box<dyn FnMut(Progress) -> Verdict + Send>;
 /// Receives messages on the thread that runs the job.
 pub type MessageFn = Box<dyn FnMut(&Message) + Send>;
 
-/// The shortest time between two progress reports, unless progress advanced by 1 %.
+/// Minimum time between two progress reports, unless progress advanced by 1 %.
 const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running operation as seen by the thread that runs it.
@@ -329,17 +329,17 @@ pub struct Job {
     on_message: Option<MessageFn>,
     warnings: Vec<String>,
     last: Option<(Instant, Progress)>,
-    /// What has to stay as it is for the work to be worth anything.
+    /// What must not change for the work to be worth anything.
     needed: Option<Unchanged>,
 }
 
-/// Warnings that are kept for the caller, who may take all of them as they arise.
+/// Maximum number of warnings retained for the caller, who may receive all of them as they arise.
 const MAX_WARNINGS: usize = 1000;
 
-/// The line behind the last warning that is kept, where there were more.
+/// The line after the last retained warning, if there were more.
 const MORE_WARNINGS: &str = "There were more warnings than are kept";
 
-/// What is kept of a warning behind so many others.
+/// What is retained of a warning after this many others.
 pub(crate) fn kept_warning(before: usize, line: String) -> Option<String> {
     match before {
         0..MAX_WARNINGS => Some(line),
@@ -354,7 +354,7 @@ impl Job {
         Self::default()
     }
 
-    /// A job without callbacks that ends where `control` ends its own work.
+    /// A job without callbacks that ends when `control` ends its own work.
     pub fn heeding(control: &Arc<JobControl>) -> Self {
         let job = Self::new();
         job.control.heed(control);
@@ -369,7 +369,7 @@ impl Job {
         self
     }
 
-    /// Hands messages to `callback` as they arise.
+    /// Passes messages to `callback` as they arise.
     #[must_use]
     pub fn on_message(mut self, callback: MessageFn) -> Self {
         self.on_message = Some(callback);
@@ -381,13 +381,13 @@ impl Job {
         &self.control
     }
 
-    /// Ends the work at its next tick, with [`ErrorKind::Busy`], once something has changed, and tells no more
+    /// Ends the work at its next tick, with [`ErrorKind::Busy`], once something has changed, and reports no more
     /// findings from then on; None lifts that.
     pub(crate) fn need(&mut self, unchanged: Option<Unchanged>) {
         self.needed = unchanged;
     }
 
-    /// Whether nothing has changed that the work needs.
+    /// Whether nothing that the work needs has changed.
     fn is_valid(&self) -> bool {
         self.needed.as_ref().is_none_or(Unchanged::holds)
     }
@@ -395,7 +395,7 @@ impl Job {
     /// Called by the running thread between chunks: reports progress, waits while paused.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`] when cancelled or the callback says so.
+    /// [`crate::ErrorKind::Cancelled`] when cancelled or requested by the callback.
     pub fn tick(&mut self) -> Result<()> {
         if !self.is_valid() {
             return Err(Error::new(
@@ -407,14 +407,14 @@ impl Job {
         self.control.checkpoint()
     }
 
-    /// Reports the final state, whatever the interval.
+    /// Reports the final state, regardless of the interval.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`] when the callback says so.
+    /// [`crate::ErrorKind::Cancelled`] if requested by the callback.
     pub fn finish(&mut self) -> Result<()> {
         let progress = self.control.progress();
         if progress.total == 0 {
-            // There was nothing to move: who divides by the whole sees the end all the same.
+            // There was nothing to do: a caller that divides by the total must see the end all the same.
             self.control.set_total(progress.done.max(1));
         }
         let progress = self.control.progress();
@@ -445,7 +445,7 @@ impl Job {
         Ok(())
     }
 
-    /// Hands one line of the operation's findings to the message callback.
+    /// Passes one line of the operation's findings to the message callback.
     pub fn note(&mut self, line: impl Into<String>) {
         if !self.is_valid() {
             return;
@@ -455,7 +455,7 @@ impl Job {
         }
     }
 
-    /// Records a warning: to the message callback, and to the list that the caller reads.
+    /// Records a warning: for the message callback, and in the list that the caller reads.
     pub fn warn(&mut self, line: impl Into<String>) {
         let line = line.into();
         if let Some(callback) = self.on_message.as_mut() {

@@ -92,7 +92,7 @@
 //! std::thread::spawn(move || control.cancel()).join().unwrap();
 //! let error = convert(&request, &mut job).unwrap_err();
 //! assert_eq!(error.kind(), ErrorKind::Cancelled);
-//! // What was begun is gone.
+//! // The unfinished target has been removed.
 //! assert!(!target.exists());
 //! ```
 

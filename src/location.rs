@@ -15,12 +15,12 @@ use crate::options::split_list;
 use crate::printable::without_passwords;
 use crate::value::{Map, Value};
 
-/// Where an image is, as one tree.
+/// The location of an image, as one tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Location {
     text: OsString,
     node: Node,
-    /// The protocol of a path, where it was named.
+    /// The protocol of a path, if it was named.
     protocol: Option<String>,
 }
 
@@ -32,12 +32,12 @@ pub enum Node {
     Path(PathBuf),
     /// `protocol:rest` that is not a tree: the protocol's driver parses it.
     Uri {
-        /// Before the first colon.
+        /// The part before the first colon.
         protocol: String,
         /// The whole text.
         uri: BString,
     },
-    /// Options with nested objects; dotted keys are nested already.
+    /// Options with nested objects; dotted keys are already nested.
     Tree(Map<String, Value>),
 }
 
@@ -45,13 +45,13 @@ impl Location {
     /// From a file name as typed on a command line: a path, `protocol:rest` or `json:{…}`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for bad JSON; an unknown protocol is found when opening.
+    /// [`crate::ErrorKind::Invalid`] for bad JSON; an unknown protocol is detected when opening.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self> {
         let text = text.as_ref();
         Self::parse_name(text).map_err(|error| error.could_not_open(text.to_string_lossy()))
     }
 
-    /// As [`Location::parse`], for an image to create: `json:` is no protocol there.
+    /// As [`Location::parse`], for an image to create: `json:` does not introduce a tree there.
     pub fn for_target(text: impl AsRef<OsStr>) -> Self {
         Self::of_file_name(text.as_ref())
     }
@@ -82,7 +82,7 @@ impl Location {
         let text = text.as_ref();
         let mut flat = Map::new();
         for (i, item) in split_list(text.as_bytes().as_bstr()).enumerate() {
-            // The first word alone is the name of a block device.
+            // A first word without a key is the name of a block device.
             let (key, value) = match item.bare && i == 0 {
                 true => ("file".into(), item.word.to_owned()),
                 false => (item.key.to_str_lossy(), item.value),
@@ -94,8 +94,8 @@ impl Location {
         Ok(Self::from_tree(text.as_bytes().into(), tree))
     }
 
-    /// A plain path, whatever it looks like: one that looks like a protocol gets `./` in front, so
-    /// that it may be used again as a name.
+    /// A plain path, whatever it looks like: one that looks like a protocol is prefixed with `./`, so that it can be
+    /// used as a name again.
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
         let path = plain_path(path.into().into_os_string());
         Self {
@@ -105,7 +105,7 @@ impl Location {
         }
     }
 
-    /// From a tree that is nested already; `text` stands for it in messages.
+    /// From a tree that is already nested; `text` stands for it in messages.
     pub(crate) fn from_tree(text: BString, tree: Map<String, Value>) -> Self {
         Self {
             text: OsString::from_vec(text.into()),
@@ -140,11 +140,11 @@ impl Location {
         self.protocol.as_deref()
     }
 
-    /// The same file name, to be taken by a protocol that was named apart from it.
+    /// The same file name, for a protocol that was named separately from it.
     #[must_use]
     pub fn with_protocol(mut self, name: &str) -> Self {
         let node = match self.node {
-            // Another protocol's name is a path here.
+            // A name for another protocol is a path here.
             Node::Uri { protocol, .. } if protocol != name => Node::Path(self.text.clone().into()),
             node => node,
         };
@@ -153,7 +153,7 @@ impl Location {
         self
     }
 
-    /// The host path, where the location is a plain file.
+    /// The host path, if the location is a plain file.
     pub fn path(&self) -> Option<&Path> {
         match &self.node {
             Node::Path(path) => Some(path),
@@ -162,15 +162,15 @@ impl Location {
     }
 }
 
-/// The protocol of a file name: what stands before its first colon, if no slash precedes that.
+/// The protocol of a file name: the part before its first colon, if no slash precedes that.
 pub fn protocol_of(name: &OsStr) -> Option<&OsStr> {
     let bytes = name.as_bytes();
     let end = bytes.iter().position(|b| matches!(b, b':' | b'/'))?;
     (bytes.get(end) == Some(&b':')).then(|| OsStr::from_bytes(bytes.get(..end).unwrap_or_default()))
 }
 
-/// The path of a file of that name, whatever it looks like: with `./` in front where its beginning would
-/// be taken for a protocol wherever the name is printed, stored or combined.
+/// The path of a file of that name, whatever it looks like: prefixed with `./` if its beginning would be taken for a
+/// protocol wherever the name is printed, stored or combined.
 pub(crate) fn plain_path(name: impl Into<OsString>) -> PathBuf {
     let name = name.into();
     match protocol_of(&name) {
@@ -191,7 +191,7 @@ pub fn resolve_name(overlay: &OsStr, name: &OsStr) -> OsString {
     resolve(overlay, name, true)
 }
 
-/// As [`resolve_name`]; a colon in `name` means nothing.
+/// As [`resolve_name`], but a colon in `name` has no special meaning.
 pub(crate) fn resolve_plain_name(overlay: &OsStr, name: &OsStr) -> OsString {
     resolve(overlay, name, false)
 }
@@ -236,7 +236,7 @@ fn parse_json(bytes: &[u8]) -> Result<Map<String, Value>> {
     }
 }
 
-/// A tree as a file name: `json:{…}`, with a blank after each colon and comma.
+/// A tree as a file name: `json:{…}`, with a space after each colon and comma.
 pub(crate) fn json_name(tree: &Map<String, Value>) -> BString {
     format!("json:{}", Value::Object(tree.clone())).into()
 }

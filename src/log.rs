@@ -1,27 +1,27 @@
-//! The log: one sink for the process, off unless the program or `PLATTER_LOG` asks for it.
+//! The log: one sink for the process, off unless enabled by the program or `PLATTER_LOG`.
 
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 
-/// How grave a log line is; a sink takes its level and those above it.
+/// The severity of a log line; a sink receives its own level and those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// A request failed, and no caller gets the message.
+    /// A request failed, and no caller receives the message.
     Error = 1,
-    /// A warning of a job, or a client of a server that breaks the protocol or is left.
+    /// A warning of a job, or a client of a server that violates the protocol or is dropped.
     Warning = 2,
     /// An image was opened, or a job begins or ends.
     Info = 3,
-    /// A call failed; its caller gets the message.
+    /// A call failed; its caller receives the message.
     Debug = 4,
     /// Trace events that are on; see [`crate::trace`].
     Trace = 5,
 }
 
 impl Level {
-    /// The level of that name.
+    /// The level with that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "error" => Self::Error,
@@ -45,7 +45,7 @@ impl Level {
     }
 }
 
-/// Receives log lines without newline, from any thread, also from several at once.
+/// Receives log lines without newline, from any thread, possibly from several at once.
 pub type Sink = Arc<dyn Fn(Level, &str) + Send + Sync>;
 
 struct State {
@@ -53,7 +53,7 @@ struct State {
     sink: Sink,
 }
 
-/// Sends lines of `level` and above to `sink`; None goes back to what `PLATTER_LOG` says.
+/// Sends lines of `level` and above to `sink`; None reverts to what `PLATTER_LOG` says.
 pub fn set_sink(sink: Option<(Level, Sink)>) {
     let next = match sink {
         Some((level, sink)) => State {
@@ -63,11 +63,11 @@ pub fn set_sink(sink: Option<(Level, Sink)>) {
         None => from_environment(),
     };
     let previous = std::mem::replace(&mut *state().write(), next);
-    // Outside the lock: the sink may own things whose release logs.
+    // Outside the lock: dropping the sink may release things that log.
     drop(previous);
 }
 
-/// Logs a line where the level is wanted; the text is made only then.
+/// Logs a line if its level is enabled; the text is only built then.
 pub fn log(level: Level, line: impl FnOnce() -> String) {
     let sink = {
         let state = state().read();
@@ -84,12 +84,12 @@ fn state() -> &'static RwLock<State> {
     STATE.get_or_init(|| RwLock::new(from_environment()))
 }
 
-/// Reads `PLATTER_LOG`, if that was not done yet.
+/// Reads `PLATTER_LOG`, if that has not been done yet.
 pub fn init() {
     environment();
 }
 
-/// The level that `PLATTER_LOG` names, read once: later the program may change its environment.
+/// The level that `PLATTER_LOG` names, read only once: the program may change its environment later.
 fn environment() -> Option<Level> {
     static LEVEL: OnceLock<Option<Level>> = OnceLock::new();
     *LEVEL.get_or_init(|| Level::from_name(&std::env::var("PLATTER_LOG").ok()?))
@@ -100,7 +100,7 @@ pub(crate) fn wants_trace() -> bool {
     environment() == Some(Level::Trace)
 }
 
-/// `PLATTER_LOG=LEVEL` writes to standard error; anything else is silence.
+/// `PLATTER_LOG=LEVEL` writes to standard error; anything else logs nothing.
 fn from_environment() -> State {
     State {
         level: environment(),

@@ -1,5 +1,5 @@
-//! Memory whose amount follows an image, an option or a caller: a lack of it is an error, `ENOMEM`,
-//! and not the end of the process.
+//! Memory whose amount depends on an image, an option or a caller: running out of it is an error, `ENOMEM`, instead of
+//! ending the process.
 
 use std::fmt;
 use std::hint::black_box;
@@ -13,27 +13,27 @@ pub use crate::sys::IoBuf;
 /// `len` zero bytes.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn zeroed(len: usize) -> Result<IoBuf> {
     let mut bytes = IoBuf::new();
     bytes.resize(len)?;
     Ok(bytes)
 }
 
-/// The same bytes in memory of their own.
+/// A copy of the bytes in memory of its own.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn copied(bytes: &[u8]) -> Result<IoBuf> {
     let mut copy = IoBuf::new();
     copy.extend_from_slice(bytes)?;
     Ok(copy)
 }
 
-/// Parts one behind the other.
+/// Concatenates the parts.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn joined<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Result<IoBuf> {
     let len = parts
         .clone()
@@ -46,10 +46,10 @@ pub(crate) fn joined<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Resul
     Ok(all)
 }
 
-/// The same bytes as a vector that takes no more than they do.
+/// A copy of the bytes as a vector without spare capacity.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(bytes.len()).map_err(|_| lack())?;
@@ -57,16 +57,16 @@ pub(crate) fn to_vec(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(copy)
 }
 
-/// Before much is made of many small parts that are allocated one by one, such as the nodes of a tree or the
-/// names of a list: finds out whether there is memory for all of them, by having it for a moment.
+/// To be called before allocating many small parts one by one, such as the nodes of a tree or the names of a list:
+/// finds out whether there is memory for all of them, by allocating it for a moment.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn headroom(bytes: u64) -> Result<()> {
     keep_reserve();
     let bytes = usize::try_from(bytes).map_err(|_| lack())?;
     drop(black_box(room_for(bytes)?));
-    // Small parts come from the heap, which can end before the memory for one large block does.
+    // Small parts come from the heap, which can be exhausted before the memory for one large block is.
     let count = bytes.div_ceil(SMALL).min(MOST_SMALL);
     let mut parts = Vec::new();
     reserve(&mut parts, count)?;
@@ -77,10 +77,10 @@ pub(crate) fn headroom(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// What comes from the heap, whatever the allocator does with large blocks.
+/// A size that is allocated from the heap, whatever the allocator does with large blocks.
 const SMALL: usize = 32 << 10;
 
-/// So many small parts tell enough.
+/// This many small parts are a sufficient sample.
 const MOST_SMALL: usize = 512;
 
 fn room_for(bytes: usize) -> Result<Vec<u8>> {
@@ -89,11 +89,11 @@ fn room_for(bytes: usize) -> Result<Vec<u8>> {
     Ok(room)
 }
 
-/// A value that is shared, one of as many as a file names. The allocator has memory for it and for what little
-/// comes with it.
+/// A shared value, one of as many as a file names. Checks that there is memory for it and for the little that is
+/// allocated along with it.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn shared<T>(value: T) -> Result<Arc<T>> {
     headroom(size_of::<T>() as u64 + BESIDE)?;
     Ok(Arc::new(value))
@@ -102,7 +102,7 @@ pub(crate) fn shared<T>(value: T) -> Result<Arc<T>> {
 /// `len` copies of a value.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn filled<T: Clone>(len: usize, value: T) -> Result<Vec<T>> {
     let mut values = Vec::new();
     resize(&mut values, len, value)?;
@@ -112,25 +112,25 @@ pub(crate) fn filled<T: Clone>(len: usize, value: T) -> Result<Vec<T>> {
 /// As `Vec::resize`.
 ///
 /// # Errors
-/// Where there is no memory; nothing has changed then.
+/// If there is no memory; nothing has changed then.
 pub(crate) fn resize<T: Clone>(values: &mut Vec<T>, len: usize, value: T) -> Result<()> {
     reserve(values, len.saturating_sub(values.len()))?;
     values.resize(len, value);
     Ok(())
 }
 
-/// Makes room for so many values more.
+/// Reserves space for this many additional values.
 ///
 /// # Errors
-/// Where there is no memory; nothing has changed then.
+/// If there is no memory; nothing has changed then.
 pub(crate) fn reserve<T>(values: &mut Vec<T>, more: usize) -> Result<()> {
     values.try_reserve(more).map_err(|_| lack())
 }
 
-/// The values of an iterator that knows how many it has.
+/// The values of an iterator that knows its length.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn collect<T>(from: impl ExactSizeIterator<Item = T>) -> Result<Vec<T>> {
     let mut values = Vec::new();
     reserve(&mut values, from.len())?;
@@ -141,17 +141,17 @@ pub(crate) fn collect<T>(from: impl ExactSizeIterator<Item = T>) -> Result<Vec<T
 /// As `Vec::push`.
 ///
 /// # Errors
-/// Where there is no memory; nothing has changed then.
+/// If there is no memory; nothing has changed then.
 pub(crate) fn push<T>(values: &mut Vec<T>, value: T) -> Result<()> {
     reserve(values, 1)?;
     values.push(value);
     Ok(())
 }
 
-/// What is written, as one text.
+/// The text that `write` writes.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn text(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) -> Result<String> {
     let mut out = Growing(String::new());
     // Nothing else can fail.
@@ -159,10 +159,10 @@ pub(crate) fn text(write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result) -> Re
     Ok(out.0)
 }
 
-/// What is written, as one text whose names need not be UTF-8.
+/// The text that `write` writes, whose names need not be UTF-8.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn bytes(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> Result<Vec<u8>> {
     let mut out = Growing(Vec::new());
     // Nothing else can fail.
@@ -170,7 +170,7 @@ pub(crate) fn bytes(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) ->
     Ok(out.0)
 }
 
-/// A text that is written to as long as there is memory for it.
+/// A text that can be written to as long as there is memory for it.
 struct Growing<T>(T);
 
 impl fmt::Write for Growing<String> {
@@ -193,10 +193,10 @@ impl io::Write for Growing<Vec<u8>> {
     }
 }
 
-/// The bytes of a table of words, the most significant first.
+/// The bytes of a table of words, each of them big-endian.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is no memory.
 pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBuf> {
     let mut bytes = zeroed(words.len().saturating_mul(8))?;
     for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -205,7 +205,7 @@ pub(crate) fn bytes_of(words: impl ExactSizeIterator<Item = u64>) -> Result<IoBu
     Ok(bytes)
 }
 
-/// For what is allocated beside a value that is shared.
+/// Allowance for what is allocated along with a shared value.
 const BESIDE: u64 = 4 << 10;
 
 #[cfg(test)]

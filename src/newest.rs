@@ -1,5 +1,5 @@
-//! A value that is replaced while others read it without a lock. What they borrow stays where it is: earlier
-//! values are kept to the end, so this is for what changes rarely.
+//! A value that is replaced while others read it without a lock. What they borrow stays in place: earlier values are
+//! retained to the end, so this is for what changes rarely.
 
 use std::ops::Deref;
 use std::sync::OnceLock;
@@ -13,17 +13,17 @@ use crate::memory;
 /// Groups of places, each twice as large as the one before it.
 const GROUPS: usize = 31;
 
-/// Places for values, made together.
+/// Places for values, allocated together.
 type Group<T> = OnceLock<Box<[OnceLock<T>]>>;
 
-/// The newest of several values; it derefs to that.
+/// The newest of several values; dereferences to it.
 #[derive(Debug)]
 pub(crate) struct Newest<T> {
     first: T,
     later: [Group<T>; GROUPS],
-    /// The place of the value that counts, from 1 on; 0 for the first one.
+    /// The place of the current value, from 1 on; 0 for the first value.
     current: AtomicU32,
-    /// Places that are taken. Held while the value is replaced.
+    /// The number of places taken. Locked while the value is replaced.
     taken: Mutex<u32>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Newest<T> {
 pub(crate) struct Earlier(u32);
 
 impl<T> Newest<T> {
-    /// The first value.
+    /// Starts with the first value.
     pub(crate) fn new(first: T) -> Self {
         Self {
             first,
@@ -42,10 +42,10 @@ impl<T> Newest<T> {
         }
     }
 
-    /// Another value from now on. Returns the one that was there, to be restored.
+    /// Makes `value` the current one. Returns the previous one, to be restored.
     ///
     /// # Errors
-    /// Where there is no memory; the value stays then.
+    /// If there is no memory; the value is unchanged then.
     pub(crate) fn replace(&self, value: T) -> Result<Earlier> {
         let taken = &mut *self.taken.lock();
         let place = taken.checked_add(1).ok_or_else(memory::lack)?;
@@ -55,7 +55,7 @@ impl<T> Newest<T> {
             let mut places = Vec::new();
             memory::reserve(&mut places, place as usize)?;
             places.resize_with(place as usize, OnceLock::new);
-            // No other thread is here.
+            // No other thread can be here: the lock is held.
             let _ = group.set(places.into_boxed_slice());
         }
         let slot = group.get().and_then(|group| group.get(index));
@@ -72,7 +72,7 @@ impl<T> Newest<T> {
         self.at(earlier.0)
     }
 
-    /// An earlier value from now on.
+    /// Makes an earlier value the current one again.
     pub(crate) fn restore(&self, earlier: Earlier) {
         let _taken = self.taken.lock();
         self.current.store(earlier.0, Ordering::Release);
@@ -97,7 +97,7 @@ impl<T> Deref for Newest<T> {
     }
 }
 
-/// The group of a place from 1 on, and where it stands there.
+/// The group of a place from 1 on, and the index in that group.
 fn position(place: u32) -> (usize, usize) {
     let group = place.ilog2();
     (group as usize, (place - (1 << group)) as usize)

@@ -1,4 +1,4 @@
-//! What options name by ID: secrets, groups of limits, credentials of TLS, and who is authorised by them.
+//! Objects that options name by ID: secrets, throttle groups, TLS credentials, and who is authorised by them.
 
 mod secret;
 
@@ -13,10 +13,10 @@ use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::secret::Secret;
 use crate::throttle::{ThrottleGroup, ThrottleLimits};
 
-/// Gives the secret of an ID when it is needed; None where there is none.
+/// Returns the secret with an ID when it is needed; None if there is none.
 pub type AskSecret = Arc<dyn Fn(&str) -> Result<Option<Secret>> + Send + Sync>;
 
-/// What options name by ID. Objects of all types share the IDs; a copy shares the objects.
+/// Objects that options name by ID. Objects of all types share the IDs; a clone shares the objects.
 #[derive(Clone, Default)]
 pub struct Objects {
     secrets: BTreeMap<String, Secret>,
@@ -39,7 +39,7 @@ impl fmt::Debug for Objects {
 }
 
 impl Objects {
-    /// None yet.
+    /// No objects yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -54,7 +54,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Adds a group of limits. Every copy shares it.
+    /// Adds a throttle group. Every clone shares it.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when the ID is taken.
@@ -65,16 +65,16 @@ impl Objects {
         Ok(())
     }
 
-    /// The group of limits of that ID.
+    /// The throttle group with that ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where there is none.
+    /// [`ErrorKind::Invalid`] if there is none.
     pub fn throttle_group(&self, id: &str) -> Result<Arc<ThrottleGroup>> {
         let group = self.groups.get(id).cloned();
         group.ok_or_else(|| Error::invalid(format!("Throttle group '{id}' does not exist")))
     }
 
-    /// Adds credentials of TLS. Every copy shares them.
+    /// Adds TLS credentials. Every clone shares them.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when the ID is taken.
@@ -84,30 +84,30 @@ impl Objects {
         Ok(())
     }
 
-    /// Adds certificates by the properties of an object: see [`TlsCredentials::x509`].
+    /// Adds certificates, by the properties of an object: see [`TlsCredentials::x509`].
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] when the ID is taken; of making them.
+    /// [`ErrorKind::Exists`] when the ID is taken; or if the credentials cannot be created.
     pub fn define_tls_x509(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
         self.check_free(id)?;
         let credentials = TlsCredentials::x509(properties, &|id| self.secret(id))?;
         self.add_tls(id, credentials)
     }
 
-    /// Adds keys of TLS by the properties of an object: see [`TlsCredentials::psk`].
+    /// Adds TLS keys, by the properties of an object: see [`TlsCredentials::psk`].
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] when the ID is taken; of making them.
+    /// [`ErrorKind::Exists`] when the ID is taken; or if the credentials cannot be created.
     pub fn define_tls_psk(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
         self.check_free(id)?;
         let credentials = TlsCredentials::psk(properties)?;
         self.add_tls(id, credentials)
     }
 
-    /// The credentials of TLS of that ID, which must be for that end.
+    /// The TLS credentials with that ID, which must be for that endpoint.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where there are none.
+    /// [`ErrorKind::Invalid`] if there are none.
     pub fn tls(&self, id: &str, endpoint: Endpoint) -> Result<TlsCredentials> {
         let Some(credentials) = self.tls.get(id) else {
             let message = if self.is_taken(id) {
@@ -121,7 +121,7 @@ impl Objects {
         Ok(credentials.clone())
     }
 
-    /// Adds who is authorised. Every copy shares it.
+    /// Adds an authorisation. Every clone shares it.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] when the ID is taken.
@@ -132,10 +132,10 @@ impl Objects {
         Ok(())
     }
 
-    /// Who is authorised by that ID.
+    /// The authorisation with that ID.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where there is none.
+    /// [`ErrorKind::Invalid`] if there is none.
     pub fn authorization(&self, id: &str) -> Result<Arc<Authorization>> {
         let found = self.authorizations.get(id).cloned();
         found.ok_or_else(|| Error::invalid(format!("No authorization object with id '{id}'")))
@@ -158,15 +158,15 @@ impl Objects {
         ))
     }
 
-    /// Sets who is asked for a secret that was not added, each time that it is needed.
+    /// Sets the callback that is asked for a secret that was not added, each time it is needed.
     pub fn set_ask_secret(&mut self, ask: AskSecret) {
         self.ask_secret = Some(ask);
     }
 
-    /// The secret of that ID.
+    /// The secret with that ID.
     ///
     /// # Errors
-    /// [`ErrorKind::NeedsSecret`], or of who was asked.
+    /// [`ErrorKind::NeedsSecret`], or the error of the callback.
     pub fn secret(&self, id: &str) -> Result<Secret> {
         let found = match (self.secrets.get(id), &self.ask_secret) {
             (Some(secret), _) => Some(secret.clone()),
@@ -176,10 +176,10 @@ impl Objects {
         found.ok_or_else(|| Error::new(ErrorKind::NeedsSecret, format!("No secret with id '{id}'")))
     }
 
-    /// The secret of that ID, which is to become a passphrase: other tools can only give text.
+    /// The secret with that ID, which is to be used as a passphrase: other tools can only supply text.
     ///
     /// # Errors
-    /// As [`Objects::secret`]; [`ErrorKind::Invalid`] for bytes that are no text in UTF-8.
+    /// As [`Objects::secret`]; [`ErrorKind::Invalid`] for bytes that are not UTF-8 text.
     pub fn secret_text(&self, id: &str) -> Result<Secret> {
         let secret = self.secret(id)?;
         match std::str::from_utf8(secret.bytes()) {
@@ -190,11 +190,11 @@ impl Objects {
         }
     }
 
-    /// Adds the secret that the properties describe: `data` or `file`, `format` (raw or base64), and
-    /// `keyid` with `iv` where the data is encrypted under another secret.
+    /// Adds the secret that the properties describe: `data` or `file`, `format` (raw or base64), and `keyid` with `iv`
+    /// if the data is encrypted under another secret.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] when the ID is taken; [`ErrorKind::Invalid`], or of reading the file.
+    /// [`ErrorKind::Exists`] when the ID is taken; [`ErrorKind::Invalid`], or if reading the file fails.
     pub fn define_secret(&mut self, id: &str, properties: &BTreeMap<&str, &BStr>) -> Result<()> {
         let secret = secret::decode(properties, &|id| self.secret(id))?;
         self.add_secret(id, secret)

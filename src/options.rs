@@ -1,7 +1,7 @@
 //! Typed option tables, and bags of `key=value` options checked against them.
 //!
-//! One table per driver and operation validates options, feeds `-o help`, the introspection
-//! calls of the C ABI and the manual. Values are bytes, for some of them are names of files.
+//! One table per driver and operation validates options and feeds `-o help`, the introspection calls of the C ABI and
+//! the manual. Values are bytes, because some of them are file names.
 
 mod list;
 mod values;
@@ -46,8 +46,7 @@ impl OptionKind {
 /// One option of a driver.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionSpec {
-    /// The key. Of an option in a list, `*` stands for its place in it: `server.*.host` matches
-    /// `server.0.host`.
+    /// The key. For an option in a list, `*` stands for its index: `server.*.host` matches `server.0.host`.
     pub name: &'static str,
     /// The type of the value.
     pub kind: OptionKind,
@@ -55,7 +54,7 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// The value when the option is not given.
     pub default: Option<&'static str>,
-    /// The values allowed, where only some are.
+    /// The allowed values, if only some are.
     pub allowed: &'static [&'static str],
 }
 
@@ -71,7 +70,7 @@ pub(crate) const fn option(name: &'static str, kind: OptionKind, help: &'static 
 }
 
 impl OptionSpec {
-    /// The same with a value for where it is not given.
+    /// The same option with a default value.
     pub(crate) const fn default_to(self, value: &'static str) -> Self {
         Self {
             default: Some(value),
@@ -79,7 +78,7 @@ impl OptionSpec {
         }
     }
 
-    /// The same with the only values that it takes.
+    /// The same option, restricted to these values.
     pub(crate) const fn one_of(self, values: &'static [&'static str]) -> Self {
         Self {
             allowed: values,
@@ -92,13 +91,13 @@ impl OptionSpec {
         self.name.ends_with("-secret")
     }
 
-    /// Whether a key is that of the option.
+    /// Whether `key` is a key of this option.
     pub fn matches(&self, key: &str) -> bool {
         key_matches(self.name, key)
     }
 
-    /// What messages call the option where it was given by `key`: QEMU's tools name what stands in an item of a
-    /// list by itself.
+    /// What messages call the option if it was given as `key`: QEMU's tools name an option within a list item without
+    /// the path to that item.
     fn shown<'k>(&self, key: &'k str) -> &'k str {
         let within = match self.name.rsplit_once("*.") {
             Some((_, within)) => within.split('.').count(),
@@ -110,7 +109,7 @@ impl OptionSpec {
     }
 }
 
-/// Whether a key is one that `name` stands for, in which `*` is any place in a list.
+/// Whether `key` matches `name`, in which `*` is any index of a list.
 pub(crate) fn key_matches(name: &str, key: &str) -> bool {
     if !name.contains('*') {
         return name == key;
@@ -126,7 +125,7 @@ pub(crate) fn key_matches(name: &str, key: &str) -> bool {
     all && parts.next().is_none()
 }
 
-/// The place in a list that a part of a key names.
+/// The list index that a part of a key denotes.
 pub(crate) fn list_index(part: &str) -> Option<usize> {
     let plain = part == "0" || !part.starts_with(['0', '+']);
     plain.then(|| part.parse().ok()).flatten()
@@ -167,13 +166,13 @@ impl Options {
         self.entries.iter().map(|(k, v)| (k.as_str(), v.as_bstr()))
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Adds the entries of a `k=v,k=v` list: `,,` in a value is a literal comma, a bare `flag` is
-    /// `on`, `noflag` is `off`. A key that is there already is replaced.
+    /// Adds the entries of a `k=v,k=v` list: `,,` in a value is a literal comma, a bare `flag` is `on`, `noflag` is
+    /// `off`. An existing key is replaced.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for an empty list, or a leading or trailing comma.
@@ -197,12 +196,12 @@ impl Options {
     }
 }
 
-/// How hard compression tries, in the tables of all formats that compress.
+/// The compression level, in the tables of all formats that compress.
 pub const COMPRESSION_LEVEL: &str = "compression_level";
 
-/// The lines of `-o help` for the options of all `tables`, sorted by name; a name that stands in
-/// more than one is listed once. Those of `own`, which QEMU does not know, stand behind the others, under a
-/// heading of their own. Each line ends in a newline.
+/// The lines of `-o help` for the options of all `tables`, sorted by name; a name in more than one table is listed
+/// once. Those in `own`, which QEMU does not know, follow the others under a heading of their own. Each line ends in a
+/// newline.
 pub fn help_table(tables: &[&[OptionSpec]], own: &[&str]) -> String {
     let is_own = |name: &str| own.contains(&name);
     let mut specs: Vec<&OptionSpec> = tables.iter().flat_map(|table| table.iter()).collect();

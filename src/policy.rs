@@ -21,63 +21,63 @@ pub enum Probing {
     Always,
 }
 
-/// What opening an image may do and how much it may take.
+/// What opening an image may do and how many resources it may use.
 #[derive(Clone, Debug)]
 pub struct OpenPolicy {
     /// The formats allowed; empty allows all.
     pub formats: Vec<String>,
-    /// The protocols that may be used, by their drivers' names (`file`, `host_device`…); empty allows all. What the
-    /// caller has open itself is not asked about: descriptors, callbacks, storages.
+    /// The protocols that may be used, by driver name (`file`, `host_device`…); empty allows all. Not applied to what
+    /// the caller has opened itself: descriptors, callbacks, storages.
     pub protocols: Vec<String>,
     /// When the format may be guessed.
     pub probing: Probing,
-    /// Guess the format also from the last sector, where nothing stands at the beginning: a VHD of fixed size
-    /// has only that. Off in both presets, as QEMU's tools do not look there: a guest that may write to the
-    /// end of its plain disk can make it look like such an image. A plain disk that is guessed so is not
+    /// Guess the format also from the last sector, if nothing is found at the beginning: a VHD of fixed size has only
+    /// that. Off in both presets, because QEMU's tools do not look there: a guest that may write to the end of its
+    /// plain disk can make it look like such an image. A file that is guessed to be a plain disk in this mode is not
     /// opened for writing.
     pub probe_footers: bool,
     /// Whether files that the image names may be opened.
     pub implicit_files: ImplicitFiles,
-    /// Whether a backing file's name inside an image may be `json:{…}` or `protocol:…` rather than a plain
-    /// file name, which the names of data files and extents always are. Whatever the policy, what a
-    /// name inside an image leads to must be a regular file or a block device, none of procfs or
-    /// its like, and not reached through what a process has open (`/dev/fd/N`).
+    /// Whether a backing file's name inside an image may be `json:{…}` or `protocol:…` rather than a plain file name,
+    /// which the names of data files and extents always are. Whatever the policy, the target of a name inside an image
+    /// must be a regular file or a block device, must not be part of procfs or the like, and must not be reached
+    /// through the open descriptors of a process (`/dev/fd/N`).
     pub implicit_protocols: bool,
-    /// The servers that names inside images may lead to, and that servers of such images may send on to; empty
-    /// allows all, where the fields above allow such names. Sockets of this machine have no host: once one is
-    /// named here, they are refused.
+    /// The servers that names inside images may refer to, and to which the servers of such images may redirect; empty
+    /// allows all, if the fields above allow such names. Sockets of this machine have no host: as soon as a server is
+    /// listed here, they are refused.
     pub implicit_hosts: Vec<HostRule>,
-    /// The largest number of images in a chain.
+    /// Maximum number of images in a chain.
     pub max_chain_depth: u32,
-    /// The largest virtual size, in bytes.
+    /// Maximum virtual size, in bytes.
     pub max_virtual_size: u64,
-    /// The largest table that is loaded at once (L1, refcount table…), in bytes.
+    /// Maximum size of a table that is loaded at once (L1, refcount table…), in bytes.
     pub max_table_bytes: u64,
-    /// The most memory for the metadata cache of one image, in bytes.
+    /// Maximum memory for the metadata cache of one image, in bytes.
     pub max_cache_bytes: u64,
-    /// The most bytes that one compressed unit (cluster, grain, chunk) may decode to.
+    /// Maximum number of bytes that one compressed unit (cluster, grain, chunk) may decode to.
     pub max_decompressed_bytes: u64,
-    /// The most memory for decompressing a file that is compressed as a whole: dictionaries, windows, and what
-    /// many threads work on.
+    /// Maximum memory for decompressing a file that is compressed as a whole, in bytes: dictionaries, windows, and the
+    /// working memory of all threads.
     pub max_decoder_bytes: u64,
-    /// How many times as long as itself such a file may become, from 1 GiB on.
+    /// Maximum factor by which such a file may expand, applied from 1 GiB on.
     pub max_expansion: u64,
-    /// The most bytes of a temporary file for what a compressed file holds, holes not counted.
+    /// Maximum bytes of a temporary file for the contents of a compressed file, not counting holes.
     pub max_spool_bytes: u64,
-    /// The most iterations of key derivation that a key slot may ask for.
+    /// Maximum number of key derivation iterations that a key slot may require.
     pub max_key_iterations: u64,
 }
 
-/// About ten times what two seconds of benchmarking arrive at on a fast machine.
+/// About ten times what two seconds of benchmarking yield on a fast machine.
 const DEFAULT_KEY_ITERATIONS: u64 = 64_000_000;
 
-/// More than zeroes become by any of the compressions but bzip2.
+/// More than the expansion of zeroes by any of the compressions except bzip2.
 const DEFAULT_EXPANSION: u64 = 100_000;
 
-/// What a temporary file may well take.
+/// An acceptable size for a temporary file.
 const DEFAULT_SPOOL: u64 = 64 << 30;
 
-/// The deepest chain that any policy allows: beyond it a chain is taken for a loop.
+/// Maximum depth of a chain under any policy: a deeper one is taken for a loop.
 pub const DEFAULT_CHAIN_DEPTH: u32 = 200;
 
 impl Default for OpenPolicy {
@@ -104,7 +104,7 @@ impl Default for OpenPolicy {
 }
 
 impl OpenPolicy {
-    /// The library's default: no implicit files, probing for read-only opens alone.
+    /// The library's default: no implicit files, probing for read-only opens only.
     pub fn strict() -> Self {
         Self::default()
     }
@@ -155,7 +155,7 @@ impl OpenPolicy {
         }
     }
 
-    /// Checks what one compressed unit of an image decodes to.
+    /// Checks the decoded size of one compressed unit of an image.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].
@@ -172,7 +172,7 @@ impl OpenPolicy {
         ))
     }
 
-    /// Checks the iterations of key derivation that a key slot asks for.
+    /// Checks the number of key derivation iterations that a key slot requires.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].
@@ -189,7 +189,7 @@ impl OpenPolicy {
         ))
     }
 
-    /// Checks a virtual size, of an image that exists or is to be made.
+    /// Checks the virtual size of an image that exists or is to be created.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].
@@ -197,7 +197,7 @@ impl OpenPolicy {
         check_virtual_size(bytes, self.max_virtual_size)
     }
 
-    /// Checks the format of an image that exists or is to be made.
+    /// Checks the format of an image that exists or is to be created.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`].
@@ -211,7 +211,7 @@ impl OpenPolicy {
         ))
     }
 
-    /// Checks the protocol of a storage that is to be opened or made.
+    /// Checks the protocol of a storage that is to be opened or created.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`].
@@ -225,7 +225,7 @@ impl OpenPolicy {
         ))
     }
 
-    /// Checks the server that a name inside an image leads to; `host` is None for one that has none.
+    /// Checks the server that a name inside an image refers to; `host` is None if it has no host.
     ///
     /// # Errors
     /// [`ErrorKind::Denied`].
@@ -250,7 +250,7 @@ impl OpenPolicy {
     /// Checks the length of a table that is to be loaded.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] that names the table.
+    /// [`ErrorKind::Limit`], naming the table.
     pub fn check_table(&self, name: &str, bytes: u64) -> Result<()> {
         if bytes <= self.max_table_bytes {
             return Ok(());
@@ -261,13 +261,13 @@ impl OpenPolicy {
         ))
     }
 
-    /// The largest number of images in a chain: the policy's own, up to [`DEFAULT_CHAIN_DEPTH`].
+    /// Maximum number of images in a chain: the policy's own limit, up to [`DEFAULT_CHAIN_DEPTH`].
     pub fn chain_limit(&self) -> u32 {
         self.max_chain_depth.min(DEFAULT_CHAIN_DEPTH)
     }
 }
 
-/// As [`OpenPolicy::check_virtual_size`], for a policy from which only the limit was kept.
+/// As [`OpenPolicy::check_virtual_size`], for a policy of which only the limit was retained.
 ///
 /// # Errors
 /// [`ErrorKind::Limit`].

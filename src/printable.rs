@@ -1,4 +1,4 @@
-//! Text from images for people: on a terminal it can neither steer nor hide anything.
+//! Text from images for people: it can neither control a terminal nor hide anything on it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use bstr::{BString, ByteSlice};
 
-/// Text with its control characters escaped, NUL and newline included, and with those that turn the
-/// direction of writing or take no room. All else stays as it is.
+/// Text with its control characters escaped, NUL and newline included, and with those that change the writing direction
+/// or have no width. Everything else is unchanged.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(steers) {
         return Cow::Borrowed(text);
@@ -24,9 +24,9 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// As [`printable`], of a name, which need not be UTF-8: what is not stays as it is.
+/// As [`printable`], for a name, which need not be UTF-8: invalid bytes are unchanged.
 pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
-    // What is not UTF-8 counts as a character that steers nothing.
+    // Bytes that are not UTF-8 count as a character that controls nothing.
     if !name.chars().any(steers) {
         return Cow::Borrowed(name);
     }
@@ -41,15 +41,15 @@ pub fn printable_name(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Schemes of URLs with logins of the form `user%password`.
+/// URL schemes whose logins have the form `user%password`.
 const PERCENT: [&[u8]; 2] = [b"iscsi", b"iser"];
 
 /// Options whose value is a credential.
 const CREDENTIALS: [&str; 2] = ["password", "cookie"];
 
-/// A name without the passwords that stand in URLs, whether it is one or holds some, as lists of options do; without
-/// what lets in whoever knows it in the query of a URL; without the keys that stand in names of which every part behind
-/// a colon is `KEY=VALUE`; and without the values of options that are credentials.
+/// A name without the passwords in URLs, whether it is a URL or contains some, as lists of options do; without access
+/// tokens in the query of a URL; without the keys in names in which every part after a colon is `KEY=VALUE`; and
+/// without the values of options that are credentials.
 pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
     let mut shown = Cow::Borrowed(name);
     for without in [
@@ -65,12 +65,12 @@ pub fn without_passwords(name: &[u8]) -> Cow<'_, [u8]> {
     shown
 }
 
-/// As [`without_passwords`], of a name that is kept for reports.
+/// As [`without_passwords`], for a name that is kept for reports.
 pub fn shown_name(name: &[u8]) -> BString {
     without_passwords(name).into_owned().into()
 }
 
-/// Without the values of [`CREDENTIALS`], in a list of options or in JSON.
+/// Removes the values of [`CREDENTIALS`] from a list of options or from JSON.
 fn without_credentials(name: &[u8]) -> Cow<'_, [u8]> {
     let mut cuts = Vec::new();
     for key in CREDENTIALS {
@@ -87,7 +87,7 @@ fn without_credentials(name: &[u8]) -> Cow<'_, [u8]> {
     cut_out(name, cuts)
 }
 
-/// A name without some of its ranges.
+/// Removes some ranges from a name.
 fn cut_out(name: &[u8], mut cuts: Vec<Range<usize>>) -> Cow<'_, [u8]> {
     cuts.retain(|cut| !cut.is_empty());
     if cuts.is_empty() {
@@ -104,7 +104,7 @@ fn cut_out(name: &[u8], mut cuts: Vec<Range<usize>>) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// The value behind a key, with what stands before it: `=VALUE` to a comma that is not doubled, or `": "VALUE"`.
+/// The start and length of the value after a key: `=VALUE` up to a comma that is not doubled, or `": "VALUE"`.
 fn value_behind(rest: &[u8]) -> Option<(usize, usize)> {
     if let Some(value) = rest.strip_prefix(b"=") {
         let mut end = 0;
@@ -131,8 +131,8 @@ fn value_behind(rest: &[u8]) -> Option<(usize, usize)> {
     Some((rest.len() - value.len(), end.min(value.len())))
 }
 
-/// How the names end of what stands in a query and lets in whoever knows it: those of signed URLs of object stores, and
-/// of tokens.
+/// Endings of the names of query parameters that grant access to whoever knows them: those of signed URLs of object
+/// stores, and of tokens.
 const TOKENS: [&[u8]; 9] = [
     b"token",
     b"sig",
@@ -145,7 +145,7 @@ const TOKENS: [&[u8]; 9] = [
     b"key",
 ];
 
-/// Without the values of [`TOKENS`] in the queries of URLs.
+/// Removes the values of [`TOKENS`] from the queries of URLs.
 fn without_tokens(name: &[u8]) -> Cow<'_, [u8]> {
     let mut cuts = Vec::new();
     for at in name.find_iter("://") {
@@ -212,7 +212,7 @@ fn without_logins(name: &[u8]) -> Cow<'_, [u8]> {
         let Some((login, _)) = authority.rsplit_once_str("@") else {
             continue;
         };
-        // Where a password begins: with some protocols at a sign that others code characters with.
+        // Where a password begins: some protocols use the sign with which others encode characters.
         let before = name.get(..at).unwrap_or_default();
         let mark = match PERCENT.iter().any(|scheme| before.ends_with(scheme)) {
             true => "%",
@@ -231,10 +231,10 @@ fn without_logins(name: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// Writes [`printable_name`], which can be long, without gathering it; returns its length.
+/// Writes [`printable_name`], which can be long, without building it in memory; returns its length.
 ///
 /// # Errors
-/// Of the writer.
+/// If the writer fails.
 pub fn write_name<W: io::Write + ?Sized>(out: &mut W, name: &[u8]) -> io::Result<usize> {
     let mut plain = 0;
     let mut len = 0;
@@ -251,7 +251,7 @@ pub fn write_name<W: io::Write + ?Sized>(out: &mut W, name: &[u8]) -> io::Result
     Ok(len + rest.len())
 }
 
-/// As [`printable`], of a name in text: each byte that is not UTF-8 is escaped, too.
+/// As [`printable`], for a name in text: each byte that is not UTF-8 is escaped, too.
 pub fn printable_bytes(name: &[u8]) -> String {
     let mut out = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {

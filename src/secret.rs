@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
-    /// Takes over the bytes.
+    /// Takes ownership of the bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Arc::new(Zeroizing::new(bytes.into())))
     }
@@ -22,18 +22,18 @@ impl Secret {
     }
 }
 
-/// As deep as what works on secrets goes, which has nothing large on the stack.
+/// The stack depth of work on secrets, which puts nothing large on the stack.
 const STACK: usize = 16 << 10;
 
-/// Does work on secrets, and overwrites what it leaves on the stack: libraries clear their values when they are dropped, and not
-/// the copies that were made of them on the way.
+/// Runs work on secrets, and then overwrites what it has left on the stack: libraries clear their values when they are
+/// dropped, but not the copies made along the way.
 pub(crate) fn scrubbing_stack<T>(work: impl FnOnce() -> T) -> T {
     let done = below(work);
     overwrite();
     done
 }
 
-/// Has `work` use the part of the stack that [`overwrite`] does.
+/// Makes `work` use the part of the stack that [`overwrite`] clears.
 #[inline(never)]
 fn below<T>(work: impl FnOnce() -> T) -> T {
     work()

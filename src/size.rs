@@ -2,28 +2,28 @@
 
 use crate::error::{Error, Result};
 
-/// Sizes of images are multiples of this many bytes.
+/// Image sizes are multiples of this many bytes.
 pub const SECTOR: u64 = 512;
 
-/// The largest size of an image or offset into one, in bytes.
+/// Maximum size of an image or offset into one, in bytes.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// Why a text is not a number or size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeError {
-    /// Not in the syntax of a number.
+    /// Does not have the syntax of a number.
     Syntax,
     /// A number, but negative or too large.
     Range,
 }
 
-/// A whole number in base 10, 8 (`0…`) or 16 (`0x…`), with leading blanks and a sign allowed.
-/// A negative number wraps, as `strtoull` has it: the user of the number checks its range.
+/// A whole number in base 10, 8 (`0…`) or 16 (`0x…`), with leading blanks and a sign allowed. A negative number wraps,
+/// as with `strtoull`: the user of the number checks its range.
 pub fn parse_number(text: &str) -> Option<u64> {
     parse_number_checked(text).ok()
 }
 
-/// As [`parse_number`], telling bad syntax from numbers that are too large.
+/// As [`parse_number`], but distinguishes bad syntax from numbers that are too large.
 ///
 /// # Errors
 /// [`SizeError`].
@@ -40,21 +40,20 @@ pub fn parse_number_checked(text: &str) -> Result<u64, SizeError> {
     Ok(if negative { n.wrapping_neg() } else { n })
 }
 
-/// A size in bytes: digits with an optional fraction and an optional suffix `b k M G T P E`
-/// (powers of 1024, either case), or a plain hexadecimal number. The fraction of a byte that a
-/// suffix leaves is cut off.
+/// A size in bytes: digits with an optional fraction and an optional suffix `b k M G T P E` (powers of 1024, either
+/// case), or a plain hexadecimal number. Any fraction of a byte that remains is truncated.
 pub fn parse_size(text: &str) -> Option<u64> {
     parse_size_checked(text).ok()
 }
 
-/// As [`parse_size`], telling bad syntax from sizes that are negative or too large.
+/// As [`parse_size`], but distinguishes bad syntax from sizes that are negative or too large.
 ///
 /// # Errors
 /// [`SizeError`].
 pub fn parse_size_checked(text: &str) -> Result<u64, SizeError> {
     let (negative, rest) = split_sign(text);
     if negative {
-        // A negative whole number is out of range; with a fraction or suffix it is no size at all.
+        // A negative whole number is out of range; with a fraction or suffix it is not a size at all.
         let digits = strip_hex(rest);
         let (radix, digits) = digits.map_or((10, rest), |hex| (16, hex));
         return match parse_digits(digits, radix) {
@@ -97,7 +96,7 @@ pub fn parse_size_checked(text: &str) -> Result<u64, SizeError> {
         return Err(SizeError::Syntax);
     }
     let unit = 1u64 << shift;
-    // The cast saturates and cuts off, which is the rounding that users know.
+    // The cast saturates and truncates, which is the rounding that users know.
     let part = (fraction * unit as f64) as u64;
     whole
         .checked_mul(unit)
@@ -108,7 +107,7 @@ pub fn parse_size_checked(text: &str) -> Result<u64, SizeError> {
 /// The size of an image as typed on a command line.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`]: no size, or not between 0 and [`MAX_SIZE`].
+/// [`crate::ErrorKind::Invalid`]: not a size, or not between 0 and [`MAX_SIZE`].
 pub fn parse_image_size(text: &str) -> Result<u64> {
     match parse_size_checked(text) {
         Ok(size) if size <= MAX_SIZE => Ok(size),
@@ -117,7 +116,7 @@ pub fn parse_image_size(text: &str) -> Result<u64> {
     }
 }
 
-/// The size, where an image can have it.
+/// Returns the size if an image can have it.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`]: more than [`MAX_SIZE`].
@@ -137,7 +136,7 @@ fn no_image_size(size: &str) -> Error {
 /// The value of a size option: a size with a suffix.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] that names the parameter, with hints on suffixes.
+/// [`crate::ErrorKind::Invalid`], naming the parameter, with hints on suffixes.
 pub fn parse_option_size(name: &str, text: &str) -> Result<u64> {
     parse_size_checked(text).map_err(|error| match error {
         SizeError::Range => Error::invalid(format!(
@@ -147,7 +146,7 @@ pub fn parse_option_size(name: &str, text: &str) -> Result<u64> {
     })
 }
 
-/// The error of a size option whose value is no size.
+/// The error for a size option whose value is not a size.
 pub fn size_expected(name: &str) -> Error {
     Error::invalid(format!(
         "Parameter '{name}' expects a non-negative number below 2^64"
@@ -156,15 +155,15 @@ pub fn size_expected(name: &str) -> Error {
     .with_hint("and exabytes, respectively.")
 }
 
-/// Rounds up to whole sectors of 512 bytes; None past the largest size.
+/// Rounds up to whole sectors of 512 bytes; None past the maximum size.
 pub fn round_up_sector(bytes: u64) -> Option<u64> {
     bytes
         .checked_next_multiple_of(SECTOR)
         .filter(|rounded| *rounded <= MAX_SIZE)
 }
 
-/// A size for people: three significant digits and a binary unit, `1.5 KiB`. The next unit begins
-/// at 1000 of one.
+/// A size for people: three significant digits and a binary unit, `1.5 KiB`. Each unit is used up to 999; from 1000 on,
+/// the next one is.
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut power = 0;
@@ -200,7 +199,7 @@ fn trim_zeroes(text: &str) -> String {
     }
 }
 
-/// Drops leading blanks and takes one sign off.
+/// Drops leading blanks and removes one sign.
 fn split_sign(text: &str) -> (bool, &str) {
     let text = text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
     match text.strip_prefix('-') {

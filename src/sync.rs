@@ -1,4 +1,4 @@
-//! The locks and atomics of those parts that `tests/loom` models: there, this module is another one.
+//! The locks and atomics of the parts that `tests/loom` models: there, another module replaces this one.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 pub(crate) use std::sync::{Arc, OnceLock};
@@ -6,7 +6,7 @@ pub(crate) use std::thread::yield_now;
 
 pub(crate) use parking_lot::{Condvar, Mutex};
 
-/// Lets a while pass that is short beside any I/O, in which I/O that has ended is taken note of.
+/// Pauses for a time that is short compared to any I/O, after reaping I/O that has completed.
 pub(crate) fn pause() {
     crate::reap::reap_all();
     std::thread::sleep(std::time::Duration::from_micros(50));

@@ -1,7 +1,7 @@
 //! Limits on the requests of a group of storages: bytes and requests per second, with bursts.
 //!
-//! Each limit is a leaky bucket. What is taken fills it, time empties it, and a request waits until what
-//! was taken before it has leaked down to what the bucket holds.
+//! Each limit is a leaky bucket. What is taken fills it, time empties it, and a request waits until what was taken
+//! before it has leaked down to the capacity of the bucket.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::job::JobControl;
 
-/// The largest rate.
+/// Maximum rate.
 const MAX_RATE: u64 = 1_000_000_000_000_000;
 
-/// What a bucket of requests or bytes limits.
+/// Which requests or bytes a bucket limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Of {
     All,
@@ -24,7 +24,7 @@ enum Of {
     Writes,
 }
 
-/// The buckets and what stands for each in the names of properties.
+/// The buckets, with the part of the property names that stands for each.
 const BUCKETS: [(&str, Of); 6] = [
     ("bps-total", Of::All),
     ("bps-read", Of::Reads),
@@ -40,9 +40,9 @@ const OF_BYTES: usize = 3;
 /// The limit of one bucket, per second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Limit {
-    /// What it leaks; 0 is no limit.
+    /// The leak rate; 0 means no limit.
     rate: u64,
-    /// What it leaks in a burst; 0 is none.
+    /// The leak rate during a burst; 0 means none.
     burst: u64,
     /// How long a burst may last, in seconds.
     burst_length: u32,
@@ -67,16 +67,15 @@ pub struct ThrottleLimits {
 }
 
 impl ThrottleLimits {
-    /// The limits of an object of the type `throttle-group`: properties such as `limits.bps-total`,
-    /// or `x-bps-total` as they were called before.
+    /// The limits of an object of the type `throttle-group`: properties such as `limits.bps-total`, or `x-bps-total`
+    /// under its former name.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for an unknown property, a value out of range or limits that
-    /// cannot be had together.
+    /// [`crate::ErrorKind::Invalid`] for an unknown property, a value out of range or limits that cannot be combined.
     pub fn parse<'a>(properties: impl IntoIterator<Item = (&'a str, &'a BStr)>) -> Result<Self> {
         let mut limits = Self::default();
         let mut properties: Vec<_> = properties.into_iter().collect();
-        // Whatever the order, the newer names win.
+        // Whatever the order, the newer names take precedence.
         properties.sort_by_key(|(key, _)| key.starts_with("limits."));
         for (key, value) in properties {
             limits.set(key, value)?;
@@ -185,14 +184,14 @@ impl Limit {
     /// How much may be taken at once.
     fn room(&self) -> f64 {
         match self.burst {
-            // A tenth of a second ahead, so that requests need not come one by one.
+            // A tenth of a second in advance, so that requests need not arrive one by one.
             0 => self.rate as f64 / 10.0,
             burst => burst as f64 * f64::from(self.burst_length),
         }
     }
 }
 
-/// A negative number is as large as numbers get where it `wraps`.
+/// Parses an integer. A negative number wraps around if `wraps`, otherwise it is an error.
 fn integer(key: &str, value: &BStr, wraps: bool) -> Result<u64> {
     let value = value.to_str_lossy();
     let negative = value.strip_prefix('-');
@@ -209,9 +208,9 @@ fn integer(key: &str, value: &BStr, wraps: bool) -> Result<u64> {
 /// How full a bucket is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
-    /// At the lasting rate.
+    /// At the sustained rate.
     lasting: f64,
-    /// At the rate of bursts.
+    /// At the burst rate.
     burst: f64,
 }
 
@@ -247,7 +246,7 @@ struct State {
 }
 
 impl State {
-    /// Takes a request; how long it has to wait for what was taken before.
+    /// Takes a request; returns how long it has to wait for what was taken before.
     fn take(&mut self, limits: &ThrottleLimits, write: bool, bytes: u64, now: Instant) -> Duration {
         let since = self.counted.replace(now).unwrap_or(now);
         let seconds = now.saturating_duration_since(since).as_secs_f64();
@@ -292,11 +291,11 @@ impl fmt::Debug for ThrottleGroup {
     }
 }
 
-/// The longest time that a wait goes without a look at whether it should end.
+/// Maximum time that a wait goes on without checking whether it should end.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl ThrottleGroup {
-    /// A group under limits.
+    /// A group with these limits.
     pub fn new(limits: ThrottleLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
@@ -304,10 +303,10 @@ impl ThrottleGroup {
         })
     }
 
-    /// Waits until the limits allow a request, in the order in which requests come.
+    /// Waits until the limits allow a request, in the order in which requests arrive.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`] by `control`.
+    /// [`crate::ErrorKind::Cancelled`] through `control`.
     pub fn admit(&self, write: bool, bytes: u64, control: &JobControl) -> Result<()> {
         if self.limits.is_none() {
             return Ok(());
@@ -333,7 +332,7 @@ mod tests {
         ThrottleLimits::parse(properties.map(|(key, value)| (*key, BStr::new(*value))))
     }
 
-    /// The waits of requests of these numbers of bytes, all at one time, in milliseconds.
+    /// The waits, in milliseconds, of requests with these numbers of bytes, all submitted at the same time.
     fn waits(limits: &ThrottleLimits, write: bool, requests: &[u64]) -> Vec<u128> {
         let mut state = State::default();
         let now = Instant::now();
@@ -431,7 +430,7 @@ mod tests {
             ("limits.bps-total-max-length", "2"),
         ])
         .unwrap();
-        // The rate of the burst holds from the beginning on, and after 2000 bytes the lasting one.
+        // The burst rate applies from the beginning, and the sustained one after 2000 bytes.
         assert_eq!(
             waits(&burst, false, &[1000, 1000, 1000, 1]),
             [0, 900, 1900, 10_000]
@@ -445,7 +444,7 @@ mod tests {
         assert_eq!(take(2000, 0), 0);
         assert_eq!(take(1, 20), 0);
         assert_eq!(take(2000, 20), 0);
-        // Both rates have been at work since.
+        // Both rates have applied since then.
         assert_eq!(take(1, 22), 0);
         assert_eq!(take(1, 22), 0);
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::log::{Level, log, wants_trace};
 
-/// Not switched yet: the environment decides when it is looked at first.
+/// Not switched yet: the environment decides when the state is first read.
 const UNDECIDED: u8 = 0;
 const OFF: u8 = 1;
 const ON: u8 = 2;
@@ -18,7 +18,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event of that name, which patterns and lines show: the module's name and what happens.
+    /// An event with that name, which patterns and lines show: the module's name and what happens.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -50,15 +50,15 @@ impl Event {
     #[cold]
     fn decide(&self) -> bool {
         let state = if wants_trace() { ON } else { OFF };
-        // A switch that was made in the meantime wins.
+        // A switch made in the meantime takes precedence.
         let _ = self
             .state
             .compare_exchange(UNDECIDED, state, Ordering::Relaxed, Ordering::Relaxed);
         self.state.load(Ordering::Relaxed) == ON
     }
 
-    /// Logs the event at [`Level::Trace`] where it is on: its name, then what `fields` makes,
-    /// `key=value` pairs with blanks between them.
+    /// Logs the event at [`Level::Trace`] if it is on: its name, then what `fields` returns, `key=value` pairs
+    /// separated by spaces.
     #[inline]
     pub fn emit(&self, fields: impl FnOnce() -> String) {
         if self.is_on() {
@@ -66,14 +66,14 @@ impl Event {
         }
     }
 
-    /// Whether a pattern stands for the name: `*` for any characters, `?` for one.
+    /// Whether a pattern matches the name: `*` stands for any characters, `?` for one.
     pub fn matches(&self, pattern: &str) -> bool {
         matches(pattern.as_bytes(), self.name.as_bytes())
     }
 }
 
-/// Whether a pattern stands for all of `name`. Linear in their product: a star that was passed is the
-/// only place to come back to.
+/// Whether a pattern matches all of `name`. Takes time linear in the product of their lengths: the last star passed is
+/// the only place to go back to.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star = None;

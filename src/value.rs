@@ -1,5 +1,5 @@
-//! Trees of values: the options of nodes, and what reports hold. Text is bytes, because names on a
-//! host and in an image need not be UTF-8; only JSON replaces what is not.
+//! Trees of values: the options of nodes, and the contents of reports. Text is bytes, because names on a host and in an
+//! image need not be UTF-8; only JSON replaces what is not.
 
 use std::fmt::{self, Write};
 
@@ -9,17 +9,17 @@ use serde_json::Number;
 /// The members of an object, in the order in which they were set.
 pub type Map<K = String, V = Value> = indexmap::IndexMap<K, V>;
 
-/// A value as JSON has it, except that its texts are bytes.
+/// A value as in JSON, except that its strings are bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
     /// Nothing.
     #[default]
     Null,
-    /// A truth.
+    /// A Boolean.
     Bool(bool),
     /// A number.
     Number(Number),
-    /// A text or a name.
+    /// A string or a name.
     String(BString),
     /// A list.
     Array(Vec<Value>),
@@ -28,12 +28,12 @@ pub enum Value {
 }
 
 impl Value {
-    /// The text, if it is one in UTF-8: for words, not for names.
+    /// The string, if it is valid UTF-8: for words, not for names.
     pub fn as_str(&self) -> Option<&str> {
         self.as_name().and_then(|name| name.to_str().ok())
     }
 
-    /// The text as bytes.
+    /// The string as bytes.
     pub fn as_name(&self) -> Option<&BStr> {
         match self {
             Self::String(name) => Some(name.as_bstr()),
@@ -49,7 +49,7 @@ impl Value {
         }
     }
 
-    /// The members of an object, to be changed.
+    /// The members of an object, for changing them.
     pub fn as_object_mut(&mut self) -> Option<&mut Map> {
         match self {
             Self::Object(map) => Some(map),
@@ -65,7 +65,7 @@ impl Value {
         }
     }
 
-    /// The number, if it is a whole one from 0 on.
+    /// The number, if it is a whole number that is not negative.
     pub fn as_u64(&self) -> Option<u64> {
         match self {
             Self::Number(number) => number.as_u64(),
@@ -81,7 +81,7 @@ impl Value {
         }
     }
 
-    /// The truth.
+    /// The Boolean.
     pub fn as_bool(&self) -> Option<bool> {
         match self {
             Self::Bool(truth) => Some(*truth),
@@ -89,7 +89,7 @@ impl Value {
         }
     }
 
-    /// Whether it is a text.
+    /// Whether it is a string.
     pub fn is_string(&self) -> bool {
         matches!(self, Self::String(_))
     }
@@ -139,10 +139,10 @@ impl fmt::Display for Value {
     }
 }
 
-/// A text in quotes as QEMU writes it: all that is not ASCII escaped, what is not UTF-8 replaced.
+/// A string in quotes as QEMU writes it: everything that is not ASCII escaped, what is not UTF-8 replaced.
 ///
 /// # Errors
-/// Of the writer.
+/// If the writer fails.
 pub fn json_string(out: &mut (impl Write + ?Sized), text: &[u8]) -> fmt::Result {
     out.write_char('"')?;
     let mut rest = text;
@@ -168,8 +168,8 @@ pub fn json_string(out: &mut (impl Write + ?Sized), text: &[u8]) -> fmt::Result 
     out.write_char('"')
 }
 
-/// The character at the beginning, and its bytes. One of any wrong form, however long, is replaced once; only
-/// the two bytes of a modified UTF-8 for 0 count as that.
+/// The first character, and its length in bytes. A malformed one of any kind, however long, is replaced once; the only
+/// overlong form accepted is the two-byte one of modified UTF-8 for 0.
 fn decode(bytes: &[u8]) -> (char, usize) {
     const SMALLEST: [u32; 7] = [0, 0, 0x80, 0x800, 0x1_0000, 0x20_0000, 0x400_0000];
     let lead = bytes.first().copied().unwrap_or_default();
@@ -196,7 +196,7 @@ fn decode(bytes: &[u8]) -> (char, usize) {
     (c.unwrap_or(char::REPLACEMENT_CHARACTER), taken)
 }
 
-/// Code points that Unicode sets aside for internal use; QEMU takes them for invalid.
+/// Code points that Unicode reserves for internal use; QEMU treats them as invalid.
 fn is_noncharacter(c: char) -> bool {
     let c = u32::from(c);
     (0xfdd0..=0xfdef).contains(&c) || c & 0xfffe == 0xfffe

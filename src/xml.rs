@@ -1,23 +1,23 @@
-//! Texts in XML that somebody else wrote: bounded, and without what makes a short text long.
+//! XML texts written by others: of bounded size, and without what makes a short text expand to a long one.
 
 use roxmltree::{Document, ParsingOptions};
 
-/// So many elements, attributes and texts there are at most.
+/// Maximum number of elements, attributes and texts.
 const MAX_NODES: u32 = 100_000;
 
 /// How a text may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Preamble {
-    /// With the XML declaration at most.
+    /// At most with the XML declaration.
     Bare,
-    /// With a document type as well, which may be named but defines nothing.
+    /// With a document type as well, which may be named but must define nothing.
     NamesType,
 }
 
-/// The elements of a text. The reader bounds its length.
+/// Parses a text. The caller that reads it bounds its length.
 ///
 /// # Errors
-/// Why it is none, in words.
+/// The reason why the text was refused, in words.
 pub(crate) fn parse(text: &str, preamble: Preamble) -> Result<Document<'_>, String> {
     if text.contains("<!ENTITY") {
         return Err("it defines entities".to_owned());

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-/// Bytes tested between two looks at the result: long enough to vectorise, short enough to stop early.
+/// Bytes tested between two checks of the result: long enough to vectorise, short enough to stop early.
 const STRIDE: usize = 256;
 
-/// Whether every byte of `buf` is zero. Buffers of data are left after a few bytes.
+/// Whether every byte of `buf` is zero. Returns after a few bytes for most buffers of data.
 pub fn is_zero(buf: &[u8]) -> bool {
     let middle = buf.len() / 2;
     // Data seldom has zeroes at all three places; most non-zero buffers end here.
@@ -21,7 +21,7 @@ pub fn is_zero(buf: &[u8]) -> bool {
         && chunks.remainder().iter().all(|byte| *byte == 0)
 }
 
-/// Bytes that are looked at together when the data in a buffer is separated from its zeroes.
+/// Bytes that are tested together when the data in a buffer is separated from its zeroes.
 const BLOCK: usize = 4096;
 
 /// Where `buf` holds data: every other byte is zero. Zeroes between two runs are at least `gap` bytes.

@@ -12,36 +12,36 @@ use crate::storage::Storage;
 
 use super::BLOCK;
 
-/// Where each header says that it is one.
+/// Where each header has its magic.
 const MAGIC: std::ops::Range<usize> = 257..262;
 
-/// The most bytes of a long name or of extended attributes.
+/// Maximum bytes of a long name or of extended attributes.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// A file within an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// Its name, as it stands there.
+    /// Its name, as stored in the archive.
     pub name: BString,
-    /// Where its bytes begin.
+    /// Offset of its first byte.
     pub offset: u64,
-    /// How many there are.
+    /// Its length in bytes.
     pub len: u64,
-    /// Its holes are left out: its bytes do not stand there one after the other.
+    /// Whether its holes are left out, so that its bytes are not stored contiguously.
     pub is_sparse: bool,
-    /// What extends its header is of the kind that POSIX.1-2001 brought.
+    /// Whether its header is extended in the way that POSIX.1-2001 introduced.
     pub has_extensions: bool,
 }
 
 impl Member {
-    /// Whether it goes by that name; `./` in front means nothing.
+    /// Whether it has that name; a leading `./` is ignored.
     pub(crate) fn is_called(&self, name: &BStr) -> bool {
         let bare = |name: &'_ [u8]| name.strip_prefix(b"./").unwrap_or(name).to_owned();
         bare(&self.name) == bare(name)
     }
 }
 
-/// What extensions say of the member that follows.
+/// What extensions say about the member that follows.
 #[derive(Default)]
 struct Extensions {
     name: Option<BString>,
@@ -53,7 +53,7 @@ struct Extensions {
 /// Whether the file begins like an archive.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(crate) fn is_archive(file: &dyn Storage) -> Result<bool> {
     let len = file.len()?;
     let mut block = [0; BLOCK as usize];
@@ -64,10 +64,10 @@ pub(crate) fn is_archive(file: &dyn Storage) -> Result<bool> {
     Ok(block[MAGIC] == *b"ustar" && has_checksum(Header::from_byte_slice(&block)))
 }
 
-/// Shows the regular files of an archive in their order.
+/// Visits the regular files of an archive in order.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where a header is none, [`ErrorKind::Cancelled`], or of reading.
+/// [`ErrorKind::Corrupt`] for an invalid header, [`ErrorKind::Cancelled`], or if reading fails.
 pub(crate) fn visit_members(
     file: &dyn Storage,
     control: &JobControl,
@@ -136,7 +136,7 @@ pub(crate) fn visit_members(
     Ok(())
 }
 
-/// The bytes of further blocks that list the data of a sparse file of GNU tar's old kind.
+/// The length of the additional blocks that list the data of a sparse file in GNU tar's old format.
 fn map_blocks(file: &dyn Storage, kind: EntryType, header: &[u8], at: u64) -> Result<u64> {
     const HEADER_GOES_ON: usize = 482;
     const BLOCK_GOES_ON: usize = 504;
@@ -145,7 +145,7 @@ fn map_blocks(file: &dyn Storage, kind: EntryType, header: &[u8], at: u64) -> Re
     let mut block = [0; BLOCK as usize];
     while goes_on {
         len += BLOCK;
-        // Past the end of the file there are zeroes.
+        // Past the end of the file, this reads zeroes.
         file.read_at(&mut block, at + len)?;
         goes_on = block[BLOCK_GOES_ON] != 0;
     }
@@ -153,7 +153,7 @@ fn map_blocks(file: &dyn Storage, kind: EntryType, header: &[u8], at: u64) -> Re
 }
 
 impl Extensions {
-    /// Takes in an entry that describes the next one.
+    /// Reads an entry that describes the next one.
     fn take(&mut self, file: &dyn Storage, kind: EntryType, at: u64, len: u64) -> Result<()> {
         let of_next = kind.is_gnu_longname() || kind.is_pax_local_extensions();
         if !of_next {
@@ -191,8 +191,8 @@ impl Extensions {
     }
 }
 
-/// The sum of the bytes of a header, its own field taken for blanks, stands in it. Old tars added signed
-/// bytes.
+/// Whether a header contains the right checksum: the sum of its bytes, with its own field taken as blanks. Old tars
+/// added signed bytes.
 fn has_checksum(header: &Header) -> bool {
     let Ok(expected) = header.cksum() else {
         return false;

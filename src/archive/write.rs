@@ -1,4 +1,4 @@
-//! Writing: what stands around the bytes of a member.
+//! Writing: the blocks around the bytes of a member.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 
 use super::BLOCK;
 
-/// Bytes of zeroes that end an archive.
+/// Length of the zeroes that end an archive.
 pub(crate) const END: u64 = 2 * BLOCK;
 
-/// The first length that the digits of a ustar header cannot hold.
+/// The first length that does not fit into the digits of a ustar header.
 const OCTAL_END: u64 = 1 << 33;
 
-/// The header of a file that anybody may read. It is that of ustar as long as the length has room there, and
-/// else that of GNU tar, which has the length as a binary number: of the two ways to have longer members
-/// that is the one which readers of OVA know.
+/// The header of a world-readable file. It is a ustar header as long as the length fits, otherwise that of GNU tar,
+/// which stores the length as a binary number: of the two ways to have longer members, this is the one that readers of
+/// OVA know.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a name longer than 100 bytes.
@@ -39,7 +39,7 @@ pub(crate) fn header(name: &str, len: u64) -> Result<[u8; BLOCK as usize]> {
     Ok(*header.as_bytes())
 }
 
-/// The bytes that a member of so many takes, without its header.
+/// The bytes that a member of this length takes, without its header.
 pub(crate) fn padded(len: u64) -> Option<u64> {
     len.checked_next_multiple_of(BLOCK)
 }

@@ -1,6 +1,6 @@
-//! Apple Data Compression: literal bytes, and copies of what was decoded.
+//! Apple Data Compression: literal bytes, and copies of what has been decoded.
 
-/// Fills `out` from `input`; false where that ends too soon or copies what is not there.
+/// Fills `out` from `input`; false if that ends too soon or a copy refers to data before the beginning.
 pub(super) fn decode(input: &[u8], out: &mut [u8]) -> bool {
     let (mut from, mut done) = (0, 0);
     while done < out.len() {
@@ -33,7 +33,7 @@ pub(super) fn decode(input: &[u8], out: &mut [u8]) -> bool {
                 let Some(start) = done.checked_sub(distance + 1) else {
                     return false;
                 };
-                // Byte by byte: a copy may go on into what it has written itself.
+                // Byte by byte: a copy may run on into its own output.
                 for at in 0..len {
                     out[done + at] = out[start + at];
                 }
@@ -71,7 +71,7 @@ mod tests {
             (&[0x80, 1, 0x04, 1], 5),
             (&[0x80, 1, 0x40, 0], 5),
             (&[0x80, 1, 0x40, 1, 0], 5),
-            // Longer than there is room.
+            // Longer than `out`.
             (&[0x82, 1, 2, 3], 2),
         ] {
             assert_eq!(decoded(input, len), None, "{input:?}");

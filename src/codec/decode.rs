@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 
 use super::method::Method;
 
-/// log2 of the largest zstd window that is given memory: four times the largest cluster.
+/// log2 of the maximum zstd window for which memory is allocated: four times the maximum cluster size.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// A worker's decompression state, kept between units. Tables are made when first used.
+/// A worker's decompression state, retained between units. Tables are allocated when first used.
 #[derive(Default)]
 pub struct Decoder {
     deflate: Option<Decompressor>,
@@ -34,11 +34,11 @@ impl Decoder {
         Self::default()
     }
 
-    /// Fills all of `out` from the stream at the start of `input`; bytes after the stream are
-    /// ignored, and so is what the stream holds beyond `out`.
+    /// Fills all of `out` from the stream at the start of `input`; bytes after the stream are ignored, and so is any
+    /// output of the stream beyond `out`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where the stream is damaged or ends before `out` is full.
+    /// [`crate::ErrorKind::Corrupt`] if the stream is damaged or ends before `out` is full.
     pub fn decode(&mut self, method: Method, input: &[u8], out: &mut [u8]) -> Result<()> {
         let full = match method {
             Method::Deflate => self.deflate(input, out) || self.inflate(input, out, false),
@@ -69,7 +69,7 @@ impl Decoder {
             .is_ok_and(|len| len == out.len())
     }
 
-    /// The slow way, for streams without their end mark and for those longer than a unit.
+    /// The slow path, for streams without their end mark and for those longer than a unit.
     fn inflate(&mut self, input: &[u8], out: &mut [u8], header: bool) -> bool {
         let decoder = &mut self.inflate[usize::from(header)];
         let decoder = decoder.get_or_insert_with(|| Decompress::new(header));
@@ -94,7 +94,7 @@ impl Decoder {
         }
     }
 
-    /// Whole frames, without a window of their own.
+    /// Complete frames, decoded without a window.
     fn zstd_frames(&mut self, input: &[u8], out: &mut [u8]) -> bool {
         let context = self.zstd.get_or_insert_with(DCtx::create);
         let (mut from, mut done) = (0, 0);
@@ -121,7 +121,7 @@ impl Decoder {
         true
     }
 
-    /// The slow way, for frames that are cut or longer than a unit.
+    /// The slow path, for frames that are truncated or longer than a unit.
     fn zstd_stream(&mut self, input: &[u8], out: &mut [u8]) -> bool {
         let context = self.zstd.get_or_insert_with(DCtx::create);
         let limited = context
@@ -141,7 +141,7 @@ impl Decoder {
             }
         }
         let full = to.pos() == want;
-        // A cut frame must not leak into the next unit.
+        // A truncated frame must not leak into the next unit.
         let _ = context.reset(zstd_safe::ResetDirective::SessionOnly);
         full
     }
@@ -199,7 +199,7 @@ mod tests {
                 let shrunk = encoder
                     .encode(compression, &unit, 65536, &mut packed)
                     .unwrap();
-                // The fastest levels of zstd look for next to nothing.
+                // The fastest levels of zstd search for hardly any matches.
                 assert!(shrunk || level < -7, "{compression:?}");
                 if shrunk {
                     let mut back = vec![1; 65536];
@@ -259,7 +259,7 @@ mod tests {
             );
             decoder.decode(method, &packed, &mut back).unwrap();
             assert!(back[..] == long[..4096]);
-            // And the state is clean afterwards.
+            // The state is clean afterwards, too.
             let mut all = vec![0; 8192];
             decoder.decode(method, &packed, &mut all).unwrap();
             assert!(all == long);

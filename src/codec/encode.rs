@@ -10,10 +10,10 @@ use crate::memory::{self, IoBuf};
 
 use super::method::{Compression, Method};
 
-/// What zstd calls it when memory runs out.
+/// The name of zstd's error when memory runs out.
 const NO_MEMORY: &str = "Allocation error : not enough memory";
 
-/// A worker's compression state, kept between units. Tables are made when first used.
+/// A worker's compression state, retained between units. Tables are allocated when first used.
 #[derive(Default)]
 pub struct Encoder {
     deflate: Option<(i32, Compressor)>,
@@ -32,11 +32,11 @@ impl Encoder {
         Self::default()
     }
 
-    /// Compresses `unit` into `out`, replacing what is there. False where the result would have
-    /// `limit` bytes or more; `out` is empty then.
+    /// Compresses `unit` into `out`, replacing its contents. False if the result would have `limit` bytes or more;
+    /// `out` is empty then.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] when the compressor fails for another reason.
+    /// [`ErrorKind::Internal`] if the compressor fails for another reason.
     pub fn encode(
         &mut self,
         compression: Compression,
@@ -68,12 +68,12 @@ impl Encoder {
     ) -> Result<Option<usize>> {
         if self.deflate.as_ref().is_none_or(|(has, _)| *has != level) {
             let number = CompressionLvl::new(level).unwrap_or_default();
-            // The crate knows no other way to tell that there is no memory.
+            // The crate offers no other way to detect a failed allocation.
             let made = std::panic::catch_unwind(|| Compressor::new(number));
             self.deflate = Some((level, made.map_err(|_| memory::lack())?));
         }
         let compressed = self.deflate.as_mut().map(|(_, compressor)| {
-            // The only failure is a lack of room.
+            // The only possible failure is that `out` is too short.
             match header {
                 true => compressor.zlib_compress(unit, out).ok(),
                 false => compressor.deflate_compress(unit, out).ok(),
@@ -99,11 +99,11 @@ impl Encoder {
         match context.compress2(out, unit) {
             Ok(len) => Ok(Some(len)),
             Err(code) if zstd::zstd_safe::get_error_name(code) == NO_MEMORY => {
-                // A failed call leaves the context half done.
+                // A failed call leaves the context in an undefined state.
                 self.zstd = None;
                 Err(memory::lack())
             }
-            // "Destination buffer is too small": the only other failure that a valid call can meet.
+            // "Destination buffer is too small": the only other failure that is possible for a valid call.
             Err(_) => Ok(None),
         }
     }

@@ -1,22 +1,22 @@
-//! Which compression, and how hard.
+//! Compression methods and levels.
 
 use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 
-/// A compression, by its own name; the numbers and names that formats give it are theirs.
+/// A compression method, by its own name; formats have names and numbers of their own for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// Raw deflate, without a header.
     Deflate,
-    /// Deflate within the header and the checksum of zlib.
+    /// Deflate with zlib's header and checksum.
     Zlib,
     /// Zstandard.
     Zstd,
 }
 
 impl Method {
-    /// Its name in messages.
+    /// The name used in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Deflate => "deflate",
@@ -25,7 +25,7 @@ impl Method {
         }
     }
 
-    /// The levels that it has.
+    /// The range of its levels.
     pub fn levels(self) -> RangeInclusive<i32> {
         match self {
             Self::Deflate | Self::Zlib => 1..=12,
@@ -34,35 +34,35 @@ impl Method {
     }
 }
 
-/// A compression, and how hard it tries.
+/// A compression method and level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compression {
     method: Method,
     level: i32,
 }
 
-/// Bytes of units that repeat little within themselves, and so want a harder try.
+/// Units up to this size contain little repetition, and so are worth a higher level.
 const SMALL: u64 = 16 << 10;
-/// The same of units in which each byte counts.
+/// Units up to this size, in which every byte counts, are worth an even higher one.
 const TINY: u64 = 2 << 10;
 
 impl Compression {
-    /// At the level that is taken where none is asked for: of programs, libraries and documents no larger than what
-    /// other writers store.
+    /// With the default level: on programs, libraries and documents the result is no larger than what other writers
+    /// store.
     pub const fn new(method: Method) -> Self {
         let level = match method {
-            // On large clusters of such files no larger than zlib's default level in the small window that
-            // other qcow2 writers use, at four times its speed. Lists of numbers take up to 2.4 % more.
+            // On large clusters of such files, no larger than zlib's default level in the small window that other qcow2
+            // writers use, at four times its speed. Lists of numbers take up to 2.4 % more.
             Method::Deflate => 2,
-            // As small as zlib's default level in its largest window, at three times its speed: what
-            // reads such streams compares them with those.
+            // As small as zlib's default level in its largest window, at three times its speed: readers of such streams
+            // compare them with those.
             Method::Zlib => 5,
             Method::Zstd => 3,
         };
         Self { method, level }
     }
 
-    /// At this level for units of so many bytes, or at the one that is taken for them where none is asked for.
+    /// With this level for units of that many bytes, or with the default level for them.
     ///
     /// # Errors
     /// As [`Compression::at_level`].
@@ -75,10 +75,10 @@ impl Compression {
         }
     }
 
-    /// At this level, where one is asked for.
+    /// With this level, or with the default level.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] that names the levels there are.
+    /// [`crate::ErrorKind::Invalid`], naming the valid levels.
     pub fn at_level(method: Method, level: Option<i64>) -> Result<Self> {
         let Some(level) = level else {
             return Ok(Self::new(method));
@@ -98,12 +98,12 @@ impl Compression {
         }
     }
 
-    /// How bytes are compressed.
+    /// The compression method.
     pub fn method(self) -> Method {
         self.method
     }
 
-    /// How hard: a level of libdeflate or zstd.
+    /// The level, of libdeflate or zstd.
     pub fn level(self) -> i32 {
         self.level
     }

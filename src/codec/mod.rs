@@ -1,6 +1,6 @@
 //! Compression of whole buffers, clusters and grains, and of whole files ([`container`]).
 //!
-//! An [`Encoder`] and a [`Decoder`] belong to one worker each and keep their tables between units.
+//! An [`Encoder`] and a [`Decoder`] belong to one worker each and retain their tables between units.
 
 mod adc;
 pub mod container;

@@ -1,4 +1,4 @@
-//! Units that follow each other, decoded by many threads while their order is kept.
+//! Decoding of consecutive units by many threads, with their order preserved.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,11 +10,11 @@ use crate::error::Result;
 use crate::job::without_signals;
 use crate::memory;
 
-/// Does the work of every job, with as many threads as there are processors; the results are in the order of the
-/// jobs. None where there is no memory for one.
+/// Runs every job, with as many threads as there are processors; the results are in the order of the jobs. None for a
+/// job that was not run.
 ///
 /// # Errors
-/// Where there is no memory for the list.
+/// If memory for the list cannot be allocated.
 pub(crate) fn each<J: Sync, R: Send>(
     jobs: &[J],
     work: impl Fn(&J) -> R + Sync,
@@ -38,7 +38,7 @@ pub(crate) fn each<J: Sync, R: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..crew::processors().min(jobs.len()) {
-            // Those that are there do the work of one that is not.
+            // If a thread cannot be started, the others do its work.
             let _ = without_signals(|| crew::thread("codec").spawn_scoped(scope, run));
         }
         run();

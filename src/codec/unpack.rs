@@ -1,4 +1,4 @@
-//! Decompression of units that are only read: whole streams, each of which ends with its unit.
+//! Decompression for formats that are only read: whole streams, each of which ends with its unit.
 
 use std::fmt;
 
@@ -12,28 +12,28 @@ use crate::error::{Error, Result};
 
 use super::adc;
 
-/// The most memory that the state of xz may take: its largest window by the levels of its tools.
+/// Memory limit of the xz decoder: enough for the largest window that the levels of its tools use.
 const XZ_MEMORY: u64 = 80 << 20;
 
-/// A compression of whole streams, by its own name.
+/// A compression method for whole streams, by its own name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Packing {
-    /// Deflate within the header and the checksum of zlib.
+    /// Deflate with zlib's header and checksum.
     Zlib,
     /// bzip2.
     Bzip2,
-    /// LZMA in the container of xz.
+    /// LZMA in the xz container format.
     Xz,
-    /// LZFSE, and LZVN within it.
+    /// LZFSE, including LZVN.
     Lzfse,
     /// Apple Data Compression.
     Adc,
-    /// Not at all: the bytes as they are, and their Adler-32 behind them.
+    /// Uncompressed: the bytes as they are, followed by their Adler-32.
     Stored,
 }
 
 impl Packing {
-    /// Its name in messages.
+    /// The name used in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Zlib => "zlib",
@@ -46,7 +46,7 @@ impl Packing {
     }
 }
 
-/// A worker's state, kept between units where that pays. Tables are made when first used.
+/// A worker's state, retained between units where that pays. Tables are allocated when first used.
 #[derive(Default)]
 pub struct Unpacker {
     zlib: Option<Decompressor>,
@@ -60,8 +60,8 @@ impl fmt::Debug for Unpacker {
 }
 
 impl Unpacker {
-    /// Fills all of `out` from the stream at the start of `input`, which has to end with it; its checksum
-    /// is compared. Bytes after the stream are ignored, except by LZFSE.
+    /// Fills all of `out` from the stream at the start of `input`, which must end with it; its checksum is verified.
+    /// Bytes after the stream are ignored, except by LZFSE.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -93,7 +93,7 @@ impl Unpacker {
     fn lzfse(&mut self, input: &[u8], out: &mut [u8]) -> bool {
         let decoder = self.lzfse.get_or_insert_default();
         let (mut from, mut to) = (input, out);
-        // What is longer than its unit finds no more room.
+        // A stream that is longer than its unit runs out of space.
         decoder.decode(&mut from, &mut to).is_ok() && to.is_empty()
     }
 }
@@ -224,7 +224,7 @@ mod tests {
                     let short = &mut back[..len - 128];
                     unpacker.unpack(packing, &packed, short).unwrap_err();
                 }
-                // And the state is clean afterwards.
+                // The state is clean afterwards, too.
                 unpacker.unpack(packing, &packed, &mut back).unwrap();
                 assert!(back == unit, "{packing:?}");
             }

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::hash::Hash;
 
-/// Hashes `block` piecewise, each digest-sized piece with its index in front.
+/// Hashes `block` piece by piece, each digest-sized piece preceded by its index.
 fn diffuse(hash: Hash, block: &mut [u8]) {
     for (index, piece) in block.chunks_mut(hash.digest_len()).enumerate() {
         let digest = hash.digest(&[&(index as u32).to_be_bytes(), piece]);
@@ -14,7 +14,7 @@ fn diffuse(hash: Hash, block: &mut [u8]) {
     }
 }
 
-/// Joins `stripes` (a whole number of keys) into the key.
+/// Merges `stripes` (a whole number of keys) into the key.
 pub fn merge(hash: Hash, stripes: &[u8], key_len: usize) -> Zeroizing<Vec<u8>> {
     let mut block = Zeroizing::new(vec![0u8; key_len]);
     let count = stripes.len() / key_len.max(1);
@@ -27,7 +27,7 @@ pub fn merge(hash: Hash, stripes: &[u8], key_len: usize) -> Zeroizing<Vec<u8>> {
     block
 }
 
-/// Spreads `key` over stripes; `stripes` comes filled with random bytes and a whole number of keys.
+/// Splits `key` into stripes; `stripes` must be filled with random bytes and be a whole number of keys long.
 pub fn split(hash: Hash, key: &[u8], stripes: &mut [u8]) {
     let mut block = Zeroizing::new(vec![0u8; key.len()]);
     let count = stripes.len() / key.len().max(1);

@@ -1,9 +1,9 @@
-//! One block of a cipher: what an ESSIV is made with.
+//! Encryption of single blocks with a cipher, as needed for ESSIV.
 
 use aes::cipher::BlockCipherEncrypt;
 use aes::cipher::array::Array;
 
-/// A keyed block cipher, for the one block of an ESSIV.
+/// A keyed block cipher, for the single block of an ESSIV.
 pub(super) trait BlockKey: Send + Sync {
     /// Encrypts one block in place; `block` has the cipher's block length.
     fn encrypt_block(&self, block: &mut [u8]);

@@ -19,7 +19,7 @@ pub enum Algorithm {
     Aes192,
     /// AES with a 256-bit key.
     Aes256,
-    /// CAST-128, for old images alone.
+    /// CAST-128, only for old images.
     Cast5,
     /// Serpent with a 128-bit key.
     Serpent128,
@@ -44,7 +44,7 @@ pub enum Mode {
     Cbc,
     /// Counter.
     Ctr,
-    /// Each block by itself.
+    /// Each block separately.
     Ecb,
 }
 
@@ -76,12 +76,12 @@ impl Algorithm {
         "twofish-256",
     ];
 
-    /// The algorithm of that option value, such as `aes-256`.
+    /// The algorithm with that option value, such as `aes-256`.
     pub fn from_name(name: &str) -> Option<Self> {
         ALGORITHMS.iter().find(|a| a.1 == name).map(|a| a.0)
     }
 
-    /// The algorithm of a LUKS cipher name (`aes`) and a key of `key_len` bytes for one cipher.
+    /// The algorithm with that LUKS cipher name (`aes`) whose key is `key_len` bytes long.
     pub fn from_family(family: &str, key_len: usize) -> Option<Self> {
         ALGORITHMS
             .iter()
@@ -106,7 +106,7 @@ impl Algorithm {
         self.row().1
     }
 
-    /// Bytes of a key for one cipher; XTS takes two.
+    /// Key length in bytes for one cipher; XTS uses two.
     pub fn key_len(self) -> usize {
         self.row().2
     }
@@ -150,7 +150,7 @@ pub struct CipherSpec {
 }
 
 impl CipherSpec {
-    /// Bytes of the whole key.
+    /// Length of the whole key in bytes.
     pub fn key_len(&self) -> usize {
         self.algorithm.key_len() * if self.mode == Mode::Xts { 2 } else { 1 }
     }
@@ -266,16 +266,16 @@ where
     })
 }
 
-/// A keyed cipher over 512-byte sectors. May be used from many threads at once.
+/// A keyed cipher over 512-byte sectors. May be used by several threads at once.
 pub struct SectorCipher(Box<dyn SectorMode>);
 
 impl SectorCipher {
-    /// Encrypts whole sectors in place; `sector` numbers the first.
+    /// Encrypts whole sectors in place; `sector` is the number of the first.
     pub fn encrypt(&self, data: &mut [u8], sector: u64) {
         self.0.encrypt(data, sector);
     }
 
-    /// Decrypts whole sectors in place; `sector` numbers the first.
+    /// Decrypts whole sectors in place; `sector` is the number of the first.
     pub fn decrypt(&self, data: &mut [u8], sector: u64) {
         self.0.decrypt(data, sector);
     }
@@ -283,7 +283,7 @@ impl SectorCipher {
 
 impl fmt::Debug for SectorCipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Never the key.
+        // Never prints the key.
         f.write_str("SectorCipher")
     }
 }

@@ -1,4 +1,4 @@
-//! Hashes by the names that LUKS headers carry, and PBKDF2 over them.
+//! Hashes by the names used in LUKS headers, and PBKDF2 based on them.
 
 use hmac::digest::{FixedOutput, OutputSizeUser, Update as _};
 use hmac::{EagerHash, Hmac, KeyInit};
@@ -10,15 +10,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::secret::scrubbing_stack;
 
-/// Iterations between two looks at whether the work was cancelled: about a millisecond.
+/// Iterations between two checks for cancellation: about a millisecond.
 const SLICE: u32 = 2048;
 
 /// A hash function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// MD5, for old images alone.
+    /// MD5, only for old images.
     Md5,
-    /// SHA-1, for old images alone.
+    /// SHA-1, only for old images.
     Sha1,
     /// SHA-224.
     Sha224,
@@ -38,7 +38,7 @@ pub enum Hash {
 pub struct Hasher(Box<dyn DynDigest + Send + Sync>);
 
 impl Hasher {
-    /// Takes further bytes.
+    /// Adds further bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
@@ -96,7 +96,7 @@ macro_rules! with_hash {
 }
 
 impl Hash {
-    /// The names, in the order in which help lists them.
+    /// The names, in the order in which the help text lists them.
     pub const NAMES: &'static [&'static str] = &[
         "md5",
         "sha1",
@@ -137,12 +137,12 @@ impl Hash {
         }
     }
 
-    /// Bytes of a digest.
+    /// Length of a digest in bytes.
     pub fn digest_len(self) -> usize {
         with_hash!(self, H => <H as Digest>::output_size())
     }
 
-    /// The digest of the parts, one after the other.
+    /// The digest of the concatenated parts.
     pub fn digest(self, parts: &[&[u8]]) -> Vec<u8> {
         with_hash!(self, H => {
             let mut hasher = H::new();
@@ -153,7 +153,7 @@ impl Hash {
         })
     }
 
-    /// Takes bytes piece by piece.
+    /// Starts a digest whose input is added piece by piece.
     pub fn hasher(self) -> Hasher {
         with_hash!(self, H => Hasher(Box::new(H::new())))
     }
@@ -161,7 +161,7 @@ impl Hash {
     /// PBKDF2 with HMAC over this hash: fills `key`. `iterations` of 0 count as 1.
     ///
     /// # Errors
-    /// [`ErrorKind::Cancelled`] where `control` ends the work, soon after it does.
+    /// [`ErrorKind::Cancelled`] soon after `control` cancels the work.
     pub fn pbkdf2(
         self,
         password: &[u8],
@@ -245,7 +245,7 @@ mod tests {
         let idle = JobControl::default();
         for name in Hash::NAMES {
             let hash = Hash::from_name(name).unwrap();
-            // About a slice, and a key that ends within a block.
+            // Around a slice, and with a key that ends within a block.
             for iterations in [0, 1, 2, SLICE, SLICE + 1, SLICE + 2] {
                 let (mut ours, mut theirs) = ([0; 100], [0; 100]);
                 hash.pbkdf2(b"key", b"salt", iterations, &mut ours, &idle)

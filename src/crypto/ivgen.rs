@@ -3,7 +3,7 @@
 use crate::crypto::block::BlockKey;
 use crate::crypto::hash::Hash;
 
-/// How the IV of a sector is made.
+/// How the IV of a sector is generated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IvGenerator {
     /// The low 32 bits of the sector number, little endian.

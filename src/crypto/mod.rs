@@ -1,4 +1,4 @@
-//! Sector encryption as disk formats use it: ciphers, modes, IV generators, hashes and key derivation.
+//! Sector encryption as used by disk formats: ciphers, modes, IV generators, hashes and key derivation.
 
 mod afsplit;
 mod block;
@@ -13,5 +13,5 @@ pub use cipher::{Algorithm, CipherSpec, Mode, SectorCipher};
 pub use hash::{Hash, Hasher};
 pub use ivgen::IvGenerator;
 
-/// Bytes of the unit that every disk format encrypts by itself.
+/// The unit in bytes that every disk format encrypts separately.
 pub const SECTOR: usize = 512;

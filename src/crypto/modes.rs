@@ -1,5 +1,5 @@
-//! Block cipher modes over whole sectors. XTS, CBC, CTR and ECB; the cipher is a type parameter so
-//! that the block loops are compiled for each.
+//! Block cipher modes over whole sectors: XTS, CBC, CTR and ECB. The cipher is a type parameter, so the block loops are
+//! compiled for each one.
 
 use aes::cipher::array::Array;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, consts::U16};
@@ -14,8 +14,8 @@ pub(super) trait SectorMode: Send + Sync {
     fn decrypt(&self, data: &mut [u8], sector: u64);
 }
 
-/// XTS (IEEE 1619) with one tweak per sector. The 32 blocks of a sector go to the cipher at once,
-/// which keeps the processor's AES units full.
+/// XTS (IEEE 1619) with one tweak per sector. The 32 blocks of a sector are passed to the cipher at once, which keeps
+/// the processor's AES units busy.
 pub(super) struct Xts<C> {
     pub(super) data: C,
     pub(super) tweak: C,
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// CBC, chained within a sector.
+/// CBC, chained within each sector.
 pub(super) struct Cbc<C> {
     pub(super) cipher: C,
     pub(super) iv: IvSource,
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// CTR with a big-endian counter over the whole block, started at the sector's IV.
+/// CTR with a big-endian counter over the whole block, starting at the sector's IV.
 pub(super) struct Ctr<C> {
     pub(super) cipher: C,
     pub(super) iv: IvSource,
@@ -144,7 +144,7 @@ fn increment(counter: &mut [u8]) {
     }
 }
 
-/// ECB: no IV at all; for reading old images.
+/// ECB: without an IV; for reading old images.
 pub(super) struct Ecb<C>(pub(super) C);
 
 impl<C> SectorMode for Ecb<C>

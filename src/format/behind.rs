@@ -1,4 +1,4 @@
-//! What a file holds behind the end of a disk: a size may be said too small, and then it is the user's.
+//! What a file contains past the end of a disk: if the given size is too small, that may be the user's data.
 
 use std::ops::Range;
 
@@ -7,14 +7,14 @@ use crate::memory;
 use crate::storage::Storage;
 use crate::zero::is_zero;
 
-/// Bytes that are looked at together: whole sectors.
+/// Bytes that are examined at a time: whole sectors.
 const PIECE: u64 = 64 << 10;
 
-/// Whether a range of a file holds anything but zeroes and what `is_left_over` knows as something that nobody
-/// needs; it is asked of pieces of at most 64 KiB. Asks `go_on` now and then.
+/// Whether a range of a file contains anything other than zeroes and what `is_left_over` recognises as disposable; it
+/// is called for pieces of at most 64 KiB. Calls `go_on` regularly.
 ///
 /// # Errors
-/// Of reading, or of `go_on`.
+/// If reading or `go_on` fails.
 pub(crate) fn holds_data(
     storage: &dyn Storage,
     range: Range<u64>,

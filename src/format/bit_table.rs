@@ -1,4 +1,4 @@
-//! Tables of bits over a disk, as dirty bitmaps are stored: each entry stands for a span of guest bytes.
+//! Bit tables that cover a disk, as used to store dirty bitmaps: each entry covers a span of guest bytes.
 
 use std::ops::Range;
 
@@ -7,30 +7,30 @@ use crate::format::bits::{self, Joined};
 use crate::job::JobControl;
 use crate::memory::IoBuf;
 
-/// What an entry of a table says of its span.
+/// The state of the span of a table entry.
 pub(crate) enum Entry {
     /// No bit is set.
     Clear,
-    /// All are.
+    /// All bits are set.
     Set,
-    /// Those that the buffer holds now.
+    /// The bits are those that the buffer now holds.
     Stored,
 }
 
-/// Measures of a table, in guest bytes.
+/// Dimensions of a table, in guest bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Measures {
-    /// What an entry stands for.
+    /// Guest bytes per entry.
     pub(crate) span: u64,
-    /// What a bit stands for.
+    /// Guest bytes per bit.
     pub(crate) granularity: u64,
 }
 
-/// Hands the runs of guest bytes in `range` whose bits are set to `visit`, in order and as long as they are, also across
-/// entries. `entry` says what the one of a number is, which stands for those guest bytes.
+/// Passes the runs of guest bytes in `range` whose bits are set to `visit`, in order and as long as possible, also
+/// across entries. `entry` determines the state of the entry with the given number, which covers the given guest bytes.
 ///
 /// # Errors
-/// Of `entry`, `visit` and `control`, which end it.
+/// The errors of `entry`, `visit` and `control`, each of which stops it.
 pub(crate) fn visit_set(
     measures: Measures,
     range: Range<u64>,

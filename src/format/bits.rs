@@ -1,4 +1,4 @@
-//! Bits as dirty bitmaps store them: the first is the least significant of the first byte.
+//! Bits as stored by dirty bitmaps: the first is the least significant bit of the first byte.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ fn change(bytes: &mut [u8], range: Range<u64>, apply: impl Fn(&mut u8, u8)) {
     }
 }
 
-/// The first bit at or after `range.start` that is (not) set; `range.end` where there is none.
+/// The first bit at or after `range.start` that is (not) set; `range.end` if there is none.
 pub(crate) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
     let mut bit = range.start;
     while bit < range.end {
@@ -40,10 +40,10 @@ pub(crate) fn find(bytes: &[u8], range: Range<u64>, set: bool) -> u64 {
     range.end
 }
 
-/// Hands each run of set bits of `range` to `visit`.
+/// Passes each run of set bits in `range` to `visit`.
 ///
 /// # Errors
-/// Of `visit`, which end it.
+/// The errors of `visit`, which stop it.
 pub(crate) fn visit_runs(
     bytes: &[u8],
     range: Range<u64>,
@@ -60,7 +60,7 @@ pub(crate) fn visit_runs(
     }
 }
 
-/// Joins runs that follow each other. They are not gathered: there may be millions.
+/// Joins adjacent runs. They are not collected, since there may be millions.
 pub(crate) struct Joined<'a> {
     pending: Range<u64>,
     visit: &'a mut dyn FnMut(Range<u64>) -> Result<()>,
@@ -74,10 +74,10 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// Takes the next run; none begins before the last one ended.
+    /// Adds the next run, which must not begin before the end of the last one.
     ///
     /// # Errors
-    /// Of the visitor.
+    /// The errors of the visitor.
     pub(crate) fn add(&mut self, run: Range<u64>) -> Result<()> {
         if run.start == self.pending.end {
             self.pending.end = run.end;
@@ -90,10 +90,10 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// Hands on what waits for a neighbour.
+    /// Passes on the last run, which was held back in case another one adjoins it.
     ///
     /// # Errors
-    /// Of the visitor.
+    /// The errors of the visitor.
     pub(crate) fn end(self) -> Result<()> {
         match self.pending.is_empty() {
             true => Ok(()),

@@ -1,4 +1,4 @@
-//! What some formats offer beyond reading and writing; reached through `Format`'s `Option`s.
+//! Optional abilities of formats beyond reading and writing; reached through methods of `Format` that return `Option`.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ use crate::job::{Job, JobControl};
 use crate::object::Objects;
 use crate::options::Values;
 
-/// What a new internal snapshot records.
+/// The properties of a new internal snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewSnapshot {
-    /// Its name; may be empty or taken.
+    /// Its name; may be empty or in use already.
     pub name: BString,
     /// Seconds since the epoch.
     pub date_sec: u32,
-    /// Nanoseconds beyond them.
+    /// Additional nanoseconds.
     pub date_nsec: u32,
 }
 
@@ -30,40 +30,40 @@ pub struct BitmapInfo {
     pub name: BString,
     /// Guest bytes per bit.
     pub granularity: u64,
-    /// Records writes.
+    /// It records writes.
     pub enabled: bool,
-    /// Was not closed cleanly: its contents cannot be trusted.
+    /// It was not closed cleanly: its contents cannot be trusted.
     pub inconsistent: bool,
 }
 
-/// Guest ranges (offset, length) that a caller has: hands each of them to the function.
+/// Guest ranges (offset, length) of a caller: passes each of them to the function.
 pub type DirtyRanges<'a> = dyn FnMut(&mut dyn FnMut(u64, u64)) -> Result<()> + 'a;
 
-/// Persistent dirty bitmaps. Those that record hold every write of this open image, also what is
-/// not on disk yet; on disk they are in use until the image is closed. What changes them is ended by `control`
-/// ([`crate::ErrorKind::Cancelled`]), and nothing has changed then.
+/// Persistent dirty bitmaps. Recording ones cover every write made to this open image, including those not on disk yet;
+/// on disk they are marked in use until the image is closed. Changes can be stopped by `control`
+/// ([`crate::ErrorKind::Cancelled`]), in which case nothing has changed.
 pub trait Bitmaps: Send + Sync {
-    /// The guest bytes that the bitmaps stand for: the virtual size of the image.
+    /// The number of guest bytes covered by the bitmaps: the virtual size of the image.
     fn covered(&self) -> u64;
 
     /// The bitmaps, in directory order.
     ///
     /// # Errors
-    /// Of reading the directory.
+    /// If the directory cannot be read.
     fn list(&self) -> Result<Vec<BitmapInfo>>;
 
-    /// Adds an empty bitmap that records writes; `granularity` None takes the format's default.
+    /// Adds an empty, recording bitmap; a `granularity` of None means the format's default.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Exists`], [`crate::ErrorKind::Invalid`] for the name or the granularity,
-    /// [`crate::ErrorKind::Limit`] where it would be too large, or of I/O; nothing has changed then.
+    /// [`crate::ErrorKind::Limit`] if it would be too large, or if I/O fails; nothing has changed then.
     fn add(&self, name: &BStr, granularity: Option<u64>, control: &JobControl) -> Result<()>;
 
-    /// Adds a bitmap whose bits are those that the ranges touch, all in one step: it is never there
-    /// without them. The ranges must not come from the same image.
+    /// Adds a bitmap with the bits set that the ranges touch, atomically: it never exists without them. The ranges must
+    /// not come from the same image.
     ///
     /// # Errors
-    /// As [`Bitmaps::add`], or of `ranges`; nothing has changed then.
+    /// As [`Bitmaps::add`], and the errors of `ranges`; nothing has changed then.
     fn add_filled(
         &self,
         name: &BStr,
@@ -73,37 +73,37 @@ pub trait Bitmaps: Send + Sync {
         control: &JobControl,
     ) -> Result<()>;
 
-    /// Removes a bitmap, an inconsistent one too.
+    /// Removes a bitmap, even an inconsistent one.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`], or of I/O.
+    /// [`crate::ErrorKind::NotFound`], or if I/O fails.
     fn remove(&self, name: &BStr, control: &JobControl) -> Result<()>;
 
     /// Clears all bits.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Corrupt`] where the bitmap is inconsistent, or of I/O.
+    /// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Corrupt`] if the bitmap is inconsistent, or if I/O fails.
     fn clear(&self, name: &BStr, control: &JobControl) -> Result<()>;
 
-    /// Starts or ends recording.
+    /// Starts or stops recording.
     ///
     /// # Errors
     /// As [`Bitmaps::clear`].
     fn set_enabled(&self, name: &BStr, enabled: bool, control: &JobControl) -> Result<()>;
 
-    /// Stores what was recorded, before the image is closed; otherwise closing does that, and nothing ends it.
-    /// What is ended here leaves the bitmaps that record in use on disk, so that they are not taken for
-    /// complete.
+    /// Stores what was recorded, before the image is closed; otherwise closing does so, which cannot be cancelled. If
+    /// this is cancelled, recording bitmaps stay marked in use on disk, so that they are not mistaken for complete
+    /// ones.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn finish(&self, control: &JobControl) -> Result<()>;
 
-    /// Hands the dirty guest ranges (offset, length) within `range` to `visit`, in order, each as
-    /// long as it is. `visit` must not call into the image.
+    /// Passes the dirty guest ranges (offset, length) within `range` to `visit`, in order, each as long as possible.
+    /// `visit` must not call into the image.
     ///
     /// # Errors
-    /// As [`Bitmaps::clear`], or of `visit`.
+    /// As [`Bitmaps::clear`], and the errors of `visit`.
     fn visit_dirty(
         &self,
         name: &BStr,
@@ -115,64 +115,64 @@ pub trait Bitmaps: Send + Sync {
     /// Sets the bits that the ranges touch; these may come from a bitmap of the same image.
     ///
     /// # Errors
-    /// As [`Bitmaps::clear`], or of `ranges`.
+    /// As [`Bitmaps::clear`], and the errors of `ranges`.
     fn mark(&self, name: &BStr, ranges: &mut DirtyRanges<'_>, control: &JobControl) -> Result<()>;
 }
 
-/// What changing the options of an image gets.
+/// The context for changing the options of an image.
 pub struct AmendContext<'a> {
     /// Options, checked against [`crate::format::FormatDriver::amend_options`].
     pub values: &'a Values,
-    /// The secrets and other objects that options name by ID.
+    /// The secrets and other objects referred to by ID in options.
     pub objects: &'a Objects,
-    /// Do what may lose data.
+    /// Also make changes that may lose data.
     pub force: bool,
-    /// What lies below the image, which must not show where that grows.
+    /// What lies below the image, which must not become visible if the image grows.
     pub below: &'a dyn Below,
 }
 
 /// Changing the options of an image.
 pub trait Amend: Send + Sync {
-    /// Applies the options. A failure leaves an image that opens, with the old or new value each.
+    /// Applies the options. After a failure the image still opens, each option having its old or its new value.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`], or of I/O.
+    /// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::Unsupported`], or if I/O fails.
     fn amend(&self, context: &AmendContext<'_>, job: &mut Job) -> Result<()>;
 }
 
-/// Layers of a chain: what commit and rebase change.
+/// Layers of a chain: the changes made by commit and rebase.
 pub trait BackingChange: Send + Sync {
-    /// Refuses what [`BackingChange::set_backing`] would refuse, and changes nothing.
+    /// Refuses whatever [`BackingChange::set_backing`] would refuse, without changing anything.
     ///
     /// # Errors
     /// As [`BackingChange::set_backing`].
     fn check_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>)
     -> Result<()>;
 
-    /// Records another backing file, or none. The guest contents above it stay as they are. `parent` is what
-    /// is known of that file, where it was opened.
+    /// Records another backing file, or none. The layer's own contents are not changed. `parent` describes that file,
+    /// if it was opened.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a name that is too long, or of I/O.
+    /// [`crate::ErrorKind::Invalid`] for a name that is too long, or if I/O fails.
     fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()>;
 
-    /// Records what tells the parent from others now that it was changed with the image's knowledge; its
-    /// names stay. A format that records no identity has nothing to do.
+    /// Records the new identity of the parent after it was changed with the image's knowledge; its names are kept.
+    /// Formats that record no identity have nothing to do.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn note_parent(&self, parent: &NewParent) -> Result<()>;
 
-    /// As [`crate::format::Format::map`]; what a backing file would show, if there were one, is `Unallocated`, where a
-    /// map may call it zero.
+    /// As [`crate::format::Format::map`]; ranges that a backing file would provide, if there were one, are
+    /// `Unallocated`, where a map may report zeroes.
     ///
     /// # Errors
-    /// As there.
+    /// As [`crate::format::Format::map`].
     fn map_held(&self, offset: u64, len: u64) -> Result<Extent>;
 
-    /// Gives up all guest data of this layer, so that the backing file shows through.
+    /// Drops all guest data of this layer, so that the backing file shows through.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn make_empty(&self) -> Result<()>;
 }

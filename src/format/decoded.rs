@@ -1,4 +1,4 @@
-//! The units of an image that were decoded last, so that many small reads of one decode it once.
+//! A cache of the units of an image that were decoded last, so that many small reads of a unit decode it only once.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -8,37 +8,37 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// The most units that are kept: they are looked for one by one.
+/// Maximum number of cached units, which are searched linearly.
 const MAX_UNITS: usize = 64;
 
-/// The most bytes that they take together; a unit that is larger by itself is the only one.
+/// Maximum number of bytes that they occupy together; a unit that exceeds it is cached alone.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Decoded units by the place of their encoded bytes. Reads of whole units keep nothing: a caller that reads
-/// those hardly comes back for a part.
+/// Decoded units by the location of their encoded bytes. Reads of whole units cache nothing: a caller that reads those
+/// is unlikely to return for a part.
 #[derive(Debug, Default)]
 pub(crate) struct DecodedUnits {
     state: Mutex<State>,
-    /// A unit is decoded no longer.
+    /// Signalled when a unit is no longer being decoded.
     changed: Condvar,
-    /// Units that are kept or being decoded: without any, nothing is looked for.
+    /// Number of units that are cached or being decoded; if it is zero, lookups return at once.
     present: AtomicUsize,
 }
 
-/// The place and length of the encoded bytes.
+/// The offset and length of the encoded bytes.
 type Key = (u64, u64);
 
 #[derive(Debug)]
 struct State {
     units: Vec<Unit>,
-    /// The most bytes that are kept, except for a unit that is larger by itself.
+    /// Maximum number of cached bytes, except for a single unit that exceeds it.
     max_bytes: usize,
-    /// So many more are kept for now.
+    /// Additional bytes that may be cached for now.
     more: usize,
     pending: Vec<Pending>,
     bytes: usize,
     clock: u64,
-    /// What the next unit is decoded to.
+    /// The buffer for the next unit to be decoded.
     spare: Option<IoBuf>,
 }
 
@@ -67,17 +67,17 @@ struct Unit {
 #[derive(Debug)]
 struct Pending {
     key: Key,
-    /// What those get who wait, even where it is not kept.
+    /// The result for waiting threads, even if it is not cached.
     outcome: Arc<OnceLock<Arc<IoBuf>>>,
 }
 
-/// How a look for a unit to decode ended.
+/// The result of looking for a unit to decode.
 enum Lookup<'a> {
     Kept(Arc<IoBuf>),
     Ours(DecodeTurn<'a>),
 }
 
-/// The right to decode a unit, until this is dropped.
+/// The right to decode a unit, held until this is dropped.
 struct DecodeTurn<'a> {
     units: &'a DecodedUnits,
     key: Key,
@@ -86,7 +86,7 @@ struct DecodeTurn<'a> {
 }
 
 impl DecodedUnits {
-    /// For units that are larger than usual: so many bytes of them are kept.
+    /// For units that are larger than usual: caches up to this many bytes of them.
     pub(crate) fn of_bytes(max_bytes: usize) -> Self {
         Self {
             state: Mutex::new(State {
@@ -97,7 +97,7 @@ impl DecodedUnits {
         }
     }
 
-    /// Has so many bytes kept beyond the usual, until this is said again.
+    /// Allows this many bytes to be cached beyond the usual limit, until the next call.
     pub(crate) fn keep_more(&self, bytes: usize) {
         let state = &mut *self.state.lock();
         state.more = bytes;
@@ -106,12 +106,12 @@ impl DecodedUnits {
         drop(spare);
     }
 
-    /// Whether none is kept, nor decoded just now: then it costs nothing to look.
+    /// Whether no unit is cached or being decoded: then lookups cost nothing.
     pub(crate) fn is_empty(&self) -> bool {
         self.present.load(Ordering::Acquire) == 0
     }
 
-    /// The unit whose encoded bytes are the `len` bytes at `offset`, if it is kept.
+    /// The unit whose encoded bytes are the `len` bytes at `offset`, if it is cached.
     pub(crate) fn get(&self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
         if self.is_empty() {
             return None;
@@ -119,7 +119,7 @@ impl DecodedUnits {
         self.state.lock().get((offset, len))
     }
 
-    /// As [`DecodedUnits::get`]; where a thread decodes the unit just now, waits for it.
+    /// As [`DecodedUnits::get`], but if a thread is just decoding the unit, waits for it.
     pub(crate) fn get_or_wait(&self, offset: u64, len: u64) -> Option<Arc<IoBuf>> {
         if self.is_empty() {
             return None;
@@ -133,11 +133,11 @@ impl DecodedUnits {
         })
     }
 
-    /// A unit that is kept, else what `decode` makes, which is kept. While one thread decodes a unit, others that want it
-    /// wait.
+    /// Returns a cached unit, or else the result of `decode`, which is then cached. While one thread decodes a unit,
+    /// others that want it wait.
     ///
     /// # Errors
-    /// Of `decode`.
+    /// The errors of `decode`.
     pub(crate) fn get_or_decode(
         &self,
         offset: u64,
@@ -152,17 +152,17 @@ impl DecodedUnits {
                     decode(&mut bytes)?;
                     return Ok(turn.finish(bytes));
                 }
-                // The one that decoded it has failed.
+                // The thread that decoded it failed.
                 None => {}
             }
         }
     }
 
-    /// A unit that is kept, else what `decode` makes, which is kept; never waits. None where another thread decodes the unit,
-    /// or where `decode` would have to wait.
+    /// Returns a cached unit, or else the result of `decode`, which is then cached; does not wait. None if another
+    /// thread is decoding the unit, or if `decode` would have to wait.
     ///
     /// # Errors
-    /// Of `decode`.
+    /// The errors of `decode`.
     pub(crate) fn try_get_or_decode(
         &self,
         offset: u64,
@@ -179,7 +179,7 @@ impl DecodedUnits {
         })
     }
 
-    /// Looks for a unit, or lets the caller decode it. None where another thread decodes it, or did so in vain
+    /// Looks for a unit, or else lets the caller decode it. None if another thread is decoding it, or failed to do so
     /// while this one waited.
     fn look_up(&self, key: Key, wait: bool) -> Result<Option<Lookup<'_>>> {
         let mut state = self.state.lock();
@@ -218,7 +218,7 @@ impl DecodedUnits {
         }
     }
 
-    /// Other bytes were written to the `len` bytes at `offset`.
+    /// Must be called when other bytes have been written to the `len` bytes at `offset`.
     pub(crate) fn forget(&self, offset: u64, len: u64) {
         let state = &mut *self.state.lock();
         let end = offset.saturating_add(len);
@@ -232,7 +232,7 @@ impl DecodedUnits {
             apart
         });
         state.bytes -= freed;
-        // Who waits for one of these looks again.
+        // Threads that wait for one of these look it up again.
         state.pending.retain(|pending| apart(pending.key));
         self.note(state);
         self.changed.notify_all();
@@ -262,7 +262,7 @@ impl State {
         self.pending.iter().any(is_it)
     }
 
-    /// Lets go of the oldest units until `size` more bytes may be kept; gives the buffer of one.
+    /// Drops the oldest units until `size` more bytes may be cached; returns the buffer of one.
     fn make_room(&mut self, size: usize) -> Option<IoBuf> {
         let most = self.max_bytes.saturating_add(self.more);
         let most_units = MAX_UNITS + self.more / (MAX_BYTES / MAX_UNITS);
@@ -273,13 +273,13 @@ impl State {
             };
             let unit = self.units.swap_remove(oldest);
             self.bytes -= unit.bytes.len();
-            // A reader may still have it.
+            // A reader may still be using it.
             spare = Arc::into_inner(unit.bytes).or(spare);
         }
         spare
     }
 
-    /// Keeps a unit; gives the buffer of one that is kept no longer.
+    /// Caches a unit; returns the buffer of one that is no longer cached.
     fn keep(&mut self, key: Key, bytes: &Arc<IoBuf>) -> Option<IoBuf> {
         let spare = self.make_room(bytes.len());
         if memory::reserve(&mut self.units, 1).is_ok() {
@@ -296,14 +296,14 @@ impl State {
 }
 
 impl DecodeTurn<'_> {
-    /// Keeps what the unit decodes to, unless it was forgotten meanwhile.
+    /// Caches the decoded unit, unless it was invalidated in the meantime.
     fn finish(&self, bytes: IoBuf) -> Arc<IoBuf> {
         let bytes = Arc::new(bytes);
         let mut state = self.units.state.lock();
         if state.is_pending(&self.outcome) {
             let spare = state.keep(self.key, &bytes);
             state.spare = spare.or(state.spare.take());
-            // No other thread has this right.
+            // Only the holder of this turn sets it.
             let _ = self.outcome.set(bytes.clone());
         }
         bytes
@@ -351,7 +351,7 @@ mod tests {
         }
         assert_eq!(units.get(0, 10).unwrap()[0], 0);
         units.keep(9999, 10, unit(99, 4096));
-        // Its buffer serves the next one.
+        // Its buffer is reused for the next one.
         assert_eq!(units.state.lock().spare.as_ref().unwrap()[0], 1);
         assert!(units.get(10, 10).is_none() && units.get(0, 10).is_some());
         assert!(units.get(9999, 11).is_none());
@@ -368,7 +368,7 @@ mod tests {
             let state = units.state.lock();
             assert_eq!((state.units.len(), state.bytes), (1, 2 * MAX_BYTES));
         }
-        // More are kept while that is wanted.
+        // More are cached while that is requested.
         units.keep_more(2 * MAX_BYTES);
         for n in 0..6 {
             units.keep(n, 1, unit(1, MAX_BYTES / 2));
@@ -401,7 +401,7 @@ mod tests {
         assert_eq!(decoded.into_inner(), 1);
         let failed = units.get_or_decode(0, 512, |_| Err(Error::corrupt("bad")));
         assert_eq!(failed.unwrap_err().to_string(), "bad");
-        // No thread waits for what failed.
+        // No thread is left waiting after a failure.
         assert!(units.get_or_decode(0, 512, |_| Ok(())).unwrap().is_empty());
     }
 
@@ -418,7 +418,7 @@ mod tests {
                     Ok(())
                 });
                 decoded.unwrap();
-                // What comes next drives it out at once.
+                // It is evicted at once by the next unit.
                 units.keep(100, 1, unit(2, MAX_BYTES));
             });
             begun.wait();

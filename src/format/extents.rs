@@ -1,4 +1,4 @@
-//! Opens the pieces of a disk that an image names.
+//! Opening the extent files that an image names.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use crate::policy::ImplicitRole;
 use crate::printable::printable;
 use crate::storage::Storage;
 
-/// The file of a piece: as the user describes it, else under the name that the image gives, which has to lead
-/// to a file beside the image.
+/// Opens an extent file: as described by the user, otherwise under the name given in the image, which must refer to a
+/// file in the image's directory.
 ///
 /// # Errors
-/// [`ErrorKind::Denied`] where it leads elsewhere, or by the policy; of the open.
+/// [`ErrorKind::Denied`] if it refers to another place, or by the policy; or if the file cannot be opened.
 pub(crate) fn open_extent(
     opener: &dyn Opener,
     number: u16,

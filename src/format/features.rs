@@ -1,11 +1,11 @@
-//! What formats and open images can do, as a set.
+//! Sets of features of formats and open images.
 
 bitflags::bitflags! {
-    /// What a format or an open image can do, for introspection and for early refusals. It is derived: of a
-    /// format from the fields of its description, of an open image from its accessors.
+    /// What a format or an open image can do, for introspection and early refusals. It is derived: for a format from
+    /// the fields of its description, for an open image from its accessors.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct Features: u32 {
-        /// New images can be made.
+        /// New images can be created.
         const CREATE = 1;
         /// Images can be written.
         const WRITE = 1 << 1;

@@ -6,20 +6,20 @@ use crate::extent::StorageSlot;
 use crate::policy::ImplicitRole;
 use crate::storage::Storage;
 
-/// What a file is to an image.
+/// The role of a file in an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FileRole {
     /// The image's own file.
     Image,
-    /// The file of its guest data, where that is apart.
+    /// The file of its guest data, if that is separate.
     Data,
-    /// The file of its header, where that is apart.
+    /// The file of its header, if that is separate.
     Header,
-    /// A file of a piece of the guest data.
+    /// A file with a part of the guest data.
     Extent,
-    /// Holds what the image itself does not.
+    /// The source of data that the image itself does not contain.
     Backing,
-    /// Gets a record of what is written to the image.
+    /// Receives a log of the writes to the image.
     Log,
 }
 
@@ -47,43 +47,43 @@ impl From<ImplicitRole> for FileRole {
     }
 }
 
-/// A child that a node of some driver can have: the name under which options describe it, and under which
-/// reports show it.
+/// A child that a node of some driver can have: the name by which options describe it, and by which reports refer to
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChildSpec {
-    /// Its name; that of a list ends in `.*`, which stands for a number.
+    /// Its name; that of a list ends in `.*`, which stands for an index.
     pub name: &'static str,
-    /// What it is to the node.
+    /// Its role in the node.
     pub role: FileRole,
-    /// Without it the node cannot be described.
+    /// The node cannot be described without it.
     pub required: bool,
-    /// It is an image rather than a file: its contents show the format where none is named, and options
-    /// that name a file alone do not describe it.
+    /// It is an image rather than a file: its format is probed if none is given, and options that only name a file do
+    /// not describe it.
     pub is_image: bool,
-    /// Where the user names a directory, the name of the file in it that is meant.
+    /// If the user names a directory, the name of the file to use in it.
     pub in_directory: Option<&'static str>,
-    /// An image that does not record one has none, whatever the user says.
+    /// If an image does not record one, it has none, whatever the user says.
     pub is_recorded: bool,
 }
 
 impl ChildSpec {
-    /// The file that a format stands on.
+    /// The file that a format is stored in.
     pub const FILE: Self = Self::required("file");
     /// The image below an overlay.
     pub const BACKING: Self = Self::optional("backing", FileRole::Backing);
-    /// The same of formats whose images say by themselves whether anything below them shows.
+    /// The same for formats whose images record by themselves whether anything below them shows.
     pub const PARENT: Self = Self {
         is_recorded: true,
         ..Self::BACKING
     };
     /// The file of the guest data.
     pub const DATA_FILE: Self = Self::optional("data-file", FileRole::Data);
-    /// The files of the pieces of the guest data.
+    /// The files that each contain a part of the guest data.
     pub const EXTENTS: Self = Self::optional("extents.*", FileRole::Extent);
     /// The file of the header.
     pub const HEADER: Self = Self::optional("header", FileRole::Header);
 
-    /// One that a node stands on.
+    /// A child that a node requires.
     pub const fn required(name: &'static str) -> Self {
         Self {
             name,
@@ -95,7 +95,7 @@ impl ChildSpec {
         }
     }
 
-    /// One that a node may have.
+    /// A child that a node may have.
     pub const fn optional(name: &'static str, role: FileRole) -> Self {
         Self {
             name,
@@ -107,7 +107,7 @@ impl ChildSpec {
         }
     }
 
-    /// The same, which may be in a directory that is named instead.
+    /// The same, but a directory that contains it may be named instead.
     pub const fn in_directory(self, name: &'static str) -> Self {
         Self {
             in_directory: Some(name),
@@ -115,12 +115,12 @@ impl ChildSpec {
         }
     }
 
-    /// What stands before the number, where it is a list.
+    /// The part of the name before the index, if it is a list.
     pub fn list(&self) -> Option<&'static str> {
         self.name.strip_suffix(".*")
     }
 
-    /// Whether a child of that name is one of these.
+    /// Whether this describes a child of that name.
     pub fn covers(&self, name: &str) -> bool {
         match self.list() {
             Some(list) => name
@@ -135,9 +135,9 @@ impl ChildSpec {
 /// An open file of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct FormatFile<'a> {
-    /// What it is to the image.
+    /// Its role in the image.
     pub role: FileRole,
-    /// The slot that extents name it by, where guest data can be in it.
+    /// The slot by which extents refer to it, if it can contain guest data.
     pub slot: Option<StorageSlot>,
     /// The file.
     pub storage: &'a Arc<dyn Storage>,
@@ -153,7 +153,7 @@ impl<'a> FormatFile<'a> {
         }
     }
 
-    /// The file of all guest data, which extents name by `slot`.
+    /// The file of all guest data, which extents refer to by `slot`.
     pub fn data(slot: StorageSlot, storage: &'a Arc<dyn Storage>) -> Self {
         Self {
             role: FileRole::Data,
@@ -162,7 +162,7 @@ impl<'a> FormatFile<'a> {
         }
     }
 
-    /// The file of a piece of the guest data, which extents name by `slot`.
+    /// A file with a part of the guest data, which extents refer to by `slot`.
     pub fn extent(slot: StorageSlot, storage: &'a Arc<dyn Storage>) -> Self {
         Self {
             role: FileRole::Extent,

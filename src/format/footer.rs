@@ -1,14 +1,14 @@
-//! Footers that stand at the end of a file or, where it is not whole sectors long, a little before it.
+//! Footers at the end of a file, or slightly before it if the length of the file is not a multiple of a sector.
 
 use crate::error::Result;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
-/// Where a footer of a sector that begins with `magic` is: within the last sector, except for what fills the
-/// file up to whole sectors, or a trailing part of one. What is nearest to the end is meant.
+/// Finds a footer of one sector that begins with `magic`: in the last sector, not counting padding of the file to whole
+/// sectors, or a partial sector at the end. The one nearest to the end wins.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(crate) fn find(storage: &dyn Storage, file_len: u64, magic: &[u8]) -> Result<Option<u64>> {
     let sector = SECTOR as usize;
     let end = file_len.next_multiple_of(SECTOR);

@@ -1,4 +1,4 @@
-//! Writing of a new image from its first byte to its last: for targets that take bytes in no other way.
+//! Writing a new image from its first byte to its last, for targets that can only be written sequentially.
 
 use std::fmt::Debug;
 
@@ -6,27 +6,27 @@ use crate::codec::Encoder;
 use crate::error::Result;
 use crate::memory::IoBuf;
 
-/// Takes the bytes of the image, one piece after the other.
+/// Receives the bytes of the image, piece by piece.
 pub type TakeBytes<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
-/// A new image that is written in order: its beginning, its units in guest order as far as they hold
-/// anything, its end.
+/// A new image that is written sequentially: its beginning, those of its units that contain anything, in guest order,
+/// and its end.
 pub trait InOrder: Send + Sync + Debug {
-    /// Guest bytes of a unit.
+    /// Guest bytes per unit.
     fn unit(&self) -> u32;
 
-    /// How often all of it is to be given, from [`InOrder::begin`] to [`InOrder::end`]: more than once where
-    /// what comes first depends on what follows. Bytes leave the last time alone, and each time the units
-    /// have to be the same.
+    /// How often everything has to be passed, from [`InOrder::begin`] to [`InOrder::end`]: more than once if the
+    /// beginning depends on what follows. Bytes are only output in the last pass, and the units must be the same in
+    /// every pass.
     fn passes(&self) -> u32 {
         1
     }
 
-    /// Encodes the unit at `guest_offset`, or the shorter end of the image, on the caller's thread, into
-    /// [`most_encoded`](crate::format::bulk::most_encoded) bytes at most. Any thread, any order.
+    /// Encodes the unit at `guest_offset`, or the shorter end of the image, on the calling thread, into at most
+    /// [`most_encoded`](crate::format::bulk::most_encoded) bytes. May be called by any thread, in any order.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     fn encode(
         &self,
         scratch: &mut Encoder,
@@ -35,21 +35,21 @@ pub trait InOrder: Send + Sync + Debug {
         out: &mut IoBuf,
     ) -> Result<()>;
 
-    /// Gives what stands before the first unit, and starts over where units were given already.
+    /// Outputs what precedes the first unit, and starts over if units have been passed already.
     ///
     /// # Errors
-    /// Of `take`.
+    /// The errors of `take`.
     fn begin(&self, take: &mut TakeBytes<'_>) -> Result<()>;
 
-    /// Gives a unit that was encoded; none comes before those that were given already.
+    /// Outputs an encoded unit; units must be passed in ascending order.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Limit`] where the image would grow too large; of `take`.
+    /// [`crate::ErrorKind::Limit`] if the image would become too large, and the errors of `take`.
     fn push(&self, guest_offset: u64, encoded: &[u8], take: &mut TakeBytes<'_>) -> Result<()>;
 
-    /// Gives what stands behind the last unit.
+    /// Outputs what follows the last unit.
     ///
     /// # Errors
-    /// Of `take`.
+    /// The errors of `take`.
     fn end(&self, take: &mut TakeBytes<'_>) -> Result<()>;
 }

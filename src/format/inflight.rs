@@ -1,4 +1,4 @@
-//! Guest cluster ranges whose mapping is being changed: overlapping changes wait in turn.
+//! Guest cluster ranges whose mapping is being changed: overlapping changes take turns.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::sync::{Condvar, Mutex};
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// Ranges in the order in which they were asked for.
+    /// Ranges in the order in which they were requested.
     ranges: Vec<(u64, Range<u64>)>,
 }
 
@@ -18,7 +18,7 @@ pub(crate) struct InFlight {
     released: Condvar,
 }
 
-/// A range that its holder alone may remap, until dropped.
+/// A range that only its holder may remap, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     table: &'a InFlight,
@@ -26,9 +26,9 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl InFlight {
-    /// Waits until no earlier reservation overlaps `clusters`, then holds them.
+    /// Waits until no earlier reservation overlaps `clusters`, then reserves them.
     ///
-    /// A thread must hold no other reservation: so no two threads wait for each other.
+    /// A thread must hold no other reservation; this rules out deadlocks.
     pub(crate) fn reserve(&self, clusters: Range<u64>) -> Reservation<'_> {
         let mut state = self.state.lock();
         let id = state.next;

@@ -1,5 +1,5 @@
-//! Pieces of metadata in memory, as many as there is room for. One that was changed is held by whoever has it
-//! to write until it is on disk, so that it stays; of the others those go that are not in use.
+//! A bounded cache of pieces of metadata. A changed piece is referenced by whoever has to write it until it is on disk,
+//! so that it stays cached; pieces that are not in use may be dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use parking_lot::RwLock;
 use crate::error::Result;
 use crate::memory;
 
-/// The pieces, each by its number.
+/// The pieces, each with its number.
 #[derive(Debug)]
 pub(crate) struct Kept<T> {
     state: RwLock<State<T>>,
-    /// So many are kept, and more where they are held.
+    /// Maximum number of cached pieces, exceeded only while more are in use.
     most: usize,
 }
 
 #[derive(Debug)]
 struct State<T> {
     pieces: HashMap<u64, Arc<T>>,
-    /// How often pieces were dropped.
+    /// How many times pieces were dropped.
     drops: u64,
 }
 
@@ -51,10 +51,10 @@ impl<T> Kept<T> {
         self.state.read().pieces.get(&number).cloned()
     }
 
-    /// The piece; one that is not in memory comes from `read`.
+    /// The piece; if it is not in memory, `read` reads it.
     ///
     /// # Errors
-    /// Of `read`, or where there is no memory.
+    /// The errors of `read`, or if memory is exhausted.
     pub(crate) fn get_or_read(&self, number: u64, read: impl Fn() -> Result<T>) -> Result<Arc<T>> {
         loop {
             let drops = {
@@ -69,7 +69,7 @@ impl<T> Kept<T> {
             if let Some(known) = state.pieces.get(&number) {
                 return Ok(known.clone());
             }
-            // It may have been there, changed, written and dropped since it was read.
+            // It may have been cached, changed, written and dropped since it was read.
             if state.drops != drops {
                 continue;
             }
@@ -79,7 +79,7 @@ impl<T> Kept<T> {
         }
     }
 
-    /// How many are kept.
+    /// Maximum number of cached pieces.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
@@ -89,11 +89,11 @@ impl<T> Kept<T> {
         self.state.read().pieces.contains_key(&number)
     }
 
-    /// Brings pieces into memory together, of which `read` gives each with its number. Those that are in memory
-    /// already stay as they are.
+    /// Brings several pieces into memory together; `read` returns each with its number. Those that are already in
+    /// memory are left unchanged.
     ///
     /// # Errors
-    /// Of `read`, or where there is no memory.
+    /// The errors of `read`, or if memory is exhausted.
     pub(crate) fn bring(&self, read: impl FnOnce() -> Result<Vec<(u64, T)>>) -> Result<()> {
         let drops = self.state.read().drops;
         let read = read()?;
@@ -103,7 +103,7 @@ impl<T> Kept<T> {
             pieces.push((number, memory::shared(piece)?));
         }
         let state = &mut *self.state.write();
-        // As in `get_or_read`; who needs them reads them again.
+        // As in `get_or_read`; whoever needs them will read them again.
         if state.drops == drops {
             state.make_room(pieces.len(), self.most)?;
             for (number, piece) in pieces {
@@ -113,10 +113,10 @@ impl<T> Kept<T> {
         Ok(())
     }
 
-    /// Puts a piece in the place of whatever there was.
+    /// Stores a piece, replacing any previous one.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn put(&self, number: u64, piece: T) -> Result<()> {
         let piece = memory::shared(piece)?;
         let state = &mut *self.state.write();
@@ -125,7 +125,7 @@ impl<T> Kept<T> {
         Ok(())
     }
 
-    /// Forgets all of them.
+    /// Drops all of them.
     pub(crate) fn clear(&self) {
         let state = &mut *self.state.write();
         state.pieces.clear();
@@ -162,7 +162,7 @@ mod tests {
         let read = |numbers: &[u64]| Ok(numbers.iter().map(|number| (*number, 2)).collect());
         kept.bring(|| read(&[0, 1])).unwrap();
         assert!(kept.has(0) && kept.has(9) && Arc::ptr_eq(&held, &kept.get(1).unwrap()));
-        // Of those that are not held some make room, and none of the new ones.
+        // Pieces that are not in use make room, but none of the new ones.
         kept.bring(|| read(&[2, 3])).unwrap();
         assert!(kept.has(1) && kept.has(2) && kept.has(3) && !kept.has(9));
         let lost = || {
@@ -173,8 +173,7 @@ mod tests {
         assert!(!kept.has(5));
     }
 
-    /// The disk, of which a piece is read, changed by another thread, written and dropped before the first one
-    /// gets on.
+    /// The disk: while one thread reads a piece, another one changes, writes and drops it.
     #[test]
     fn what_was_read_before_it_changed_on_disk_is_read_again() {
         let kept = Kept::new(1);

@@ -1,18 +1,18 @@
-//! Host clusters that were given up but may not be reused yet.
+//! Host clusters that have been released but may not be reused yet.
 //!
-//! A freed cluster waits for two things: that the table entry which named it is gone from the
-//! disk, as far as the durability asks for, and that all I/O which began before has ended. The
-//! second is known from two counters of users, one for each parity of the epoch.
+//! A freed cluster waits for two conditions: that the table entry that named it is gone from the disk, as far as the
+//! durability requires, and that all I/O that began earlier has ended. The latter is determined with two counters of
+//! users, one for each parity of the epoch.
 
 use crate::format::{IoGuard, IoUsers, LongIoGuard};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
-/// References to a host cluster that are to be given back.
+/// A reference to a host cluster that is to be released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Freed {
     /// Index of the host cluster.
     pub(crate) cluster: u64,
-    /// Give the space back to the host when it becomes free.
+    /// Return the space to the host when the cluster becomes free.
     pub(crate) punch: bool,
 }
 
@@ -20,13 +20,13 @@ pub(crate) struct Freed {
 struct State {
     /// Unlinked in memory.
     fresh: Vec<Freed>,
-    /// Unlinked on disk too; no epoch has begun since.
+    /// Unlinked on disk too; no epoch has begun since then.
     unlinked: Vec<Freed>,
-    /// Waits for the users of the epoch before the current one.
+    /// Waiting for the users of the previous epoch.
     draining: Vec<Freed>,
 }
 
-/// The waiting room of one image.
+/// The clusters of one image that cannot be reused yet.
 #[derive(Debug, Default)]
 pub(crate) struct Limbo {
     users: IoUsers,
@@ -35,7 +35,7 @@ pub(crate) struct Limbo {
 }
 
 impl Limbo {
-    /// Registers a use of whatever host clusters a mapping names from now on.
+    /// Registers a use of any host clusters that a mapping names from now on.
     pub(crate) fn enter(&self) -> IoGuard<'_> {
         self.users.enter()
     }
@@ -45,8 +45,8 @@ impl Limbo {
         self.users.enter_long()
     }
 
-    /// Adds references that memory no longer holds; call it after the entry was replaced. Without memory for
-    /// more of them their clusters are leaked, for what they were given up for has happened.
+    /// Adds references that have been removed in memory; call it after the entry was replaced. If memory is exhausted,
+    /// the rest of their clusters are leaked, because the replacement cannot be undone.
     pub(crate) fn queue(&self, freed: impl IntoIterator<Item = Freed>) {
         let mut state = self.state.lock();
         let mut added = 0;
@@ -60,7 +60,7 @@ impl Limbo {
         self.waiting.fetch_add(added, Ordering::Relaxed);
     }
 
-    /// Adds references to others that wait; leaks them, as [`Limbo::queue`] does.
+    /// Adds references to others that wait; leaks them if memory is exhausted, as [`Limbo::queue`] does.
     fn add(&self, to: &mut Vec<Freed>, mut more: Vec<Freed>) {
         if to.is_empty() {
             *to = more;
@@ -71,7 +71,7 @@ impl Limbo {
         }
     }
 
-    /// References queued so far; take them before the tables are copied for writing.
+    /// Takes the references queued so far; call it before the tables are copied for writing.
     pub(crate) fn take_fresh(&self) -> Vec<Freed> {
         std::mem::take(&mut self.state.lock().fresh)
     }
@@ -81,12 +81,12 @@ impl Limbo {
         self.add(&mut self.state.lock().fresh, freed);
     }
 
-    /// The entries that named these are gone from the disk.
+    /// Notes that the entries that named these are gone from the disk.
     pub(crate) fn unlinked(&self, freed: Vec<Freed>) {
         self.add(&mut self.state.lock().unlinked, freed);
     }
 
-    /// References that nothing can use any more; only one thread may ask at a time.
+    /// References that nothing can use any more; only one thread may call this at a time.
     pub(crate) fn drained(&self) -> Vec<Freed> {
         let mut ready = Vec::new();
         let mut state = self.state.lock();
@@ -107,8 +107,8 @@ impl Limbo {
         ready
     }
 
-    /// Waits until every use has ended that began before now. Only one thread may ask at a time,
-    /// and none that asks [`Limbo::drained`].
+    /// Waits until every use that began before this call has ended. Only one thread may do so at a time, and none may
+    /// call [`Limbo::drained`] meanwhile.
     pub(crate) fn wait_for_users(&self) {
         self.users.wait();
     }

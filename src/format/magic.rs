@@ -1,15 +1,15 @@
-//! How much of a file recognises what it holds, and contents without a driver. A format says in its own
-//! description how it is recognised.
+//! How many bytes identify the contents of a file, and known contents without a driver. How a format is recognised is
+//! part of its own description.
 
 use crate::format::{Probe, Signature};
 
-/// How many bytes at the beginning of a file decide.
+/// Number of bytes at the beginning of a file that are probed.
 pub const PROBE_BYTES: usize = 512;
 
-/// Where a footer begins, counted from the end of the file: VHD's had a byte less once.
+/// Offsets of a footer from the end of the file: older VHD files have a footer of 511 bytes.
 pub const FOOTERS: [u64; 2] = [512, 511];
 
-/// Contents without a driver here.
+/// Known contents without a driver.
 #[derive(Debug)]
 pub struct Foreign {
     /// Its name.
@@ -29,7 +29,7 @@ const fn foreign(name: &'static str, rank: u8, fits: fn(&Probe<'_>) -> bool) -> 
     }
 }
 
-/// Contents that inspecting names and that probing takes for a plain disk, as QEMU's does.
+/// Contents that inspection names but probing treats as a raw disk, as QEMU does.
 pub const UNPROBED: &[Foreign] = &[foreign("luks2", u8::MAX, |file| {
     file.starts(b"LUKS\xba\xbe") && !file.at(6, &[0, 1])
 })];

@@ -1,4 +1,4 @@
-//! Which places of a file have a use, by number.
+//! Which places of a file are in use, by number.
 
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
@@ -6,24 +6,24 @@ use std::ops::{ControlFlow, Range};
 use crate::error::Result;
 use crate::memory;
 
-/// Which places of a file have a use, by number; memory grows with what was marked, however far apart it is.
+/// Which places of a file are in use, by number; memory grows with the number of marks, however far apart they are.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
     near: Bits,
-    /// Chunks of what is beyond.
+    /// Chunks of higher places.
     far: HashMap<u64, Chunk>,
 }
 
-/// A bit for each place up to [`Marks::NEAR`], in blocks that are there once they hold something.
+/// One bit for each place up to [`Marks::NEAR`], in blocks that are allocated on first use.
 #[derive(Debug, Default)]
 struct Bits(Vec<Option<Box<[u64]>>>);
 
-/// Places of which is known together.
+/// The marks of the places of one chunk.
 #[derive(Debug)]
 enum Chunk {
-    /// These, in order.
+    /// The marked places, in order.
     Few(Vec<u16>),
-    /// A bit for each.
+    /// A bit for each place.
     Many(Box<[u64]>),
 }
 
@@ -64,15 +64,15 @@ impl Bits {
 }
 
 impl Marks {
-    /// Places of a chunk, for which bits take 4 KiB.
+    /// Places per chunk, whose bits occupy 4 KiB.
     const CHUNK: u64 = 1 << 15;
-    /// Places before this have a bit each, for which no more than 32 MiB are taken.
+    /// Places below this have a bit each, which together occupy at most 32 MiB.
     const NEAR: u64 = 1 << 28;
 
-    /// Marks a place; false where it was marked.
+    /// Marks a place; false if it was marked already.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn mark(&mut self, place: u64) -> Result<bool> {
         if place < Self::NEAR {
             return self.near.mark(place);
@@ -100,10 +100,10 @@ impl Marks {
         chunk.is_some_and(|chunk| chunk.has_any(within, within))
     }
 
-    /// Visits what is marked from `first` on, in ascending order, until `visit` breaks off.
+    /// Visits the marks from `first` on, in ascending order, until `visit` breaks off.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn each_from(
         &self,
         first: u64,
@@ -143,7 +143,7 @@ impl Marks {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Whether a place of these is marked.
+    /// Whether any of these places is marked.
     pub(crate) fn has_any(&self, places: Range<u64>) -> bool {
         let Some(last) = last_of(&places) else {
             return false;
@@ -176,7 +176,7 @@ impl Marks {
 }
 
 impl Chunk {
-    /// More places than this take more than their bits.
+    /// Beyond this number, a list would occupy more memory than the bits.
     const FEW: usize = (Marks::CHUNK / 16) as usize;
 
     fn mark(&mut self, place: u16) -> Result<bool> {
@@ -201,7 +201,7 @@ impl Chunk {
         }
     }
 
-    /// Whether a place from `first` to `last` is marked.
+    /// Whether any place from `first` to `last` (inclusive) is marked.
     fn has_any(&self, first: u16, last: u16) -> bool {
         match self {
             Self::Few(places) => {
@@ -213,7 +213,7 @@ impl Chunk {
     }
 }
 
-/// The last place; None of an empty range.
+/// The last place; None for an empty range.
 fn last_of(places: &Range<u64>) -> Option<u64> {
     places
         .end
@@ -221,7 +221,7 @@ fn last_of(places: &Range<u64>) -> Option<u64> {
         .filter(|last| *last >= places.start)
 }
 
-/// Sets a bit; false where it was set.
+/// Sets a bit; false if it was set already.
 fn mark_bit(bits: &mut [u64], at: u16) -> bool {
     let Some(word) = bits.get_mut(usize::from(at / 64)) else {
         return true;
@@ -232,7 +232,7 @@ fn mark_bit(bits: &mut [u64], at: u16) -> bool {
     is_new
 }
 
-/// Whether a bit from `first` to `last` is set.
+/// Whether any bit from `first` to `last` (inclusive) is set.
 fn has_bit(bits: &[u64], first: u16, last: u16) -> bool {
     let words = usize::from(first / 64)..=usize::from(last / 64);
     words.into_iter().any(|at| {
@@ -247,7 +247,7 @@ fn has_bit(bits: &[u64], first: u16, last: u16) -> bool {
     })
 }
 
-/// Visits the bits that are set, the first of which has the number `first`.
+/// Visits the bits that are set; the first bit has the number `first`.
 fn each_bit(
     bits: &[u64],
     first: u64,

@@ -1,4 +1,4 @@
-//! Words of tables that are not looked at otherwise, as those behind the end of a disk: holes are passed over.
+//! Nonzero words of tables that are not otherwise examined, such as those past the end of a disk; holes are skipped.
 
 use std::ops::Range;
 
@@ -7,16 +7,16 @@ use crate::error::Result;
 use crate::memory;
 use crate::storage::Storage;
 
-/// Bytes that are read at once.
+/// Bytes to read at a time.
 const PIECE: u64 = 64 << 10;
-/// Bytes of a word.
+/// Bytes per word.
 const WORD: usize = 8;
 
-/// Calls `visit` with the little-endian words of a range of a file, as far as that goes, other than zero: a piece at a
-/// time, with where the piece stands, and each word.
+/// Calls `visit` with the nonzero little-endian words in a range of a file, up to its end: once per piece, with the
+/// range of the piece and its words.
 ///
 /// # Errors
-/// Of reading, of `visit`, or where there is no memory.
+/// If reading fails, if memory is exhausted, and the errors of `visit`.
 pub(crate) fn each_nonzero(
     storage: &dyn Storage,
     range: Range<u64>,

@@ -1,19 +1,19 @@
-//! What a check tells of its findings: one line each, as many as anybody reads.
+//! Reporting the findings of a check: one line each, up to a limit.
 
 use std::cmp::Ordering;
 
 use crate::error::Result;
 use crate::job::Job;
 
-/// The most findings that are reported one by one; all are counted.
+/// Maximum number of findings that are reported individually; all are counted.
 const MOST: u64 = 100_000;
 
-/// How many findings there were.
+/// The number of findings so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NoteCount(u64);
 
 impl NoteCount {
-    /// The line for one more finding; None where there were too many.
+    /// The line for one more finding; None if there have been too many.
     pub(crate) fn next(&mut self, line: impl FnOnce() -> String) -> Option<String> {
         self.0 += 1;
         match self.0.cmp(&(MOST + 1)) {
@@ -26,10 +26,10 @@ impl NoteCount {
     }
 }
 
-/// Entries between two looks at the clock and at whether the check was cancelled.
+/// Number of entries between two checks of the deadline and for cancellation.
 const CHECKED: u32 = 1 << 10;
 
-/// Lines for the job of a check, if there is one.
+/// Lines for the job of a check, if any.
 pub(crate) struct Notes<'a> {
     job: Option<&'a mut Job>,
     count: NoteCount,
@@ -46,7 +46,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Tells of a finding.
+    /// Reports a finding.
     pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
         if let Some(job) = self.job.as_deref_mut()
             && let Some(line) = self.count.next(line)
@@ -55,7 +55,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// See [`Job::tick`]; for each of many entries.
+    /// See [`Job::tick`]; to be called for each of many entries.
     ///
     /// # Errors
     /// As [`Job::tick`].

@@ -1,6 +1,6 @@
 //! What products refuse in images.
 
-/// What a product would refuse in an image.
+/// Something in an image that a product would refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Objection {
     /// What it is.
@@ -10,7 +10,7 @@ pub struct Objection {
 }
 
 impl Objection {
-    /// From a reason and its remedy.
+    /// Creates one from a reason and its remedy.
     pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),

@@ -1,4 +1,4 @@
-//! Packages: files in which a product takes an image together with what describes it.
+//! Packages: files in which a product expects an image together with its description.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use crate::job::JobControl;
 use crate::policy::OpenPolicy;
 use crate::storage::Storage;
 
-/// A kind of packages.
+/// A kind of package.
 #[derive(Debug)]
 pub struct Package {
     /// Its name: `ova`.
     pub name: &'static str,
-    /// Puts a new image into a new package, which is the file that the image would have been.
+    /// Wraps a new image in a new package, which takes the place of the image's file.
     pub wrap: WrapFn,
-    /// The first image of what may be a package, as a file of its own.
+    /// Returns the first image of a possible package, as a file of its own.
     pub first_image: FindFn,
-    /// Finds what the product would refuse, except in the first image.
+    /// Finds what the product would refuse, outside the first image.
     pub check: fn(&PackageContext<'_>, &mut Vec<Objection>) -> Result<()>,
 }
 
@@ -29,15 +29,15 @@ pub type WrapFn = fn(Box<dyn NewImage>, &CreateParams<'_>) -> Result<Box<dyn New
 /// See [`Package::first_image`].
 pub type FindFn = fn(&PackageContext<'_>) -> Result<Option<Arc<dyn Storage>>>;
 
-/// A file that may be a package. It is read as far as it reaches: whether it is whole shows in no other way.
+/// A file that may be a package. It is read as far as needed: there is no other way to tell whether it is complete.
 pub struct PackageContext<'a> {
     /// The file.
     pub storage: &'a Arc<dyn Storage>,
-    /// Gives a view of an image in it that has a ceiling on what can be read.
+    /// Wraps an image in it in a view that limits how much can be read.
     pub bounded: &'a dyn Fn(Arc<dyn Storage>) -> Arc<dyn Storage>,
-    /// The ceilings.
+    /// The limits.
     pub policy: &'a OpenPolicy,
-    /// Ends what takes long when it is cancelled or late.
+    /// Stops lengthy operations on cancellation or at the deadline.
     pub control: &'a JobControl,
 }
 
@@ -49,10 +49,10 @@ impl fmt::Debug for PackageContext<'_> {
     }
 }
 
-/// Plans a new image, in a package where one is wanted.
+/// Plans a new image, in a package if one is requested.
 ///
 /// # Errors
-/// Of the format, and of the package; [`crate::ErrorKind::Unsupported`] where the format creates nothing.
+/// Those of the format and of the package; [`crate::ErrorKind::Unsupported`] if the format does not support creation.
 pub fn plan_new(
     driver: &FormatDriver,
     package: Option<&Package>,

@@ -1,5 +1,5 @@
-//! The parent of an image, its backing file: the names under which it may be found, and what tells it
-//! from another file of the same name.
+//! The parent of an image, its backing file: the names under which it may be found, and what distinguishes it from
+//! another file of the same name.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -9,49 +9,47 @@ use uuid::Uuid;
 
 use crate::driver_names::canonical;
 
-/// The image below one, and what images above it record of it; reached through
+/// The image below another one, and what images above it record of it; reached through
 /// [`Format::lineage`](crate::format::Format::lineage).
 pub trait Lineage: Send + Sync {
     /// The backing file that the image names.
     fn parent(&self) -> Option<ParentRef>;
 
-    /// How the parent is found where the image has no name for it; None where it has to be named.
+    /// How the parent is found if the image has no name for it; None if it has to be named.
     fn parent_search(&self) -> Option<&'static ParentSearch> {
         None
     }
 
-    /// What images that have this one as their parent record of it, in formats that do.
+    /// What images that have this one as their parent record of it, if the format supports that.
     fn id(&self) -> Option<ParentId> {
         None
     }
 
-    /// The identity of the disk, which all layers of a chain share, in formats that record it.
+    /// The identity of the disk, shared by all layers of a chain, if the format records it.
     fn disk_id(&self) -> Option<Uuid> {
         None
     }
 
-    /// The sectors of the disk, in formats that record them. The logical ones are the same in all layers of a
-    /// chain.
+    /// The sector sizes of the disk, if the format records them. The logical size is the same in all layers of a chain.
     fn sectors(&self) -> Option<Sectors> {
         None
     }
 }
 
-/// The sectors of a disk.
+/// The sector sizes of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sectors {
-    /// Bytes of a sector as requests count them.
+    /// Bytes per logical sector, the unit of requests.
     pub logical: u32,
     /// Bytes that the disk writes at once, a hint for the guest.
     pub physical: u32,
 }
 
 impl Sectors {
-    /// Whether a disk with these sectors may be the parent of one whose logical sectors have so many bytes; if
-    /// not, why.
+    /// Checks whether a disk with these sectors may be the parent of one with logical sectors of this size.
     ///
     /// # Errors
-    /// What is to stand behind the name of the parent.
+    /// The reason, to be appended to the name of the parent.
     pub fn check_child(self, logical: u32) -> Result<(), String> {
         match self.logical == logical {
             true => Ok(()),
@@ -64,32 +62,32 @@ impl Sectors {
     }
 }
 
-/// What is known of an image that another one is to have as its parent.
+/// What is known of an image that is to become the parent of another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NewParent {
     /// Its virtual size in bytes.
     pub size: u64,
-    /// What tells it from others, where its format has that.
+    /// What distinguishes it from others, if its format has that.
     pub id: Option<ParentId>,
-    /// The identity of its disk, which a new image takes over, where its format has one.
+    /// The identity of its disk, which a new image inherits, if its format has one.
     pub disk_id: Option<Uuid>,
-    /// Its sectors, which a new image takes over, where its format records them.
+    /// Its sectors, which a new image inherits, if its format records them.
     pub sectors: Option<Sectors>,
-    /// When its file was last changed, where that is known.
+    /// When its file was last modified, if that is known.
     pub modified: Option<SystemTime>,
 }
 
-/// A backing file as users give it and as images record it.
+/// A backing file as given by users and recorded by images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingRef {
-    /// The name as it stands in the image.
+    /// The name as recorded in the image.
     pub name: BString,
     /// The format that the image records for it.
     pub format: Option<BString>,
 }
 
 impl BackingRef {
-    /// What a new image, or one with a new parent, is to record; a format by the name that all tools know.
+    /// What a new image, or one with a new parent, is to record; the format under the name that all tools know.
     pub fn to_record(name: BString, format: Option<&str>) -> Self {
         let format = format.map(|format| canonical(format).into());
         Self { name, format }
@@ -99,98 +97,97 @@ impl BackingRef {
 /// The parent that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentRef {
-    /// The names under which it may be found, the one to be tried first in front. None where the image
-    /// knows its parent by the identity alone.
+    /// The names under which it may be found, in the order in which to try them; empty if the image records only the
+    /// identity of its parent.
     pub names: Vec<ParentName>,
     /// The format that the image records for it.
     pub format: Option<BString>,
-    /// What it must be.
+    /// What is required of it.
     pub expected: Option<ExpectedParent>,
 }
 
-/// A name of a parent, in the bytes of this system; what an image holds as UTF-16 is UTF-8 here.
+/// A name of a parent, in the encoding of this system; what an image stores as UTF-16 is UTF-8 here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentName {
-    /// The name as it stands in the image.
+    /// The name as recorded in the image.
     pub name: BString,
-    /// Whose rules it follows.
+    /// The system whose rules it follows.
     pub style: NameStyle,
 }
 
-/// Whose rules a name follows.
+/// The system whose rules a name follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameStyle {
-    /// A path of this system, or a URI.
+    /// A path on this system, or a URI.
     Posix,
-    /// A path of Windows: backslashes, drives.
+    /// A Windows path: backslashes, drive letters.
     Windows,
 }
 
 /// The identity that an image expects of its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpectedParent {
-    /// What was recorded. Any of it will do; there is at least one.
+    /// What was recorded. A match of any one is sufficient; there is at least one.
     pub ids: Vec<ParentId>,
-    /// What it means that the parent was changed since: all or a part of its identity is another one.
+    /// What to do if the parent has been changed since: all or part of its identity differs.
     pub if_changed: Mismatch,
-    /// What it means that it is another image, or one without identity.
+    /// What to do if it is another image, or one without an identity.
     pub if_other: Mismatch,
 }
 
-/// Where a parent is looked for that images know by its identity alone, and how it is recognised.
+/// Where to look for a parent that images know only by its identity, and how to recognise it.
 #[derive(Clone, Copy, Debug)]
 pub struct ParentSearch {
-    /// The directory in which the product keeps children; parents are in it, or in the one that holds it.
+    /// The directory in which the product keeps children; parents are in it, or in its parent directory.
     pub children: &'static str,
-    /// How much of the beginning of a file tells its identity.
+    /// Number of bytes at the beginning of a file that identify it.
     pub head_len: usize,
-    /// The identity of an image that begins so.
+    /// The identity of an image that begins with these bytes.
     pub identify: fn(&[u8]) -> Option<ParentId>,
 }
 
-/// What it means that a parent is not the one that was recorded.
+/// What to do if a parent is not the one that was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The image cannot be read.
+    /// Refuse to open the image.
     Refuse,
-    /// The image opens, with a warning.
+    /// Open the image, with a warning.
     Warn,
 }
 
-/// What tells an image from others of the same name, and from itself before it was changed.
+/// Distinguishes an image from others of the same name, and from its own earlier states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParentId {
     /// The content ID of a VMDK.
     ContentId(u32),
-    /// The UUID of a VHD. Children also record when the file of the parent was last changed; a copy has
-    /// another time.
+    /// The UUID of a VHD. Children also record the modification time of the parent's file, which differs for a copy.
     Uuid(uuid::Uuid),
     /// The data write GUID of a VHDX.
     DataWriteGuid(uuid::Uuid),
-    /// The UUID of a VDI, and that of its last modification.
+    /// The UUID of a VDI, and the UUID of its last modification.
     UuidAndModification {
         /// The UUID of the image.
         uuid: uuid::Uuid,
-        /// Another one after each change.
+        /// Replaced after each change.
         modification: uuid::Uuid,
     },
 }
 
-/// How an identity compares with one that was recorded.
+/// How an identity compares with a recorded one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Likeness {
-    /// The same image, and unchanged.
+    /// The same image, unchanged.
     Same,
-    /// The same image, changed since.
+    /// The same image, changed since then.
     Changed,
-    /// Another image, or one that was changed: the identity does not tell.
+    /// Another image, or one that was changed: the identity does not distinguish the two.
     ChangedOrOther,
     /// Another image.
     Other,
 }
 
 impl ParentId {
-    /// How the identity that was found compares with this one, which was recorded.
+    /// Compares the identity that was found with this one, which was recorded.
     fn likeness(self, found: Self) -> Likeness {
         match (self, found) {
             _ if self == found => Likeness::Same,
@@ -206,12 +203,12 @@ impl ParentId {
 }
 
 impl ParentId {
-    /// Whether the identity that was found is that of the same image, changed or not.
+    /// Whether the identity that was found belongs to the same image, changed or not.
     pub fn is_same_image(self, found: Self) -> bool {
         matches!(self.likeness(found), Likeness::Same | Likeness::Changed)
     }
 
-    /// What stands for a file that is known by this alone, where files are named.
+    /// A placeholder for the name of a file that is known only by this identity.
     pub fn mark(self) -> String {
         match self {
             Self::ContentId(id) => format!("{id:08x}"),
@@ -248,12 +245,12 @@ impl ParentRef {
         }
     }
 
-    /// The names as paths of this system, without those that mean nothing here.
+    /// The names as paths on this system, except those that have no meaning here.
     pub fn names_here(&self) -> impl Iterator<Item = BString> {
         self.names.iter().filter_map(ParentName::here)
     }
 
-    /// The name that is tried first, as a path of this system.
+    /// The name to be tried first, as a path on this system.
     pub fn first(&self) -> Option<BackingRef> {
         let name = self.names_here().next()?;
         Some(BackingRef {
@@ -262,10 +259,10 @@ impl ParentRef {
         })
     }
 
-    /// Whether a parent with that identity may be read; if not as it should be, why.
+    /// Checks whether a parent with that identity may be read.
     ///
     /// # Errors
-    /// One line that names the two identities.
+    /// What to do, and one line that states both identities.
     pub fn check(&self, found: Option<ParentId>) -> Result<(), (Mismatch, String)> {
         let Some(expected) = &self.expected else {
             return Ok(());
@@ -297,19 +294,19 @@ impl ParentRef {
         wanted.map_or(Ok(()), Err)
     }
 
-    /// What the parent must be, in the first place.
+    /// The preferred identity of the parent.
     pub fn expected_id(&self) -> Option<ParentId> {
         self.expected.as_ref()?.ids.first().copied()
     }
 
-    /// Whether the image has a parent and no name that would lead to it here.
+    /// Whether the image has a parent but no name that is usable here.
     pub fn is_nameless(&self) -> bool {
         self.names_here().next().is_none()
     }
 }
 
 impl ParentName {
-    /// The name as a path of this system; None where it means nothing here: another machine's drive.
+    /// The name as a path on this system; None if it has no meaning here, such as a drive of another machine.
     pub fn here(&self) -> Option<BString> {
         match self.style {
             NameStyle::Posix => Some(self.name.clone()),

@@ -1,4 +1,4 @@
-//! Guesses the format of a file from its first bytes and its name.
+//! Probes the format of a file from its first bytes and its name.
 
 use bstr::BStr;
 
@@ -8,21 +8,20 @@ use crate::format::magic::{FOOTERS, PROBE_BYTES};
 use crate::format::{FormatDriver, Probe, Signature, footer, registry};
 use crate::storage::Storage;
 
-/// What a file was guessed to hold.
+/// The result of probing a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Guess {
-    /// The driver; that of plain disks where no signature is found.
+    /// The driver; the raw driver if no signature is found.
     pub driver: &'static FormatDriver,
-    /// The format that the name of the file stands for, but whose footer is not at its end.
+    /// The format that the name of the file suggests, although its footer is not at the end of the file.
     pub misnamed: Option<&'static str>,
 }
 
-/// The driver for what `storage` holds. The end of the file counts as well where `footers` says so and
-/// nothing stands at its beginning, and where the name alone speaks for a format.
+/// The driver for the contents of `storage`. The end of the file is also examined if `footers` is set and there is no
+/// signature at its beginning, and if only the name suggests a format.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] where the signature is that of a format without a driver
-/// here, or of reading the sectors.
+/// [`crate::ErrorKind::Unsupported`] if the signature is that of a format without a driver here, or if reading fails.
 pub fn probe(storage: &dyn Storage, footers: bool) -> Result<Guess> {
     let mut head = [0; PROBE_BYTES];
     storage.read_at(&mut head, 0)?;
@@ -48,7 +47,7 @@ pub fn probe(storage: &dyn Storage, footers: bool) -> Result<Guess> {
     })
 }
 
-/// Whether more than the name speaks for a format, where its files have something at their end.
+/// Whether anything besides the name suggests the format, if its files have a footer.
 fn is_confirmed(storage: &dyn Storage, probe: &Probe<'_>, signature: &Signature) -> Result<bool> {
     let nameless = Probe {
         head: probe.head,
@@ -63,7 +62,7 @@ fn is_confirmed(storage: &dyn Storage, probe: &Probe<'_>, signature: &Signature)
     }
 }
 
-/// As [`probe`], from bytes that were read already.
+/// As [`probe`], for bytes that have been read already.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`] as for [`probe`].
@@ -78,12 +77,12 @@ fn of_name(name: Option<&'static str>) -> Result<&'static FormatDriver> {
     registry::by_name(name).ok_or_else(|| unknown_driver(name))
 }
 
-/// The name of the format whose signature stands in the first [`PROBE_BYTES`], or None: raw.
+/// The name of the format whose signature is in the first [`PROBE_BYTES`], or None: raw.
 pub fn recognise(probe: &Probe<'_>) -> Option<&'static str> {
     recognise_all(probe).first().copied()
 }
 
-/// Every format whose signature stands in the first [`PROBE_BYTES`], the one that wins first.
+/// Every format whose signature is in the first [`PROBE_BYTES`], in order of preference.
 pub fn recognise_all(probe: &Probe<'_>) -> Vec<&'static str> {
     let mut padded = [0; PROBE_BYTES];
     for (to, from) in padded.iter_mut().zip(probe.head) {
@@ -106,10 +105,10 @@ fn recognised(probe: &Probe<'_>) -> Vec<(&'static str, Signature)> {
     found
 }
 
-/// Every format whose footer stands at the end of a file of `file_len` bytes, the one that wins first.
+/// Every format whose footer is at the end of a file of `file_len` bytes, in order of preference.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub fn at_end(storage: &dyn Storage, file_len: u64) -> Result<Vec<&'static str>> {
     let mut found = Vec::new();
     for (name, signature) in signatures() {
@@ -127,10 +126,10 @@ pub fn at_end(storage: &dyn Storage, file_len: u64) -> Result<Vec<&'static str>>
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
-/// Whether those bytes stand at `offset`.
+/// Whether these bytes are at `offset`.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub fn begins(storage: &dyn Storage, offset: u64, magic: &[u8]) -> Result<bool> {
     let mut bytes = [0; 8];
     let Some(bytes) = bytes.get_mut(..magic.len()) else {
@@ -140,7 +139,7 @@ pub fn begins(storage: &dyn Storage, offset: u64, magic: &[u8]) -> Result<bool> 
     Ok(bytes == magic)
 }
 
-/// Whether images of that format are recognised.
+/// Whether images of that format can be recognised.
 pub fn is_recognised(format: &str) -> bool {
     signatures().any(|(name, _)| name == format)
 }

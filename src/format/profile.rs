@@ -1,4 +1,4 @@
-//! What products want of the images that they take: a format alone does not say it.
+//! What products require of images beyond the format.
 
 use crate::error::Result;
 use crate::format::driver::FormatDriver;
@@ -7,24 +7,24 @@ use crate::format::objection::Objection;
 use crate::format::package::Package;
 use crate::size::human_size;
 
-/// A product, and what it wants.
+/// A product and its requirements.
 #[derive(Debug)]
 pub struct Profile {
-    /// The name used to ask for it: `azure`.
+    /// The name by which users select it: `azure`.
     pub name: &'static str,
-    /// The product, for people.
+    /// The name of the product, for display.
     pub product: &'static str,
     /// The format of its images.
     pub driver: &'static FormatDriver,
-    /// The options of creation that make them.
+    /// The creation options that such images need.
     pub options: &'static [(&'static str, &'static str)],
-    /// What it wants around the image, where that is not the file itself.
+    /// The package that it requires around the image, unless it takes the image file itself.
     pub package: Option<&'static Package>,
-    /// The virtual sizes that it takes.
+    /// The virtual sizes that it accepts.
     pub sizes: Sizes,
-    /// What people have to know beside, a sentence each.
+    /// What else users have to know, one sentence each.
     pub notes: &'static [&'static str],
-    /// Finds what the product would refuse in an image of the format; sizes are looked at before.
+    /// Finds what the product would refuse in an image of the format; sizes have been checked before.
     pub check: CheckFn,
 }
 
@@ -43,7 +43,7 @@ pub struct Sizes {
 }
 
 impl PartialEq for Profile {
-    /// Their names differ.
+    /// Names are unique.
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
@@ -55,7 +55,7 @@ impl Profile {
     /// Everything that the product would refuse in a file.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     pub fn objections(
         &self,
         context: &InspectContext<'_>,
@@ -71,7 +71,7 @@ impl Profile {
 }
 
 impl Sizes {
-    /// The smallest size that is taken and no smaller than `size`.
+    /// The smallest accepted size that is not less than `size`.
     pub fn next(&self, size: u64) -> Option<u64> {
         let next = size.max(self.least).checked_next_multiple_of(self.multiple);
         next.filter(|size| *size <= self.most)

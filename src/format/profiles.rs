@@ -1,4 +1,4 @@
-//! The profiles that this build has. A new one is one line here.
+//! The profiles in this build. Adding one takes one line here.
 
 use crate::error::{Error, Result};
 use crate::format::profile::Profile;
@@ -19,10 +19,10 @@ pub fn profiles() -> &'static [&'static Profile] {
     PROFILES
 }
 
-/// The profile of that name.
+/// The profile with that name.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] that lists those there are.
+/// [`crate::ErrorKind::Invalid`], listing the available profiles.
 pub fn by_name(name: &str) -> Result<&'static Profile> {
     let found = PROFILES
         .iter()

@@ -1,4 +1,4 @@
-//! Property lists of Apple's systems, in XML.
+//! Apple's property lists, in XML.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,25 +8,25 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::xml::{self, Preamble};
 
-/// What stands behind the last element.
+/// The end tag of the root element.
 const END: &str = "</plist>";
 
 /// A property list.
 #[derive(Debug)]
 pub(crate) struct PropertyList<'a>(Document<'a>);
 
-/// A value of a list.
+/// A value in a list.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Value<'a>(Node<'a, 'a>);
 
 impl<'a> PropertyList<'a> {
-    /// From the bytes of a file, or of a part of one that may be filled up behind the list.
+    /// Parses a file, or a part of one that may have padding after the list.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes.trim_ascii_end()).or_else(|error| {
-            // What fills a list up need not be text.
+            // The padding need not be text.
             std::str::from_utf8(bytes.get(..error.valid_up_to()).unwrap_or_default())
         });
         let text = text.unwrap_or_default();
@@ -38,7 +38,7 @@ impl<'a> PropertyList<'a> {
         }
     }
 
-    /// The values of a key, wherever it is.
+    /// The values of a key, at any depth.
     pub(crate) fn every(&'a self, key: &'a str) -> impl Iterator<Item = Value<'a>> {
         let keys = self.0.descendants().filter(move |node| is_key(*node, key));
         keys.filter_map(|node| node.next_sibling_element().map(Value))
@@ -54,13 +54,13 @@ fn damaged(why: &str) -> Error {
 }
 
 impl<'a> Value<'a> {
-    /// The value of a key of a dictionary.
+    /// The value of a key in a dictionary.
     pub(crate) fn get(self, key: &str) -> Option<Value<'a>> {
         let mut keys = self.0.children().filter(|node| is_key(*node, key));
         keys.next()?.next_sibling_element().map(Value)
     }
 
-    /// The values of an array; nothing else has any.
+    /// The items of an array; none for any other value.
     pub(crate) fn items(self) -> impl Iterator<Item = Value<'a>> {
         let is_array = self.0.has_tag_name("array");
         let items = self.0.children().filter(move |_| is_array);
@@ -75,10 +75,10 @@ impl<'a> Value<'a> {
         is_text.then(|| self.0.text().unwrap_or_default())
     }
 
-    /// Bytes; None where the value is something else.
+    /// Bytes; None if the value is of another type.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where they are not written as they should be, or where there is no memory.
+    /// [`crate::ErrorKind::Corrupt`] if they are not encoded correctly, or if memory is exhausted.
     pub(crate) fn data(self) -> Result<Option<Vec<u8>>> {
         if !self.0.has_tag_name("data") {
             return Ok(None);

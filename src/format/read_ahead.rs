@@ -1,5 +1,5 @@
-//! How many parts of a table are read together where each request waits for a server or a device: more each time, as
-//! who reads on and on needs them, and fewer where that failed.
+//! How many parts of a table to read together if each request waits for a server or a device: more each time while
+//! reads continue sequentially, and fewer after a failure.
 
 use std::ops::Range;
 
@@ -10,12 +10,12 @@ use crate::format::kept::Kept;
 use crate::memory::{self, IoBuf};
 use crate::storage::{ReadRange, Storage, steps};
 
-/// So many are read together at first.
+/// Initial number of parts to read together.
 const FIRST: usize = 16;
-/// The most bytes of tables that are read together.
+/// Maximum number of table bytes to read together.
 pub(crate) const MOST_BYTES: u64 = 1 << 20;
 
-/// One thread at a time reads ahead, so that what is read takes a part of a cache alone.
+/// One thread at a time reads ahead, so that what it reads is the only such data in a cache.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
     is_on: bool,
@@ -23,7 +23,7 @@ pub(crate) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// For tables in that storage.
+    /// For tables in this storage.
     pub(crate) fn of(storage: &dyn Storage) -> Self {
         Self {
             is_on: steps::are_sent_together(storage),
@@ -31,20 +31,20 @@ impl ReadAhead {
         }
     }
 
-    /// Whether anything is read ahead: requests wait.
+    /// Whether to read ahead, because requests are slow.
     pub(crate) fn is_on(&self) -> bool {
         self.is_on
     }
 
-    /// Calls `read` with how many parts to read, `most` of them at most, where they are needed; that is asked again
-    /// once other threads have read. What fails here fails again for who needs the part.
+    /// Calls `read` with the number of parts to read, at most `most`, if they are needed; this is checked again after
+    /// waiting for other threads. A failure here will recur for whoever needs the part.
     pub(crate) fn run(
         &self,
         most: usize,
         mut is_needed: impl FnMut() -> bool,
         read: impl FnOnce(usize) -> Result<()>,
     ) {
-        // One alone is read by who needs it.
+        // A single part is read by whoever needs it.
         if !self.is_on || most < 2 || !is_needed() {
             return;
         }
@@ -60,8 +60,8 @@ impl ReadAhead {
 }
 
 impl ReadAhead {
-    /// Brings pieces of `len` bytes each into memory together, of which there are the numbers and where they stand in
-    /// the storage; the first two are needed. `piece` makes one of its bytes and its number.
+    /// Brings pieces of `len` bytes each into memory together; `places` are their numbers and their offsets in the
+    /// storage, and the first two are needed. `piece` creates a piece from its bytes and its number.
     pub(crate) fn bring<T>(
         &self,
         kept: &Kept<T>,
@@ -70,7 +70,7 @@ impl ReadAhead {
         len: usize,
         piece: impl Fn(&[u8], u64) -> Result<T>,
     ) {
-        // A run goes on into the next one.
+        // A run may continue into the next piece.
         let first: [Option<(u64, u64)>; 2] = std::array::from_fn(|_| places.next());
         let is_unread = |place: &(u64, u64)| !kept.has(place.0);
         let is_needed = || first.iter().flatten().any(is_unread);
@@ -96,10 +96,10 @@ impl ReadAhead {
     }
 }
 
-/// What stands at these places, one after the other; those that touch are one request.
+/// Reads these places and returns their bytes concatenated; adjacent places are read by one request.
 ///
 /// # Errors
-/// Of I/O, or where there is no memory.
+/// If I/O fails, or if memory is exhausted.
 pub(crate) fn read_together(
     storage: &dyn Storage,
     places: impl Iterator<Item = Range<u64>> + Clone,
@@ -183,7 +183,7 @@ mod tests {
         ahead.run(1, || true, never);
         let near = crate::storage::memory::MemoryStorage::new("near");
         ReadAhead::of(&near).run(100, || true, never);
-        // Another thread has read it meanwhile.
+        // Another thread has read it in the meantime.
         let mut looks = 0;
         let once = || {
             looks += 1;

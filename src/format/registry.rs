@@ -1,4 +1,4 @@
-//! The formats that this build has. A new format is one line here.
+//! The formats in this build. Adding one takes one line here.
 
 use crate::driver_names::canonical;
 use crate::format::FormatDriver;
@@ -7,7 +7,7 @@ use crate::format::{
     sparseimage, vdi, vhdx, vmdk, vpc,
 };
 
-/// Every format, in the order in which lists show them.
+/// Every format, in the order of listings.
 static DRIVERS: &[&FormatDriver] = &[
     &raw::DRIVER,
     &luks::DRIVER,
@@ -33,13 +33,13 @@ pub fn drivers() -> &'static [&'static FormatDriver] {
     DRIVERS
 }
 
-/// The format that shows the bytes of a file as they are: what a file is in which no format is found, what a
-/// protocol or a filter is in the place of a format, and what is taken where none is named.
+/// The format that presents the bytes of a file unchanged: used if no format is recognised, if a protocol or filter is
+/// given in place of a format, and if no format is named.
 pub fn plain() -> &'static FormatDriver {
     &raw::DRIVER
 }
 
-/// The format of that name, as used with `-f`, or of a further name that users have for it.
+/// The format with that name, as used with `-f`, or with an alias of it.
 pub fn by_name(name: &str) -> Option<&'static FormatDriver> {
     let name = canonical(name);
     DRIVERS.iter().copied().find(|driver| driver.name == name)

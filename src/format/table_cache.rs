@@ -1,5 +1,5 @@
-//! The lower tables of an image in memory, of all its extents together. Entries are read without a lock; a
-//! table that was changed stays until it is written.
+//! A cache of the second-level tables of an image, shared by all its extents. Entries are read without a lock; a
+//! changed table stays in memory until it is written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::error::Result;
 use crate::memory;
 use crate::storage::{ReadRange, Storage};
 
-/// So many tables are kept whatever the policy says.
+/// Minimum number of cached tables, whatever the policy says.
 const LEAST: usize = 64;
 
-/// Which table: of which extent, and which of its tables.
+/// Identifies a table: the extent, and the table within it.
 pub(crate) type Key = (u32, u32);
 
 /// A table.
@@ -26,7 +26,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Of these entries.
+    /// A table with these entries.
     pub(crate) fn new(words: impl ExactSizeIterator<Item = u64>) -> Result<Self> {
         Ok(Self {
             words: memory::collect(words.map(AtomicU64::new))?,
@@ -43,7 +43,7 @@ impl Table {
         word.map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Changes an entry, which is to be written.
+    /// Changes an entry, which must then be written.
     pub(crate) fn set(&self, index: u64, value: u64) {
         if let Some(word) = usize::try_from(index)
             .ok()
@@ -54,12 +54,12 @@ impl Table {
         }
     }
 
-    /// Whether it was changed; it counts as written from now on.
+    /// Whether the table was changed; it counts as written from now on.
     pub(crate) fn take_dirty(&self) -> bool {
         self.dirty.swap(false, Ordering::AcqRel)
     }
 
-    /// It is to be written, though it may not have changed.
+    /// Marks the table to be written, even if it has not changed.
     pub(crate) fn mark_dirty(&self) {
         self.dirty.store(true, Ordering::Release);
     }
@@ -78,7 +78,7 @@ impl Table {
 #[derive(Debug)]
 pub(crate) struct Cache {
     state: RwLock<State>,
-    /// Words that may be kept.
+    /// Maximum number of cached words.
     room: usize,
 }
 
@@ -86,16 +86,16 @@ pub(crate) struct Cache {
 struct State {
     tables: HashMap<Key, Arc<Table>>,
     words: usize,
-    /// How often tables were dropped.
+    /// How many times tables were dropped.
     drops: u64,
 }
 
-/// What was true when a table was read.
+/// The state of the cache when a table was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch(u64);
 
 impl Cache {
-    /// Of at most so many bytes, unless more was changed and is not written yet.
+    /// A cache of at most this many bytes, except while more has been changed and not written yet.
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             state: RwLock::default(),
@@ -116,13 +116,13 @@ impl Cache {
         self.state.read().tables.contains_key(&key)
     }
 
-    /// To be asked before a table is read that is to be kept.
+    /// Must be called before reading a table that is to be cached.
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.state.read().drops)
     }
 
-    /// Keeps a table that was read after `epoch`, and gives the one that is kept: another thread may have
-    /// been faster. None where it may be out of date and has to be read again.
+    /// Caches a table that was read after `epoch`, and returns the cached one: another thread may have been faster.
+    /// None if it may be out of date and has to be read again.
     pub(crate) fn keep(&self, key: Key, table: Table, epoch: Epoch) -> Result<Option<Arc<Table>>> {
         let state = &mut *self.state.write();
         if let Some(known) = state.tables.get(&key) {
@@ -142,17 +142,17 @@ impl Cache {
         Ok(Some(table))
     }
 
-    /// How many tables of so many words may be read together: a part of those that are kept.
+    /// How many tables of this many words may be read together: a fraction of the cache.
     pub(crate) fn most_ahead(&self, words: u64) -> usize {
         let words = usize::try_from(words).unwrap_or(usize::MAX).max(1);
         (self.room / words).max(LEAST) / 4
     }
 
-    /// Reads tables of `len` bytes that stand in these places, and that are not in memory, by one call, and keeps
-    /// what `decode` makes of them; those of a row are one read. Where others were dropped meanwhile none is kept.
+    /// Reads the tables of `len` bytes at these places with one call, and caches what `decode` makes of those that are
+    /// not in memory; adjacent ones are read as one range. If tables were dropped in the meantime, none is cached.
     ///
     /// # Errors
-    /// Of I/O: none is kept then.
+    /// If I/O fails: none is cached then.
     pub(crate) fn load(
         &self,
         storage: &dyn Storage,
@@ -196,13 +196,13 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether so much was changed that it should be written.
+    /// Whether so much has been changed that it should be written.
     pub(crate) fn is_full(&self) -> bool {
         let state = self.state.read();
         state.words > self.room && state.tables.len() > LEAST
     }
 
-    /// The tables that were changed, of one extent.
+    /// The changed tables of one extent.
     pub(crate) fn dirty(&self, extent: u32) -> Result<Vec<(u32, Arc<Table>)>> {
         let state = self.state.read();
         let mut dirty = Vec::new();
@@ -216,7 +216,7 @@ impl Cache {
         Ok(dirty)
     }
 
-    /// Forgets everything, also what was changed.
+    /// Drops everything, including changes.
     pub(crate) fn clear(&self) {
         let state = &mut *self.state.write();
         state.tables.clear();
@@ -226,8 +226,8 @@ impl Cache {
 }
 
 impl State {
-    /// Drops what is not in use and what was not used since the last time; if there is none of that, all
-    /// that is not in use.
+    /// Drops tables that are neither in use nor were used since the last call; if there are none, all that are not in
+    /// use.
     fn make_room(&mut self) {
         let before = self.tables.len();
         let idle = |table: &Arc<Table>| Arc::strong_count(table) == 1 && !table.is_dirty();
@@ -269,7 +269,7 @@ mod tests {
         cache.load(&storage, &places, 16, decode).unwrap();
         let word = |key, index| cache.get(key).map(|table| table.get(index));
         assert_eq!([1, 2, 3].map(|n| word((0, n), 1)), [2, 8, 66].map(Some));
-        // What is in memory counts.
+        // Tables in memory count towards the limit.
         let many: Vec<_> = (0..10_000).map(|n| ((1, n), 0)).collect();
         for some in many.chunks(cache.most_ahead(2)) {
             cache.load(&storage, some, 16, decode).unwrap();
@@ -290,7 +290,7 @@ mod tests {
         let held = cache.get((0, 0)).unwrap();
         cache.get((0, 1)).unwrap().set(3, 9);
         cache.keep((1, 0), table(), epoch).unwrap().unwrap();
-        // The first round only forgets that they were used.
+        // The first round only clears their used flags.
         assert!(cache.get((0, 0)).is_some() && cache.get((0, 1)).is_some());
         assert_eq!(cache.get((0, 1)).unwrap().get(3), 9);
         assert!(cache.get((0, 2)).is_none());

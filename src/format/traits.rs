@@ -1,4 +1,4 @@
-//! What every image format offers. Below the drivers; the registry stands above them.
+//! The interface of every image format. It is below the drivers; the registry is above them.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::policy::{ImplicitRole, OpenPolicy};
 use crate::storage::{Storage, StorageSnapshot};
 use crate::value::Value;
 
-/// An image format over its storages: maps guest ranges to host ranges and keeps the metadata.
+/// An image format over its storages: maps guest ranges to host ranges and maintains the metadata.
 ///
 /// All methods may be called from many threads at once. No lock is held across data I/O.
 #[allow(
@@ -33,32 +33,33 @@ pub trait Format: Send + Sync + Debug {
     /// The virtual size in bytes.
     fn len(&self) -> u64;
 
-    /// The allocation unit in bytes, for formats that have one.
+    /// The allocation unit in bytes, if the format has one.
     fn cluster_size(&self) -> Option<u32>;
 
-    /// The smallest range that a layer can hold by itself, in bytes: a subcluster, else a cluster.
+    /// The smallest range that a layer can contain by itself, in bytes: a subcluster if there are any, otherwise a
+    /// cluster.
     fn layer_unit(&self) -> Option<u32> {
         self.cluster_size()
     }
 
-    /// Guest I/O should be aligned to this many bytes (1 = any; an encrypted format says 512).
+    /// Guest I/O should be aligned to this many bytes (1 = any; 512 for an encrypted format).
     fn request_alignment(&self) -> u32;
 
-    /// The longest run of one kind that starts at `offset`, at most `len` bytes.
+    /// The longest run of one kind that starts at `offset`, limited to `len` bytes.
     ///
     /// `len` is not 0 and the range lies within the virtual size.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] with the offset of the bad table entry, or of I/O.
+    /// [`crate::ErrorKind::Corrupt`] with the offset of the bad table entry, or if I/O fails.
     fn map(&self, offset: u64, len: u64) -> Result<Extent>;
 
-    /// Look-ups of guest bytes from `offset` to `end` follow. A format whose tables are read one by one, where each
-    /// request waits for a server or a device, reads those together that come first, unless the first one is in
-    /// memory. What cannot be read is met by the look-up that needs it.
+    /// Announces lookups of guest bytes from `offset` to `end`. A format that reads its tables one by one, on a storage
+    /// where each request waits for a server or a device, reads the first ones together, unless the very first is in
+    /// memory. Errors are left to the lookup that needs the table.
     fn map_ahead(&self, _offset: u64, _end: u64) {}
 
-    /// As [`Format::map`], for reading at once: a format that keeps the bytes as they are need not
-    /// ask the host for holes, which costs time and may be out of date when the read comes.
+    /// As [`Format::map`], for an immediate read: a format that stores the bytes verbatim need not ask the host for
+    /// holes, which costs time and may be out of date by the time of the read.
     ///
     /// # Errors
     /// As [`Format::map`].
@@ -66,99 +67,96 @@ pub trait Format: Send + Sync + Debug {
         self.map(offset, len)
     }
 
-    /// Every guest byte has its place in the file from the start, so that holes of the file are bytes that
-    /// were never written; [`Format::map`] says where they are, and block status shows them as zeroes
-    /// that are there.
+    /// Every guest byte has a fixed place in the file from the start, so that holes of the file are bytes that were
+    /// never written; [`Format::map`] returns their places, and block status reports them as allocated zeroes.
     fn has_fixed_places(&self) -> bool {
         false
     }
 
-    /// How many guest bytes one look at the tables answers for in QEMU's tools, counted from a multiple
-    /// of it; None where a run is followed to its end. A strict comparison shows it.
+    /// How many guest bytes QEMU's tools cover with one table lookup, counted from a multiple of it; None if they
+    /// follow a run to its end. It is visible in strict comparisons.
     fn status_span(&self) -> Option<u64> {
         None
     }
 
-    /// The storage behind a slot of an extent.
+    /// The storage of a slot that is named by an extent.
     fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>>;
 
-    /// Shows every open file of the image, its own first.
+    /// Visits every open file of the image, its own first.
     fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>));
 
-    /// The names of files that the image has beside its own and that are not open, because metadata
-    /// alone was wanted.
+    /// The names of the image's additional files that are not open because only metadata was requested.
     fn closed_files(&self) -> Vec<(FileRole, BString)>;
 
-    /// Reads guest bytes of a run that [`Format::map`] called encoded.
+    /// Reads guest bytes of a run that [`Format::map`] reported as encoded.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where the bytes do not decode, [`crate::ErrorKind::Busy`] where
-    /// the run was remapped meanwhile and has to be mapped again.
+    /// [`crate::ErrorKind::Corrupt`] if the bytes do not decode, [`crate::ErrorKind::Busy`] if the run was remapped in
+    /// the meantime and has to be mapped again.
     fn read_encoded(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// Guards host clusters that a mapping names from being reused while I/O on them runs.
-    /// Take it before [`Format::map`], keep it until the I/O is done.
+    /// Protects host clusters named by a mapping from being reused while I/O on them is in flight. Call it before
+    /// [`Format::map`], and hold the guard until the I/O has completed.
     fn begin_io(&self) -> IoGuard<'_>;
 
-    /// What `info` shows of the format.
+    /// What `info` reports about the format.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn info(&self) -> Result<FormatInfo>;
 
-    /// Marks the end of use: flushes, clears the dirty bit. Called once, before drop.
+    /// Ends the use of the image: flushes, clears the dirty bit. Called once, before drop.
     ///
     /// # Errors
-    /// Of I/O; data may be lost then.
+    /// If I/O fails; data may be lost then.
     fn close(&self) -> Result<()>;
 
-    /// The image below and what images above record of this one, where the format has either.
+    /// The image below, and what images above record of this one, if the format has either.
     fn lineage(&self) -> Option<&dyn Lineage> {
         None
     }
 
-    /// Changing of the guest contents; None where the format has none, or this is a view of contents
-    /// that stay.
+    /// Changing the guest contents; None if the format does not support it, or if this is a view of immutable contents.
     fn writer(&self) -> Option<&dyn FormatWrite> {
         None
     }
 
-    /// Requests that do not block, where the format has them.
+    /// Requests that do not block, if the format has them.
     fn immediate(&self) -> Option<&dyn Immediate> {
         None
     }
 
-    /// Decoding before anyone reads, where the format keeps what it decodes.
+    /// Decoding ahead of reads, if the format caches decoded units.
     fn decode_ahead(&self) -> Option<&dyn DecodeAhead> {
         None
     }
 
-    /// Counting of the host space in use, where the format keeps count.
+    /// Counting the host space in use, if the format keeps track of it.
     fn space_count(&self) -> Option<&dyn SpaceCount> {
         None
     }
 
-    /// The consistency check, where the format has one.
+    /// The consistency check, if the format has one.
     fn checker(&self) -> Option<&dyn Check> {
         None
     }
 
-    /// Internal snapshots, where the format has them.
+    /// Internal snapshots, if the format has them.
     fn snapshots(&self) -> Option<&dyn Snapshots> {
         None
     }
 
-    /// Persistent dirty bitmaps, where the format has them.
+    /// Persistent dirty bitmaps, if the format has them.
     fn bitmaps(&self) -> Option<&dyn Bitmaps> {
         None
     }
 
-    /// Changing of options, where the format has it.
+    /// Changing options, if the format supports it.
     fn amender(&self) -> Option<&dyn Amend> {
         None
     }
 
-    /// Changing of the backing file, where the format has it.
+    /// Changing the backing file, if the format supports it.
     fn backing_change(&self) -> Option<&dyn BackingChange> {
         None
     }
@@ -195,7 +193,7 @@ impl dyn Format + '_ {
         self.lineage()?.sectors()
     }
 
-    /// What this image can do: what it has accessors for, whether or not it was opened for writing.
+    /// What this image can do: the features that it has accessors for, whether or not it was opened for writing.
     pub fn features(&self) -> Features {
         let writer = self.writer();
         let mut features = Features::empty();
@@ -216,39 +214,39 @@ impl dyn Format + '_ {
         features
     }
 
-    /// Changing of the virtual size, where the format has it.
+    /// Changing the virtual size, if the format supports it.
     pub fn resizer(&self) -> Option<&dyn Resize> {
         self.writer()?.resizer()
     }
 }
 
-/// Decoding of what will be read soon, in formats that keep decoded units.
+/// Decoding data that will be read soon, in formats that cache decoded units.
 pub trait DecodeAhead: Send + Sync {
-    /// Decodes the unit with the guest byte at `offset`, if it is encoded and has no more than `most` bytes, and
-    /// keeps it. Returns where the next unit begins in the guest.
+    /// Decodes and caches the unit that contains the guest byte at `offset`, if it is encoded and no longer than `most`
+    /// bytes. Returns the guest offset of the next unit.
     ///
     /// # Errors
     /// As [`Format::read_encoded`].
     fn decode_ahead(&self, offset: u64, most: u64) -> Result<u64>;
 
-    /// Has so many bytes of decoded units kept beyond the usual, until this is said again.
+    /// Allows this many bytes of decoded units to be cached beyond the usual limit, until the next call.
     fn keep_more(&self, bytes: usize);
 }
 
-/// What `info` shows of a format, beyond what every image has.
+/// What `info` reports about a format, beyond what every image has.
 #[derive(Clone, Debug, Default)]
 pub struct FormatInfo {
     /// `cluster-size`.
     pub cluster_size: Option<u64>,
     /// `encrypted`.
     pub encrypted: bool,
-    /// `dirty-flag`, where the format has one.
+    /// `dirty-flag`, if the format has one.
     pub dirty: Option<bool>,
-    /// Reports show no `dirty-flag`, not even that of the file, as those of QEMU's tools.
+    /// Reports omit `dirty-flag`, even that of the file, as QEMU's tools do.
     pub hides_dirty: bool,
     /// Internal snapshots, in table order.
     pub snapshots: Vec<SnapshotInfo>,
-    /// How many persistent bitmaps the image holds, as far as that can be trusted.
+    /// Number of persistent bitmaps in the image, as far as it can be trusted.
     pub bitmaps: u64,
     /// The `data` object of `format-specific`, keys in QEMU's order; its type is the driver's name.
     pub specific: Option<Value>,
@@ -265,9 +263,9 @@ pub struct SnapshotInfo {
     pub vm_state_size: u64,
     /// Seconds since the epoch.
     pub date_sec: u64,
-    /// Nanoseconds beyond them.
+    /// Additional nanoseconds.
     pub date_nsec: u32,
-    /// Guest clock in nanoseconds.
+    /// The guest clock in nanoseconds.
     pub vm_clock_nsec: u64,
     /// Instruction count, if recorded.
     pub icount: Option<u64>,
@@ -276,7 +274,7 @@ pub struct SnapshotInfo {
 }
 
 impl SnapshotInfo {
-    /// That of a snapshot which a storage keeps, and which has nothing but a name and a length.
+    /// Describes a snapshot that is kept by a storage, which has only a name and a length.
     pub fn of_storage(snapshot: StorageSnapshot) -> Self {
         Self {
             id: snapshot.name.clone(),
@@ -291,62 +289,61 @@ impl SnapshotInfo {
     }
 }
 
-/// Internal snapshots. The list stands in [`FormatInfo`].
+/// Internal snapshots. They are listed in [`FormatInfo`].
 pub trait Snapshots: Send + Sync {
-    /// Records the current guest contents; returns the new ID, the highest one plus 1. `control` ends it
-    /// up to the moment from which the snapshot is there.
+    /// Records the current guest contents; returns the new ID, the highest existing one plus 1. `control` can cancel it
+    /// until the snapshot exists.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; nothing has
-    /// changed then but that clusters may be leaked.
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or if I/O fails; in these cases nothing has
+    /// changed, except that clusters may be leaked.
     fn create(&self, snapshot: &NewSnapshot, control: &JobControl) -> Result<BString>;
 
-    /// Makes the guest contents, and the virtual size, those of the snapshot of that ID. Ended by
-    /// `control` once they are, it leaves the counting of what was given up to the one that opens the image
-    /// for writing next.
+    /// Restores the guest contents and the virtual size of the snapshot with that ID. If `control` cancels it after
+    /// that has taken effect, accounting for the released clusters is left to whoever next opens the image for writing.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`], else as [`Snapshots::create`].
+    /// [`crate::ErrorKind::NotFound`], otherwise as [`Snapshots::create`].
     fn apply(&self, id: &BStr, control: &JobControl) -> Result<()>;
 
-    /// Drops the snapshot of that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]). Ended by
-    /// `control` as [`Snapshots::apply`].
+    /// Deletes the snapshot with that ID, unless a view of it is open ([`crate::ErrorKind::Busy`]). Cancelled by
+    /// `control` in the same way as [`Snapshots::apply`].
     ///
     /// # Errors
     /// As [`Snapshots::apply`].
     fn delete(&self, id: &BStr, control: &JobControl) -> Result<()>;
 
-    /// The guest contents of the snapshot of that ID, read-only. While the view lives, the snapshot is
-    /// not dropped through this image.
+    /// A read-only view of the guest contents of the snapshot with that ID. While the view exists, the snapshot is not
+    /// deleted through this image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
+    /// [`crate::ErrorKind::NotFound`], or if reading its tables fails.
     fn view(&self, id: &BStr) -> Result<Box<dyn Format>>;
 }
 
-/// The files of a directory beside an image, which it names one by one. Implemented above the formats, where
-/// policy is applied.
+/// The files of a directory beside an image, each named by the image. Implemented above the formats, where policy is
+/// applied.
 pub trait FilesBelow: Send + Sync + Debug {
-    /// The file of that name, open for reading; None where there is none.
+    /// Opens the file with that name for reading; None if it does not exist.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Denied`] by policy, or of the open.
+    /// [`crate::ErrorKind::Denied`] by policy, or if it cannot be opened.
     fn open(&self, name: &BStr) -> Result<Option<Arc<dyn Storage>>>;
 
-    /// Shows the names of all that is in the directory, in no order, until `show` gives false. False where they cannot
-    /// be listed, or were not all shown.
+    /// Passes the names of all entries of the directory to `show`, in no particular order, until it returns false.
+    /// Returns false if they cannot be listed, or were not all passed.
     ///
     /// # Errors
-    /// Of reading the directory, and of `show`.
+    /// If reading the directory fails, and the errors of `show`.
     fn each_name(&self, show: &mut dyn FnMut(&BStr) -> Result<bool>) -> Result<bool>;
 }
 
 /// Opens the files that an image names. Implemented above the formats, where policy is applied.
 pub trait Opener: Send + Sync {
-    /// Opens a file that an image names; `name` is relative to the image that names it.
+    /// Opens a file named by an image; `name` is relative to that image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Denied`] by policy, or of the open.
+    /// [`crate::ErrorKind::Denied`] by policy, or if it cannot be opened.
     fn open_named(
         &self,
         role: ImplicitRole,
@@ -354,36 +351,34 @@ pub trait Opener: Send + Sync {
         writable: bool,
     ) -> Result<Arc<dyn Storage>>;
 
-    /// The files of a directory, whose name is relative to the image; they are opened when they are wanted,
-    /// and are not locked.
+    /// The files of a directory whose name is relative to the image; they are opened on demand and not locked.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotFound`] where there is no such directory.
+    /// [`crate::ErrorKind::NotFound`] if there is no such directory.
     fn files_below(&self, role: ImplicitRole, directory: &BStr) -> Result<Arc<dyn FilesBelow>>;
 
-    /// Opens the child of that name as the user described it; None where nothing was said of it, or
-    /// that there is to be none.
+    /// Opens the child with that name as described by the user; None if it was not described, or described as absent.
     ///
     /// # Errors
-    /// Of the open.
+    /// If it cannot be opened.
     fn child(&self, name: &str, writable: bool) -> Result<Option<Arc<dyn Storage>>>;
 
-    /// Whether the user described a child of that name.
+    /// Whether the user described a child with that name.
     fn has_child(&self, name: &str) -> bool;
 
     /// The policy in force.
     fn policy(&self) -> &OpenPolicy;
 }
 
-/// What `check` is to repair.
+/// What `check` should repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum RepairMode {
     /// Nothing.
     #[default]
     Report,
-    /// Leaked clusters alone.
+    /// Only leaked clusters.
     Leaks,
-    /// All that can be repaired.
+    /// Everything that can be repaired.
     All,
 }
 
@@ -410,38 +405,38 @@ pub struct CheckReport {
     pub fragmented_clusters: u64,
     /// Allocated clusters that are compressed.
     pub compressed_clusters: u64,
-    /// Leaked clusters were to be given up, but other damage forbids that: nothing was changed.
+    /// Leaked clusters were to be released, but other damage makes that unsafe: nothing was changed.
     pub repair_refused: Option<RepairRefused>,
 }
 
-/// Which damage forbids that leaked clusters are given up.
+/// The damage that makes it unsafe to release leaked clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RepairRefused {
-    /// Refcounts are wrong, by which leaked clusters are told from used ones.
+    /// Refcounts, which distinguish leaked clusters from used ones, are wrong.
     Refcounts,
-    /// What names the clusters is damaged, and may have meant the leaked ones.
+    /// References to clusters are damaged, and may have been meant for the leaked ones.
     References,
 }
 
 /// The consistency check of a format.
 pub trait Check: Send + Sync {
-    /// The most that [`Check::check`] repairs.
+    /// The most comprehensive repair that [`Check::check`] supports.
     fn repairs(&self) -> RepairMode;
 
-    /// Checks the metadata; each finding is a note of `job`, in QEMU's words.
+    /// Checks the metadata; each finding becomes a note of `job`, with QEMU's wording.
     ///
     /// # Errors
-    /// When the check cannot be carried out.
+    /// If the check cannot be carried out.
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport>;
 }
 
-/// Formats that count the space they use in their file.
+/// Formats that keep track of the space in use in their file.
 pub trait SpaceCount: Send + Sync {
-    /// Bytes of the image file that the metadata counts as in use (qcow2: clusters whose refcount is
-    /// not 0); the count may end at `enough`. Block status looks for holes in the host file where that
-    /// holds far less.
+    /// Bytes of the image file that are in use according to the metadata (qcow2: clusters with a nonzero refcount);
+    /// counting may stop at `enough`. Block status looks for holes in the host file if it has far fewer bytes
+    /// allocated.
     ///
     /// # Errors
-    /// Of reading the counts.
+    /// If reading the counts fails.
     fn host_bytes_in_use(&self, enough: u64) -> Result<u64>;
 }

@@ -1,9 +1,9 @@
-//! Which units of a table wait to be written.
+//! The units of a table that are to be written.
 
 use crate::error::Result;
 use crate::memory;
 
-/// Numbers of units, with room for them that is asked for beforehand: to add one takes no memory.
+/// A set of unit numbers with memory reserved in advance: adding one never allocates.
 #[derive(Debug, Default)]
 pub(crate) struct Units {
     bits: Vec<u64>,
@@ -11,20 +11,20 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    /// With room for that many units.
+    /// An empty set with room for this many units.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn with_room(units: u64) -> Result<Self> {
         let mut new = Self::default();
         new.make_room(units)?;
         Ok(new)
     }
 
-    /// Makes room for the units up to that number.
+    /// Makes room for unit numbers below `units`.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory is exhausted; nothing has changed then.
     pub(crate) fn make_room(&mut self, units: u64) -> Result<()> {
         let words = usize::try_from(units.div_ceil(64)).map_err(|_| memory::lack())?;
         match words > self.bits.len() {
@@ -33,12 +33,12 @@ impl Units {
         }
     }
 
-    /// Adds a unit that there is room for.
+    /// Adds a unit for which there is room.
     pub(crate) fn add(&mut self, unit: u64) {
         let (word, bit) = ((unit / 64) as usize, 1 << (unit % 64));
         debug_assert!(word < self.bits.len(), "room was to be made");
         if word >= self.bits.len() {
-            // To lose a change would be worse than what a lack of memory does here.
+            // Losing a change would be worse than what happens here if memory is exhausted.
             self.bits.resize(word + 1, 0);
         }
         if let Some(word) = self.bits.get_mut(word) {
@@ -47,7 +47,7 @@ impl Units {
         }
     }
 
-    /// Adds units that were taken.
+    /// Adds units that were taken before.
     pub(crate) fn put_back(&mut self, units: &[u64]) {
         units.iter().for_each(|unit| self.add(*unit));
     }
@@ -56,10 +56,10 @@ impl Units {
         self.count == 0
     }
 
-    /// Takes all, by rising numbers. Their room stays.
+    /// Takes all units, in ascending order. Their room remains reserved.
     ///
     /// # Errors
-    /// Where there is no memory; nothing is taken then.
+    /// If memory is exhausted; nothing is taken then.
     pub(crate) fn take(&mut self) -> Result<Vec<u64>> {
         let mut taken = Vec::new();
         memory::reserve(&mut taken, self.count)?;
@@ -74,7 +74,7 @@ impl Units {
         Ok(taken)
     }
 
-    /// Forgets all. Their room stays.
+    /// Removes all units. Their room remains reserved.
     pub(crate) fn clear(&mut self) {
         self.bits.fill(0);
         self.count = 0;

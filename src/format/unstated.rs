@@ -1,16 +1,16 @@
-//! What formats do where an option of a new image is not given, and which values they take, where the tables of
-//! options leave that out: those print what QEMU's tools print, and what a table allows decides on the words of errors.
+//! The defaults and allowed values of creation options that are missing from the option tables: those print what QEMU's
+//! tools print, and a table's allowed values determine the wording of errors.
 
 use crate::crypto::{Algorithm, Hash, IvGenerator, Mode};
 
-/// An option of which the table says nothing.
+/// Properties of an option that are missing from the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Unstated {
     /// The key.
     pub key: &'static str,
-    /// What the driver does where it is not given.
+    /// What the driver uses if the option is not given.
     pub default: Option<&'static str>,
-    /// The values that the driver takes, where they are few.
+    /// The values that the driver accepts, if they are few.
     pub allowed: &'static [&'static str],
 }
 
@@ -19,7 +19,7 @@ pub(crate) const fn of(key: &'static str, default: &'static str) -> Unstated {
     one_of(key, default, &[])
 }
 
-/// One that takes few values.
+/// An option with a default and few values.
 pub(crate) const fn one_of(
     key: &'static str,
     default: &'static str,
@@ -32,7 +32,7 @@ pub(crate) const fn one_of(
     }
 }
 
-/// One that takes few values, and is off where it is not given.
+/// An option with few values, which is off unless it is given.
 pub(crate) const fn among(key: &'static str, allowed: &'static [&'static str]) -> Unstated {
     Unstated {
         key,
@@ -41,14 +41,14 @@ pub(crate) const fn among(key: &'static str, allowed: &'static [&'static str]) -
     }
 }
 
-/// What is off for every driver that has such an option.
+/// Options that are off by default in every driver that has them.
 const EVERYWHERE: &[Unstated] = &[
     of("encryption", "off"),
     of("nocow", "off"),
     of("preallocation", "off"),
 ];
 
-/// What LUKS does, also within other formats, where the options begin with [`IN_OTHERS`].
+/// Defaults of LUKS, including LUKS within other formats, whose options begin with [`IN_OTHERS`].
 const LUKS: &[Unstated] = &[
     one_of("cipher-alg", "aes-256", Algorithm::NAMES),
     one_of("cipher-mode", "xts", Mode::NAMES),
@@ -59,13 +59,13 @@ const LUKS: &[Unstated] = &[
 ];
 const IN_OTHERS: &str = "encrypt.";
 
-/// What is left out of an option of a driver that has `own`.
+/// The missing properties of an option of a driver that has `own`.
 pub(crate) fn find(own: &'static [Unstated], key: &str) -> Option<&'static Unstated> {
     let found = own.iter().chain(EVERYWHERE).find(|one| one.key == key);
     found.or_else(|| of_luks(key))
 }
 
-/// What is left out of an option of LUKS.
+/// The missing properties of an option of LUKS.
 pub(crate) fn of_luks(key: &str) -> Option<&'static Unstated> {
     let key = key.strip_prefix(IN_OTHERS).unwrap_or(key);
     LUKS.iter().find(|one| one.key == key)

@@ -1,23 +1,23 @@
-//! Which clusters of a file have a use, for checks of what has one alone.
+//! Which clusters of a file are in use, for checks of formats in which each has only one use.
 
 use std::ops::Range;
 
 use crate::error::Result;
 use crate::format::marks::Marks;
 
-/// Which clusters of a file have a use.
+/// Which clusters of a file are in use.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     marks: Marks,
-    /// Clusters of the file.
+    /// Number of clusters in the file.
     clusters: u64,
     used: u64,
-    /// Behind the last one that has a use.
+    /// The end of the last one in use.
     end: u64,
 }
 
 impl Uses {
-    /// Of a file of so many clusters; none has a use yet.
+    /// For a file of this many clusters, none of them in use yet.
     pub(crate) fn of(clusters: u64) -> Self {
         Self {
             clusters,
@@ -25,26 +25,26 @@ impl Uses {
         }
     }
 
-    /// How many clusters of the file have no use.
+    /// How many clusters of the file are unused.
     pub(crate) fn unused(&self) -> u64 {
         self.clusters.saturating_sub(self.used)
     }
 
-    /// The same in front of the last one that has a use: of a device, which keeps its length, the rest is no part of
-    /// the image.
+    /// The same, counting only those before the last one in use: on a device, whose length is fixed, the rest is not
+    /// part of the image.
     pub(crate) fn unused_within(&self) -> u64 {
         self.end.saturating_sub(self.used)
     }
 
-    /// Whether a cluster has a use.
+    /// Whether a cluster is in use.
     pub(crate) fn has(&self, cluster: u64) -> bool {
         self.marks.has(cluster)
     }
 
-    /// Gives a cluster a use; false where it has one.
+    /// Marks a cluster as in use; false if it was in use already.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn mark(&mut self, cluster: u64) -> Result<bool> {
         let is_new = self.marks.mark(cluster)?;
         if cluster < self.clusters {
@@ -54,10 +54,10 @@ impl Uses {
         Ok(is_new)
     }
 
-    /// As [`Uses::mark`], of many; how many of them have a use already.
+    /// As [`Uses::mark`], for many clusters; returns how many of them were in use already.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(crate) fn mark_all(&mut self, clusters: Range<u64>) -> Result<u64> {
         let mut shared = 0;
         for cluster in clusters {
@@ -77,7 +77,7 @@ mod tests {
         assert!(uses.mark(7).unwrap() && uses.mark(99_999).unwrap());
         assert!(!uses.mark(7).unwrap());
         assert_eq!(uses.mark_all(5..10).unwrap(), 1);
-        // Behind the file: known, and not counted.
+        // Past the end of the file: recorded, but not counted.
         assert!(uses.mark(1 << 40).unwrap() && !uses.mark(1 << 40).unwrap());
         assert!(uses.has(1 << 40) && uses.has(9) && !uses.has(10) && !uses.has(1 << 50));
         assert_eq!(uses.unused(), 100_000 - 6);

@@ -1,4 +1,4 @@
-//! What a format offers that can be written.
+//! The interface of formats that can be written.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use crate::storage::{Compress, Durability, Preallocation, Storage, ZeroFlags};
 
 /// Changing the guest contents of an image, reached through [`crate::format::Format::writer`].
 ///
-/// All methods may be called from many threads at once. No lock is held across data I/O. A format that was
-/// opened read-only refuses the changes.
+/// All methods may be called from many threads at once. No lock is held across data I/O. A format that was opened
+/// read-only refuses changes.
 pub trait FormatWrite: Send + Sync {
-    /// Makes what changes once before the first change of an open image, in formats that have that: what tells
-    /// the image from what it was before, which stays as it is from then on.
+    /// Makes the changes that precede the first write to an open image, in formats that have them: those that
+    /// distinguish the image from its earlier state, and are made only once.
     ///
     /// # Errors
     /// As [`FormatWrite::write`].
@@ -23,11 +23,11 @@ pub trait FormatWrite: Send + Sync {
         Ok(())
     }
 
-    /// Writes guest bytes; `below` supplies what a partly written new cluster lacks.
+    /// Writes guest bytes; `below` supplies the rest of a new cluster that is only partly written.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or of I/O; the guest bytes
-    /// outside the range are unchanged then.
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::NoSpace`], or if I/O fails; guest bytes outside the range
+    /// are unchanged then.
     fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()>;
 
     /// Makes the range read as zeroes.
@@ -42,10 +42,9 @@ pub trait FormatWrite: Send + Sync {
         below: &dyn Below,
     ) -> Result<()>;
 
-    /// Gives the range back. Whole clusters read afterwards as zeroes, or as the format defines;
-    /// the parts of clusters at the ends are left alone. What [`crate::storage::Storage::discard`] leaves is
-    /// not defined: where bytes keep their place, [`ZeroFlags::MAY_UNMAP`] with [`ZeroFlags::NO_FALLBACK`] gives
-    /// it back.
+    /// Discards the range. Whole clusters then read as zeroes, or as the format defines; partial clusters at the ends
+    /// are left unchanged. What [`crate::storage::Storage::discard`] leaves is undefined: if bytes have fixed places,
+    /// [`ZeroFlags::MAY_UNMAP`] with [`ZeroFlags::NO_FALLBACK`] is used to release them.
     ///
     /// # Errors
     /// As [`FormatWrite::write`].
@@ -54,29 +53,28 @@ pub trait FormatWrite: Send + Sync {
     /// Writes out cached metadata and makes all completed writes durable.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn flush(&self, durability: Durability) -> Result<()>;
 
-    /// Changing of the virtual size, where the format has it.
+    /// Changing the virtual size, if the format supports it.
     fn resizer(&self) -> Option<&dyn Resize> {
         None
     }
 
-    /// Writing of compressed clusters, where the format has it.
+    /// Writing compressed clusters, if the format supports it.
     fn compressor(&self) -> Option<&dyn Compress> {
         None
     }
 }
 
-/// Changing of the virtual size.
+/// Changing the virtual size.
 pub trait Resize: Send + Sync {
-    /// Changes the virtual size. What is new reads as zeroes from the moment on at which the size
-    /// is durable, whatever the layer below holds there. `control` ends the freeing of what is cut
-    /// off and the filling of new space, which
-    /// leaves the size as it was, and counts it.
+    /// Changes the virtual size. New space reads as zeroes as soon as the size is durable, whatever the layer below
+    /// contains there. `control` counts and can cancel the freeing of space that is cut off and the filling of new
+    /// space; cancelling leaves the size unchanged.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where this image cannot, [`crate::ErrorKind::Cancelled`].
+    /// [`crate::ErrorKind::Unsupported`] if this image cannot be resized, [`crate::ErrorKind::Cancelled`].
     fn resize_above(
         &self,
         len: u64,
@@ -85,24 +83,24 @@ pub trait Resize: Send + Sync {
         control: &JobControl,
     ) -> Result<()>;
 
-    /// Whether what is new reads as zeroes in fact. Of formats in which what was never written is noise it does not;
-    /// who needs zeroes writes them.
+    /// Whether new space really reads as zeroes. It does not in formats in which unwritten data reads as noise; there,
+    /// callers that need zeroes must write them.
     fn grown_is_zero(&self) -> bool {
         true
     }
 
-    /// Whether an image can become smaller at all.
+    /// Whether an image can become smaller.
     fn can_shrink(&self) -> bool {
         true
     }
 
-    /// Changes of the size that take further files, or leave some unused; where the format has them.
+    /// Size changes that add files or leave some unused, if the format has them.
     fn files(&self) -> Option<&dyn ResizeFiles> {
         None
     }
 }
 
-/// Files that were made for an image.
+/// Files that were created for an image.
 #[derive(Debug)]
 pub struct AddedFiles<'a> {
     files: &'a [Arc<dyn Storage>],
@@ -110,7 +108,7 @@ pub struct AddedFiles<'a> {
 }
 
 impl<'a> AddedFiles<'a> {
-    /// The image does not name them yet.
+    /// Files that the image does not reference yet.
     pub fn new(files: &'a [Arc<dyn Storage>]) -> Self {
         Self {
             files,
@@ -123,35 +121,36 @@ impl<'a> AddedFiles<'a> {
         self.files
     }
 
-    /// From now on the image names them, or that cannot be known, and they stay whatever comes; or it certainly
-    /// does not.
+    /// Records whether the image references them: if it does, or that cannot be determined, they are kept whatever
+    /// happens.
     pub fn set_named(&self, named: bool) {
         self.named.set(named);
     }
 
-    /// Whether the image may name them.
+    /// Whether the image may reference them.
     pub fn are_named(&self) -> bool {
         self.named.get()
     }
 }
 
-/// Another size of an image whose guest data lies in several files. Who calls it makes files and removes them.
+/// Resizing an image whose guest data is in several files. The caller creates and removes the files.
 pub trait ResizeFiles: Send + Sync {
-    /// The files that the image has to get for that size, in their order, by the names that it will give them.
+    /// The files that the image needs in addition at that size, in order, by the names under which it will reference
+    /// them.
     ///
     /// # Errors
-    /// As [`Resize::resize_above`]; nothing has changed.
+    /// As [`Resize::resize_above`]; nothing has changed then.
     fn to_add(&self, len: u64) -> Result<Vec<BString>>;
 
-    /// The files that the image does without at that size, each with the name that it gives it. They can be
-    /// removed once it has the size.
+    /// The files that the image does not need at that size, each with the name under which it is referenced. They can
+    /// be removed once the image has been resized.
     ///
     /// # Errors
-    /// As [`Resize::resize_above`]; nothing has changed.
+    /// As [`Resize::resize_above`]; nothing has changed then.
     fn to_drop(&self, len: u64) -> Result<Vec<(BString, Arc<dyn Storage>)>>;
 
-    /// As [`Resize::resize_above`], with the files of [`ResizeFiles::to_add`], which are empty. They are named
-    /// last, once everything in them is durable.
+    /// As [`Resize::resize_above`], with the files of [`ResizeFiles::to_add`], which are empty. They are referenced
+    /// last, once their contents are durable.
     ///
     /// # Errors
     /// As [`Resize::resize_above`].
@@ -166,7 +165,7 @@ pub trait ResizeFiles: Send + Sync {
 }
 
 impl dyn Resize + '_ {
-    /// As [`Resize::resize_above`], of an image with nothing below.
+    /// As [`Resize::resize_above`], for an image with nothing below it.
     ///
     /// # Errors
     /// As [`Resize::resize_above`].
@@ -180,16 +179,16 @@ pub trait Below: Sync {
     /// Fills `buf` with the guest bytes below; zeroes past the end of the layer below.
     ///
     /// # Errors
-    /// Of reading the backing chain.
+    /// If reading the backing chain fails.
     fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
     /// Whether the range is known to read as zeroes below, without reading data.
     ///
     /// # Errors
-    /// Of mapping the backing chain.
+    /// If mapping the backing chain fails.
     fn is_zero_below(&self, offset: u64, len: u64) -> Result<bool>;
 
-    /// The bytes from here on are zero below; the largest number where that is not known.
+    /// Bytes from this offset on are zero below; the maximum value if that is not known.
     fn len_below(&self) -> u64 {
         u64::MAX
     }

@@ -1,5 +1,4 @@
-//! An image that serves as the storage of another: qcow2 inside raw with an offset, a format
-//! inside another.
+//! An image that serves as the storage of another one: qcow2 inside raw with an offset, or any format inside another.
 
 use std::fmt::Debug;
 use std::io::{IoSlice, IoSliceMut};
@@ -22,25 +21,25 @@ use crate::storage::{
     Storage, ZeroFlags,
 };
 
-/// The guest bytes of an image, or of what leads to one, as a storage.
+/// The guest bytes of an image, or of a pointer to one, as a storage.
 #[derive(Debug)]
 pub struct ImageStorage<I = Arc<Image>> {
     image: I,
-    /// Up to here, what this has added reads as zeroes.
+    /// New space up to this offset reads as zeroes.
     ready: AtomicU64,
-    /// Held while the length is compared and then set: where that begins of what was added which may not yet.
+    /// Held while the length is compared and then set: the start of new space that may not read as zeroes yet.
     growth: Mutex<Option<u64>>,
 }
 
 impl ImageStorage {
-    /// Over an open image, whose locks stay as they are.
+    /// Wraps an open image, whose locks are left unchanged.
     pub fn new(image: impl Into<Arc<Image>>) -> Self {
         Self::over(image.into())
     }
 }
 
 impl<I: Deref<Target = Image>> ImageStorage<I> {
-    /// Over what leads to an open image, whose locks stay as they are.
+    /// Wraps a pointer to an open image, whose locks are left unchanged.
     pub fn over(image: I) -> Self {
         Self {
             ready: AtomicU64::new(image.len()),
@@ -54,13 +53,13 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         &self.image
     }
 
-    /// The part of a range that lies in the image.
+    /// The length of the part of a range that lies within the image.
     fn inside(&self, offset: u64, len: usize) -> usize {
         let left = self.image.len().saturating_sub(offset);
         usize::try_from(left).map_or(len, |left| left.min(len))
     }
 
-    /// A write past the end makes a storage longer.
+    /// Extends the image for a write past its end, as a storage does.
     fn grow(&self, offset: u64, len: u64) -> Result<()> {
         let end = offset.saturating_add(len);
         let ready = self.ready.load(Ordering::Acquire);
@@ -74,8 +73,8 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         }
     }
 
-    /// Disks have whole sectors, files any length: what is asked for between two sectors is there, and the rest of
-    /// the last one is zero.
+    /// Sets the length. Disks have whole sectors, files any length: a length between two sectors is rounded up, and the
+    /// rest of the last sector is zeroed.
     fn set_image_len(
         &self,
         len: u64,
@@ -89,10 +88,10 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         };
         let old = self.image.len();
         if whole == old && preallocation == Preallocation::Off {
-            // Nothing changes, and no image is marked as changed: so ends growth that was refused.
+            // Nothing changes, and no image is marked as changed: this is how refused growth is concluded.
             return self.finish(growth);
         }
-        // What comes to it later is waited for again.
+        // New space must be waited for again.
         self.ready.fetch_min(whole, Ordering::AcqRel);
         self.image.set_size(whole, preallocation, &control)?;
         if whole > old {
@@ -106,7 +105,7 @@ impl<I: Deref<Target = Image>> ImageStorage<I> {
         Ok(())
     }
 
-    /// Has what was added read as zeroes. Who writes there waits for it.
+    /// Makes new space read as zeroes. Threads that write there wait for this.
     fn finish(&self, growth: &mut Option<u64>) -> Result<()> {
         if let Some(start) = *growth {
             let control = JobControl::of_this_thread().unwrap_or_default();
@@ -159,7 +158,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
     }
 
     fn identity(&self) -> Option<Identity> {
-        // Its guest bytes are not those of the files that it stands on.
+        // Its guest bytes differ from those of the files that it is stored in.
         None
     }
 
@@ -285,7 +284,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
     }
 
     fn lock(&self, _request: LockRequest) -> Result<()> {
-        // The image took those of its own file when it was opened.
+        // The image locked its own file when it was opened.
         Ok(())
     }
 

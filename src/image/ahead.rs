@@ -1,4 +1,4 @@
-//! Decoding of what will be read soon, through the chain.
+//! Decoding data that will be read soon, through the chain.
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
@@ -6,16 +6,17 @@ use crate::format::DecodeAhead;
 use crate::image::Image;
 
 impl Image {
-    /// Whether a layer has what [`Image::decode_ahead`] does.
+    /// Whether [`Image::decode_ahead`] has any effect for some layer.
     pub(crate) fn decodes_ahead(&self) -> bool {
         self.decoders().next().is_some()
     }
 
-    /// Decodes what is compressed from `offset` up to `end` and keeps it, unit by unit: `next` is asked from where
-    /// on before each, and ends it by None; a unit of more than `most` bytes is left to its reader. Returns whether anything is compressed there.
+    /// Decodes and caches compressed data from `offset` up to `end`, unit by unit: before each unit, `next` returns the
+    /// offset at which to continue, or None to stop; units of more than `most` bytes are left to their readers. Returns
+    /// whether there is any compressed data.
     ///
     /// # Errors
-    /// Of the formats.
+    /// Those of the formats.
     pub(crate) fn decode_ahead(
         &self,
         offset: u64,
@@ -43,7 +44,7 @@ impl Image {
         Ok(any)
     }
 
-    /// Has the layers together keep so many bytes of decoded units beyond the usual.
+    /// Allows the layers together to cache this many bytes of decoded units beyond the usual limit.
     pub(crate) fn keep_more_decoded(&self, bytes: usize) {
         let layers = self.decoders().count().max(1);
         for decoder in self.decoders() {

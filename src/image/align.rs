@@ -1,4 +1,4 @@
-//! Guest I/O that fits no alignment of the format: whole units are read, patched and written.
+//! Guest I/O that does not match the alignment of the format: whole units are read, patched and written.
 
 use crate::error::Result;
 use crate::format::{Format, Immediate};
@@ -6,10 +6,10 @@ use crate::image::Image;
 use crate::memory::{self, IoBuf};
 use crate::storage::ZeroFlags;
 
-/// The most bytes that one step of a bounced request holds in memory.
+/// Maximum number of bytes in memory for one step of a bounced request.
 const STEP: u64 = 1 << 20;
 
-/// The whole units around a range, cut off at the end of the disk.
+/// The whole units around a range, limited to the end of the disk; None if the range is aligned.
 fn around(format: &dyn Format, offset: u64, len: u64) -> Option<(u64, u64)> {
     let unit = u64::from(format.request_alignment().max(1));
     let end = offset + len;
@@ -28,7 +28,7 @@ pub(super) fn read_encoded(format: &dyn Format, buf: &mut [u8], offset: u64) -> 
     read_units(format, buf, offset, read).map(drop)
 }
 
-/// As [`read_encoded`] where that does not block; false leaves the buffer undefined.
+/// As [`read_encoded`], unless that would block; if false, the contents of the buffer are undefined.
 pub(super) fn try_read_encoded(
     format: &dyn Format,
     immediate: &dyn Immediate,
@@ -40,7 +40,7 @@ pub(super) fn try_read_encoded(
     read_units(format, buf, offset, read)
 }
 
-/// Fills `buf` by reading whole units; false as soon as `read` says so.
+/// Fills `buf` by reading whole units; returns false as soon as `read` does.
 fn read_units(
     format: &dyn Format,
     buf: &mut [u8],

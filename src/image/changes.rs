@@ -1,4 +1,4 @@
-//! Changes of an image, and those who need all of it in one state meanwhile.
+//! Changes of an image, and operations that need all of it in one state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,32 +11,32 @@ use crate::image::Image;
 use crate::image::detect_zeroes::DetectZeroes;
 use crate::job::{JobControl, Unchanged};
 
-/// Changes of one image run side by side. Who looks at all of its metadata keeps them waiting, or learns that there
-/// was one.
+/// Changes of one image run concurrently. Operations on its metadata as a whole either make them wait, or detect that
+/// there was one.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     gate: RwLock<()>,
-    /// The thread that keeps the others waiting.
+    /// The thread that makes the others wait.
     holder: Mutex<Option<ThreadId>>,
     watchers: AtomicUsize,
-    /// Changes that began while someone watched.
+    /// Number of changes that began while there were watchers.
     seen: Arc<AtomicU64>,
 }
 
-/// A change that is under way.
+/// A change in progress.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     _beside_others: RwLockReadGuard<'a, ()>,
 }
 
-/// While it lives, changes are noted.
+/// Changes are recorded while this exists.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
     changes: &'a Changes,
     unchanged: Unchanged,
 }
 
-/// While it lives, changes of others wait.
+/// Changes by other threads wait while this exists.
 #[derive(Debug)]
 pub(crate) struct Hold<'a> {
     changes: &'a Changes,
@@ -44,8 +44,8 @@ pub(crate) struct Hold<'a> {
 }
 
 impl Changes {
-    /// Begins a change, unless this thread is the one that changes wait for. One that only `overwrites` guest bytes
-    /// where they are is not noted.
+    /// Begins a change, unless this thread is the one that changes wait for. A change that only `overwrites` guest
+    /// bytes in place is not recorded.
     pub(super) fn begin(&self, overwrites: impl FnOnce() -> bool) -> Result<Change<'_>> {
         let under_way = match self.gate.try_read() {
             Some(under_way) => under_way,
@@ -75,7 +75,7 @@ impl Changes {
         }
     }
 
-    /// Waits until no change is under way, and lets none begin.
+    /// Waits until no change is in progress, and prevents new ones.
     fn hold(&self, control: &JobControl) -> Result<Hold<'_>> {
         self.check_other_thread()?;
         let alone = control.lock_alone(&self.gate)?;
@@ -98,7 +98,7 @@ impl Drop for Hold<'_> {
 }
 
 impl Watch<'_> {
-    /// For a job that is to end once there is a change.
+    /// For a job that must end once there is a change.
     pub(crate) fn unchanged(&self) -> Unchanged {
         self.unchanged.clone()
     }
@@ -111,16 +111,16 @@ impl Drop for Watch<'_> {
 }
 
 impl Image {
-    /// For a change of the layer that no method of the image makes. It must call none that makes one.
+    /// Begins a change of the layer that bypasses the methods of the image. It must not call methods that change the
+    /// image.
     ///
     /// # Errors
-    /// [`ErrorKind::Busy`] within a job that holds changes back.
+    /// [`ErrorKind::Busy`] within a job that prevents changes.
     pub(crate) fn begin_change(&self) -> Result<Change<'_>> {
         self.changes.begin(|| false)
     }
 
-    /// Waits for the changes that are under way, has the files hold what they made, and notes changes of metadata
-    /// from then on.
+    /// Waits for the changes in progress, flushes them to the files, and records metadata changes from then on.
     ///
     /// # Errors
     /// As [`Image::flush`], or [`ErrorKind::Cancelled`].
@@ -134,7 +134,7 @@ impl Image {
         })
     }
 
-    /// As [`Image::watch_changes`], and lets no further change begin; `to_change` says that the caller makes some.
+    /// As [`Image::watch_changes`], but prevents further changes; `to_change` means that the caller makes some itself.
     ///
     /// # Errors
     /// As [`Image::flush`], or [`ErrorKind::Cancelled`].
@@ -147,7 +147,7 @@ impl Image {
         Ok(hold)
     }
 
-    /// What to say of an image that has changed under the eyes of a job.
+    /// The error for an image that was changed during a job.
     pub(crate) fn changed_meanwhile(&self) -> Error {
         busy(format!(
             "'{}' was changed meanwhile, so that nothing is known of it as a whole",
@@ -160,12 +160,12 @@ impl Image {
         self.changes.begin(|| self.overwrites(offset, len))
     }
 
-    /// Whether a write to the range is known to change nothing but guest bytes where they are.
+    /// Whether a write to the range is known to change nothing except guest bytes in place.
     fn overwrites(&self, offset: u64, len: u64) -> bool {
         let Some(immediate) = self.format.immediate() else {
             return false;
         };
-        // Zeroes that are looked for may take their place away.
+        // With zero detection, a write may turn into an unmapping.
         if self.settings.detect_zeroes != DetectZeroes::Off {
             return false;
         }

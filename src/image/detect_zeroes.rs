@@ -1,8 +1,8 @@
-//! Whether written zeroes are looked for.
+//! Whether zeroes are detected in written data.
 
 use crate::error::{Error, Result};
 
-/// Whether written zeroes are looked for.
+/// Whether zeroes are detected in written data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DetectZeroes {
     /// No.
@@ -15,10 +15,10 @@ pub enum DetectZeroes {
 }
 
 impl DetectZeroes {
-    /// The one of that name: `off`, `on` or `unmap`.
+    /// The setting with that name: `off`, `on` or `unmap`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where there is none.
+    /// [`crate::ErrorKind::Invalid`] if there is none.
     pub fn from_name(name: &str) -> Result<Self> {
         Ok(match name {
             "off" => Self::Off,
@@ -29,7 +29,7 @@ impl DetectZeroes {
     }
 }
 
-/// Refuses to make holes of zeroes where discards reach nothing.
+/// Refuses to turn zeroes into holes if discards are ignored.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].

@@ -1,5 +1,4 @@
-//! Disks that are directories: the user, or an overlay, names the directory, and a file in it stands for the
-//! disk.
+//! Disks stored in directories: the user, or an overlay, names the directory, and a file in it represents the disk.
 
 use std::path::Path;
 
@@ -7,8 +6,8 @@ use crate::format::{ChildSpec, FormatDriver, registry};
 use crate::image::node_plan::{Driver, HostName, NodePlan};
 use crate::storage::file;
 
-/// The file below a format; where it is a directory, the file in it that the format means, or any format where
-/// none is named.
+/// The file below a format; if it is a directory, the file in it that represents a disk of that format, or of any
+/// format if none is named.
 pub(super) fn entered(mut file: NodePlan, over: &Driver) -> NodePlan {
     let Driver::Host(host) = &mut file.driver else {
         return file;
@@ -31,8 +30,7 @@ pub(super) fn entered(mut file: NodePlan, over: &Driver) -> NodePlan {
     file
 }
 
-/// The file in a directory that an image names which stands for a disk of the format, or of any where none is
-/// recorded.
+/// The file that represents a disk of the format in a directory named by an image; of any format if none is recorded.
 pub(super) fn named_inside(path: &Path, format: Option<&str>) -> Option<&'static str> {
     match format {
         None => file_for(path, registry::drivers()),
@@ -40,7 +38,7 @@ pub(super) fn named_inside(path: &Path, format: Option<&str>) -> Option<&'static
     }
 }
 
-/// The file in a directory that stands for a disk of one of the formats; None where it is no such directory.
+/// The file in a directory that represents a disk of one of the formats; None if it is not such a directory.
 fn file_for(path: &Path, drivers: &[&'static FormatDriver]) -> Option<&'static str> {
     if !path.is_dir() {
         return None;
@@ -49,7 +47,7 @@ fn file_for(path: &Path, drivers: &[&'static FormatDriver]) -> Option<&'static s
     inside.find(|name| path.join(name).is_file())
 }
 
-/// The name of the file that stands for a disk of the format in its directory.
+/// The name of the file that represents a disk of the format in its directory.
 fn index(driver: &FormatDriver) -> Option<&'static str> {
     let mut specs = driver.children.iter();
     specs

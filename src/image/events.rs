@@ -4,10 +4,10 @@ use crate::trace::Event;
 
 /// A layer of an image was opened.
 pub static OPEN: Event = Event::new("image_open");
-/// The use of a layer ended.
+/// A layer was closed.
 pub static CLOSE: Event = Event::new("image_close");
-/// The lock bytes of a file were taken.
+/// A file was locked.
 pub static LOCK: Event = Event::new("image_lock");
 
-/// All of them.
+/// All events.
 pub static ALL: &[&Event] = &[&OPEN, &CLOSE, &LOCK];

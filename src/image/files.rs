@@ -1,4 +1,4 @@
-//! The files that images stand on, whatever they are to them: for all who must know every one.
+//! The files that images stand on, whatever their roles: for code that must consider all of them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ use crate::location::Location;
 use crate::memory;
 use crate::storage::{Identity, Storage};
 
-/// A file that an image has and that is not open.
+/// A file of an image that is not open.
 #[derive(Clone, Debug)]
 pub(super) struct ClosedFile {
     role: FileRole,
@@ -27,20 +27,20 @@ pub(super) struct ClosedFile {
 /// A file that an image stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StandingFile {
-    /// What tells it from others.
+    /// Its identity.
     pub(crate) id: Identity,
-    /// What it is to the layer that has it.
+    /// Its role in the layer that it belongs to.
     pub(crate) role: FileRole,
     /// Its name.
     pub(crate) name: BString,
-    /// The name of that layer.
+    /// The name of the layer.
     pub(crate) of: BString,
 }
 
-/// Gets a file, and the storage of one that is open.
+/// Receives a file, and its storage if it is open.
 type VisitFile<'a> = dyn FnMut(StandingFile, Option<&Arc<dyn Storage>>) -> Result<()> + 'a;
 
-/// Refuses to write to files where one of them is read too.
+/// Refuses to write to files if one of them is also read.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -58,21 +58,21 @@ pub(super) fn check_not_written(written: &[StandingFile], read: &StandingFile) -
     )))
 }
 
-/// What is shown of an image that serves as a file.
+/// How much of an image that serves as a file is visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depth {
-    /// Its own layer.
+    /// Only its own layer.
     Layers,
-    /// Its chain too.
+    /// Also its chain.
     Chains,
 }
 
 impl Image {
-    /// Every file that this image and the open part of its chain stand on, those of images that serve
-    /// as files included, and of an image that is open for its metadata alone also the closed ones.
+    /// Every file that this image and the open part of its chain stand on, including those of images that serve as
+    /// files and, for an image opened only for its metadata, also the closed ones.
     ///
     /// # Errors
-    /// Where there is no memory for them.
+    /// If memory is exhausted.
     pub(crate) fn standing_files(&self) -> Result<Vec<StandingFile>> {
         let mut files = Vec::new();
         for layer in self.layers() {
@@ -81,24 +81,24 @@ impl Image {
         Ok(files)
     }
 
-    /// The files that change when this image is written to: those of its own layer, down to the images
-    /// that serve as its files.
+    /// The files that change when this image is written to: those of its own layer, including those of images that
+    /// serve as its files.
     ///
     /// # Errors
-    /// Where there is no memory for them.
+    /// If memory is exhausted.
     pub(crate) fn written_files(&self) -> Result<Vec<StandingFile>> {
         let mut files = Vec::new();
         self.own_files(Depth::Layers, &mut files)?;
         Ok(files)
     }
 
-    /// This image, its backing image, and so on as far as they are open.
+    /// This image, its backing image, and so on, as far as they are open.
     pub(crate) fn layers(&self) -> impl Iterator<Item = &Image> {
         std::iter::successors(Some(self), |layer| layer.backing().map(|next| &**next))
     }
 
-    /// Refuses to write to this layer where one of its files is also a file of one of the `others`, which
-    /// are read meanwhile.
+    /// Refuses to write to this layer if one of its files also belongs to one of the `others`, which are read at the
+    /// same time.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -114,8 +114,8 @@ impl Image {
         Ok(())
     }
 
-    /// Refuses to write to this layer where one file is two of those that change then, or is also a file of what
-    /// the images are read from that serve as its files.
+    /// Refuses to write to this layer if two of the files that then change are the same, or if one of them is also read
+    /// through the chain of an image that serves as one of its files.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -127,7 +127,7 @@ impl Image {
             memory::push(&mut files, file)
         })?;
         self.visit_below_files(&mut |file, storage| {
-            // What stands on an open node that the user named reads what is written to that.
+            // Nodes over an open node that the user named expect to read what is written to it.
             let is_shared =
                 storage.is_some_and(|storage| storages.iter().any(|own| Arc::ptr_eq(own, storage)));
             match is_shared {
@@ -163,7 +163,7 @@ impl Image {
         Ok(())
     }
 
-    /// Shows the files of the chains below the images that serve as files of this layer.
+    /// Visits the files of the chains below the images that serve as files of this layer.
     fn visit_below_files(&self, visit: &mut VisitFile<'_>) -> Result<()> {
         let mut lists: Vec<&[Child]> = vec![&self.children];
         while let Some(children) = lists.pop() {
@@ -228,27 +228,27 @@ impl Image {
         visit(file, storage)
     }
 
-    /// Shows every open file of this layer, its own first.
+    /// Visits every open file of this layer, its own first.
     pub(crate) fn visit_files<'a>(&'a self, visit: &mut dyn FnMut(FormatFile<'a>)) {
         self.format.visit_files(visit);
     }
 
-    /// The compressed files that the filter `decompress` unpacks for this layer, as they lie, in the order in which
-    /// they were opened.
+    /// The compressed files that the filter `decompress` unpacks for this layer, in compressed form, in the order of
+    /// opening.
     pub(crate) fn compressed_files(&self) -> Vec<&Arc<dyn Storage>> {
         let mut files = Vec::new();
         add_compressed(&self.children, &mut files);
         files
     }
 
-    /// The file in each slot that extents of this layer name.
+    /// The file of each slot that extents of this layer refer to.
     pub(crate) fn slots(&self) -> Vec<(StorageSlot, &Arc<dyn Storage>)> {
         let mut slots = Vec::new();
         self.visit_files(&mut |file| slots.extend(file.slot.map(|slot| (slot, file.storage))));
         slots
     }
 
-    /// The file that holds the guest data of this layer: the data file where that is apart.
+    /// The file with the guest data of this layer: the data file if that is separate.
     pub(crate) fn data_storage(&self) -> &Arc<dyn Storage> {
         let mut data = &self.storage;
         self.visit_files(&mut |file| {
@@ -260,7 +260,7 @@ impl Image {
     }
 }
 
-/// Of what was compressed more than once: the file itself, not what stands between.
+/// For a file that was compressed more than once, adds the file itself, not the intermediate results.
 fn add_compressed<'a>(nodes: &'a [Child], files: &mut Vec<&'a Arc<dyn Storage>>) {
     for node in nodes.iter().map(Child::node) {
         if let Some(image) = node.image() {
@@ -275,7 +275,7 @@ fn add_compressed<'a>(nodes: &'a [Child], files: &mut Vec<&'a Arc<dyn Storage>>)
     }
 }
 
-/// The files that a layer has left closed, because metadata alone is wanted.
+/// The files that a layer has left closed because only its metadata was requested.
 pub(super) fn closed_files(
     image: &Image,
     plan: &NodePlan,
@@ -291,7 +291,7 @@ pub(super) fn closed_files(
             let location = match spec.and_then(|spec| plan.child(spec.name)) {
                 Some(ChildPlan::Tree(tree)) => Some(Location::from_tree(name, tree.clone())),
                 _ if name.is_empty() => None,
-                // A path as seen from the working directory, as when it is opened.
+                // A path relative to the working directory, as when it is opened.
                 _ => Some(Location::from_path(OsStr::from_bytes(&name))),
             };
             location.map(|location| ClosedFile { role, location })

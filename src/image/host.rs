@@ -22,7 +22,7 @@ use crate::value::{Map, Value};
 /// Opens the storage of a plan.
 ///
 /// # Errors
-/// Of the protocol.
+/// Those of the protocol.
 pub(super) fn open(
     host: &HostFile,
     plan: &NodePlan,
@@ -69,7 +69,7 @@ pub(super) fn open(
     })
 }
 
-/// The storage that the caller keeps under the name.
+/// The caller's storage with that name.
 fn given(
     host: &HostFile,
     how: &StorageOpen,
@@ -90,8 +90,8 @@ fn open_storage(
     with_driver(host, given, how, options, StorageDriver::open_storage)
 }
 
-/// Shows what tells each file from others that the storage of a plan would stand on. Nothing is opened, but for what
-/// the caller keeps under a name.
+/// Visits the identity of each file that the storage of a plan would stand on. Nothing is opened, except a named
+/// storage of the caller.
 pub(super) fn visit_identities(
     host: &HostFile,
     options_given: &Map<String, Value>,
@@ -109,7 +109,7 @@ pub(super) fn visit_identities(
         driver.visit_identities(context, visit);
         Ok(())
     });
-    // What the options are wrong for is there all the same.
+    // The file exists even if the options are wrong for it.
     if shown.is_err()
         && let Some(id) = host.name.path().and_then(|path| Identity::of_path(&path))
     {
@@ -117,22 +117,22 @@ pub(super) fn visit_identities(
     }
 }
 
-/// Whether the driver of a host file, where there is one, finds what it opens on this host.
+/// Whether the storages of the driver of a host file, if there is one, are on this host.
 pub(super) fn is_local(host: &HostFile) -> bool {
     driver_of(host).is_ok_and(|driver| driver.is_local)
 }
 
-/// Lists the exports of the server at the end of a location; no storage is opened.
+/// Lists the exports of the server that a location refers to; no storage is opened.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] where it leads to no server that has such a list; of the server.
+/// [`crate::ErrorKind::Unsupported`] if it does not refer to a server with such a list, and errors of the server.
 pub(crate) fn exports(location: &Location, options: &OpenOptions) -> Result<Vec<ExportInfo>> {
     let (host, given) = NodePlan::of(location, options)?.into_host()?;
     let how = StorageOpen::default();
     with_driver(&host, &given, &how, options, StorageDriver::list_exports)
 }
 
-/// Calls what the driver of a host file does with it.
+/// Calls an operation of the driver of a host file.
 fn with_driver<T>(
     host: &HostFile,
     given: &Map<String, Value>,
@@ -167,7 +167,7 @@ fn driver_of(host: &HostFile) -> Result<&'static StorageDriver> {
     }
 }
 
-/// The identity of the file at the end of a location, if there is one; nothing is opened.
+/// The identity of the file that a location refers to, if there is one; nothing is opened.
 pub(crate) fn location_id(location: &Location) -> Option<Identity> {
     let plan = NodePlan::new(location, None).ok()?;
     Identity::of_path(&plan.path()?)

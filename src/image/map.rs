@@ -7,31 +7,30 @@ use crate::extent::{Extent, ExtentKind};
 use crate::image::{ChainExtent, Image, ReadsAs};
 use crate::storage::Storage;
 
-/// How far the layers are first asked for what they hold. A layer that holds nothing for far longer than
-/// the layers below it hold one thing is not asked for all of that again and again.
+/// How far the layers are queried at first: a layer that contains nothing over a much longer range than the extents of
+/// the layers below it must not be queried for all of that range again and again.
 pub(super) const FIRST_QUESTION: u64 = 64 << 10;
-/// How much farther each further question of one look-up goes.
+/// Growth factor of each further query of one lookup.
 const GROWTH: u64 = 4;
 
-/// How one layer is asked for what it holds.
+/// How one layer is queried.
 type LookAtLayer = fn(&Image, u64, u64) -> Result<Extent>;
 
 impl Image {
-    /// The longest run that starts at `offset`, at most `len` bytes, looked up through the chain. That
-    /// takes time in proportion to what it finds, so looking up one run after the other takes
-    /// time in proportion to the image.
+    /// The longest run that starts at `offset`, limited to `len` bytes, looked up through the chain. The time taken is
+    /// proportional to the result, so looking up all runs takes time proportional to the image.
     ///
-    /// Where a backing file ends before the layer above it, the rest is `Unallocated` in the layer
-    /// above: nothing holds it, it reads as zeroes. The same where the backing file is not open.
+    /// If a backing file ends before the layer above it, the rest is `Unallocated` in the layer above: nothing contains
+    /// it, and it reads as zeroes. The same applies if the backing file is not open.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats.
+    /// [`crate::ErrorKind::Invalid`] outside the image, otherwise those of the formats.
     pub fn map(&self, offset: u64, len: u64) -> Result<ChainExtent<'_>> {
         self.map_upper(offset, len, u32::MAX)
     }
 
-    /// As [`Image::map`], through the first `layers` layers alone: what none of them holds is
-    /// `Unallocated` in the last one.
+    /// As [`Image::map`], but only through the first `layers` layers: what none of them contains is `Unallocated` in
+    /// the last one.
     ///
     /// # Errors
     /// As [`Image::map`].
@@ -39,7 +38,7 @@ impl Image {
         self.look_up(offset, len, (layers, Self::map_layer))
     }
 
-    /// As [`Image::map`], to pass for a read at this moment: what a server said of holes a while ago counts as data.
+    /// As [`Image::map`], for an immediate read: where a server's cached extents report holes, they count as data.
     ///
     /// # Errors
     /// As [`Image::map`].
@@ -58,7 +57,7 @@ impl Image {
         }
     }
 
-    /// Whether a file of this layer remembers holes: see [`Limits::remembers_extents`].
+    /// Whether a file of this layer caches extents: see [`Limits::remembers_extents`].
     ///
     /// [`Limits::remembers_extents`]: crate::storage::Limits::remembers_extents
     pub(super) fn remembers_extents(&self) -> bool {
@@ -88,7 +87,7 @@ impl Image {
         while found.extent.len == question && question < len {
             let known = found.extent;
             let further = (len - known.len).min(question.saturating_mul(GROWTH - 1));
-            // What cannot be looked up is met when it is asked for itself.
+            // An error will be reported when this range itself is requested.
             let Ok(next) = self.ask(offset + known.len, further, (layers, end), look) else {
                 break;
             };
@@ -101,7 +100,7 @@ impl Image {
         Ok(found)
     }
 
-    /// What holds the beginning of a range, and how much of it; more questions follow, up to `end`.
+    /// Finds what contains the beginning of a range, and how much of it; further queries up to `end` follow.
     fn ask(
         &self,
         offset: u64,
@@ -136,11 +135,11 @@ impl Image {
         }
     }
 
-    /// Where the range stands in a host file as it is, if that place keeps its meaning even while the kernel
-    /// takes its time to send it: it cannot be given to other guest bytes meanwhile.
+    /// Where the range is stored verbatim in a host file, if that place stays valid even while the kernel takes its
+    /// time to send it: it must not be reused for other guest bytes in the meantime.
     ///
     /// # Errors
-    /// Of the formats.
+    /// Those of the formats.
     pub(crate) fn lasting_place(
         &self,
         offset: u64,
@@ -156,7 +155,7 @@ impl Image {
             return Ok(None);
         }
         let storage = layer.format.storage(slot)?;
-        // What ends before the disk does is filled up by reads alone.
+        // A file that ends before the disk does is only zero-filled by reads.
         let inside = host_offset
             .checked_add(len)
             .zip(storage.len().ok())
@@ -168,7 +167,7 @@ impl Image {
     /// Whether the range is known to read as zeroes, without reading data. Parts past the end do.
     ///
     /// # Errors
-    /// Of the formats.
+    /// Those of the formats.
     pub fn is_known_zero(&self, mut offset: u64, len: u64) -> Result<bool> {
         let end = offset.saturating_add(len).min(self.len());
         while offset < end {
@@ -181,7 +180,7 @@ impl Image {
         Ok(true)
     }
 
-    /// Refuses a range that does not lie in the image.
+    /// Refuses a range that does not lie within the image.
     pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<()> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len() => Ok(()),

@@ -73,47 +73,47 @@ use unit_lock::UnitLock;
 /// How to open an image.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// The format, or None to probe where the policy allows it.
+    /// The format; None to probe it if the policy allows that.
     pub format: Option<String>,
-    /// Options of the image and its children beside those of the location, keyed as in `driver=…` strings:
+    /// Options of the image and its children in addition to those of the location, with keys as in `driver=…` strings:
     /// `encrypt.key-secret`, `file.locking`, `backing.driver`.
     pub driver_options: Options,
     /// Open for writing.
     pub writable: bool,
     /// Page cache use and flush guarantees.
     pub cache: CacheMode,
-    /// `-U`: take no locks that exclude others.
+    /// `-U`: take no exclusive locks.
     pub force_share: bool,
     /// Open the backing chain.
     pub backing: bool,
-    /// Only metadata is wanted (`info`): data file and backing chain stay closed.
+    /// Only metadata is needed (`info`): the data file and the backing chain stay closed.
     pub metadata_only: bool,
-    /// For `check`: open although tables are damaged where that is possible.
+    /// For `check`: if possible, open despite damaged tables.
     pub for_check: bool,
-    /// Let nothing else write meanwhile, also where the format is raw (convert's source).
+    /// Prevent others from writing in the meantime, even if the format is raw (convert's source).
     pub deny_writers: bool,
-    /// How hard compressed writes try, where the format has levels; None for its default.
+    /// Compression level for compressed writes, if the format has levels; None for its default.
     pub compression_level: Option<i64>,
-    /// Open what a compressed file holds: the image's own file is one. The kind, or `auto`, as the option of the
-    /// filter `decompress` has it.
+    /// Decompress the image's own file and open the contents. The compression kind, or `auto`, as in the option of the
+    /// filter `decompress`.
     pub decompress: Option<String>,
-    /// Whether discards reach the host; None for what the location says, else they do.
+    /// Whether discards reach the host; if None, the location decides, and the default is yes.
     pub discard: Option<bool>,
-    /// Whether writes are looked through for zeroes; None for what the location says, else they are not.
+    /// Whether zeroes are detected in written data; if None, the location decides, and the default is no.
     pub detect_zeroes: Option<DetectZeroes>,
-    /// A location may have detected zeroes unmapped and say nothing of discards: what the image is opened for gives
-    /// space back. Else it has to say `discard=unmap` too, as for QEMU's tools.
+    /// The location may request that detected zeroes be unmapped without mentioning discards, because the image is
+    /// opened for a purpose that releases space. Otherwise it must also specify `discard=unmap`, as for QEMU's tools.
     pub may_unmap: bool,
-    /// The secrets that options such as `key-secret` name by ID.
+    /// The secrets referred to by ID in options such as `key-secret`.
     pub objects: Objects,
-    /// The named nodes of images that were opened before, and of this one from then on; None where no other image
-    /// counts.
+    /// The named nodes of images that were opened before, to which those of this image are added; None if other images
+    /// are irrelevant.
     pub nodes: Option<Nodes>,
-    /// Storages that the caller keeps: a path that is one of their names opens no file.
+    /// Storages kept by the caller: a path that is one of their names does not open a file.
     pub storages: Option<Arc<dyn NamedStorages>>,
-    /// What opening may do.
+    /// The policy for opening files.
     pub policy: OpenPolicy,
-    /// Ends an opening that takes long, when it is cancelled or late.
+    /// Stops opening on cancellation or at the deadline.
     pub control: Arc<JobControl>,
 }
 
@@ -147,14 +147,14 @@ impl OpenOptions {
     /// Sets all of [`OpenOptions::driver_options`].
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where a key has both a value and parts of its own.
+    /// [`ErrorKind::Invalid`] if a key has both a value and nested keys.
     pub fn set_driver_options(&mut self, options: Options) -> Result<()> {
         location::tree::of_options(&options)?;
         self.driver_options = options;
         Ok(())
     }
 
-    /// The same for what a job opens: the job's control ends it too.
+    /// The same options for what a job opens: the job's control can stop it too.
     pub(crate) fn within(&self, job: &Job) -> Self {
         job.control().heed(&self.control);
         Self {
@@ -177,21 +177,21 @@ pub struct Image {
     format_name: &'static str,
     driver: &'static FormatDriver,
     format: Box<dyn Format>,
-    /// The current contents, where `format` is a snapshot of them.
+    /// The current contents, if `format` is a snapshot of them.
     current: Option<Box<dyn Format>>,
     storage: Arc<dyn Storage>,
-    /// The nodes that it stands on, its own file first, in the order in which they were opened.
+    /// The nodes that it stands on, its own file first, in the order of opening.
     children: Newest<Vec<Child>>,
-    /// Makes further files of it, where its format has them.
+    /// Creates additional files for it, if its format has them.
     more_files: Option<Box<build::MoreFiles>>,
-    /// Further files of the image that were not opened.
+    /// Additional files of the image that were not opened.
     closed_files: Vec<files::ClosedFile>,
     backing: Backing,
-    /// Where the user said that the layer below is.
+    /// The user's description of the layer below.
     below: Option<ChildPlan>,
-    /// Another image names this one, not the user.
+    /// It was named by another image, not by the user.
     named_by_image: bool,
-    /// What the user called this layer.
+    /// The name that the user gave this layer.
     node_name: Option<Arc<node::NodeName>>,
     warnings: Vec<String>,
     writable: bool,
@@ -202,19 +202,19 @@ pub struct Image {
     closed: AtomicBool,
 }
 
-/// How an open image behaves.
+/// The settings of an open image.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     cache: CacheMode,
     ignore_discard: bool,
     detect_zeroes: DetectZeroes,
-    /// The largest virtual size that the policy allows.
+    /// The maximum virtual size that the policy allows.
     max_len: u64,
-    /// Others may write meanwhile, because the caller said so.
+    /// Others may write in the meantime, by permission of the caller.
     force_share: bool,
-    /// Others must not write meanwhile, also where it is a plain disk.
+    /// Others must not write in the meantime, even to a plain disk.
     deny_writers: bool,
-    /// It may be open although tables are damaged.
+    /// It may have been opened despite damaged tables.
     for_check: bool,
 }
 
@@ -223,7 +223,7 @@ struct Settings {
 enum Backing {
     /// Nothing: zeroes.
     None,
-    /// A backing file that was not opened: what it holds is not known.
+    /// A backing file that was not opened: its contents are unknown.
     Closed,
     /// The next layer.
     Open(Arc<Image>),
@@ -232,14 +232,14 @@ enum Backing {
 /// A run of guest bytes of an image and its chain.
 #[derive(Clone, Copy, Debug)]
 pub struct ChainExtent<'a> {
-    /// The layer that decides: 0 is the image itself, 1 its backing file…
+    /// The layer that contains the run: 0 is the image itself, 1 its backing file…
     pub depth: u32,
     /// That layer.
     pub layer: &'a Image,
-    /// Offset in that layer; the same as asked for.
+    /// Offset in that layer; the same as the requested offset.
     pub offset: u64,
-    /// The run. `Unallocated` means that nothing holds it: the layer is the last one, or the
-    /// backing file below it is shorter or not open.
+    /// The run. `Unallocated` means that no layer contains it: the layer is the last one, or the backing file below it
+    /// is shorter or not open.
     pub extent: Extent,
 }
 
@@ -254,15 +254,15 @@ impl Image {
         self.len() == 0
     }
 
-    /// Where it was opened from.
+    /// The location that it was opened from.
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// What the format tells of the image, from its metadata.
+    /// What the metadata of the format says about the image.
     ///
     /// # Errors
-    /// `Could not open '…'` where a table is damaged, or of reading.
+    /// `Could not open '…'` if a table is damaged, or if reading fails.
     pub fn info(&self) -> Result<FormatInfo> {
         self.format.info().map_err(|error| match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::Invalid => {
@@ -282,7 +282,7 @@ impl Image {
         &*self.format
     }
 
-    /// The persistent dirty bitmaps of this layer, also where a snapshot is shown.
+    /// The persistent dirty bitmaps of this layer, even if a snapshot is being shown.
     pub fn bitmaps(&self) -> Option<&dyn Bitmaps> {
         self.current.as_ref().unwrap_or(&self.format).bitmaps()
     }
@@ -292,27 +292,26 @@ impl Image {
         &self.storage
     }
 
-    /// The nodes that this layer stands on, its own file first, in the order in which they were opened.
+    /// The nodes that this layer stands on, its own file first, in the order of opening.
     pub fn children(&self) -> &[Child] {
         &self.children
     }
 
-    /// What the files of this layer that are open take on the host together; None where one of them does
-    /// not tell.
+    /// The total space allocated on the host for the open files of this layer; None if it is not known for one of them.
     pub fn actual_size(&self) -> Option<u64> {
         let nodes = self.children.iter().map(Child::node);
         let mut sizes = nodes.map(|node| node.storage().allocated_size());
         sizes.try_fold(0u64, |sum, size| Some(sum.saturating_add(size?)))
     }
 
-    /// The image that shows through the file of this layer, where that is no host file.
+    /// The image that shows through the file of this layer, if that is not a host file.
     pub fn file_image(&self) -> Option<&Image> {
         let shown = self.children.first()?.node().shown();
         shown.map(|image| image.image())
     }
 
-    /// The image that users see: this one, or the one that shows through it where it is a plain disk or a
-    /// filter over another image.
+    /// The image that users see: this one, or if it is a raw disk or a filter over another image, the one that shows
+    /// through it.
     pub fn shown(&self) -> &Image {
         let file = self.children.first().map(Child::node);
         let whole = file.is_some_and(Node::is_shown_whole);
@@ -320,8 +319,8 @@ impl Image {
         shown.map_or(self, Image::shown)
     }
 
-    /// Whether offsets in the file of this layer are places where its bytes stand: not where a filter makes
-    /// them of several files.
+    /// Whether offsets in the file of this layer are actual locations of its bytes: not if a filter composes them from
+    /// several files.
     pub(crate) fn has_places(&self) -> bool {
         let file = self.children.first().map(Child::node);
         !self.driver.is_transparent || file.is_none_or(Node::has_places)
@@ -332,13 +331,13 @@ impl Image {
         self.file_image().filter(|_| self.driver.is_transparent)
     }
 
-    /// The image behind the filter that stands in the place of the format of this layer.
+    /// The image behind the filter that takes the place of the format of this layer.
     pub(crate) fn behind_filter(&self) -> Option<&Image> {
         let file = self.children.first().filter(|_| self.is_filter())?;
         file.node().filtered_image()
     }
 
-    /// Whether a filter stands in the place of the format: the layer counts for none.
+    /// Whether a filter takes the place of the format: then the layer does not count as one.
     pub(crate) fn is_filter(&self) -> bool {
         let file = self
             .children
@@ -355,8 +354,8 @@ impl Image {
         }
     }
 
-    /// Whether the image names a backing file that was not opened: what is unallocated here is
-    /// then unknown, and reading it fails.
+    /// Whether the image names a backing file that was not opened: then unallocated ranges are unknown, and reading
+    /// them fails.
     pub fn backing_missing(&self) -> bool {
         matches!(self.backing, Backing::Closed)
     }
@@ -371,12 +370,12 @@ impl Image {
         self.settings.cache
     }
 
-    /// Warnings of opening, oldest first; one may have several lines.
+    /// Warnings of opening, oldest first; each may have several lines.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// How many requests the files of the image and its chain like to have in flight.
+    /// The preferred number of requests in flight for the files of the image and its chain.
     pub(crate) fn requests_in_flight(&self) -> u32 {
         let layers = std::iter::successors(Some(self), |image| image.backing().map(AsRef::as_ref));
         layers
@@ -386,12 +385,14 @@ impl Image {
             .unwrap_or(1)
     }
 
-    /// Whether a request to the layer's file waits for a device or a server, so that several are better under way.
+    /// Whether a request to the layer's file waits for a device or a server, so that it is better to have several in
+    /// flight.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.storage.limits().in_flight > 1
     }
 
-    /// What the file of a disk without tables keeps as a whole; else 1. See [`Limits::write_unit`].
+    /// The unit that the file of a disk without tables always writes as a whole; otherwise 1. See
+    /// [`Limits::write_unit`].
     ///
     /// [`Limits::write_unit`]: crate::storage::Limits::write_unit
     pub(crate) fn write_unit(&self) -> u64 {
@@ -401,8 +402,8 @@ impl Image {
         }
     }
 
-    /// Ends use of the image: flushes, clears the dirty bit, releases locks. Dropping an image
-    /// does the same but cannot report a failure.
+    /// Ends the use of the image: flushes, clears the dirty bit, releases locks. Dropping an image does the same but
+    /// cannot report a failure.
     ///
     /// # Errors
     /// As [`Image::flush`].
@@ -410,10 +411,9 @@ impl Image {
         self.finish(&JobControl::default())
     }
 
-    /// As [`Image::close`]; `control` ends what takes long: the storing of bitmaps, and a sync that has not
-    /// begun. All completed writes are in the files then, as far as these take them, and what closing
-    /// tidies up is left to the next opening of the image, as after a crash: bitmaps that recorded are
-    /// inconsistent.
+    /// As [`Image::close`]; `control` can cancel what takes long: storing bitmaps, and a sync that has not begun. In
+    /// that case all completed writes have been passed to the files, as far as these accept them, and cleaning up is
+    /// left to the next opening of the image, as after a crash: recording bitmaps become inconsistent.
     ///
     /// # Errors
     /// As [`Image::flush`], and [`crate::ErrorKind::Cancelled`].
@@ -421,29 +421,28 @@ impl Image {
         self.finish(control)
     }
 
-    /// Says that the operation which wrote has not succeeded: storages that carry writes on later leave it.
+    /// Notes that the operation that was writing has failed: storages that would propagate writes later do not.
     pub(crate) fn abandon_writes(&self) {
         for child in self.children.iter() {
             child.node().abandon_writes();
         }
     }
 
-    /// Ends use of the image without writing anything: for an image whose state in memory cannot be
-    /// trusted any more.
+    /// Ends the use of the image without writing anything: for an image whose state in memory can no longer be trusted.
     pub fn abandon(self) {
         self.abandon_shared();
     }
 
-    /// As [`Image::abandon`], where others may still stand on it.
+    /// As [`Image::abandon`], for an image that others may still stand on.
     pub(crate) fn abandon_shared(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Shows the snapshot of that ID from now on instead of the current contents, read-only.
+    /// Shows the snapshot with that ID from now on instead of the current contents, read-only.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format has no snapshots,
-    /// [`crate::ErrorKind::NotFound`], or of reading its tables.
+    /// [`crate::ErrorKind::Unsupported`] if the format does not support snapshots, [`crate::ErrorKind::NotFound`], or
+    /// if reading its tables fails.
     pub fn load_snapshot(&mut self, id: impl AsRef<[u8]>) -> Result<()> {
         let view = match self.format.snapshots() {
             Some(snapshots) => snapshots.view(BStr::new(&id))?,
@@ -482,7 +481,7 @@ impl Image {
         })
     }
 
-    /// What may take long of closing.
+    /// The part of closing that may take long.
     fn finish_bitmaps(&self, control: &JobControl) -> Result<()> {
         control.check()?;
         match self.format.bitmaps() {
@@ -492,7 +491,7 @@ impl Image {
         control.check()
     }
 
-    /// The error of what needs bytes that [`ReadsAs::Unknown`] stands for.
+    /// The error for an operation that needs bytes that are [`ReadsAs::Unknown`].
     pub fn unknown_contents(&self) -> Error {
         let mut layer = self;
         while let Some(below) = layer.backing() {
@@ -501,7 +500,7 @@ impl Image {
         layer.backing_closed()
     }
 
-    /// Says whose I/O failed, where the storage did not and the layer has one file alone.
+    /// Adds the name of the file to an error, if the storage did not and the layer has only one file.
     fn of_its_file<T>(&self, done: Result<T>) -> Result<T> {
         done.map_err(|error| match error.file() {
             None if self.slots().len() == 1 => error.of_file(self.storage.name()),
@@ -519,9 +518,9 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // A caller that wants to know about failures calls close.
+        // Callers that need to know about failures call close.
         let _ = self.finish(&JobControl::default());
-        // In a loop: a long chain takes no more stack than a short one.
+        // Iteratively: the length of the chain must not affect the use of stack.
         let mut next = std::mem::replace(&mut self.backing, Backing::Closed);
         while let Backing::Open(shared) = next {
             let Some(mut below) = Arc::into_inner(shared) else {

@@ -1,4 +1,4 @@
-//! The files that a name leads to, as far as they are known before anything is opened.
+//! The files that a name refers to, as far as they are known before anything is opened.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,24 +14,24 @@ use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 use crate::value::{Map, Value};
 
-/// What is left to look at.
+/// A part that is still to be examined.
 enum Part {
-    /// What a node is made of.
+    /// The plan of a node.
     Plan(NodePlan),
     /// Options that describe a node, or a list of nodes.
     Tree(Map<String, Value>),
 }
 
-/// What a name leads to at its end.
+/// A file at the end of what a name refers to.
 enum End<'a> {
     /// A host storage and its options.
     Host(&'a HostFile, &'a Map<String, Value>),
-    /// What options that no plan can be made of call a file.
+    /// The file name given in options that do not form a plan.
     Name(&'a Path),
 }
 
-/// The files at a location that exist, each with its name: where it has several, or a tree describes it, its path. Of
-/// what is to be written, only what can be.
+/// The existing files at a location, each with a name: the file's own path if there are several, or if a tree describes
+/// the location. If `writable`, only files that can be written.
 pub(crate) fn location_files(location: &Location, writable: bool) -> Vec<(Identity, BString)> {
     let options = OpenOptions {
         writable,
@@ -55,8 +55,8 @@ pub(crate) fn location_files(location: &Location, writable: bool) -> Vec<(Identi
     named.collect()
 }
 
-/// Shows the files that a plan of an image would open under these options, before it is known what they hold, each
-/// with the path that was given for it, where one was.
+/// Visits the files that a plan of an image would open under these options, as far as known without their contents,
+/// each with the path that was given for it, if any.
 pub(super) fn visit_plan_files(
     plan: &NodePlan,
     options: &OpenOptions,
@@ -65,7 +65,7 @@ pub(super) fn visit_plan_files(
     visit_part(Some(Part::Plan(plan.clone())), options, visit);
 }
 
-/// Whether all that a plan would open, before it is known what that holds, is on this host.
+/// Whether everything that a plan would open, as far as known without the contents, is on this host.
 pub(super) fn is_local(plan: &NodePlan) -> bool {
     let mut is_local = true;
     ends(Some(Part::Plan(plan.clone())), &mut |end| match end {
@@ -79,7 +79,7 @@ fn first_part(location: &Location, plan: Option<&NodePlan>) -> Option<Part> {
     match (plan, location.node()) {
         (Some(plan), _) => Some(Part::Plan(plan.clone())),
         (None, Node::Tree(tree)) => Some(Part::Tree(tree.clone())),
-        // What a name that is not understood leads to is not opened either.
+        // A name that cannot be parsed will not be opened either.
         (None, Node::Path(_) | Node::Uri { .. }) => None,
     }
 }
@@ -103,7 +103,7 @@ fn visit_part(
     });
 }
 
-/// Shows what stands at the ends of a node and of all that was described below it. Trees may be deeper than a stack.
+/// Visits the files at the ends of a node and of everything described below it. Iteratively, because trees may be deep.
 fn ends(first: Option<Part>, visit: &mut dyn FnMut(End<'_>)) {
     let mut parts = Vec::from_iter(first);
     while let Some(part) = parts.pop() {
@@ -124,7 +124,7 @@ fn ends(first: Option<Part>, visit: &mut dyn FnMut(End<'_>)) {
                         ChildPlan::Node(plan) => parts.push(Part::Plan((**plan).clone())),
                     }
                 }
-                // Which children a format has that is not known yet is not known either.
+                // The children of a format that is not known yet are not known either.
                 for (_, value) in plan.given {
                     if let Value::Object(tree) = value {
                         parts.push(Part::Tree(tree));
@@ -135,7 +135,7 @@ fn ends(first: Option<Part>, visit: &mut dyn FnMut(End<'_>)) {
     }
 }
 
-/// Options that no plan can be made of: a list of nodes, or a node of a driver that another build may have.
+/// Examines options that do not form a plan: a list of nodes, or a node of a driver that only another build may have.
 fn take_apart(tree: Map<String, Value>, parts: &mut Vec<Part>, visit: &mut dyn FnMut(End<'_>)) {
     for (key, value) in tree {
         match value {

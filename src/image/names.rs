@@ -24,15 +24,15 @@ use crate::value::{Map, Value};
 /// The backing file that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackingFile {
-    /// As it stands in the image.
+    /// The name as recorded in the image.
     pub name: BString,
-    /// As seen from where the image was opened.
+    /// The name as seen from where the image was opened.
     pub full_name: BString,
     /// The format that the image records for it.
     pub format: Option<BString>,
 }
 
-/// More than what the name of an extent takes beside its bytes, in a list that grows.
+/// More memory than an extent name takes besides its bytes, in a growing list.
 const NAMED_EXTENT: u64 = 128;
 
 impl Image {
@@ -41,7 +41,7 @@ impl Image {
         self.filename.as_bstr()
     }
 
-    /// The name of the format, or of the protocol where that was named in the format's place.
+    /// The name of the format, or of the protocol if one was named in place of the format.
     pub fn format_name(&self) -> &str {
         self.format_name
     }
@@ -50,7 +50,7 @@ impl Image {
     pub fn backing_file(&self) -> Option<BackingFile> {
         let parent = self.format.parent()?;
         let Some(named) = parent.first() else {
-            // Only names of another system: they are shown as they are.
+            // There are only names for another system: they are shown unchanged.
             let name = parent.names.into_iter().next()?.name;
             return Some(BackingFile {
                 full_name: name.clone(),
@@ -74,12 +74,12 @@ impl Image {
         &self.base
     }
 
-    /// A name as it would stand in the image, as seen from where the image was opened.
+    /// A name as it would be recorded in the image, as seen from where the image was opened.
     pub fn name_beside(&self, name: impl AsRef<[u8]>) -> OsString {
         resolve_name(&self.base, OsStr::from_bytes(name.as_ref()))
     }
 
-    /// The name of the node that holds the guest data of this layer. A plain disk shows what is below it.
+    /// The name of the node that contains the guest data of this layer; for a raw disk, that of the node below.
     pub(crate) fn data_file_name(&self) -> BString {
         let storage = self.data_storage();
         let mut children = self.children.iter().map(Child::node);
@@ -91,10 +91,10 @@ impl Image {
         }
     }
 
-    /// The files of the extents of this layer, by their slots in ascending order.
+    /// The files of the extents of this layer, in ascending order of their slots.
     ///
     /// # Errors
-    /// Where there is no memory for them, and for two more copies of them.
+    /// If memory is exhausted for them and two more copies of them.
     pub(crate) fn extent_names(&self) -> Result<Vec<(StorageSlot, BString)>> {
         if let Some(shown) = self.shown_through() {
             return shown.extent_names();
@@ -114,15 +114,14 @@ impl Image {
         Ok(names)
     }
 
-    /// What tells the image's file from others: two images with the same are the same file. None
-    /// where that cannot be known.
+    /// The identity of the image's file: two images with the same identity are the same file. None if it cannot be
+    /// determined.
     pub fn identity(&self) -> Option<Identity> {
         self.storage.identity()
     }
 }
 
-/// The order in which the trees that stand in names show their keys: that of QEMU's, which programs may
-/// compare.
+/// The order of keys in trees within names: that of QEMU, which programs may compare.
 const ORDER: &[&str] = &[
     "inject-error.*.state",
     "fat-type",
@@ -207,7 +206,7 @@ const ORDER: &[&str] = &[
     "key-secret",
 ];
 
-/// Puts keys into the order of names; those that are not in it come last, as they were.
+/// Sorts keys into the order of names; unknown ones come last, in their existing order.
 pub(super) fn ordered(mut tree: Map<String, Value>) -> Map<String, Value> {
     let place = |key: &str| {
         let mut known = ORDER.iter();
@@ -217,7 +216,7 @@ pub(super) fn ordered(mut tree: Map<String, Value>) -> Map<String, Value> {
     tree
 }
 
-/// Adds the trees of children to that of the node above them; those of a list as a list.
+/// Adds the trees of children to that of the node above them; list items are added as a list.
 fn add_children<'a>(tree: &mut Map<String, Value>, children: impl Iterator<Item = &'a Child>) {
     for child in children {
         let inner = Value::Object(child.node().tree().clone());
@@ -240,7 +239,7 @@ fn is_of(child: &str, list: &str) -> bool {
     child.split_once('.').is_some_and(|(of, _)| of == list)
 }
 
-/// An option that was given, its key dotted or its group an object.
+/// An option that was given, either with a dotted key or within an object.
 fn given<'a>(plan: &'a NodePlan, key: &str) -> Option<&'a Value> {
     plan.given.get(key).or_else(|| {
         let (group, inner) = key.split_once('.')?;
@@ -248,7 +247,7 @@ fn given<'a>(plan: &'a NodePlan, key: &str) -> Option<&'a Value> {
     })
 }
 
-/// Sets name and tree of an image over its file.
+/// Sets the name and tree of an image based on its file.
 pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     let Some(file) = image.children.first().map(Child::node) else {
         return;
@@ -259,7 +258,7 @@ pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     }
     let mut tree = Map::new();
     tree.insert("driver".to_owned(), image.driver.name.into());
-    // A list that the image names by itself is no part of its name.
+    // A list of files that the image names by itself is not part of its name.
     let is_own = |name: &str| {
         let mut described = plan.children();
         name.split_once('.').is_some_and(|(list, _)| {
@@ -268,7 +267,7 @@ pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     };
     let children = image.children.iter();
     add_children(&mut tree, children.filter(|child| !is_own(child.name())));
-    // What the image does not name, or what stands in the place of that.
+    // Children that the image does not name, or that replace those it names.
     let not_named = |child: &Child| {
         child.role() == FileRole::Header || child.name().contains('.') && !is_own(child.name())
     };
@@ -285,7 +284,7 @@ pub(super) fn set(image: &mut Image, plan: &NodePlan, bare: bool) {
     image.tree = tree;
 }
 
-/// Adds to name and tree that something else is below than what the image names. The chain is open.
+/// Adds to name and tree that something other than what the image names is below it. The chain is open.
 pub(super) fn add_backing(image: &mut Image) {
     let instead = match (&image.below, &image.backing) {
         (Some(ChildPlan::Null), _) => Value::Null,
@@ -307,7 +306,7 @@ pub(super) fn add_backing(image: &mut Image) {
     image.filename = json_name(&image.tree);
 }
 
-/// A filter over its children, with its names.
+/// Creates the node of a filter over its children, with its names.
 pub(super) fn filter_node(
     driver: &'static FilterDriver,
     plan: &NodePlan,
@@ -339,7 +338,7 @@ pub(super) fn filter_node(
             children: &shown,
         })
     });
-    // Of several that hold the same, the first.
+    // If several have the same contents, the first one.
     let base = children
         .iter()
         .find(|child| Some(child.name()) == driver.shows)

@@ -1,4 +1,4 @@
-//! Open nodes that serve others as children.
+//! Open nodes that serve as children of others.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -23,19 +23,19 @@ pub struct Node {
     pub(super) storage: Arc<dyn Storage>,
     /// The file name to which names inside an image over it are relative.
     pub(super) base: OsString,
-    /// Its name, where a plain one says all.
+    /// Its name, if a plain one is sufficient to open it.
     pub(super) plain: Option<BString>,
     /// The options that open it again.
     pub(super) tree: Map<String, Value>,
-    /// What the user called it.
+    /// The name that the user gave it.
     pub(super) name: Option<Arc<NodeName>>,
-    /// Another node stands on it too, and called it by its name.
+    /// It also serves another node, and was referred to by name.
     pub(super) shared: bool,
     /// What it is.
     pub(super) kind: NodeKind,
 }
 
-/// What the user called a node; taken for as long as there is one of these.
+/// A name that the user gave a node; it stays taken as long as this exists.
 #[derive(Debug)]
 pub(super) struct NodeName {
     name: String,
@@ -49,12 +49,12 @@ enum Called {
     Image(Weak<Image>),
 }
 
-/// What a name leads to.
+/// What a node name refers to.
 #[derive(Debug)]
 pub(super) enum NamedNode {
     /// A host storage or a filter.
     Node(Node),
-    /// A layer with all that is below it.
+    /// A layer with everything below it.
     Image(Arc<Image>),
 }
 
@@ -82,7 +82,7 @@ impl NodeName {
 }
 
 impl NamedNode {
-    /// The image that it is.
+    /// The image, if it is one.
     pub(super) fn image(self) -> Option<Arc<dyn ChildImage>> {
         match self {
             Self::Node(_) => None,
@@ -90,7 +90,7 @@ impl NamedNode {
         }
     }
 
-    /// Whether who has opened it may write to it.
+    /// Whether whoever opened it may write to it.
     pub(super) fn is_written(&self) -> bool {
         match self {
             Self::Node(node) => !node.storage.read_only(),
@@ -98,7 +98,7 @@ impl NamedNode {
         }
     }
 
-    /// For another node to stand on too, which only reads it.
+    /// Shares it with another node, which only reads it.
     pub(super) fn share(self) -> Node {
         let node = match self {
             Self::Node(node) => node,
@@ -112,14 +112,14 @@ impl NamedNode {
 }
 
 impl Image {
-    /// The image for several that use it; its node name leads to it from now on.
+    /// Makes the image shareable; its node name refers to it from now on.
     pub fn into_shared(self) -> Arc<Self> {
         let image = Arc::new(self);
         image.lead_here();
         image
     }
 
-    /// Changes an image that has no other user; None where it has.
+    /// Changes an image that has no other users; None if it has.
     pub(crate) fn change_shared<T>(
         self: &mut Arc<Self>,
         change: impl FnOnce(&mut Self) -> T,
@@ -134,10 +134,10 @@ impl Image {
         changed
     }
 
-    /// Lets the name of the image lead to it.
+    /// Makes the name of the image refer to it.
     fn lead_here(self: &Arc<Self>) {
         if let Some(name) = &self.node_name {
-            // A filter in the place of a format has it already.
+            // A filter in place of a format has been registered already.
             let mut node = name.node.lock();
             node.get_or_insert_with(|| Called::Image(Arc::downgrade(self)));
         }
@@ -155,7 +155,7 @@ pub(super) enum NodeKind {
     Image(Arc<ImageStorage>),
 }
 
-/// A node and what it is to the one above it.
+/// A node and its role in the one above it.
 #[derive(Clone, Debug)]
 pub struct Child {
     pub(super) name: String,
@@ -164,12 +164,12 @@ pub struct Child {
 }
 
 impl Child {
-    /// The name under which options describe it: `file`, `data-file`, `children.0`…
+    /// The name by which options describe it: `file`, `data-file`, `children.0`…
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it is to the node above.
+    /// Its role in the node above.
     pub fn role(&self) -> FileRole {
         self.role
     }
@@ -181,7 +181,7 @@ impl Child {
 }
 
 impl Node {
-    /// A storage that the caller made.
+    /// Wraps a storage that the caller created.
     pub(super) fn given(storage: Arc<dyn Storage>) -> Self {
         let name = storage.name().to_owned();
         let mut tree = Map::new();
@@ -198,7 +198,7 @@ impl Node {
         }
     }
 
-    /// A filter over no child, for tests of what it tells itself.
+    /// A filter without children, for testing what it reports itself.
     #[cfg(test)]
     pub(crate) fn of_filter(driver: &'static FilterDriver, storage: Arc<dyn Storage>) -> Self {
         Self {
@@ -222,16 +222,16 @@ impl Node {
         }
     }
 
-    /// The node with the name that the user gave it, which leads to it from now on.
+    /// Gives the node the name chosen by the user, which refers to it from now on.
     pub(super) fn called(self, name: Option<Arc<NodeName>>) -> Self {
         if let Some(name) = &name {
-            // Without its name, which would keep itself.
+            // Registered without its name, to avoid a reference cycle.
             *name.node.lock() = Some(Called::Node(self.clone()));
         }
         Self { name, ..self }
     }
 
-    /// Refuses metadata in a node that another one writes to.
+    /// Refuses to use metadata in a node that another one writes to.
     ///
     /// # Errors
     /// [`ErrorKind::Locked`].
@@ -253,10 +253,10 @@ impl Node {
         &self.storage
     }
 
-    /// Ends its use, and that of the nodes that it stands on.
+    /// Ends the use of it, and of the nodes that it stands on.
     pub(super) fn finish(&self, control: &JobControl) -> Result<()> {
         match &self.kind {
-            // Its first user ends it.
+            // This is left to its first user.
             _ if self.shared => Ok(()),
             NodeKind::Host => self.storage.finish(),
             NodeKind::Image(image) => image.image().finish(control),
@@ -272,7 +272,7 @@ impl Node {
         }
     }
 
-    /// Keeps what was written from being carried on: see [`crate::storage::Ending::abandon`].
+    /// Prevents writes from being propagated later: see [`crate::storage::Ending::abandon`].
     pub(super) fn abandon_writes(&self) {
         if self.shared {
             return;
@@ -291,7 +291,7 @@ impl Node {
         }
     }
 
-    /// The image that it is.
+    /// The image, if it is one.
     pub fn image(&self) -> Option<&Image> {
         match &self.kind {
             NodeKind::Image(image) => Some(image.image()),
@@ -299,7 +299,7 @@ impl Node {
         }
     }
 
-    /// The filter that it is, and its children in the order in which they were opened.
+    /// The filter, if it is one, and its children in the order of opening.
     pub fn filter(&self) -> Option<(&'static FilterDriver, &[Child])> {
         match &self.kind {
             NodeKind::Filter(driver, children) => Some((driver, children)),
@@ -307,7 +307,7 @@ impl Node {
         }
     }
 
-    /// Its name, where a plain one says all.
+    /// Its name, if a plain one is sufficient to open it.
     pub(super) fn plain(&self) -> Option<&BStr> {
         self.plain.as_ref().map(|name| name.as_bstr())
     }
@@ -329,7 +329,7 @@ impl Node {
         }
     }
 
-    /// Whether options say what it opens, rather than a name.
+    /// Whether it is described by options rather than a name.
     pub(crate) fn is_named_by_options(&self) -> bool {
         let is_host = matches!(self.kind, NodeKind::Host);
         is_host && self.plain.is_none() && self.base.is_empty() && self.tree.len() > 1
@@ -344,7 +344,7 @@ impl Node {
         }
     }
 
-    /// Whether that image with all that it keeps, such as snapshots, is what the node is.
+    /// Whether the node is equivalent to that image, including features such as snapshots.
     pub(super) fn is_shown_whole(&self) -> bool {
         let Some((driver, _)) = self.filter() else {
             return true;
@@ -353,7 +353,7 @@ impl Node {
         driver.passes_snapshots() && shown.is_some_and(|child| child.node.is_shown_whole())
     }
 
-    /// Whether a filter in it wants the files below for itself.
+    /// Whether it contains a filter that needs exclusive use of the files below.
     pub(super) fn keeps_writers_out(&self) -> bool {
         self.filter().is_some_and(|(driver, children)| {
             let mut children = children.iter();
@@ -361,7 +361,7 @@ impl Node {
         })
     }
 
-    /// Whether its offsets are places where its bytes stand.
+    /// Whether its offsets are actual locations of its bytes.
     pub(super) fn has_places(&self) -> bool {
         if matches!(self.kind, NodeKind::Host) {
             let driver = protocols::find(self.storage.driver());
@@ -374,7 +374,7 @@ impl Node {
         driver.stands_on_one_child() && shown.is_none_or(|child| child.node.has_places())
     }
 
-    /// What users should know of the images, storages and filters in it.
+    /// Warnings about the images, storages and filters in it.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let own = || (self.storage.report()).map_or_else(Vec::new, |report| report.warnings());
         match &self.kind {
@@ -387,7 +387,7 @@ impl Node {
         }
     }
 
-    /// The name of the node that holds the guest data which shows through it.
+    /// The name of the node that contains the guest data that shows through this one.
     pub(super) fn data_file_name(&self) -> BString {
         match &self.kind {
             NodeKind::Host => self.storage.name().to_owned(),
@@ -406,7 +406,7 @@ impl Node {
         children.find(|child| Some(&*child.name) == driver.shows)
     }
 
-    /// The image behind a filter that leaves its contents as they are, though it may watch what changes them.
+    /// The image behind a filter that leaves its contents unchanged, although it may monitor changes.
     pub(super) fn filtered_image(&self) -> Option<&Image> {
         match &self.kind {
             NodeKind::Image(image) => Some(image.image()),
@@ -420,12 +420,12 @@ impl Node {
         }
     }
 
-    /// As [`Node::shown`], for a filter above it.
+    /// As [`Node::shown`], for use by a filter above it.
     pub(super) fn child_image(&self) -> Option<Arc<dyn ChildImage>> {
         self.shown().map(|image| image.clone() as _)
     }
 
-    /// Whether its driver has compressed writes, even if this node of it takes none.
+    /// Whether its driver supports compressed writes, even if this particular node does not.
     pub(super) fn may_compress(&self) -> bool {
         match &self.kind {
             NodeKind::Host => false,
@@ -437,12 +437,12 @@ impl Node {
         }
     }
 
-    /// Whether locks on its files are those that images, or the first that stands on it, have taken.
+    /// Whether its files have been locked, by an image or by its first user.
     pub(super) fn is_locked(&self) -> bool {
         self.shared || matches!(self.kind, NodeKind::Image(_))
     }
 
-    /// The identity of the file whose bytes it shows.
+    /// The identity of the file whose bytes it presents.
     pub(super) fn identity(&self) -> Option<Identity> {
         match &self.kind {
             NodeKind::Host => self.storage.identity(),

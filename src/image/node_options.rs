@@ -1,4 +1,4 @@
-//! The options that nodes of every driver take.
+//! The options that nodes of every driver have.
 
 use crate::options::{OptionKind, OptionSpec, option};
 

@@ -1,4 +1,4 @@
-//! The names of nodes, in one image and between images.
+//! The names of nodes, within an image and across images.
 
 use std::sync::{Arc, Weak};
 
@@ -7,20 +7,20 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::node::{NamedNode, NodeName};
 
-/// The named nodes of images that are opened one after the other: no name is that of two, and an image can
-/// stand on a node of one that was opened before it. A copy is the same set.
+/// The named nodes of images that are opened one after the other: names are unique, and an image can stand on a node of
+/// one that was opened before it. A clone is the same set.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     names: Names,
-    /// Its names are taken, and lead to nothing.
+    /// Its names are taken, but cannot be looked up.
     apart: bool,
 }
 
-/// Names, each for as long as its node is there.
+/// Names, each valid as long as its node exists.
 type Names = Arc<Mutex<Vec<Weak<NodeName>>>>;
 
 impl Nodes {
-    /// The same set for an image that has to open by its own name later, when no other one is open.
+    /// The same set for an image that must later be openable by its own name, when no other one is open.
     pub(crate) fn apart(&self) -> Self {
         Self {
             names: self.names.clone(),
@@ -37,7 +37,7 @@ pub(super) struct OpeningNodes {
 }
 
 impl OpeningNodes {
-    /// None yet.
+    /// No own names yet.
     pub(super) fn beside(before: Nodes) -> Self {
         Self {
             own: Names::default(),
@@ -45,7 +45,7 @@ impl OpeningNodes {
         }
     }
 
-    /// Refuses a name that another node has.
+    /// Refuses a name that is in use by another node.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`].
@@ -68,10 +68,10 @@ impl OpeningNodes {
         Ok(name)
     }
 
-    /// The open node of that name.
+    /// The open node with that name.
     ///
     /// # Errors
-    /// [`ErrorKind::Locked`] where an image that was opened before writes to it.
+    /// [`ErrorKind::Locked`] if an image that was opened before writes to it.
     pub(super) fn find(&self, name: &str) -> Result<Option<NamedNode>> {
         if let Some(node) = find(&self.own, name) {
             return Ok(Some(node));
@@ -82,10 +82,10 @@ impl OpeningNodes {
         }
     }
 
-    /// The image is open: its names are those of one that was opened before.
+    /// Registers the names of the image, now that it is open, for images that are opened later.
     ///
     /// # Errors
-    /// As [`OpeningNodes::check`], where another image has taken one of them meanwhile.
+    /// As [`OpeningNodes::check`], if another image has taken one of them in the meantime.
     pub(super) fn publish(&self) -> Result<()> {
         let mut names = self.before.names.lock();
         let own = self.own.lock();
@@ -97,7 +97,7 @@ impl OpeningNodes {
     }
 }
 
-/// The error of a node that cannot serve two as they want it.
+/// The error for a node that cannot be used in conflicting ways.
 pub(super) fn conflict(name: impl std::fmt::Display, reason: &str) -> Error {
     Error::new(
         ErrorKind::Locked,

@@ -1,4 +1,4 @@
-//! Reads and writes that do not block: from and to memory, through metadata that is cached.
+//! Reads and writes that do not block: from and to memory, using cached metadata.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -11,45 +11,45 @@ use crate::image::detect_zeroes::DetectZeroes;
 use crate::image::ring::HostCall;
 use crate::image::{Backing, Image};
 
-/// How an attempt to read without blocking ended.
+/// The outcome of an attempt to read without blocking.
 #[derive(Debug)]
 pub(crate) enum TryRead {
     /// The buffers are full.
     Done,
-    /// Not all in memory: the range is one run of a host file.
+    /// Not everything is in memory: the range is one run of a host file.
     Host(HostCall),
-    /// It takes a read that may block.
+    /// A read that may block is required.
     WouldBlock,
 }
 
-/// Where a range is, as far as that is known without blocking.
+/// The location of a range, as far as it is known without blocking.
 #[derive(Debug)]
 pub(crate) enum TryPlace<'a> {
     /// Nowhere: it reads as zeroes.
     Zero,
-    /// In a file of the host as it is, from that offset on.
+    /// Verbatim in a host file, starting at this offset.
     File(BorrowedFd<'a>, u64),
-    /// In several places, in one that is encoded, or not known.
+    /// In several places, encoded, or unknown.
     Elsewhere,
 }
 
-/// What lies below a range that a layer does not hold.
+/// What lies below a range that a layer does not contain.
 enum BelowRange<'a> {
     /// Zeroes.
     Zero,
-    /// The next layer, all of it.
+    /// The next layer contains the whole range.
     Whole(&'a Image),
-    /// The next layer, so many bytes of it, and zeroes.
+    /// The next layer contains the given number of bytes; the rest reads as zeroes.
     Part(&'a Image, u64),
     /// The backing file is not open.
     Unknown,
 }
 
-/// What one attempt may still take.
+/// The remaining budget of one attempt.
 struct Effort {
-    /// Bytes to decode or decrypt.
+    /// Maximum number of bytes to decode or decrypt.
     work: u64,
-    /// Parts of parts of the range that are looked for in further layers: each takes stack.
+    /// Maximum depth of recursion into lower layers for parts of the range: each level takes stack space.
     splits: u32,
 }
 
@@ -57,8 +57,8 @@ struct Effort {
 const MOST_SPLITS: u32 = 8;
 
 impl Image {
-    /// Reads into several buffers in turn where that does not block, nor decode or decrypt more than `work` bytes; else the
-    /// buffers are undefined.
+    /// Reads into several buffers in turn if that neither blocks nor decodes or decrypts more than `work` bytes;
+    /// otherwise the contents of the buffers are undefined.
     ///
     /// # Errors
     /// As [`Image::read_at`].
@@ -79,7 +79,7 @@ impl Image {
         self.try_layers(bufs, offset, total, &mut effort)
     }
 
-    /// Tells `visit` where a range is, by what is in memory; the place keeps its meaning until it returns.
+    /// Passes the location of a range, according to cached metadata, to `visit`; it stays valid until that returns.
     ///
     /// # Errors
     /// As [`Image::read_at`].
@@ -122,7 +122,7 @@ impl Image {
         }
     }
 
-    /// What lies below a range that this layer does not hold.
+    /// What lies below a range that this layer does not contain.
     fn below(&self, offset: u64, len: u64) -> BelowRange<'_> {
         let base = match &self.backing {
             Backing::None => return BelowRange::Zero,
@@ -136,7 +136,7 @@ impl Image {
         }
     }
 
-    /// In a loop where all of the range is in one layer: a long chain takes no more of the caller's stack.
+    /// Iterates as long as the whole range is in one layer: the length of the chain must not affect the use of stack.
     fn try_layers(
         &self,
         bufs: &mut [IoSliceMut<'_>],
@@ -166,7 +166,7 @@ impl Image {
         }
     }
 
-    /// Reads a range that has several runs in this layer.
+    /// Reads a range that consists of several runs in this layer.
     fn try_parts(
         &self,
         immediate: &dyn Immediate,
@@ -219,7 +219,7 @@ impl Image {
         }
     }
 
-    /// Reads a run that is decoded, or decodes it where that is little work.
+    /// Reads a run that has been decoded, or decodes it if that is little work.
     fn try_encoded(
         &self,
         immediate: &dyn Immediate,
@@ -228,7 +228,7 @@ impl Image {
         compressed: bool,
         effort: &mut Effort,
     ) -> Result<TryRead> {
-        // Of a compressed cluster, all is decoded for any part.
+        // Reading any part of a compressed cluster decodes all of it.
         let unit = match self.format.cluster_size() {
             Some(cluster) if compressed => u64::from(cluster.max(1)),
             _ => 1,
@@ -313,7 +313,7 @@ impl Image {
     }
 }
 
-/// Runs `read` with the `len` bytes of the buffers from `start` on.
+/// Calls `read` with the `len` bytes of the buffers starting at `start`.
 fn with_part<R>(
     bufs: &mut [IoSliceMut<'_>],
     start: u64,

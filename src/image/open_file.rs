@@ -1,4 +1,4 @@
-//! The file of an image alone, for looking at it without opening the image.
+//! Only the file of an image, for examining it without opening the image.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::image::{OpenOptions, directory, host, lock};
 use crate::location::Location;
 use crate::storage::{LockRequest, Storage};
 
-/// The file at a location, open for reading, and the format that the location or the options name.
+/// Opens the file at a location for reading; returns it with the format named by the location or the options.
 /// Nothing else is opened; no lock is taken.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] where the location describes more than a file, or of the open.
+/// [`crate::ErrorKind::Invalid`] if the location describes more than a file, or if it cannot be opened.
 pub fn open_file(
     location: &Location,
     options: &OpenOptions,
@@ -46,8 +46,8 @@ pub fn open_file(
     open().map_err(|error| error.could_not_open(location.display()))
 }
 
-/// Takes the locks under which a file is emptied, and with them, for an image file, those of who
-/// writes to the image afterwards: no lock is wanting once something has changed.
+/// Takes the locks for emptying a file and, for an image file, also those for writing to the image afterwards, so that
+/// none has to be acquired after something has changed.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Locked`].
@@ -67,16 +67,15 @@ pub(crate) fn lock_for_creation(storage: &dyn Storage, role: FileRole, plain: bo
     })
 }
 
-/// Gives up the locks that only who empties a file needs.
+/// Releases the locks that are only needed for emptying a file.
 ///
 /// # Errors
-/// None that taking them has not had.
+/// None that taking the locks has not already reported.
 pub(crate) fn lock_for_writing(storage: &dyn Storage, plain: bool) -> Result<()> {
     storage.lock(lock::of_new_image(!plain))
 }
 
-/// Takes the locks of a read-only look at metadata: no one may change what was judged while it is
-/// being judged.
+/// Takes the locks for reading metadata: no one may change it during inspection.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Locked`].

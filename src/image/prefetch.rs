@@ -1,4 +1,4 @@
-//! Bringing guest bytes near before they are read.
+//! Prefetching guest bytes before they are read.
 
 use crate::error::Result;
 use crate::extent::ExtentKind;
@@ -6,18 +6,18 @@ use crate::image::Image;
 use crate::job::JobControl;
 use crate::memory::IoBuf;
 
-/// The most that is asked for without a look at the control.
+/// Maximum number of bytes to request between two checks of the control.
 const STRIDE: u64 = 64 << 20;
-/// The most bytes that are read at once: what is longer passes by the caches of some storages.
+/// Maximum number of bytes to read at once: longer reads bypass the caches of some storages.
 const PIECE: u64 = 256 << 10;
 
 impl Image {
-    /// Has what a range holds brought near, so that reading it soon takes less time: into the page cache, into the
-    /// memory of a server, and what a read of it decodes, copies or keeps by the way is read and thrown away. `control`
-    /// ends it.
+    /// Prefetches the contents of a range, so that reading it soon takes less time: into the page cache, or into the
+    /// memory of a server; data whose reading involves decoding, copying or caching is read and discarded. `control`
+    /// can stop it.
     ///
     /// # Errors
-    /// As [`Image::read_at`]; of the control.
+    /// As [`Image::read_at`], and the errors of the control.
     pub fn prefetch(&self, offset: u64, len: u64, control: &JobControl) -> Result<()> {
         self.check_range(offset, len)?;
         let end = offset + len;
@@ -42,7 +42,7 @@ impl Image {
         Ok(())
     }
 
-    /// Reads a range and throws away what it holds.
+    /// Reads a range and discards the data.
     fn read_through(
         &self,
         offset: u64,
@@ -54,7 +54,7 @@ impl Image {
         let mut at = offset;
         while at < end {
             control.check()?;
-            // Up to a multiple, so that no unit is decoded for two pieces.
+            // Up to an aligned offset, so that no unit is decoded for two pieces.
             let piece = (end - at).min(PIECE - at % PIECE);
             self.read_at(buf.room(piece as usize)?, at)?;
             at += piece;

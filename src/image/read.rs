@@ -9,14 +9,14 @@ use crate::image::reads::{Pieces, Reads};
 use crate::image::{Backing, Image, align};
 use crate::storage::{ReadRange, Step, Storage, steps};
 
-/// So often a read looks again where the mapping changes under it.
+/// How often a read is repeated if the mapping changes while it is in progress.
 const MAX_REMAPS: u32 = 100;
 
 impl Image {
-    /// Fills `buf` with the guest bytes at `offset`. Never short: the range must lie in the image.
+    /// Fills `buf` with the guest bytes at `offset`. There are no short reads: the range must lie within the image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] outside the image, else of the formats and I/O.
+    /// [`crate::ErrorKind::Invalid`] outside the image, otherwise those of the formats and of I/O.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.check_range(offset, buf.len() as u64)?;
         self.read_layer(buf, offset)
@@ -52,10 +52,10 @@ impl Image {
         Ok(())
     }
 
-    /// As [`Image::read_at`] for several ranges, which are asked for at once of storages that like many requests.
+    /// As [`Image::read_at`] for several ranges, which are requested together from storages that prefer many requests.
     ///
     /// # Errors
-    /// As [`Image::read_at`]; the other buffers are undefined then.
+    /// As [`Image::read_at`]; the contents of the other buffers are undefined then.
     pub fn read_many_at(&self, ranges: &mut [ReadRange<'_>]) -> Result<()> {
         for (offset, buf) in &*ranges {
             self.check_range(*offset, buf.len() as u64)?;
@@ -63,12 +63,12 @@ impl Image {
         self.read_ranges(ranges.iter_mut().map(|(offset, buf)| (*offset, &mut **buf)))
     }
 
-    /// Reads a range that is known to lie in this layer.
+    /// Reads a range that is known to lie within this layer.
     pub(super) fn read_layer(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.read_ranges(std::iter::once((offset, buf)))
     }
 
-    /// Layer by layer, in a loop: a long chain takes no more of the caller's stack than a short one.
+    /// Iterates over the layers: the length of the chain must not affect the use of stack.
     fn read_ranges<'b>(&self, ranges: impl ExactSizeIterator<Item = ReadRange<'b>>) -> Result<()> {
         let single = ranges.len() == 1;
         let mut layer = self;
@@ -81,13 +81,13 @@ impl Image {
         Ok(())
     }
 
-    /// Reads what this layer holds; gives what is to be read from the next one.
+    /// Reads what this layer contains; returns what must be read from the next one.
     fn read_held<'b>(
         &self,
         ranges: impl Iterator<Item = ReadRange<'b>>,
         single: bool,
     ) -> Result<Pieces<'b>> {
-        // Until the I/O is done, the host clusters that the mapping names keep their contents.
+        // Until the I/O has completed, the host clusters named by the mapping keep their contents.
         let _held = self.format.begin_io();
         let mut reads = Reads::new(single, !self.is_filter());
         for (offset, buf) in ranges {
@@ -96,7 +96,7 @@ impl Image {
         reads.finish()
     }
 
-    /// Zeroes what lies behind the end of the layer below, or all where there is none; gives the part that is to be
+    /// Zeroes what is past the end of the layer below, or everything if there is none; returns the part that must be
     /// read from it.
     fn fill_beyond<'b>(&self, buf: &'b mut [u8], offset: u64) -> Result<&'b mut [u8]> {
         let len_below = match &self.backing {
@@ -133,7 +133,7 @@ impl Image {
                 let part = rest.get_mut(..len).unwrap_or_default();
                 match align::read_encoded(&*self.format, part, at) {
                     Err(error) if error.kind() == ErrorKind::Busy && remapped < MAX_REMAPS => {
-                        // This layer does not hold it any more: what does, now?
+                        // This layer no longer contains it: look it up again.
                         remapped += 1;
                         continue;
                     }
@@ -163,14 +163,14 @@ impl Image {
 }
 
 impl Image {
-    /// Announces a read of guest data of this layer. A filter in the place of the format takes no steps.
+    /// Announces a read of guest data of this layer. A filter in place of the format has no steps.
     fn announce_read(&self, storage: &dyn Storage) {
         if !self.is_filter() {
             steps::announce(storage, Step::ReadAio);
         }
     }
 
-    /// Announces a read of what lies below, where anything does, to the storage of this layer.
+    /// Announces a read of data below, if there is a layer below, to the storage of this layer.
     fn announce_below(&self) {
         if let (Backing::Open(_), Ok(storage)) =
             (&self.backing, self.format.storage(StorageSlot::MAIN))
@@ -180,7 +180,7 @@ impl Image {
     }
 }
 
-/// What lies below a layer is the image itself to its format: the chain, or zeroes.
+/// To its format, the image itself provides what lies below a layer: the chain, or zeroes.
 impl Below for Image {
     fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let inside = self.fill_beyond(buf, offset)?;

@@ -1,4 +1,4 @@
-//! Reads of one layer: those that wait for a device or a server are sent together.
+//! Reads of one layer: those that wait for a device or a server are submitted together.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::memory::lack;
 use crate::storage::{ReadRange, Step, Storage, steps};
 
-/// The most reads that are kept until they are sent.
+/// Maximum number of reads that are queued before they are submitted.
 const MOST: usize = 256;
 
-/// Parts of buffers that are to be filled. One alone, as most are, takes no memory.
+/// Parts of buffers to be filled. A single one, the usual case, does not allocate memory.
 #[derive(Default)]
 pub(super) struct Pieces<'b> {
     first: Option<ReadRange<'b>>,
@@ -20,7 +20,7 @@ impl<'b> Pieces<'b> {
     /// Adds one, unless it is empty.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory is exhausted.
     pub(super) fn push(&mut self, piece: ReadRange<'b>) -> Result<()> {
         if piece.1.is_empty() {
             return Ok(());
@@ -47,21 +47,21 @@ impl<'b> Pieces<'b> {
     }
 }
 
-/// What is still to be read of one layer.
+/// What remains to be read for one layer.
 pub(super) struct Reads<'a, 'b> {
-    /// There is one range alone: what fills it whole is read at once.
+    /// There is only one range: a read that fills it completely is submitted at once.
     single: bool,
     /// The layer has a format, whose steps are announced.
     announces: bool,
-    /// The storage of those that are kept.
+    /// The storage of the queued reads.
     storage: Option<&'a Arc<dyn Storage>>,
     kept: Vec<ReadRange<'b>>,
-    /// What is to be read from the layer below.
+    /// What must be read from the layer below.
     pub(super) below: Pieces<'b>,
 }
 
 impl<'a, 'b> Reads<'a, 'b> {
-    /// None yet; `single` where there is one range alone, `announces` where the layer has a format.
+    /// An empty queue; `single` if there is only one range, `announces` if the layer has a format.
     pub(super) fn new(single: bool, announces: bool) -> Self {
         Self {
             single,
@@ -72,10 +72,10 @@ impl<'a, 'b> Reads<'a, 'b> {
         }
     }
 
-    /// Reads from `storage`, now or by [`Reads::finish`]. `whole` says that it fills its range.
+    /// Reads from `storage`, now or in [`Reads::finish`]. `whole` means that the read fills its range.
     ///
     /// # Errors
-    /// Of the storage; also those of earlier reads.
+    /// Those of the storage, including those of earlier reads.
     pub(super) fn take(
         &mut self,
         storage: &'a Arc<dyn Storage>,
@@ -109,10 +109,10 @@ impl<'a, 'b> Reads<'a, 'b> {
         }
     }
 
-    /// Reads what was kept; gives what is to be read below.
+    /// Carries out the queued reads; returns what must be read below.
     ///
     /// # Errors
-    /// Of the storages.
+    /// Those of the storages.
     pub(super) fn finish(mut self) -> Result<Pieces<'b>> {
         self.send()?;
         Ok(self.below)

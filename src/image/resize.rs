@@ -1,4 +1,4 @@
-//! Another virtual size, with the files that it takes or leaves.
+//! Changing the virtual size, with the files that are added or dropped as a result.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::memory;
 use crate::policy::check_virtual_size;
 use crate::storage::{Preallocation, Storage, ZeroFlags};
 
-/// Zeroes are written in pieces of this size, between which that can be ended.
+/// Zeroes are written in pieces of this size, between which writing can be cancelled.
 const ZERO_PIECE: u64 = 16 << 20;
 
 impl Image {
-    /// Changes the virtual size, a multiple of 512 except of raw, which rounds up. What is new reads as
-    /// zeroes, also where a backing file is longer; of LUKS as noise, as all of a new image. Nothing else may use the
-    /// image meanwhile.
+    /// Changes the virtual size to a multiple of 512 (raw rounds up other sizes). New space reads as zeroes, even if a
+    /// backing file is longer; with LUKS it reads as noise, like all of a new image. The image must not be used
+    /// otherwise in the meantime.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] where the format cannot,
-    /// [`crate::ErrorKind::Limit`] by the policy of the open, [`crate::ErrorKind::Locked`] where
-    /// another process keeps the size, or of I/O.
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`] if the format cannot be resized,
+    /// [`crate::ErrorKind::Limit`] by the policy of the open, [`crate::ErrorKind::Locked`] if another process prevents
+    /// a change of the size, or if I/O fails.
     pub fn resize(&self, len: u64, preallocation: Preallocation) -> Result<()> {
         self.resize_under(&JobControl::default(), len, preallocation)
     }
 
-    /// As [`Image::resize`]; `control` ends the filling of new space, and counts it, and
-    /// the freeing of what a shrink cuts off.
+    /// As [`Image::resize`]; `control` can cancel the filling of new space, which it also counts, and the freeing of
+    /// what is cut off.
     ///
     /// # Errors
-    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is as it was, except that of a
-    /// shrink that had begun to free what lay behind its new end.
+    /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`]: the size is unchanged, except after shrinking has
+    /// begun to free the space past the new end.
     pub fn resize_under(
         &self,
         control: &JobControl,
@@ -51,10 +51,10 @@ impl Image {
         self.written()
     }
 
-    /// As [`Image::resize_under`], for an image that becomes longer: all that is new reads as zeroes.
+    /// As [`Image::resize_under`], for an image that grows: all new space reads as zeroes.
     ///
     /// # Errors
-    /// As [`Image::resize_under`]: the size is as it was.
+    /// As [`Image::resize_under`]: the size is unchanged.
     pub(crate) fn lengthen_under(
         &self,
         control: &JobControl,
@@ -65,16 +65,16 @@ impl Image {
         self.resize_under(control, len, preallocation)?;
         let zeroed = self.zero_grown(old, control);
         if zeroed.is_err() {
-            // The error to report is the first one.
+            // The original error is the one to report.
             let _ = self.resize_under(&JobControl::default(), old, Preallocation::Off);
         }
         zeroed
     }
 
-    /// Writes zeroes from `start` to the end, where the format does not show them in what was added there.
+    /// Writes zeroes from `start` to the end, if new space does not read as zeroes in this format.
     ///
     /// # Errors
-    /// Of I/O, and [`crate::ErrorKind::Cancelled`].
+    /// If I/O fails, and [`crate::ErrorKind::Cancelled`].
     pub(super) fn zero_grown(&self, start: u64, control: &JobControl) -> Result<()> {
         if self.resizer()?.grown_is_zero() {
             return Ok(());
@@ -89,10 +89,10 @@ impl Image {
         Ok(())
     }
 
-    /// Refuses to grow where it is unknown what would show through.
+    /// Refuses to grow the image if it is unknown what would show through.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where the image grows and its backing file is not open.
+    /// [`ErrorKind::Invalid`] if the image grows and its backing file is not open.
     pub(crate) fn check_growth(&self, len: u64) -> Result<()> {
         match &self.backing {
             Backing::Closed if len > self.len() => Err(self.backing_closed()),
@@ -100,7 +100,7 @@ impl Image {
         }
     }
 
-    /// Changes the virtual size of this layer. Who calls it has asked whether that may be.
+    /// Changes the virtual size of this layer. The caller has checked that this is allowed.
     ///
     /// # Errors
     /// As [`Image::resize`], and [`crate::ErrorKind::Cancelled`].
@@ -134,7 +134,7 @@ impl Image {
         let (mut made, children) = self.with_more(&names, &gone, control)?;
         made.iter_mut().try_for_each(MoreFile::empty)?;
         let added = memory::collect(made.iter().map(|file| file.child().node.storage.clone()))?;
-        // Nothing must fail once the image has another size.
+        // Nothing may fail after the image has been resized.
         let earlier = self.children.replace(children)?;
         let added = AddedFiles::new(&added);
         let resized = files.resize_with(&added, len, preallocation, self, control);
@@ -148,7 +148,7 @@ impl Image {
         self.remove(&gone, self.children.before(earlier), control)
     }
 
-    /// Makes the files of these names; the children with them, and without those that go.
+    /// Creates the named files; returns them, and the children including them and without those that go away.
     fn with_more(
         &self,
         names: &[BString],
@@ -182,7 +182,7 @@ impl Image {
         for (n, name) in names.iter().enumerate() {
             control.checkpoint()?;
             let file = maker.make(name.as_bstr(), before + n, &like)?;
-            // What the policy or the caller has given may be anything.
+            // A file supplied by the policy or the caller may be any file.
             let id = file.given_id();
             let same = |other: &&StandingFile| Some(&other.id) == id.as_ref();
             if let Some(other) = standing.iter().find(same).filter(|_| id.is_some()) {
@@ -198,7 +198,7 @@ impl Image {
         Ok((made, children))
     }
 
-    /// Ends the use of files that the image does without now, and removes them.
+    /// Closes and removes the files that the image no longer needs.
     fn remove(
         &self,
         gone: &[(BString, Arc<dyn Storage>)],

@@ -1,5 +1,5 @@
-//! What the kernel can do by itself of a request: one call on a host file, with all that must be kept
-//! until it has ended.
+//! Requests that the kernel can carry out on its own: one call on a host file, with everything that must be kept alive
+//! until it has completed.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::storage::{Lease, SpaceCall, Storage, ZeroFlags};
 use crate::sys::falloc::Falloc;
 use crate::sys::uring::Call;
 
-/// A call on the file of a storage that does what a request asks for.
+/// A call on the file of a storage that carries out a request.
 #[derive(Debug)]
 pub(crate) struct HostCall {
     pub(crate) storage: Arc<dyn Storage>,
@@ -25,11 +25,11 @@ pub(crate) struct HostCall {
 }
 
 impl HostCall {
-    /// The kernel is done, and `failed` is the errno of a sync that did not succeed: others need not
-    /// wait any more.
+    /// Notes that the kernel has completed the call, with the errno of a failed sync in `failed`: others no longer have
+    /// to wait.
     pub(crate) fn ended(&mut self, failed: Option<i32>) {
         if let (Some(errno), Some(file)) = (failed, self.storage.host()) {
-            // The next sync must know it. The error comes with the completion.
+            // Recorded for the next sync. The error itself is reported with the completion.
             let _ = file.note_sync(errno);
         }
         self.lease = None;
@@ -38,7 +38,7 @@ impl HostCall {
 }
 
 impl Image {
-    /// A read of a range that is one run in a host file.
+    /// Prepares a read of a range that is one run in a host file.
     ///
     /// # Errors
     /// As [`crate::format::Format::map`].
@@ -49,7 +49,7 @@ impl Image {
         offset: u64,
         total: u64,
     ) -> Result<Option<HostCall>> {
-        // Taken before the look at the mapping: from then on what it names keeps its contents.
+        // Taken before looking up the mapping: from then on the host clusters that it names keep their contents.
         let held = immediate.begin_long_io();
         let Some(extent) = immediate.try_locate(offset, total)? else {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Image {
         }))
     }
 
-    /// A write that overwrites one run of a host file.
+    /// Prepares a write that overwrites one run of a host file.
     pub(crate) fn host_write(&self, bufs: &[IoSlice<'_>], offset: u64) -> Option<HostCall> {
         let total = bufs
             .iter()
@@ -98,7 +98,7 @@ impl Image {
         })
     }
 
-    /// Zeroing or discarding (no flags) of a range that is one call on a host file.
+    /// Prepares zeroing, or discarding (no flags), of a range that takes one call on a host file.
     pub(crate) fn host_space(
         &self,
         offset: u64,
@@ -133,7 +133,7 @@ impl Image {
         })
     }
 
-    /// A flush: a sync of a file, or nothing at all.
+    /// Prepares a flush: a sync of a file, or nothing at all.
     pub(crate) fn host_flush(&self) -> HostFlush {
         if !self.writable {
             return HostFlush::Done;
@@ -162,7 +162,7 @@ impl Image {
         sync().map_or(HostFlush::WouldBlock, HostFlush::Host)
     }
 
-    /// Takes note of a change that has ended, with whatever success.
+    /// Notes that a change has completed, successfully or not.
     pub(crate) fn host_changed(&self, host: &HostCall) {
         if let Some((offset, len)) = host.change
             && let Some(immediate) = self.format.immediate()
@@ -171,7 +171,7 @@ impl Image {
         }
     }
 
-    /// Takes note of a sync that has ended with that errno, or 0.
+    /// Notes that a sync has completed with this errno, or 0.
     ///
     /// # Errors
     /// As [`Image::flush`].
@@ -188,7 +188,7 @@ impl Image {
         synced
     }
 
-    /// Whether a change of the range may be made while no one waits for it.
+    /// Whether a change of the range may complete while no thread waits for it.
     fn changes_later(&self, offset: u64, len: u64) -> bool {
         self.writable
             && !self.settings.cache.write_through()
@@ -204,11 +204,11 @@ pub(crate) enum HostFlush {
     Done,
     /// By this call.
     Host(HostCall),
-    /// It takes a flush that may block.
+    /// A flush that may block is required.
     WouldBlock,
 }
 
-/// Whether the storage takes a request of these buffers as it is.
+/// Whether the storage accepts a request with these buffers as it is.
 fn suits<'a>(
     storage: &dyn Storage,
     bufs: impl IntoIterator<Item = &'a [u8]>,

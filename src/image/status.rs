@@ -1,6 +1,6 @@
-//! Block status: what guest ranges read as and where they stand, in QEMU's terms. `map`, `compare`, `measure`,
-//! `commit`, the NBD server, images as files and the C call all ask here; who only wants to know whether a run
-//! reads as zeroes asks [`ChainExtent::reads_as`].
+//! Block status: what guest ranges read as and where they are stored, in QEMU's terms. It is used by `map`, `compare`,
+//! `measure`, `commit`, the NBD server, images as files and the C call; code that only needs to know whether a run
+//! reads as zeroes uses [`ChainExtent::reads_as`].
 
 use std::sync::OnceLock;
 
@@ -15,9 +15,9 @@ use crate::job::JobControl;
 pub enum ReadsAs {
     /// They are zero.
     Zero,
-    /// A layer holds them.
+    /// They are contained in a layer.
     Data,
-    /// The backing file that may hold them is not open: reading them is refused.
+    /// The backing file that may contain them is not open: reading them is refused.
     Unknown,
 }
 
@@ -37,31 +37,31 @@ impl ChainExtent<'_> {
 pub struct Status {
     /// Length in bytes; never 0.
     pub len: u64,
-    /// The layer that decides: 0 is the image itself, 1 its backing file, and so on.
+    /// The layer that contains the run: 0 is the image itself, 1 its backing file, and so on.
     pub depth: u32,
-    /// A layer holds the run.
+    /// A layer contains the run.
     pub present: bool,
     /// It reads as zeroes.
     pub zero: bool,
     /// It has data in the host file.
     pub data: bool,
-    /// What it reads as is unknown: the backing file that may hold it is not open.
+    /// What it reads as is unknown: the backing file that may contain it is not open.
     pub unknown: bool,
     /// The data is compressed.
     pub compressed: bool,
-    /// Where in the host file of its layer it stands.
+    /// Its offset in the host file of its layer.
     pub offset: Option<u64>,
-    /// The host file, where the layer has several; the image's own where there is no place.
+    /// The host file, if the layer has several; the image's own if there is no offset.
     pub slot: StorageSlot,
 }
 
 impl Status {
-    /// Whether the flags, not the place, agree.
+    /// Whether the flags agree, regardless of the offset.
     pub fn same_flags(&self, other: &Self) -> bool {
         self.flags() == other.flags() && self.offset.is_some() == other.offset.is_some()
     }
 
-    /// Whether `next`, which begins where this run ends, is more of the same.
+    /// Whether `next`, which begins where this run ends, continues it.
     pub fn continues_with(&self, next: &Self) -> bool {
         let follows = match (self.offset, next.offset) {
             (None, None) => true,
@@ -82,23 +82,22 @@ impl Status {
     }
 }
 
-/// Whether the holes of an image's file count as zeroes; found out when it is first asked for.
+/// Whether holes of an image's file count as zeroes; determined on first use.
 #[derive(Debug, Default)]
 pub(super) struct Sparse(OnceLock<bool>);
 
-/// Looks up the status of one run after the other; how anything else changes the image meanwhile may
-/// go unseen.
+/// Looks up the status of one run after another; changes made to the image in the meantime may go unnoticed.
 #[derive(Debug)]
 pub struct Statuses<'a> {
     image: &'a Image,
-    /// The run that was looked up last: holes of the host file cut it into many.
+    /// The last run that was looked up: holes of the host file may split it into many.
     run: Option<ChainExtent<'a>>,
-    /// The same for the image below a raw layer of that depth, which shows through.
+    /// The state for the image that shows through a raw layer at that depth.
     node: Option<(u32, Box<Statuses<'a>>)>,
 }
 
 impl<'a> Statuses<'a> {
-    /// The status of a run at `offset`, at most `len` bytes. What follows may be more of the same.
+    /// The status of a run at `offset`, limited to `len` bytes. The next run may continue it.
     ///
     /// # Errors
     /// As [`Image::map`].
@@ -133,12 +132,12 @@ impl<'a> Statuses<'a> {
             }
             ExtentKind::Unallocated { host_offset } => {
                 status.present = false;
-                // Where a write would go; nothing of what the guest may see stands there.
+                // Where a write would go; nothing visible to the guest is stored there.
                 status.offset = host_offset.filter(|_| status.zero);
             }
             ExtentKind::Encoded { compressed } => status.compressed = compressed,
         }
-        // QEMU's tools know nothing of what they only read but its bytes.
+        // QEMU's tools treat formats that they can only read as opaque data.
         if !found.layer.driver.of_images.contains(Features::WRITE) {
             (status.present, status.zero, status.data) = (true, false, true);
             (status.compressed, status.offset) = (false, None);
@@ -149,7 +148,7 @@ impl<'a> Statuses<'a> {
         Ok(status)
     }
 
-    /// As [`Statuses::at`], to the end of the run.
+    /// As [`Statuses::at`], up to the end of the run.
     fn whole(&mut self, offset: u64, len: u64, control: &JobControl) -> Result<Status> {
         control.check()?;
         let mut run = self.at(offset, len)?;
@@ -159,14 +158,14 @@ impl<'a> Statuses<'a> {
                 Ok(next) if run.continues_with(&next) => {
                     run.len = run.len.saturating_add(next.len);
                 }
-                // What cannot be looked up is met when it is asked for itself.
+                // An error will be reported when this range itself is requested.
                 _ => break,
             }
         }
         Ok(run)
     }
 
-    /// The run at `offset`, at most `len` bytes, from what is left of the last one if it covers that.
+    /// The run at `offset`, limited to `len` bytes; uses the rest of the last run if that covers it.
     fn run_at(&mut self, offset: u64, len: u64) -> Result<ChainExtent<'a>> {
         let run = match self.run {
             Some(run) if (run.offset..run.offset + run.extent.len).contains(&offset) => run,
@@ -183,7 +182,7 @@ impl<'a> Statuses<'a> {
         })
     }
 
-    /// The status of the image below a layer that it shows through.
+    /// The status of the image that shows through a layer.
     fn through(&mut self, found: &ChainExtent<'a>) -> Result<Option<Status>> {
         let Some(image) = found.layer.shown_through() else {
             return Ok(None);
@@ -213,7 +212,7 @@ impl<'a> Statuses<'a> {
         }
         Ok(Some(Status {
             depth: found.depth,
-            // What a layer further down holds has no place in the file of this one.
+            // Data in a lower layer has no offset in the file of this one.
             offset: inner.offset.filter(|_| inner.depth == 0),
             ..inner
         }))
@@ -221,7 +220,7 @@ impl<'a> Statuses<'a> {
 }
 
 impl Image {
-    /// The longest run of one status that starts at `offset`, at most `len` bytes.
+    /// The longest run of one status that starts at `offset`, limited to `len` bytes.
     ///
     /// # Errors
     /// As [`Image::map`].
@@ -229,7 +228,7 @@ impl Image {
         self.status_under(&JobControl::default(), offset, len)
     }
 
-    /// As [`Image::status`]; `control` ends the look at tables without end.
+    /// As [`Image::status`]; `control` can stop a long walk through tables.
     ///
     /// # Errors
     /// As [`Image::map`], and [`crate::ErrorKind::Cancelled`].
@@ -237,7 +236,7 @@ impl Image {
         self.statuses().whole(offset, len, control)
     }
 
-    /// For many runs, one after the other.
+    /// For looking up many runs, one after another.
     pub fn statuses(&self) -> Statuses<'_> {
         Statuses {
             image: self,
@@ -246,9 +245,9 @@ impl Image {
         }
     }
 
-    /// Whether the file holds so much less than the tables say that looking for its holes pays: an
-    /// image with preallocated metadata. The bound is the one that QEMU's output shows. Counts that
-    /// cannot be read say nothing of where the data is.
+    /// Whether the file has so much less space allocated than the tables say that looking for holes is worthwhile: an
+    /// image with preallocated metadata. The threshold is the one visible in QEMU's output. If the counts cannot be
+    /// read, nothing is known.
     fn is_sparse(&self) -> bool {
         *self.sparse.0.get_or_init(|| {
             let (Some(cluster), Some(allocated)) =
@@ -270,8 +269,8 @@ impl Image {
     }
 }
 
-/// Marks data of which its server says that it is neither there nor zero: what a plain disk shows of a
-/// bitmap. It is read all the same.
+/// Marks data that the server reports as neither allocated nor zero: this is how a bitmap shows in a raw disk. It can
+/// be read nevertheless.
 fn look_for_nothing(
     found: &ChainExtent<'_>,
     slot: StorageSlot,
@@ -307,7 +306,7 @@ fn look_into_host(
     if !found.layer.is_sparse() {
         return Ok(());
     }
-    // An image opened for its metadata alone has no data file.
+    // An image opened only for its metadata has no data file.
     if let Ok(file) = found.layer.format.storage(slot) {
         let host = file.extent(host_offset, status.len)?;
         status.len = status.len.min(host.len);

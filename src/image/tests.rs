@@ -1,4 +1,4 @@
-//! Tests of images over a format that is made for them, and over raw.
+//! Tests of images over a format made for testing, and over raw.
 
 pub(in crate::image) mod fake;
 
@@ -32,7 +32,7 @@ fn chain_of(change: impl Fn(Fake) -> Fake) -> Image {
     change(Fake::new(6 * CLUSTER, &[U, Z, U, U, U, D], 0x40)).image(Some(middle.into()))
 }
 
-/// What the chain reads as, by rule.
+/// The expected contents of the chain, by construction.
 fn expected() -> Vec<u8> {
     let mut bytes = vec![0; 6 * CLUSTER as usize];
     let c = CLUSTER as usize;
@@ -166,7 +166,7 @@ fn going_through_a_chain_takes_time_in_proportion_to_its_length() {
     let most = 6 * image.len() * (super::map::FIRST_QUESTION / CLUSTER);
     assert!(looked_up.load(Ordering::Relaxed) <= most);
 
-    // A run that is long in every layer is still one.
+    // A run that is long in every layer is returned as one.
     let mut image = layer(&vec![Z; CLUSTERS as usize], None);
     for _ in 0..5 {
         image = layer(&vec![U; CLUSTERS as usize], Some(image));
@@ -175,7 +175,7 @@ fn going_through_a_chain_takes_time_in_proportion_to_its_length() {
     let run = image.map(512, image.len() - 512).unwrap();
     assert_eq!((run.extent.len, run.depth), (image.len() - 512, 5));
     assert!(looked_up.load(Ordering::Relaxed) <= 6 * image.len());
-    // What none of the upper layers holds is nothing of theirs.
+    // What none of the upper layers contains is unallocated in the last of them.
     let run = image.map_upper(512, image.len() - 512, 3).unwrap();
     assert_eq!((run.extent.len, run.depth), (image.len() - 512, 2));
     assert!(matches!(run.extent.kind, ExtentKind::Unallocated { .. }));
@@ -203,7 +203,7 @@ fn writes_copy_what_lies_below() {
     let mut bytes = vec![0; model.len()];
     image.read_at(&mut bytes, 0).unwrap();
     assert!(bytes == model);
-    // The layers below are as they were.
+    // The layers below are unchanged.
     let base = image.backing().unwrap().backing().unwrap();
     let mut bytes = vec![0; 512];
     base.read_at(&mut bytes, 8192).unwrap();
@@ -266,7 +266,7 @@ fn a_format_that_only_reads_is_never_opened_for_writing() {
     assert_eq!(bytes, [0x10, 0x11]);
     assert!(image.compressor().is_none());
     image.flush().unwrap();
-    // Should it be held to be writable all the same, nothing is lost silently.
+    // Even if it is wrongly marked as writable, nothing is lost silently.
     image.writable = true;
     let refused = [
         image.write_at(&[1], 0),

@@ -1,9 +1,9 @@
-//! Keeps writes to parts of a unit apart from all others.
+//! Keeps writes to parts of a unit exclusive.
 
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Writes of whole units run side by side. One of a part of a unit runs alone: another could change the
-/// rest of the unit between its reading and its writing.
+/// Writes of whole units run concurrently. A write to a part of a unit is exclusive: otherwise another one could change
+/// the rest of the unit between the read and the write.
 #[derive(Debug, Default)]
 pub(super) struct UnitLock(RwLock<()>);
 

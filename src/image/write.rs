@@ -10,18 +10,18 @@ use crate::job::JobControl;
 use crate::storage::{Durability, ZeroFlags};
 
 bitflags::bitflags! {
-    /// Modifies a change of an image; see [`Image::change`].
+    /// Modifies how an image is changed; see [`Image::change`].
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct WriteFlags: u32 {
-        /// What is changed is durable, as the cache mode says, when the call returns (force unit access).
+        /// The changes are durable when the call returns, as far as the cache mode promises (force unit access).
         const FUA = 1;
     }
 }
 
-/// What takes long is done in pieces of about this size where it can be ended.
+/// Long operations are carried out in pieces of about this size if they can be cancelled.
 const PIECE: u64 = 64 << 20;
 
-/// Refuses to open an image for writing whose format can only be read, in QEMU's words.
+/// Refuses to open an image of a read-only format for writing, with QEMU's message.
 ///
 /// # Errors
 /// [`crate::ErrorKind::ReadOnly`].
@@ -36,7 +36,7 @@ impl Image {
     /// Writes the guest bytes at `offset`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`] outside the image, or of I/O.
+    /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`] outside the image, or if I/O fails.
     pub fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.check_writable(offset, buf.len() as u64)?;
         if buf.is_empty() {
@@ -76,10 +76,10 @@ impl Image {
         self.write_zeroes_under(&JobControl::default(), offset, len, flags)
     }
 
-    /// As [`Image::write_zeroes`]; `control` ends it between two pieces.
+    /// As [`Image::write_zeroes`]; `control` can cancel it between two pieces.
     ///
     /// # Errors
-    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may read as zeroes then.
+    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may already read as zeroes then.
     pub fn write_zeroes_under(
         &self,
         control: &JobControl,
@@ -101,7 +101,7 @@ impl Image {
         self.written()
     }
 
-    /// Gives the guest range back; what whole clusters read as is defined by the format.
+    /// Discards the guest range; the format defines what whole clusters then read as.
     ///
     /// # Errors
     /// As [`Image::write_at`].
@@ -109,10 +109,10 @@ impl Image {
         self.discard_under(&JobControl::default(), offset, len)
     }
 
-    /// As [`Image::discard`]; `control` ends it between two pieces.
+    /// As [`Image::discard`]; `control` can cancel it between two pieces.
     ///
     /// # Errors
-    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may be given back then.
+    /// As [`Image::write_at`], and [`crate::ErrorKind::Cancelled`]: a part may already be discarded then.
     pub fn discard_under(&self, control: &JobControl, offset: u64, len: u64) -> Result<()> {
         self.check_writable(offset, len)?;
         if len == 0 || self.settings.ignore_discard {
@@ -125,8 +125,8 @@ impl Image {
         self.written()
     }
 
-    /// Does something to a range, which takes as long as that is, in pieces of whole clusters where `control`
-    /// can end it.
+    /// Applies a change that takes time proportional to its range, in pieces of whole clusters if `control` may cancel
+    /// it.
     fn in_pieces(
         &self,
         control: &JobControl,
@@ -152,10 +152,10 @@ impl Image {
         Ok(())
     }
 
-    /// Makes a change as `flags` say; `change` calls the methods that write.
+    /// Makes a change as `flags` specify; `change` calls the methods that write.
     ///
     /// # Errors
-    /// Of `change`, or as [`Image::flush`].
+    /// Those of `change`, or as [`Image::flush`].
     pub fn change<T>(
         &self,
         flags: WriteFlags,
@@ -168,22 +168,22 @@ impl Image {
         Ok(done)
     }
 
-    /// Makes all completed writes durable as the cache mode says.
+    /// Makes all completed writes durable, as far as the cache mode promises.
     ///
     /// # Errors
-    /// Of I/O; data may be lost then.
+    /// If I/O fails; data may be lost then.
     pub fn flush(&self) -> Result<()> {
         self.flush_beside_changes(self.settings.cache.durability())
     }
 
-    /// As [`Image::flush_as`], where others may need the image in one state.
+    /// As [`Image::flush_as`], while others may need the image in one state.
     pub(super) fn flush_beside_changes(&self, durability: Durability) -> Result<()> {
-        // What it writes belongs to changes that were noted.
+        // What it writes belongs to changes that have already been recorded.
         let _under_way = self.changes.begin(|| true)?;
         self.flush_as(durability)
     }
 
-    /// Hands all completed writes to the files, and makes them as durable as asked.
+    /// Passes all completed writes to the files, and makes them as durable as requested.
     pub(super) fn flush_as(&self, durability: Durability) -> Result<()> {
         if self.writable {
             self.of_its_file(self.writer()?.flush(durability))?;
@@ -205,7 +205,7 @@ impl Image {
         align::write(self, buf, offset)
     }
 
-    /// The way to write compressed clusters, where there is one: the format's, or that of a filter in its place.
+    /// The interface for writing compressed clusters, if there is one: the format's, or that of a filter in its place.
     pub fn compressor(&self) -> Option<&dyn Compress> {
         self.own_compressor().map(|_| self as _)
     }
@@ -217,7 +217,7 @@ impl Image {
         }
     }
 
-    /// The format's way to write, where the image is open for that.
+    /// The format's interface for writing, if the image is open for writing.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`].
@@ -225,7 +225,7 @@ impl Image {
         self.format.writer().ok_or_else(|| self.read_only())
     }
 
-    /// The format's way to change the virtual size, where it has one and the image is open for writing.
+    /// The format's interface for resizing, if it has one and the image is open for writing.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Unsupported`].
@@ -233,8 +233,8 @@ impl Image {
         self.writer()?.resizer().ok_or_else(Error::no_resize)
     }
 
-    /// Refuses an image whose place in its chain cannot be changed: it is open to read alone or for a check, or
-    /// without what lies below, where that counts.
+    /// Refuses an image whose place in its chain cannot be changed: it is open read-only or for a check, or, if that
+    /// matters, without what lies below.
     ///
     /// # Errors
     /// [`crate::ErrorKind::ReadOnly`], [`crate::ErrorKind::Invalid`].

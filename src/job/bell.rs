@@ -1,31 +1,31 @@
-//! What wakes the workers of a job that wait.
+//! Wakes the waiting workers of a job.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::sys::futex;
 
-/// Wakes those who wait when something has changed. No lock is taken, so that a signal handler may ring, also one that
-/// interrupts a thread which waits.
+/// Wakes waiting threads when something has changed. No lock is taken, so that a signal handler may ring, even one that
+/// interrupts a waiting thread.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    /// How often it rang; wraps.
+    /// How often it has rung; wraps.
     rung: AtomicU32,
 }
 
 impl Bell {
-    /// Tells those who wait that something has changed: to be called after the change.
+    /// Notifies waiting threads that something has changed: to be called after the change.
     pub(super) fn ring(&self) {
         self.rung.fetch_add(1, Ordering::SeqCst);
         futex::wake_all(&self.rung);
     }
 
-    /// What was heard so far: to be taken before looking at what may change.
+    /// The number of rings so far: to be read before checking what may change.
     pub(super) fn seen(&self) -> u32 {
         self.rung.load(Ordering::SeqCst)
     }
 
-    /// Waits until it rings again after `seen`, at most for `longest`; may end early.
+    /// Waits until it rings again after `seen`, at most for `longest`; may return early.
     pub(super) fn wait(&self, seen: u32, longest: Duration) {
         futex::wait(&self.rung, seen, longest);
     }

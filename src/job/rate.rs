@@ -5,33 +5,33 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The limit. A caller that takes bytes waits until all that was taken before is paid for, at the rate
-/// that is in force while it waits; a time in which nothing is taken earns nothing.
+/// The limit. A caller that takes bytes waits until everything taken before is paid for, at the rate in force while it
+/// waits; idle time earns nothing.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
-    /// The rate that was asked for, in bytes per second; 0 is no limit.
+    /// The requested rate, in bytes per second; 0 means no limit.
     wanted: AtomicU64,
-    /// How often a limit was lifted.
+    /// How often a limit has been lifted.
     lifted: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The rate in force, in bytes per second; 0 is no limit.
+    /// The rate in force, in bytes per second; 0 means no limit.
     rate: u64,
-    /// How often a limit was lifted until then.
+    /// How often a limit had been lifted when that rate took effect.
     lifted: u64,
-    /// Bytes taken since the beginning.
+    /// Total number of bytes taken.
     taken: u64,
-    /// How many of them are paid for.
+    /// How many of these bytes are paid for.
     paid: f64,
-    /// Up to when the time was counted.
+    /// The time up to which has been counted.
     counted: Option<Instant>,
 }
 
 impl State {
-    /// Counts the time since the last look at the rate in force.
+    /// Counts the time since the last call at the rate in force.
     fn pay(&mut self, now: Instant) {
         let taken = self.taken as f64;
         let since = self.counted.replace(now).unwrap_or(now);
@@ -39,7 +39,7 @@ impl State {
         self.paid = (self.paid + earned).min(taken);
     }
 
-    /// Puts another rate in force.
+    /// Puts a new rate in force.
     fn change(&mut self, rate: u64, lifted: u64) {
         self.rate = rate;
         if std::mem::replace(&mut self.lifted, lifted) != lifted {
@@ -48,17 +48,17 @@ impl State {
         }
     }
 
-    /// How long it takes until everything before `turn` is paid for.
+    /// Time until everything before `turn` is paid for; None if it is.
     fn time_until(&self, turn: u64) -> Option<Duration> {
         let owed = turn as f64 - self.paid;
-        // Less than a byte is the error of the arithmetic.
+        // Less than a byte is rounding error.
         (self.rate > 0 && owed >= 1.0)
             .then(|| Duration::try_from_secs_f64(owed / self.rate as f64).unwrap_or(Duration::MAX))
     }
 }
 
 impl Rate {
-    /// Another limit, in force from the next look on; 0 lifts it. Only stores atomics: safe from a signal handler.
+    /// Sets a new limit, in force from the next access on; 0 lifts it. Only stores atomics: safe from a signal handler.
     pub(super) fn set(&self, bytes_per_second: u64) {
         self.wanted.store(bytes_per_second, Ordering::SeqCst);
         if bytes_per_second == 0 {
@@ -66,7 +66,7 @@ impl Rate {
         }
     }
 
-    /// Looks at the state as it is now.
+    /// Accesses the state after bringing it up to date.
     fn look<T>(&self, see: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         state.pay(Instant::now());
@@ -75,7 +75,7 @@ impl Rate {
         see(&mut state)
     }
 
-    /// Takes bytes; None where there is nothing to wait for, else what to wait for.
+    /// Takes bytes; returns the turn to wait for, or None if there is nothing to wait for.
     pub(super) fn take(&self, bytes: u64) -> Option<u64> {
         if self.wanted.load(Ordering::Relaxed) == 0 {
             return None;
@@ -87,7 +87,7 @@ impl Rate {
         })
     }
 
-    /// How long it takes, as things are, until a turn comes; None where it has come.
+    /// Time until a turn comes, as things stand; None if it has come.
     pub(super) fn time_until(&self, turn: u64) -> Option<Duration> {
         self.look(|state| state.time_until(turn))
     }
@@ -136,7 +136,7 @@ mod tests {
         assert!(rate.time_until(turn).is_none());
         rate.set(1);
         assert_eq!(rate.take(1 << 30), None);
-        // Also where nobody looked in between.
+        // Also if nothing was called in between.
         rate.set(0);
         rate.set(1);
         assert_eq!(rate.take(1), None);

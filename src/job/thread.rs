@@ -1,5 +1,5 @@
-//! What a thread works for: whatever it waits for on the way, such as a server below an image that was opened long
-//! before, is waited for no longer than the work goes on.
+//! The work that a thread does: whatever it waits for along the way, such as a server below an image that was opened
+//! long before, is waited for no longer than the work goes on.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
@@ -10,26 +10,26 @@ use crate::error::Result;
 
 use super::JobControl;
 
-/// How long waits go on when the work has ended, all together: what tidies up needs them, and a server that replies is
-/// quick enough.
+/// How long waits may go on after the work has ended, in total: cleaning up needs them, and this is enough for a server
+/// that responds.
 const GRACE: Duration = Duration::from_millis(50);
 
 thread_local! {
     static CONTROL: RefCell<Option<Arc<JobControl>>> = const { RefCell::new(None) };
 }
 
-/// A thread works for a control until this is dropped.
+/// While this exists, the thread works for a control.
 #[derive(Debug)]
 #[must_use = "the thread works for the control until this is dropped"]
 pub struct Working {
     before: Option<Arc<JobControl>>,
-    /// Of this thread alone.
+    /// Belongs to this thread only.
     here: PhantomData<*const ()>,
 }
 
 impl JobControl {
-    /// Has all that this thread does heed the control too, until what is returned is dropped: when the work ends, a
-    /// wait for a server ends within some 100 ms, also where the storage was opened under another control.
+    /// Makes everything that this thread does heed the control too, until the returned guard is dropped: when the work
+    /// ends, a wait for a server ends within about 100 ms, even if the storage was opened under another control.
     pub fn work_here(self: &Arc<Self>) -> Working {
         Working {
             before: CONTROL.replace(Some(self.clone())),
@@ -37,13 +37,13 @@ impl JobControl {
         }
     }
 
-    /// What this thread works for, so that others can work for it too.
+    /// The control that this thread works for, so that other threads can work for it too.
     pub(crate) fn of_this_thread() -> Option<Arc<Self>> {
         CONTROL.with_borrow(Clone::clone)
     }
 
-    /// Does what is owed also where the work of this thread has ended, such as removing what it made: with a control
-    /// that ends after `time`, and with no other.
+    /// Runs what must be done even if the work of this thread has ended, such as removing what it created: under a
+    /// control that ends after `time`, and under no other.
     pub(crate) fn apart<T>(time: Duration, owed: impl FnOnce(&Arc<Self>) -> T) -> T {
         let control = Arc::new(Self::default());
         control.set_deadline(Some(time));
@@ -51,15 +51,15 @@ impl JobControl {
         owed(&control)
     }
 
-    /// Does what has to be over before anybody can know what is to be undone, such as a request that makes a file: when
-    /// this work ends, it goes on for `time`.
+    /// Runs what must complete before it is known what has to be undone, such as a request that creates a file: when
+    /// this work ends, it may go on for `time`.
     pub(crate) fn settling<T>(
         self: &Arc<Self>,
         time: Duration,
         begun: impl FnOnce(&Arc<Self>) -> T,
     ) -> T {
         let control = Arc::new(Self::default());
-        // Nobody else has it yet.
+        // Nobody else has access to it yet.
         let _ = control.whole.set(self.clone());
         control.limit(|limits| {
             limits.heeded = [Some(self.clone()), Self::of_this_thread()]
@@ -72,7 +72,7 @@ impl JobControl {
         begun(&control)
     }
 
-    /// Fails a moment after the work has ended, so that what has begun can still be undone.
+    /// Fails a moment after the work has ended, so that what was begun can still be undone.
     fn check_late(&self) -> Result<()> {
         let Err(error) = self.check_own() else {
             return Ok(());
@@ -90,7 +90,7 @@ impl Drop for Working {
     }
 }
 
-/// Checks what this thread works for, where that is not `control`.
+/// Checks the control that this thread works for, unless that is `control`.
 pub(super) fn check_other(control: &JobControl) -> Result<()> {
     CONTROL.with_borrow(|working| match working {
         Some(working) if !std::ptr::eq(&raw const **working, control) => working.check_late(),
@@ -140,7 +140,7 @@ mod tests {
         storage.check().unwrap();
         job.cancel();
         job.check().unwrap_err();
-        // A moment for what tidies up.
+        // A moment is left for cleaning up.
         let error = loop {
             if let Err(error) = storage.check() {
                 break error;

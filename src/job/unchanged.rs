@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count of changes, and what it was.
+/// A count of changes, and its earlier value.
 #[derive(Clone, Debug)]
 pub(crate) struct Unchanged {
     count: Arc<AtomicU64>,
@@ -11,7 +11,7 @@ pub(crate) struct Unchanged {
 }
 
 impl Unchanged {
-    /// There must be no change from now on.
+    /// Requires that there be no change from now on.
     pub(crate) fn of(count: &Arc<AtomicU64>) -> Self {
         Self {
             count: count.clone(),
@@ -19,7 +19,7 @@ impl Unchanged {
         }
     }
 
-    /// Whether there was none.
+    /// Whether there has been no change.
     pub(crate) fn holds(&self) -> bool {
         self.count.load(Ordering::SeqCst) == self.before
     }

@@ -1,4 +1,4 @@
-//! Waits that end with the work where nothing but time, or another thread, ends them.
+//! Waits that end with the work, although only time or another thread would end them otherwise.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use super::{JobControl, LOOK};
 
 impl JobControl {
-    /// Waits for so long.
+    /// Sleeps for this long.
     ///
     /// # Errors
     /// As [`JobControl::check`], which ends the wait.
@@ -25,7 +25,7 @@ impl JobControl {
         }
     }
 
-    /// Locks what another thread may hold while it waits for a server.
+    /// Locks a mutex that another thread may hold while it waits for a server.
     ///
     /// # Errors
     /// As [`JobControl::check`], which ends the wait.
@@ -38,13 +38,13 @@ impl JobControl {
         }
     }
 
-    /// Locks what others share for as long as their requests take.
+    /// Locks exclusively what others share for the duration of their requests.
     ///
     /// # Errors
     /// As [`JobControl::check`], which ends the wait.
     pub(crate) fn lock_alone<'a, T>(&self, lock: &'a RwLock<T>) -> Result<RwLockWriteGuard<'a, T>> {
         loop {
-            // Those that come meanwhile wait, so that there is an end of those that are there.
+            // New readers wait in the meantime, so that the present ones are the last.
             if let Some(held) = lock.try_write_for(LOOK) {
                 return Ok(held);
             }

@@ -1,18 +1,17 @@
-//! The JSON of `json:{…}` names: strings may stand in single quotes, and a key given twice is an
-//! error.
+//! The JSON of `json:{…}` names: strings may be in single quotes, and a duplicate key is an error.
 
 use serde_json::Number;
 
 use crate::error::{Error, Result};
 use crate::value::{Map, Value};
 
-/// The deepest nesting of objects and lists: more than the longest chain has images, and little stack.
+/// Maximum nesting depth of objects and lists: more than the longest chain has images, but little stack.
 pub(super) const MAX_DEPTH: usize = 256;
 
 /// Parses one value that fills the whole text.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] that says what is wrong.
+/// [`crate::ErrorKind::Invalid`], saying what is wrong.
 pub(super) fn parse(text: &str) -> Result<Value> {
     let mut parser = Parser { rest: text };
     parser.skip_blanks();
@@ -46,7 +45,7 @@ impl<'a> Parser<'a> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
     }
 
-    /// Takes the next character if it is `c`, after blanks.
+    /// Takes the next character after blanks if it is `c`.
     fn take(&mut self, c: char) -> bool {
         self.skip_blanks();
         match self.rest.strip_prefix(c) {
@@ -86,7 +85,7 @@ impl<'a> Parser<'a> {
         loop {
             self.need_more()?;
             if !self.rest.starts_with(['"', '\'']) {
-                // What stands there may be wrong in itself.
+                // The value in its place may itself be malformed.
                 self.value(depth + 1)?;
                 return Err(bad("key is not a string in object"));
             }
@@ -179,7 +178,7 @@ impl<'a> Parser<'a> {
             *rest = rest.get(end..).unwrap_or_default();
             (end, zero_led)
         };
-        // What does not fit is shown with the character at which that becomes clear.
+        // A malformed number is shown up to the character at which that becomes clear.
         let stray = |rest: &str| {
             let upto = whole.len() - rest.len() + rest.chars().next().map_or(0, char::len_utf8);
             bad(format!("stray '{}'", whole.get(..upto).unwrap_or_default()))
@@ -238,7 +237,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The character of a `\uXXXX` escape or surrogate pair, and how many units it took.
+/// The character of a `\uXXXX` escape or surrogate pair, and the number of units consumed.
 fn unicode(escape: &str) -> Result<(char, usize)> {
     let unit = |text: &str| -> Option<u16> {
         let digits = text.strip_prefix("\\u")?.get(..4)?;

@@ -7,11 +7,11 @@ use crate::location::json;
 use crate::options::Options;
 use crate::value::{Map, Value};
 
-/// Nests dotted keys and turns lists into objects with the keys `0`, `1`…; a nested value wins
-/// over the same key written with dots.
+/// Nests dotted keys and turns lists into objects with the keys `0`, `1`…; a nested value takes precedence over the
+/// same key written with dots.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] where a key has both a value and parts of its own.
+/// [`crate::ErrorKind::Invalid`] if a key has both a value and subkeys.
 pub(super) fn nest(flat: Map<String, Value>) -> Result<Map<String, Value>> {
     let mut tree = Map::new();
     let (nested, plain): (Vec<_>, Vec<_>) = flat
@@ -24,7 +24,7 @@ pub(super) fn nest(flat: Map<String, Value>) -> Result<Map<String, Value>> {
     Ok(tree)
 }
 
-/// The tree of options with dotted keys.
+/// The tree for options with dotted keys.
 ///
 /// # Errors
 /// As [`nest`].
@@ -90,7 +90,7 @@ fn mixed() -> Error {
     )
 }
 
-/// The first option of a tree, its keys joined by dots: to name one that was not taken.
+/// The first option of a tree, its keys joined by dots: used to name one that was not consumed.
 pub(crate) fn first_key(tree: &Map<String, Value>) -> Option<String> {
     let (key, value) = tree.iter().next()?;
     match value.as_object().and_then(first_key) {
@@ -99,7 +99,7 @@ pub(crate) fn first_key(tree: &Map<String, Value>) -> Option<String> {
     }
 }
 
-/// A leaf as the text that an option parser takes; None for null.
+/// A leaf as the text that an option parser accepts; None for null.
 pub(crate) fn leaf_text(value: &Value) -> Option<BString> {
     match value {
         Value::Null | Value::Object(_) | Value::Array(_) => None,
@@ -114,7 +114,7 @@ pub(crate) fn leaf_text(value: &Value) -> Option<BString> {
     }
 }
 
-/// A tree as options with dotted keys. A null means that the option is not given.
+/// A tree as options with dotted keys. Null means that the option is not given.
 pub(crate) fn flatten(tree: &Map<String, Value>) -> Options {
     let mut options = Options::new();
     for (key, value) in flatten_values(tree) {

@@ -7,23 +7,23 @@ use crate::error::Result;
 use super::fields::{Fields, Taker};
 use super::{checked_string, violation};
 
-/// What stands before the bytes of `OFFSET_DATA`: where they belong.
+/// The header of the data in `OFFSET_DATA`: its offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetData {
-    /// Where in the export.
+    /// Offset in the export.
     pub offset: u64,
 }
 
 impl OffsetData {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 8;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         self.offset.to_be_bytes()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     pub fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self {
             offset: u64::from_be_bytes(bytes),
@@ -34,22 +34,22 @@ impl OffsetData {
 /// The payload of `OFFSET_HOLE`: zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OffsetHole {
-    /// Where in the export.
+    /// Offset in the export.
     pub offset: u64,
-    /// How many; not 0.
+    /// Length in bytes; not 0.
     pub len: u32,
 }
 
 impl OffsetHole {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 12;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new().u64(self.offset).u32(self.len).end()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].
@@ -65,62 +65,62 @@ impl OffsetHole {
 /// One extent of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusExtent {
-    /// How many bytes; not 0.
+    /// Length in bytes; not 0.
     pub len: u64,
-    /// What the context says of them.
+    /// Its status flags in the context.
     pub flags: u64,
 }
 
 impl StatusExtent {
-    /// The length of it in `BLOCK_STATUS`.
+    /// Its encoded length in `BLOCK_STATUS`.
     pub const COMPACT_LEN: usize = 8;
-    /// The length of it in `BLOCK_STATUS_EXT`.
+    /// Its encoded length in `BLOCK_STATUS_EXT`.
     pub const EXTENDED_LEN: usize = 16;
 
-    /// As it is sent in `BLOCK_STATUS`; None where a number needs more than 32 bits.
+    /// Encodes it for `BLOCK_STATUS`; None if a field does not fit in 32 bits.
     pub fn to_compact(self) -> Option<[u8; Self::COMPACT_LEN]> {
         let len = u32::try_from(self.len).ok()?;
         let flags = u32::try_from(self.flags).ok()?;
         Some(Fields::new().u32(len).u32(flags).end())
     }
 
-    /// As it is sent in `BLOCK_STATUS_EXT`.
+    /// Encodes it for `BLOCK_STATUS_EXT`.
     pub fn to_extended(self) -> [u8; Self::EXTENDED_LEN] {
         Fields::new().u64(self.len).u64(self.flags).end()
     }
 }
 
-/// What stands before the extents of `BLOCK_STATUS`: the context.
+/// The header of the extents in `BLOCK_STATUS`: the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatusHead {
-    /// The number of the context.
+    /// The ID of the context.
     pub context: u32,
-    /// How many extents follow.
+    /// Number of extents that follow.
     pub count: u32,
 }
 
 impl StatusHead {
-    /// The length of it in `BLOCK_STATUS`, where the count follows from the length of the chunk.
+    /// Its encoded length in `BLOCK_STATUS`, where the length of the chunk implies the count.
     pub const COMPACT_LEN: usize = 4;
-    /// The length of it in `BLOCK_STATUS_EXT`.
+    /// Its encoded length in `BLOCK_STATUS_EXT`.
     pub const EXTENDED_LEN: usize = 8;
 
-    /// As it is sent in `BLOCK_STATUS`.
+    /// Encodes it for `BLOCK_STATUS`.
     pub fn to_compact(self) -> [u8; Self::COMPACT_LEN] {
         self.context.to_be_bytes()
     }
 
-    /// As it is sent in `BLOCK_STATUS_EXT`.
+    /// Encodes it for `BLOCK_STATUS_EXT`.
     pub fn to_extended(self) -> [u8; Self::EXTENDED_LEN] {
         Fields::new().u32(self.context).u32(self.count).end()
     }
 }
 
-/// The payload of `BLOCK_STATUS`, or with `extended` of `BLOCK_STATUS_EXT`: the number of the context,
-/// and its extents in turn.
+/// Decodes the payload of `BLOCK_STATUS` or, if `extended`, of `BLOCK_STATUS_EXT`: the ID of the context, and its
+/// extents in order.
 ///
 /// # Errors
-/// [`violation`]: lengths that do not fit, no extent, or one of no length.
+/// [`violation`]: inconsistent lengths, no extent, or an empty one.
 pub fn status_from_bytes(
     bytes: &[u8],
     extended: bool,
@@ -140,7 +140,7 @@ pub fn status_from_bytes(
     if count == 0 || !taker.0.len().is_multiple_of(each) {
         return Err(bad());
     }
-    // A count of 0 says that the length alone tells.
+    // A count of 0 means that only the length counts.
     if promised != 0 && usize::try_from(promised) != Ok(count) {
         return Err(bad());
     }
@@ -166,16 +166,16 @@ pub fn status_from_bytes(
 /// The payload of `ERROR` and `ERROR_OFFSET`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorChunk {
-    /// The error of the protocol; not 0. See [`super::errno`].
+    /// The protocol's error number; not 0. See [`super::errno`].
     pub error: u32,
-    /// What the server says for people; may be empty.
+    /// A message for humans; may be empty.
     pub message: BString,
-    /// Where in the export; of `ERROR_OFFSET` alone.
+    /// Offset in the export; only in `ERROR_OFFSET`.
     pub offset: Option<u64>,
 }
 
 impl ErrorChunk {
-    /// As it is sent; a message that is too long is cut.
+    /// Encodes it for sending; a message that is too long is truncated.
     pub fn to_bytes(&self) -> Vec<u8> {
         let end = self.message.len().min(super::limits::MAX_STRING);
         let message = self.message.get(..end).unwrap_or_default();
@@ -190,8 +190,8 @@ impl ErrorChunk {
         bytes
     }
 
-    /// As it was received; `at_offset` of `ERROR_OFFSET`. What other chunks of errors have behind the
-    /// message is ignored.
+    /// Decodes it as received, with an offset if it is an `ERROR_OFFSET`. Whatever follows the message in other error
+    /// chunks is ignored.
     ///
     /// # Errors
     /// [`violation`].

@@ -1,6 +1,6 @@
-//! Numbers on the wire with the names that the specification gives them.
+//! Numeric codes of the protocol, with their names in the specification.
 
-/// Makes a type of numbers: each is written once, as a constant whose name is also what `name` gives.
+/// Defines a type of codes: each one is written once, as a constant whose name is also the result of `name`.
 macro_rules! codes {
     (
         $(#[$about:meta])*
@@ -14,7 +14,7 @@ macro_rules! codes {
         impl $type {
             $($(#[$doc])* pub const $code: Self = Self($value);)+
 
-            /// The name that the specification gives it, without the prefix; None for an unknown one.
+            /// The specification's name, without the prefix; None for an unknown code.
             pub fn name(self) -> Option<&'static str> {
                 match self {
                     $(Self::$code => Some(stringify!($code)),)+

@@ -1,4 +1,4 @@
-//! Errors of the protocol, whose numbers are Linux's on every host ("Error values").
+//! Errors of the protocol, whose numbers are those of Linux on every host ("Error values").
 
 use crate::error::{Error, ErrorKind};
 
@@ -13,13 +13,13 @@ const PAIRS: &[(u32, i32)] = &[
     (108, libc::ESHUTDOWN),
 ];
 
-/// The errno of this host for an error of the protocol; one that is not known is `EINVAL`.
+/// Converts an error of the protocol to an errno of this host; unknown ones become `EINVAL`.
 pub fn from_wire(error: u32) -> i32 {
     let known = PAIRS.iter().find(|(wire, _)| *wire == error);
     known.map_or(libc::EINVAL, |(_, errno)| *errno)
 }
 
-/// The error of the protocol for an errno of this host; one that it does not have is `EIO`.
+/// Converts an errno of this host to an error of the protocol; unknown ones become `EIO`.
 pub fn to_wire(errno: i32) -> u32 {
     let errno = match errno {
         libc::EROFS | libc::EACCES => libc::EPERM,
@@ -31,7 +31,7 @@ pub fn to_wire(errno: i32) -> u32 {
     known.map_or(5, |(wire, _)| *wire)
 }
 
-/// The error of the protocol that tells a client of a failure.
+/// The error of the protocol with which to report a failure to a client.
 pub fn of_error(error: &Error) -> u32 {
     match error.kind() {
         ErrorKind::ReadOnly => to_wire(libc::EPERM),

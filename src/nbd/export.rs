@@ -10,16 +10,16 @@ use super::flags::TransmissionFlags;
 use super::limits::{MAX_MINIMUM_BLOCK, UNLIMITED_BLOCK};
 use super::{checked_string, violation};
 
-/// Which information about an export it is.
+/// Identifies a kind of information about an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct InfoCode(pub u16);
 
 impl InfoCode {
-    /// The size, and what it can do; always sent.
+    /// The size and capabilities; always sent.
     pub const EXPORT: Self = Self(0);
     /// The canonical name.
     pub const NAME: Self = Self(1);
-    /// A description for people.
+    /// A description for humans.
     pub const DESCRIPTION: Self = Self(2);
     /// The block sizes.
     pub const BLOCK_SIZE: Self = Self(3);
@@ -28,14 +28,14 @@ impl InfoCode {
 /// The data of `INFO` and `GO`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InfoRequest {
-    /// The export; the empty name is the default one.
+    /// The export; the default one if empty.
     pub name: BString,
-    /// What the client wants to know beside [`InfoCode::EXPORT`].
+    /// The information requested in addition to [`InfoCode::EXPORT`].
     pub wanted: Vec<InfoCode>,
 }
 
 impl InfoRequest {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.name.len() + 6 + 2 * self.wanted.len());
         push_string(&mut bytes, &self.name);
@@ -47,7 +47,7 @@ impl InfoRequest {
         bytes
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].
@@ -72,9 +72,9 @@ impl InfoRequest {
 pub struct BlockSizes {
     /// Offsets and lengths are multiples of this.
     pub minimum: u32,
-    /// Requests that are multiples of this are fast.
+    /// Requests that are multiples of this are efficient.
     pub preferred: u32,
-    /// The longest request with data; [`UNLIMITED_BLOCK`] where there is none.
+    /// Maximum length of a request with data; [`UNLIMITED_BLOCK`] if there is none.
     pub maximum: u32,
 }
 
@@ -106,16 +106,16 @@ impl BlockSizes {
 /// The data of one reply `INFO`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Info {
-    /// The size in bytes, and what it can do.
+    /// The size in bytes, and the capabilities.
     Export {
         /// The size in bytes.
         size: u64,
-        /// What it can do.
+        /// Its capabilities.
         flags: TransmissionFlags,
     },
     /// The canonical name.
     Name(BString),
-    /// A description for people.
+    /// A description for humans.
     Description(BString),
     /// The block sizes.
     BlockSizes(BlockSizes),
@@ -124,7 +124,7 @@ pub enum Info {
 }
 
 impl Info {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         let text = |code: InfoCode, text: &BStr| [&code.0.to_be_bytes(), text.as_bytes()].concat();
         match self {
@@ -147,10 +147,10 @@ impl Info {
         }
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
-    /// [`violation`]: a length that does not fit, or block sizes that cannot be.
+    /// [`violation`]: an inconsistent length, or invalid block sizes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let bad = || violation("The length of the information about the export does not fit");
         let mut taker = Taker(bytes);
@@ -182,17 +182,17 @@ impl Info {
     }
 }
 
-/// The data of one reply `SERVER`: an export in the list of all.
+/// The data of one reply `SERVER`: an entry in the list of exports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// Its name.
     pub name: BString,
-    /// What the server says of it for people.
+    /// A description for humans.
     pub description: BString,
 }
 
 impl Listed {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(4 + self.name.len() + self.description.len());
         push_string(&mut bytes, &self.name);
@@ -200,7 +200,7 @@ impl Listed {
         bytes
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].

@@ -1,4 +1,4 @@
-//! Fields in turn, in network byte order.
+//! Encoding and decoding of consecutive fields, in network byte order.
 
 use bstr::BStr;
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 
 use super::checked_string;
 
-/// Writes the fields of a structure of `N` bytes. Fields that were not written are zero.
+/// Encodes the fields of a structure of `N` bytes. Fields that are not written are zero.
 pub(super) struct Fields<const N: usize> {
     bytes: [u8; N],
     at: usize,
@@ -45,7 +45,7 @@ impl<const N: usize> Fields<N> {
     }
 }
 
-/// Takes the fields of a structure in turn; None, or an error, where the bytes end before.
+/// Decodes the fields of a structure in order; None, or an error, if the bytes end before.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taker<'a>(pub(super) &'a [u8]);
 
@@ -72,7 +72,7 @@ impl<'a> Taker<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// A string behind its length of 32 bits; None where it passes the end.
+    /// A string preceded by its length in 32 bits; None if it passes the end.
     ///
     /// # Errors
     /// As [`checked_string`].
@@ -84,7 +84,7 @@ impl<'a> Taker<'a> {
     }
 }
 
-/// Appends a string behind its length of 32 bits.
+/// Appends a string preceded by its length in 32 bits.
 pub(super) fn push_string(to: &mut Vec<u8>, text: &[u8]) {
     // No string of the protocol is longer than 4096 bytes.
     to.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());

@@ -1,5 +1,5 @@
-//! What the two say first, and the replies that end the handshake without options ("Oldstyle
-//! negotiation", "Newstyle negotiation").
+//! The first messages of both sides, and the replies that end the handshake without options ("Oldstyle negotiation",
+//! "Newstyle negotiation").
 
 use crate::error::Result;
 
@@ -7,17 +7,17 @@ use super::fields::{Fields, Taker};
 use super::flags::{ClientFlags, HandshakeFlags, TransmissionFlags};
 use super::violation;
 
-/// What every server sends first: "NBDMAGIC".
+/// The first magic number of every server: "NBDMAGIC".
 pub const INIT_MAGIC: u64 = 0x4e42_444d_4147_4943;
-/// What follows it in the newstyle, and begins every option: "IHAVEOPT".
+/// What follows it in the newstyle negotiation, and begins every option: "IHAVEOPT".
 pub const OPTION_MAGIC: u64 = 0x4948_4156_454f_5054;
-/// What follows it in the oldstyle.
+/// What follows it in the oldstyle negotiation.
 pub const OLDSTYLE_MAGIC: u64 = 0x0000_4202_8186_1253;
 
-/// Reserved bytes behind the description of an export, where they were not agreed away.
+/// Number of reserved bytes after the description of an export, unless negotiated away.
 pub const PADDING: usize = 124;
 
-/// Which negotiation the server's first 16 bytes begin.
+/// The kind of negotiation that the server's first 16 bytes begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// [`Handshake`] flags follow.
@@ -27,10 +27,10 @@ pub enum Style {
 }
 
 impl Style {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 16;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let magic = match self {
             Self::New => OPTION_MAGIC,
@@ -39,10 +39,10 @@ impl Style {
         Fields::new().u64(INIT_MAGIC).u64(magic).end()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
-    /// [`violation`] where it is no NBD server.
+    /// [`violation`] if it is not an NBD server.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Result<Self> {
         let mut taker = Taker(bytes);
         match (taker.u64(), taker.u64()) {
@@ -59,47 +59,47 @@ impl Style {
     }
 }
 
-/// The server's flags behind [`Style::New`].
+/// The server's flags after [`Style::New`].
 pub type Handshake = HandshakeFlags;
 
 impl HandshakeFlags {
-    /// As they are sent.
+    /// Encodes them for sending.
     pub fn to_bytes(self) -> [u8; 2] {
         self.bits().to_be_bytes()
     }
 
-    /// As they were received.
+    /// Decodes them as received.
     pub fn from_bytes(bytes: [u8; 2]) -> Self {
         Self::from_bits_retain(u16::from_be_bytes(bytes))
     }
 }
 
 impl ClientFlags {
-    /// As they are sent.
+    /// Encodes them for sending.
     pub fn to_bytes(self) -> [u8; 4] {
         self.bits().to_be_bytes()
     }
 
-    /// As they were received.
+    /// Decodes them as received.
     pub fn from_bytes(bytes: [u8; 4]) -> Self {
         Self::from_bits_retain(u32::from_be_bytes(bytes))
     }
 }
 
-/// What the server says of an export behind [`Style::Old`], before [`PADDING`].
+/// The server's description of an export after [`Style::Old`], before [`PADDING`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OldstyleExport {
     /// Its size in bytes.
     pub size: u64,
-    /// What it can do; the upper half of 32 bits is where newer servers put handshake flags.
+    /// Its capabilities; newer servers put handshake flags in the upper half of the 32 bits.
     pub flags: TransmissionFlags,
 }
 
 impl OldstyleExport {
-    /// The length of it, without the padding.
+    /// Its encoded length in bytes, without the padding.
     pub const LEN: usize = 12;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
             .u64(self.size)
@@ -107,7 +107,7 @@ impl OldstyleExport {
             .end()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let mut taker = Taker(bytes);
         let size = taker.u64().unwrap_or_default();
@@ -124,20 +124,20 @@ impl OldstyleExport {
 pub struct NewstyleExport {
     /// Its size in bytes.
     pub size: u64,
-    /// What it can do.
+    /// Its capabilities.
     pub flags: TransmissionFlags,
 }
 
 impl NewstyleExport {
-    /// The length of it, without the padding.
+    /// Its encoded length in bytes, without the padding.
     pub const LEN: usize = 10;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new().u64(self.size).u16(self.flags.bits()).end()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
         let mut taker = Taker(bytes);
         Self {

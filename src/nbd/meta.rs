@@ -1,4 +1,4 @@
-//! Metadata contexts: what block status is asked for ("Metadata querying").
+//! Metadata contexts: what block status is about ("Metadata querying").
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -9,9 +9,9 @@ use super::{checked_string, violation};
 
 /// Holes and zeroes.
 pub const ALLOCATION: &str = "base:allocation";
-/// Which image of a chain holds an extent, of QEMU's servers.
+/// Which image of a chain holds an extent; an extension of QEMU's servers.
 pub const ALLOCATION_DEPTH: &str = "qemu:allocation-depth";
-/// Before the name of a dirty bitmap, of QEMU's servers.
+/// Prefix of the name of a dirty bitmap; an extension of QEMU's servers.
 pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
 
 /// The data of the options `LIST_META_CONTEXT` and `SET_META_CONTEXT`.
@@ -19,12 +19,12 @@ pub const DIRTY_BITMAP: &str = "qemu:dirty-bitmap:";
 pub struct MetaQuery {
     /// The export.
     pub export: BString,
-    /// The contexts that are asked for.
+    /// The contexts requested.
     pub queries: Vec<BString>,
 }
 
 impl MetaQuery {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         push_string(&mut bytes, &self.export);
@@ -36,7 +36,7 @@ impl MetaQuery {
         bytes
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].
@@ -63,19 +63,19 @@ impl MetaQuery {
 /// The data of one reply `META_CONTEXT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetaContext {
-    /// The number that block status goes by.
+    /// The ID used in block status.
     pub id: u32,
     /// The name.
     pub name: BString,
 }
 
 impl MetaContext {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         [&self.id.to_be_bytes(), self.name.as_slice()].concat()
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].
@@ -91,7 +91,7 @@ impl MetaContext {
     }
 }
 
-/// What a query of QEMU's namespace asks for.
+/// A parsed query for metadata contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query<'a> {
     /// [`ALLOCATION`].
@@ -106,12 +106,12 @@ pub enum Query<'a> {
     AnyQemu,
     /// Every dirty bitmap, in a list.
     AnyDirtyBitmap,
-    /// Something that is not known here, which servers ignore.
+    /// Anything else, which servers ignore.
     Other,
 }
 
 impl<'a> Query<'a> {
-    /// What the text asks for.
+    /// Parses a query.
     pub fn parse(text: &'a BStr) -> Self {
         match text.as_bytes() {
             b"base:" => Self::AnyBase,

@@ -1,9 +1,8 @@
-//! The structures of the NBD protocol as they stand on the wire, for the client and the server alike.
-//! Nothing here reads or writes a connection.
+//! The structures of the NBD protocol as sent on the wire, for both client and server. Nothing here reads from or
+//! writes to a connection.
 //!
-//! The specification is `doc/proto.md` of the NetworkBlockDevice project; each file names its sections.
-//! Every number is big-endian, every decoder takes untrusted bytes: it checks all lengths and allocates
-//! nothing beyond what it was given.
+//! The specification is `doc/proto.md` of the NetworkBlockDevice project; each file names its sections. All numbers are
+//! big-endian. Every decoder accepts untrusted bytes: it checks all lengths and allocates no more than it was given.
 
 pub mod chunk;
 mod codes;
@@ -26,22 +25,21 @@ use bstr::{BStr, ByteSlice};
 
 use crate::error::{Error, ErrorKind};
 
-/// The error of a peer that does not keep to the protocol; `what` says how, as half a sentence about it.
+/// The error for a peer that violates the protocol; `what` describes the violation.
 pub fn violation(what: impl Into<String>) -> Error {
     Error::new(ErrorKind::Os, what).with_errno(libc::EPROTO)
 }
 
-/// Whether bytes may be a string of the protocol ("Conventions"): no NUL, and at most
-/// [`limits::MAX_STRING`] long. Strings that are not UTF-8 are let through: names of files become names
-/// of exports.
+/// Whether bytes may be a string of the protocol ("Conventions"): no NUL, and at most [`limits::MAX_STRING`] long.
+/// Strings that are not UTF-8 are accepted: file names become names of exports.
 pub fn is_string(bytes: &[u8]) -> bool {
     bytes.len() <= limits::MAX_STRING && !bytes.contains(&0)
 }
 
-/// The string, checked by [`is_string`].
+/// Checks a string with [`is_string`].
 ///
 /// # Errors
-/// [`violation`] that names `what`.
+/// [`violation`], naming `what`.
 fn checked_string<'a>(bytes: &'a [u8], what: &str) -> crate::Result<&'a BStr> {
     match is_string(bytes) {
         true => Ok(bytes.as_bstr()),

@@ -12,32 +12,32 @@ use super::violation;
 const REPLY_MAGIC: u64 = 0x0003_e889_0455_65a9;
 
 codes! {
-    /// Which option it is.
+    /// Identifies an option.
     OptionCode: u32;
 
-    /// Takes the export and ends the handshake; has no reply of its own.
+    /// Selects the export and ends the handshake; has no reply of its own.
     EXPORT_NAME = 1;
     /// Ends the connection.
     ABORT = 2;
     /// Lists the exports.
     LIST = 3;
-    /// Begins TLS.
+    /// Starts TLS.
     STARTTLS = 5;
     /// Describes an export.
     INFO = 6;
-    /// As [`OptionCode::INFO`], and takes the export.
+    /// As [`OptionCode::INFO`], and selects the export.
     GO = 7;
-    /// Replies come in chunks from then on.
+    /// From then on replies may be sent in chunks.
     STRUCTURED_REPLY = 8;
     /// Lists metadata contexts.
     LIST_META_CONTEXT = 9;
-    /// Chooses metadata contexts.
+    /// Selects metadata contexts.
     SET_META_CONTEXT = 10;
-    /// Requests and replies have lengths of 64 bits from then on.
+    /// From then on requests and replies have 64-bit lengths.
     EXTENDED_HEADERS = 11;
 }
 
-/// A name of the specification as QEMU's tools show it.
+/// A name of the specification in the form that QEMU's tools display.
 fn words(name: &str) -> String {
     name.to_lowercase().replace('_', " ")
 }
@@ -51,20 +51,20 @@ impl fmt::Display for OptionCode {
     }
 }
 
-/// What stands before the data of an option.
+/// The header of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionHeader {
-    /// Which option it is.
+    /// The option.
     pub option: OptionCode,
-    /// How many bytes of data follow.
+    /// Number of bytes of data that follow.
     pub len: u32,
 }
 
 impl OptionHeader {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 16;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
             .u64(OPTION_MAGIC)
@@ -73,7 +73,7 @@ impl OptionHeader {
             .end()
     }
 
-    /// As it was received; how long the data may be is for the caller to judge.
+    /// Decodes it as received; whether the data is too long is for the caller to decide.
     ///
     /// # Errors
     /// [`violation`].
@@ -90,43 +90,43 @@ impl OptionHeader {
 }
 
 codes! {
-    /// Which reply to an option it is.
+    /// Identifies a reply to an option.
     ReplyCode: u32;
 
-    /// The option is done; the last reply.
+    /// The option has succeeded; the last reply.
     ACK = 1;
-    /// An export, one of several replies.
+    /// An export; one of several replies.
     SERVER = 2;
-    /// Something about an export, one of several replies.
+    /// Information about an export; one of several replies.
     INFO = 3;
-    /// A metadata context, one of several replies.
+    /// A metadata context; one of several replies.
     META_CONTEXT = 4;
-    /// The option is not known.
+    /// The option is unknown.
     ERR_UNSUP = Self::ERROR | 1;
     /// The server's policy forbids it.
     ERR_POLICY = Self::ERROR | 2;
-    /// The option's data is wrong.
+    /// The option's data is invalid.
     ERR_INVALID = Self::ERROR | 3;
-    /// The server's platform cannot do it.
+    /// The server's platform does not support it.
     ERR_PLATFORM = Self::ERROR | 4;
-    /// TLS must come first.
+    /// TLS must be started first.
     ERR_TLS_REQD = Self::ERROR | 5;
     /// There is no such export.
     ERR_UNKNOWN = Self::ERROR | 6;
-    /// The server ends.
+    /// The server is shutting down.
     ERR_SHUTDOWN = Self::ERROR | 7;
-    /// Block sizes must be asked for.
+    /// The client must request block sizes.
     ERR_BLOCK_SIZE_REQD = Self::ERROR | 8;
     /// The option's data is too long.
     ERR_TOO_BIG = Self::ERROR | 9;
-    /// Extended headers must come first.
+    /// Extended headers must be negotiated first.
     ERR_EXT_HEADER_REQD = Self::ERROR | 10;
 }
 
 impl ReplyCode {
     const ERROR: u32 = 1 << 31;
 
-    /// Whether it refuses the option. It is the last reply then, and its data is a message.
+    /// Whether it is an error. If so, it is the last reply, and its data is a message.
     pub fn is_error(self) -> bool {
         self.0 & Self::ERROR != 0
     }
@@ -141,22 +141,22 @@ impl fmt::Display for ReplyCode {
     }
 }
 
-/// What stands before the data of a reply to an option.
+/// The header of a reply to an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionReply {
     /// The option that it replies to.
     pub option: OptionCode,
-    /// What it says.
+    /// The kind of reply.
     pub code: ReplyCode,
-    /// How many bytes of data follow.
+    /// Number of bytes of data that follow.
     pub len: u32,
 }
 
 impl OptionReply {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 20;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
             .u64(REPLY_MAGIC)
@@ -166,7 +166,7 @@ impl OptionReply {
             .end()
     }
 
-    /// As it was received; how long the data may be is for the caller to judge.
+    /// Decodes it as received; whether the data is too long is for the caller to decide.
     ///
     /// # Errors
     /// [`violation`].

@@ -1,5 +1,4 @@
-//! What stands before replies ("Simple reply message", "Structured reply chunk message", "Extended reply
-//! chunk message").
+//! Headers of replies ("Simple reply message", "Structured reply chunk message", "Extended reply chunk message").
 
 use crate::error::Result;
 
@@ -11,20 +10,20 @@ const SIMPLE_MAGIC: u32 = 0x6744_6698;
 const STRUCTURED_MAGIC: u32 = 0x668e_33ef;
 const EXTENDED_MAGIC: u32 = 0x6e8a_278c;
 
-/// A simple reply. The data of a read follows where there is no error.
+/// A simple reply. The data of a read follows unless there is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SimpleReply {
-    /// The error of the protocol, or 0; see [`super::errno`].
+    /// The protocol's error number, or 0; see [`super::errno`].
     pub error: u32,
     /// The request that it replies to.
     pub cookie: u64,
 }
 
 impl SimpleReply {
-    /// The length of it.
+    /// Its encoded length in bytes.
     pub const LEN: usize = 16;
 
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         Fields::new()
             .u32(SIMPLE_MAGIC)
@@ -34,51 +33,51 @@ impl SimpleReply {
     }
 }
 
-/// What a chunk of a structured reply is.
+/// Identifies the kind of a chunk in a structured reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChunkType(pub u16);
 
 impl ChunkType {
     const ERRORS: u16 = 1 << 15;
 
-    /// Nothing; ends a reply.
+    /// Empty; ends a reply.
     pub const NONE: Self = Self(0);
-    /// Bytes of the export.
+    /// Data of the export.
     pub const OFFSET_DATA: Self = Self(1);
-    /// Zeroes of the export.
+    /// A range of the export that reads as zeroes.
     pub const OFFSET_HOLE: Self = Self(2);
     /// Extents of one context.
     pub const BLOCK_STATUS: Self = Self(5);
-    /// Extents of one context, with lengths of 64 bits.
+    /// Extents of one context, with 64-bit lengths.
     pub const BLOCK_STATUS_EXT: Self = Self(6);
     /// The request has failed.
     pub const ERROR: Self = Self(Self::ERRORS | 1);
     /// The request has failed at an offset.
     pub const ERROR_OFFSET: Self = Self(Self::ERRORS | 2);
 
-    /// Whether it tells of an error; all that do begin alike.
+    /// Whether it reports an error; all that do begin with the same fields.
     pub fn is_error(self) -> bool {
         self.0 & Self::ERRORS != 0
     }
 }
 
-/// What stands before the payload of a chunk.
+/// The header of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// Whether more follow.
+    /// Whether it is the last one.
     pub flags: ChunkFlags,
-    /// What it is.
+    /// The kind of chunk.
     pub kind: ChunkType,
     /// The request that it replies to.
     pub cookie: u64,
-    /// How many bytes of payload follow.
+    /// Number of bytes of payload that follow.
     pub len: u64,
 }
 
 impl Chunk {
-    /// The length of it without extended headers.
+    /// Its encoded length without extended headers.
     pub const COMPACT_LEN: usize = 20;
-    /// The length of it with extended headers.
+    /// Its encoded length with extended headers.
     pub const EXTENDED_LEN: usize = 32;
 
     /// Whether it is the last of its reply.
@@ -86,13 +85,13 @@ impl Chunk {
         self.flags.contains(ChunkFlags::DONE)
     }
 
-    /// As it is sent without extended headers; None where the length needs more than 32 bits.
+    /// Encodes it without extended headers; None if the length does not fit in 32 bits.
     pub fn to_compact(&self) -> Option<[u8; Self::COMPACT_LEN]> {
         let len = u32::try_from(self.len).ok()?;
         Some(self.head(STRUCTURED_MAGIC).u32(len).end())
     }
 
-    /// As it is sent with extended headers, where `offset` is that of the request.
+    /// Encodes it with extended headers, where `offset` is that of the request.
     pub fn to_extended(&self, offset: u64) -> [u8; Self::EXTENDED_LEN] {
         self.head(EXTENDED_MAGIC).u64(offset).u64(self.len).end()
     }
@@ -106,19 +105,19 @@ impl Chunk {
     }
 }
 
-/// Which headers replies have.
+/// The kind of headers that replies have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Headers {
-    /// Simple replies alone.
+    /// Only simple replies.
     Simple,
     /// Simple replies, and structured ones in chunks.
     Structured,
-    /// Chunks with lengths of 64 bits alone.
+    /// Only chunks with 64-bit lengths.
     Extended,
 }
 
 impl Headers {
-    /// How many bytes the beginning of a reply has before it is known which it is: as many as the shortest.
+    /// How many bytes to read before the kind of reply is known: as many as the shortest header has.
     pub fn first_len(self) -> usize {
         match self {
             Self::Simple | Self::Structured => SimpleReply::LEN,
@@ -127,7 +126,7 @@ impl Headers {
     }
 }
 
-/// The beginning of a reply.
+/// The header of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A simple one.
@@ -145,11 +144,11 @@ impl Reply {
         }
     }
 
-    /// How many bytes of the header come behind the first [`Headers::first_len`] ones, which are in
-    /// `bytes`: a structured reply has four more than a simple one.
+    /// How many bytes of the header follow the first [`Headers::first_len`] ones, which are in `bytes`: a structured
+    /// reply has four more than a simple one.
     ///
     /// # Errors
-    /// [`violation`] where they begin no reply that was agreed on.
+    /// [`violation`] if they are not the beginning of a reply of the negotiated kind.
     pub fn rest_len(headers: Headers, bytes: &[u8]) -> Result<usize> {
         match (Taker(bytes).u32(), headers) {
             (Some(SIMPLE_MAGIC), Headers::Simple | Headers::Structured) => Ok(0),
@@ -167,7 +166,7 @@ impl Reply {
         }
     }
 
-    /// A whole header, as it was received.
+    /// Decodes a complete header as received.
     ///
     /// # Errors
     /// [`violation`].
@@ -184,7 +183,7 @@ impl Reply {
                 let cookie = taker.u64()?;
                 let len = match magic {
                     EXTENDED_MAGIC => {
-                        // Whether servers repeat the request's offset truly is of no use to a client.
+                        // Clients have no use for the repeated offset of the request, correct or not.
                         taker.u64()?;
                         taker.u64()?
                     }

@@ -13,26 +13,26 @@ const MAGIC: u32 = 0x2560_9513;
 const EXTENDED_MAGIC: u32 = 0x21e4_1c71;
 
 codes! {
-    /// Which request it is.
+    /// Identifies a request.
     Command: u16;
 
-    /// Bytes of the export.
+    /// Reads data.
     READ = 0;
-    /// Bytes for the export, which follow the request.
+    /// Writes data, which follows the request.
     WRITE = 1;
-    /// The end of the connection; has no reply.
+    /// Ends the connection; has no reply.
     DISC = 2;
-    /// What was written becomes durable.
+    /// Makes completed writes durable.
     FLUSH = 3;
-    /// The range is no longer needed.
+    /// Hints that the range is no longer needed.
     TRIM = 4;
-    /// The range is about to be read.
+    /// Hints that the range is about to be read.
     CACHE = 5;
-    /// The range becomes zero.
+    /// Fills the range with zeroes.
     WRITE_ZEROES = 6;
-    /// Metadata of the range.
+    /// Queries metadata of the range.
     BLOCK_STATUS = 7;
-    /// A new size; experimental.
+    /// Changes the size; experimental.
     RESIZE = 8;
 }
 
@@ -48,31 +48,31 @@ impl fmt::Display for Command {
 /// A request, without the data of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// How it is to be carried out.
+    /// How to carry it out.
     pub flags: CommandFlags,
-    /// Which it is.
+    /// The kind of request.
     pub command: Command,
-    /// What its replies are known by.
+    /// Identifies its replies.
     pub cookie: u64,
-    /// Where in the export.
+    /// Offset in the export.
     pub offset: u64,
-    /// How many bytes of the export; of the payload with [`CommandFlags::PAYLOAD_LEN`].
+    /// Number of bytes of the export; of the payload with [`CommandFlags::PAYLOAD_LEN`].
     pub len: u64,
 }
 
 impl Request {
-    /// The length of a compact one.
+    /// The encoded length of a compact request.
     pub const COMPACT_LEN: usize = 28;
-    /// The length of an extended one.
+    /// The encoded length of an extended request.
     pub const EXTENDED_LEN: usize = 32;
 
-    /// As it is sent without extended headers; None where the length needs more than 32 bits.
+    /// Encodes it without extended headers; None if the length does not fit in 32 bits.
     pub fn to_compact(&self) -> Option<[u8; Self::COMPACT_LEN]> {
         let len = u32::try_from(self.len).ok()?;
         Some(self.head(MAGIC).u32(len).end())
     }
 
-    /// As it is sent with extended headers.
+    /// Encodes it with an extended header.
     pub fn to_extended(&self) -> [u8; Self::EXTENDED_LEN] {
         self.head(EXTENDED_MAGIC).u64(self.len).end()
     }
@@ -86,7 +86,7 @@ impl Request {
             .u64(self.offset)
     }
 
-    /// As it was received without extended headers.
+    /// Decodes it as received without extended headers.
     ///
     /// # Errors
     /// [`violation`].
@@ -101,7 +101,7 @@ impl Request {
         })
     }
 
-    /// As it was received with extended headers.
+    /// Decodes it as received with extended headers.
     ///
     /// # Errors
     /// [`violation`].
@@ -127,18 +127,17 @@ impl Request {
     }
 }
 
-/// The payload of a request for block status that names its contexts, which goes with
-/// [`CommandFlags::PAYLOAD_LEN`].
+/// The payload of a block status request that lists its contexts, which is used with [`CommandFlags::PAYLOAD_LEN`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusPayload {
-    /// How many bytes of the export.
+    /// Number of bytes of the export.
     pub len: u64,
-    /// The numbers of the contexts.
+    /// The IDs of the contexts.
     pub contexts: Vec<u32>,
 }
 
 impl StatusPayload {
-    /// As it is sent.
+    /// Encodes it for sending.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.len.to_be_bytes().to_vec();
         for id in &self.contexts {
@@ -147,7 +146,7 @@ impl StatusPayload {
         bytes
     }
 
-    /// As it was received.
+    /// Decodes it as received.
     ///
     /// # Errors
     /// [`violation`].

@@ -204,7 +204,7 @@ fn strings_that_the_protocol_does_not_have_are_refused() {
         assert!(Listed::from_bytes(&listed.to_bytes()).is_err());
         assert!(Info::from_bytes(&Info::Name(bad.into()).to_bytes()).is_err());
     }
-    // A name that passes its reply.
+    // A name that passes the end of its reply.
     assert!(Listed::from_bytes(b"\0\0\0\x05abcd").is_err());
     assert!(Listed::from_bytes(b"\xff\xff\xff\xffabcd").is_err());
 }

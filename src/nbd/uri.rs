@@ -1,4 +1,4 @@
-//! Names of exports as URIs (`doc/uri.md`).
+//! URIs of exports (`doc/uri.md`).
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -6,48 +6,48 @@ use super::is_string;
 use super::limits::DEFAULT_PORT;
 use crate::net::url::decoded;
 
-/// Where the server of a URI is.
+/// The address of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A machine.
     Tcp {
-        /// Its name or number, the latter without brackets.
+        /// Its name or IP address, the latter without brackets.
         host: String,
         /// The port.
         port: u16,
     },
-    /// A process of this machine.
+    /// A process on this machine.
     Unix {
         /// The path of its socket.
         path: BString,
     },
     /// A virtual machine or its host.
     Vsock {
-        /// Which of them.
+        /// Its context ID.
         cid: u32,
-        /// The port there.
+        /// The port.
         port: u32,
     },
 }
 
-/// A URI, taken apart.
+/// A parsed URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uri {
-    /// The connection is encrypted.
+    /// Whether the connection uses TLS.
     pub tls: bool,
-    /// Where the server is.
+    /// The address of the server.
     pub place: Place,
-    /// The export; the empty name is the default one.
+    /// The export; the default one if empty.
     pub export: BString,
-    /// The name that the server's certificate is to have, where it is not that of the place.
+    /// The name that the server's certificate must have, if not that of the host.
     pub tls_hostname: Option<String>,
-    /// The ID of the credentials, an addition of ours.
+    /// The ID of the TLS credentials, an extension of ours.
     pub tls_creds: Option<String>,
 }
 
 impl Uri {
-    /// Takes a URI apart; None where it is none, or says something that is not known here. User names and
-    /// what follows `#` are ignored.
+    /// Parses a URI; None if it is invalid, or contains anything unknown. User names and the fragment after `#` are
+    /// ignored.
     pub fn parse(text: &BStr) -> Option<Self> {
         let (scheme, rest) = text.split_once_str("://")?;
         let (tls, kind) = match scheme {

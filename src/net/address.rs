@@ -1,4 +1,4 @@
-//! Where a peer is.
+//! Addresses of peers.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use socket2::SockAddr;
 
 use crate::error::{Error, Result};
 
-/// Which versions of the internet protocol may be used.
+/// Which versions of the Internet Protocol may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Both.
@@ -21,44 +21,43 @@ pub enum Family {
     V6,
 }
 
-/// The namespace that the name of a local socket belongs to.
+/// The namespace of a local socket's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Names {
     /// The file system.
     #[default]
     Path,
-    /// Linux' abstract one, in which the name ends where it ends.
+    /// Linux's abstract namespace, with the name unpadded.
     Abstract,
-    /// Linux' abstract one, with the name filled up with zeros to the longest that there is.
+    /// Linux's abstract namespace, with the name padded with zeros to the maximum length.
     AbstractPadded,
 }
 
-/// Where a peer is, or where this process is to be found. Shown as users of other tools know it:
-/// `host:port`, the path, or `cid:port`.
+/// The address of a peer, or one to listen on. Displayed as in other tools: `host:port`, the path, or `cid:port`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// A machine.
     Inet {
-        /// Its name or its number, the latter without brackets; empty is every address of this machine,
-        /// for listening.
+        /// Its name or IP address, the latter without brackets; empty for all addresses of this machine, when
+        /// listening.
         host: String,
-        /// The number of the port, or the name of the service.
+        /// The port number, or the name of the service.
         port: String,
         /// The versions that may be used.
         family: Family,
     },
-    /// A process of this machine.
+    /// A process on this machine.
     Unix {
-        /// Name of its socket; empty for one that has none.
+        /// Name of its socket; empty if it has none.
         path: BString,
-        /// What namespace that belongs to.
+        /// The namespace of the name.
         names: Names,
     },
     /// A virtual machine or its host.
     Vsock {
-        /// Which of them.
+        /// Its context ID.
         cid: u32,
-        /// The port there.
+        /// The port.
         port: u32,
     },
     /// A socket that this process has open already. It is duplicated, and stays open.
@@ -66,7 +65,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// A machine by name or number, with any version.
+    /// A machine by name or IP address, with any version.
     pub fn inet(host: impl Into<String>, port: impl ToString) -> Self {
         Self::Inet {
             host: host.into(),
@@ -83,7 +82,7 @@ impl Address {
         }
     }
 
-    /// The host whose certificate is expected there; None where the address names none.
+    /// The host whose certificate is expected; None if the address has no host name.
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Inet { host, .. } => Some(host),
@@ -91,7 +90,7 @@ impl Address {
         }
     }
 
-    /// The port there; None where the address has none, or one by the name of a service.
+    /// The port number; None if the address has none, or names a service instead.
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Inet { port, .. } => port.parse().ok(),
@@ -99,7 +98,7 @@ impl Address {
         }
     }
 
-    /// From what the kernel says of one end of a connection.
+    /// From the kernel's address of one end of a connection.
     pub(super) fn of(address: &SockAddr) -> Self {
         if let Some(inet) = address.as_socket() {
             return inet.into();
@@ -125,7 +124,7 @@ impl From<SocketAddr> for Address {
         Self::Inet {
             host: match address {
                 SocketAddr::V4(v4) => v4.ip().to_string(),
-                // A machine that came by version 4 to a socket of both.
+                // A machine that connected by IPv4 to a dual-stack socket.
                 SocketAddr::V6(v6) => match v6.ip().to_canonical() {
                     IpAddr::V4(v4) => v4.to_string(),
                     IpAddr::V6(ip) if v6.scope_id() != 0 => format!("{ip}%{}", v6.scope_id()),
@@ -149,13 +148,13 @@ impl fmt::Display for Address {
     }
 }
 
-/// The longest name of a local socket, with the zero at its end.
+/// Maximum length of the name of a local socket, including the terminating zero.
 const LONGEST: usize = 108;
 
-/// What the kernel takes for the name of a local socket.
+/// The kernel's address for the name of a local socket.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] where it is too long or empty.
+/// [`crate::ErrorKind::Invalid`] if it is too long or empty.
 pub(super) fn unix(path: &BString, names: Names) -> Result<SockAddr> {
     use std::os::unix::ffi::OsStrExt;
     let too_long = || {

@@ -1,4 +1,4 @@
-//! Connections to others.
+//! Outgoing connections.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,16 +15,16 @@ use crate::error::{Error, Result};
 use crate::sys::fd;
 use crate::sys::stream::Ready;
 
-/// How long a local socket that takes no more connections is left alone.
+/// Delay before the next attempt to connect to a local socket whose queue is full.
 const FULL: Duration = Duration::from_millis(10);
 
 /// Connects. All addresses of a name are tried in turn, each with its share of the time.
 ///
 /// # Errors
-/// `Failed to connect to 'X': …`, `address resolution failed for X: …`, or of the wait.
+/// `Failed to connect to 'X': …`, `address resolution failed for X: …`; if the wait ends.
 pub fn connect(address: &Address, wait: Wait<'_>) -> Result<Stream> {
     let failed = |error: Error| {
-        // What ended the whole wait says so itself.
+        // A cancellation needs no context.
         match wait.check() {
             Err(over) if over.kind() == crate::ErrorKind::Cancelled => over,
             _ => error.context(format!("Failed to connect to '{address}'")),
@@ -48,7 +48,7 @@ pub fn connect(address: &Address, wait: Wait<'_>) -> Result<Stream> {
     Stream::new(socket, address.clone())
 }
 
-/// A duplicate of a socket that this process has open.
+/// Duplicates a socket that this process has open.
 pub(super) fn inherited(number: std::os::fd::RawFd) -> Result<OwnedFd> {
     let socket = fd::duplicate_number(number).ok();
     let is_one = |socket: &OwnedFd| is_socket(socket.as_fd()).unwrap_or(false);
@@ -57,7 +57,7 @@ pub(super) fn inherited(number: std::os::fd::RawFd) -> Result<OwnedFd> {
         .ok_or_else(|| Error::invalid(format!("File descriptor '{number}' is not a socket")))
 }
 
-/// A socket that does not block.
+/// Creates a non-blocking socket.
 pub(super) fn socket(domain: Domain) -> Result<Socket> {
     let made = Socket::new(domain, Type::STREAM.nonblocking(), None)
         .and_then(|socket| fd::keep(socket.into()));
@@ -96,12 +96,12 @@ fn to(domain: Domain, address: &SockAddr, wait: Wait<'_>) -> Result<OwnedFd> {
         }
     }
     if domain == Domain::IPV4 || domain == Domain::IPV6 {
-        // A port that nobody listens on may be given to the very socket that connects to it.
+        // A port that nobody listens on may be assigned to the very socket that connects to it.
         let own = socket.local_addr().map_err(|error| Error::io(&error))?;
         if own.as_socket() == address.as_socket() {
             return Err(Error::os(libc::ECONNREFUSED));
         }
-        // Requests are small and wait for their answers.
+        // Requests are small and wait for their replies.
         socket
             .set_tcp_nodelay(true)
             .map_err(|error| Error::io(&error))?;

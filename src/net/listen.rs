@@ -1,4 +1,4 @@
-//! Connections from others.
+//! Incoming connections.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -19,25 +19,25 @@ use crate::error::{Error, Result};
 use crate::sys::fd;
 use crate::sys::stream::Ready;
 
-/// How long is waited for a descriptor or memory where a connection cannot be taken without.
+/// Delay before the next attempt to accept a connection for lack of descriptors or memory.
 const SCARCE: Duration = Duration::from_millis(50);
 
-/// Sockets that take connections: several where a name has several addresses.
+/// Listening sockets: several if a name has several addresses.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<Socket>,
-    /// Nothing is taken any more: a local socket would not say so.
+    /// No more connections are accepted: a shut-down local socket would not report it.
     is_shut: AtomicBool,
-    /// The file of a local socket, which goes away with it.
+    /// The file of a local socket, which is removed with it.
     _file: Option<SocketFile>,
 }
 
 impl Listener {
-    /// Takes connections at an address; up to `backlog` wait to be accepted. A local socket that is there
-    /// already is replaced, whether someone uses it or not; another file is not. Port 0 is one that is free.
+    /// Listens on an address; up to `backlog` connections wait to be accepted. An existing local socket is replaced,
+    /// whether in use or not; another kind of file is not. Port 0 selects a free one.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn bind(address: &Address, backlog: u32, wait: Wait<'_>) -> Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         let mut file = None;
@@ -72,10 +72,10 @@ impl Listener {
         })
     }
 
-    /// Over sockets that someone else bound and listens on.
+    /// Takes over sockets that somebody else has bound and that are listening.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where one of them takes no connections; of the system.
+    /// [`crate::ErrorKind::Invalid`] if one of them is not listening; if a system call fails.
     pub fn from_sockets(sockets: Vec<OwnedFd>) -> Result<Self> {
         let io = |error: std::io::Error| Error::io(&error);
         let mut kept = Vec::with_capacity(sockets.len());
@@ -96,21 +96,21 @@ impl Listener {
         })
     }
 
-    /// Where connections are taken, with the numbers that the system chose.
+    /// The addresses listened on, with the port numbers that the system chose.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn addresses(&self) -> Result<Vec<Address>> {
         let io = |error: std::io::Error| Error::io(&error);
         let address = |socket: &Socket| Ok(Address::of(&socket.local_addr().map_err(io)?));
         self.sockets.iter().map(address).collect()
     }
 
-    /// The next connection. Where the process has no descriptor or memory for it, it waits in the queue of
-    /// the kernel until there is one.
+    /// Accepts the next connection. If the process lacks descriptors or memory for it, it stays in the kernel's queue
+    /// until there are some.
     ///
     /// # Errors
-    /// Of the wait, or of the system: with the errno `EINVAL` after a shutdown.
+    /// If the wait or a system call fails: with the errno `EINVAL` after a shutdown.
     pub fn accept(&self, wait: Wait<'_>) -> Result<Stream> {
         let fds: Vec<BorrowedFd<'_>> = self.sockets.iter().map(AsFd::as_fd).collect();
         loop {
@@ -119,7 +119,7 @@ impl Listener {
             match self.sockets[index].accept4(flags) {
                 Ok((socket, peer)) => {
                     if peer.is_ipv4() || peer.is_ipv6() {
-                        // Not for a peer that has gone again.
+                        // Fails if the peer has already gone.
                         let _ = socket.set_tcp_nodelay(true);
                     }
                     return Stream::new(socket.into(), Address::of(&peer));
@@ -148,11 +148,11 @@ impl Listener {
         }
     }
 
-    /// Takes no connection any more, from any thread: one that waits for one sees it at once.
+    /// Accepts no more connections: a thread that is waiting for one returns at once. May be called from any thread.
     pub fn shutdown(&self) {
         self.is_shut.store(true, Ordering::Release);
         for socket in &self.sockets {
-            // Fails only where that was done before.
+            // Fails only if it was done before.
             let _ = SockRef::from(socket).shutdown(std::net::Shutdown::Both);
         }
     }
@@ -185,7 +185,7 @@ fn inet(
     let both = addresses.iter().any(|one| one.is_ipv4()) || family == Family::V6;
     let mut sockets: Vec<Socket> = Vec::new();
     let mut failed = Error::os(libc::EADDRNOTAVAIL);
-    // The port that the system chose for the first is that of all.
+    // The port that the system chose for the first address is used for all.
     let mut chosen = None;
     for mut address in addresses {
         if let Some(port) = chosen.filter(|_| address.port() == 0) {
@@ -209,7 +209,7 @@ fn inet(
                 chosen = chosen.or(own.map(|own| own.port()));
                 sockets.push(socket);
             }
-            // A machine without one of the versions.
+            // A machine that lacks one of the versions.
             Err(error) if matches!(error.errno(), libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => {
                 failed = error;
             }
@@ -226,7 +226,7 @@ fn not_bound(host: &str, port: &str, error: Error) -> Error {
     error.context(format!("Failed to bind socket to {host}:{port}"))
 }
 
-/// Makes place for a socket; whatever else has the name stays.
+/// Removes an existing socket; any other kind of file is left alone.
 fn remove_socket(path: &BStr) -> Result<()> {
     let name = Path::new(std::ffi::OsStr::from_bytes(path));
     match std::fs::symlink_metadata(name) {
@@ -239,7 +239,7 @@ fn remove_socket(path: &BStr) -> Result<()> {
     }
 }
 
-/// The file of a local socket; removed when dropped, unless another one has taken its place.
+/// The file of a local socket; removed on drop, unless it has been replaced by another one.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -249,7 +249,7 @@ struct SocketFile {
 impl SocketFile {
     fn of(path: &BStr) -> Option<Self> {
         let path = Path::new(std::ffi::OsStr::from_bytes(path));
-        // Absolute, for the process may change its directory.
+        // Absolute, because the process may change its working directory.
         let path = std::path::absolute(path).ok()?;
         let identity = identity(&path)?;
         Some(Self { path, identity })
@@ -264,7 +264,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path) == Some(self.identity) {
-            // No one is left to report it to.
+            // Nobody is left to report an error to.
             let _ = std::fs::remove_file(&self.path);
         }
     }

@@ -1,7 +1,7 @@
-//! Streams of bytes to peers: other processes and other machines. Knows no protocol.
+//! Byte streams to peers: other processes and other machines. Independent of any protocol.
 //!
-//! Every call that waits is given a [`Wait`]: it ends within a tenth of a second when the work is cancelled,
-//! and when its deadline has passed.
+//! Every call that blocks takes a [`Wait`]: it returns within a tenth of a second after the work is cancelled, and when
+//! its deadline has passed.
 
 pub mod address;
 pub mod connect;

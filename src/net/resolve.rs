@@ -1,4 +1,4 @@
-//! Names of machines.
+//! Host names.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -11,25 +11,25 @@ use crate::error::{Error, Result};
 use crate::job::without_signals;
 use crate::sys::resolve::{Question, Version, resolve as ask};
 
-/// The addresses of a host with a port, for what connects in its own way; at least one.
+/// Resolves a host and a port, for clients with their own way of connecting; returns at least one address.
 ///
 /// # Errors
-/// `address resolution failed for HOST:PORT: …`, or of the wait.
+/// `address resolution failed for HOST:PORT: …`; if the wait ends.
 pub(crate) fn numbers(host: &str, port: u16, wait: Wait<'_>) -> Result<Vec<SocketAddr>> {
     resolve(host, &port.to_string(), Family::Any, false, wait)
 }
 
-/// Whether a number is that of no port: the resolver would take another one for it, what 16 bits leave.
+/// Whether a numeric port is out of range: the resolver would truncate it to 16 bits.
 fn is_no_port(port: &str) -> bool {
     let digits = port.trim_start().trim_start_matches(['+', '-']);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number && port.parse::<u16>().is_err()
 }
 
-/// The addresses of a host and a port, in the order in which they are to be tried; at least one.
+/// The addresses of a host and a port, in the order in which to try them; at least one.
 ///
 /// # Errors
-/// `address resolution failed for HOST:PORT: …`, or of the wait.
+/// `address resolution failed for HOST:PORT: …`; if the wait ends.
 pub(super) fn resolve(
     host: &str,
     port: &str,
@@ -64,18 +64,18 @@ pub(super) fn resolve(
         passive,
         numeric: true,
     };
-    // Most addresses are numbers, which need neither a server nor a thread.
+    // Most addresses are numeric, which requires neither a server nor a thread.
     let found = match ask(name.as_deref(), &service, question) {
         Ok(found) => Ok(found),
         Err(_) => {
             let (answer, answered) = mpsc::channel();
-            // A server of names that does not answer is not waited for: the thread ends when it does.
+            // A name server that does not respond is not waited for: the thread ends when the lookup does.
             let asking = move || {
                 let question = Question {
                     numeric: false,
                     ..question
                 };
-                // No one listens any more where the wait was over.
+                // Nobody is listening any more if the wait is over.
                 let _ = answer.send(ask(name.as_deref(), &service, question));
             };
             let thread = crew::thread("resolve");

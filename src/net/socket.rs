@@ -1,4 +1,4 @@
-//! A stream as the kernel has it.
+//! A stream at the level of system calls.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,30 +12,30 @@ use crate::error::{Error, Result};
 use crate::sys::stream::{Ready, read, receive, send, send_file, send_vectored, write};
 use crate::sys::{attr, fd};
 
-/// What a pipe takes without waiting once it has room for anything.
+/// How much a pipe accepts without blocking once it has any space.
 const PIPE_BUF: usize = 4096;
 
-/// The most bytes of one call that sends a file, so that a cancel is seen in time.
+/// Maximum length of one call that sends a file, so that a cancellation is noticed in time.
 const MOST_OF_FILE: u64 = 16 << 20;
 
-/// One or two descriptors that bytes come from and go to.
+/// One or two descriptors that bytes are read from and written to.
 #[derive(Debug)]
 pub(super) struct Socket {
     ends: Ends,
     made: Instant,
-    /// When bytes were last taken, in milliseconds since then.
+    /// When bytes were last accepted, in milliseconds since then.
     taken: AtomicU64,
 }
 
 #[derive(Debug)]
 enum Ends {
-    /// Both ways, without blocking.
+    /// A non-blocking socket, for both directions.
     One(OwnedFd),
-    /// Pipes and the like, which may block: they are used when they are ready.
+    /// Pipes and the like, which may block: they are used only when ready.
     Two {
-        /// Where bytes come from.
+        /// Where bytes are read from.
         input: OwnedFd,
-        /// Where they go to.
+        /// Where bytes are written to.
         output: OwnedFd,
     },
 }
@@ -47,7 +47,7 @@ pub(super) fn is_socket(fd: BorrowedFd<'_>) -> Result<bool> {
 }
 
 impl Socket {
-    /// Over a connected socket.
+    /// Wraps a connected socket.
     pub(super) fn new(socket: OwnedFd) -> Result<Self> {
         let io = |error: std::io::Error| Error::io(&error);
         let socket = fd::keep(socket).map_err(io)?;
@@ -55,7 +55,7 @@ impl Socket {
         Ok(Self::of(Ends::One(socket)))
     }
 
-    /// Over descriptors of any kind.
+    /// Wraps descriptors of any kind.
     pub(super) fn from_two(input: OwnedFd, output: OwnedFd) -> Result<Self> {
         let io = |error: std::io::Error| Error::io(&error);
         let input = fd::keep(input).map_err(io)?;
@@ -77,12 +77,12 @@ impl Socket {
             .store(millis.unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// When bytes were last taken; at first, when it was made.
+    /// When bytes were last accepted; initially, when it was created.
     pub(super) fn last_taken(&self) -> Instant {
         self.made + Duration::from_millis(self.taken.load(Ordering::Relaxed))
     }
 
-    /// What is waited on for data.
+    /// The descriptor to wait on for data.
     pub(super) fn input(&self) -> BorrowedFd<'_> {
         match &self.ends {
             Ends::One(socket) => socket.as_fd(),
@@ -90,7 +90,7 @@ impl Socket {
         }
     }
 
-    /// What is waited on for room.
+    /// The descriptor to wait on for space.
     pub(super) fn output(&self) -> BorrowedFd<'_> {
         match &self.ends {
             Ends::One(socket) => socket.as_fd(),
@@ -98,7 +98,7 @@ impl Socket {
         }
     }
 
-    /// Some bytes; 0 is the end.
+    /// Reads some bytes; 0 at the end.
     pub(super) fn read(&self, buf: &mut [u8], wait: Wait<'_>) -> Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -122,9 +122,9 @@ impl Socket {
         }
     }
 
-    /// All bytes of all of them, in order.
+    /// Writes all of the buffers, in order.
     pub(super) fn write_all(&self, mut bufs: &mut [IoSlice<'_>], wait: Wait<'_>) -> Result<()> {
-        // Also steps over empty ones, which would look like a stream without room.
+        // Also skips empty ones, which would look like a stream without space.
         IoSlice::advance_slices(&mut bufs, 0);
         while !bufs.is_empty() {
             wait.check()?;
@@ -150,16 +150,16 @@ impl Socket {
         Ok(())
     }
 
-    /// What is taken at once; gives how many bytes.
+    /// Writes what is accepted without blocking; returns how many bytes.
     pub(super) fn try_write(&self, buf: &[u8]) -> usize {
         match &self.ends {
             Ends::One(socket) => send(socket.as_fd(), buf).unwrap_or(0),
-            // They would block.
+            // They might block.
             Ends::Two { .. } => 0,
         }
     }
 
-    /// As [`Socket::try_write`], of several buffers in order.
+    /// As [`Socket::try_write`], for several buffers in order.
     pub(super) fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> Result<usize> {
         let Ends::One(socket) = &self.ends else {
             return Ok(0);
@@ -174,7 +174,7 @@ impl Socket {
         }
     }
 
-    /// Bytes of a file, without a copy in this process; gives how many, fewer where the file ends.
+    /// Sends bytes of a file without copying them to this process; returns how many, fewer if the file ends.
     pub(super) fn send_file(
         &self,
         file: BorrowedFd<'_>,
@@ -185,7 +185,7 @@ impl Socket {
         let mut done = 0;
         while done < len {
             wait.check()?;
-            // A descriptor that blocks has a bounded step, so that a cancel is seen.
+            // A descriptor that blocks is written in bounded steps, so that a cancellation is noticed.
             let most = match &self.ends {
                 Ends::One(_) => MOST_OF_FILE,
                 Ends::Two { output, .. } => {
@@ -209,26 +209,26 @@ impl Socket {
         Ok(done)
     }
 
-    /// Ends both directions: a thread that waits here, and the other end, see it at once. What was written before
-    /// still arrives.
+    /// Shuts down both directions: threads that wait here and the peer notice it at once. What was written before is
+    /// still delivered.
     pub(super) fn shutdown(&self) {
         for fd in [self.input(), self.output()] {
-            // Fails where the peer has gone already, and for pipes, which end when they are closed.
+            // Fails if the peer has already gone, and for pipes, which end when they are closed.
             let _ = SockRef::from(&fd).shutdown(std::net::Shutdown::Both);
         }
     }
 
-    /// Lets the kernel hold `bytes` in each direction, as far as it allows.
+    /// Sets the size of the kernel's buffer in each direction, as far as the system allows.
     pub(super) fn set_buffers(&self, bytes: usize) {
         if let Ends::One(socket) = &self.ends {
             let socket = SockRef::from(socket);
-            // A wish; the limits of the system hold.
+            // A hint; the limits of the system apply.
             let _ = socket.set_send_buffer_size(bytes);
             let _ = socket.set_recv_buffer_size(bytes);
         }
     }
 
-    /// How long the peer's machine may be silent before the kernel asks whether it is there.
+    /// How long the peer's machine may be silent before the kernel sends keepalive probes.
     pub(super) fn set_keepalive(&self, silence: Duration) -> Result<()> {
         if let Ends::One(socket) = &self.ends {
             let how = socket2::TcpKeepalive::new().with_time(silence);

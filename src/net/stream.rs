@@ -12,8 +12,8 @@ use super::tls::{Authorization, Channel, TlsCredentials};
 use super::wait::Wait;
 use crate::error::{Error, Result};
 
-/// A connection. One thread may read while another one writes; the caller keeps it at one of each. After an
-/// error of a write nothing may be written any more, for the peer may have got a part.
+/// A connection. One thread may read while another one writes; the caller must not use more than one of each. After a
+/// failed write nothing more may be written, because the peer may have received a part.
 #[derive(Debug)]
 pub struct Stream {
     tls: Option<Channel>,
@@ -22,10 +22,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Over a socket that is connected to `peer`.
+    /// Wraps a socket that is connected to `peer`.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn new(socket: OwnedFd, peer: Address) -> Result<Self> {
         Ok(Self {
             tls: None,
@@ -34,10 +34,10 @@ impl Stream {
         })
     }
 
-    /// Over a connected socket that someone else opened.
+    /// Wraps a connected socket that somebody else opened.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is no socket; of the system.
+    /// [`crate::ErrorKind::Invalid`] if it is not a socket; if a system call fails.
     pub fn from_socket(socket: OwnedFd) -> Result<Self> {
         if !is_socket(socket.as_fd())? {
             return Err(Error::invalid("The descriptor is not a socket"));
@@ -47,10 +47,10 @@ impl Stream {
         Self::new(socket, peer)
     }
 
-    /// Over two descriptors of any kind, such as the standard streams; `name` stands for the peer.
+    /// Wraps two descriptors of any kind, such as the standard streams; `name` stands for the peer.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn from_two(input: OwnedFd, output: OwnedFd, name: &str) -> Result<Self> {
         Ok(Self {
             tls: None,
@@ -59,10 +59,10 @@ impl Stream {
         })
     }
 
-    /// Two ends that are connected to each other.
+    /// Two streams that are connected to each other.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn pair() -> Result<(Self, Self)> {
         let io = |error: std::io::Error| Error::io(&error);
         let (one, other) = std::os::unix::net::UnixStream::pair().map_err(io)?;
@@ -71,13 +71,12 @@ impl Stream {
         Ok((end(one)?, end(other)?))
     }
 
-    /// The same stream with TLS from its next byte on, as the client of a server that must be `host`: a name or
-    /// a number. None is one without a name, such as a local socket: only keys that both ends know, and credentials
-    /// that check nobody, do without.
+    /// Starts TLS from the next byte on, as the client of a server that must be `host`: a name or an IP address. None
+    /// is for servers without a name, such as a local socket: that works only with pre-shared keys, and with
+    /// credentials that do not verify the peer.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Denied`] where one end does not accept the other; of the peer, of the wait, or of
-    /// the system.
+    /// [`crate::ErrorKind::Denied`] if one end does not accept the other; if the peer, the wait or a system call fails.
     pub fn with_tls_client(
         mut self,
         credentials: &TlsCredentials,
@@ -89,8 +88,8 @@ impl Stream {
         Ok(self)
     }
 
-    /// As [`Stream::with_tls_client`], as the server; `authorization` says which of the clients that proved who
-    /// they are may come in.
+    /// As [`Stream::with_tls_client`], for the server; `authorization` selects which authenticated clients are
+    /// admitted.
     ///
     /// # Errors
     /// As [`Stream::with_tls_client`].
@@ -112,21 +111,21 @@ impl Stream {
         }
     }
 
-    /// Whether the stream has TLS.
+    /// Whether the stream uses TLS.
     pub fn has_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Who the peer proved to be, with TLS: the distinguished name of its certificate, or the name of its
+    /// The identity that the peer has proved, with TLS: the distinguished name of its certificate, or the name of its
     /// key.
     pub fn identity(&self) -> Option<&str> {
         self.tls.as_ref().and_then(Channel::identity)
     }
 
-    /// Some bytes; 0 is the end.
+    /// Reads some bytes; 0 at the end.
     ///
     /// # Errors
-    /// Of the wait, or of the system; with TLS also where the end was not announced.
+    /// If the wait or a system call fails; with TLS, also if the end was not announced.
     pub fn read(&self, buf: &mut [u8], wait: Wait<'_>) -> Result<usize> {
         match &self.tls {
             None => self.socket.read(buf, wait),
@@ -134,10 +133,10 @@ impl Stream {
         }
     }
 
-    /// As many bytes as `buf` has.
+    /// Fills `buf` completely.
     ///
     /// # Errors
-    /// As [`Stream::read`]; also where the stream ends before.
+    /// As [`Stream::read`]; also if the stream ends early.
     pub fn read_exact(&self, buf: &mut [u8], wait: Wait<'_>) -> Result<()> {
         if self.read_exact_or_end(buf, wait)? {
             return Ok(());
@@ -145,10 +144,10 @@ impl Stream {
         Err(ended())
     }
 
-    /// As many bytes as `buf` has, or none: false where the stream ends before the first.
+    /// Fills `buf` completely, or not at all: false if the stream ends before the first byte.
     ///
     /// # Errors
-    /// As [`Stream::read`]; also where the stream ends after the first.
+    /// As [`Stream::read`]; also if the stream ends after the first byte.
     pub fn read_exact_or_end(&self, buf: &mut [u8], wait: Wait<'_>) -> Result<bool> {
         let mut len = 0;
         while len < buf.len() {
@@ -161,18 +160,18 @@ impl Stream {
         Ok(true)
     }
 
-    /// All bytes.
+    /// Writes all bytes.
     ///
     /// # Errors
-    /// Of the wait, or of the system.
+    /// If the wait or a system call fails.
     pub fn write_all(&self, buf: &[u8], wait: Wait<'_>) -> Result<()> {
         self.write_all_vectored(&mut [IoSlice::new(buf)], wait)
     }
 
-    /// All bytes of all buffers, in order; leaves the list of them in no particular state.
+    /// Writes all of the buffers, in order; the slices are left in an unspecified state.
     ///
     /// # Errors
-    /// Of the wait, or of the system.
+    /// If the wait or a system call fails.
     pub fn write_all_vectored(&self, bufs: &mut [IoSlice<'_>], wait: Wait<'_>) -> Result<()> {
         match &self.tls {
             None => self.socket.write_all(bufs, wait),
@@ -180,29 +179,29 @@ impl Stream {
         }
     }
 
-    /// What the kernel takes of all buffers, in order, without a wait; gives how many bytes. None are taken
-    /// where that cannot be known before: with TLS, and of what is not a socket.
+    /// Writes what the kernel accepts of the buffers, in order and without blocking; returns how many bytes. Writes
+    /// nothing if that cannot be known in advance: with TLS, and if it is not a socket.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn try_write_vectored(&self, bufs: &[IoSlice<'_>]) -> Result<usize> {
         match &self.tls {
             None => self.socket.try_write_vectored(bufs),
-            // What is encrypted cannot be sent by halves.
+            // Encrypted data cannot be sent in part.
             Some(_) => Ok(0),
         }
     }
 
-    /// When bytes were last taken, by the kernel or from it; at first, when the stream was made.
+    /// When bytes were last accepted by the kernel or the peer; initially, when the stream was created.
     pub fn last_taken(&self) -> Instant {
         self.socket.last_taken()
     }
 
-    /// Sends `len` bytes of a file from `offset` on, without a copy in this process; gives how many, fewer
-    /// where the file ends. Only for streams that have a [`Stream::descriptor`].
+    /// Sends `len` bytes of a file from `offset` on, without copying them to this process; returns how many, fewer if
+    /// the file ends. Only for streams that have a [`Stream::descriptor`].
     ///
     /// # Errors
-    /// Of the wait, or of the system: with the errno `EINVAL` where the file cannot be sent that way.
+    /// If the wait or a system call fails: with the errno `EINVAL` if the file cannot be sent that way.
     pub fn send_file(
         &self,
         file: BorrowedFd<'_>,
@@ -216,7 +215,7 @@ impl Stream {
         self.socket.send_file(file, offset, len, wait)
     }
 
-    /// Where bytes go to as they are; None where they are changed on the way.
+    /// The descriptor that bytes are written to unchanged; None if they are encrypted first.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self.tls {
             None => Some(self.socket.output()),
@@ -224,7 +223,7 @@ impl Stream {
         }
     }
 
-    /// Ends the connection from any thread: one that waits on it sees its end at once.
+    /// Shuts down the connection, from any thread: one that is waiting on it notices at once.
     pub fn shutdown(&self) {
         self.say_goodbye();
         self.socket.shutdown();
@@ -236,23 +235,23 @@ impl Stream {
         }
     }
 
-    /// Lets the kernel hold `bytes` in each direction, as far as its limits allow.
+    /// Sets the size of the kernel's buffer in each direction, as far as its limits allow.
     pub fn set_buffers(&self, bytes: usize) {
         self.socket.set_buffers(bytes);
     }
 
-    /// Has the kernel ask the peer's machine whether it is still there when it was silent for that long.
+    /// Makes the kernel probe whether the peer's machine is still there when it has been silent for that long.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn set_keepalive(&self, silence: Duration) -> Result<()> {
         self.socket.set_keepalive(silence)
     }
 
-    /// Where the connection leads, by number where [`Stream::peer`] has a name.
+    /// The address that is connected to, numeric even if [`Stream::peer`] has a name.
     ///
     /// # Errors
-    /// Of the system.
+    /// If a system call fails.
     pub fn reached(&self) -> Result<Address> {
         let socket = self.socket.input();
         let peer = SockRef::from(&socket).peer_addr();
@@ -260,7 +259,7 @@ impl Stream {
             .map_err(|error| Error::io(&error))
     }
 
-    /// Who is at the other end.
+    /// The peer's address.
     pub fn peer(&self) -> &Address {
         &self.peer
     }
@@ -352,7 +351,7 @@ mod tests {
             assert_eq!(here.join().unwrap().unwrap(), 0);
             assert_eq!(there.join().unwrap().unwrap(), 0);
         });
-        // No signal ends the process.
+        // No signal kills the process.
         assert_eq!(
             one.write_all(b"x", FOREVER).unwrap_err().errno(),
             libc::EPIPE

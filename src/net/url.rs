@@ -1,4 +1,4 @@
-//! URLs of what machines keep: `scheme://[user[:password]@]host[:port]/path[?query]` (RFC 3986).
+//! URLs: `scheme://[user[:password]@]host[:port]/path[?query]` (RFC 3986).
 
 use std::fmt;
 
@@ -8,24 +8,24 @@ use super::address::Address;
 use crate::error::{Error, Result};
 use crate::secret::Secret;
 
-/// A URL, taken apart. Shown without its password.
+/// A parsed URL. Displayed without its password.
 #[derive(Clone, Debug)]
 pub struct Url {
     /// In lower case.
     pub scheme: String,
-    /// Who asks.
+    /// The user name.
     pub user: Option<String>,
-    /// What that one is known by.
+    /// The user's password.
     pub password: Option<Secret>,
-    /// A name in lower case, or a number, without brackets.
+    /// A name in lower case, or an IP address, without brackets.
     pub host: String,
-    /// The port, where it is not the scheme's own.
+    /// The port, if it is not the scheme's default.
     pub port: Option<u16>,
-    /// Path and query as they are sent; begins with a slash.
+    /// Path and query, encoded as in a request; begins with a slash.
     pub target: String,
 }
 
-/// The bytes that a part of a URL stands for.
+/// Decodes the percent-encoding in a part of a URL.
 pub(crate) fn decoded(text: &[u8]) -> Option<BString> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.iter();
@@ -47,7 +47,7 @@ fn malformed(reason: &str) -> Error {
     Error::invalid(format!("Malformed URL: {reason}"))
 }
 
-/// Bytes beyond ASCII as they are sent.
+/// Percent-encodes bytes beyond ASCII.
 fn encoded(text: &[u8]) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text {
@@ -60,12 +60,12 @@ fn encoded(text: &[u8]) -> String {
 }
 
 impl Url {
-    /// Takes a URL apart. What follows `#` is no part of what is asked for.
+    /// Parses a URL. The fragment after `#` is not part of the request and is dropped.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
     pub fn parse(text: &BStr) -> Result<Self> {
-        // Whatever ends a line would end it in a request too.
+        // A line break would end a line of the request, too.
         if text.iter().any(|byte| *byte <= b' ' || *byte == 0x7f) {
             return Err(malformed("it has a blank or a control character")
                 .with_hint("In URLs a blank is written as %20"));
@@ -118,7 +118,7 @@ impl Url {
         })
     }
 
-    /// What a reference leads to that stands in an answer to this URL. Nobody's name comes along.
+    /// Resolves a reference from a response to this URL. User name and password are not passed on.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -155,7 +155,7 @@ impl Url {
         Ok(url)
     }
 
-    /// Host and port as they stand in a URL.
+    /// Host and port, as written in a URL.
     pub fn place(&self) -> String {
         let host = match self.host.contains(':') {
             true => format!("[{}]", self.host),
@@ -167,12 +167,12 @@ impl Url {
         }
     }
 
-    /// Where it is to be found; `default` is the scheme's own port.
+    /// Its network address; `default` is the scheme's default port.
     pub fn address(&self, default: u16) -> Address {
         Address::inet(self.host.clone(), self.port.unwrap_or(default))
     }
 
-    /// Without what can stand in a query, which may open what others may not see.
+    /// Without the query, which may contain secrets.
     pub fn without_query(&self) -> String {
         let shown = self.to_string();
         match shown.split_once('?') {
@@ -225,7 +225,7 @@ fn host_and_port(place: &[u8]) -> Result<(String, Option<u16>)> {
     Ok((host.to_str_lossy().to_ascii_lowercase(), port))
 }
 
-/// RFC 3986, 5.2.4, of a target that begins with a slash.
+/// RFC 3986, 5.2.4, for a target that begins with a slash.
 fn without_dots(target: &str) -> String {
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),

@@ -7,10 +7,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::sys::stream::{Ready, wait, wait_any};
 
-/// The longest time that a wait goes without a look at the control: whatever cancels can only store a flag.
+/// Maximum time between two checks of the control: cancelling may do no more than set a flag.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What ends a call that waits for a peer.
+/// What limits a call that waits for a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait<'a> {
     control: Option<&'a JobControl>,
@@ -19,7 +19,7 @@ pub struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// Until the work of `control` ends.
+    /// Until the work of `control` is cancelled.
     pub fn new(control: &'a JobControl) -> Self {
         Self {
             control: Some(control),
@@ -28,7 +28,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Until the peer ends the connection or another thread shuts it down, without a look at anything.
+    /// Until the peer closes the connection or another thread shuts it down, without any checks.
     pub const fn forever() -> Self {
         Self {
             control: None,
@@ -37,7 +37,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// In addition until `deadline` at the latest; None changes nothing.
+    /// Additionally until `deadline` at the latest; None changes nothing.
     #[must_use]
     pub fn until(self, deadline: Option<Instant>) -> Self {
         Self {
@@ -46,20 +46,20 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// In addition `time` from now at the latest.
+    /// Additionally until `time` from now at the latest.
     #[must_use]
     pub fn at_most(self, time: Duration) -> Self {
-        // Past the range of the clock is never.
+        // A time past the range of the clock sets no deadline.
         self.until(Instant::now().checked_add(time))
     }
 
-    /// In addition until a peer neither gives nor takes a byte for so long; None changes nothing.
+    /// Additionally until the peer has neither sent nor accepted a byte for that long; None changes nothing.
     #[must_use]
     pub fn silent_for(self, silence: Option<Duration>) -> Self {
         Self { silence, ..self }
     }
 
-    /// The share of the time that one of `count` attempts may take.
+    /// Limits one of `count` attempts to its share of the time.
     pub(super) fn share(self, count: usize) -> Self {
         let Some(deadline) = self.deadline else {
             return self;
@@ -69,10 +69,10 @@ impl<'a> Wait<'a> {
         self.at_most(left / count)
     }
 
-    /// Fails where the wait is over.
+    /// Fails if the wait is over.
     ///
     /// # Errors
-    /// As [`JobControl::check`]; with the errno `ETIMEDOUT` where the deadline of this wait has passed.
+    /// As [`JobControl::check`]; with the errno `ETIMEDOUT` if the deadline has passed.
     pub fn check(&self) -> Result<()> {
         if let Some(control) = self.control {
             control.check()?;
@@ -83,21 +83,20 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// How long may be waited until the next [`Wait::check`].
+    /// Maximum time to block until the next [`Wait::check`].
     fn step(&self) -> Duration {
         let look = self.control.map_or(Duration::MAX, |_| LOOK);
         match self.deadline {
             None => look,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now());
-                // The kernel counts in milliseconds: rounded up, so that a rest is not waited for in
-                // a busy loop.
+                // The kernel counts in milliseconds: rounded up, so that the remainder is not spent in a busy loop.
                 look.min(left.saturating_add(Duration::from_micros(999)))
             }
         }
     }
 
-    /// Waits until the descriptor is ready, or failed.
+    /// Waits until the descriptor is ready, or has failed.
     pub(crate) fn ready(&self, fd: BorrowedFd<'_>, ready: Ready) -> Result<()> {
         let begun = self.silence.map(|silence| (Instant::now(), silence));
         loop {
@@ -114,7 +113,7 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Waits until one of them is ready, or failed; gives its index.
+    /// Waits until one of them is ready, or has failed; returns its index.
     pub(crate) fn any_ready(&self, fds: &[BorrowedFd<'_>], ready: Ready) -> Result<usize> {
         loop {
             self.check()?;
@@ -125,19 +124,19 @@ impl<'a> Wait<'a> {
         }
     }
 
-    /// Waits `time` where nothing tells when to go on.
+    /// Waits for `time`, when no event tells when to continue.
     pub(super) fn nap(&self, time: Duration) -> Result<()> {
         self.check()?;
         std::thread::sleep(time.min(self.step()));
         self.check()
     }
 
-    /// Waits for a message of another thread; None where it ended without one.
+    /// Waits for a message of another thread; None if that ended without one.
     pub(super) fn message<T>(&self, from: &std::sync::mpsc::Receiver<T>) -> Result<Option<T>> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
         loop {
             self.check()?;
-            // Not the longest time that there is: std adds it to the clock.
+            // Not the maximum duration: std adds it to the clock.
             match from.recv_timeout(self.step().min(Duration::from_secs(3600))) {
                 Ok(message) => return Ok(Some(message)),
                 Err(Timeout) => {}

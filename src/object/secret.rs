@@ -1,4 +1,4 @@
-//! Secrets as objects: bytes that come as they are, from a file, or encrypted under another secret.
+//! Secrets as objects: bytes given as they are, in a file, or encrypted under another secret.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,19 +14,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 use crate::secret::{Secret, scrubbing_stack};
 
-/// What a secret object is defined by.
+/// The properties of a secret object.
 const PROPERTIES: [&str; 5] = ["data", "file", "format", "keyid", "iv"];
 
-/// The largest secret file that is read.
+/// Maximum size of a secret file.
 const MAX_FILE: usize = 1 << 20;
 
-/// Room for what is first read of one.
+/// Buffer size for the first read of one.
 const FIRST_READ: usize = 4096;
 
-/// The secret that the properties of a secret object describe; `key` gives the one that it is encrypted under.
+/// The secret that the properties of a secret object describe; `key` returns the one that it is encrypted under.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`], of `key`, or of reading the file.
+/// [`ErrorKind::Invalid`], the error of `key`, or if reading the file fails.
 pub(super) fn decode(
     properties: &BTreeMap<&str, &BStr>,
     key: &dyn Fn(&str) -> Result<Secret>,
@@ -100,7 +100,7 @@ fn decrypt(
 }
 
 fn decode_base64(text: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    // Never longer than its room: what a growing vector leaves behind is not wiped.
+    // It never outgrows its capacity: what a growing vector leaves behind is not wiped.
     let mut compact = Zeroizing::new(Vec::with_capacity(text.len()));
     compact.extend(text.iter().filter(|c| !c.is_ascii_whitespace()));
     let is_code = |c: &u8| c.is_ascii_alphanumeric() || b"+/=".contains(c);

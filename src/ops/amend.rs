@@ -1,4 +1,4 @@
-//! `amend`: other options for an image that exists.
+//! `amend`: changes the options of an existing image.
 
 use crate::error::{Error, Result};
 use crate::format::{Amend, AmendContext};
@@ -16,12 +16,12 @@ pub struct AmendRequest {
 }
 
 impl AmendRequest {
-    /// Checks `options`, as `amend -o` has them, for `image`. `secrets` are those that the options
-    /// name by ID and the one that opened the image; `force` allows what may lose data.
+    /// Checks `options`, as given to `amend -o`, for `image`. `objects` holds the secrets that the options name by ID
+    /// and the one that opened the image; `force` allows changes that may lose data.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where the format changes no options,
-    /// [`crate::ErrorKind::Invalid`] for an unknown key or a value of the wrong type.
+    /// [`crate::ErrorKind::Unsupported`] if the format cannot change options, [`crate::ErrorKind::Invalid`] for an
+    /// unknown key or a value of the wrong type.
     pub fn new(image: &Image, options: &Options, objects: &Objects, force: bool) -> Result<Self> {
         amender(image)?;
         let driver = image.driver();
@@ -43,12 +43,12 @@ impl AmendRequest {
     }
 }
 
-/// Changes the options of `image`, which is open for writing. What fails or is cancelled leaves an
-/// image that opens, each option with its old or its new value.
+/// Changes the options of `image`, which is open for writing. A failed or cancelled change leaves an image that opens,
+/// each option with its old or its new value.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for values that the image cannot have,
-/// [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::ReadOnly`], or of I/O.
+/// [`crate::ErrorKind::Invalid`] for values that the image cannot have, [`crate::ErrorKind::Unsupported`],
+/// [`crate::ErrorKind::ReadOnly`], or if I/O fails.
 pub fn amend(image: &Image, request: &AmendRequest, job: &mut Job) -> Result<()> {
     change(image, request, job).map_err(|error| {
         error.context_if_bare(|| format!("Could not amend '{}'", image.filename()))

@@ -9,34 +9,34 @@ use crate::job::Job;
 use crate::ops::error_text::with_reason;
 use crate::queue::{Buffer, Queue, QueueOptions, QueueTarget, Request};
 
-/// The most that the numbers of a request may be.
+/// Maximum of each number in a request.
 pub const MAX_NUMBER: u64 = i32::MAX as u64;
-/// The most memory for the buffers of all requests together.
+/// Maximum memory for the buffers of all requests together.
 const MAX_MEMORY: u64 = 4 << 30;
-/// Requests between two looks at the job.
+/// Requests between two checks of the job.
 const TICK: u64 = 64;
 
 /// What is to be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BenchRequest {
-    /// Requests in all.
+    /// Total number of requests.
     pub count: u64,
-    /// Requests at a time.
+    /// Number of requests in flight at a time.
     pub depth: u64,
-    /// Bytes of each.
+    /// Bytes of each request.
     pub buffer_size: u64,
-    /// Guest offset of the first.
+    /// Guest offset of the first request.
     pub offset: u64,
-    /// From the offset of one to that of the next, which starts over at the end of the image; 0
-    /// stands for `buffer_size`.
+    /// Distance from the offset of one request to that of the next, which starts over at the end of the image; 0 stands
+    /// for `buffer_size`.
     pub step: u64,
-    /// Write instead of reading: this byte.
+    /// Write this byte instead of reading.
     pub write: Option<u8>,
-    /// A flush whenever the number of requests that are left is a multiple of this; 0 for none.
+    /// Flush whenever the number of requests left is a multiple of this; 0 for never.
     pub flush_interval: u64,
-    /// Wait for the requests under way before a flush.
+    /// Wait for the requests in flight before a flush.
     pub drain: bool,
-    /// Use io_uring where the kernel has it.
+    /// Use io_uring if the kernel supports it.
     pub ring: bool,
 }
 
@@ -56,21 +56,21 @@ impl Default for BenchRequest {
     }
 }
 
-/// How it went.
+/// The result of a benchmark.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchReport {
-    /// Requests done.
+    /// Requests completed.
     pub requests: u64,
-    /// Flushes done.
+    /// Flushes completed.
     pub flushes: u64,
     /// Bytes read or written.
     pub bytes: u64,
-    /// The time it took.
+    /// Elapsed time.
     pub time: Duration,
 }
 
 impl BenchRequest {
-    /// The request with its step.
+    /// Checks the request and fills in its step.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for numbers out of range.
@@ -128,20 +128,18 @@ impl BenchRequest {
     }
 }
 
-/// Carries out the requests on the queue of one thread. What was written stays written, whatever
-/// happens. Progress counts requests.
+/// Runs the requests on one thread's queue. What was written stays written, whatever happens. Progress counts requests.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for numbers out of range, [`crate::ErrorKind::Limit`] where the
-/// buffers would take too much memory, [`crate::ErrorKind::Cancelled`], or of the first request that
-/// fails.
+/// [`crate::ErrorKind::Invalid`] for numbers out of range, [`crate::ErrorKind::Limit`] if the buffers would take too
+/// much memory, [`crate::ErrorKind::Cancelled`], or the error of the first request that fails.
 pub fn bench(
     target: Arc<dyn QueueTarget>,
     request: &BenchRequest,
     job: &mut Job,
 ) -> Result<BenchReport> {
     let request = request.checked()?;
-    // No more requests than there are can be under way.
+    // No more requests than there are can be in flight.
     let depth = request.depth.min(request.count);
     if depth.saturating_mul(request.buffer_size) > MAX_MEMORY {
         return Err(Error::new(
@@ -167,7 +165,7 @@ pub fn bench(
     })
 }
 
-/// What a completion is of.
+/// Tokens that tell what a completion belongs to.
 const DATA: u64 = 0;
 const FLUSH: u64 = 1;
 
@@ -176,12 +174,12 @@ struct Run {
     request: BenchRequest,
     depth: u64,
     len: u64,
-    /// Buffers that no request has.
+    /// Buffers not used by any request.
     idle: Vec<Buffer>,
     offset: u64,
-    /// Requests to submit.
+    /// Requests still to be submitted.
     left: u64,
-    /// Requests of data under way.
+    /// Data requests in flight.
     away: u64,
     flushes: u64,
 }
@@ -243,13 +241,13 @@ impl Run {
         let offset = self.offset;
         let end = offset.checked_add(self.request.buffer_size);
         if end.is_none_or(|end| end > self.len) {
-            // QEMU's word for a request past the end.
+            // QEMU's error for a request past the end.
             return Err(failed(Error::os(libc::EIO)));
         }
         let Some(buffer) = self.idle.pop() else {
             return Ok(());
         };
-        // While there is room, the next request follows at once.
+        // If there is room, the next request follows at once.
         let more = self.left > 1 && self.away + 1 < self.depth;
         let request = if self.request.write.is_some() {
             Request::Write {
@@ -293,7 +291,7 @@ impl Run {
             if taken >= min {
                 return Ok(());
             }
-            // Now and then back to the job, which may have been cancelled.
+            // Return to the job now and then, which may have been cancelled.
             self.queue.wait(1, Some(Duration::from_millis(100)))?;
             job.tick()?;
         }

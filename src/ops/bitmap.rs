@@ -17,20 +17,20 @@ use crate::ops::render::json::{self, Members};
 use crate::printable::write_name;
 use crate::value::{Map, Value};
 
-/// A change of one bitmap.
+/// A change to one bitmap.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
-    /// Makes it, empty and recording; the granularity None takes the format's default.
+    /// Creates it, empty and recording; with granularity None, the format's default applies.
     Add(Option<u64>),
-    /// Removes it, also where it is inconsistent.
+    /// Removes it, even if it is inconsistent.
     Remove,
     /// Clears all bits.
     Clear,
-    /// Lets it record what is written from now on.
+    /// Makes it record what is written from now on.
     Enable,
-    /// Lets it record no more.
+    /// Makes it stop recording.
     Disable,
-    /// Adds the bits of a bitmap of that name, of another image or of the same one.
+    /// Adds the bits of the bitmap with that name, from another image or the same one.
     Merge(Option<&'a Image>, &'a BStr),
 }
 
@@ -50,14 +50,14 @@ impl Change<'_> {
 /// Changes the bitmap `name` of an image that is open for writing.
 ///
 /// # Errors
-/// `Operation … on bitmap … failed: …`: [`ErrorKind::NotFound`], [`ErrorKind::Exists`],
-/// [`ErrorKind::Corrupt`] for an inconsistent bitmap, [`ErrorKind::Unsupported`] where the format has
-/// no bitmaps, [`ErrorKind::Limit`], or of I/O; nothing has changed then.
+/// `Operation … on bitmap … failed: …`: [`ErrorKind::NotFound`], [`ErrorKind::Exists`], [`ErrorKind::Corrupt`] for an
+/// inconsistent bitmap, [`ErrorKind::Unsupported`] if the format has no bitmaps, [`ErrorKind::Limit`], or if I/O fails;
+/// nothing has changed then.
 pub fn change(image: &Image, name: impl AsRef<[u8]>, change: &Change<'_>) -> Result<()> {
     change_under(&JobControl::default(), image, name, change)
 }
 
-/// As [`change`]; `control` ends it, and nothing has changed then.
+/// As [`change`]; `control` can end it, and nothing has changed then.
 ///
 /// # Errors
 /// As [`change`], and [`ErrorKind::Cancelled`].
@@ -99,7 +99,7 @@ fn apply(image: &Image, name: &BStr, change: &Change<'_>, control: &JobControl) 
 /// Adds the bits of a bitmap to another one.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] where the images differ in size, or of the bitmaps.
+/// [`ErrorKind::Invalid`] if the images differ in size, or an error of the bitmaps.
 fn merge(
     bitmaps: &dyn Bitmaps,
     name: &BStr,
@@ -124,7 +124,7 @@ pub(super) fn check_sizes(target: u64, source: u64) -> Result<()> {
     )))
 }
 
-/// Makes a bitmap like one of another image, with the same bits; `control` ends that while they are read.
+/// Creates a bitmap like one of another image, with the same bits; `control` can end that while they are read.
 ///
 /// # Errors
 /// As [`change`], and [`ErrorKind::Cancelled`].
@@ -156,7 +156,7 @@ pub(super) fn copy(
         })
 }
 
-/// Hands the dirty ranges of a bitmap to `mark`.
+/// Passes the dirty ranges of a bitmap to `mark`.
 fn hand_over(
     bitmaps: &dyn Bitmaps,
     name: &BStr,
@@ -176,7 +176,7 @@ fn known(bitmaps: &dyn Bitmaps, name: &BStr) -> Result<BitmapInfo> {
         .ok_or_else(|| Error::no_such_bitmap(name))
 }
 
-/// The error of a change where there can be no bitmaps.
+/// The error of a change to an image that cannot have bitmaps.
 fn unsupported(image: &Image, name: &BStr, change: &Change<'_>) -> Error {
     let file = image.storage().name();
     let driver = image.driver();
@@ -202,10 +202,10 @@ pub struct BitmapReport {
 }
 
 impl BitmapReport {
-    /// The list that `info --output=json` has.
+    /// The list as it appears in `info --output=json`.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -213,7 +213,7 @@ impl BitmapReport {
     /// Writes [`BitmapReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         json::write_list(out, &self.bitmaps, 0, |out, bitmap, depth| {
             let flags = [(bitmap.inconsistent, "in-use"), (bitmap.enabled, "auto")];
@@ -227,10 +227,10 @@ impl BitmapReport {
         })
     }
 
-    /// A line for each: name, granularity, and what it does.
+    /// One line per bitmap: name, granularity, and state.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -238,7 +238,7 @@ impl BitmapReport {
     /// Writes [`BitmapReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         for bitmap in &self.bitmaps {
             let state = match (bitmap.inconsistent, bitmap.enabled) {
@@ -256,7 +256,7 @@ impl BitmapReport {
 /// Lists the bitmaps; none for a format without them.
 ///
 /// # Errors
-/// Of reading the directory.
+/// If reading the directory fails.
 pub fn list(image: &Image) -> Result<BitmapReport> {
     let bitmaps = image.bitmaps().map(Bitmaps::list);
     Ok(BitmapReport {
@@ -267,7 +267,7 @@ pub fn list(image: &Image) -> Result<BitmapReport> {
 /// The dirty guest bytes of a bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirtyReport {
-    /// Offsets and lengths, in order; neighbours are one.
+    /// Offsets and lengths, in order; adjacent ranges are merged.
     pub ranges: Vec<(u64, u64)>,
 }
 
@@ -275,7 +275,7 @@ impl DirtyReport {
     /// A list of objects with `start` and `length`.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -283,7 +283,7 @@ impl DirtyReport {
     /// Writes [`DirtyReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         json::write_list(out, &self.ranges, 0, |out, (start, length), depth| {
             let mut object = Members::begin(out, depth)?;
@@ -293,10 +293,10 @@ impl DirtyReport {
         })
     }
 
-    /// A line for each: offset and length.
+    /// One line per range: offset and length.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -304,7 +304,7 @@ impl DirtyReport {
     /// Writes [`DirtyReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         let mut ranges = self.ranges.iter();
         ranges.try_for_each(|(start, length)| writeln!(out, "{start:#x} {length:#x}"))
@@ -314,13 +314,13 @@ impl DirtyReport {
 /// The dirty guest bytes of a bitmap within `range`.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`],
-/// [`ErrorKind::Corrupt`] for an inconsistent bitmap, or of reading it.
+/// [`ErrorKind::Limit`] if there are more than [`MAX_RUNS`] runs, [`ErrorKind::NotFound`], [`ErrorKind::Corrupt`] for
+/// an inconsistent bitmap, or if reading it fails.
 pub fn dirty(image: &Image, name: impl AsRef<[u8]>, range: Range<u64>) -> Result<DirtyReport> {
     dirty_under(&JobControl::default(), image, name, range)
 }
 
-/// As [`dirty`]; `control` ends it.
+/// As [`dirty`]; `control` can end it.
 ///
 /// # Errors
 /// As [`dirty`], and [`ErrorKind::Cancelled`].

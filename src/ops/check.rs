@@ -19,22 +19,22 @@ pub struct CheckOutcome {
     pub filename: BString,
     /// `format`.
     pub format: String,
-    /// The numbers.
+    /// The counts.
     pub report: CheckReport,
 }
 
 /// Checks `image`, opened with `for_check`; each finding is a note of `job`.
 ///
-/// What is found is of one state of the image: where another thread changes its metadata meanwhile, nothing is. Writes
-/// that only put other guest bytes in the place of earlier ones change none. While an image is repaired, all changes
-/// of other threads wait.
+/// The findings describe one state of the image: if another thread changes its metadata in the meantime, the check
+/// fails. Writes that only replace guest bytes in place change no metadata. While an image is being repaired, all
+/// changes by other threads wait.
 ///
-/// After a repair the image is checked once more: the report then has what was repaired and what
-/// the second check found. See [`CheckOutcome::refusal`] for a repair that was not done.
+/// After a repair the image is checked once more: the report then holds what was repaired and what the second check
+/// found. See [`CheckOutcome::refusal`] for a repair that was not carried out.
 ///
 /// # Errors
-/// [`ErrorKind::Busy`] where the image was changed meanwhile, [`ErrorKind::Unsupported`] where the format has no
-/// check, or when it cannot be done.
+/// [`ErrorKind::Busy`] if the image was changed in the meantime, [`ErrorKind::Unsupported`] if the format has no check,
+/// or when it cannot be done.
 pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOutcome> {
     if repair != RepairMode::Report {
         return check_held(image, repair, job);
@@ -52,8 +52,8 @@ pub fn check(image: &Image, repair: RepairMode, job: &mut Job) -> Result<CheckOu
     }
 }
 
-/// As [`check`]; changes that other threads make wait until it has ended. This thread, in a callback of `job`, must
-/// not make any: that is [`ErrorKind::Busy`].
+/// As [`check`], but changes by other threads wait until it has ended. This thread must not make any in a callback of
+/// `job`: that is [`ErrorKind::Busy`].
 ///
 /// # Errors
 /// As [`check`].
@@ -86,7 +86,7 @@ fn failed(error: Error) -> Error {
     }
 }
 
-/// Checks an image whose files hold what was cached.
+/// Checks an image whose cached data has been written out.
 fn run(
     image: &Image,
     checker: &dyn Check,
@@ -111,8 +111,7 @@ fn run(
 }
 
 impl CheckOutcome {
-    /// Why the repair that was asked for was not done: nothing was changed then, and the report
-    /// tells what is wrong.
+    /// Why the requested repair was not carried out: nothing was changed then, and the report says what is wrong.
     pub fn refusal(&self) -> Option<Error> {
         let why = match self.report.repair_refused? {
             RepairRefused::Refcounts => {
@@ -164,7 +163,7 @@ impl CheckOutcome {
     pub fn text(&self) -> String {
         let report = &self.report;
         let mut out = String::new();
-        // Writing to a String cannot fail, so the results below are dropped.
+        // Writing to a String cannot fail, so the results below are ignored.
         if report.corruptions_fixed > 0 || report.leaks_fixed > 0 {
             let _ = write!(
                 out,
@@ -218,7 +217,7 @@ impl CheckOutcome {
         out
     }
 
-    /// The exit code of `qemu-img check`: 0, 1 (it is not complete), 2 (corruptions) or 3 (leaks).
+    /// The exit code of `qemu-img check`: 0, 1 (the check is incomplete), 2 (corruptions) or 3 (leaks).
     pub fn exit_code(&self) -> i32 {
         match &self.report {
             r if r.check_errors > 0 => 1,

@@ -1,4 +1,4 @@
-//! `commit`: what layers of a chain hold goes down into one of the images below.
+//! `commit`: moves what layers of a chain hold down into one of the images below.
 
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -21,34 +21,34 @@ use crate::size::round_up_sector;
 use crate::storage::{Preallocation, ZeroFlags};
 use crate::zero::data_runs;
 
-/// Guest bytes that a thread takes at a time, at least: whole clusters of the base.
+/// Minimum number of guest bytes that a thread takes at a time: whole clusters of the base.
 const PIECE: u64 = 16 << 20;
-/// The most bytes that a thread reads at once.
+/// Maximum number of bytes that a thread reads at once.
 const BUFFER: u64 = 2 << 20;
-/// The shortest run of zeroes within data that is left out where the base reads as zeroes anyway.
+/// Shortest run of zeroes within data that is skipped if the base reads as zeroes anyway.
 const SKIP: usize = 16 << 10;
 
-/// What to commit, and where to.
+/// What to commit, and into which image.
 #[derive(Clone, Debug)]
 pub struct CommitRequest {
     /// The overlay.
     pub location: Location,
-    /// How it and its chain are opened; it is opened for writing, and so is the base.
+    /// How the overlay and its chain are opened; the overlay and the base are opened for writing.
     pub options: OpenOptions,
-    /// The image of the chain that gets the data, by its name; None for the one right below. With
-    /// a name the overlay is kept.
+    /// The name of the image in the chain that receives the data; None for the one right below. With a name, the
+    /// overlay is kept.
     pub base: Option<BString>,
-    /// Leave the overlay as it is afterwards instead of emptying it.
+    /// Leave the overlay unchanged afterwards instead of emptying it.
     pub keep: bool,
 }
 
-/// Opens the overlay, copies what the layers above the base hold into the base, makes that durable,
-/// and then empties the overlay unless it is to be kept. A base that is smaller than the overlay
-/// grows first. Whatever fails, and whenever it is cancelled, the overlay still shows what it did.
+/// Opens the overlay, copies what the layers above the base hold into the base, makes that durable, and then empties
+/// the overlay unless it is to be kept. A base that is smaller than the overlay grows first. Whatever fails, and
+/// whenever it is cancelled, the overlay still reads as before.
 ///
 /// # Errors
-/// Of opening; [`ErrorKind::Invalid`] without a backing file or with a name that is not in the
-/// chain; of I/O, beginning with `Block job failed`.
+/// If opening fails; [`ErrorKind::Invalid`] without a backing file or with a name that is not in the chain; if I/O
+/// fails, beginning with `Block job failed`.
 pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     let opened = Image::open(&request.location, &opening(request, job))?;
     for warning in opened.warnings() {
@@ -57,14 +57,14 @@ pub fn commit(request: &CommitRequest, job: &mut Job) -> Result<()> {
     commit_image(opened, request, job)
 }
 
-/// As [`commit`], of an overlay that is open already, with its chain and for writing; it is closed, also where this
-/// fails. The options of `request` are those with which its base is opened once more.
+/// As [`commit`], for an overlay that is already open, with its chain and for writing; it is closed, even if this
+/// fails. The options of `request` are those with which its base is opened again.
 ///
 /// # Errors
-/// As [`commit`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] where its backing file was left closed.
+/// As [`commit`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] if its backing file was not opened.
 pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Result<()> {
     let options = opening(request, job);
-    // Behind a filter stands the overlay. It keeps what it has, for the filter knows of no emptying.
+    // The overlay is behind the filter. It keeps its data, because the filter does not learn that it is emptied.
     let behind = opened.shown_through().filter(|_| opened.is_filter());
     let top = behind.unwrap_or(&opened);
     opened.check_changeable(false)?;
@@ -77,7 +77,7 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
     let base = parent.open_backing_writable(&options)?;
     let recorded = parent.format().parent();
     if depth > 1 && recorded.is_some_and(|parent| parent.expected.is_some()) {
-        // The layers in between would no longer know their parent.
+        // The intermediate layers would no longer recognise their parent.
         return Err(Error::unsupported(format!(
             "'{}' is known to the layer above it by what it holds; commit one layer after the other",
             base.filename()
@@ -101,10 +101,10 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
             with_reason("Block job failed".to_owned(), error)
         }
     })?;
-    // What closing it wrote is the last change of its file.
+    // Closing the base wrote the last change to its file.
     parent.modified = modified(&*file);
     drop(file);
-    // Writing to the base may have made it another one in the eyes of its overlay.
+    // Writing to the base may have given it a new identity for its overlay.
     if depth == 1
         && parent.id.is_some()
         && let Some(overlay) = top.format().backing_change()
@@ -113,7 +113,7 @@ pub fn commit_image(opened: Image, request: &CommitRequest, job: &mut Job) -> Re
             .and_then(|_under_way| overlay.note_parent(&parent))
             .context(|| format!("Could not change '{}'", top.filename()))?;
     }
-    // The base is durable and closed: nothing is lost with the overlay's own copy.
+    // The base is durable and closed: nothing is lost if the overlay drops its own copy.
     if !keep && let Some(overlay) = top.format().backing_change() {
         top.begin_change()
             .and_then(|_under_way| overlay.make_empty())
@@ -134,8 +134,8 @@ fn opening(request: &CommitRequest, job: &Job) -> OpenOptions {
     }
 }
 
-/// Lets the base change what tells it from what it was before, where its format has that, and records it in
-/// the overlay: from then on either shows what it should, however the commit ends.
+/// Lets the base change its identity, if its format has one, and records that in the overlay: from then on both read
+/// correctly, however the commit ends.
 fn name_again(top: &Image, base: &Image) -> Result<()> {
     if base.format().parent_id().is_none() {
         return Ok(());
@@ -154,7 +154,7 @@ fn name_again(top: &Image, base: &Image) -> Result<()> {
     }
 }
 
-/// The layer right above the base, and the base's depth.
+/// The layer right above the base, and the depth of the base.
 fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image, u32)> {
     let Some(name) = &request.base else {
         return match top.backing() {
@@ -162,7 +162,7 @@ fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image,
             None => Err(Error::invalid("Image does not have a backing file")),
         };
     };
-    // As the layers record it or see it from where they are; only then as seen from here.
+    // First by the names as the layers record or resolve them; only then as seen from here.
     for is_meant in [is_called, is_same_file] {
         let mut parent = top;
         let mut depth = 1;
@@ -181,7 +181,7 @@ fn above_base<'a>(top: &'a Image, request: &CommitRequest) -> Result<(&'a Image,
     Err(Error::new(ErrorKind::NotFound, message))
 }
 
-/// Whether `name` stands for `base` as its parent records it or would see it, or as it was opened.
+/// Whether `name` denotes `base` as its parent records or would resolve it, or as it was opened.
 fn is_called(parent: &Image, base: &Image, name: &BStr) -> bool {
     let named = parent.backing_file();
     base.filename() == name
@@ -189,7 +189,7 @@ fn is_called(parent: &Image, base: &Image, name: &BStr) -> bool {
         || is_file(base, &parent.name_beside(name))
 }
 
-/// Whether `name` leads to the file of `base` from the current directory.
+/// Whether `name`, relative to the current directory, denotes the file of `base`.
 fn is_same_file(_: &Image, base: &Image, name: &BStr) -> bool {
     is_file(base, OsStr::from_bytes(name))
 }
@@ -239,7 +239,7 @@ fn copy_down(
     base.flush()
 }
 
-/// What the layers above the base have for a range.
+/// What the layers above the base hold for a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Held {
     Data,
@@ -248,7 +248,7 @@ enum Held {
 }
 
 struct Copier<'a> {
-    /// What is read: the overlay, or the filter above it, which has a say in every request.
+    /// What is read: the overlay, or the filter above it, which is involved in every request.
     shown: &'a Image,
     top: &'a Image,
     base: &'a Image,
@@ -283,14 +283,14 @@ impl Copier<'_> {
         self.copy(&data, buf, pace)
     }
 
-    /// What the layers above the base have at `offset`, and for how many bytes.
+    /// What the layers above the base hold at `offset`, and for how many bytes.
     fn held(&self, offset: u64, len: u64) -> Result<(Held, u64)> {
         let found = self.top.map_upper(offset, len, self.depth)?;
         let held = match found.extent.kind {
             ExtentKind::Zero { .. } => Held::Zero,
             ExtentKind::Data { .. } | ExtentKind::Encoded { .. } => Held::Data,
             ExtentKind::Unallocated { .. } if found.depth + 1 == self.depth => Held::Nothing,
-            // Past the end of a layer in between there are zeroes, whatever the base has.
+            // Past the end of an intermediate layer there are zeroes, whatever the base holds.
             ExtentKind::Unallocated { .. } => Held::Zero,
         };
         Ok((held, found.extent.len))
@@ -310,7 +310,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Writes into the base what it does not have: of data, zeroes that it shows already are spared.
+    /// Writes to the base what it does not hold: zeroes in the data that it reads as anyway are skipped.
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         if !self.base.is_known_zero(at, bytes.len() as u64)? {
             return self.base.write_at(bytes, at);

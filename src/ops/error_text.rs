@@ -1,8 +1,8 @@
-//! Errors in the words that users of the command line know; what exactly is wrong follows as a hint.
+//! Errors in the wording that users of the command line know; the details follow as a hint.
 
 use crate::error::Error;
 
-/// The error `line: reason`, with the operating system's words for the reason.
+/// The error `line: reason`, with the operating system's wording for the reason.
 pub(crate) fn with_reason(line: String, error: Error) -> Error {
     let reason = Error::os(error.errno());
     let line = format!("{line}: {reason}");
@@ -13,7 +13,7 @@ pub(crate) fn with_reason(line: String, error: Error) -> Error {
     }
 }
 
-/// The error `line`.
+/// The error `line`, with the original message as a hint.
 pub(crate) fn explain(line: String, error: Error) -> Error {
     let mut explained = Error::new(error.kind(), line)
         .with_errno(error.errno())

@@ -1,4 +1,4 @@
-//! What a server exports.
+//! The exports of a server.
 
 use std::fmt;
 use std::io;
@@ -20,12 +20,12 @@ pub struct ExportsReport {
     pub exports: Vec<ExportInfo>,
 }
 
-/// Lists the exports of the server at `location`; which of them that names is of no matter. Of the options the
-/// policy, the objects and the control count.
+/// Lists the exports of the server at `location`; it does not matter which of them that names. Of the options, only the
+/// policy, the objects and the control are used.
 ///
 /// # Errors
-/// `Could not list the exports of '…': …`: [`crate::ErrorKind::Unsupported`] where the protocol or the server has no
-/// such list, [`crate::ErrorKind::Denied`] where the server keeps it to itself, of the network.
+/// `Could not list the exports of '…': …`: [`crate::ErrorKind::Unsupported`] if the protocol or the server has no such
+/// list, [`crate::ErrorKind::Denied`] if the server does not disclose it, or if the network fails.
 pub fn list(location: &Location, options: &OpenOptions) -> Result<ExportsReport> {
     let exports = image::exports(location, options)
         .context(|| format!("Could not list the exports of '{}'", location.display()))?;
@@ -33,11 +33,11 @@ pub fn list(location: &Location, options: &OpenOptions) -> Result<ExportsReport>
 }
 
 impl ExportsReport {
-    /// The text that `qemu-nbd --list` prints; an export of which the server tells nothing has a line with its
+    /// The text that `qemu-nbd --list` prints; an export for which the server gives no details has a line with the
     /// reason.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -45,7 +45,7 @@ impl ExportsReport {
     /// Writes [`ExportsReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         writeln!(out, "exports available: {}", self.exports.len())?;
         let mut exports = self.exports.iter();
@@ -55,7 +55,7 @@ impl ExportsReport {
     /// A list with an object for each export.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -63,7 +63,7 @@ impl ExportsReport {
     /// Writes [`ExportsReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         json::write_list(out, &self.exports, 0, |out, export, depth| {
             json::write_value(out, &Value::Object(fields(export)), depth)
@@ -72,7 +72,7 @@ impl ExportsReport {
 }
 
 /// The members of an export: `name`, `description`, `error`, `size`, `read-only`, `flags`, `features`, `min-block`,
-/// `opt-block`, `max-block`, `transaction-bits`, `contexts`; what is not known is left out.
+/// `opt-block`, `max-block`, `transaction-bits`, `contexts`; what is not known is omitted.
 pub fn fields(export: &ExportInfo) -> Map<String, Value> {
     let mut fields = Map::new();
     let mut set = |key: &str, value: Value| {

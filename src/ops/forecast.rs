@@ -1,4 +1,4 @@
-//! How many bytes an operation will move, found out while it moves them.
+//! Determines how many bytes an operation will move, while it moves them.
 
 use std::time::{Duration, Instant};
 
@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::job::JobControl;
 
-/// Counting takes at most this part of the time.
+/// Counting takes at most this fraction of the time, given as a divisor.
 const SHARE: u32 = 32;
-/// Runs that are looked up between two looks at the clock.
+/// Runs that are looked up between two checks of the clock.
 const BATCH: usize = 32;
 
 /// A run of guest bytes.
@@ -16,12 +16,12 @@ const BATCH: usize = 32;
 pub(crate) struct Run {
     /// Its length.
     pub len: u64,
-    /// How many of its bytes are to be moved.
+    /// How many of its bytes must be moved.
     pub moved: u64,
 }
 
-/// Counts the bytes to be moved ahead of the work, a little at a time. Up to the end of the count
-/// the total is known; behind it, an estimate stands in.
+/// Counts the bytes to be moved ahead of the work, a little at a time. The total is exact as far as has been counted;
+/// beyond that, an estimate is used.
 pub(crate) struct Forecast<F> {
     look: F,
     next: u64,
@@ -35,8 +35,7 @@ pub(crate) struct Forecast<F> {
 }
 
 impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
-    /// For work on `len` guest bytes of which about `estimate` are to be moved; `look` tells the run
-    /// at an offset.
+    /// For work on `len` guest bytes of which about `estimate` must be moved; `look` returns the run at an offset.
     pub(crate) fn new(len: u64, estimate: u64, look: F) -> Self {
         Self {
             look,
@@ -50,16 +49,16 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
         }
     }
 
-    /// The guest bytes that the work is on.
+    /// The number of guest bytes that the work covers.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Counts on where it has not had its share of the time, and sets the job's total.
+    /// Continues counting if it has not used its share of the time, and sets the job's total.
     ///
     /// # Errors
-    /// Of a run that could not be looked up: the work may find it readable where it asks again, and would
-    /// never say so.
+    /// If a run could not be looked up: the work may find it readable when it tries again, and would then never report
+    /// it.
     pub(crate) fn update(&mut self, control: &JobControl) -> Result<()> {
         let allowed = self.begin.elapsed() / SHARE;
         if self.next < self.len && (self.spent < allowed || self.next == 0) {
@@ -102,7 +101,7 @@ impl<F: FnMut(u64) -> Result<Run>> Forecast<F> {
     }
 }
 
-/// About how many guest bytes `layers` hold together: what their files take, where that is known.
+/// Approximate number of guest bytes that `layers` hold together: the allocated size of their files, if known.
 pub(crate) fn held_by<'a>(layers: impl Iterator<Item = &'a Image>) -> u64 {
     layers.fold(0u64, |sum, layer| {
         let files = layer.slots().into_iter().map(|(_, file)| file);

@@ -6,10 +6,10 @@ use crate::location::Location;
 use crate::ops::create::{TargetFormat, option_table};
 use crate::options::help_table;
 
-/// The options of `create` in `format`, and with a target those of its protocol.
+/// The options of `create` in `format`, and, if a target is given, those of its protocol.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot create.
+/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] if it cannot create images.
 pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
     let found = TargetFormat::creatable(format)?;
     let format = found.name();
@@ -33,7 +33,7 @@ pub fn create_help(format: &str, target: Option<&Location>) -> Result<String> {
 /// The options of `amend` on an image in `format`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] where it cannot amend.
+/// [`crate::ErrorKind::Invalid`] for an unknown format, [`crate::ErrorKind::Unsupported`] if it cannot amend images.
 pub fn amend_help(format: &str) -> Result<String> {
     let driver = match TargetFormat::find(format) {
         None => return Err(unknown_format(format)),

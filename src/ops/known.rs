@@ -4,14 +4,14 @@ use crate::driver_names::{self, canonical};
 use crate::format::registry;
 use crate::storage::registry as protocols;
 
-/// Whether there is a driver of that name, here or elsewhere.
+/// Whether there is a driver with that name, in this build or elsewhere.
 pub(crate) fn is_known(name: &str) -> bool {
     driver_names::is_known(name) || is_here(name)
 }
 
-/// Whether a new image may record a driver of that name for its backing file.
+/// Whether a new image may record a driver with that name for its backing file.
 pub(crate) fn may_be_recorded(name: &str) -> bool {
-    // Of what QEMU's tools know, what they may record.
+    // Of what QEMU's tools know, only what they may record.
     match driver_names::is_known(name) {
         true => driver_names::may_be_recorded(name),
         false => is_here(name),

@@ -1,4 +1,4 @@
-//! `map`: where the guest bytes of a chain live.
+//! `map`: where the guest bytes of a chain are stored.
 
 use std::fmt;
 use std::io;
@@ -22,25 +22,25 @@ pub struct MapEntry {
     pub length: u64,
     /// Layer of the chain.
     pub depth: u32,
-    /// A layer of the chain holds the run.
+    /// Whether a layer of the chain holds the run.
     pub present: bool,
-    /// The run reads as zeroes.
+    /// Whether the run reads as zeroes.
     pub zero: bool,
-    /// The run has data in the host file.
+    /// Whether the run has data in the host file.
     pub data: bool,
-    /// What the run reads as is unknown, because the backing file that may hold it is not open; the
-    /// JSON has no key for that.
+    /// Whether the contents of the run are unknown, because the backing file that may hold it is not open; the JSON has
+    /// no key for that.
     pub unknown: bool,
-    /// The data is compressed.
+    /// Whether the data is compressed.
     pub compressed: bool,
     /// Offset of the data in the file of that layer.
     pub offset: Option<u64>,
-    /// Which of its files that is, where the layer has several.
+    /// Which of the layer's files that is, if it has several.
     pub slot: StorageSlot,
 }
 
 impl MapEntry {
-    /// The run of that status at `start`.
+    /// The run with that status at `start`.
     pub fn new(start: u64, status: &Status) -> Self {
         Self {
             start,
@@ -86,9 +86,9 @@ impl MapEntry {
     }
 }
 
-/// The most runs of a report: a few hundred bytes of an image can make any number of them.
+/// Maximum number of runs in a report: a few hundred bytes of an image can produce any number of them.
 pub const MAX_RUNS: usize = 1 << 20;
-/// Clusters that are looked up between two looks at the job.
+/// Clusters that are looked up between two checks of the job.
 const STEP_CLUSTERS: u64 = 1 << 20;
 
 /// The report of `map`.
@@ -104,12 +104,12 @@ pub struct MapReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerFiles<T> {
     data: T,
-    /// Those of extents, by their slots in ascending order.
+    /// Those of the extents, by slot in ascending order.
     extents: Vec<(StorageSlot, T)>,
 }
 
 impl<T> LayerFiles<T> {
-    /// The file behind a slot.
+    /// The file for a slot.
     pub fn of(&self, slot: StorageSlot) -> &T {
         let found = self.extents.binary_search_by_key(&slot, |(slot, _)| *slot);
         let found = found.ok().and_then(|at| self.extents.get(at));
@@ -132,7 +132,7 @@ impl<T> LayerFiles<T> {
 /// Maps `len` bytes from `start`; None maps to the end.
 ///
 /// # Errors
-/// Of reading metadata; [`ErrorKind::Limit`] where there are more than [`MAX_RUNS`] runs.
+/// If reading metadata fails; [`ErrorKind::Limit`] if there are more than [`MAX_RUNS`] runs.
 pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result<MapReport> {
     let mut report = MapReport {
         entries: Vec::new(),
@@ -147,11 +147,11 @@ pub fn map(image: &Image, start: u64, len: Option<u64>, job: &mut Job) -> Result
     Ok(report)
 }
 
-/// As [`map`], which hands out one run after the other, however many there are, up to one that cannot
-/// be looked up. An empty range is one empty run.
+/// As [`map`], but passes on one run after the other, however many there are, up to one that cannot be looked up. An
+/// empty range is one empty run.
 ///
 /// # Errors
-/// Of reading metadata, and of `each`, which ends the map.
+/// If reading metadata fails, or the error of `each`, which ends the map.
 pub fn visit(
     image: &Image,
     start: u64,
@@ -204,10 +204,10 @@ fn too_many(image: &Image) -> Error {
     )
 }
 
-/// The files that hold the data of each layer: its extents, the external data file, or else its own.
+/// The files that hold the data of each layer: its extents, the external data file, or otherwise its own.
 ///
 /// # Errors
-/// Where there is no memory for their names.
+/// If there is no memory for their names.
 pub fn files(image: &Image) -> Result<Vec<LayerFiles<BString>>> {
     let mut names = Vec::new();
     for layer in image.layers() {
@@ -226,7 +226,7 @@ impl MapReport {
     /// The JSON that `qemu-img map --output=json` prints.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -234,7 +234,7 @@ impl MapReport {
     /// Writes [`MapReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         out.write_char('[')?;
         for (i, entry) in self.entries.iter().enumerate() {
@@ -246,10 +246,10 @@ impl MapReport {
         out.write_char(']')
     }
 
-    /// The table that `qemu-img map` prints, up to where [`MapReport::text_end`] has it end.
+    /// The table that `qemu-img map` prints, up to where it ends according to [`MapReport::text_end`].
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -257,7 +257,7 @@ impl MapReport {
     /// Writes [`MapReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         row(out, "Offset", "Length", "Mapped to", BStr::new("File"))?;
         for entry in &self.entries {
@@ -279,7 +279,7 @@ impl MapReport {
     /// How the table ends.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where a run has no plain host bytes or is not known, which ends it.
+    /// [`ErrorKind::Unsupported`] if a run has no plain host bytes or is unknown, which ends the table.
     pub fn text_end(&self) -> Result<()> {
         let mut places = self.entries.iter().map(MapEntry::place);
         places.try_for_each(|place| place.map(drop))
@@ -306,7 +306,7 @@ impl MapEntry {
         out.write_char('}')
     }
 
-    /// Where its bytes are, for the table; None for a run that has no row.
+    /// The offset of its bytes, for the table; None for a run without a row.
     fn place(&self) -> Result<Option<u64>> {
         if self.unknown {
             return Err(Error::unsupported(

@@ -1,4 +1,4 @@
-//! `measure`: how large a new image will be.
+//! `measure`: how large a new image would be.
 
 use std::fmt::Write;
 
@@ -29,8 +29,8 @@ pub struct MeasureReport(pub Measured);
 /// Measures an image of the format with the given creation options. Data is not read.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for bad options, [`crate::ErrorKind::Unsupported`] where the format
-/// cannot be measured, or of mapping the source.
+/// [`crate::ErrorKind::Invalid`] for bad options, [`crate::ErrorKind::Unsupported`] if the format cannot be measured,
+/// or if mapping the source fails.
 pub fn measure(
     source: MeasureSource<'_>,
     format: TargetFormat,
@@ -47,7 +47,7 @@ pub fn measure(
         ))
     })?;
     let mut options = options.clone();
-    // A size among the options gives way to the source's.
+    // The size of the source overrides one among the options.
     let _ = options.take("size");
     let table = option_table(driver, &Location::from_path("new"))?;
     let values = Values::check(&options, &table)?;
@@ -91,7 +91,7 @@ fn named(error: Error, image: &Image) -> Error {
     error.context_if_bare(|| format!("Could not measure '{}'", image.filename()))
 }
 
-/// Length of the name and granularity of each bitmap; None where the image can have none.
+/// Name length and granularity of each bitmap; None if the image cannot have any.
 fn source_bitmaps(image: &Image) -> Result<Option<Vec<(u64, u64)>>> {
     let Some(bitmaps) = image.bitmaps() else {
         return Ok(None);

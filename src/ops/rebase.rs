@@ -1,4 +1,4 @@
-//! `rebase`: another backing file under an overlay.
+//! `rebase`: changes the backing file of an overlay.
 
 use std::ops::Range;
 
@@ -22,19 +22,19 @@ use crate::options::Options;
 use crate::storage::{CacheMode, ZeroFlags};
 use crate::zero::is_zero;
 
-/// Guest bytes that a thread takes at a time, at least.
+/// Minimum number of guest bytes that a thread takes at a time.
 const PIECE: u64 = 16 << 20;
-/// Bytes that a thread reads at once from either chain, unless what is compressed together is more.
+/// Bytes that a thread reads at once from either chain, unless the unit of compression is larger.
 const BUFFER: u64 = 2 << 20;
 
-/// What to rebase, and onto what.
+/// What to rebase, and onto which backing file.
 #[derive(Clone, Debug)]
 pub struct RebaseRequest {
     /// The overlay.
     pub location: Location,
-    /// How it and its chain are opened; it is opened for writing.
+    /// How the overlay and its chain are opened; the overlay is opened for writing.
     pub options: OpenOptions,
-    /// The new backing file, as it is to stand in the overlay; None for no backing file.
+    /// The new backing file, as the overlay is to record it; None for no backing file.
     pub backing: Option<BString>,
     /// The format of the new backing file, which is recorded.
     pub backing_format: Option<String>,
@@ -42,18 +42,18 @@ pub struct RebaseRequest {
     pub backing_cache: CacheMode,
     /// Open the new backing file without locks that exclude others.
     pub share_backing: bool,
-    /// Change the name alone: no backing file is opened, and the guest may see other data.
+    /// Change only the name: no backing file is opened, and the guest may see different data.
     pub name_only: bool,
-    /// Write what is copied compressed.
+    /// Compress what is copied.
     pub compress: bool,
 }
 
-/// Opens the overlay, copies into it what its present backing chain shows and the new one does not,
-/// makes that durable, and then changes the name of the backing file. Whatever fails, and whenever
-/// it is cancelled, the overlay still shows what it did.
+/// Opens the overlay, copies into it what its present backing chain shows and the new one does not, makes that durable,
+/// and then changes the name of the backing file. Whatever fails, and whenever it is cancelled, the overlay still reads
+/// as before.
 ///
 /// # Errors
-/// Of opening; [`ErrorKind::Unsupported`] where the format has no backing files; of I/O.
+/// If opening fails; [`ErrorKind::Unsupported`] if the format has no backing files; if I/O fails.
 pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     let nodes = request.options.nodes.clone().unwrap_or_default();
     let options = OpenOptions {
@@ -72,11 +72,11 @@ pub fn rebase(request: &RebaseRequest, job: &mut Job) -> Result<()> {
     rebase_opened(opened, nodes, request, job)
 }
 
-/// As [`rebase`], of an overlay that is open already, with its chain where its data counts, and for writing; it is
-/// closed, also where this fails. The options of `request` are those with which the new backing file is opened.
+/// As [`rebase`], for an overlay that is already open for writing, with its chain if its data matters; it is closed,
+/// even if this fails. The options of `request` are those with which the new backing file is opened.
 ///
 /// # Errors
-/// As [`rebase`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] where the backing file was left closed.
+/// As [`rebase`]; [`ErrorKind::ReadOnly`], [`ErrorKind::Invalid`] if the backing file was not opened.
 pub fn rebase_image(opened: Image, request: &RebaseRequest, job: &mut Job) -> Result<()> {
     let nodes = request.options.nodes.clone().unwrap_or_default();
     rebase_opened(opened, nodes, request, job)
@@ -88,7 +88,7 @@ fn rebase_opened(
     request: &RebaseRequest,
     job: &mut Job,
 ) -> Result<()> {
-    // Behind a filter stands the overlay: it has a backing file to change, and layers to look at.
+    // The overlay is behind the filter: it has the backing file to change, and the layers to examine.
     let top = opened.behind_filter().unwrap_or(&opened);
     opened.check_changeable(false)?;
     top.check_changeable(!request.name_only)?;
@@ -123,7 +123,7 @@ fn rebase_opened(
         Some(new) => Some(parent_of(new)),
         None => parent_by_name(top, request, job)?,
     };
-    // What cannot be recorded is known before anything is copied.
+    // What cannot be recorded is detected before anything is copied.
     if let Err(error) = backing.check_backing(named.as_ref(), parent.as_ref()) {
         return Err(with_reason(change, error));
     }
@@ -155,9 +155,9 @@ fn rebase_opened(
     job.finish()
 }
 
-/// What is known of a new backing file whose data does not count, where the format records that and the file is
-/// there. One that cannot be looked at is not taken for one that is missing: what is recorded of the old
-/// parent would be said of another file.
+/// What is known of a new backing file whose data does not matter, if the format records that and the file exists. One
+/// that cannot be examined is not treated as missing: what is recorded about the old parent would then be attributed to
+/// another file.
 fn parent_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Option<NewParent>> {
     let Some(name) = &request.backing else {
         return Ok(None);
@@ -190,14 +190,14 @@ fn parent_by_name(top: &Image, request: &RebaseRequest, job: &Job) -> Result<Opt
 fn not_opened(name: &BString, error: Error) -> Error {
     let message = format!("Could not open new backing file '{name}'");
     if error.cause().is_some() {
-        // In the place of "Could not open '…'".
+        // Replaces "Could not open '…'".
         error.with_message(message)
     } else {
         error.context(message)
     }
 }
 
-/// The new backing chain, where there is to be one and its data counts.
+/// The new backing chain, if there is to be one and its data matters.
 fn open_new(
     top: &Image,
     nodes: Nodes,
@@ -231,7 +231,7 @@ struct Buffers {
     new: IoBuf,
 }
 
-/// One backing chain, or none: zeroes.
+/// One backing chain; without one, zeroes.
 struct Chain<'a> {
     image: Option<&'a Image>,
     side: Side<'a>,
@@ -260,7 +260,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Where the run at `at` ends, and whether both chains are known to show the same there.
+/// Where the run at `at` ends, and whether both chains are known to read the same there.
 fn step(old: &mut Side<'_>, new: &mut Side<'_>, at: u64, limit: u64) -> Result<(u64, bool)> {
     old.look_up(at, limit)?;
     new.look_up(at, limit)?;
@@ -271,15 +271,15 @@ fn step(old: &mut Side<'_>, new: &mut Side<'_>, at: u64, limit: u64) -> Result<(
 }
 
 struct Rebaser<'a> {
-    /// What is written to: the overlay, or the filter above it, which has a say in every request.
+    /// What is written to: the overlay, or the filter above it, which is involved in every request.
     shown: &'a Image,
     top: &'a Image,
     old: Chain<'a>,
     new: Chain<'a>,
     compressor: Option<&'a dyn Compress>,
-    /// Bytes that are compared and copied together.
+    /// Number of bytes that are compared and copied together.
     unit: u64,
-    /// The most bytes that are read at once, a multiple of the unit.
+    /// Maximum number of bytes read at once, a multiple of the unit.
     buffer: u64,
 }
 
@@ -289,7 +289,7 @@ impl<'a> Rebaser<'a> {
         let compressor = shown.compressor().filter(|_| compress);
         let unit = match compressor {
             Some(compressor) => u64::from(compressor.encode_unit()).max(512),
-            // Of larger units the parts are written one after the other.
+            // Larger units are written in parts, one after the other.
             None => u64::from(format.layer_unit().unwrap_or(65536)).clamp(512, BUFFER),
         };
         Self {
@@ -312,7 +312,7 @@ impl<'a> Rebaser<'a> {
         }
     }
 
-    /// What the overlay holds, also where it has no backing file yet.
+    /// What the overlay holds, even if it has no backing file yet.
     fn held(&self, at: u64, len: u64) -> Result<Extent> {
         match self.top.format().backing_change() {
             Some(backing) => backing.map_held(at, len),
@@ -320,7 +320,7 @@ impl<'a> Rebaser<'a> {
         }
     }
 
-    /// What is compared, and copied where it differs.
+    /// Counts what is compared, and copied if it differs.
     fn forecast(&self) -> Forecast<impl FnMut(u64) -> Result<Run>> {
         let chains = [&self.old, &self.new]
             .into_iter()
@@ -361,7 +361,7 @@ impl<'a> Rebaser<'a> {
         Ok(())
     }
 
-    /// Copies what differs of a run that the overlay does not hold.
+    /// Copies the differences within a run that the overlay does not hold.
     fn shown_through(
         &self,
         run: Range<u64>,
@@ -416,7 +416,7 @@ impl<'a> Rebaser<'a> {
             )
         };
         let end = offset + old.len() as u64;
-        // Units of data that go in one request.
+        // Units of data that are written in one request.
         let mut data = offset..offset;
         let mut at = offset;
         while at < end {
@@ -437,7 +437,7 @@ impl<'a> Rebaser<'a> {
         self.write(part(data.clone()).0, data.start)
     }
 
-    /// Writes one unit: compressed, as zeroes, or as it is.
+    /// Writes one unit: compressed, as zeroes, or plain.
     fn write_one(&self, bytes: &[u8], at: u64) -> Result<()> {
         let len = bytes.len() as u64;
         if let Some(compressor) = self.compressor {

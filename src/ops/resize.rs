@@ -1,4 +1,4 @@
-//! `resize`: another virtual size for an image.
+//! `resize`: changes the virtual size of an image.
 
 use crate::error::{Error, Result};
 use crate::format::Features;
@@ -12,14 +12,14 @@ use crate::storage::Preallocation;
 pub enum NewSize {
     /// This size.
     Exactly(u64),
-    /// So much more than now.
+    /// The current size plus this many bytes.
     More(u64),
-    /// So much less than now.
+    /// The current size minus this many bytes.
     Less(u64),
 }
 
 impl NewSize {
-    /// Refuses what is the size of no image, whatever its size is now.
+    /// Refuses what cannot be the size of any image, whatever its current size.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -40,16 +40,16 @@ pub struct ResizeRequest {
     pub size: NewSize,
     /// How space for the grown part is reserved.
     pub preallocation: Preallocation,
-    /// Allow the image to become smaller, which deletes what lies beyond the new end.
+    /// Allow the image to shrink, which deletes what is beyond the new end.
     pub shrink: bool,
 }
 
-/// Changes the virtual size of `image`, which is open for writing, and makes that durable. Returns
-/// the new size. Where it is cancelled while new space is filled the size stays; nothing else takes long.
+/// Changes the virtual size of `image`, which is open for writing, and makes that durable. Returns the new size. If it
+/// is cancelled while new space is filled, the size stays unchanged; nothing else takes long.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for a size out of range and where shrinking is not allowed,
-/// [`crate::ErrorKind::Unsupported`] where the format cannot, or of I/O.
+/// [`crate::ErrorKind::Invalid`] for a size out of range and if shrinking is not allowed,
+/// [`crate::ErrorKind::Unsupported`] if the format cannot resize, or if I/O fails.
 pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u64> {
     let _locks = image.lock_size()?;
     let now = image.len();
@@ -78,7 +78,7 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
         return Err(Error::no_resize());
     }
     let rounded = round_up_sector(size).ok_or_else(|| Error::os(libc::EFBIG))?;
-    // A file that is the disk itself ends where it was asked to, whatever the sectors.
+    // A file that is the disk itself ends exactly where requested, regardless of sectors.
     let size = match image.driver().is_transparent {
         true => size,
         false => rounded,
@@ -94,10 +94,10 @@ pub fn resize(image: &Image, request: &ResizeRequest, job: &mut Job) -> Result<u
     Ok(image.len())
 }
 
-/// The preallocation mode of that name.
+/// The preallocation mode with that name.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for another name.
+/// [`crate::ErrorKind::Invalid`] for any other name.
 pub fn preallocation_from_name(name: &str) -> Result<Preallocation> {
     Preallocation::from_name(name)
         .ok_or_else(|| Error::invalid(format!("Invalid preallocation mode '{name}'")))

@@ -23,10 +23,10 @@ pub struct SnapshotReport {
 }
 
 impl SnapshotReport {
-    /// The table that `qemu-img snapshot -l` prints; empty where there is no snapshot.
+    /// The table that `qemu-img snapshot -l` prints; empty if there is no snapshot.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -34,7 +34,7 @@ impl SnapshotReport {
     /// Writes [`SnapshotReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: io::Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         if self.snapshots.is_empty() {
             return Ok(());
@@ -42,10 +42,10 @@ impl SnapshotReport {
         human::write_snapshots(out, "", &self.snapshots)
     }
 
-    /// The list that `info --output=json` has.
+    /// The list as it appears in `info --output=json`.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -53,7 +53,7 @@ impl SnapshotReport {
     /// Writes [`SnapshotReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         super::info::write_snapshots(out, &self.snapshots, 0)
     }
@@ -62,7 +62,7 @@ impl SnapshotReport {
 /// Lists the snapshots; none for a format without them.
 ///
 /// # Errors
-/// Of reading them.
+/// If reading them fails.
 pub fn list(image: &Image) -> Result<SnapshotReport> {
     let snapshots = listed(image.shown()).map_err(|error| {
         error.context_if_bare(|| format!("Could not list the snapshots of '{}'", image.filename()))
@@ -73,7 +73,7 @@ pub fn list(image: &Image) -> Result<SnapshotReport> {
 fn listed(image: &Image) -> Result<Vec<SnapshotInfo>> {
     let mut snapshots = image.info()?.snapshots;
     if image.driver().is_transparent {
-        // Those that the storage keeps show through.
+        // Snapshots in the storage show through.
         let report = image.format().storage(StorageSlot::MAIN)?.report();
         let details = report.map(StorageReport::details).transpose()?;
         let kept = details.and_then(|details| details.image);
@@ -83,11 +83,11 @@ fn listed(image: &Image) -> Result<Vec<SnapshotInfo>> {
     Ok(snapshots)
 }
 
-/// Records the current contents under `name`, which may be empty or taken. Returns the new ID.
+/// Records the current contents under `name`, which may be empty or already in use. Returns the new ID.
 ///
 /// # Errors
-/// `Could not create snapshot '…'`: [`crate::ErrorKind::Unsupported`] where the format has no
-/// snapshots, or of the format.
+/// `Could not create snapshot '…'`: [`crate::ErrorKind::Unsupported`] if the format has no snapshots, or an error of
+/// the format.
 pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BString> {
     let name = BStr::new(&name);
     job.tick()?;
@@ -112,10 +112,10 @@ pub fn create(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<BS
     Ok(id)
 }
 
-/// Makes the contents those of the snapshot of that ID, or else of that name.
+/// Reverts the contents to the snapshot with that ID, or otherwise with that name.
 ///
 /// # Errors
-/// `Could not apply snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
+/// `Could not apply snapshot '…'`: [`crate::ErrorKind::NotFound`], or an error of the format.
 pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<()> {
     let wanted = BStr::new(&wanted);
     job.tick()?;
@@ -143,10 +143,10 @@ pub fn apply(image: &Image, wanted: impl AsRef<[u8]>, job: &mut Job) -> Result<(
     job.finish()
 }
 
-/// Drops the first snapshot of that name.
+/// Deletes the first snapshot with that name.
 ///
 /// # Errors
-/// `Could not delete snapshot '…'`: [`crate::ErrorKind::NotFound`], or of the format.
+/// `Could not delete snapshot '…'`: [`crate::ErrorKind::NotFound`], or an error of the format.
 pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()> {
     let name = BStr::new(&name);
     job.tick()?;
@@ -167,12 +167,12 @@ pub fn delete(image: &Image, name: impl AsRef<[u8]>, job: &mut Job) -> Result<()
     job.finish()
 }
 
-/// Shows a snapshot instead of the current contents from now on, read-only. `wanted` is an ID, else a
-/// name, or `snapshot.id=…,snapshot.name=…`.
+/// Shows a snapshot instead of the current contents from now on, read-only. `wanted` is an ID, otherwise a name, or
+/// `snapshot.id=…,snapshot.name=…`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for other keys, else `Failed to load snapshot: …` with
-/// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] or of the format.
+/// [`crate::ErrorKind::Invalid`] for other keys, otherwise `Failed to load snapshot: …` with
+/// [`crate::ErrorKind::NotFound`], [`crate::ErrorKind::Unsupported`] or an error of the format.
 pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
     let wanted = BStr::new(&wanted);
     let keys = Wanted::parse(wanted)?;
@@ -190,10 +190,10 @@ pub fn show(image: &mut Image, wanted: impl AsRef<[u8]>) -> Result<()> {
         .map_err(|error| error.context(FAILED))
 }
 
-/// What comes before the reason.
+/// The message before the reason.
 const FAILED: &str = "Failed to load snapshot";
 
-/// How a snapshot is named.
+/// How a snapshot is specified.
 enum Wanted<'a> {
     Either(&'a BStr),
     Keys(Option<BString>, Option<BString>),

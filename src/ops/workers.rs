@@ -1,4 +1,4 @@
-//! Work over the guest bytes of an image, in pieces, on several threads.
+//! Processing of the guest bytes of an image, in pieces, on several threads.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::job::{Job, JobControl, without_signals};
 use crate::ops::forecast::{Forecast, Run};
 
-/// What a thread tells of its work between two steps.
+/// How a thread reports its work between two steps.
 pub(crate) struct Pace<'a> {
     control: &'a JobControl,
     tick: &'a mut dyn FnMut() -> Result<()>,
 }
 
 impl Pace<'_> {
-    /// Before `bytes` are moved: waits as long as the job's rate asks for.
+    /// Before `bytes` are moved: waits as long as the job's rate requires.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Cancelled`].
@@ -35,11 +35,11 @@ impl Pace<'_> {
     }
 }
 
-/// Hands the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on as many
-/// threads as `load` asks for. `start` makes what one thread keeps between pieces. Progress counts what `work` tells.
+/// Passes the guest bytes of `forecast` to `work` in pieces of `piece` bytes, in any order, on as many threads as
+/// `load` calls for. `start` creates what one thread retains between pieces. Progress counts what `work` reports.
 ///
 /// # Errors
-/// The first failure of `work` or of the count ahead, which ends the rest, or [`crate::ErrorKind::Cancelled`].
+/// The first failure of `work` or of the advance count, which ends the rest, or [`crate::ErrorKind::Cancelled`].
 pub(crate) fn in_pieces<S, F: FnMut(u64) -> Result<Run>>(
     mut forecast: Forecast<F>,
     piece: u64,

@@ -1,10 +1,10 @@
-//! Lists such as `key=value,flag`: where their elements end, and what is written in one.
+//! Lists such as `key=value,flag`: where their elements end, and what each contains.
 
 use bstr::{BStr, BString, ByteSlice};
 
 use crate::error::{Error, Result};
 
-/// Refuses a list that cannot be joined to another by a comma.
+/// Refuses a list that cannot be joined to another one with a comma.
 pub(super) fn check_list(list: &BStr) -> Result<()> {
     let trailing = list.iter().rev().take_while(|c| **c == b',').count();
     if list.is_empty() || list.starts_with(b",") || trailing % 2 == 1 {
@@ -16,7 +16,7 @@ pub(super) fn check_list(list: &BStr) -> Result<()> {
 /// Whether a `k=v,k=v` list asks for help: one element is `help` or `?`.
 ///
 /// # Errors
-/// As [`super::Options::parse_into`], for a list that is none.
+/// As [`super::Options::parse_into`], for an invalid list.
 pub fn asks_for_help(list: &(impl AsRef<[u8]> + ?Sized)) -> Result<bool> {
     let list = BStr::new(list);
     check_list(list)?;
@@ -28,11 +28,11 @@ pub fn asks_for_help(list: &(impl AsRef<[u8]> + ?Sized)) -> Result<bool> {
 pub(crate) struct ListItem<'a> {
     /// The key.
     pub(crate) key: &'a BStr,
-    /// The value, doubled commas made single.
+    /// The value, with doubled commas made single.
     pub(crate) value: BString,
-    /// There was no `=`.
+    /// Whether there was no `=`.
     pub(crate) bare: bool,
-    /// The element before its `=`, a leading `no` left in.
+    /// The element before its `=`, including a leading `no`.
     pub(crate) word: &'a BStr,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn split_list(list: &BStr) -> impl Iterator<Item = ListItem<'_>> {
     })
 }
 
-/// A value as it stands in a `k=v,k=v` list: commas doubled.
+/// A value as written in a `k=v,k=v` list: commas are doubled.
 pub fn double_commas(value: impl AsRef<[u8]>) -> BString {
     value.as_ref().replace(",", ",,").into()
 }

@@ -1,4 +1,4 @@
-//! Lists of options, and values by their tables.
+//! Lists of options, and values checked against their tables.
 
 use super::*;
 

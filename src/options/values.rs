@@ -1,4 +1,4 @@
-//! Options that were checked against their table.
+//! Options that have been checked against their table.
 
 use std::borrow::Cow;
 
@@ -48,7 +48,7 @@ impl Values {
         Ok(Self { entries })
     }
 
-    /// Refuses words that a table does not list where it lists those that an option takes.
+    /// Refuses words that are not allowed, for options whose allowed words the table lists.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -66,7 +66,7 @@ impl Values {
         Ok(())
     }
 
-    /// Those that are not of a table.
+    /// Those that do not belong to a table.
     pub(crate) fn without(&self, table: &[OptionSpec]) -> Self {
         let others = self.entries.iter();
         let others = others.filter(|(key, _)| !table.iter().any(|spec| spec.matches(key)));
@@ -80,11 +80,11 @@ impl Values {
         self.entries.iter().map(|(key, value)| (&**key, value))
     }
 
-    /// The items of the list `name`: each with the values whose keys begin with `name.N.`, by the rest
-    /// of their keys.
+    /// The items of the list `name`: each with the values whose keys begin with `name.N.`, under the rest of their
+    /// keys.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where an item is missing before the last one.
+    /// [`crate::ErrorKind::Invalid`] if an item before the last one is missing.
     pub fn list(&self, name: &str) -> Result<Vec<Self>> {
         let mut items = std::collections::BTreeMap::<usize, Self>::new();
         for (key, value) in self.iter() {
@@ -109,7 +109,7 @@ impl Values {
         Ok(items.into_values().collect())
     }
 
-    /// The values whose keys are `name.` and one more part, which is no place in a list, by that part.
+    /// The values whose keys are `name.` and one more part, which is not a list index, under that part.
     pub fn group(&self, name: &str) -> Self {
         let mut group = Self::default();
         for (key, value) in self.iter() {
@@ -130,7 +130,7 @@ impl Values {
         self.iter().find(|(k, _)| *k == key).map(|(_, v)| v)
     }
 
-    /// The text of `key`, if given and a text; for names see [`Values::name`].
+    /// The text of `key`, if given and a string; for names see [`Values::name`].
     pub fn str(&self, key: &str) -> Option<&str> {
         match self.get(key) {
             Some(OptionValue::Name(_)) => {
@@ -142,7 +142,7 @@ impl Values {
         }
     }
 
-    /// The name of `key`, if given and the name of a file.
+    /// The name of `key`, if given and a file name.
     pub fn name(&self, key: &str) -> Option<&BStr> {
         match self.get(key) {
             Some(OptionValue::Name(name)) => Some(name.as_bstr()),
@@ -158,7 +158,7 @@ impl Values {
         }
     }
 
-    /// The truth of `key`, if given and a bool.
+    /// The Boolean of `key`, if given and a bool.
     pub fn bool(&self, key: &str) -> Option<bool> {
         match self.get(key) {
             Some(OptionValue::Bool(b)) => Some(*b),
@@ -170,14 +170,14 @@ impl Values {
 /// Parses one value as its option's type.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] that names the parameter.
+/// [`crate::ErrorKind::Invalid`], naming the parameter.
 pub fn parse_value(spec: &OptionSpec, value: &BStr) -> Result<OptionValue> {
     parse_named(spec.name, spec.kind, value)
 }
 
 /// As [`parse_value`], for the option `name`.
 fn parse_named(name: &str, kind: OptionKind, value: &BStr) -> Result<OptionValue> {
-    // No number and no word has a byte that would be replaced here.
+    // No valid number or word contains a byte that would be replaced here.
     let text = value.to_str_lossy();
     match kind {
         OptionKind::Name => Ok(OptionValue::Name(value.to_owned())),
@@ -205,7 +205,7 @@ fn parse_named(name: &str, kind: OptionKind, value: &BStr) -> Result<OptionValue
     }
 }
 
-/// The hint of an option of an opening that the driver with this table does not know.
+/// The hint for an open option that the driver with this table does not know.
 pub(crate) fn valid_keys(table: &[OptionSpec]) -> String {
     let mut names: Vec<&str> = table.iter().map(|spec| spec.name).collect();
     names.sort_unstable();
@@ -213,7 +213,7 @@ pub(crate) fn valid_keys(table: &[OptionSpec]) -> String {
     format!("Valid parameters: {}", names.join(", "))
 }
 
-/// The error of an unknown key; the hint lists the valid ones.
+/// The error for an unknown key; the hint lists the valid ones.
 fn unknown_key(key: &str, table: &[OptionSpec]) -> Error {
     let names: Vec<&str> = table.iter().map(|spec| spec.name).collect();
     let error = Error::invalid(format!("Invalid parameter '{key}'"));

@@ -1,10 +1,10 @@
-//! Which servers names inside images may lead to.
+//! The servers that names inside images may refer to.
 
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
 
-/// Servers: a host by name or number, or all below a domain; at one port or at all of them.
+/// Servers: a host by name or address, or all hosts below a domain; on one port or on all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostRule {
     host: Host,
@@ -16,13 +16,13 @@ enum Host {
     /// In lower case.
     Name(String),
     Number(IpAddr),
-    /// The domain with the dot before it, in lower case.
+    /// The domain with a leading dot, in lower case.
     Below(String),
 }
 
 impl HostRule {
-    /// `images.example.org`, `*.example.org`, `192.0.2.1` or `[2001:db8::1]`, with `:PORT` behind where only that
-    /// port is meant.
+    /// `images.example.org`, `*.example.org`, `192.0.2.1` or `[2001:db8::1]`, followed by `:PORT` if only that port is
+    /// meant.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -40,7 +40,7 @@ impl HostRule {
                     rest => (host, Some(rest.strip_prefix(':').ok_or_else(bad)?)),
                 }
             }
-            // A number of version 6 by itself.
+            // A bare IPv6 address.
             None if text.parse::<IpAddr>().is_ok() => (text, None),
             None => match text.split_once(':') {
                 Some((host, port)) => (host, Some(port)),
@@ -65,7 +65,7 @@ impl HostRule {
         Ok(Self { host, port })
     }
 
-    /// Whether it means a server. Names are compared as they are written: no resolver is asked what stands behind one.
+    /// Whether it covers a server. Names are compared as written: no resolver is queried for their addresses.
     pub fn allows(&self, host: &str, port: Option<u16>) -> bool {
         if self.port.is_some() && self.port != port {
             return false;
@@ -105,7 +105,7 @@ mod tests {
             ("192.0.2.1", "192.0.2.1", None, true),
             ("192.0.2.1", "::ffff:192.0.2.1", None, true),
             ("192.0.2.1", "192.0.2.10", None, false),
-            // Another way to write a number is no number here.
+            // An address in another notation is not recognised as one.
             ("192.0.2.1", "3221225985", None, false),
             ("::1", "0:0::1", Some(5), true),
             ("[::1]:5", "::1", Some(5), true),

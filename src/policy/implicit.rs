@@ -1,4 +1,4 @@
-//! The files that images name: which of them may be opened, looked for and made.
+//! The files that images name: which of them may be opened, searched for and created.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -25,7 +25,7 @@ pub enum ImplicitFiles {
     Allow,
     /// Only files whose real path lies below one of these directories.
     Below(Vec<PathBuf>),
-    /// Asks the callback for each file.
+    /// Ask the callback for each file.
     Ask(Arc<AskFn>),
 }
 
@@ -40,21 +40,21 @@ impl fmt::Debug for ImplicitFiles {
     }
 }
 
-/// The part that a file named inside an image plays.
+/// The role of a file named inside an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImplicitRole {
     /// Holds what the overlay does not.
     Backing,
-    /// Holds the guest data, beside the metadata.
+    /// Holds the guest data, separate from the metadata.
     DataFile,
-    /// Holds a piece of the guest data.
+    /// Holds part of the guest data.
     Extent,
     /// Another name of the backing file, in a record of its own.
     ParentLocator,
 }
 
 impl ImplicitRole {
-    /// The part in words.
+    /// The role in words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Backing => "backing file",
@@ -78,13 +78,13 @@ impl ImplicitRole {
 /// A file that an image names, as shown to [`ImplicitFiles::Ask`].
 #[derive(Debug)]
 pub struct ImplicitFile<'a> {
-    /// Its part.
+    /// Its role.
     pub role: ImplicitRole,
-    /// The name as it stands in the image.
+    /// The name as stored in the image.
     pub name: &'a BStr,
     /// The image that names it.
     pub named_by: &'a BStr,
-    /// The host path that the name stands for; None where it is no plain file.
+    /// The host path that the name denotes; None if it is not a plain file.
     pub path: Option<&'a Path>,
     /// Whether it would be opened for writing.
     pub writable: bool,
@@ -93,7 +93,7 @@ pub struct ImplicitFile<'a> {
 /// The answer of [`ImplicitFiles::Ask`].
 #[derive(Debug)]
 pub enum ImplicitAnswer {
-    /// Refuse.
+    /// Refuse it.
     Deny,
     /// Open the file by its name.
     Open,
@@ -102,14 +102,14 @@ pub enum ImplicitAnswer {
 }
 
 impl OpenPolicy {
-    /// Asks whether a file that an image names may be opened. Never answers
-    /// [`ImplicitAnswer::Deny`]: that is the error.
+    /// Asks whether a file that an image names may be opened. Never returns [`ImplicitAnswer::Deny`]: that is the
+    /// error.
     ///
-    /// With [`ImplicitFiles::Below`] the answer is the open file, so that what was checked is what
-    /// is used, whatever happens to the name meanwhile.
+    /// With [`ImplicitFiles::Below`] the answer is the open file, so that what was checked is what is used, whatever
+    /// happens to the name in the meantime.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`], or of the callback, or of opening the file for the check.
+    /// [`ErrorKind::Denied`], the error of the callback, or if opening the file for the check fails.
     pub fn check_implicit(&self, file: &ImplicitFile<'_>) -> Result<ImplicitAnswer> {
         match &self.implicit_files {
             ImplicitFiles::Allow => Ok(ImplicitAnswer::Open),
@@ -127,10 +127,9 @@ impl OpenPolicy {
         }
     }
 
-    /// Asks whether files may be looked at to find one that an image knows by a mark; `file.name` is the mark.
-    /// What is found is asked about by its name. Never answers [`ImplicitAnswer::Deny`]: that is the
-    /// error. With [`ImplicitFiles::Below`] each directory is asked about,
-    /// by [`OpenPolicy::allows_directory`].
+    /// Asks whether files may be examined to find one that an image identifies by a mark; `file.name` is the mark. What
+    /// is found is then asked about by its name. Never returns [`ImplicitAnswer::Deny`]: that is the error. With
+    /// [`ImplicitFiles::Below`], each directory is asked about, by [`OpenPolicy::allows_directory`].
     ///
     /// # Errors
     /// As [`OpenPolicy::check_implicit`].
@@ -141,8 +140,8 @@ impl OpenPolicy {
         }
     }
 
-    /// Asks whether a file may be made that an image is to name. With [`ImplicitFiles::Below`] its directory is
-    /// asked about. Never answers [`ImplicitAnswer::Deny`]: that is the error.
+    /// Asks whether a file that an image is to name may be created. With [`ImplicitFiles::Below`] its directory is
+    /// checked. Never returns [`ImplicitAnswer::Deny`]: that is the error.
     ///
     /// # Errors
     /// As [`OpenPolicy::check_implicit`].
@@ -162,7 +161,7 @@ impl OpenPolicy {
         }
     }
 
-    /// Whether files may be looked at in a directory, whose real path it is.
+    /// Whether files may be examined in a directory, given by its real path.
     pub(crate) fn allows_directory(&self, real: &Path) -> bool {
         match &self.implicit_files {
             ImplicitFiles::Below(directories) => is_below(real, directories),
@@ -187,15 +186,15 @@ fn denied(file: &ImplicitFile<'_>, why: &str) -> Error {
 /// Opens `path` and checks where the open file really is.
 fn open_below(path: &Path, directories: &[PathBuf], file: &ImplicitFile<'_>) -> Result<OwnedFd> {
     let outside = || denied(file, ": it is not in a directory that is allowed");
-    // Where the name leads is looked at before the open, so that nothing outside is touched
-    // needlessly; what counts is the second look, at the open file.
+    // The target of the name is checked before the open, so that nothing outside is touched needlessly; what counts is
+    // the second check, of the open file.
     if !is_below(&real_path(path)?, directories) {
         return Err(outside());
     }
     let open = OpenOptions::new()
         .read(true)
         .write(file.writable)
-        // A FIFO put there must not block the open.
+        // A FIFO placed there must not block the open.
         .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
         .open(path)
         .map_err(|e| Error::io(&e))

@@ -1,10 +1,10 @@
 //! Requests on an image that complete later, in any order: the asynchronous side of [`Image`](crate::image::Image).
 //!
-//! A request whose bytes are in memory completes within the call that submits it: reads through
-//! cached metadata from the page cache, reads of zeroes, and writes to the page cache over bytes
-//! that have their place already. What is one call on a host file goes to io_uring where the kernel has
-//! it: other reads and overwrites of one run, syncs, zeroes and discards that the format only passes on.
-//! All else is done by a few threads, started when first needed.
+//! A request whose bytes are in memory completes within the call that submits it: reads through cached metadata from
+//! the page cache, reads of zeroes, and writes to the page cache over bytes that are already allocated. Requests that
+//! are a single call on a host file go to io_uring if the kernel supports it: other reads and overwrites of one run,
+//! syncs, and zeroes and discards that the format only passes on. Everything else is done by a few threads, started
+//! when first needed.
 
 mod pool;
 mod request;
@@ -27,26 +27,26 @@ pub use request::{Completion, QueueTarget, Request};
 use pool::{Job, Pool};
 use ring::{LazyRing, Outcome};
 
-/// The most requests that a queue may be made for.
+/// Maximum depth of a queue.
 pub const MAX_DEPTH: u32 = 1 << 16;
 
-/// How soon a kernel is asked again that could not take a request.
+/// How soon to retry a kernel that could not take a request.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// Bytes that are decoded or decrypted for one request on the thread that submits it, which takes about
-/// as long as to hand the request to another thread and back.
+/// Bytes that are decoded or decrypted for one request on the thread that submits it; this takes about as long as
+/// handing the request to another thread and back.
 const LITTLE_WORK: u64 = 16 << 10;
-/// The same where the request is the only one: threads would have nothing else to do meanwhile.
+/// The same if the request is the only one: threads would have nothing else to do in the meantime.
 const LONE_WORK: u64 = 128 << 10;
 
 /// How a queue works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueOptions {
-    /// Requests that run at once and that room is kept for, 1 to [`MAX_DEPTH`]. Further ones wait.
+    /// Number of requests that run at once and for which space is reserved, 1 to [`MAX_DEPTH`]. Further ones wait.
     pub depth: u32,
-    /// Offer a descriptor that is readable while completions wait; see [`Queue::event`].
+    /// Offer a descriptor that is readable while completions are waiting; see [`Queue::event`].
     pub event: bool,
-    /// Use io_uring where the kernel has it.
+    /// Use io_uring if the kernel supports it.
     pub ring: bool,
 }
 
@@ -60,10 +60,10 @@ impl Default for QueueOptions {
     }
 }
 
-/// A queue of one thread; an image may have many.
+/// A queue for use by one thread; an image may have many.
 ///
-/// Dropping it drops requests that have not begun and waits for the others, which end with the work of the thread that
-/// submitted them where they wait for a server.
+/// Dropping it drops requests that have not begun and waits for the others; those that wait for a server end with the
+/// work of the thread that submitted them.
 #[derive(Debug)]
 pub struct Queue {
     kernel: LazyRing,
@@ -72,11 +72,11 @@ pub struct Queue {
     target: Arc<dyn QueueTarget>,
     options: QueueOptions,
     event: Arc<Event>,
-    /// The event may be readable.
+    /// Whether the event may be readable.
     signalled: bool,
-    /// Requests that threads or the kernel have.
+    /// Number of requests that threads or the kernel are processing.
     away: usize,
-    /// There were such requests.
+    /// Whether there have been any such requests.
     asynchronous: bool,
 }
 
@@ -84,7 +84,7 @@ impl Queue {
     /// A queue for `target`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a depth out of range, or of making the event.
+    /// [`crate::ErrorKind::Invalid`] for a depth out of range, or if creating the event fails.
     pub fn new(target: Arc<dyn QueueTarget>, options: QueueOptions) -> Result<Self> {
         if !(1..=MAX_DEPTH).contains(&options.depth) {
             return Err(Error::invalid(format!(
@@ -112,15 +112,14 @@ impl Queue {
         })
     }
 
-    /// A descriptor (an eventfd, non-blocking and close-on-exec) that is readable while completions
-    /// wait to be taken; it must not be read or written. None where the options want none.
+    /// A descriptor (an eventfd, non-blocking and close-on-exec) that is readable while completions are waiting to be
+    /// taken; it must not be read or written. None if it was not requested in the options.
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
         self.options.event.then(|| self.event.as_fd())
     }
 
-    /// Begins a request; `token` comes back with its completion, which also tells of every error.
-    /// With `more`, others follow at once: the kernel gets them together, at the latest with
-    /// [`Queue::wait`].
+    /// Begins a request; `token` is returned with its completion, which also reports any error. With `more`, other
+    /// requests follow at once: the kernel receives them together, at the latest with [`Queue::wait`].
     pub fn submit(&mut self, token: u64, request: Request, more: bool) {
         match request {
             Request::Read { buffer, offset } => self.read(token, buffer, offset, more),
@@ -155,7 +154,7 @@ impl Queue {
                 HostFlush::Host(host) => self.by_kernel(token, request, Some(host)),
                 HostFlush::WouldBlock => self.hand_over(token, request),
             },
-            // These are changes and a flush after them.
+            // These consist of changes followed by a flush.
             Request::Write { .. } | Request::WriteZeroes { .. } | Request::Discard { .. } => {
                 self.hand_over(token, request);
             }
@@ -174,24 +173,24 @@ impl Queue {
         });
     }
 
-    /// Requests that were submitted and whose completion was not taken.
+    /// Number of requests that were submitted and whose completion has not been taken.
     pub fn outstanding(&self) -> usize {
         self.away + self.ready.len()
     }
 
-    /// Waits until `min` completions can be taken, or all that are outstanding where there are
-    /// fewer; gives up after `timeout`. Returns how many there are.
+    /// Waits until `min` completions can be taken, or all outstanding ones if there are fewer; gives up after
+    /// `timeout`. Returns how many can be taken.
     ///
     /// # Errors
-    /// Of waiting for the event.
+    /// If waiting for the event fails.
     pub fn wait(&mut self, min: usize, timeout: Option<Duration>) -> Result<usize> {
         self.collect();
         let min = min.min(self.outstanding());
         if self.ready.len() < min {
-            // Past the range of the clock is for ever.
+            // A time past the range of the clock means forever.
             let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             while self.ready.len() < min {
-                // A kernel that is short of memory is asked again soon.
+                // A kernel that is short of memory is retried soon.
                 let again = (!self.send()).then(|| Instant::now() + RETRY);
                 let until = [deadline, again].into_iter().flatten().min();
                 let woken = self.event.wait(until).map_err(|error| Error::io(&error))?;
@@ -201,12 +200,12 @@ impl Queue {
                 }
             }
         }
-        // What is not taken now must show again.
+        // What is not taken now must be signalled again.
         self.show();
         Ok(self.ready.len())
     }
 
-    /// Takes a completion that [`Queue::wait`] has counted, or that was there at once.
+    /// Takes a completion that [`Queue::wait`] has counted, or that was available immediately.
     pub fn pop(&mut self) -> Option<Completion> {
         let next = self.ready.pop_front();
         if self.ready.is_empty() && self.signalled {
@@ -214,7 +213,7 @@ impl Queue {
                 self.event.clear();
                 self.signalled = false;
             } else {
-                // Somebody else's signal must not be lost with our own.
+                // Another signal must not be lost along with our own.
                 self.collect();
                 self.show();
             }
@@ -265,8 +264,8 @@ impl Queue {
         self.by_kernel(token, request, host);
     }
 
-    /// Gives a request to the kernel, or to the threads where `host` says no call that does it or the
-    /// kernel cannot take it.
+    /// Passes a request to the kernel, or to the threads if `host` contains no call for it or the kernel cannot take
+    /// it.
     fn by_kernel(&mut self, token: u64, request: Request, host: Option<HostCall>) {
         let Some(host) = host else {
             return self.hand_over(token, request);
@@ -281,7 +280,7 @@ impl Queue {
         }
     }
 
-    /// Gives a request to the threads.
+    /// Passes a request to the threads.
     fn hand_over(&mut self, token: u64, request: Request) {
         let pool = self.pool.get_or_insert_with(|| {
             Pool::new(self.target.clone(), self.event.clone(), self.options.depth)
@@ -296,7 +295,7 @@ impl Queue {
         self.show();
     }
 
-    /// Lets the event say that completions wait.
+    /// Makes the event signal that completions are waiting.
     fn show(&mut self) {
         if self.options.event && !self.signalled && !self.ready.is_empty() {
             self.event.signal();
@@ -304,23 +303,23 @@ impl Queue {
         }
     }
 
-    /// Tells the kernel of new requests; false where it cannot take them now. They stay queued, and
-    /// this is tried again with the next request or wait.
+    /// Submits new requests to the kernel; false if it cannot take them now. They stay queued, and this is retried with
+    /// the next request or wait.
     fn send(&mut self) -> bool {
         self.kernel.send()
     }
 
-    /// Takes in what threads and the kernel have done.
+    /// Collects what threads and the kernel have completed.
     fn collect(&mut self) {
         if self.away == 0 {
-            // The kernel signals after it has shown a completion, so the last one can be late.
+            // The kernel signals after it has posted a completion, so the last signal can be late.
             if self.asynchronous && self.options.event && self.ready.is_empty() {
                 self.event.clear();
                 self.signalled = false;
             }
             return;
         }
-        // Cleared first: what is signalled from now on is seen next time.
+        // Cleared first: anything signalled from now on is seen next time.
         self.event.clear();
         self.signalled = false;
         while let Some((token, outcome)) = self.kernel.next(self.target.image()) {

@@ -1,4 +1,4 @@
-//! The threads that carry out what neither memory nor the kernel can do at once.
+//! The threads that process requests which neither memory nor the kernel can complete at once.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,17 +14,17 @@ use crate::job::{JobControl, without_signals};
 use crate::queue::request::{Completion, QueueTarget, Request};
 use crate::sys::event::Event;
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Debug)]
 pub(super) struct Job {
     token: u64,
     request: Request,
-    /// What the thread that submitted it works for.
+    /// The control that the thread which submitted it works for.
     control: Option<Arc<JobControl>>,
 }
 
 impl Job {
-    /// One for the work of this thread, with which it ends where it waits for a server.
+    /// A request on behalf of this thread's work, with which it ends if it is waiting for a server.
     pub(super) fn new(token: u64, request: Request) -> Self {
         Self {
             token,
@@ -38,9 +38,9 @@ impl Job {
 struct State {
     jobs: VecDeque<Job>,
     done: VecDeque<Completion>,
-    /// Threads that wait for a job.
+    /// Number of threads waiting for a job.
     idle: usize,
-    /// The event was made readable since the last look.
+    /// Whether the event has been signalled since the last check.
     signalled: bool,
     stop: bool,
 }
@@ -62,12 +62,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// No thread yet; as many as serve `depth` requests at most.
+    /// Starts no thread yet; later there are at most as many as are needed to serve `depth` requests.
     pub(super) fn new(target: Arc<dyn QueueTarget>, event: Arc<Event>, depth: u32) -> Self {
         let room = depth as usize;
         let limit = crew::serving(target.image().requests_in_flight(), depth);
         let (mut jobs, mut done) = (VecDeque::new(), VecDeque::new());
-        // Without room now, they find it as they come.
+        // If there is no space now, it is allocated as requests arrive.
         let _ = jobs.try_reserve(room).and_then(|()| done.try_reserve(room));
         Self {
             shared: Arc::new(Shared {
@@ -96,21 +96,21 @@ impl Pool {
             self.spawn();
         }
         if self.threads.is_empty() {
-            // No thread can be had: done here and now, which is slow but right.
+            // No thread can be started: the work is done here and now, which is slow but correct.
             self.shared.work_off();
         } else {
             self.shared.wake.notify_one();
         }
     }
 
-    /// Moves what is done to `ready`.
+    /// Moves completed requests to `ready`.
     pub(super) fn take(&self, ready: &mut VecDeque<Completion>) {
         let mut state = self.shared.state.lock();
         state.signalled = false;
         ready.append(&mut state.done);
     }
 
-    /// Threads that were started.
+    /// The number of threads that were started.
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
         self.threads.len()
@@ -144,7 +144,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// The life of a thread.
+    /// The main loop of a thread.
     fn serve(&self) {
         let mut state = self.state.lock();
         while !state.stop {
@@ -161,7 +161,7 @@ impl Shared {
         }
     }
 
-    /// Does all jobs on this thread.
+    /// Processes all jobs on this thread.
     fn work_off(&self) {
         loop {
             let Some(job) = self.state.lock().jobs.pop_front() else {
@@ -229,7 +229,7 @@ fn perform(image: &Image, request: &mut Request) -> Result<u64> {
     })
 }
 
-/// How the change is made; a flush is no change that is durable.
+/// The flags of the change; a flush is an empty change that is durable.
 fn flags_of(request: &Request) -> WriteFlags {
     let durable = match request {
         Request::Read { .. } => false,

@@ -1,4 +1,4 @@
-//! What a queue is asked to do, and what it says of it.
+//! The requests of a queue, and their completions.
 
 use std::fmt::Debug;
 
@@ -12,7 +12,7 @@ pub trait QueueTarget: Send + Sync + Debug {
     /// The image.
     fn image(&self) -> &Image;
 
-    /// A panic ran through a request on a thread of the queue: the image's state is unknown.
+    /// Called when a panic ran through a request on a thread of the queue: the image's state is unknown.
     fn panicked(&self);
 }
 
@@ -21,24 +21,23 @@ impl QueueTarget for Image {
         self
     }
 
-    /// The completion says so.
+    /// The completion reports it.
     fn panicked(&self) {}
 }
 
-/// What is to be done. A `durable` change is on the disk, as far as the image's cache mode asks
-/// for, when it completes.
+/// A request. A `durable` change is on disk when it completes, as far as the image's cache mode requires.
 #[derive(Debug)]
 pub enum Request {
     /// Fill the buffer with the guest bytes at the offset.
     Read {
-        /// Where they go.
+        /// Where the bytes are stored.
         buffer: Buffer,
         /// Guest offset.
         offset: u64,
     },
     /// Write the buffer to the guest bytes at the offset.
     Write {
-        /// What to write.
+        /// The bytes to write.
         buffer: Buffer,
         /// Guest offset.
         offset: u64,
@@ -49,9 +48,9 @@ pub enum Request {
     WriteZeroes {
         /// Guest offset.
         offset: u64,
-        /// Bytes.
+        /// Length in bytes.
         len: u64,
-        /// How.
+        /// How to write zeroes.
         flags: ZeroFlags,
         /// As above.
         durable: bool,
@@ -60,21 +59,21 @@ pub enum Request {
     Discard {
         /// Guest offset.
         offset: u64,
-        /// Bytes.
+        /// Length in bytes.
         len: u64,
         /// As above.
         durable: bool,
     },
-    /// Make the writes durable that had completed when this was submitted.
+    /// Make those writes durable that had completed when this was submitted.
     Flush,
 }
 
-/// A request that has ended.
+/// A completed request.
 #[derive(Debug)]
 pub struct Completion {
-    /// What [`Queue::submit`](crate::queue::Queue::submit) was given.
+    /// The token passed to [`Queue::submit`](crate::queue::Queue::submit).
     pub token: u64,
-    /// Bytes read, written, zeroed or discarded: all of them, never fewer. 0 for a flush.
+    /// Bytes read, written, zeroed or discarded: always all of them. 0 for a flush.
     pub result: Result<u64>,
     /// The buffer of the request.
     pub buffer: Option<Buffer>,

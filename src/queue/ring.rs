@@ -1,4 +1,4 @@
-//! The requests that the kernel carries out.
+//! The requests that the kernel processes.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::sys::buffer::Buffer;
 use crate::sys::event::Event;
 use crate::sys::uring::{Call, Ended, Keep, Ring};
 
-/// A request, without its buffer, and what the kernel does of it.
+/// A request, without its buffer, and the kernel's call for it.
 #[derive(Debug)]
 struct Kept {
     token: u64,
@@ -33,13 +33,13 @@ impl Keep for Kept {
     }
 }
 
-/// The ring of one queue. Its thread uses it, and threads that wait for what the kernel is doing.
+/// The ring of one queue. It is used by the queue's thread, and by threads that wait for what the kernel is doing.
 #[derive(Debug)]
 pub(super) struct Shared(Mutex<Ring<Kept>>);
 
 impl Reap for Shared {
     fn try_reap(&self) {
-        // Who has it is looking.
+        // Whoever holds the lock is reaping.
         if let Some(mut ring) = self.0.try_lock() {
             let _ = ring.send();
             ring.collect();
@@ -50,34 +50,34 @@ impl Reap for Shared {
 /// The kernel's side of a queue.
 #[derive(Debug)]
 pub(super) enum LazyRing {
-    /// Not asked for yet.
+    /// Not created yet.
     Unknown,
     /// It takes requests.
     Ring(Arc<Shared>),
-    /// Not wanted, or the kernel has none.
+    /// Not wanted, or not supported by the kernel.
     None,
 }
 
-/// How a request has ended.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// With this.
+    /// Completed with this result.
     Done {
         result: Result<u64>,
         buffer: Option<Buffer>,
     },
-    /// Not as it should: the plain way fills in zeroes past the end of a file, tries again or another
-    /// way, and knows how to say what is wrong.
+    /// Not completed as required: the regular path fills in zeroes past the end of a file, tries again or in another
+    /// way, and can report what is wrong.
     Again(Request),
 }
 
 impl LazyRing {
-    /// A ring is made when the first request could use it.
+    /// A ring is created when the first request could use it.
     pub(super) fn new(wanted: bool) -> Self {
         if wanted { Self::Unknown } else { Self::None }
     }
 
-    /// Queues a request; gives it back where the kernel cannot take it.
+    /// Queues a request; returns it if the kernel cannot take it.
     pub(super) fn start(
         &mut self,
         depth: u32,
@@ -116,7 +116,7 @@ impl LazyRing {
         }
     }
 
-    /// Tells the kernel of new requests; false where it cannot take them now.
+    /// Submits new requests to the kernel; false if it cannot take them now.
     pub(super) fn send(&self) -> bool {
         match self {
             Self::Ring(shared) => shared.0.lock().send().is_ok(),
@@ -124,7 +124,7 @@ impl LazyRing {
         }
     }
 
-    /// The next request that has ended, by its token.
+    /// The next completed request, by its token.
     pub(super) fn next(&self, image: &Image) -> Option<(u64, Outcome)> {
         let Self::Ring(shared) = self else {
             return None;
@@ -134,13 +134,13 @@ impl LazyRing {
         Some((token, outcome(image, ended)))
     }
 
-    /// Waits until the kernel is done with all requests.
+    /// Waits until the kernel has completed all requests.
     pub(super) fn finish(&self, image: &Image) {
         if let Self::Ring(shared) = self {
             let mut ring = shared.0.lock();
             ring.finish();
             while let Some(ended) = ring.next() {
-                // A sync that failed must be known to those to come.
+                // Later syncs must learn that this one failed.
                 let _ = outcome(image, ended);
             }
         }
@@ -174,7 +174,7 @@ fn outcome(image: &Image, ended: Ended<Kept>) -> Outcome {
             },
             buffer,
         },
-        // Not again where the kernel has looked: it tells of a lost write once.
+        // Not again if the kernel attempted it: it reports a lost write only once.
         (Call::DataSync, Some(errno)) if !has_not_begun(errno) => Outcome::Done {
             result: image.host_synced(&host, errno).map(|()| 0),
             buffer,
@@ -186,13 +186,13 @@ fn outcome(image: &Image, ended: Ended<Kept>) -> Outcome {
     }
 }
 
-/// Whether a call that ended so was not carried out.
+/// Whether a call that ended with this error was not carried out.
 fn has_not_begun(errno: i32) -> bool {
     matches!(errno, libc::EAGAIN | libc::ECANCELED | libc::EINTR)
 }
 
 impl Request {
-    /// The buffer; an empty one stays in its place.
+    /// Takes the buffer, leaving an empty one in its place.
     fn take_buffer(&mut self) -> Option<Buffer> {
         self.buffer_mut()
             .map(|buffer| std::mem::replace(buffer, Vec::<u8>::new().into()))

@@ -57,7 +57,7 @@ fn as_many_requests_run_as_the_storage_likes() {
     assert_eq!(storage.most(), 24);
 }
 
-/// A server that does not reply: its reads end with the work alone.
+/// A server that does not reply: its reads only end with the work.
 #[derive(Debug)]
 struct Silent {
     inner: MemoryStorage,
@@ -250,7 +250,7 @@ fn file_queue(image: &std::path::Path, format: &str, cache: CacheMode) -> Queue 
     queue(Image::open(&location, &options).unwrap())
 }
 
-/// All went to the kernel, where it takes requests at all.
+/// Asserts that all requests went to the kernel, if it takes requests at all.
 fn assert_by_kernel(queue: &Queue) {
     match queue.kernel {
         LazyRing::Ring(_) => assert!(queue.pool.is_none()),
@@ -301,7 +301,7 @@ fn what_is_one_call_on_a_file_goes_to_the_kernel() {
     queue.submit(5, Request::Flush, false);
     all_end(&mut queue, 1);
     assert_by_kernel(&queue);
-    // What only a call can do.
+    // Requests that only a direct call can complete.
     queue.submit(6, direct_write((1 << 20) - 100), false);
     assert!(queue.wait(1, None).unwrap() == 1 && queue.pop().unwrap().result.is_err());
     queue.submit(7, direct_write(100), false);

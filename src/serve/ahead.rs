@@ -1,4 +1,4 @@
-//! Decoding ahead of clients that read an export one piece after the other.
+//! Decoding ahead for clients that read an export sequentially.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use parking_lot::Mutex;
 
 use crate::serve::budget::{Budget, Held};
 
-/// Places where somebody reads in turn that are watched at once: a client may have several connections.
+/// Maximum number of sequential streams tracked at once: a client may have several connections.
 const STREAMS: usize = 8;
-/// What is read so near to the last place counts as read in turn: requests of several connections overtake one
-/// another.
+/// A read that starts this close to the end of the last one counts as sequential: requests of several connections
+/// overtake each other.
 const NEAR: u64 = 1 << 20;
-/// So much is read in turn before anything is decoded ahead.
+/// Number of bytes read sequentially before anything is decoded ahead.
 const BEGIN: u64 = 512 << 10;
-/// How far ahead.
+/// How far ahead to decode.
 const WINDOW: u64 = 2 << 20;
-/// Where nothing was compressed, the next look is this many windows farther on, and twice as many each time.
+/// If nothing was compressed, the next attempt is this many windows farther on, and twice as many each time.
 const SKIP: u32 = 5;
-/// Memory for what is decoded ahead; no more than an eighth of what the server may use.
+/// Memory for data decoded ahead; at most an eighth of the server's budget.
 const MEMORY: u64 = 32 << 20;
 
-/// What is decoded ahead for the clients of one export.
+/// State of decoding ahead for the clients of one export.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     state: Mutex<State>,
-    /// A thread decodes ahead.
+    /// A thread is decoding ahead.
     running: AtomicBool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Ahead {
 struct State {
     streams: Vec<Stream>,
     clock: u64,
-    /// So often in turn nothing was compressed.
+    /// Number of consecutive attempts that found nothing compressed.
     misses: u32,
     /// The memory, once there is something to decode ahead.
     memory: Option<Held>,
@@ -42,9 +42,9 @@ struct State {
 
 #[derive(Debug)]
 struct Stream {
-    /// The end of what was asked for.
+    /// The end of what was requested.
     front: u64,
-    /// Bytes that were asked for in turn.
+    /// Number of bytes requested sequentially.
     run: u64,
     /// The end of what was decoded ahead.
     decoded: u64,
@@ -52,8 +52,8 @@ struct Stream {
 }
 
 impl Ahead {
-    /// Takes note of a read of an export of `len` bytes; gives what to decode now, at the end of which
-    /// [`Ahead::ended`] is called.
+    /// Records a read of an export of `len` bytes; returns the range to decode now, after which [`Ahead::ended`] must
+    /// be called.
     pub(super) fn note(&self, read: Range<u64>, len: u64) -> Option<Range<u64>> {
         let mut state = self.state.lock();
         let skip = match state.misses {
@@ -67,7 +67,7 @@ impl Ahead {
         stream.front = stream.front.max(read.end);
         let from = stream.decoded.max(stream.front);
         let to = stream.front.saturating_add(WINDOW).min(len);
-        // Not for every little step.
+        // Not for every small step.
         let wanted = to.saturating_sub(from);
         if stream.run < BEGIN || wanted < (WINDOW / 2).min(len.saturating_sub(stream.front).max(1))
         {
@@ -80,7 +80,7 @@ impl Ahead {
         Some(from..to)
     }
 
-    /// From where on to decode, now that all before `at` is: what was asked for meanwhile is left to its readers.
+    /// Where to continue, now that everything before `at` is decoded: ranges requested since are left to their readers.
     pub(super) fn next(&self, at: u64) -> u64 {
         let state = self.state.lock();
         let passed = |front: &u64| *front > at && *front - at <= WINDOW;
@@ -88,7 +88,7 @@ impl Ahead {
         fronts.filter(passed).min().unwrap_or(at)
     }
 
-    /// What [`Ahead::note`] gave was decoded, as far as anything was compressed there.
+    /// Reports that the range returned by [`Ahead::note`] has been decoded, and whether any of it was compressed.
     pub(super) fn ended(&self, was_compressed: bool) {
         let mut state = self.state.lock();
         state.misses = match was_compressed {
@@ -98,10 +98,10 @@ impl Ahead {
         self.running.store(false, Ordering::Release);
     }
 
-    /// Takes memory of the budget where some is free; whether there is any. `keep` gets the amount.
+    /// Whether there is memory, reserving it from the budget if it is free. `keep` is called with the amount.
     pub(super) fn has_memory(&self, budget: &Arc<Budget>, keep: impl FnOnce(usize)) -> bool {
         let mut state = self.state.lock();
-        // Without streams, the clients have left and it was given back.
+        // Without streams, the clients have left and the memory was returned.
         if state.memory.is_none() && !state.streams.is_empty() {
             state.memory = budget.reserve(MEMORY);
             if let Some(held) = &state.memory {
@@ -111,7 +111,7 @@ impl Ahead {
         state.memory.is_some()
     }
 
-    /// Gives the memory back, if there is any, once `keep` has heard that there is none.
+    /// Returns the memory, if any is held, after calling `keep` with 0.
     pub(super) fn release(&self, keep: impl FnOnce(usize)) {
         let mut state = self.state.lock();
         if state.memory.is_some() {
@@ -122,7 +122,7 @@ impl Ahead {
 }
 
 impl State {
-    /// The stream that a read goes on with, or a new one in place of the one that rests longest.
+    /// The stream that a read continues, or a new one in place of the least recently used.
     fn stream(&mut self, read: &Range<u64>) -> &mut Stream {
         self.clock += 1;
         let near = |stream: &Stream| stream.front.abs_diff(read.start) <= NEAR;
@@ -174,7 +174,7 @@ mod tests {
             let at = (place >> 20) % (1 << 29);
             assert!(ahead.note(at..at + 4096, 1 << 30).is_none());
         }
-        // Four connections, two at each of two places, whose requests overtake one another.
+        // Four connections, two at each of two positions, whose requests overtake each other.
         let mut all = Vec::new();
         for step in [1, 0, 3, 2, 5, 4, 7, 6] {
             for base in [0, 512 << 20] {
@@ -194,7 +194,7 @@ mod tests {
         let note = |at: u64| ahead.note(at..at + (1 << 20), 4 << 20);
         assert_eq!(note(0), Some(1 << 20..3 << 20));
         assert_eq!(note(1 << 20), None);
-        // By now the reader is there.
+        // By now the reader has got there.
         assert_eq!(ahead.next(1 << 20), 2 << 20);
         assert_eq!(ahead.next(2 << 20), 2 << 20);
         ahead.ended(true);

@@ -1,4 +1,4 @@
-//! Memory for what is on its way between clients and images, bounded over all clients.
+//! Memory for data in transit between clients and images, bounded across all clients.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,12 +8,12 @@ use parking_lot::{Condvar, Mutex};
 use crate::error::Result;
 use crate::memory::IoBuf;
 
-/// Buffers that are kept for the next request: taking one again costs no page faults and no zeroing.
+/// Number of buffers kept for the next request: reusing one costs no page faults and no zeroing.
 const KEPT: usize = 16;
 /// Only buffers up to this size are kept.
 const KEPT_LEN: usize = 2 << 20;
 
-/// The bytes that all clients of a server together may have on their way.
+/// The number of bytes that all clients of a server together may have in transit.
 #[derive(Debug)]
 pub(super) struct Budget {
     total: u64,
@@ -25,12 +25,12 @@ pub(super) struct Budget {
 struct State {
     used: u64,
     most: u64,
-    /// How many wait for a part: nothing is reserved meanwhile.
+    /// Number of threads waiting for a part: nothing is reserved in the meantime.
     waiting: usize,
     buffers: Vec<IoBuf>,
 }
 
-/// A part of the budget, given back when dropped, with memory where some was asked for.
+/// A part of the budget, returned when dropped, with a buffer if one was requested.
 #[derive(Debug)]
 pub(super) struct Held {
     budget: Arc<Budget>,
@@ -47,13 +47,13 @@ impl Budget {
         })
     }
 
-    /// A part of the budget with a buffer of `len` bytes, which hold anything; None where it is not free
-    /// before the deadline.
+    /// Takes a part of the budget with a buffer of `len` bytes, whose contents are unspecified; None if it does not
+    /// become free before the deadline.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn take(self: &Arc<Self>, len: usize, until: Instant) -> Result<Option<Held>> {
-        // What is larger than all of it takes all of it.
+        // A request larger than the budget takes all of it.
         let bytes = (len as u64).min(self.total);
         let mut state = self.state.lock();
         while self.total - state.used < bytes {
@@ -77,7 +77,7 @@ impl Budget {
         Ok(Some(held))
     }
 
-    /// A part of the budget without a buffer, an eighth of it at most; None where that is not free now.
+    /// Takes a part of the budget without a buffer, at most an eighth; None if that is not free now.
     pub(super) fn reserve(self: &Arc<Self>, bytes: u64) -> Option<Held> {
         let bytes = bytes.min(self.total / 8);
         let mut state = self.state.lock();
@@ -93,7 +93,7 @@ impl Budget {
         })
     }
 
-    /// Bytes in use, and the most that ever were.
+    /// Number of bytes in use, and the maximum so far.
     pub(super) fn used(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.used, state.most)
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(budget.used(), (100, 100));
         drop(first);
         drop(second);
-        // What is larger than all of it runs alone.
+        // A request larger than the budget runs alone.
         let all = budget.take(1000, soon()).unwrap().unwrap();
         assert_eq!(all.buffer().len(), 1000);
         assert!(budget.take(1, soon()).unwrap().is_none());

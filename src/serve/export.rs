@@ -1,4 +1,4 @@
-//! What a server offers under one name: an image, or a window of it.
+//! What a server offers under one name: an image, or a range of it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,45 +17,44 @@ use crate::serve::ahead::Ahead;
 /// How an image is offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// What clients ask for; empty for the export that those get who ask for none.
+    /// The name that clients request; empty for the default export.
     pub name: BString,
-    /// What a list of exports says about it.
+    /// Its description in the list of exports.
     pub description: BString,
     /// Whether clients may write.
     pub writable: bool,
-    /// Where in the image it begins.
+    /// Offset in the image at which it begins.
     pub offset: u64,
-    /// How long it is; None for the rest of the image.
+    /// Its length; None for the rest of the image.
     pub len: Option<u64>,
     /// The persistent dirty bitmaps that clients may read, of the image or its backing chain.
     pub bitmaps: Vec<BString>,
-    /// Whether clients may ask which layer of the chain holds what.
+    /// Whether clients may query which layer of the chain holds what.
     pub allocation_depth: bool,
 }
 
-/// An image, or a window of it, under a name.
+/// An image, or a range of it, under a name.
 pub struct Export {
     target: Arc<dyn QueueTarget>,
     options: ExportOptions,
     len: u64,
     /// The layer of the chain that holds each of the bitmaps.
     layers: Vec<u32>,
-    /// Decoding before clients ask, where layers of the image may be compressed.
+    /// Decoding ahead of requests, if layers of the image may be compressed.
     ahead: Option<Ahead>,
-    /// A panic ran through a request: the image's state is unknown.
+    /// A request panicked: the state of the image is unknown.
     unusable: AtomicBool,
     /// No server offers it any more.
     withdrawn: AtomicBool,
 }
 
 impl Export {
-    /// Offers the image of `target`, which it keeps.
+    /// Offers the image of `target`, which it holds.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a name that the protocol cannot carry and a window outside the image,
-    /// [`ErrorKind::ReadOnly`] where clients shall write to an image that is open read-only,
-    /// [`ErrorKind::NotFound`] where no layer has a bitmap of that name, [`ErrorKind::Corrupt`] where it is
-    /// inconsistent.
+    /// [`ErrorKind::Invalid`] for a name that the protocol cannot carry or a range outside the image,
+    /// [`ErrorKind::ReadOnly`] if clients are to write to an image that is open read-only, [`ErrorKind::NotFound`] if
+    /// no layer has a bitmap of that name, [`ErrorKind::Corrupt`] if it is inconsistent.
     pub fn new(target: Arc<dyn QueueTarget>, options: ExportOptions) -> Result<Self> {
         let image = target.image();
         for (what, text) in [
@@ -106,7 +105,7 @@ impl Export {
         })
     }
 
-    /// What clients ask for.
+    /// The name that clients request.
     pub fn name(&self) -> &BStr {
         self.options.name.as_bstr()
     }
@@ -131,7 +130,7 @@ impl Export {
         self.options.writable
     }
 
-    /// Takes it away from its clients, requests of whom are refused from now on.
+    /// Withdraws it: from now on requests of its clients are refused.
     pub(super) fn withdraw(&self) {
         self.withdrawn.store(true, Ordering::Release);
     }
@@ -140,22 +139,22 @@ impl Export {
         self.withdrawn.load(Ordering::Acquire)
     }
 
-    /// Whether the range lies in the export.
+    /// Whether the range lies within the export.
     pub(super) fn holds(&self, offset: u64, len: u64) -> bool {
         offset.checked_add(len).is_some_and(|end| end <= self.len)
     }
 
-    /// The place in the image of a place in the export, which lies in it.
+    /// Converts an offset in the export, which must lie within it, to an offset in the image.
     pub(super) fn place(&self, offset: u64) -> u64 {
         self.options.offset.saturating_add(offset)
     }
 
-    /// Decoding before clients ask, for images that may be compressed.
+    /// Decoding ahead of requests, for images that may be compressed.
     pub(super) fn ahead(&self) -> Option<&Ahead> {
         self.ahead.as_ref()
     }
 
-    /// Keeps no more decoded than images do by themselves.
+    /// Goes back to retaining only as much decoded data as images do by themselves.
     pub(super) fn release_decoded(&self) {
         if let Some(ahead) = &self.ahead {
             ahead.release(|bytes| self.image().keep_more_decoded(bytes));
@@ -166,7 +165,7 @@ impl Export {
         self.target.image()
     }
 
-    /// The layer that holds the bitmap of that index, and its name.
+    /// The layer that holds the bitmap with that index, and the bitmap's name.
     pub(super) fn bitmap(&self, index: usize) -> Result<(&dyn Bitmaps, &BStr)> {
         let lost = || Error::new(ErrorKind::NotFound, "The bitmap is not there any more");
         let name = self.options.bitmaps.get(index).ok_or_else(lost)?;
@@ -175,7 +174,7 @@ impl Export {
         Ok((layer.bitmaps().ok_or_else(lost)?, name.as_bstr()))
     }
 
-    /// Does something with the image; a panic becomes an error, and the export is of no use afterwards.
+    /// Runs `work` on the image; a panic becomes an error, after which the export is unusable.
     pub(super) fn with<T>(&self, work: impl FnOnce(&Image) -> Result<T>) -> Result<T> {
         let panicked = || Error::new(ErrorKind::Internal, "Internal error: a request panicked");
         if self.unusable.load(Ordering::Acquire) {
@@ -184,7 +183,7 @@ impl Export {
         catch_unwind(AssertUnwindSafe(|| work(self.image()))).unwrap_or_else(|payload| {
             self.unusable.store(true, Ordering::Release);
             self.target.panicked();
-            // Dropping a payload can panic in turn; leaking that one is the lesser evil.
+            // Dropping a payload can itself panic; leaking the second payload is the lesser evil.
             if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
                 std::mem::forget(second);
             }
@@ -202,7 +201,7 @@ impl fmt::Debug for Export {
     }
 }
 
-/// The layers of a chain, the image itself first.
+/// The layers of a chain, starting with the image itself.
 pub(super) fn layers(image: &Image) -> impl Iterator<Item = &Image> {
     std::iter::successors(Some(image), |layer| layer.backing().map(AsRef::as_ref))
 }
@@ -230,7 +229,7 @@ fn layer_of(image: &Image, name: &BStr) -> Result<u32> {
     ))
 }
 
-/// Refuses a text that the protocol cannot carry.
+/// Refuses a string that the protocol cannot carry.
 fn check_string(what: &str, text: &BStr) -> Result<()> {
     let refused = if text.len() > MAX_STRING {
         format!("is longer than {MAX_STRING} bytes")

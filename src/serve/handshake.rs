@@ -1,4 +1,4 @@
-//! The talk before the first request: which export, and how ("Newstyle negotiation" of the specification).
+//! The handshake before the first request: which export, and how ("Newstyle negotiation" of the specification).
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,10 +21,10 @@ use crate::serve::offer::Offer;
 use crate::serve::shared::Shared;
 use crate::serve::status::Context;
 
-/// Options that one client may send: each is a little work.
+/// Maximum number of options per client: each causes a little work.
 const MAX_OPTIONS: usize = 10_000;
 
-/// A client's stream, and what was read of it.
+/// A client's stream, and the input read from it.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stream: Arc<Stream>,
@@ -40,7 +40,7 @@ impl Link {
     }
 }
 
-/// What was agreed on.
+/// The result of the negotiation.
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) link: Link,
@@ -49,7 +49,7 @@ pub(super) struct Agreed {
     pub(super) contexts: Vec<Context>,
 }
 
-/// What an option leads to.
+/// What to do after an option.
 enum Step {
     Next,
     /// Requests follow.
@@ -60,16 +60,16 @@ enum Step {
     End,
 }
 
-/// The side of the server.
+/// The server's side of the handshake.
 pub(super) struct Handshake<'a> {
     shared: &'a Shared,
     offer: &'a Offer,
-    /// The client among those who are there.
+    /// Identifies the client among those connected.
     id: u64,
     link: Link,
     deadline: Option<Instant>,
     headers: Headers,
-    /// The contexts that were chosen, and for which export.
+    /// The contexts that were selected, and the export that they are for.
     chosen: Option<(BString, Vec<Context>)>,
     no_zeroes: bool,
 }
@@ -93,10 +93,10 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Agrees with the client; None where it leaves without requests.
+    /// Negotiates with the client; None if it leaves without entering the transmission phase.
     ///
     /// # Errors
-    /// Of the connection, of the deadline, and where the client does not keep to the protocol.
+    /// If the connection fails, the deadline passes, or the client violates the protocol.
     pub(super) fn run(mut self) -> Result<Option<Agreed>> {
         let ours = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
         self.send(&[&Style::New.to_bytes(), &ours.to_bytes()])?;
@@ -133,7 +133,7 @@ impl<'a> Handshake<'a> {
                     let Link { stream, input } = self.link;
                     drop(input);
                     self.link = Link::new(under_tls(self.shared, self.id, stream, self.deadline)?);
-                    // What was agreed on before is void.
+                    // Everything negotiated before is void.
                     self.headers = Headers::Simple;
                     self.chosen = None;
                 }
@@ -175,7 +175,7 @@ impl<'a> Handshake<'a> {
             return self.export_name(BStr::new(&*data));
         }
         if option == OptionCode::ABORT {
-            // Who leaves may not wait for the answer.
+            // A client that leaves may not wait for the reply.
             let _ = self.reply(option, ReplyCode::ACK, &[]);
             return Ok(Step::End);
         }
@@ -233,7 +233,7 @@ impl<'a> Handshake<'a> {
         Ok(Step::Tls)
     }
 
-    /// The old way to take an export, which can only be refused by ending the connection.
+    /// The old way to select an export, which can be refused only by closing the connection.
     fn export_name(&mut self, name: &BStr) -> Result<Step> {
         let export = self
             .offer
@@ -255,7 +255,7 @@ impl<'a> Handshake<'a> {
     }
 
     fn list(&mut self) -> Result<Step> {
-        // Nothing holds an export while a client is waited for, unless it has chosen it.
+        // No export is held while waiting for a client, unless that client has selected it.
         let listed = self.offer.exports().into_iter().map(|export| Listed {
             name: export.name().to_owned(),
             description: export.options().description.clone(),
@@ -306,7 +306,7 @@ impl<'a> Handshake<'a> {
     fn contexts(&mut self, option: OptionCode, data: &[u8]) -> Result<Step> {
         let listing = option == OptionCode::LIST_META_CONTEXT;
         if !listing {
-            // Also a request that fails ends what was chosen before.
+            // A failed request also discards the previous selection.
             self.chosen = None;
         }
         if self.headers == Headers::Simple && !listing {
@@ -330,7 +330,7 @@ impl<'a> Handshake<'a> {
         });
         let contexts: Vec<Context> = contexts.collect();
         let replies = contexts.iter().map(|context| MetaContext {
-            // There is nothing yet that a number could be used for.
+            // Listing selects nothing that an ID could be used for.
             id: if listing { 0 } else { context.id() },
             name: context.name(&export),
         });
@@ -416,7 +416,7 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// The same stream under TLS, which its client begins now.
+/// Wraps the stream in TLS, for which the client starts the handshake now.
 fn under_tls(
     shared: &Shared,
     id: u64,

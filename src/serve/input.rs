@@ -1,4 +1,4 @@
-//! What a client sends, read many messages to a system call.
+//! Input from a client, with many messages read per system call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,13 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::net::{Stream, Wait};
 
-/// So much is read ahead: small, for there is one of these for each client, and data that goes with a request
-/// is read past it.
+/// Size of the buffer: small, because each client has one, and the payload of a request bypasses it.
 const AHEAD: usize = 4 << 10;
 
-/// How long a client may rest within a message.
+/// How long a client may pause within a message.
 const MESSAGE: Duration = Duration::from_secs(60);
 
-/// The bytes of a client.
+/// Buffered input from a client.
 #[derive(Debug)]
 pub(super) struct Input {
     stream: Arc<Stream>,
@@ -32,16 +31,16 @@ impl Input {
         }
     }
 
-    /// Bytes that can be had without a look at the connection.
+    /// Number of bytes available without reading from the connection.
     pub(super) fn buffered(&self) -> usize {
         self.end - self.start
     }
 
-    /// Fills `buf` with a message; false where the client has ended before its first byte, for which this
-    /// waits as `wait` says.
+    /// Fills `buf` with a message; false if the client closes the connection before its first byte, which is awaited as
+    /// `wait` says.
     ///
     /// # Errors
-    /// Of the connection, of the wait, and where the client rests or ends within the message.
+    /// If the connection or the wait fails, or the client pauses too long or closes the connection within the message.
     pub(super) fn message(&mut self, buf: &mut [u8], wait: Wait<'_>) -> Result<bool> {
         if self.buffered() == 0 && !buf.is_empty() && self.more(wait)? == 0 {
             return Ok(false);
@@ -50,7 +49,7 @@ impl Input {
         Ok(true)
     }
 
-    /// Fills `buf` with what follows within a message.
+    /// Fills `buf` with the rest of a message.
     ///
     /// # Errors
     /// As [`Input::message`].
@@ -59,7 +58,7 @@ impl Input {
         while let Some(left) = buf.get_mut(done..).filter(|left| !left.is_empty()) {
             if self.buffered() == 0 {
                 if left.len() >= AHEAD {
-                    // Large data goes where it belongs.
+                    // Large payloads go directly to their destination.
                     match self.stream.read(left, wait.at_most(MESSAGE))? {
                         0 => return Err(cut()),
                         len => done += len,
@@ -80,7 +79,7 @@ impl Input {
         Ok(())
     }
 
-    /// Reads past so many bytes.
+    /// Skips this many bytes.
     ///
     /// # Errors
     /// As [`Input::message`].

@@ -5,10 +5,10 @@ use bstr::{BStr, ByteSlice};
 use crate::error::{Error, Result};
 use crate::net::Address;
 
-/// The address that a text names: `unix:PATH`, `inet:HOST:PORT`, `vsock:CID:PORT` or `fd:NUMBER`.
+/// Parses an address: `unix:PATH`, `inet:HOST:PORT`, `vsock:CID:PORT` or `fd:NUMBER`.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] where it names none.
+/// [`crate::ErrorKind::Invalid`] if it is not an address.
 pub fn address_from_text(text: &BStr) -> Result<Address> {
     let wrong = || {
         Error::invalid(format!("'{text}' is not an address"))
@@ -26,7 +26,7 @@ pub fn address_from_text(text: &BStr) -> Result<Address> {
             let bare = host
                 .strip_prefix('[')
                 .and_then(|host| host.strip_suffix(']'));
-            // Without brackets, where the port begins is a guess.
+            // Without brackets, it would be a guess where the port begins.
             if bare.is_none() && host.contains(':') || port.is_empty() {
                 return Err(wrong());
             }

@@ -1,9 +1,9 @@
-//! Images for other programs: an NBD server for anyone who speaks the protocol, and mounts for this machine.
+//! Images for other programs: an NBD server for anyone who speaks the protocol, and mounts on this machine.
 //!
-//! A [`Server`] offers any number of [`Export`]s to any number of clients. Each client has a thread that reads
-//! its requests, which answers by itself what does not block; a few threads that all clients share do the rest.
-//! What is mounted ([`Server::mount`]) is a file of this machine, with threads of its own; virtual machines have
-//! images as block devices ([`Server::listen_vhost_user`]).
+//! A [`Server`] offers any number of [`Export`]s to any number of clients. Each client has a thread that reads its
+//! requests and carries out those that do not block; the rest go to a few threads that all clients share. A mount
+//! ([`Server::mount`]) is a file on this machine, served by threads of its own; virtual machines get images as block
+//! devices ([`Server::listen_vhost_user`]).
 
 mod ahead;
 mod budget;

@@ -12,12 +12,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::net::tls::{Authorization, Endpoint, TlsCredentials};
 use crate::serve::export::Export;
 
-/// Clients must begin TLS before anything else.
+/// Makes clients start TLS before anything else.
 #[derive(Clone, Debug)]
 pub struct Tls {
     /// The server's certificates or keys.
     pub credentials: TlsCredentials,
-    /// Which of the clients that proved who they are may come in; None lets in all.
+    /// Which authenticated clients are admitted; None admits all.
     pub authorization: Option<Arc<Authorization>>,
 }
 
@@ -69,7 +69,7 @@ impl Offer {
         self.tls.get()
     }
 
-    /// From now on the server takes no requests.
+    /// From now on the server accepts no requests.
     pub(super) fn end(&self) {
         self.ending.store(true, Ordering::Release);
     }

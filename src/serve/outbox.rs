@@ -1,8 +1,8 @@
-//! Replies on their way to a client, in order and many to a system call.
+//! Replies to a client, sent in order and many per system call.
 //!
-//! One thread writes at a time: one that comes meanwhile leaves its reply in the queue, and the one that
-//! writes takes it along. A shared worker never waits for a client: what the connection does not take at once
-//! is left to a thread of the connection.
+//! One thread writes at a time: other threads leave their replies in the queue, and the writer sends those too. A
+//! shared worker never waits for a client: what the connection does not accept at once is left to a thread of the
+//! connection.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -21,29 +21,29 @@ use crate::net::{Stream, Wait};
 use crate::serve::budget::Held;
 use crate::storage::Storage;
 
-/// The longest beginning of a packet: a header, and the message of an error.
+/// Maximum length of the head of a packet: a header, and the message of an error.
 pub(super) const HEAD: usize = 128;
-/// So many packets go into one call at most.
+/// Maximum number of packets per system call.
 const MOST: usize = 64;
 
-/// What follows the beginning of a packet.
+/// What follows the head of a packet.
 #[derive(Debug)]
 enum Body {
     None,
     Memory(Arc<Held>, Range<usize>),
-    /// Bytes of a host file, from an offset on, which the kernel sends by itself.
+    /// Bytes of a host file, starting at an offset, which the kernel sends directly.
     File(Arc<dyn Storage>, u64, usize),
 }
 
-/// Bytes for a client that must stay together.
+/// Bytes for a client that must be sent contiguously.
 #[derive(Debug)]
 pub(super) struct Packet {
     head: [u8; HEAD],
     head_len: usize,
     body: Body,
-    /// What is given back when the packet was sent, or never will be.
+    /// Released once the packet has been sent, or never will be.
     _charge: Option<Charge>,
-    /// The request that it ends.
+    /// The request that it completes.
     _request: Option<Answering>,
 }
 
@@ -71,7 +71,7 @@ impl Packet {
         self
     }
 
-    /// With bytes of a host file whose place lasts.
+    /// Adds a body of bytes of a host file whose location stays valid.
     pub(super) fn with_file(mut self, storage: Arc<dyn Storage>, offset: u64, len: usize) -> Self {
         self.body = Body::File(storage, offset, len);
         self
@@ -82,7 +82,7 @@ impl Packet {
         self
     }
 
-    /// The last one of a request, which ends with it.
+    /// Marks it as the last packet of a request, which completes with it.
     pub(super) fn ending(mut self, request: Option<Answering>) -> Self {
         self._request = request;
         self
@@ -110,7 +110,7 @@ impl Packet {
     }
 }
 
-/// How much of a client is under way.
+/// How much work of a client is in progress.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     state: Mutex<UnderWay>,
@@ -119,13 +119,13 @@ pub(super) struct Load {
 
 #[derive(Debug, Default)]
 struct UnderWay {
-    /// Requests, or pieces of them, that are not answered.
+    /// Requests, or pieces of them, that have not been answered.
     requests: usize,
-    /// Whole requests that are not answered, also while no piece of them is under way.
+    /// Whole requests that have not been answered, even while no piece of them is in progress.
     whole: usize,
-    /// Since when the client is to send what belongs to a request.
+    /// Since when the rest of a request has been expected from the client.
     expected_since: Option<Instant>,
-    /// Those of them that only need to hear that the server, or the export, is ending.
+    /// Those of the requests that are only refused, because the server or the export is shutting down.
     refused: usize,
     bytes: u64,
 }
@@ -143,15 +143,15 @@ impl UnderWay {
     }
 }
 
-/// Which replies are waited for.
+/// Which replies to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaited {
     All,
-    /// Without end a client may ask and be refused.
+    /// Not those that are refused: a client could go on sending such requests forever.
     CarriedOut,
 }
 
-/// A part of the load, given back when dropped.
+/// A part of the load, released when dropped.
 #[derive(Debug)]
 pub(super) struct Charge {
     load: Arc<Load>,
@@ -160,7 +160,7 @@ pub(super) struct Charge {
 }
 
 impl Load {
-    /// Waits until there are fewer requests than `most` and no more bytes than `most_bytes` with these.
+    /// Waits until there are fewer than `most` requests and, including these, no more than `most_bytes` bytes.
     pub(super) fn charge(self: &Arc<Self>, bytes: u64, most: usize, most_bytes: u64) -> Charge {
         let mut state = self.state.lock();
         while !state.has_room(bytes, most, most_bytes) {
@@ -175,13 +175,13 @@ impl Load {
         }
     }
 
-    /// Takes note of a request from its first byte on; it never waits.
+    /// Counts a request from its first byte on; it never waits.
     pub(super) fn answering(self: &Arc<Self>) -> Answering {
         self.state.lock().whole += 1;
         Answering { load: self.clone() }
     }
 
-    /// Waits for what the client sends, by `receive`: how long it takes is known meanwhile.
+    /// Receives input from the client by `receive`, recording since when it has been expected.
     pub(super) fn expecting<T>(&self, receive: impl FnOnce() -> T) -> T {
         self.state.lock().expected_since = Some(Instant::now());
         let received = receive();
@@ -189,23 +189,23 @@ impl Load {
         received
     }
 
-    /// Since when the client is to send what belongs to a request, where it has not.
+    /// Since when the rest of a request has been expected from the client, if it is.
     pub(super) fn expected_since(&self) -> Option<Instant> {
         self.state.lock().expected_since
     }
 
-    /// Whether a charge would not have to wait.
+    /// Whether a charge would succeed without waiting.
     pub(super) fn has_room(&self, bytes: u64, most: usize, most_bytes: u64) -> bool {
         self.state.lock().has_room(bytes, most, most_bytes)
     }
 
-    /// Requests under way, and their bytes.
+    /// Number of requests in progress, and their bytes.
     pub(super) fn now(&self) -> (usize, u64) {
         let state = self.state.lock();
         (state.requests, state.bytes)
     }
 
-    /// Waits until nothing is under way, or the deadline has passed.
+    /// Waits until nothing is in progress, or the deadline has passed.
     pub(super) fn wait_for_rest(&self, deadline: Option<Instant>) {
         let mut state = self.state.lock();
         while state.awaited(Awaited::All) > 0 {
@@ -217,7 +217,7 @@ impl Load {
         }
     }
 
-    /// Whether nothing of what is awaited is under way at a moment, or before.
+    /// Whether nothing of what is awaited is in progress at some time up to `moment`.
     fn rests_by(&self, what: Awaited, moment: Instant) -> bool {
         let mut state = self.state.lock();
         while state.awaited(what) > 0 {
@@ -229,7 +229,7 @@ impl Load {
     }
 }
 
-/// A request that is answered, until dropped.
+/// A request that is being answered, until dropped.
 #[derive(Debug)]
 pub(super) struct Answering {
     load: Arc<Load>,
@@ -243,7 +243,7 @@ impl Drop for Answering {
 }
 
 impl Charge {
-    /// The request is not carried out, for the server or the export is ending.
+    /// The request is refused, because the server or the export is shutting down.
     pub(super) fn refused(mut self) -> Self {
         if self.refused == 0 {
             self.refused = 1;
@@ -254,22 +254,22 @@ impl Charge {
     }
 }
 
-/// What is under way for a client.
+/// What is in progress for a client.
 #[derive(Clone, Debug)]
 pub(super) struct Traffic {
     pub(super) outbox: Arc<Outbox>,
     pub(super) load: Arc<Load>,
-    /// How long the client may take nothing of what it asked for once it is to be left.
+    /// How long a client that is to be disconnected may go without accepting any of its replies.
     pub(super) patience: Duration,
 }
 
 impl Traffic {
-    /// Waits until nothing is under way; false where that was not so at the deadline, or the client takes
-    /// nothing any more.
+    /// Waits until nothing is in progress; false if the deadline passes first, or the client no longer accepts
+    /// anything.
     pub(super) fn wait_for_rest(&self, what: Awaited, deadline: Option<Instant>) -> bool {
         loop {
             let now = Instant::now();
-            // Where no reply waits for the client, and it has nothing to send, the image is at work, which is waited for.
+            // If no reply waits for the client and no input is expected from it, the image is busy: that is waited for.
             let since = [self.outbox.waiting_since(), self.load.expected_since()];
             let since = since.into_iter().flatten().min().unwrap_or(now);
             let moment = since + self.patience;
@@ -295,28 +295,28 @@ impl Drop for Charge {
     }
 }
 
-/// Who sends.
+/// The kind of thread that sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sender {
     /// A thread of the connection, which may wait for the client.
     Connection,
-    /// A thread that others need.
+    /// A thread that other clients need too.
     Worker,
 }
 
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Packet>,
-    /// So many bytes of the first packet are sent.
+    /// How many bytes of the first packet have been sent.
     sent: usize,
-    /// Somebody writes, or the thread of the outbox is about to.
+    /// Some thread is writing, or the outbox's thread is about to.
     busy: bool,
-    /// The thread is to write.
+    /// The outbox's thread should write.
     wanted: bool,
     failed: bool,
     closed: bool,
     thread: Option<JoinHandle<()>>,
-    /// When the client last took something.
+    /// When the client last accepted something.
     taken: Option<Instant>,
 }
 
@@ -337,8 +337,8 @@ impl Outbox {
         })
     }
 
-    /// Sends packets one behind the other, or leaves them to the one that writes now. To a client that is
-    /// gone nothing is sent; its connection's thread finds that out by itself.
+    /// Sends packets one after the other, or leaves them to the thread that is writing now. Nothing is sent to a client
+    /// that is gone; its connection's thread finds that out by itself.
     pub(super) fn send(self: &Arc<Self>, packets: impl IntoIterator<Item = Packet>, by: Sender) {
         let mut state = self.state.lock();
         if state.failed {
@@ -353,14 +353,14 @@ impl Outbox {
         if std::mem::replace(&mut state.busy, true) {
             return;
         }
-        // From now on the client has something to take.
+        // From now on there is something for the client to accept.
         state.taken = Some(Instant::now());
         drop(state);
         self.write(by);
     }
 
-    /// Sends nothing any more: a client that cannot be answered is better off with another connection, and
-    /// the thread that reads must not wait for it.
+    /// Stops sending: a client that cannot be answered is better off with another connection, and the thread that reads
+    /// must not wait for it.
     fn fail(&self, state: &mut State) {
         state.failed = true;
         if !state.busy {
@@ -369,7 +369,7 @@ impl Outbox {
         self.stream.shutdown();
     }
 
-    /// Writes until nothing is left. `busy` is this thread's.
+    /// Writes until nothing is left. The caller must have set `busy`.
     fn write(self: &Arc<Self>, by: Sender) {
         let mut packets: Vec<Packet> = Vec::new();
         let room = memory::reserve(&mut packets, MOST);
@@ -385,7 +385,7 @@ impl Outbox {
                 state.busy = false;
                 return;
             }
-            // A file ends what one call takes.
+            // A file ends the batch of one call.
             let file = |packet: &Packet| matches!(packet.body, Body::File(..));
             let count = state.queue.iter().take(MOST).position(file);
             let count = count.map_or(state.queue.len().min(MOST), |at| at + 1);
@@ -398,7 +398,7 @@ impl Outbox {
             if let Ok(written) = written {
                 now = sent.saturating_add(written);
             }
-            // What is sent is let go before the lock is taken.
+            // What has been sent is released before the lock is taken.
             let mut first = 0;
             while let Some(len) = packets
                 .get(first)
@@ -435,7 +435,7 @@ impl Outbox {
         }
     }
 
-    /// Writes all of the packets but the first `sent` bytes; less only where a worker would have to wait.
+    /// Writes all of the packets except the first `sent` bytes; less only if a worker would have to wait.
     fn write_some(&self, packets: &[Packet], mut sent: usize, by: Sender) -> Result<usize> {
         let mut slices = [IoSlice::new(&[]); MOST * 2];
         let mut count = 0;
@@ -461,7 +461,7 @@ impl Outbox {
         else {
             return Ok(total);
         };
-        // The file may have to be read, and a worker does not wait for that with a client.
+        // The file may have to be read from disk, and a worker does not wait for that on behalf of a client.
         if by == Sender::Worker {
             return Ok(total);
         }
@@ -483,7 +483,7 @@ impl Outbox {
         Ok(total)
     }
 
-    /// Writes all of the buffers; less only where a worker would have to wait.
+    /// Writes all of the buffers; less only if a worker would have to wait.
     fn write_slices(&self, slices: &mut [IoSlice<'_>], total: usize, by: Sender) -> Result<usize> {
         match by {
             Sender::Connection => {
@@ -494,12 +494,12 @@ impl Outbox {
         }
     }
 
-    /// Whether packets may have bytes of files.
+    /// Whether packets may contain bytes of files.
     pub(super) fn sends_files(&self) -> bool {
         self.stream.descriptor().is_some()
     }
 
-    /// Lets the thread of the outbox write what is left.
+    /// Leaves the rest to the outbox's thread.
     fn leave_to_thread(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>) {
         state.wanted = true;
         if state.thread.is_none() && !state.closed {
@@ -521,7 +521,7 @@ impl Outbox {
         self.wake.notify_one();
     }
 
-    /// The life of the thread.
+    /// Main function of the outbox's thread.
     fn serve(self: &Arc<Self>) {
         loop {
             let mut state = self.state.lock();
@@ -536,24 +536,24 @@ impl Outbox {
         }
     }
 
-    /// Whether the client can be answered no longer.
+    /// Whether the client can no longer be answered.
     pub(super) fn has_failed(&self) -> bool {
         self.state.lock().failed
     }
 
-    /// When the client last took something, where replies wait for it.
+    /// When the client last accepted something, if replies are waiting for it.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         let state = self.state.lock();
         let taken = state.taken.filter(|_| state.busy)?;
         Some(taken.max(self.stream.last_taken()))
     }
 
-    /// Sends nothing any more.
+    /// Stops sending, by shutting down the connection.
     pub(super) fn give_up(&self) {
         self.stream.shutdown();
     }
 
-    /// Ends the thread; everything was sent, or the connection has failed.
+    /// Ends the thread; everything must have been sent, or the connection have failed.
     pub(super) fn close(&self) {
         let thread = {
             let mut state = self.state.lock();
@@ -562,7 +562,7 @@ impl Outbox {
         };
         self.wake.notify_one();
         if let Some(thread) = thread {
-            // It does nothing that panics.
+            // It cannot panic.
             let _ = thread.join();
         }
     }
@@ -585,7 +585,7 @@ mod tests {
         let len = held.buffer().len();
         let charge = traffic.load.charge(0, 1, 0);
         let packet = Packet::new(&[]).with_body(Arc::new(held), 0..len);
-        // More than the socket holds: a thread of the outbox is left with it.
+        // More than the socket holds: the rest is left to the outbox's thread.
         traffic
             .outbox
             .send([packet.charged(Some(charge))], Sender::Worker);
@@ -598,11 +598,11 @@ mod tests {
             traffic.wait_for_rest(Awaited::All, None)
         };
         assert!(!rests(20));
-        // Who takes a little is waited for from then on.
+        // A client that accepts a little gets more time from then on.
         let mut taken = vec![0; 4 << 20];
         let begun = traffic.outbox.waiting_since().unwrap();
         far.read_exact(&mut taken, Wait::forever()).unwrap();
-        // One call of the writer may last until the reader has stopped, and is noted when it ends.
+        // One call of the writer may last until the reader has stopped, and is recorded when it returns.
         while traffic.outbox.waiting_since().unwrap() <= begun {
             std::thread::yield_now();
         }
@@ -620,7 +620,7 @@ mod tests {
         let outbox = Outbox::new(Arc::new(near));
         let load = Arc::<Load>::default();
         let packet = || Packet::new(&[b"late"]).charged(Some(load.charge(0, 9, 9)));
-        // As while another thread writes.
+        // As while another thread is writing.
         outbox.state.lock().busy = true;
         outbox.send([packet(), packet()], Sender::Worker);
         outbox.fail(&mut outbox.state.lock());
@@ -646,7 +646,7 @@ mod tests {
         assert!(!traffic.wait_for_rest(Awaited::All, soon()));
         assert!(!traffic.wait_for_rest(Awaited::CarriedOut, soon()));
         assert_eq!(traffic.load.now(), (0, 0));
-        // A client that does not send what belongs to it is left.
+        // A client that does not send the rest of a request is given up on.
         let load = traffic.load.clone();
         let left = load.expecting(|| traffic.wait_for_rest(Awaited::CarriedOut, None));
         assert!(!left);
@@ -657,7 +657,7 @@ mod tests {
             });
             assert!(traffic.wait_for_rest(Awaited::All, None));
         });
-        // The last packet carries it on.
+        // The last packet keeps the request in progress.
         let packet = Packet::new(&[b"done"]).ending(Some(traffic.load.answering()));
         assert!(!traffic.wait_for_rest(Awaited::All, soon()));
         drop(packet);

@@ -1,4 +1,4 @@
-//! The replies of the transmission phase, in the headers that were agreed on.
+//! The replies of the transmission phase, with the headers that were negotiated.
 
 use crate::nbd::chunk::{ErrorChunk, OffsetData, OffsetHole};
 use crate::nbd::errno;
@@ -7,7 +7,7 @@ use crate::nbd::reply::{Chunk, ChunkType, Headers, SimpleReply};
 use crate::nbd::request::Request;
 use crate::serve::outbox::{HEAD, Packet};
 
-/// The beginning of a reply.
+/// The head of a reply.
 #[derive(Debug)]
 pub(super) struct Head {
     bytes: [u8; HEAD],
@@ -35,17 +35,17 @@ impl Head {
     }
 }
 
-/// How replies to a client look.
+/// The format of replies to a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replies(pub(super) Headers);
 
 impl Replies {
-    /// Whether a reply may come in several chunks.
+    /// Whether a reply may consist of several chunks.
     pub(super) fn in_chunks(self) -> bool {
         self.0 != Headers::Simple
     }
 
-    /// The reply to a request that is done and asked for nothing; in chunks, what ends the reply.
+    /// The reply to a request that succeeded and returns no data; with chunks, the final one.
     pub(super) fn done(self, request: &Request) -> Packet {
         self.packet(match self.0 {
             Headers::Simple => simple(request, 0),
@@ -53,13 +53,13 @@ impl Replies {
         })
     }
 
-    /// The reply to a request that has failed. It ends the reply unless more is to come.
+    /// The reply to a request that has failed. It ends the reply only if it is the `last` part.
     pub(super) fn error(self, request: &Request, errno: i32, last: bool) -> Packet {
         let error = errno::to_wire(errno);
         if self.0 == Headers::Simple {
             return self.packet(simple(request, error));
         }
-        // The words of the system: those of the library name files of this host.
+        // The system's message: those of the library name files of this host.
         let message = crate::Error::os(errno).message().to_owned();
         let payload = ErrorChunk {
             error,
@@ -75,7 +75,7 @@ impl Replies {
         self.packet(self.chunk(request, last, ChunkType::ERROR, len, &payload))
     }
 
-    /// What stands before `len` bytes of data from `offset` on.
+    /// The head for `len` bytes of data from `offset` on.
     pub(super) fn data(self, request: &Request, offset: u64, len: u64, last: bool) -> Head {
         if self.0 == Headers::Simple {
             return simple(request, 0);
@@ -92,7 +92,7 @@ impl Replies {
         self.packet(self.chunk(request, last, ChunkType::OFFSET_HOLE, total, &payload))
     }
 
-    /// What stands before `len` bytes of block status.
+    /// The head for `len` bytes of block status.
     pub(super) fn status(self, request: &Request, len: u64, last: bool) -> Head {
         let kind = match self.0 {
             Headers::Extended => ChunkType::BLOCK_STATUS_EXT,
@@ -101,7 +101,7 @@ impl Replies {
         self.chunk(request, last, kind, len, &[])
     }
 
-    /// A packet of a beginning alone.
+    /// A packet that consists of a head only.
     pub(super) fn packet(self, head: Head) -> Packet {
         Packet::new(&[head.bytes()])
     }
@@ -126,7 +126,7 @@ impl Replies {
         };
         match self.0 {
             Headers::Extended => Head::new(&[&chunk.to_extended(request.offset), payload]),
-            // No reply is so long that its length takes more than 32 bits.
+            // No reply is long enough for its length to exceed 32 bits.
             _ => Head::new(&[
                 &chunk.to_compact().unwrap_or([0; Chunk::COMPACT_LEN]),
                 payload,

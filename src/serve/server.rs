@@ -1,4 +1,4 @@
-//! The server: how it takes clients, and how it ends.
+//! The server: accepting clients, and shutting down.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,30 +21,30 @@ use crate::serve::offer::Tls;
 use crate::serve::session;
 use crate::serve::shared::{Limits, Shared, stopped};
 
-/// Memory of the stack of a client's thread.
+/// Stack size of a client's thread.
 const STACK: usize = 512 << 10;
 
-/// Clients that wait to be taken.
+/// Maximum number of clients waiting to be accepted.
 const BACKLOG: u32 = 128;
 
-/// What a server has done so far.
+/// Statistics of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Clients that are there.
+    /// Number of connected clients.
     pub clients: u64,
-    /// Clients that ever were.
+    /// Number of clients accepted so far.
     pub accepted: u64,
-    /// Requests that were read.
+    /// Number of requests read.
     pub requests: u64,
-    /// Requests that were answered by an error.
+    /// Number of requests that failed.
     pub failures: u64,
-    /// Bytes that clients asked to read.
+    /// Number of bytes that clients requested to read.
     pub bytes_read: u64,
-    /// Bytes that clients asked to write, without zeroes.
+    /// Number of bytes that clients requested to write, excluding zeroes.
     pub bytes_written: u64,
-    /// Bytes that are on their way.
+    /// Number of bytes in transit.
     pub memory: u64,
-    /// The most that ever were.
+    /// The maximum of that so far.
     pub most_memory: u64,
 }
 
@@ -55,7 +55,7 @@ pub struct Offered {
     pub options: ExportOptions,
     /// Its size in bytes.
     pub len: u64,
-    /// Clients that have chosen it.
+    /// Number of clients that have selected it.
     pub clients: u64,
 }
 
@@ -68,10 +68,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// One without exports and sockets yet.
+    /// Creates a server without exports and sockets.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for limits of 0, or of making the event.
+    /// [`ErrorKind::Invalid`] for limits of 0; if the event cannot be created.
     pub fn new(limits: Limits) -> Result<Self> {
         Ok(Self {
             shared: Shared::new(limits)?,
@@ -80,10 +80,10 @@ impl Server {
         })
     }
 
-    /// Ends `door` with the server.
+    /// Closes `door` when the server stops.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] once the server was stopped; the door is ended then.
+    /// [`ErrorKind::Invalid`] if the server has been stopped; the door is closed then.
     pub(super) fn keep(&self, door: Box<dyn Door>) -> Result<()> {
         let mut doors = self.doors.lock();
         if self.shared.offer.is_ending() {
@@ -98,7 +98,7 @@ impl Server {
     /// Offers an export from now on.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] where there is one of that name.
+    /// [`ErrorKind::Exists`] if there is one of that name.
     pub fn add_export(&self, export: Export) -> Result<()> {
         let in_flight = export.image().requests_in_flight();
         self.shared.offer.add(export)?;
@@ -108,11 +108,11 @@ impl Server {
         Ok(())
     }
 
-    /// Offers an export no longer. Requests of its clients are refused as the protocol has it, those under way
-    /// are carried out and answered, up to the deadline; then its clients are left. The image is let go.
+    /// Withdraws an export. New requests of its clients are refused as the protocol specifies; those in progress are
+    /// carried out and answered, up to the deadline; then its clients are disconnected. The image is released.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is none of that name.
+    /// [`ErrorKind::NotFound`] if there is none of that name.
     pub fn remove_export(&self, name: &BStr, deadline: Option<Instant>) -> Result<()> {
         let export = self
             .shared
@@ -134,7 +134,7 @@ impl Server {
     /// How an export is offered, and who uses it.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] where there is none of that name.
+    /// [`ErrorKind::NotFound`] if there is none of that name.
     pub fn export(&self, name: &BStr) -> Result<Offered> {
         let export = self
             .shared
@@ -148,24 +148,24 @@ impl Server {
         })
     }
 
-    /// Has clients begin TLS before anything else.
+    /// Requires clients to start TLS before anything else.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for credentials of a client, and where this was said before.
+    /// [`ErrorKind::Invalid`] for credentials of a client, and if TLS has been set before.
     pub fn set_tls(&self, tls: Tls) -> Result<()> {
         self.shared.offer.set_tls(tls)
     }
 
-    /// Takes clients at an address, on a thread of its own. Returns the addresses with the numbers that the
+    /// Accepts clients at an address, on a thread of its own. Returns the addresses with the port numbers that the
     /// system chose.
     ///
     /// # Errors
-    /// Of the system; [`ErrorKind::Invalid`] once the server was stopped.
+    /// If a system call fails; [`ErrorKind::Invalid`] if the server has been stopped.
     pub fn listen(&self, address: &Address) -> Result<Vec<Address>> {
         self.accept_from(Listener::bind(address, BACKLOG, Wait::forever())?)
     }
 
-    /// As [`Server::listen`], over sockets that somebody else bound and listens on.
+    /// As [`Server::listen`], for listening sockets that somebody else has bound.
     ///
     /// # Errors
     /// As [`Server::listen`].
@@ -188,21 +188,21 @@ impl Server {
         Ok(addresses)
     }
 
-    /// Serves a client that is connected already, on a thread of its own.
+    /// Serves a client that is already connected, on a thread of its own.
     ///
     /// # Errors
-    /// Of the system; [`ErrorKind::Invalid`] once the server was stopped.
+    /// If a system call fails; [`ErrorKind::Invalid`] if the server has been stopped.
     pub fn serve(&self, stream: Stream) -> Result<()> {
         begin(&self.shared, stream)
     }
 
-    /// A descriptor (an eventfd, non-blocking and close-on-exec) that is readable when clients came or left
-    /// since the last [`Server::statistics`]; it must not be read or written.
+    /// A descriptor (an eventfd, non-blocking and close-on-exec) that becomes readable when clients come or leave after
+    /// the last [`Server::statistics`]; it must not be read or written.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
     }
 
-    /// What it has done so far.
+    /// The statistics so far.
     pub fn statistics(&self) -> Statistics {
         self.shared.event.clear();
         let (memory, most_memory) = self.shared.budget.used();
@@ -220,14 +220,14 @@ impl Server {
         }
     }
 
-    /// Why a request failed, a client was left or could not be taken, the last time that happened.
+    /// The most recent reason why a request failed, or a client was disconnected or could not be accepted.
     pub fn last_error(&self) -> Option<Arc<Error>> {
         self.shared.last_error()
     }
 
-    /// Ends gently: no client is taken any more, requests that come are refused as the protocol has it, those
-    /// under way are carried out and answered. Clients that are still there at the deadline, or have nothing
-    /// under way, are left.
+    /// Stops gracefully: no further client is accepted, new requests are refused as the protocol specifies, and those
+    /// in progress are carried out and answered. Clients that are still connected at the deadline, or have nothing in
+    /// progress, are disconnected.
     pub fn drain(&self, deadline: Option<Instant>) {
         self.shared.offer.end();
         self.end_listeners();
@@ -236,8 +236,8 @@ impl Server {
         self.stop();
     }
 
-    /// Ends: clients are left at once. What was written stays; requests under way are carried out, but not
-    /// answered. Images are as they were between two requests, and are not closed.
+    /// Stops: clients are disconnected at once. Completed writes persist; requests in progress are carried out, but not
+    /// answered. Images are left as they are between two requests, and are not closed.
     pub fn stop(&self) {
         self.shared.offer.end();
         self.end_listeners();
@@ -247,7 +247,7 @@ impl Server {
         self.shared.offer.clear();
     }
 
-    /// Ends what came by [`Server::keep`]: gently up to a deadline, or at once.
+    /// Closes what was added by [`Server::keep`]: gently up to a deadline, or at once.
     fn end_doors(&self, gently: Option<Option<Instant>>) {
         let doors = std::mem::take(&mut *self.doors.lock());
         for door in doors {
@@ -261,7 +261,7 @@ impl Server {
         for (listener, _) in &listeners {
             listener.shutdown();
         }
-        // Those that wait for a client to leave.
+        // Wakes the threads that wait for a client to leave.
         self.shared.wake();
         for (listener, thread) in listeners {
             let _ = thread.join();
@@ -276,7 +276,7 @@ impl Drop for Server {
     }
 }
 
-/// The life of a thread that takes clients.
+/// Main function of a thread that accepts clients.
 fn accept(shared: &Arc<Shared>, listener: &Listener) {
     loop {
         shared.wait_for_place();
@@ -295,7 +295,7 @@ fn accept(shared: &Arc<Shared>, listener: &Listener) {
     }
 }
 
-/// Begins to serve a client.
+/// Starts to serve a client.
 fn begin(shared: &Arc<Shared>, stream: Stream) -> Result<()> {
     let stream = Arc::new(stream);
     let id = shared.enter(Some(stream.clone()))?;
@@ -321,7 +321,7 @@ fn unknown(name: &BStr) -> Error {
     Error::new(ErrorKind::NotFound, format!("There is no export '{name}'"))
 }
 
-/// A thread that signals of the process do not reach.
+/// Starts a thread that blocks the signals of the process.
 pub(super) fn spawn(
     name: &str,
     stack: usize,

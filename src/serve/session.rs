@@ -1,4 +1,4 @@
-//! One client, from its first byte to its last.
+//! One client, from connect to disconnect.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,13 +11,13 @@ use crate::serve::replies::Replies;
 use crate::serve::shared::Shared;
 use crate::serve::transmission::{Connection, Reader};
 
-/// Memory of the kernel for what is under way, in each direction.
+/// Size of the kernel's socket buffer, in each direction.
 const SOCKET_BUFFERS: usize = 2 << 20;
 
 /// Serves a client until it leaves.
 ///
 /// # Errors
-/// Of the connection, and where the client does not keep to the protocol.
+/// If the connection fails, or the client violates the protocol.
 pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Result<()> {
     let time = shared.limits().handshake;
     let deadline = time.and_then(|time| Instant::now().checked_add(time));
@@ -25,7 +25,7 @@ pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Resul
         return Ok(());
     };
     let Link { stream, mut input } = agreed.link;
-    // Not before it is known that the client wants something.
+    // Not before it is clear that the client is going to send requests.
     stream.set_buffers(SOCKET_BUFFERS);
     let connection = Arc::new(Connection {
         shared: shared.clone(),
@@ -42,7 +42,7 @@ pub(super) fn serve(shared: &Arc<Shared>, id: u64, stream: Arc<Stream>) -> Resul
     };
     shared.begin_transmission(id, traffic.clone());
     let served = Reader::new(&connection, &mut input).run();
-    // What was asked for before is answered.
+    // Requests received before are answered.
     if !traffic.wait_for_rest(Awaited::All, None) {
         traffic.outbox.give_up();
         connection.load.wait_for_rest(None);

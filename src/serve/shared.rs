@@ -1,4 +1,4 @@
-//! What the threads of a server share.
+//! State shared by the threads of a server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::serve::outbox::{Awaited, Traffic};
 use crate::serve::workers::Workers;
 use crate::sys::event::Event;
 
-/// How long one waits for memory before the client that holds most and takes nothing is left.
+/// How long to wait for memory before disconnecting the client that holds the most and accepts nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a server spends on its clients.
+/// The resources that a server may spend on its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Clients that are there at once; more wait until one leaves.
+    /// Maximum number of concurrent clients; further ones wait until one leaves.
     pub clients: usize,
-    /// Bytes that are on their way between clients and images, of all clients together.
+    /// Maximum number of bytes in transit between clients and images, over all clients.
     pub memory: u64,
-    /// How long a client may take to say what it wants; None for ever.
+    /// Timeout for the handshake; None for no limit.
     pub handshake: Option<Duration>,
-    /// How long a client that is to be left, because the server, its export or its requests end, may take nothing
-    /// of the replies that wait for it.
+    /// How long a client that is to be disconnected, because the server, its export or its requests end, may go without
+    /// accepting any of the replies that wait for it.
     pub stall: Duration,
 }
 
@@ -74,11 +74,11 @@ impl Counters {
 
 #[derive(Debug)]
 struct Client {
-    /// None while TLS begins.
+    /// None while TLS is being started.
     stream: Option<Arc<Stream>>,
-    /// What it chose.
+    /// The export that it has selected.
     export: Option<Arc<Export>>,
-    /// None before its first request.
+    /// None before the transmission phase.
     traffic: Option<Traffic>,
 }
 
@@ -96,7 +96,7 @@ struct Clients {
     stopped: bool,
 }
 
-/// What the threads of a server share.
+/// State shared by the threads of a server.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) offer: Offer,
@@ -104,7 +104,7 @@ pub(super) struct Shared {
     pub(super) workers: Workers,
     pub(super) counters: Counters,
     pub(super) event: Event,
-    /// Ends the taking of clients.
+    /// Cancels the accepting of clients.
     pub(super) taking: JobControl,
     limits: Limits,
     last_error: Mutex<Option<Arc<Error>>>,
@@ -140,7 +140,7 @@ impl Shared {
         &self.limits
     }
 
-    /// Logs something that went wrong, and keeps it as the last error.
+    /// Logs an error, and remembers it as the last one.
     pub(super) fn note(&self, level: Level, error: Error) {
         log(level, || error.to_string());
         *self.last_error.lock() = Some(Arc::new(error));
@@ -150,13 +150,13 @@ impl Shared {
         self.last_error.lock().clone()
     }
 
-    /// Clients that are there, and that ever were.
+    /// Number of connected clients, and of clients accepted so far.
     pub(super) fn count(&self) -> (u64, u64) {
         let clients = self.clients.lock();
         (clients.present.len() as u64, clients.accepted)
     }
 
-    /// Clients that have chosen an export.
+    /// Number of clients that have selected an export.
     pub(super) fn count_of(&self, export: &Arc<Export>) -> u64 {
         let clients = self.clients.lock();
         let users = clients.present.values().filter(|one| one.uses(export));
@@ -167,12 +167,12 @@ impl Shared {
         self.clients.lock().stopped || self.offer.is_ending()
     }
 
-    /// Whether no client stays, however it is served.
+    /// Whether all clients are being disconnected, however they are served.
     pub(super) fn leaves_all(&self) -> bool {
         self.clients.lock().stopped
     }
 
-    /// Waits until one more client may be there, or the server ends.
+    /// Waits until one more client may connect, or the server stops.
     pub(super) fn wait_for_place(&self) {
         let mut clients = self.clients.lock();
         while clients.present.len() >= self.limits.clients && !self.offer.is_ending() {
@@ -180,16 +180,16 @@ impl Shared {
         }
     }
 
-    /// Has everyone who waits for something look again.
+    /// Makes all waiting threads check their conditions again.
     pub(super) fn wake(&self) {
         drop(self.clients.lock());
         self.changed.notify_all();
     }
 
-    /// Counts a client, which [`Shared::leave`] ends.
+    /// Registers a client; [`Shared::leave`] removes it.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] once the server was stopped.
+    /// [`crate::ErrorKind::Invalid`] if the server has been stopped.
     pub(super) fn enter(&self, stream: Option<Arc<Stream>>) -> Result<u64> {
         let mut clients = self.clients.lock();
         if clients.stopped || self.offer.is_ending() {
@@ -214,7 +214,7 @@ impl Shared {
             let client = clients.present.get_mut(&id);
             client.map(|one| (one.stream.take(), one.export.take(), one.traffic.take()))
         };
-        // Before anyone hears of it: who stops the server may close the image then.
+        // Before the departure becomes visible: whoever stops the server may close the image right after it.
         let export = gone.and_then(|(_, export, _)| export);
         if let Some(export) = export.filter(|export| self.count_of(export) == 0) {
             export.release_decoded();
@@ -224,10 +224,10 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Gives the stream of a client to its thread alone, or takes one in its place.
+    /// Leaves the stream of a client to its thread alone, or registers one in its place.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Cancelled`] once the server was stopped.
+    /// [`crate::ErrorKind::Cancelled`] if the server has been stopped.
     pub(super) fn set_stream(&self, id: u64, stream: Option<Arc<Stream>>) -> Result<()> {
         let mut clients = self.clients.lock();
         if clients.stopped {
@@ -239,10 +239,10 @@ impl Shared {
         Ok(())
     }
 
-    /// The client has chosen an export; false where that is not offered any more.
+    /// Records the client's choice of an export; false if that is no longer offered.
     pub(super) fn choose(&self, id: u64, export: &Arc<Export>) -> bool {
         let mut clients = self.clients.lock();
-        // Who withdraws it looks for its clients afterwards.
+        // Whoever withdraws it looks for its clients only afterwards.
         if export.is_withdrawn() {
             return false;
         }
@@ -252,14 +252,14 @@ impl Shared {
         true
     }
 
-    /// From now on the client has requests under way.
+    /// From now on the client may have requests in progress.
     pub(super) fn begin_transmission(&self, id: u64, traffic: Traffic) {
         if let Some(client) = self.clients.lock().present.get_mut(&id) {
             client.traffic = Some(traffic);
         }
     }
 
-    /// Waits until nothing is under way for clients, those of one export or all, up to the deadline.
+    /// Waits until no client of one export, or of any, has anything in progress, up to the deadline.
     pub(super) fn rest(&self, export: Option<&Arc<Export>>, deadline: Option<Instant>) {
         let traffic: Vec<_> = {
             let clients = self.clients.lock();
@@ -272,7 +272,7 @@ impl Shared {
         }
     }
 
-    /// Leaves the clients of an export that is withdrawn, and waits until none has it any more.
+    /// Disconnects the clients of an export that has been withdrawn, and waits until nobody holds it any more.
     pub(super) fn leave_all_of(&self, export: &Arc<Export>) {
         let mut clients = self.clients.lock();
         for client in clients.present.values().filter(|one| one.uses(export)) {
@@ -281,12 +281,12 @@ impl Shared {
             }
         }
         while Arc::strong_count(export) > 1 {
-            // The thread of a worker lets go of it a moment after its last client is gone, without a word.
+            // A worker thread drops its reference a moment after the last client is gone, without notice.
             self.changed.wait_for(&mut clients, MOMENT);
         }
     }
 
-    /// Takes no client any more, leaves those that are there, and waits until they are gone.
+    /// Refuses new clients, disconnects the existing ones, and waits until they are gone.
     pub(super) fn leave_all(&self) {
         let mut clients = self.clients.lock();
         clients.stopped = true;
@@ -300,10 +300,10 @@ impl Shared {
         }
     }
 
-    /// Memory for the bytes of a request, which waits until there is some.
+    /// Takes memory for the bytes of a request, waiting until there is some.
     ///
     /// # Errors
-    /// Where the system has none.
+    /// If memory cannot be allocated.
     pub(super) fn buffer(&self, len: usize) -> Result<Held> {
         if let Some(held) = self.budget.take(len, Instant::now())? {
             return Ok(held);
@@ -317,15 +317,15 @@ impl Shared {
         }
     }
 
-    /// Others need memory: what was decoded before anyone asked is let go.
+    /// Releases data that was decoded ahead, because others need memory.
     pub(super) fn release_decoded(&self) {
         for export in self.offer.exports() {
             export.release_decoded();
         }
     }
 
-    /// Others need memory: ends the client that holds most of it and took no reply for so long, or took several times
-    /// as long to send one piece of its data.
+    /// Disconnects, because others need memory, the client that holds the most of it among those that have accepted no
+    /// reply for that long, or have taken several times as long to send one piece of their data.
     pub(super) fn end_idle_holder(&self, idle: Duration) {
         let clients = self.clients.lock();
         let idle = clients.present.values().filter_map(|client| {
@@ -349,10 +349,10 @@ impl Shared {
     }
 }
 
-/// So many times as long a client may send one piece, which slow connections do, as it may take no replies.
+/// How many times longer sending one piece, which is slow on slow connections, may take than accepting a reply.
 const SENDING: u32 = 4;
 
-/// How long who waits for an export to be unused sleeps between two looks.
+/// Polling interval while waiting for an export to become unused.
 const MOMENT: Duration = Duration::from_millis(1);
 
 pub(super) fn stopped() -> Error {

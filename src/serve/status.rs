@@ -1,4 +1,4 @@
-//! Block status: what the runs of an export are in the contexts that clients may ask for.
+//! Block status: the runs of an export in the contexts that clients may query.
 
 use bstr::{BStr, BString};
 
@@ -11,24 +11,24 @@ use crate::nbd::flags::StateFlags;
 use crate::nbd::meta::{self, Query};
 use crate::serve::export::{Export, layers};
 
-/// Runs that one answer has at most for each context.
+/// Maximum number of runs per context in one reply.
 const MAX_RUNS: usize = 8 << 10;
-/// Runs that are looked up for one answer at most: neighbours that are alike count as one.
+/// Maximum number of runs looked up for one reply: adjacent runs of the same kind count as one in it.
 const MAX_LOOKUPS: usize = 64 << 10;
 
-/// What can be asked of an export.
+/// What can be queried about an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Context {
     /// `base:allocation`.
     Allocation,
     /// `qemu:allocation-depth`.
     Depth,
-    /// `qemu:dirty-bitmap:NAME`, the bitmap of that index.
+    /// `qemu:dirty-bitmap:NAME`, the bitmap with that index.
     Bitmap(usize),
 }
 
 impl Context {
-    /// All of an export.
+    /// All contexts of an export.
     pub(super) fn all(export: &Export) -> impl Iterator<Item = Self> {
         let options = export.options();
         let depth = options.allocation_depth.then_some(Self::Depth);
@@ -50,7 +50,7 @@ impl Context {
         }
     }
 
-    /// Whether a query means this context; one for all of a kind does so in a list alone.
+    /// Whether a query selects this context; one for all contexts of a kind does so only when listing.
     pub(super) fn matches(self, export: &Export, query: &BStr, listing: bool) -> bool {
         match (Query::parse(query), self) {
             (Query::Allocation, Self::Allocation) | (Query::AllocationDepth, Self::Depth) => true,
@@ -65,7 +65,7 @@ impl Context {
         }
     }
 
-    /// The identifier under which a client gets its answers.
+    /// The ID that identifies the context in replies.
     pub(super) fn id(self) -> u32 {
         match self {
             Self::Allocation => 0,
@@ -75,11 +75,11 @@ impl Context {
     }
 }
 
-/// The runs of a range that lies in the export, from its beginning; never past its end. At most `most` of
-/// them, and fewer where looking up more would take long; at least one.
+/// The runs of a range within the export, from its start and never past its end. At most `most` of them, and fewer if
+/// looking up more would take long; at least one.
 ///
 /// # Errors
-/// Of looking up the first run.
+/// If the first run cannot be looked up.
 pub(super) fn runs(
     export: &Export,
     context: Context,
@@ -109,7 +109,7 @@ struct Runs {
 }
 
 impl Runs {
-    /// Adds a run; false where it is one too many.
+    /// Adds a run; false if no more should be added.
     fn add(&mut self, len: u64, flags: u64) -> Result<bool> {
         self.lookups += 1;
         let full = self.found.len() == self.most;
@@ -122,7 +122,7 @@ impl Runs {
     }
 }
 
-/// The runs that the tables of the image tell of.
+/// The runs according to the tables of the image.
 fn by_status(
     export: &Export,
     context: Context,
@@ -136,7 +136,7 @@ fn by_status(
     while done < len {
         let status = match statuses.at(start.saturating_add(done), len - done) {
             Ok(status) => status,
-            // It is met again when it is asked for itself.
+            // The error recurs when the client queries that range itself.
             Err(_) if done > 0 => break,
             Err(error) => return Err(error),
         };
@@ -146,7 +146,7 @@ fn by_status(
         let flags = match context {
             Context::Depth if status.present => u64::from(status.depth) + 1,
             Context::Depth => {
-                // A backing file that ends before counts as what holds the rest, with QEMU too.
+                // A backing file that ends earlier counts as the holder of the rest, as in QEMU.
                 let layer = layers(export.image()).nth(status.depth as usize);
                 match layer.and_then(|layer| layer.backing()) {
                     Some(_) => u64::from(status.depth) + 2,
@@ -154,7 +154,7 @@ fn by_status(
                 }
             }
             _ => {
-                // What is not known is not said to be zero.
+                // Ranges whose state is unknown are not reported as zeroes.
                 let data = status.data || status.unknown;
                 let mut flags = StateFlags::empty();
                 flags.set(StateFlags::HOLE, !data);
@@ -170,7 +170,7 @@ fn by_status(
     Ok(())
 }
 
-/// The runs of a bitmap; what lies behind what it covers is clean.
+/// The runs of a bitmap; the range past the bitmap's end is clean.
 fn by_bitmap(
     bitmaps: &dyn Bitmaps,
     name: &BStr,
@@ -186,7 +186,7 @@ fn by_bitmap(
         let control = JobControl::default();
         let enough = |runs: &mut Runs, len: u64, flags| -> Result<()> {
             if len > 0 && !runs.add(len, flags)? {
-                // Only ends the visit.
+                // Only ends the iteration.
                 return Err(Error::cancelled());
             }
             Ok(())

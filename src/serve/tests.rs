@@ -35,7 +35,7 @@ fn named(name: &str, writable: bool) -> ExportOptions {
     }
 }
 
-/// A server that offers these bytes for writing, under the empty name.
+/// A server that exports these bytes as writable, under the empty name.
 fn server(bytes: Vec<u8>) -> Server {
     let server = Server::new(Limits::default()).unwrap();
     let export = Export::new(raw(bytes, true), named("", true)).unwrap();
@@ -43,14 +43,14 @@ fn server(bytes: Vec<u8>) -> Server {
     server
 }
 
-/// A client that was written by hand.
+/// A client that speaks the protocol by hand.
 struct Client {
     stream: Stream,
     headers: Headers,
 }
 
 impl Client {
-    /// Up to the first option.
+    /// Connects, and completes the greeting.
     fn greeted(server: &Server) -> Self {
         let (near, far) = Stream::pair().unwrap();
         server.serve(far).unwrap();
@@ -79,7 +79,7 @@ impl Client {
         self.stream.write_all(data, FOREVER).unwrap();
     }
 
-    /// All replies to an option.
+    /// Sends an option, and returns all replies to it.
     fn option(&self, option: OptionCode, data: &[u8]) -> Vec<(ReplyCode, Vec<u8>)> {
         self.send_option(option, data);
         let mut replies = Vec::new();
@@ -142,7 +142,7 @@ impl Client {
             .unwrap();
     }
 
-    /// The chunks of a reply; a simple one counts as one of kind NONE, or as an error.
+    /// The chunks of a reply; a simple one counts as one of type NONE, or as an error.
     fn reply(&self, cookie: u64, data: usize) -> Vec<(ChunkType, Vec<u8>)> {
         let mut chunks = Vec::new();
         loop {
@@ -184,7 +184,7 @@ impl Client {
         self.reply(request.cookie, data)
     }
 
-    /// The errno of the protocol, 0 for success.
+    /// The protocol's error number, 0 for success.
     fn errno(&self, request: &Request, payload: &[u8]) -> u32 {
         let chunks = self.ask(request, payload);
         let error = chunks.iter().find(|(kind, _)| kind.is_error());
@@ -193,7 +193,7 @@ impl Client {
         })
     }
 
-    /// What a read gives, put together from its chunks.
+    /// The result of a read, assembled from its chunks, and the number of holes.
     fn read(&self, offset: u64, len: usize, flags: CommandFlags) -> (Vec<u8>, usize) {
         let mut request = request(Command::READ, offset, len as u64);
         request.flags = flags;
@@ -403,7 +403,7 @@ fn block_status_tells_of_runs_in_the_contexts_that_were_chosen() {
         let extended = headers == Headers::Extended;
         let mut client = Client::greeted(&server);
         client.agree(headers);
-        // What stands for several is for lists alone.
+        // Wildcards are for lists only.
         assert_eq!(client.choose("base:"), 0);
         assert_eq!(client.choose("other:thing"), 0);
         assert_eq!(client.choose("base:allocation"), 1);
@@ -507,7 +507,7 @@ fn options_are_answered_one_by_one() {
     let mut end = [0];
     assert_eq!(client.stream.read(&mut end, FOREVER).unwrap(), 0);
 
-    // The old way to take an export.
+    // The old way to select an export.
     let client = Client::greeted(&server);
     client.send_option(OptionCode::EXPORT_NAME, b"b");
     let mut export = [0; 10];
@@ -545,7 +545,7 @@ fn garbage_and_silence_end_a_client_alone() {
     client.stream.write_all(&[0x5a; 28], FOREVER).unwrap();
     let mut end = [0];
     assert_eq!(client.stream.read(&mut end, FOREVER).unwrap(), 0);
-    // One that stays silent once it has its export is left alone.
+    // One that stays silent once it has its export is not disconnected.
     let client = Client::ready(&server, Headers::Simple);
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(client.read(0, 1, CommandFlags::empty()).0, [3]);
@@ -557,7 +557,7 @@ fn a_client_that_takes_no_replies_is_bounded_and_ends_with_the_server() {
     let idle = Client::ready(&server, Headers::Structured);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Never read: what was not asked for yet waits in the socket.
+            // Never read by the server: requests it has not accepted yet wait in the socket.
             for _ in 0..10_000 {
                 let header = request(Command::READ, 0, 1 << 20).to_compact().unwrap();
                 if idle.stream.write_all(&header, FOREVER).is_err() {
@@ -565,7 +565,7 @@ fn a_client_that_takes_no_replies_is_bounded_and_ends_with_the_server() {
                 }
             }
         });
-        // Others are served meanwhile.
+        // Others are served in the meantime.
         let other = Client::ready(&server, Headers::Structured);
         let (bytes, _) = other.read(0, 1 << 20, CommandFlags::empty());
         assert!(bytes == pattern(1 << 20));
@@ -583,9 +583,9 @@ fn a_drained_server_carries_out_what_it_has_and_refuses_the_rest() {
     for _ in 0..50 {
         client.send(&request(Command::READ, 0, 100_000), &[]);
     }
-    // The first answer is there: the others were asked for.
+    // The first reply has arrived, so the others have been requested.
     client.reply(request(Command::READ, 0, 0).cookie, 0);
-    // Clients that take their answers until the end.
+    // Clients that read their replies until the end.
     let take_all = |client: &Client| {
         let mut rest = vec![0; 1 << 20];
         let mut more = || client.stream.read(&mut rest, FOREVER);
@@ -615,7 +615,7 @@ fn who_takes_nothing_keeps_a_drain_and_a_removal_no_longer_than_the_limit() {
     let clients = ["", "other"].map(|name| {
         let client = Client::greeted(&server);
         client.go(name);
-        // More than sockets hold: the first reply is begun, and no one takes it.
+        // More than sockets hold: the first reply has begun, and nobody reads the rest.
         client.send(&request(Command::READ, 0, 32 << 20), &[]);
         client.send(&request(Command::READ, 0, 32 << 20), &[]);
         let mut begun = [0];
@@ -661,7 +661,7 @@ fn a_window_and_names_are_checked() {
     );
 }
 
-/// Bytes that are read only when the gate opens.
+/// Bytes that can be read only while the gate is open.
 #[derive(Debug)]
 struct Gated {
     bytes: MemoryStorage,
@@ -685,7 +685,7 @@ impl Gated {
         self.changed.notify_all();
     }
 
-    /// Until a read waits at the gate.
+    /// Waits until a read is blocked at the gate.
     fn wait_for_one(&self) {
         while self.waiting.load(std::sync::atomic::Ordering::Acquire) == 0 {
             std::thread::yield_now();
@@ -749,7 +749,7 @@ fn a_removed_export_answers_what_it_has_and_refuses_the_rest() {
         while server.export("gated".into()).is_ok() {
             std::thread::yield_now();
         }
-        // New clients do not find it, its own are refused, those of others see nothing of it.
+        // New clients do not find it, its own are refused, those of others do not notice.
         let stranger = Client::greeted(&server);
         let go = InfoRequest {
             name: "gated".into(),
@@ -757,7 +757,7 @@ fn a_removed_export_answers_what_it_has_and_refuses_the_rest() {
         };
         let refused = stranger.last(OptionCode::GO, &go.to_bytes());
         assert_eq!(refused, ReplyCode::ERR_UNKNOWN);
-        // What is taken away and what is refused are two steps.
+        // Withdrawing the export and refusing requests are two steps.
         while client.errno(&request(Command::READ, 0, 0), &[]) == 0 {}
         assert_eq!(client.errno(&request(Command::FLUSH, 0, 0), &[]), 108);
         assert!(!removing.is_finished());
@@ -771,7 +771,7 @@ fn a_removed_export_answers_what_it_has_and_refuses_the_rest() {
     });
     assert_eq!(client.stream.read(&mut [0], FOREVER).unwrap(), 0);
     assert!(other.read(512, 512, CommandFlags::empty()).0 == pattern(1024)[512..]);
-    // Nobody but this test has the image.
+    // Nothing but this test holds the image.
     assert_eq!(Arc::strong_count(&image), 1);
     let gone = server.remove_export("gated".into(), None).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);

@@ -27,27 +27,27 @@ use crate::serve::shared::{PATIENCE, Shared};
 use crate::serve::status::{self, Context};
 use crate::storage::{AskedAnew, Storage, ZeroFlags};
 
-/// Requests of one client that are carried out at once.
+/// Maximum number of requests of one client in progress.
 const MOST_REQUESTS: usize = 128;
-/// Bytes of one client that are under way at once, if it is not one request that has more.
+/// Maximum number of bytes of one client in progress, unless a single request has more.
 const MOST_BYTES: u64 = 32 << 20;
-/// Long reads and writes are carried out in pieces of this size, cut at multiples of it.
+/// Long reads and writes are split into pieces of this size, at multiples of it.
 const PIECE: u64 = 1 << 20;
-/// Replies up to this size are gathered in one buffer.
+/// Replies up to this size are batched in one buffer.
 const SMALL: u64 = 16 << 10;
-/// That buffer.
+/// Size of that buffer.
 const BATCH: usize = 64 << 10;
-/// Reads from this size on are answered by holes where the image has zeroes.
+/// Reads of at least this length are answered with holes where the image has zeroes.
 const WORTH_A_LOOK: u64 = 32 << 10;
-/// Data from this size on is sent by the kernel where it can.
+/// Data of at least this length is sent directly by the kernel where possible.
 const WORTH_SENDING: u64 = 64 << 10;
-/// Runs that one piece of a read is answered by at most; what lies behind them counts as data.
+/// Maximum number of runs in the reply to one piece of a read; what follows them counts as data.
 const MOST_RUNS: usize = 32;
-/// A hole that is shorter is sent as data.
+/// Shorter holes are sent as data.
 const SHORT_HOLE: u64 = 4 << 10;
-/// Units that are larger are decoded when they are read.
+/// Larger units are decoded only when they are read.
 const MOST_AHEAD: u64 = 4 << 20;
-/// Bytes that are decoded or decrypted at once where no other request waits.
+/// Number of bytes that may be decoded or decrypted on the reader's thread if no other request is waiting.
 const LONE_WORK: u64 = 128 << 10;
 
 /// A client in the transmission phase.
@@ -68,14 +68,14 @@ pub(super) struct Reader<'a> {
     batch: Option<Batch>,
 }
 
-/// Small replies one behind the other.
+/// A batch of small replies.
 struct Batch {
     held: Held,
     len: usize,
     charge: Charge,
 }
 
-/// A run of a read.
+/// A run within a read.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     len: u64,
@@ -85,23 +85,23 @@ struct Run {
 /// A piece of a read.
 struct ReadPiece {
     request: Request,
-    /// Where in the export.
+    /// Offset in the export.
     offset: u64,
     runs: Vec<Run>,
     /// Memory for the runs that are not zero.
     held: Held,
     charge: Charge,
-    /// The other pieces of the reply.
+    /// Shared by all pieces of the reply; None if there is only one.
     several: Option<Arc<Several>>,
 }
 
-/// The pieces of a reply.
+/// The state shared by the pieces of a reply.
 struct Several {
     left: AtomicUsize,
     answering: Mutex<Option<Answering>>,
 }
 
-/// A write of several pieces.
+/// A write that consists of several pieces.
 struct Write {
     request: Request,
     left: AtomicUsize,
@@ -121,10 +121,10 @@ impl<'a> Reader<'a> {
     /// Carries out requests until the client leaves.
     ///
     /// # Errors
-    /// Of the connection, and where the client does not keep to the protocol.
+    /// If the connection fails, or the client violates the protocol.
     pub(super) fn run(mut self) -> Result<()> {
         let served = self.serve();
-        // Also what came before something that is none of the protocol is answered.
+        // Requests that came before a protocol violation are answered too.
         self.flush();
         served
     }
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Fills `buf` with what belongs to a request.
+    /// Fills `buf` with the payload of a request.
     fn receive(&mut self, buf: &mut [u8]) -> Result<()> {
         if self.input.buffered() < buf.len() {
             // The client may wait for replies before it sends more.
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
     }
 
     fn handle(&mut self, request: Request) -> Result<()> {
-        // Until all of it is charged for, or answered.
+        // Held until all of the request has been charged, or answered.
         let _answering = self.connection.load.answering();
         let extended = self.connection.replies.0 == Headers::Extended;
         let has_payload = request.command == Command::WRITE
@@ -189,7 +189,7 @@ impl<'a> Reader<'a> {
             Command::WRITE => self.write(request),
             Command::BLOCK_STATUS => self.status(request),
             Command::CACHE => {
-                // What is read by the way has its place in memory.
+                // Accounts for the memory of what is read along the way.
                 let held = self.take(PIECE as usize)?;
                 self.hand_over(request, 0, move |connection, request| {
                     let done = cache(connection, request);
@@ -203,7 +203,7 @@ impl<'a> Reader<'a> {
 
     fn refuse(&mut self, request: &Request, errno: i32) -> Result<()> {
         self.connection.shared.counters.failure();
-        // Also who asks for nothing but nonsense, and takes no answers, is bounded.
+        // Also bounds a client that sends nothing but invalid requests, and reads no replies.
         let mut charge = self.charge(0);
         if errno == libc::ESHUTDOWN {
             charge = charge.refused();
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         if request.len == 0 {
             let replies = self.connection.replies;
             let charge = self.charge(0);
-            // Without data, a simple reply is what ends a reply.
+            // Without data, a simple reply is the end of a reply.
             return self.send([replies.done(&request).charged(Some(charge))]);
         }
         if request.len <= SMALL && self.read_small(&request)? {
@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Has what this client will read next decoded where threads have nothing else to do.
+    /// Decodes what this client will probably read next, if threads are idle.
     fn decode_ahead(&self, request: &Request) {
         let export = &self.connection.export;
         let workers = &self.connection.shared.workers;
@@ -275,7 +275,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Answers a small read at once, if that does not block.
+    /// Answers a small read immediately, if that does not block.
     fn read_small(&mut self, request: &Request) -> Result<bool> {
         let connection = self.connection;
         let head = connection
@@ -301,7 +301,7 @@ impl<'a> Reader<'a> {
         let read = connection
             .export
             .with(|image| image.try_read(&mut [IoSliceMut::new(data)], from, work));
-        // What failed is done again where its error is reported.
+        // A failed read is repeated where its error is reported.
         if !matches!(read, Ok(TryRead::Done)) {
             return Ok(false);
         }
@@ -310,8 +310,8 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    /// Bytes that this thread may decode or decrypt for a request: where others wait, the workers do that
-    /// meanwhile.
+    /// How many bytes this thread may decode or decrypt for a request: if others are waiting, the workers do that in
+    /// the meantime.
     fn work(&self) -> u64 {
         let alone = self.input.buffered() == 0 && self.connection.load.now().0 == 0;
         if alone { LONE_WORK } else { 0 }
@@ -472,7 +472,7 @@ impl<'a> Reader<'a> {
             for run in &runs {
                 match extended {
                     true => bytes.extend_from_slice(&run.to_extended()),
-                    // Nothing is longer than the request.
+                    // No run is longer than the request.
                     false => bytes.extend(run.to_compact().into_iter().flatten()),
                 }
             }
@@ -489,7 +489,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Lets a worker do a request that has no data.
+    /// Leaves a request without data to a worker.
     fn hand_over(
         &mut self,
         request: Request,
@@ -509,7 +509,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Sends packets, and what was gathered before them.
+    /// Sends packets, after those batched before them.
     fn send(&mut self, packets: impl IntoIterator<Item = Packet>) -> Result<()> {
         let gathered = self.batch.take().map(Batch::into_packet);
         let packets = gathered.into_iter().chain(packets);
@@ -525,7 +525,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The buffer of small replies, with room for so many bytes.
+    /// The buffer of small replies, with space for this many bytes.
     fn batch(&mut self, len: usize) -> Result<&mut Batch> {
         if self
             .batch
@@ -547,11 +547,11 @@ impl<'a> Reader<'a> {
         self.batch.as_mut().ok_or_else(none)
     }
 
-    /// Waits until this much more of the client may be under way.
+    /// Waits until this much more work of the client may be in progress.
     fn charge(&mut self, bytes: u64) -> Charge {
         let load = &self.connection.load;
         if !load.has_room(bytes, MOST_REQUESTS, MOST_BYTES) {
-            // What was gathered counts too.
+            // The batch counts too.
             if let Some(batch) = self.batch.take() {
                 self.connection
                     .outbox
@@ -601,7 +601,7 @@ impl Batch {
 }
 
 impl Connection {
-    /// Whether a request may be carried out; else the errno that says why not.
+    /// Checks whether a request may be carried out; otherwise returns the errno.
     fn check(&self, request: &Request) -> std::result::Result<(), i32> {
         let export = &self.export;
         let mut known = CommandFlags::FUA;
@@ -656,7 +656,7 @@ impl Connection {
         }
     }
 
-    /// Where the kernel can send a run from by itself, without a wait for the disk as far as that can be seen.
+    /// The file and offset from which the kernel can send a run directly, presumably without waiting for the disk.
     fn sendable(&self, offset: u64, run: &Run) -> Option<(Arc<dyn Storage>, u64)> {
         if run.zero || run.len < WORTH_SENDING || !self.outbox.sends_files() {
             return None;
@@ -675,7 +675,7 @@ impl Connection {
         here.then_some((storage, at))
     }
 
-    /// Decodes what lies in a range of the export, as long as no request waits for a thread or for memory.
+    /// Decodes a range of the export ahead, as long as no request is waiting for a thread or for memory.
     fn decode(&self, range: std::ops::Range<u64>) {
         let Some(ahead) = self.export.ahead() else {
             return;
@@ -691,11 +691,11 @@ impl Connection {
             };
             image.decode_ahead(from, to, MOST_AHEAD, next)
         });
-        // What does not decode is an error of the read that needs it.
+        // Data that cannot be decoded is an error of the read that needs it.
         ahead.ended(decoded.unwrap_or(true));
     }
 
-    /// The runs of a piece of a read; None where they cannot be known.
+    /// The runs of a piece of a read; None if they cannot be determined.
     fn runs(&self, offset: u64, len: u64) -> Option<Vec<Run>> {
         let place = self.export.place(offset);
         let mut runs: Vec<Run> = Vec::new();
@@ -723,7 +723,7 @@ impl Connection {
         found.is_ok().then_some(runs)
     }
 
-    /// The work of a read that may block.
+    /// Carries out a read that may block.
     fn read_later(&self, mut piece: ReadPiece) {
         let read = self.export.with(|image| {
             piece.fill(&self.export, |buf, at| {
@@ -742,7 +742,7 @@ impl Connection {
         self.finish_piece(&request, several.as_deref(), Sender::Worker);
     }
 
-    /// Ends a reply of several pieces when the last of them is in the outbox.
+    /// Completes a reply of several pieces once the last of them is in the outbox.
     fn finish_piece(&self, request: &Request, several: Option<&Several>, by: Sender) {
         let last = several.filter(|all| all.left.fetch_sub(1, Ordering::AcqRel) == 1);
         if let Some(all) = last {
@@ -752,7 +752,7 @@ impl Connection {
         }
     }
 
-    /// Takes note of a piece of a write that has ended; the reply where it was the last one.
+    /// Records the completion of a piece of a write; returns the reply if it was the last one.
     fn written(&self, write: &Write, result: Result<()>) -> Option<Packet> {
         if let Err(error) = result {
             write.failed.lock().get_or_insert(error);
@@ -778,7 +778,7 @@ impl Connection {
     fn failed(&self, request: &Request, error: Error, last: bool) -> Packet {
         self.shared.counters.failure();
         let packet = self.replies.error(request, errno(&error), last);
-        // That zeroes cannot be written fast is an answer like any other.
+        // That zeroes cannot be written fast is not worth reporting.
         if error.kind() != ErrorKind::Unsupported {
             let name = self.export.name();
             let message = format!("Request {} of export '{name}' failed", request.command);
@@ -789,7 +789,7 @@ impl Connection {
 }
 
 impl ReadPiece {
-    /// Has the memory of the piece filled, run by run; false where `read` says so.
+    /// Fills the memory of the piece, run by run; false if `read` returns false.
     fn fill(
         &mut self,
         export: &Export,
@@ -831,7 +831,7 @@ impl ReadPiece {
             packets.push(packet);
             at = at.saturating_add(run.len);
         }
-        // Given back with the last of them.
+        // Released with the last of them.
         if let Some(last) = packets.pop() {
             packets.push(last.charged(Some(self.charge)));
         }
@@ -839,7 +839,7 @@ impl ReadPiece {
     }
 }
 
-/// The lengths of the pieces of a range of the image.
+/// The lengths of the pieces that a range of the image is split into.
 fn cut(start: u64, len: u64) -> impl Iterator<Item = u64> + Clone {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -850,7 +850,7 @@ fn cut(start: u64, len: u64) -> impl Iterator<Item = u64> + Clone {
     })
 }
 
-/// Requests that change the image without data, and flushes.
+/// Requests that change the image without a payload, and flushes.
 fn change(connection: &Connection, request: &Request) -> Result<()> {
     let export = &connection.export;
     let (at, len) = (export.place(request.offset), request.len);
@@ -862,7 +862,7 @@ fn change(connection: &Connection, request: &Request) -> Result<()> {
     export.with(|image| {
         image.change(flags, |image| match request.command {
             Command::FLUSH => image.flush(),
-            // It is advice, which a format may have no use for.
+            // It is advice that a format need not be able to follow.
             Command::TRIM => match image.discard(at, len) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
                 done => done,
@@ -875,13 +875,13 @@ fn change(connection: &Connection, request: &Request) -> Result<()> {
                 zero.set(ZeroFlags::NO_FALLBACK, fast);
                 image.write_zeroes(at, len, zero)
             }
-            // A write of nothing.
+            // A write of length 0.
             _ => Ok(()),
         })
     })
 }
 
-/// Brings what is about to be read near, as far as one read could ask for it.
+/// Prefetches data that is about to be read, up to the maximum length of one read.
 fn cache(connection: &Connection, request: &Request) -> Result<()> {
     let export = &connection.export;
     let (mut at, control) = (export.place(request.offset), JobControl::default());
@@ -892,7 +892,7 @@ fn cache(connection: &Connection, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// What a client learns of a failure.
+/// The errno that a client is told for a failure.
 fn errno(error: &Error) -> i32 {
     crate::nbd::errno::from_wire(crate::nbd::errno::of_error(error))
 }

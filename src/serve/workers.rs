@@ -1,4 +1,4 @@
-//! The threads that all clients of a server share: they carry out what may block.
+//! The threads that all clients of a server share: they carry out requests that may block.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::crew;
 use crate::job::without_signals;
 
-/// What a thread is to do. A panic ends only it.
+/// Work for a thread. A panic ends only the task.
 pub(super) type Task = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl State {
-    /// Threads that have nothing to do, and those that may be started.
+    /// Number of threads that are idle, plus those that may still be started.
     fn free(&self) -> usize {
         self.idle + self.limit.saturating_sub(self.threads.len())
     }
@@ -35,24 +35,24 @@ struct Shared {
     wake: Condvar,
 }
 
-/// Threads, started when there is something to do for them.
+/// Threads that are started when there is work for them.
 pub(super) struct Workers(Arc<Shared>);
 
 impl Workers {
-    /// None yet, and no more than [`Workers::allow`] says.
+    /// Creates no threads yet, and later no more than [`Workers::allow`] says.
     pub(super) fn new() -> Self {
         let workers = Self(Arc::default());
         workers.allow(1);
         workers
     }
 
-    /// Lets so many threads run at least.
+    /// Allows at least this many threads.
     pub(super) fn allow(&self, threads: usize) {
         let limit = &mut self.0.state.lock().limit;
         *limit = threads.max(*limit);
     }
 
-    /// Hands a task over. Once stopped, and where no thread can be had, it is done here and now.
+    /// Hands over a task. After a stop, or if no thread can be started, the caller runs it.
     pub(super) fn run(&self, task: Task) {
         let mut state = self.0.state.lock();
         if state.stopped {
@@ -66,7 +66,7 @@ impl Workers {
                 crew::thread(&format!("serve-{}", state.threads.len() + 1))
                     .spawn(move || shared.serve())
             });
-            // Fewer threads than wanted do the same work.
+            // The work gets done with fewer threads than wanted, too.
             state.threads.extend(spawned);
         }
         let alone = state.threads.is_empty().then(|| state.tasks.pop_front());
@@ -79,19 +79,19 @@ impl Workers {
         }
     }
 
-    /// Whether a thread has nothing else to do than what is handed over now, or one may be started.
+    /// Whether a thread has nothing to do but what is handed over now, or can still be started.
     pub(super) fn are_idle(&self) -> bool {
         let state = self.0.state.lock();
         state.free() > state.tasks.len()
     }
 
-    /// Whether a task waits for a thread to end another one.
+    /// Whether a task has to wait until a thread finishes another one.
     pub(super) fn are_behind(&self) -> bool {
         let state = self.0.state.lock();
         state.tasks.len() > state.free()
     }
 
-    /// Does all tasks that were handed over and ends the threads.
+    /// Finishes all tasks that were handed over, and ends the threads.
     pub(super) fn stop(&self) {
         let threads = {
             let mut state = self.0.state.lock();
@@ -133,7 +133,7 @@ impl Shared {
     }
 }
 
-/// A panic outside of the work on images, which has a net of its own, must not end the thread.
+/// A panic outside of the work on images, which is caught separately, must not end the thread.
 fn carry_out(task: Task) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(task))
         && let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload)))

@@ -1,4 +1,4 @@
-//! Buffers at an alignment that direct I/O accepts and that the kernel copies to at full speed.
+//! Buffers aligned as direct I/O requires, and such that the kernel copies to them at full speed.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
@@ -8,30 +8,30 @@ use std::ptr::NonNull;
 
 use super::pool::{self, Region};
 
-/// The alignment of every buffer that is as long as this.
+/// The alignment of every buffer that is at least this long.
 const PAGE: usize = 4096;
 
-/// A byte buffer, zeroed at first, whose address is a multiple of its alignment.
+/// A byte buffer, initially zeroed, whose address is a multiple of its alignment.
 pub(crate) struct AlignedBuf {
     start: NonNull<u8>,
     len: usize,
     owner: Owner,
 }
 
-/// Where the memory goes in the end.
+/// Where the memory is returned to.
 enum Owner {
     Heap(Layout),
     Pool,
 }
 
-// SAFETY: the buffer owns its memory alone, like a Vec<u8>.
+// SAFETY: the buffer is the only owner of its memory, like a Vec<u8>.
 unsafe impl Send for AlignedBuf {}
 // SAFETY: a shared reference only allows reads.
 unsafe impl Sync for AlignedBuf {}
 
 impl AlignedBuf {
-    /// At least `len` zero bytes at a multiple of `align`, a power of two, and of a page where `len`
-    /// is one. Without memory it is `ENOMEM`.
+    /// At least `len` zero bytes, aligned to `align`, a power of two, and to a page if `len` is at least one. Fails
+    /// with `ENOMEM` if there is no memory.
     pub(crate) fn zeroed(len: usize, align: usize) -> io::Result<Self> {
         let align = align.max(1).next_power_of_two();
         if len >= pool::SMALLEST && align <= PAGE {

@@ -1,4 +1,4 @@
-//! Attributes of a new file: no copy-on-write, extent size hint.
+//! Attributes of files: no copy-on-write, extent size hint, type and size.
 
 use std::fs::Metadata;
 use std::io;
@@ -34,7 +34,7 @@ fn get(fd: BorrowedFd<'_>) -> io::Result<FsXattr> {
     Ok(attr)
 }
 
-/// The extent size hint in bytes; None when there is none.
+/// The extent size hint in bytes; None if there is none.
 pub(crate) fn extent_size_hint(fd: BorrowedFd<'_>) -> Option<u32> {
     let attr = get(fd).ok()?;
     (attr.xflags & FS_XFLAG_EXTSIZE != 0).then_some(attr.extsize)
@@ -59,7 +59,7 @@ pub(crate) fn set_nocow(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) }).map(drop)
 }
 
-/// File systems whose files the kernel makes up when they are read: from linux/magic.h.
+/// File systems whose files the kernel generates when they are read: from linux/magic.h.
 const MADE_UP: [u32; 22] = [
     0x9fa0,      // proc
     0x6265_6572, // sysfs
@@ -95,17 +95,17 @@ fn file_system(fd: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(unsafe { stat.assume_init() }.f_type as u32)
 }
 
-/// Whether the file is on ext4 (or a file system of its family).
+/// Whether the file is on ext4, or a file system of its family.
 pub(crate) fn is_ext4(fd: BorrowedFd<'_>) -> bool {
     file_system(fd).is_ok_and(|kind| kind == libc::EXT4_SUPER_MAGIC as u32)
 }
 
-/// Whether nothing is stored in the file: the kernel makes it up, as those of procfs and sysfs.
+/// Whether nothing is stored in the file: the kernel generates it, as in procfs and sysfs.
 pub(crate) fn is_made_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
     file_system(fd).map(|kind| MADE_UP.contains(&kind))
 }
 
-/// What `fstat` says of an open file.
+/// The result of `fstat` for an open file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stat {
     /// Type and permission bits.
@@ -116,7 +116,7 @@ pub(crate) struct Stat {
     pub(crate) allocated: u64,
     /// Device and inode: the file's identity.
     pub(crate) identity: (u64, u64),
-    /// The device that a device node leads to.
+    /// The device that a device node refers to.
     pub(crate) device: u64,
 }
 

@@ -30,7 +30,7 @@ fn on_range(fd: BorrowedFd<'_>, request: libc::Ioctl, at: u64, len: u64) -> io::
 /// The size in bytes.
 pub(crate) fn size(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes: u64 = 0;
-    // SAFETY: the request writes one u64 (or the kernel's size_t, not longer), alive in the call.
+    // SAFETY: the request writes one u64 (or the kernel's size_t, which is no longer), which lives through the call.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), BLKGETSIZE64, &raw mut bytes) })?;
     Ok(bytes)
 }
@@ -45,12 +45,12 @@ pub(crate) fn read_only(fd: BorrowedFd<'_>) -> io::Result<bool> {
     int_of(fd, BLKROGET).map(|value| value != 0)
 }
 
-/// Discards the range, sector-aligned.
+/// Discards the range, which must be sector-aligned.
 pub(crate) fn discard(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     on_range(fd, BLKDISCARD, at, len)
 }
 
-/// Zeroes the range, 512-aligned, by offload where the device has it, else by writing.
+/// Zeroes the range, which must be 512-aligned, by offload if the device supports it, otherwise by writing.
 pub(crate) fn zero_out(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     on_range(fd, BLKZEROOUT, at, len)
 }

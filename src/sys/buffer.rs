@@ -1,4 +1,4 @@
-//! The memory of a request that runs on after the call which submitted it has returned.
+//! Memory for a request that continues after the call that submitted it has returned.
 
 use std::fmt;
 use std::io::{IoSlice, IoSliceMut};
@@ -8,7 +8,7 @@ use libc::iovec;
 
 use super::AlignedBuf;
 
-/// One or more pieces of memory that stay where they are while this value moves: its own, or lent.
+/// One or more pieces of memory, owned or lent, that stay in place while this value moves.
 pub struct Buffer {
     pieces: Pieces,
     len: u64,
@@ -27,17 +27,16 @@ enum Owner {
     Aligned(#[allow(dead_code, reason = "only keeps the memory")] AlignedBuf),
 }
 
-// SAFETY: the memory is the value's own, or its lender has promised to leave it alone until the
-// value is gone; so the holder of the value has it alone, on any thread.
+// SAFETY: the memory is owned by the value, or its lender has promised to leave it alone until the value is dropped; so
+// the holder of the value has exclusive access to it, on any thread.
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// Over memory of somebody else.
+    /// Wraps memory that somebody else owns.
     ///
     /// # Safety
-    /// Each piece is readable, and writable where the buffer is read into, for its length, and
-    /// nothing else uses it until the buffer is dropped. The lengths together fit a `u64`, each one
-    /// an `isize`.
+    /// Each piece is readable, and writable if the buffer is read into, for its length, and nothing else uses it until
+    /// the buffer is dropped. The total length fits in a `u64`, each single one in an `isize`.
     pub unsafe fn of_caller(pieces: &[iovec]) -> Self {
         let len = pieces.iter().map(|piece| piece.iov_len as u64).sum();
         let pieces = match pieces {
@@ -51,7 +50,7 @@ impl Buffer {
         }
     }
 
-    /// `len` bytes of that value, aligned for direct I/O.
+    /// `len` bytes with that value, aligned for direct I/O.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -71,17 +70,17 @@ impl Buffer {
         })
     }
 
-    /// Bytes of all pieces.
+    /// Total length of all pieces.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether the total length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The bytes, where the buffer was made from one vector of them.
+    /// The bytes, if the buffer was created from a single vector.
     pub fn into_bytes(self) -> Option<Vec<u8>> {
         match self.owner {
             Owner::One(bytes) => Some(bytes),
@@ -89,7 +88,7 @@ impl Buffer {
         }
     }
 
-    /// The vectors that the buffer was made from; none where it was made otherwise.
+    /// The vectors that the buffer was created from; empty if it was created otherwise.
     pub fn into_vectors(self) -> Vec<Vec<u8>> {
         match self.owner {
             Owner::Lent | Owner::Aligned(_) => Vec::new(),
@@ -105,7 +104,7 @@ impl Buffer {
         }
     }
 
-    /// The pieces to write from.
+    /// The pieces, for writing from them.
     pub(crate) fn slices(&self) -> &[IoSlice<'_>] {
         let pieces = self.iovecs();
         // SAFETY: IoSlice is ABI-compatible with iovec, and each piece is valid for reads while
@@ -113,7 +112,7 @@ impl Buffer {
         unsafe { std::slice::from_raw_parts(pieces.as_ptr().cast(), pieces.len()) }
     }
 
-    /// The pieces to read into. Their order and extent must be left as they are.
+    /// The pieces, for reading into them. Their order and lengths must be left unchanged.
     pub(crate) fn slices_mut(&mut self) -> &mut [IoSliceMut<'_>] {
         let pieces = match &mut self.pieces {
             Pieces::One(piece) => std::slice::from_mut(piece),
@@ -125,7 +124,7 @@ impl Buffer {
     }
 }
 
-/// An empty piece may have any pointer in C, but none of a slice may be null.
+/// In C an empty piece may have any pointer, but that of a slice must not be null.
 fn valid(piece: iovec) -> iovec {
     if piece.iov_len == 0 {
         iovec {
@@ -196,7 +195,7 @@ mod tests {
             iov_base: std::ptr::null_mut(),
             iov_len: 0,
         };
-        // SAFETY: nothing of an empty piece is used.
+        // SAFETY: an empty piece is never accessed.
         let mut buffer = unsafe { Buffer::of_caller(&[null]) };
         assert!(buffer.is_empty() && buffer.slices_mut()[0].is_empty());
     }

@@ -31,7 +31,7 @@ pub(crate) fn copy_file_range(
     })
 }
 
-/// `FICLONERANGE`: shares the blocks of the range, or fails and changes nothing.
+/// `FICLONERANGE`: shares the blocks of the range, or fails without changing anything.
 pub(crate) fn clone_range(
     source: BorrowedFd<'_>,
     source_at: u64,

@@ -1,4 +1,4 @@
-//! What direct I/O demands of a file.
+//! Requirements of direct I/O on a file.
 
 use std::ffi::CStr;
 use std::io;
@@ -7,16 +7,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::check;
 
-/// Alignments that direct I/O demands, in bytes.
+/// Alignments that direct I/O requires, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DioAlign {
-    /// Of buffers in memory.
+    /// Alignment of buffers in memory.
     pub(crate) memory: u32,
-    /// Of offsets and lengths.
+    /// Alignment of offsets and lengths.
     pub(crate) offset: u32,
 }
 
-/// What `statx` says; None where kernel or file system do not tell or do no direct I/O.
+/// The alignments reported by `statx`; None if kernel or file system do not report them, or do not support direct I/O.
 pub(crate) fn stated(fd: BorrowedFd<'_>) -> Option<DioAlign> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
     let empty: &CStr = c"";
@@ -41,12 +41,12 @@ pub(crate) fn stated(fd: BorrowedFd<'_>) -> Option<DioAlign> {
     (known && align.memory.is_power_of_two() && align.offset.is_power_of_two()).then_some(align)
 }
 
-/// Turns `O_DIRECT` of an open file on.
+/// Sets `O_DIRECT` on an open file.
 pub(crate) fn set_direct(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_flags(fd, status_flags(fd)? | libc::O_DIRECT)
 }
 
-/// Turns `O_NONBLOCK` of an open file off.
+/// Clears `O_NONBLOCK` on an open file.
 pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = status_flags(fd)?;
     if flags & libc::O_NONBLOCK == 0 {
@@ -55,7 +55,7 @@ pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_flags(fd, flags & !libc::O_NONBLOCK)
 }
 
-/// Closes the descriptor when another program is executed.
+/// Sets the descriptor to be closed on exec.
 pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes no pointers.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)

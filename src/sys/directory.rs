@@ -1,4 +1,4 @@
-//! What stands in an open directory: names are taken one at a time, relative to it, and no link is followed.
+//! Entries of an open directory: names are resolved one at a time, relative to it, and no link is followed.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use super::{check, fd, retry};
 
-/// What is known of a file by its name or descriptor.
+/// Status of a file, by name or descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status {
     /// Type and permission bits.
@@ -56,7 +56,7 @@ pub(crate) fn stat(fd: BorrowedFd<'_>) -> io::Result<Status> {
     Ok(status(&unsafe { stat.assume_init() }))
 }
 
-/// What has that name in the directory; a link is itself.
+/// The status of the entry of that name in the directory; links are not followed.
 pub(crate) fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Status> {
     let name = CString::new(name)?;
     let mut stat = MaybeUninit::<libc::stat>::zeroed();
@@ -73,7 +73,7 @@ pub(crate) fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat
     Ok(status(&unsafe { stat.assume_init() }))
 }
 
-/// Opens what has that name in the directory; a link is refused (`ELOOP`), a FIFO does not block.
+/// Opens the entry of that name in the directory; a link is refused (`ELOOP`), a FIFO does not block.
 pub(crate) fn open_at(
     directory: BorrowedFd<'_>,
     name: &[u8],
@@ -102,7 +102,7 @@ pub(crate) fn open_directory_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::R
     open_at(directory, name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
 }
 
-/// Makes a directory in the directory.
+/// Creates a directory in the directory.
 pub(crate) fn make_at(
     directory: BorrowedFd<'_>,
     name: &[u8],
@@ -113,7 +113,7 @@ pub(crate) fn make_at(
     check(unsafe { libc::mkdirat(directory.as_raw_fd(), name.as_ptr(), mode) }).map(drop)
 }
 
-/// Removes a name from the directory: that of an empty directory, or of anything else.
+/// Removes an entry from the directory: an empty directory if `is_directory`, otherwise anything else.
 pub(crate) fn remove_at(
     directory: BorrowedFd<'_>,
     name: &[u8],
@@ -125,8 +125,7 @@ pub(crate) fn remove_at(
     check(unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), flags) }).map(drop)
 }
 
-/// Renames from one directory to another. Without `replace`, what has the name there is in
-/// the way (`EEXIST`).
+/// Renames, possibly to another directory. Without `replace`, fails with `EEXIST` if the new name exists.
 pub(crate) fn rename_at(
     from: (BorrowedFd<'_>, &[u8]),
     to: (BorrowedFd<'_>, &[u8]),
@@ -150,7 +149,7 @@ pub(crate) fn rename_at(
         ) as libc::c_int
     });
     match renamed {
-        // The file system does not know the flag.
+        // The file system does not support the flag.
         Err(error)
             if matches!(
                 error.raw_os_error(),
@@ -171,14 +170,14 @@ pub(crate) fn rename_at(
     }
 }
 
-/// Gives an open file an owner and permission bits.
+/// Sets the owner and permission bits of an open file.
 pub(crate) fn set_owner_and_mode(
     fd: BorrowedFd<'_>,
     owner: Option<(u32, u32)>,
     mode: libc::mode_t,
 ) -> io::Result<()> {
     if let Some((user, group)) = owner {
-        // Before the mode, which may lose bits by it. Who may not give files away keeps them.
+        // Before the mode, some bits of which it may clear. A user who may not change the owner keeps the old one.
         // SAFETY: a plain system call.
         let _ = check(unsafe { libc::fchown(fd.as_raw_fd(), user, group) });
     }
@@ -186,12 +185,12 @@ pub(crate) fn set_owner_and_mode(
     check(unsafe { libc::fchmod(fd.as_raw_fd(), mode & 0o7777) }).map(drop)
 }
 
-/// Calls `visit` with each name in a directory, except for `.` and `..`; in no order.
+/// Calls `visit` with each name in a directory, except for `.` and `..`; in unspecified order.
 pub(crate) fn names<E: From<io::Error>>(
     directory: OwnedFd,
     mut visit: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    /// Closes the stream.
+    /// Closes the stream on drop.
     struct Stream(*mut libc::DIR);
     impl Drop for Stream {
         fn drop(&mut self) {
@@ -200,17 +199,17 @@ pub(crate) fn names<E: From<io::Error>>(
         }
     }
     let number = directory.into_raw_fd();
-    // SAFETY: the descriptor is open and owned by nothing else; the stream takes it.
+    // SAFETY: the descriptor is open and owned by nothing else; the stream takes ownership of it.
     let stream = unsafe { libc::fdopendir(number) };
     if stream.is_null() {
         let error = io::Error::last_os_error();
-        // SAFETY: the stream did not take it.
+        // SAFETY: the stream did not take ownership of it.
         drop(unsafe { OwnedFd::from_raw_fd(number) });
         return Err(error.into());
     }
     let stream = Stream(stream);
     loop {
-        // SAFETY: errno is the thread's own.
+        // SAFETY: errno is thread-local.
         unsafe { *libc::__errno_location() = 0 };
         // SAFETY: the stream is open; the entry is used before the next call.
         let entry = unsafe { libc::readdir64(stream.0) };
@@ -229,18 +228,18 @@ pub(crate) fn names<E: From<io::Error>>(
     }
 }
 
-/// How a directory is kept from others.
+/// How a directory is locked against others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    /// Not.
+    /// Not locked.
     Free,
-    /// Others may hold it so, too.
+    /// Others may hold a shared lock as well.
     Shared,
-    /// By one alone.
+    /// Exclusively.
     Alone,
 }
 
-/// `flock(2)`; `EWOULDBLOCK` where another opener is in the way.
+/// `flock(2)`; `EWOULDBLOCK` if another opener holds a conflicting lock.
 pub(crate) fn hold(fd: BorrowedFd<'_>, how: Hold) -> io::Result<()> {
     let operation = match how {
         Hold::Free => libc::LOCK_UN,

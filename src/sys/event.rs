@@ -1,4 +1,4 @@
-//! A counter that a thread can wait for together with other descriptors.
+//! A counter that a thread can wait for along with other descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,7 +11,7 @@ use super::check;
 pub(crate) struct Event(OwnedFd);
 
 impl Event {
-    /// One that is not readable yet.
+    /// Creates one that is not readable yet.
     pub(crate) fn new() -> io::Result<Self> {
         super::fd::event().map(Self)
     }
@@ -19,24 +19,24 @@ impl Event {
     /// Makes it readable.
     pub(crate) fn signal(&self) {
         let one = 1u64.to_ne_bytes();
-        // SAFETY: the descriptor is open and the buffer has eight bytes. A full counter refuses
-        // the call, but is readable then.
+        // SAFETY: the descriptor is open and the buffer has eight bytes. If the counter is full the call fails, but
+        // then it is readable anyway.
         unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
 
     /// Makes it unreadable.
     pub(crate) fn clear(&self) {
         let mut count = [0; 8];
-        // SAFETY: the descriptor is open and the buffer has eight bytes. Where nothing was
-        // signalled the call fails at once.
+        // SAFETY: the descriptor is open and the buffer has eight bytes. If nothing was signalled the call fails at
+        // once.
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
-    /// Waits until it is readable or `deadline` has passed; false for the latter.
+    /// Waits until it is readable, or `deadline` has passed; false in the latter case.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            // Rounded up, so that a short rest is not waited for in a busy loop.
+            // Rounded up, so that a short remainder is not spent in a busy loop.
             let millis = left.map_or(-1, |left| {
                 let millis = (left + Duration::from_micros(999)).as_millis();
                 libc::c_int::try_from(millis).unwrap_or(libc::c_int::MAX)

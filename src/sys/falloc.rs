@@ -5,23 +5,23 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::{check, offset, retry};
 
-/// What `fallocate` does with a range.
+/// What `fallocate` should do with a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Falloc {
     /// Reserves space; grows the file to the end of the range, never shrinks it.
     Allocate,
-    /// As Allocate, but the length stays.
+    /// As Allocate, but keeps the length.
     AllocateKeepSize,
-    /// Zeroes and keeps space reserved; grows the file.
+    /// Zeroes the range and keeps its space reserved; grows the file.
     Zero,
-    /// As Zero, but the length stays.
+    /// As Zero, but keeps the length.
     ZeroKeepSize,
-    /// Makes a hole; the length stays.
+    /// Punches a hole; keeps the length.
     PunchHole,
 }
 
 impl Falloc {
-    /// As the kernel calls it.
+    /// The kernel's flags for it.
     pub(super) fn mode(self) -> libc::c_int {
         match self {
             Self::Allocate => 0,
@@ -52,8 +52,8 @@ pub(crate) fn truncate(fd: BorrowedFd<'_>, len: u64) -> io::Result<()> {
     })
 }
 
-/// `sync_file_range(2)`: begins to write dirty pages of the range out, and waits for none. Errors of the
-/// writing stay for the next sync to report.
+/// `sync_file_range(2)`: starts to write out dirty pages of the range, and waits for none. Write errors are left for
+/// the next sync to report.
 pub(crate) fn start_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     let (at, len) = (offset(at)?, offset(len)?);
     let flags = libc::SYNC_FILE_RANGE_WRITE;
@@ -61,7 +61,7 @@ pub(crate) fn start_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Resu
     check(unsafe { libc::sync_file_range(fd.as_raw_fd(), at, len, flags) }).map(drop)
 }
 
-/// `sync_file_range(2)`: waits until the range, whose writing has begun, is written. As [`datasync`].
+/// `sync_file_range(2)`: waits until writeback of the range, which has been started, is complete. As [`datasync`].
 pub(crate) fn wait_for_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     let (at, len) = (offset(at)?, offset(len)?);
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE;
@@ -69,7 +69,7 @@ pub(crate) fn wait_for_writeback(fd: BorrowedFd<'_>, at: u64, len: u64) -> io::R
     retry(|| check(unsafe { libc::sync_file_range(fd.as_raw_fd(), at, len, flags) }).map(drop))
 }
 
-/// `posix_fadvise(2)`: the kernel need not keep the range in memory. A hint, so that there is no failure.
+/// `posix_fadvise(2)`: the kernel need not keep the range in memory. A hint, so failures are ignored.
 pub(crate) fn forget(fd: BorrowedFd<'_>, at: u64, len: u64) {
     if let (Ok(at), Ok(len)) = (offset(at), offset(len)) {
         // SAFETY: takes no pointers.
@@ -77,10 +77,10 @@ pub(crate) fn forget(fd: BorrowedFd<'_>, at: u64, len: u64) {
     }
 }
 
-/// What the kernel reads at most for one hint, unless the device is set to another number.
+/// How much the kernel reads at most for one hint, unless the device is configured otherwise.
 const READ_AHEAD: u64 = 128 << 10;
 
-/// `posix_fadvise(2)`: the range will be read soon. A hint, so that there is no failure.
+/// `posix_fadvise(2)`: the range will be read soon. A hint, so failures are ignored.
 pub(crate) fn bring(fd: BorrowedFd<'_>, at: u64, len: u64) {
     let end = at.saturating_add(len).min(i64::MAX.unsigned_abs());
     for at in (at..end).step_by(READ_AHEAD as usize) {

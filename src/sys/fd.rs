@@ -1,4 +1,4 @@
-//! Descriptors that the library keeps. All of them are made or taken over here.
+//! Descriptors that the library keeps open. All of them are created or taken over here.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -7,11 +7,11 @@ use std::path::Path;
 
 use super::check;
 
-/// 0 to 2 are the program's standard streams, even while they are closed: code that prints there must not
-/// write into an image.
+/// 0 to 2 are the program's standard streams, even while they are closed: code that prints to them must not write to an
+/// image.
 const FIRST: RawFd = 3;
 
-/// The descriptor itself, or in its place a duplicate that is none of the standard streams.
+/// The descriptor itself, or a duplicate in its place if it is one of the standard streams.
 pub(crate) fn keep(fd: OwnedFd) -> io::Result<OwnedFd> {
     keep_from(fd, FIRST)
 }
@@ -28,13 +28,13 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     duplicate_number(fd.as_raw_fd())
 }
 
-/// A duplicate of the descriptor with this number, closed on exec. One that is not open is refused.
+/// A duplicate of the descriptor with this number, closed on exec. Fails if it is not open.
 pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
     duplicate_from(number, FIRST)
 }
 
 fn duplicate_from(number: RawFd, first: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers; a number that is not open is refused.
+    // SAFETY: takes no pointers; fails if the number is not open.
     let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, first) })?;
     // SAFETY: the descriptor is new and owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -53,14 +53,14 @@ pub(crate) fn event() -> io::Result<OwnedFd> {
     keep(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// For what makes its descriptor itself and does not give it away: makes it again until it has a number
-/// that may be kept.
+/// For objects that create their own descriptor and do not give it away: creates them again until the descriptor has a
+/// number that may be kept.
 pub(crate) fn make<T: AsRawFd>(make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     make_from(make, FIRST)
 }
 
 fn make_from<T: AsRawFd>(mut make: impl FnMut() -> io::Result<T>, first: RawFd) -> io::Result<T> {
-    // These hold the low numbers until a higher one was had.
+    // These occupy the low numbers until a higher one is returned.
     let mut low = Vec::new();
     loop {
         let made = make()?;
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_moved_is_made_until_its_number_is_high_enough() {
-        // Other threads take numbers meanwhile: these are there before.
+        // Other threads allocate numbers in the meantime: these are occupied in advance.
         let low = tempfile::tempfile().unwrap();
         let bound = low.as_raw_fd() + 1;
         let mut lower = Vec::new();

@@ -1,10 +1,9 @@
-//! Waiting for a number in memory to change, and waking those who wait: futex(2), of which a signal handler may
-//! use the second half.
+//! Waiting for a number in memory to change, and waking the waiters: futex(2). Signal handlers may use only the latter.
 
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-/// Waits while `word` is `expected`, at most for `longest`; ends early when it is interrupted.
+/// Waits while `word` is `expected`, for at most `longest`; returns early if interrupted.
 pub(crate) fn wait(word: &AtomicU32, expected: u32, longest: Duration) {
     let longest = libc::timespec {
         tv_sec: longest.as_secs().try_into().unwrap_or(libc::time_t::MAX),
@@ -22,7 +21,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, longest: Duration) {
     };
 }
 
-/// Wakes all who wait for `word`. Leaves `errno` alone, since it cannot fail.
+/// Wakes all waiters of `word`. Leaves `errno` alone, since it cannot fail.
 pub(crate) fn wake_all(word: &AtomicU32) {
     // SAFETY: the word is that of an atomic, and the call does not touch it.
     unsafe {

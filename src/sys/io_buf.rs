@@ -1,4 +1,4 @@
-//! Bytes for I/O that grow, in aligned memory.
+//! Growable byte buffers for I/O, in aligned memory.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -9,8 +9,8 @@ use super::AlignedBuf;
 use crate::error::Result;
 use crate::lack::lack;
 
-/// Bytes that are read from a file or written to one: as a `Vec<u8>`, but at the start of a page where
-/// they are as long as one, and from the pool of buffers where they are long.
+/// Bytes that are read from a file or written to one: as a `Vec<u8>`, but page-aligned if they are at least a page
+/// long, and from the buffer pool if they are long.
 #[derive(Default)]
 pub struct IoBuf {
     memory: Option<AlignedBuf>,
@@ -18,7 +18,7 @@ pub struct IoBuf {
 }
 
 impl IoBuf {
-    /// No bytes.
+    /// An empty buffer.
     pub const fn new() -> Self {
         Self {
             memory: None,
@@ -29,7 +29,7 @@ impl IoBuf {
     /// As `Vec::resize` with zeroes.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory cannot be allocated; then nothing has changed.
     pub fn resize(&mut self, len: usize) -> Result<()> {
         let old = self.len;
         let fresh = self.make_room(len)?;
@@ -40,10 +40,10 @@ impl IoBuf {
         Ok(())
     }
 
-    /// Changes the length; the bytes are whatever was there.
+    /// Changes the length; the contents are unspecified.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory cannot be allocated; then nothing has changed.
     pub fn room(&mut self, len: usize) -> Result<&mut [u8]> {
         if self.capacity() < len {
             self.clear();
@@ -56,7 +56,7 @@ impl IoBuf {
     /// As `Vec::extend_from_slice`.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory cannot be allocated; then nothing has changed.
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Result<()> {
         let old = self.len;
         let len = old.checked_add(bytes.len()).ok_or_else(lack)?;
@@ -80,10 +80,10 @@ impl IoBuf {
         self.len = 0;
     }
 
-    /// Makes room for so many bytes in all.
+    /// Reserves space for this many bytes in total.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory cannot be allocated; then nothing has changed.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
         self.make_room(len).map(drop)
     }
@@ -92,8 +92,8 @@ impl IoBuf {
         self.memory.as_ref().map_or(0, |memory| memory.len())
     }
 
-    /// Memory for so many bytes, which begins with those that there are; true where it is fresh,
-    /// and zero behind them.
+    /// Ensures memory for this many bytes, preserving the existing ones; true if it is newly allocated, and zero after
+    /// them.
     fn make_room(&mut self, len: usize) -> Result<bool> {
         if self.capacity() >= len {
             return Ok(false);
@@ -131,7 +131,7 @@ impl AsRef<[u8]> for IoBuf {
     }
 }
 
-/// All of the memory, also what a longer content has left.
+/// Wipes all of the memory, including leftovers of longer contents.
 impl Zeroize for IoBuf {
     fn zeroize(&mut self) {
         if let Some(memory) = self.memory.as_deref_mut() {
@@ -169,7 +169,7 @@ mod tests {
         bytes.fill(9);
         bytes.truncate(2);
         bytes.extend_from_slice(&[5]).unwrap();
-        // What a longer content has left is not seen again.
+        // Leftovers of longer contents never reappear.
         bytes.resize(5).unwrap();
         assert_eq!(*bytes, [9, 9, 5, 0, 0]);
         assert_eq!(bytes.room(200_000).unwrap().len(), 200_000);

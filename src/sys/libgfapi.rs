@@ -1,9 +1,9 @@
-//! The library libgfapi, loaded when it is first needed: files of volumes of GlusterFS.
+//! The library libgfapi, loaded on first use: files in GlusterFS volumes.
 //!
-//! Reads and changes of data are started here and waited for elsewhere; every other call waits for the servers
-//! itself, and belongs on a thread that is never waited for without a limit.
+//! Reads and modifications of data are started here and waited for elsewhere; every other call blocks on the servers,
+//! and belongs on a thread that nobody waits for without a timeout.
 //!
-//! The functions whose arguments changed with version 6 of GlusterFS are asked for by the version of their symbol.
+//! The functions whose arguments changed in GlusterFS 6 are looked up by symbol version.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::io;
@@ -16,12 +16,12 @@ use super::IoBuf;
 use super::library::{self, Library, functions};
 use super::pending::{Pending, Request, Running};
 
-/// The only version whose interface is known here, and the package that brings it.
+/// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"libgfapi.so.0";
 const PACKAGE: &str = "libgfapi0";
-/// The version of the symbols of requests that call back with five arguments.
+/// The symbol version of requests whose callbacks have five arguments.
 const SYMBOLS: &CStr = c"GFAPI_6.0";
-/// In the paths of what it loads by itself.
+/// Part of the paths of what it loads by itself.
 const TRANSLATORS: &CStr = c"/glusterfs/";
 
 /// Opaque to us.
@@ -54,7 +54,7 @@ type Flush = unsafe extern "C" fn(*mut File, Done, *mut c_void) -> c_int;
 type Discard = unsafe extern "C" fn(*mut File, i64, usize, Done, *mut c_void) -> c_int;
 type Zero = unsafe extern "C" fn(*mut File, i64, i64, Done, *mut c_void) -> c_int;
 
-/// Requests, as version 6 has them.
+/// Requests, with their signatures of version 6.
 struct Requests {
     read: Read,
     write: Write,
@@ -79,8 +79,8 @@ fn loaded() -> Result<&'static Loaded, String> {
 
 fn load(library: &Library) -> Result<Loaded, String> {
     let of = |name: &'static CStr| library.versioned(name, SYMBOLS);
-    // SAFETY: the library of that name; the functions of these names and this version have these signatures, by
-    // the library's header.
+    // SAFETY: this is the library of that name; according to its header, the functions with these names and this
+    // version have these signatures.
     unsafe {
         Ok(Loaded {
             f: Functions::load(library)?,
@@ -96,15 +96,15 @@ fn load(library: &Library) -> Result<Loaded, String> {
     }
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     loaded().map(|_| ())
 }
 
-/// What a call that gives -1 has given otherwise.
+/// The result of a call that returns -1 on failure.
 fn given(code: impl Into<i64>) -> Result<u64, i32> {
     u64::try_from(code.into()).map_err(|_| last())
 }
@@ -114,7 +114,7 @@ fn last() -> i32 {
     errno.filter(|errno| *errno != 0).unwrap_or(libc::EIO)
 }
 
-/// A volume, or what is known of it before it is connected.
+/// A volume, possibly not connected yet.
 pub(crate) struct Volume {
     f: &'static Functions,
     handle: *mut Fs,
@@ -126,7 +126,7 @@ unsafe impl Send for Volume {}
 unsafe impl Sync for Volume {}
 
 impl Volume {
-    /// The volume of that name, without a server yet.
+    /// Creates the volume of that name, without a server yet.
     pub(crate) fn new(name: &CStr) -> Result<Self, i32> {
         let f = &loaded().map_err(|_| libc::ELIBACC)?.f;
         // SAFETY: the name is copied.
@@ -137,7 +137,7 @@ impl Volume {
         }
     }
 
-    /// A server that knows the volume; before it is connected. `host` is a path where the transport is `unix`.
+    /// Adds a server that knows the volume; before connecting. `host` is a path if the transport is `unix`.
     pub(crate) fn add_server(&self, transport: &CStr, host: &CStr, port: u16) -> Result<(), i32> {
         let (transport, host) = (transport.as_ptr(), host.as_ptr());
         // SAFETY: its own handle; both texts are copied.
@@ -147,7 +147,7 @@ impl Volume {
         given(code).map(|_| ())
     }
 
-    /// An option of the parts of the client whose names match; before it is connected.
+    /// Sets an option for the parts of the client whose names match; before connecting.
     pub(crate) fn set_option(&self, part: &CStr, key: &CStr, value: &CStr) -> Result<(), i32> {
         // SAFETY: its own handle; the texts are copied.
         let code = unsafe {
@@ -157,7 +157,7 @@ impl Volume {
         given(code).map(|_| ())
     }
 
-    /// Where the library writes of what it does, and how much; before it is connected.
+    /// Sets the library's log file and log level; before connecting.
     pub(crate) fn set_log(&self, file: &CStr, level: u8) -> Result<(), i32> {
         // SAFETY: its own handle; the name is copied.
         let code =
@@ -165,7 +165,7 @@ impl Volume {
         given(code).map(|_| ())
     }
 
-    /// Connects. Waits for the servers.
+    /// Connects. Blocks on the servers.
     pub(crate) fn connect(&self) -> Result<(), i32> {
         // SAFETY: its own handle.
         match unsafe { (self.f.glfs_init)(self.handle) } {
@@ -174,7 +174,7 @@ impl Volume {
         }
     }
 
-    /// Removes a file. Waits for the servers.
+    /// Removes a file. Blocks on the servers.
     pub(crate) fn unlink(&self, path: &CStr) -> Result<(), i32> {
         // SAFETY: its own handle.
         given(unsafe { (self.f.glfs_unlink)(self.handle, path.as_ptr()) }).map(|_| ())
@@ -183,14 +183,14 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // The library unloads its translators while threads of theirs may still return from their last function.
+        // The library unloads its translators while their threads may still be returning from their last function.
         library::keep_loaded(TRANSLATORS);
-        // SAFETY: its own handle, whose files are closed. Waits for the servers, and some ten seconds besides.
+        // SAFETY: its own handle, whose files are closed. Blocks on the servers, and for some ten more seconds.
         unsafe { (self.f.glfs_fini)(self.handle) };
     }
 }
 
-/// What a file is.
+/// The attributes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) mode: u32,
@@ -199,31 +199,31 @@ pub(crate) struct Stat {
     pub(crate) inode: u64,
 }
 
-/// Where a search of data or of a hole has ended.
+/// The result of a search for data or a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     At(u64),
-    /// There is none up to the end of the file.
+    /// There is none before the end of the file.
     None,
 }
 
-/// A file that is open.
+/// An open file.
 pub(crate) struct OpenFile {
     library: &'static Loaded,
     handle: *mut File,
     running: Running,
-    /// Held while the position of the handle moves.
+    /// Held while the handle's position changes.
     seeking: Mutex<()>,
-    /// Ended after the file.
+    /// Shut down after the file.
     volume: Arc<Volume>,
 }
 
-// SAFETY: as of [`Volume`].
+// SAFETY: as for [`Volume`].
 unsafe impl Send for OpenFile {}
-// SAFETY: as of [`Volume`].
+// SAFETY: as for [`Volume`].
 unsafe impl Sync for OpenFile {}
 
-/// Called by the library, on a thread of its own, when a request has ended.
+/// Called by the library, on a thread of its own, when a request has completed.
 unsafe extern "C" fn ended(
     _file: *mut File,
     count: isize,
@@ -231,14 +231,14 @@ unsafe extern "C" fn ended(
     _after: *mut c_void,
     request: *mut c_void,
 ) {
-    // The errno is the thread's: nothing is done before it is looked at.
+    // The errno is thread-local: nothing may come before this.
     let outcome = given(count as i64);
-    // SAFETY: the request of `OpenFile::start`; this is called once for it.
+    // SAFETY: the request is from `OpenFile::start`; this is called once for it.
     unsafe { Request::taken_back(request) }.end(outcome);
 }
 
 impl OpenFile {
-    /// Opens a file, or makes it. Waits for the servers.
+    /// Opens or creates a file. Blocks on the servers.
     pub(crate) fn open(volume: &Arc<Volume>, path: &CStr, flags: c_int) -> Result<Self, i32> {
         let library = loaded().map_err(|_| libc::ELIBACC)?;
         // SAFETY: its own handle; the path is copied.
@@ -260,14 +260,14 @@ impl OpenFile {
         }
     }
 
-    /// The volume that it is in.
+    /// The volume that the file is in.
     pub(crate) fn volume(&self) -> &Arc<Volume> {
         &self.volume
     }
 
-    /// What it is. Waits for the servers.
+    /// The file's attributes. Blocks on the servers.
     pub(crate) fn stat(&self) -> Result<Stat, i32> {
-        // SAFETY: numbers, of which zero is one.
+        // SAFETY: it consists of numbers, for which zero is valid.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: its own handle, and a place for the numbers.
         given(unsafe { (self.library.f.glfs_fstat)(self.handle, &raw mut stat) })?;
@@ -281,7 +281,7 @@ impl OpenFile {
         })
     }
 
-    /// The first data from an offset on, or the first hole. Waits for the servers.
+    /// The first data from an offset on, or the first hole. Blocks on the servers.
     pub(crate) fn seek(&self, offset: u64, data: bool) -> Result<Found, i32> {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let what = if data {
@@ -289,7 +289,7 @@ impl OpenFile {
         } else {
             libc::SEEK_HOLE
         };
-        // The library answers with the position of the handle, which another thread may have moved meanwhile.
+        // The library returns the handle's position, which another thread may have changed in the meantime.
         let _alone = self.seeking.lock();
         // SAFETY: its own handle. Nothing else uses its position.
         match given(unsafe { (self.library.f.glfs_lseek)(self.handle, offset, what) }) {
@@ -299,7 +299,7 @@ impl OpenFile {
         }
     }
 
-    /// Takes the room of a range and makes the file reach its end. Waits for the servers.
+    /// Allocates space for a range, and grows the file to its end. Blocks on the servers.
     pub(crate) fn allocate(&self, offset: u64, len: u64) -> Result<(), i32> {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let len = usize::try_from(len).map_err(|_| libc::EFBIG)?;
@@ -321,7 +321,7 @@ impl OpenFile {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let (read, len) = (self.library.requests.read, bytes.len());
         self.start(bytes, |at, request| {
-            // SAFETY: its own handle; `len` writable bytes that the request keeps until it has ended.
+            // SAFETY: its own handle; `len` writable bytes that the request keeps until it has completed.
             unsafe { read(self.handle, at.cast(), len, offset, 0, ended, request) }
         })
     }
@@ -332,37 +332,37 @@ impl OpenFile {
         let len = c_int::try_from(bytes.len()).map_err(|_| libc::EFBIG)?;
         let write = self.library.requests.write;
         self.start(bytes, |at, request| {
-            // SAFETY: its own handle; `len` readable bytes that the request keeps until it has ended.
+            // SAFETY: its own handle; `len` readable bytes that the request keeps until it has completed.
             unsafe { write(self.handle, at.cast(), len, offset, 0, ended, request) }
         })
     }
 
-    /// Starts to make the file that long.
+    /// Starts to change the file's length.
     pub(crate) fn set_len(&self, len: u64) -> Result<Pending, i32> {
         let len = i64::try_from(len).map_err(|_| libc::EFBIG)?;
         let set_len = self.library.requests.set_len;
         self.start(IoBuf::new(), |_, request| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { set_len(self.handle, len, ended, request) }
         })
     }
 
-    /// Starts to make durable what was written.
+    /// Starts to make completed writes durable.
     pub(crate) fn sync(&self) -> Result<Pending, i32> {
         let sync = self.library.requests.sync;
         self.start(IoBuf::new(), |_, request| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { sync(self.handle, ended, request) }
         })
     }
 
-    /// Starts to give a range back.
+    /// Starts to deallocate a range.
     pub(crate) fn discard(&self, offset: u64, len: u64) -> Result<Pending, i32> {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let len = usize::try_from(len).map_err(|_| libc::EFBIG)?;
         let discard = self.library.requests.discard;
         self.start(IoBuf::new(), |_, request| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { discard(self.handle, offset, len, ended, request) }
         })
     }
@@ -373,7 +373,7 @@ impl OpenFile {
         let len = i64::try_from(len).map_err(|_| libc::EFBIG)?;
         let zero = self.library.requests.zero;
         self.start(IoBuf::new(), |_, request| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { zero(self.handle, offset, len, ended, request) }
         })
     }
@@ -382,7 +382,7 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         self.running.wait();
-        // SAFETY: its own handle, with no request under way. Waits for the servers.
+        // SAFETY: its own handle, with no request in flight. Blocks on the servers.
         unsafe { (self.library.f.glfs_close)(self.handle) };
     }
 }

@@ -1,9 +1,8 @@
-//! The library libiscsi, loaded when it is first needed: sessions with targets of iSCSI, and SCSI commands in
-//! them.
+//! The library libiscsi, loaded on first use: sessions with iSCSI targets, and SCSI commands in them.
 //!
-//! Nothing here waits: a session is served when its socket is ready. The signal of a broken pipe is to be blocked
-//! on the thread that calls, for the library does not keep it back. What the library would do by itself when a
-//! session is lost is turned off: its owner makes another one.
+//! Nothing here blocks: a session is served when its socket is ready. The calling thread must have SIGPIPE blocked,
+//! because the library does not suppress it. The library's own handling of lost sessions is turned off: the owner
+//! creates another session instead.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};
@@ -17,11 +16,11 @@ use super::IoBuf;
 use super::library::{Library, functions};
 use crate::secret::Secret;
 
-/// The only version whose interface is known here, and the package that brings it.
+/// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"libiscsi.so.7";
 const PACKAGE: &str = "libiscsi7";
 
-// Of `iscsi/iscsi.h` and `iscsi/scsi-lowlevel.h`.
+// From `iscsi/iscsi.h` and `iscsi/scsi-lowlevel.h`.
 const TCP: c_int = 0;
 const ISER: c_int = 1;
 const NORMAL_SESSION: c_int = 2;
@@ -39,14 +38,14 @@ const XFER_WRITE: c_int = 2;
 const NO_RESIDUAL: c_int = 0;
 const RESIDUAL_UNDERFLOW: c_int = 1;
 
-/// Where the library does not say what has happened.
+/// Used if the library does not say what went wrong.
 const UNKNOWN: &str = "The peer ended the connection, or does not keep to the rules of iSCSI";
 
 /// Opaque to us.
 type Context = c_void;
 type Callback = unsafe extern "C" fn(*mut Context, c_int, *mut c_void, *mut c_void);
 
-/// The beginning of `struct scsi_task`, which programs may read.
+/// The beginning of `struct scsi_task`, which is public.
 #[repr(C)]
 struct Task {
     status: c_int,
@@ -105,15 +104,15 @@ fn functions() -> Result<&'static Functions, String> {
     })
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     functions().map(|_| ())
 }
 
-/// Whether headers of packets have checksums, in the order of the library's numbers.
+/// Whether packet headers have checksums, in the order of the library's constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeaderDigest {
     None = 0,
@@ -122,35 +121,35 @@ pub(crate) enum HeaderDigest {
     Crc32c = 3,
 }
 
-/// Who somebody is, and the secret that proves it.
+/// A user name, and the secret that proves it.
 #[derive(Clone, Debug)]
 pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) password: Secret,
 }
 
-/// What a session is to be.
+/// The settings of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) initiator: String,
     pub(crate) target: String,
     pub(crate) digest: HeaderDigest,
-    /// Who we are to the target, and who it is to us.
+    /// Our credentials for the target, and those that it must present to us.
     pub(crate) login: Option<Login>,
     pub(crate) target_login: Option<Login>,
-    /// Over RDMA rather than TCP.
+    /// Use RDMA rather than TCP.
     pub(crate) iser: bool,
-    /// Tells the session from others of the same initiator; one with the same number takes the place of the other.
+    /// Distinguishes the session from others of the initiator; a new one with the same number replaces the old one.
     pub(crate) number: u32,
-    /// Seconds until a command that has no answer is given up; 0 is never.
+    /// Timeout in seconds for the response to a command; 0 for none.
     pub(crate) timeout: u32,
 }
 
-/// The bytes of a command, which the session has while it is under way.
+/// The data of a command, which the session owns while it is in flight.
 #[derive(Debug)]
 pub(crate) enum Data {
     None,
-    /// To be filled by the target; zero before.
+    /// To be filled by the target; initially zero.
     In(IoBuf),
     Out(IoBuf),
 }
@@ -163,14 +162,14 @@ pub(crate) struct Command {
     pub(crate) data: Data,
 }
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// Well, with so many bytes fewer than there is room for.
+    /// Success, with this many bytes fewer than there is space for.
     Good {
         missing: usize,
     },
-    /// With sense data: its key, and the additional code and its qualifier.
+    /// Failure with sense data: its key, and the additional code with its qualifier.
     Sense {
         key: u8,
         code: u16,
@@ -183,7 +182,7 @@ pub(crate) enum Status {
     Other(i32),
 }
 
-/// A command that has ended.
+/// A completed command.
 #[derive(Debug)]
 pub(crate) struct Done {
     pub(crate) token: u64,
@@ -191,25 +190,25 @@ pub(crate) struct Done {
     pub(crate) command: Command,
 }
 
-/// How connecting, logging in or logging out has ended.
+/// The outcome of connecting, logging in or logging out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Good,
-    /// The target is to be found elsewhere.
+    /// The target has moved to another address.
     Moved,
     Failed,
 }
 
-/// What callbacks leave behind.
+/// Results left by callbacks.
 #[derive(Default)]
 struct Outcome {
     step: Cell<Option<Step>>,
-    /// What the library said when a step failed, which it forgets soon.
+    /// The library's message when a step failed, which it soon forgets.
     reason: RefCell<Option<String>>,
     done: RefCell<Vec<Done>>,
 }
 
-/// A command that the library has.
+/// A command that the library owns.
 struct Flight {
     f: &'static Functions,
     outcome: NonNull<Outcome>,
@@ -225,11 +224,11 @@ pub(crate) struct Session {
     outcome: NonNull<Outcome>,
 }
 
-// SAFETY: the library keeps no data of threads for a context; all calls that change one take `&mut self`.
+// SAFETY: the library keeps no thread-local data for a context; all calls that change one take `&mut self`.
 unsafe impl Send for Session {}
 
 impl Session {
-    /// One that is connected to nothing yet.
+    /// Creates a session that is not connected yet.
     pub(crate) fn new(wanted: &Wanted) -> Result<Self, String> {
         let f = functions()?;
         let initiator = text(&wanted.initiator)?;
@@ -280,7 +279,7 @@ impl Session {
         }
     }
 
-    /// What went wrong, in the words of the library, in one line: with the step that failed, else last.
+    /// The library's error message in one line: that of the step that failed, otherwise the last one.
     pub(crate) fn reason(&self) -> String {
         let kept = self.outcome().reason.borrow().clone();
         // SAFETY: its own context.
@@ -288,16 +287,16 @@ impl Session {
     }
 
     fn outcome(&self) -> &Outcome {
-        // SAFETY: made with the session and freed with it; only shared references to it are ever made.
+        // SAFETY: created with the session and freed with it; only shared references to it ever exist.
         unsafe { self.outcome.as_ref() }
     }
 
-    /// What has come of the last of [`Session::connect`], [`Session::log_in`] and [`Session::log_out`].
+    /// The outcome of the last [`Session::connect`], [`Session::log_in`] or [`Session::log_out`], if it has finished.
     pub(crate) fn step(&self) -> Option<Step> {
         self.outcome().step.take()
     }
 
-    /// The commands that have ended since the last call.
+    /// The commands that have completed since the last call.
     pub(crate) fn done(&self) -> Vec<Done> {
         self.outcome().done.take()
     }
@@ -312,7 +311,7 @@ impl Session {
         self.set(code)
     }
 
-    /// Begins to connect to a number of a host with a port.
+    /// Starts to connect to an IP address and port.
     pub(crate) fn connect(&mut self, portal: &str) -> Result<(), String> {
         let (f, portal) = (self.f, text(portal)?);
         self.begin(|context, outcome| {
@@ -321,7 +320,7 @@ impl Session {
         })
     }
 
-    /// Begins to log in to the target.
+    /// Starts to log in to the target.
     pub(crate) fn log_in(&mut self) -> Result<(), String> {
         let f = self.f;
         self.begin(|context, outcome| {
@@ -330,7 +329,7 @@ impl Session {
         })
     }
 
-    /// Begins to say farewell.
+    /// Starts to log out.
     pub(crate) fn log_out(&mut self) -> Result<(), String> {
         let f = self.f;
         self.begin(|context, outcome| {
@@ -339,7 +338,7 @@ impl Session {
         })
     }
 
-    /// Where the target has moved to.
+    /// The address that the target has moved to.
     pub(crate) fn moved_to(&self) -> Option<String> {
         // SAFETY: its own context; the text is copied.
         unsafe {
@@ -352,24 +351,24 @@ impl Session {
         }
     }
 
-    /// What is waited on, and for what; a negative number or no events where that is nothing at the moment.
+    /// The descriptor to wait on, and for which events; a negative number or no events if there is nothing to wait for.
     pub(crate) fn events(&self) -> (RawFd, c_int) {
-        // SAFETY: its own context, only looked at.
+        // SAFETY: its own context, which is only read.
         unsafe {
             let fd = (self.f.iscsi_get_fd)(self.context);
             (fd, (self.f.iscsi_which_events)(self.context))
         }
     }
 
-    /// Sends and takes what can be without waiting. To be called each second at least, for the library keeps no
-    /// time by itself.
+    /// Sends and receives what is possible without blocking. Must be called at least once per second, because the
+    /// library has no timers of its own.
     pub(crate) fn serve(&mut self, ready: c_int) -> Result<(), String> {
         // SAFETY: its own context. What callbacks are given lives until they have run.
         let code = unsafe { (self.f.iscsi_service)(self.context, ready) };
         self.set(code)
     }
 
-    /// Asks the target whether it is there.
+    /// Pings the target.
     pub(crate) fn ask(&mut self) -> Result<(), String> {
         let none = ptr::null_mut();
         // SAFETY: its own context; without data, and without a callback, which the library allows.
@@ -378,14 +377,14 @@ impl Session {
         self.set(code)
     }
 
-    /// How many times in a row the target was asked and did not answer.
+    /// How many pings in a row the target has not answered.
     pub(crate) fn unanswered(&self) -> u32 {
-        // SAFETY: its own context, only looked at.
+        // SAFETY: its own context, which is only read.
         let count = unsafe { (self.f.iscsi_get_nops_in_flight)(self.context) };
         u32::try_from(count).unwrap_or(0)
     }
 
-    /// Gives a command to the library; [`Session::done`] gives it back.
+    /// Passes a command to the library; [`Session::done`] returns it.
     pub(crate) fn submit(
         &mut self,
         lun: u16,
@@ -400,11 +399,11 @@ impl Session {
         };
         let len = c_int::try_from(len).map_err(|_| "the command is too long".to_owned())?;
         let cdb_len = command.cdb_len.min(command.cdb.len());
-        // SAFETY: `cdb_len` bytes, at most 16, which are copied. The data stays where it is when its owner is
-        // moved, and is freed after the task. What the library did not take is freed here.
+        // SAFETY: `cdb_len` bytes, at most 16, which are copied. The data stays in place when its owner is moved, and
+        // is freed after the task. What the library did not take is freed here.
         unsafe {
             let cdb = command.cdb.as_mut_ptr();
-            // A length below 16.
+            // The length is at most 16.
             let task = (f.scsi_create_task)(cdb_len as c_int, cdb, direction, len);
             if task.is_null() {
                 return Err("libiscsi lacks memory".to_owned());
@@ -450,7 +449,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // SAFETY: its own; the library ends the commands that it has, whose callbacks need the outcome.
+        // SAFETY: its own; the library completes the commands that it owns, whose callbacks need the outcome.
         unsafe {
             (self.f.iscsi_destroy_context)(self.context);
             drop(Box::from_raw(self.outcome.as_ptr()));
@@ -459,21 +458,21 @@ impl Drop for Session {
 }
 
 /// # Safety
-/// Called by the library with the outcome of a session that is there.
+/// Called by the library with the outcome of a session that still exists.
 unsafe extern "C" fn on_step(
     context: *mut Context,
     status: c_int,
     _data: *mut c_void,
     outcome: *mut c_void,
 ) {
-    // SAFETY: of `Session::begin`; the session is there while its context is.
+    // SAFETY: passed by `Session::begin`; the session exists as long as its context does.
     let outcome = unsafe { &*outcome.cast::<Outcome>() };
     outcome.step.set(Some(match status {
         STATUS_GOOD => Step::Good,
         STATUS_REDIRECT => Step::Moved,
         _ => {
             if let Ok(f) = functions() {
-                // SAFETY: the context that calls.
+                // SAFETY: the context of this call.
                 let text = unsafe { reason(f, context) };
                 outcome.reason.borrow_mut().get_or_insert(text);
             }
@@ -490,8 +489,8 @@ unsafe extern "C" fn on_command(
     _data: *mut c_void,
     flight: *mut c_void,
 ) {
-    // SAFETY: of `Session::submit`, which gave it away; the library calls once, and leaves the task to us. The
-    // session is there while its context is.
+    // SAFETY: passed by `Session::submit`, which gave up ownership; the library calls once, and leaves the task to us.
+    // The session exists as long as its context does.
     unsafe {
         let flight = Box::from_raw(flight.cast::<Flight>());
         let task = &*flight.task;
@@ -526,10 +525,10 @@ unsafe extern "C" fn on_command(
     }
 }
 
-/// What went wrong last.
+/// The last error message.
 ///
 /// # Safety
-/// The context is there.
+/// The context must exist.
 unsafe fn reason(f: &Functions, context: *mut Context) -> String {
     // SAFETY: by the caller; the text is copied before the next call.
     let text = unsafe {
@@ -540,19 +539,19 @@ unsafe fn reason(f: &Functions, context: *mut Context) -> String {
         CStr::from_ptr(text).to_string_lossy()
     };
     let words: Vec<_> = text.split_whitespace().collect();
-    // It speaks of what is turned off.
+    // It refers to reconnecting, which is turned off.
     match words.is_empty() || text.contains("reconnect") {
         true => UNKNOWN.to_owned(),
         false => words.join(" "),
     }
 }
 
-/// A text as the library takes it.
+/// A text in the form that the library takes.
 fn text(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| "a name has a NUL in it".to_owned())
 }
 
-/// A password as the library takes it; wiped when it is dropped.
+/// A password in the form that the library takes; wiped on drop.
 fn password(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     if secret.bytes().contains(&0) {
         return Err("the password has a NUL in it".to_owned());

@@ -1,11 +1,11 @@
-//! The library libnfs, loaded when it is first needed: files of NFS servers.
+//! The library libnfs, loaded on first use: files on NFS servers.
 //!
-//! Nothing here waits: a client is served when its socket is ready. The signal of a broken pipe is to be blocked
-//! on the thread that calls. What the library would do by itself when a connection is lost is turned off: its
-//! owner makes another one, where nothing can be lost with it.
+//! Nothing here blocks: a client is served when its socket is ready. The calling thread must have SIGPIPE blocked. The
+//! library's own handling of lost connections is turned off: the owner creates another connection, if nothing can be
+//! lost by that.
 //!
-//! The interface changed with version 6 of the library, where the names of functions stayed: a library of a
-//! version that is not known here is not loaded.
+//! The interface changed in version 6 of the library without new function names, so a library of an unknown version is
+//! not loaded.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -17,7 +17,7 @@ use once_cell::sync::OnceCell;
 use super::IoBuf;
 use super::library::{Library, functions, remedy};
 
-/// The versions whose interface is known here, the newest first, and whether an offset comes before a buffer.
+/// The supported versions, the newest first, and whether an offset comes before a buffer.
 const NAMES: [(&CStr, Order); 4] = [
     (c"libnfs.so.17", Order::BufferFirst),
     (c"libnfs.so.16", Order::BufferFirst),
@@ -26,10 +26,10 @@ const NAMES: [(&CStr, Order); 4] = [
 ];
 const PACKAGE: &str = "libnfs13";
 
-/// The order of arguments of reads and writes.
+/// The order of the arguments of reads and writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// Offset, count, and of writes the buffer; a read gives its data to the callback.
+    /// Offset, count and, for writes, the buffer; the data of a read is passed to the callback.
     OffsetFirst,
     /// Buffer, count, offset.
     BufferFirst,
@@ -70,7 +70,7 @@ type PwriteNew = unsafe extern "C" fn(
     *mut c_void,
 ) -> c_int;
 
-/// Reads and writes, as the version has them.
+/// Reads and writes, with the signatures of the version.
 enum Transfers {
     Old(PreadOld, PwriteOld),
     New(PreadNew, PwriteNew),
@@ -126,7 +126,7 @@ fn loaded() -> Result<&'static Loaded, String> {
             library.symbol("nfs_pread_async\0")?,
             library.symbol("nfs_pwrite_async\0")?,
         );
-        // SAFETY: opened just now, by the name of its version, which says which arguments they take.
+        // SAFETY: opened just now, by the name of its version, which determines the arguments of these functions.
         unsafe {
             let transfers = match order {
                 Order::OffsetFirst => Transfers::Old(
@@ -146,44 +146,44 @@ fn loaded() -> Result<&'static Loaded, String> {
     })
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     loaded().map(|_| ())
 }
 
-/// How a server is spoken to.
+/// How to communicate with a server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
-    /// Of the protocol: 3 or 4.
+    /// Version of the protocol: 3 or 4.
     pub(crate) version: u8,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
-    /// How many times a connection is tried before it is given up.
+    /// How many times a connection is attempted.
     pub(crate) syn_count: Option<u32>,
-    /// Ports of the server, where they are not to be asked for.
+    /// Ports of the server, if they are not to be queried.
     pub(crate) port: Option<u16>,
     pub(crate) mount_port: Option<u16>,
 }
 
-/// What is asked of a server.
+/// A request to a server.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// A directory of the server at that number, before all else.
+    /// Mounts a directory of the server at that IP address; must come first.
     Mount(CString, CString),
-    /// A file in it, to be the file of all later requests.
+    /// Opens a file in it, which becomes the file of all later requests.
     Open {
         path: CString,
         write: bool,
     },
-    /// One that is not there yet.
+    /// Creates one that does not exist yet.
     Create {
         path: CString,
     },
     Stat,
-    /// Fills the buffer from the offset on; of the length that the server takes at most.
+    /// Fills the buffer from the offset on; at most as long as the server accepts.
     Read(u64, IoBuf),
     Write(u64, IoBuf),
     SetLen(u64),
@@ -192,36 +192,36 @@ pub(crate) enum Request {
     Close,
 }
 
-/// What a file is.
+/// The attributes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     pub(crate) mode: u64,
     pub(crate) size: u64,
     pub(crate) used: u64,
-    /// Of the last change.
+    /// Time of the last change.
     pub(crate) modified: (u64, u64),
     pub(crate) inode: (u64, u64),
 }
 
-/// What a server has done.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Done,
     Stat(Stat),
-    /// The buffer, and how many of its bytes were read.
+    /// The buffer, and the number of bytes read into it.
     Read(IoBuf, usize),
-    /// How many bytes were written.
+    /// Number of bytes written.
     Written(usize),
 }
 
-/// Why it has not.
+/// Why a request failed.
 #[derive(Clone, Debug)]
 pub(crate) struct NfsError {
     pub(crate) errno: i32,
     pub(crate) text: String,
 }
 
-/// What a request came to.
+/// The outcome of a request.
 pub(crate) type Reply = Result<Answer, NfsError>;
 
 /// `struct nfs_stat_64`.
@@ -246,18 +246,18 @@ struct RawStat {
     used: u64,
 }
 
-/// What callbacks leave behind.
+/// Results left by callbacks.
 struct Outcome {
     done: RefCell<Vec<(u64, Reply)>>,
     file: Cell<*mut Handle>,
 }
 
-/// A request that the library has.
+/// A request that the library owns.
 struct Flight {
     outcome: NonNull<Outcome>,
     token: u64,
     kind: Kind,
-    /// Data of a read or a write; stays where it is when its owner is moved.
+    /// Data of a read or a write; stays in place when its owner is moved.
     data: IoBuf,
 }
 
@@ -266,24 +266,24 @@ enum Kind {
     Plain,
     Open,
     Stat,
-    /// The callback is given the data, or it stands in the buffer.
+    /// Whether the data is passed to the callback, or is in the buffer.
     Read(Order),
     Write,
     Close,
 }
 
-/// A client of one server and one file.
+/// A client for one server and one file.
 pub(crate) struct Client {
     library: &'static Loaded,
     context: *mut Context,
     outcome: NonNull<Outcome>,
 }
 
-// SAFETY: the library keeps no data of threads for a context; all calls that change one take `&mut self`.
+// SAFETY: the library keeps no thread-local data for a context; all calls that change one take `&mut self`.
 unsafe impl Send for Client {}
 
 impl Client {
-    /// One that is connected to nothing yet.
+    /// Creates a client that is not connected yet.
     pub(crate) fn new(wanted: &Wanted) -> Result<Self, String> {
         let library = loaded()?;
         let f = &library.f;
@@ -301,7 +301,7 @@ impl Client {
             context,
             outcome: outcome.into(),
         };
-        // Ports can be set by a URL alone.
+        // Ports can be set only by a URL.
         let mut url = "nfs://localhost/?".to_owned();
         if let Some(port) = wanted.port {
             url.push_str(&format!("nfsport={port}&"));
@@ -312,7 +312,7 @@ impl Client {
         url.push_str("readahead=0&dircache=0");
         let url = CString::new(url).map_err(|_| "a URL has a NUL in it".to_owned())?;
         let number = |number: u32| c_int::try_from(number).unwrap_or(c_int::MAX);
-        // SAFETY: its own context; the text is copied, and what is made of it freed.
+        // SAFETY: its own context; the text is copied, and the parsed URL is freed.
         unsafe {
             let parsed = (f.nfs_parse_url_incomplete)(context, url.as_ptr());
             if parsed.is_null() {
@@ -336,18 +336,18 @@ impl Client {
         Ok(made)
     }
 
-    /// What went wrong last, in the words of the library, in one line.
+    /// The library's last error message, in one line.
     pub(crate) fn reason(&self) -> String {
         // SAFETY: its own context; the text is copied before the next call.
         unsafe { text((self.library.f.nfs_get_error)(self.context)) }
     }
 
     fn outcome(&self) -> &Outcome {
-        // SAFETY: made with the client and freed with it; only shared references to it are ever made.
+        // SAFETY: created with the client and freed with it; only shared references to it ever exist.
         unsafe { self.outcome.as_ref() }
     }
 
-    /// What has come since the last call.
+    /// The requests that have completed since the last call.
     pub(crate) fn done(&self) -> Vec<(u64, Reply)> {
         self.outcome().done.take()
     }
@@ -357,26 +357,26 @@ impl Client {
         !self.outcome().file.get().is_null()
     }
 
-    /// The most data of a read and of a write.
+    /// Maximum lengths of a read and of a write.
     pub(crate) fn limits(&self) -> (u64, u64) {
-        // SAFETY: its own context, only looked at.
+        // SAFETY: its own context, which is only read.
         unsafe {
             let (f, context) = (&self.library.f, self.context);
             ((f.nfs_get_readmax)(context), (f.nfs_get_writemax)(context))
         }
     }
 
-    /// What is waited on, and for what; a negative number where that is nothing.
+    /// The descriptor to wait on, and for which events; a negative number if there is nothing to wait for.
     pub(crate) fn events(&self) -> (RawFd, c_int) {
-        // SAFETY: its own context, only looked at.
+        // SAFETY: its own context, which is only read.
         unsafe {
             let (f, context) = (&self.library.f, self.context);
             ((f.nfs_get_fd)(context), (f.nfs_which_events)(context))
         }
     }
 
-    /// Sends and takes what can be without waiting. To be called each second at least, for the library keeps no
-    /// time by itself.
+    /// Sends and receives what is possible without blocking. Must be called at least once per second, because the
+    /// library has no timers of its own.
     pub(crate) fn serve(&mut self, ready: c_int) -> Result<(), String> {
         // SAFETY: its own context. What callbacks are given lives until they have run.
         match unsafe { (self.library.f.nfs_service)(self.context, ready) } {
@@ -385,7 +385,7 @@ impl Client {
         }
     }
 
-    /// Gives a request to the library; [`Client::done`] tells what came of it.
+    /// Passes a request to the library; [`Client::done`] returns the outcome.
     pub(crate) fn submit(&mut self, token: u64, mut request: Request) -> Result<(), String> {
         let (f, context) = (&self.library.f, self.context);
         let file = self.outcome().file.get();
@@ -421,7 +421,7 @@ impl Client {
         }));
         let own = flight.cast::<c_void>();
         // SAFETY: its own context and file; texts are copied; buffers belong to the flight, which lives until its
-        // callback has run, and what the library did not take is freed here.
+        // callback has run, and is freed here if the library did not take it.
         let code = unsafe {
             match request {
                 Request::Mount(server, directory) => {
@@ -469,7 +469,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // SAFETY: its own; the library ends the requests that it has, whose callbacks need the outcome.
+        // SAFETY: its own; the library completes the requests that it owns, whose callbacks need the outcome.
         unsafe {
             (self.library.f.nfs_destroy_context)(self.context);
             drop(Box::from_raw(self.outcome.as_ptr()));
@@ -485,13 +485,13 @@ unsafe extern "C" fn on_done(
     data: *mut c_void,
     flight: *mut c_void,
 ) {
-    // SAFETY: of `Client::submit`, which gave it away; the library calls once. The client is there while its
-    // context is. What `data` is the kind of the request says.
+    // SAFETY: passed by `Client::submit`, which gave up ownership; the library calls once. The client exists as long as
+    // its context does. The kind of the request determines what `data` is.
     unsafe {
         let mut flight = Box::from_raw(flight.cast::<Flight>());
         let outcome = flight.outcome.as_ref();
         if flight.kind == Kind::Close {
-            // Also where the server did not like it.
+            // Even if the server reports an error.
             outcome.file.set(ptr::null_mut());
         }
         let reply = if result < 0 {
@@ -532,10 +532,10 @@ unsafe extern "C" fn on_done(
     }
 }
 
-/// A text of the library, in one line.
+/// A text from the library, in one line.
 ///
 /// # Safety
-/// It ends with a NUL, or is null.
+/// It must be NUL-terminated, or null.
 unsafe fn text(text: *const c_char) -> String {
     if text.is_null() {
         return "unknown error of libnfs".to_owned();

@@ -1,7 +1,7 @@
-//! The library librados, loaded when it is first needed: connections to clusters of Ceph, and their pools.
+//! The library librados, loaded on first use: connections to Ceph clusters, and their pools.
 //!
-//! Most calls wait for the cluster, as long as its settings say: they belong on threads that are never waited
-//! for without a limit.
+//! Most calls block on the cluster for as long as its settings allow: they belong on threads that nobody waits for
+//! without a timeout.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -11,7 +11,7 @@ use once_cell::sync::OnceCell;
 
 use super::library::{Library, functions};
 
-/// The only version whose interface is known here, and the package that brings it together with librbd.
+/// The only version whose interface is supported here, and the package that contains it along with librbd.
 const NAME: &CStr = c"librados.so.2";
 const PACKAGE: &str = "librbd1";
 
@@ -42,21 +42,21 @@ fn functions() -> Result<&'static Functions, String> {
     })
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     functions().map(|_| ())
 }
 
-/// What a call of the library gives: its number, or the errno.
+/// The result of a library call: its number, or the errno.
 pub(super) fn errno<T: Into<i64> + Copy>(code: T) -> Result<u64, i32> {
     let code: i64 = code.into();
     u64::try_from(code).map_err(|_| i32::try_from(code.unsigned_abs()).unwrap_or(libc::EIO))
 }
 
-/// A cluster, or the settings with which it is to be connected.
+/// A cluster, possibly not connected yet, with its settings.
 pub(crate) struct Cluster {
     f: &'static Functions,
     handle: *mut Rados,
@@ -68,10 +68,10 @@ unsafe impl Send for Cluster {}
 unsafe impl Sync for Cluster {}
 
 impl Cluster {
-    /// One to be connected as that user, or as the library's own.
+    /// Prepares a connection as that user, or as the library's default one.
     ///
     /// # Errors
-    /// The errno; `ELIBACC` where the library is not there, of which [`check`] tells more.
+    /// The errno; `ELIBACC` if the library cannot be loaded, in which case [`check`] says more.
     pub(crate) fn new(user: Option<&CStr>) -> Result<Self, i32> {
         let f = functions().map_err(|_| libc::ELIBACC)?;
         let mut handle = ptr::null_mut();
@@ -84,7 +84,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the settings of a file, or of those that the library knows.
+    /// Reads the settings from a file, or from the library's default files.
     pub(crate) fn read_file(&self, file: Option<&CStr>) -> Result<(), i32> {
         let file = file.map_or(ptr::null(), CStr::as_ptr);
         // SAFETY: its own handle, before it is connected.
@@ -98,7 +98,7 @@ impl Cluster {
             .map(|_| ())
     }
 
-    /// A setting; None where it is none, or is longer than one that somebody wrote.
+    /// A setting; None if it does not exist, or is longer than anyone would write.
     pub(crate) fn text(&self, key: &CStr) -> Option<String> {
         let mut text = [0u8; 4096];
         // SAFETY: its own handle; the text is NUL-terminated within its length, or the call fails.
@@ -111,23 +111,23 @@ impl Cluster {
         Some(text.to_str().ok()?.to_owned())
     }
 
-    /// A setting that is a number.
+    /// A numeric setting.
     pub(crate) fn number(&self, key: &CStr) -> Option<u64> {
         let text = self.text(key)?;
         let digits = text.find(|c: char| !c.is_ascii_digit());
         text.get(..digits.unwrap_or(text.len()))?.parse().ok()
     }
 
-    /// Connects. Waits for the cluster.
+    /// Connects. Blocks on the cluster.
     pub(crate) fn connect(&self) -> Result<(), i32> {
         // SAFETY: its own handle.
         errno(unsafe { (self.f.rados_connect)(self.handle) }).map(|_| ())
     }
 
-    /// What tells the cluster from others; once it is connected.
+    /// The unique ID of the cluster; after connecting.
     pub(crate) fn id(&self) -> Result<String, i32> {
         let mut text = [0u8; 64];
-        // SAFETY: its own handle; at most so many bytes are written.
+        // SAFETY: its own handle; no more than the given length is written.
         let code = unsafe {
             let to = text.as_mut_ptr().cast();
             (self.f.rados_cluster_fsid)(self.handle, to, text.len())
@@ -140,7 +140,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // SAFETY: its own handle, whose pools are gone. Waits for the library's threads.
+        // SAFETY: its own handle, whose pools are gone. Blocks on the library's threads.
         unsafe { (self.f.rados_shutdown)(self.handle) };
     }
 }
@@ -151,13 +151,13 @@ pub(crate) struct Pool {
     pub(super) handle: *mut IoCtx,
 }
 
-// SAFETY: as of [`Cluster`].
+// SAFETY: as for [`Cluster`].
 unsafe impl Send for Pool {}
-// SAFETY: as of [`Cluster`].
+// SAFETY: as for [`Cluster`].
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// The pool of that name.
+    /// Opens the pool of that name.
     pub(crate) fn open(cluster: &Arc<Cluster>, name: &CStr) -> Result<Self, i32> {
         let mut handle = ptr::null_mut();
         let f = cluster.f;
@@ -172,19 +172,19 @@ impl Pool {
         }
     }
 
-    /// Its namespace of that name; before it is used.
+    /// Selects the namespace of that name; before it is used.
     pub(crate) fn set_namespace(&mut self, name: &CStr) {
         // SAFETY: its own handle; the name is copied.
         unsafe { (self.cluster.f.rados_ioctx_set_namespace)(self.handle, name.as_ptr()) };
     }
 
-    /// Its number in the cluster.
+    /// The ID of the pool in the cluster.
     pub(crate) fn id(&self) -> i64 {
         // SAFETY: its own handle.
         unsafe { (self.cluster.f.rados_ioctx_get_id)(self.handle) }
     }
 
-    /// The cluster that it is in.
+    /// The cluster that the pool is in.
     pub(crate) fn cluster(&self) -> &Cluster {
         &self.cluster
     }
@@ -192,7 +192,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: its own handle, whose images are closed; the cluster is still there.
+        // SAFETY: its own handle, whose images are closed; the cluster still exists.
         unsafe { (self.cluster.f.rados_ioctx_destroy)(self.handle) };
     }
 }

@@ -1,7 +1,7 @@
-//! The library librbd, loaded when it is first needed: images in pools of a Ceph cluster.
+//! The library librbd, loaded on first use: images in pools of a Ceph cluster.
 //!
-//! Reads and changes of data are started here and waited for elsewhere; every other call waits for the cluster
-//! itself, and belongs on a thread that is never waited for without a limit.
+//! Reads and modifications of data are started here and waited for elsewhere; every other call blocks on the cluster,
+//! and belongs on a thread that nobody waits for without a timeout.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
@@ -16,15 +16,15 @@ use super::librados::{IoCtx, Pool, errno};
 use super::library::{Library, functions};
 use super::pending::{Pending, Request, Running};
 
-/// The only version whose interface is known here, and the package that brings it.
+/// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"librbd.so.1";
 const PACKAGE: &str = "librbd1";
 
-// Of `rbd/features.h` and `rbd/librbd.h`.
+// From `rbd/features.h` and `rbd/librbd.h`.
 const FEATURE_FAST_DIFF: u64 = 1 << 4;
 const FLAG_FAST_DIFF_INVALID: u64 = 1 << 1;
 
-/// The most snapshots of an image that are listed.
+/// Maximum number of snapshots of an image that are listed.
 const MAX_SNAPSHOTS: usize = 64 << 10;
 
 /// Opaque to us.
@@ -55,7 +55,7 @@ struct SnapInfo {
     name: *const c_char,
 }
 
-/// `rbd_encryption_luks1_format_options_t`, and that of the second version, which is the same.
+/// `rbd_encryption_luks1_format_options_t`, and the one for LUKS2, which is the same.
 #[repr(C)]
 struct EncryptionOptions {
     algorithm: c_int,
@@ -104,10 +104,10 @@ fn functions() -> Result<&'static Functions, String> {
     })
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     functions().map(|_| ())
 }
@@ -133,7 +133,7 @@ pub(crate) struct Snapshot {
     pub(crate) size: u64,
 }
 
-/// Makes an image, in objects of two to the power of `order` bytes, or of the size that the cluster is set to.
+/// Creates an image, with objects of two to the power of `order` bytes, or of the cluster's default size.
 pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(), i32> {
     let f = functions().map_err(|_| libc::ELIBACC)?;
     let mut order = c_int::from(order);
@@ -143,18 +143,18 @@ pub(crate) fn create(pool: &Pool, name: &CStr, size: u64, order: u8) -> Result<(
 
 /// Counts a step.
 unsafe extern "C" fn step(_done: u64, _all: u64, steps: *mut c_void) -> c_int {
-    // SAFETY: what the call that is under way has lent until its end.
+    // SAFETY: lent by the call in progress, until its end.
     let steps = unsafe { &*steps.cast::<AtomicU64>() };
     steps.fetch_add(1, Ordering::Relaxed);
     0
 }
 
-/// What [`step`] takes.
+/// The argument for [`step`].
 fn counter(steps: &AtomicU64) -> *mut c_void {
     ptr::from_ref(steps).cast_mut().cast()
 }
 
-/// Removes an image that is open nowhere; each step of it is counted.
+/// Removes an image that is not open anywhere; counts each step.
 pub(crate) fn remove(pool: &Pool, name: &CStr, steps: &AtomicU64) -> Result<(), i32> {
     let f = functions().map_err(|_| libc::ELIBACC)?;
     let counter = counter(steps);
@@ -172,7 +172,7 @@ pub(crate) fn namespace_exists(pool: &Pool, name: &CStr) -> Result<bool, i32> {
     Ok(exists)
 }
 
-/// An image that is open.
+/// An open image.
 pub(crate) struct Image {
     f: &'static Functions,
     handle: *mut Handle,
@@ -186,10 +186,10 @@ unsafe impl Send for Image {}
 // SAFETY: as above.
 unsafe impl Sync for Image {}
 
-/// Called by the library, on a thread of its own, when a request has ended.
+/// Called by the library, on a thread of its own, when a request has completed.
 unsafe extern "C" fn ended(completion: *mut Completion, request: *mut c_void) {
     let Ok(f) = functions() else { return };
-    // SAFETY: the request's own completion, which is complete, and released here alone; the request is of
+    // SAFETY: the request's own completion, which is complete, and is released only here; the request is from
     // `Image::start`, and this is called once for it.
     unsafe {
         let code = (f.rbd_aio_get_return_value)(completion);
@@ -199,7 +199,7 @@ unsafe extern "C" fn ended(completion: *mut Completion, request: *mut c_void) {
 }
 
 impl Image {
-    /// Opens an image, or a snapshot of it, which is only read.
+    /// Opens an image, or a snapshot of it, which is read-only.
     pub(crate) fn open(
         pool: &Arc<Pool>,
         name: &CStr,
@@ -223,7 +223,7 @@ impl Image {
         })
     }
 
-    /// Its length in bytes; of one whose encryption is loaded, without the header.
+    /// The length in bytes; without the header once encryption has been loaded.
     pub(crate) fn size(&self) -> Result<u64, i32> {
         let mut size = 0;
         // SAFETY: its own handle, and a place for the number.
@@ -242,21 +242,21 @@ impl Image {
             parent_pool: 0,
             parent_name: [0; 96],
         };
-        // SAFETY: its own handle; no more than the length that is given is written.
+        // SAFETY: its own handle; no more than the given length is written.
         errno(unsafe { (self.f.rbd_stat)(self.handle, &raw mut info, size_of::<Info>()) })?;
         Ok(info.object_size)
     }
 
-    /// What tells it from others in its pool, whatever its name.
+    /// The ID that is unique in the pool, whatever the image's name.
     pub(crate) fn id(&self) -> Result<Vec<u8>, i32> {
         let mut text = [0u8; 256];
-        // SAFETY: its own handle; at most so many bytes are written.
+        // SAFETY: its own handle; no more than the given length is written.
         errno(unsafe { (self.f.rbd_get_id)(self.handle, text.as_mut_ptr().cast(), text.len()) })?;
         let text = CStr::from_bytes_until_nul(&text).map_err(|_| libc::EIO)?;
         Ok(text.to_bytes().to_vec())
     }
 
-    /// Whether the cluster keeps a map of the objects that there are, and it is right.
+    /// Whether the cluster has a map of the existing objects, and it is valid.
     pub(crate) fn has_object_map(&self) -> Result<bool, i32> {
         let (mut features, mut flags) = (0, 0);
         // SAFETY: its own handle, and places for the numbers.
@@ -267,15 +267,15 @@ impl Image {
         Ok(features & FEATURE_FAST_DIFF != 0 && flags & FLAG_FAST_DIFF_INVALID == 0)
     }
 
-    /// Changes its length; what is cut off is gone. With a header of encryption, that counts. Each step is
-    /// counted.
+    /// Changes the length, which includes the header of encryption, if any; data past the new end is lost. Counts each
+    /// step.
     pub(crate) fn resize(&self, size: u64, steps: &AtomicU64) -> Result<(), i32> {
         let call = self.f.rbd_resize_with_progress;
         // SAFETY: its own handle, and a counter that outlives the call, whose threads only add to it.
         errno(unsafe { call(self.handle, size, step, counter(steps)) }).map(|_| ())
     }
 
-    /// Makes a snapshot of what was written out.
+    /// Creates a snapshot of what has been flushed.
     pub(crate) fn create_snapshot(&self, name: &CStr) -> Result<(), i32> {
         // SAFETY: its own handle; the name is copied.
         errno(unsafe { (self.f.rbd_snap_create)(self.handle, name.as_ptr()) }).map(|_| ())
@@ -287,7 +287,7 @@ impl Image {
         errno(unsafe { (self.f.rbd_snap_remove)(self.handle, name.as_ptr()) }).map(|_| ())
     }
 
-    /// Makes bytes and length those of a snapshot; each step is counted.
+    /// Restores the contents and length of a snapshot; counts each step.
     pub(crate) fn roll_back(&self, name: &CStr, steps: &AtomicU64) -> Result<(), i32> {
         let call = self.f.rbd_snap_rollback_with_progress;
         // SAFETY: its own handle; the name is copied; the counter outlives the call, whose threads only add to it.
@@ -304,8 +304,8 @@ impl Image {
         let mut list = vec![NONE; 32];
         loop {
             let mut room = c_int::try_from(list.len()).unwrap_or(c_int::MAX);
-            // SAFETY: its own handle; no more entries than there is room for are written, and the room that
-            // is needed is reported.
+            // SAFETY: its own handle; no more entries than there is space for are written, and the number needed is
+            // reported.
             let code =
                 unsafe { (self.f.rbd_snap_list)(self.handle, list.as_mut_ptr(), &raw mut room) };
             match errno(code) {
@@ -313,17 +313,17 @@ impl Image {
                     let count = usize::try_from(count).unwrap_or(usize::MAX).min(list.len());
                     let filled = list.iter().take(count).filter(|info| !info.name.is_null());
                     let found = filled.map(|info| Snapshot {
-                        // SAFETY: NUL-terminated names, until the list is ended.
+                        // SAFETY: NUL-terminated names, valid until the list is released.
                         name: unsafe { CStr::from_ptr(info.name) }.to_bytes().to_vec(),
                         size: info.size,
                     });
                     let found: Vec<Snapshot> = found.collect();
                     let is_whole = found.len() == count;
                     if count > 0 && is_whole {
-                        // SAFETY: a list that was filled, ended once.
+                        // SAFETY: a list that was filled, released once.
                         unsafe { (self.f.rbd_snap_list_end)(list.as_mut_ptr()) };
                     }
-                    // Of more than there are, nothing is known.
+                    // If there are fewer, the list cannot be relied on.
                     return is_whole.then_some(found).ok_or(libc::EIO);
                 }
                 Err(libc::ERANGE) => {
@@ -338,7 +338,7 @@ impl Image {
         }
     }
 
-    /// Shows which runs of a range hold something, from whole objects where `whole`; `visit` ends it by false.
+    /// Visits runs of a range and whether they are allocated, as whole objects if `whole`, until `visit` returns false.
     pub(crate) fn written(
         &self,
         offset: u64,
@@ -352,7 +352,7 @@ impl Image {
             exists: c_int,
             visit: *mut c_void,
         ) -> c_int {
-            // SAFETY: the closure of the call that is under way, on this thread.
+            // SAFETY: the closure of the call in progress, on this thread.
             let visit = unsafe { &mut *visit.cast::<F>() };
             match visit(offset, len as u64, exists != 0) {
                 true => 0,
@@ -365,7 +365,7 @@ impl Image {
         let function = of(&visit);
         let arg = (&raw mut visit).cast();
         let (parents, whole) = (1, u8::from(whole));
-        // SAFETY: its own handle; the closure outlives the call, in which it is used alone.
+        // SAFETY: its own handle; the closure outlives the call, during which nothing else uses it.
         let code = unsafe {
             let from = ptr::null();
             (self.f.rbd_diff_iterate2)(
@@ -382,9 +382,9 @@ impl Image {
         errno(code).map(|_| ())
     }
 
-    /// Decrypts and encrypts from now on what is read and written.
+    /// From now on decrypts what is read and encrypts what is written.
     pub(crate) fn load_encryption(&self, format: Encryption, passphrase: &[u8]) -> Result<(), i32> {
-        // Of an image that is there, the cipher is what its header says; the library takes it from there.
+        // For an existing image, the library takes the cipher from the header.
         let call = self.f.rbd_encryption_load;
         self.encryption(call, format, Cipher::Aes256, passphrase)
     }
@@ -407,7 +407,7 @@ impl Image {
         cipher: Cipher,
         passphrase: &[u8],
     ) -> Result<(), i32> {
-        // With a zero behind it, should the library look for one.
+        // Followed by a NUL, in case the library looks for one.
         let mut text = Zeroizing::new(Vec::with_capacity(passphrase.len() + 1));
         text.extend_from_slice(passphrase);
         text.push(0);
@@ -416,7 +416,7 @@ impl Image {
             passphrase: text.as_ptr().cast(),
             passphrase_size: passphrase.len(),
         };
-        // SAFETY: its own handle; the options of the format, whose length says which they are, outlive the call.
+        // SAFETY: its own handle; the options for the format, which their length identifies, outlive the call.
         let code = unsafe {
             let at = (&raw mut options).cast();
             call(
@@ -437,7 +437,7 @@ impl Image {
     ) -> Result<Pending, i32> {
         self.running.start(bytes, |at, request| {
             let mut completion = ptr::null_mut();
-            // SAFETY: the function takes the request back when it has ended.
+            // SAFETY: the function takes back the request when it has completed.
             let made =
                 unsafe { (self.f.rbd_aio_create_completion)(request, ended, &raw mut completion) };
             errno(made)?;
@@ -453,7 +453,7 @@ impl Image {
     pub(crate) fn read(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
         let len = bytes.len();
         self.start(bytes, |at, completion| {
-            // SAFETY: its own handle; `len` writable bytes that the request keeps until it has ended.
+            // SAFETY: its own handle; `len` writable bytes that the request keeps until it has completed.
             unsafe { (self.f.rbd_aio_read)(self.handle, offset, len, at, completion) }
         })
     }
@@ -462,31 +462,31 @@ impl Image {
     pub(crate) fn write(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
         let len = bytes.len();
         self.start(bytes, |at, completion| {
-            // SAFETY: its own handle; `len` readable bytes that the request keeps until it has ended.
+            // SAFETY: its own handle; `len` readable bytes that the request keeps until it has completed.
             unsafe { (self.f.rbd_aio_write)(self.handle, offset, len, at, completion) }
         })
     }
 
-    /// Starts to make a range read as zeroes; the space of whole objects is given back.
+    /// Starts to make a range read as zeroes; the space of whole objects is deallocated.
     pub(crate) fn write_zeroes(&self, offset: u64, len: usize) -> Result<Pending, i32> {
         self.start(IoBuf::new(), |_, completion| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_write_zeroes)(self.handle, offset, len, completion, 0, 0) }
         })
     }
 
-    /// Starts to give a range back.
+    /// Starts to deallocate a range.
     pub(crate) fn discard(&self, offset: u64, len: u64) -> Result<Pending, i32> {
         self.start(IoBuf::new(), |_, completion| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_discard)(self.handle, offset, len, completion) }
         })
     }
 
-    /// Starts to write out what was written.
+    /// Starts to flush completed writes.
     pub(crate) fn flush(&self) -> Result<Pending, i32> {
         self.start(IoBuf::new(), |_, completion| {
-            // SAFETY: its own handle; no memory is taken.
+            // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_flush)(self.handle, completion) }
         })
     }
@@ -495,7 +495,7 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         self.running.wait();
-        // SAFETY: its own handle, with no request under way. Waits for the cluster.
+        // SAFETY: its own handle, with no request in flight. Blocks on the cluster.
         unsafe { (self.f.rbd_close)(self.handle) };
     }
 }

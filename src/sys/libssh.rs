@@ -1,8 +1,7 @@
-//! The library libssh, loaded when it is first needed: encrypted connections to servers of SSH, and who
-//! both ends are.
+//! The library libssh, loaded on first use: encrypted connections to SSH servers, and authentication of both ends.
 //!
-//! Nothing here waits: what is not done yet is called again when the socket is ready. The signal of a broken
-//! pipe is to be blocked on the thread that calls, for the library does not keep it back.
+//! Nothing here blocks: a call that is not complete is repeated when the socket is ready. The calling thread must have
+//! SIGPIPE blocked, because the library does not suppress it.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -16,11 +15,11 @@ use super::fd::duplicate;
 use super::library::{Library, functions};
 use crate::secret::Secret;
 
-/// The only version whose interface is known here, and the package that brings it.
+/// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"libssh.so.4";
 const PACKAGE: &str = "libssh-4";
 
-// Of `libssh/libssh.h`.
+// From `libssh/libssh.h`.
 const SSH_OK: c_int = 0;
 const SSH_AGAIN: c_int = -2;
 const SSH_WRITE_PENDING: c_int = 0x08;
@@ -43,7 +42,7 @@ const SSH_KNOWN_HOSTS_OK: c_int = 1;
 const SSH_KNOWN_HOSTS_CHANGED: c_int = 2;
 const SSH_KNOWN_HOSTS_OTHER: c_int = 3;
 
-/// Ciphers by their speed on processors that have instructions for them.
+/// Ciphers, ordered by speed on processors with instructions for them.
 const CIPHERS: &CStr =
     c"aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,\
 aes128-ctr,aes192-ctr,aes256-ctr";
@@ -95,32 +94,32 @@ fn functions() -> Result<&'static Functions, String> {
     })
 }
 
-/// Whether the library is there.
+/// Checks that the library can be loaded.
 ///
 /// # Errors
-/// One line that names what to install.
+/// One line that says what to install.
 pub(crate) fn check() -> Result<(), String> {
     functions().map(|_| ())
 }
 
-/// What a call that does not wait gives.
+/// The result of a non-blocking call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step<T> {
     Done(T),
-    /// To be called again when the socket is ready.
+    /// The call must be repeated when the socket is ready.
     Again,
 }
 
-/// What a server says to an attempt to log in.
+/// The server's response to an authentication attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Success,
     Denied,
-    /// It wants to be shown more.
+    /// Further authentication is required.
     Partial,
 }
 
-/// Whether a host key is one that the user knows.
+/// Whether the user knows a host key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Yes,
@@ -146,21 +145,21 @@ pub(crate) struct Session {
     session: *mut Ssh,
     /// The descriptor that the library has.
     number: RawFd,
-    /// Another one of the same socket.
+    /// A duplicate of it for the same socket.
     socket: OwnedFd,
     connected: bool,
     channel: *mut Channel,
-    /// The subsystem was asked for when the channel was open.
+    /// The channel is open, so that the subsystem can be requested.
     channel_open: bool,
-    /// A key that is being shown, kept until the server has answered.
+    /// The key being offered, retained until the server has responded.
     key: *mut Key,
 }
 
-// SAFETY: the library keeps no data of threads for a session; all calls that change one take `&mut self`.
+// SAFETY: the library keeps no thread-local data for a session; all calls that change one take `&mut self`.
 unsafe impl Send for Session {}
 
 impl Session {
-    /// One over a connected socket that does not block, before anything was said.
+    /// Creates a session over a connected, non-blocking socket, before anything was sent.
     pub(crate) fn new(
         socket: OwnedFd,
         host: &CStr,
@@ -197,7 +196,7 @@ impl Session {
         #[cfg(target_arch = "x86_64")]
         if std::arch::is_x86_feature_detected!("aes") {
             for way in [SSH_OPTIONS_CIPHERS_C_S, SSH_OPTIONS_CIPHERS_S_C] {
-                // Where the library may not use all of them, its own order does.
+                // If the library may not use all of them, its own order is good enough.
                 let _ = made.set(way, CIPHERS.as_ptr().cast());
             }
         }
@@ -209,20 +208,20 @@ impl Session {
         Ok(made)
     }
 
-    /// What is waited on.
+    /// The socket to wait on.
     pub(crate) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
     fn set(&mut self, option: c_int, value: *const c_void) -> Result<(), String> {
-        // SAFETY: its own session, and a value of the type that the option has, which is copied.
+        // SAFETY: its own session, and a value of the option's type, which is copied.
         match unsafe { (self.f.ssh_options_set)(self.session, option, value) } {
             SSH_OK => Ok(()),
             _ => Err(self.reason()),
         }
     }
 
-    /// What went wrong last, in the words of the library.
+    /// The library's last error message.
     fn reason(&self) -> String {
         // SAFETY: its own session; the text is copied before the next call.
         unsafe {
@@ -252,13 +251,13 @@ impl Session {
         })
     }
 
-    /// Whether bytes wait for room in the socket.
+    /// Whether output is waiting for space in the socket.
     pub(crate) fn wants_write(&self) -> bool {
-        // SAFETY: its own session, only looked at.
+        // SAFETY: its own session, which is only read.
         unsafe { (self.f.ssh_get_poll_flags)(self.session) & SSH_WRITE_PENDING != 0 }
     }
 
-    /// Agrees on keys and ciphers with the server.
+    /// Performs the key exchange with the server.
     pub(crate) fn connect(&mut self) -> Result<Step<()>, String> {
         if self.connected {
             return Ok(Step::Done(()));
@@ -270,7 +269,7 @@ impl Session {
         Ok(step)
     }
 
-    /// Whether the user knows the server's key; after the connection is made.
+    /// Whether the user knows the server's key; after the connection is established.
     pub(crate) fn known(&mut self) -> Result<Known, String> {
         // SAFETY: its own session.
         Ok(
@@ -284,7 +283,7 @@ impl Session {
         )
     }
 
-    /// The type of the server's key and its hash; after the connection is made.
+    /// The type of the server's key, and its hash; after the connection is established.
     pub(crate) fn host_key(&mut self, hash: Hash) -> Result<(String, Vec<u8>), String> {
         let f = self.f;
         let mut key = ptr::null_mut();
@@ -310,14 +309,14 @@ impl Session {
         }
     }
 
-    /// Asks to be let in without anything.
+    /// Tries to authenticate without credentials.
     pub(crate) fn log_in_by_nothing(&mut self) -> Result<Step<Answer>, String> {
         // SAFETY: its own session; the user is an option of it.
         let code = unsafe { (self.f.ssh_userauth_none)(self.session, ptr::null()) };
         self.answer(code)
     }
 
-    /// Shows the keys of the agent, and those that lie where the user's keys lie.
+    /// Tries the keys of the agent, and those in the user's key directory.
     pub(crate) fn log_in_by_default_keys(&mut self) -> Result<Step<Answer>, String> {
         let none = ptr::null();
         // SAFETY: its own session; no passphrase.
@@ -325,12 +324,12 @@ impl Session {
         self.answer(code)
     }
 
-    /// Takes the key in a file, encrypted under the passphrase where it is encrypted.
+    /// Loads the key in a file, decrypting it with the passphrase if it is encrypted.
     pub(crate) fn take_key(&mut self, file: &CStr, passphrase: Option<&Secret>) -> Result<(), ()> {
         let text = passphrase.map(text).transpose()?;
         let text = text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let mut key = ptr::null_mut();
-        // SAFETY: NUL-terminated texts; no user is asked for a passphrase; the key is owned by this session.
+        // SAFETY: NUL-terminated texts; no user is prompted for a passphrase; the key is owned by this session.
         let code = unsafe {
             let (ask, data) = (ptr::null(), ptr::null_mut());
             let file = file.as_ptr();
@@ -344,7 +343,7 @@ impl Session {
         Ok(())
     }
 
-    /// Shows the key that was taken.
+    /// Tries the key that was loaded.
     pub(crate) fn log_in_by_key(&mut self) -> Result<Step<Answer>, String> {
         if self.key.is_null() {
             return Ok(Step::Done(Answer::Denied));
@@ -354,7 +353,7 @@ impl Session {
         self.answer(code)
     }
 
-    /// Says a password.
+    /// Tries a password.
     pub(crate) fn log_in_by_password(&mut self, password: &Secret) -> Result<Step<Answer>, String> {
         let Ok(text) = text(password) else {
             return Ok(Step::Done(Answer::Denied));
@@ -366,20 +365,20 @@ impl Session {
         self.answer(code)
     }
 
-    /// Gives a password to whatever the server asks.
+    /// Tries a password as the answer to whatever the server asks.
     pub(crate) fn log_in_by_answers(&mut self, password: &Secret) -> Result<Step<Answer>, String> {
         let Ok(text) = text(password) else {
             return Ok(Step::Done(Answer::Denied));
         };
         let none = ptr::null();
-        // A server that asks for ever is not answered for ever.
+        // The number of rounds is limited, in case a server never stops asking.
         for _ in 0..8 {
             // SAFETY: its own session.
             let code = unsafe { (self.f.ssh_userauth_kbdint)(self.session, none, none) };
             if code != SSH_AUTH_INFO {
                 return self.answer(code);
             }
-            // SAFETY: as above; the questions are counted by the library, and the answers copied.
+            // SAFETY: as above; the questions are counted by the library, and the answers are copied.
             unsafe {
                 let count = (self.f.ssh_userauth_kbdint_getnprompts)(self.session);
                 for number in 0..c_uint::try_from(count).unwrap_or(0).min(16) {
@@ -414,8 +413,8 @@ impl Session {
         self.step(code)
     }
 
-    /// Takes what the channel has; 0 where that is nothing at the moment, None at its end. A long buffer lets
-    /// the server send as much ahead.
+    /// Reads what the channel has; 0 if there is nothing at the moment, None at its end. A long buffer lets the server
+    /// send that much ahead.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<Option<usize>, String> {
         if self.channel.is_null() {
             return Ok(None);
@@ -434,7 +433,7 @@ impl Session {
         }
     }
 
-    /// Gives bytes to the channel; says how many it took.
+    /// Writes to the channel; returns how many bytes it accepted.
     pub(crate) fn write(&mut self, buf: &[u8]) -> Result<usize, String> {
         if self.channel.is_null() || buf.is_empty() {
             return Ok(0);
@@ -460,7 +459,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.drop_key();
-        // SAFETY: its own; the channel goes before the session that it belongs to.
+        // SAFETY: its own; the channel is freed before the session that it belongs to.
         unsafe {
             if !self.channel.is_null() {
                 (self.f.ssh_channel_free)(self.channel);
@@ -468,21 +467,21 @@ impl Drop for Session {
             (self.f.ssh_disconnect)(self.session);
             (self.f.ssh_free)(self.session);
         }
-        // Versions from 0.10 on close it only after some errors, older ones always. While the other descriptor is
-        // open, no other file has the identity of this one.
-        // SAFETY: only looked at; where nothing is open under that number, the call fails.
+        // Versions from 0.10 on close it only after some errors, older ones always. While the duplicate is open, no
+        // other file has the same identity.
+        // SAFETY: only read; if nothing is open under that number, the call fails.
         let left = attr::stat(unsafe { BorrowedFd::borrow_raw(self.number) });
         let own = attr::stat(self.socket.as_fd());
         if let (Ok(left), Ok(own)) = (left, own)
             && left.identity == own.identity
         {
-            // SAFETY: it was handed to the library alone, which is done with it.
+            // SAFETY: it was handed only to the library, which is done with it.
             drop(unsafe { OwnedFd::from_raw_fd(self.number) });
         }
     }
 }
 
-/// A secret as the library takes it; wiped when it is dropped.
+/// A secret in the form that the library takes; wiped on drop.
 fn text(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, ()> {
     if secret.bytes().contains(&0) {
         return Err(());
@@ -493,7 +492,7 @@ fn text(secret: &Secret) -> Result<Zeroizing<Vec<u8>>, ()> {
     Ok(text)
 }
 
-/// A name as the library takes it.
+/// A name in the form that the library takes.
 pub(crate) fn name(bytes: &[u8]) -> Option<CString> {
     CString::new(bytes).ok()
 }

@@ -1,5 +1,5 @@
-//! Open-file-description locks on single bytes. They belong to the open file, so two opens of
-//! one process exclude each other like two processes.
+//! Open-file-description locks on single bytes. They belong to the open file, so two opens by one process exclude each
+//! other like two processes.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -21,12 +21,12 @@ fn fcntl(fd: RawFd, command: libc::c_int, kind: libc::c_int, byte: u64) -> io::R
     Ok(libc::c_int::from(lock.l_type))
 }
 
-/// Takes a shared lock on `byte`. `EAGAIN` (or `EACCES`) when another opener holds it exclusively.
+/// Takes a shared lock on `byte`. `EAGAIN` (or `EACCES`) if another opener holds it exclusively.
 pub(crate) fn hold(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
     fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, libc::F_RDLCK, byte).map(drop)
 }
 
-/// Drops the lock on `byte`.
+/// Releases the lock on `byte`.
 pub(crate) fn release(fd: BorrowedFd<'_>, byte: u64) -> io::Result<()> {
     fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, libc::F_UNLCK, byte).map(drop)
 }
@@ -36,9 +36,9 @@ pub(crate) fn held_by_other(fd: BorrowedFd<'_>, byte: u64) -> io::Result<bool> {
     fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, libc::F_WRLCK, byte).map(|kind| kind != libc::F_UNLCK)
 }
 
-/// Whether two descriptors of one file, of which `other` can be read, share their open file description,
-/// and with it their locks: only then is a lock of one no obstacle to the other. Where that cannot be
-/// found out they are taken to.
+/// Whether two descriptors of one file, of which `other` must be readable, share their open file description, and with
+/// it their locks: only then does a lock of one not conflict with the other. If that cannot be determined, they are
+/// assumed to.
 pub(crate) fn same_description(fd: BorrowedFd<'_>, other: RawFd) -> bool {
     // A byte that nothing else has a reason to lock, and a different one each time.
     let mut random = [0; 8];

@@ -1,4 +1,4 @@
-//! Loop devices: what they show.
+//! Loop devices, and what backs them.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,7 +11,7 @@ const LOOP_MAJOR: libc::c_uint = 7;
 /// From linux/loop.h.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
 
-/// As linux/loop.h has it.
+/// As defined in linux/loop.h.
 #[repr(C)]
 struct LoopInfo64 {
     device: u64,
@@ -29,10 +29,10 @@ struct LoopInfo64 {
     init: [u64; 2],
 }
 
-/// What a loop device shows from its first byte on.
+/// What backs a loop device, starting at its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
-    /// A file, by the device of its file system and its number there.
+    /// A file, by the device of its file system and its inode number there.
     File(u64, u64),
     /// Another block device.
     Device(u64),
@@ -43,8 +43,7 @@ pub(crate) fn is_loop(device: u64) -> bool {
     libc::major(device) == LOOP_MAJOR
 }
 
-/// What is at the first byte of the loop device that is open; None where that is not the first byte of
-/// what it shows.
+/// What backs an open loop device; None unless the two begin at the same byte.
 pub(crate) fn shown(fd: BorrowedFd<'_>) -> io::Result<Option<Shown>> {
     let mut info = MaybeUninit::<LoopInfo64>::zeroed();
     // SAFETY: the request writes one such structure, which lives through the call.

@@ -1,5 +1,5 @@
-//! Safe wrappers around the system calls that std does not offer, and around the libraries of the system
-//! that are loaded when they are needed. One small file per subject.
+//! Safe wrappers for system calls that std does not offer, and for system libraries that are loaded when needed. One
+//! small file per subject.
 
 pub(crate) mod aligned;
 pub(crate) mod attr;
@@ -51,7 +51,7 @@ pub(crate) use shared_memory::SharedMemory;
 
 use std::io;
 
-/// Turns the `-1` of a system call into the errno.
+/// Converts the `-1` of a system call to the errno.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
         Err(io::Error::last_os_error())
@@ -65,7 +65,7 @@ fn check_len(result: i64) -> io::Result<u64> {
     u64::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// Repeats a call that a signal interrupted.
+/// Repeats a call that was interrupted by a signal.
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -75,7 +75,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// An offset as the kernel takes it; past its range is `EFBIG`.
+/// An offset in the form that the kernel takes; `EFBIG` if it is out of range.
 fn offset(value: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
 }

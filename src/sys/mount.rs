@@ -1,4 +1,4 @@
-//! Taking a mount away.
+//! Unmounting.
 
 use std::ffi::CString;
 use std::io;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::check;
 
-/// Unmounts what is mounted at `path`: `EBUSY` while a file of it is open. With `force`, requests to its server
-/// fail from here on, and it is gone from the tree even where files are open.
+/// Unmounts what is mounted at `path`: `EBUSY` while a file in it is open. With `force`, requests to its server fail
+/// from then on, and it is removed from the tree even if files are open.
 pub(crate) fn unmount(path: &Path, force: bool) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let flags = libc::UMOUNT_NOFOLLOW

@@ -1,4 +1,4 @@
-//! The library of OpenSSL 3, loaded when it is first needed: for TLS by keys that both ends know.
+//! The library of OpenSSL 3, loaded on first use: for TLS with pre-shared keys.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use super::library::{Library, functions};
 use crate::secret::Secret;
 
-/// The only version whose interface is known here.
+/// The only version whose interface is supported here.
 const NAME: &CStr = c"libssl.so.3";
 
-// Of `openssl/ssl.h`, `openssl/tls1.h` and `openssl/bio.h`.
+// From `openssl/ssl.h`, `openssl/tls1.h` and `openssl/bio.h`.
 const SSL_ERROR_WANT_READ: c_int = 2;
 const SSL_ERROR_WANT_WRITE: c_int = 3;
 const SSL_ERROR_ZERO_RETURN: c_int = 6;
@@ -28,9 +28,9 @@ const SSL_OP_NO_COMPRESSION: u64 = 1 << 17;
 const SSL_OP_NO_RENEGOTIATION: u64 = 1 << 30;
 const SSL_VERIFY_PEER: c_int = 1;
 
-/// Suites of TLS 1.2 in which both ends prove that they have the key; with fresh keys first.
+/// TLS 1.2 cipher suites in which both ends prove that they have the key; those with forward secrecy first.
 const SUITES_1_2: &CStr = c"kECDHEPSK:kDHEPSK:kPSK:!eNULL:!3DES";
-/// Those of TLS 1.3 that go with SHA-256, which is the hash of keys without a name for it.
+/// TLS 1.3 cipher suites with SHA-256, which is the default hash of pre-shared keys.
 const SUITES_1_3: &CStr = c"TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256";
 
 /// Opaque to us.
@@ -93,34 +93,34 @@ fn functions() -> Result<&'static Functions, String> {
 /// The keys of one end.
 #[derive(Clone, Debug)]
 pub(crate) enum Keys {
-    /// Its own name, and its key.
+    /// The client's own name, and its key.
     Client(CString, Secret),
-    /// Those of all who may come in, by name.
+    /// The keys of all clients that may be admitted, by name.
     Server(Arc<std::collections::BTreeMap<Vec<u8>, Secret>>),
 }
 
-/// Which versions of the protocol may be used.
+/// The versions of the protocol that may be used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Versions {
     pub tls12: bool,
     pub tls13: bool,
 }
 
-/// What the callbacks of a session see.
+/// Data for the callbacks of a session.
 struct Shared {
     keys: Keys,
-    /// The name of the key that was asked for last.
+    /// The name of the key requested last.
     asked: Mutex<Option<Vec<u8>>>,
 }
 
-/// Makes sessions of one end.
+/// Creates sessions for one end.
 #[derive(Debug)]
 pub(crate) struct Maker {
     context: *mut Context,
     keys: Keys,
 }
 
-// SAFETY: a context may be used by several threads; it is not changed after it was made.
+// SAFETY: a context may be used by several threads; it is not changed after its creation.
 unsafe impl Send for Maker {}
 // SAFETY: as above.
 unsafe impl Sync for Maker {}
@@ -138,7 +138,7 @@ impl Maker {
         } else {
             TLS1_2_VERSION
         };
-        // SAFETY: every function with arguments as its manual wants them; the context is checked.
+        // SAFETY: every function gets the arguments that its manual requires; the context is checked.
         unsafe {
             let context = (f.SSL_CTX_new)((f.TLS_method)());
             if context.is_null() {
@@ -158,7 +158,7 @@ impl Maker {
             if !made {
                 return Err(reason(f));
             }
-            // No authority is known, so a certificate in the place of the key is refused.
+            // No authority is known, so a certificate instead of the key is rejected.
             if let Keys::Client(..) = maker.keys {
                 (f.SSL_CTX_set_verify)(context, SSL_VERIFY_PEER, ptr::null());
                 (f.SSL_CTX_set_psk_client_callback)(context, give_client_key);
@@ -175,8 +175,7 @@ impl Maker {
             keys: self.keys.clone(),
             asked: Mutex::new(None),
         });
-        // SAFETY: every result is checked before it is used; what the session takes over is not freed
-        // here.
+        // SAFETY: every result is checked before it is used; what the session takes ownership of is not freed here.
         unsafe {
             (f.ERR_clear_error)();
             let ssl = (f.SSL_new)(self.context);
@@ -214,13 +213,13 @@ impl Maker {
 impl Drop for Maker {
     fn drop(&mut self) {
         if let Ok(f) = functions() {
-            // SAFETY: its own context; sessions count their uses of it.
+            // SAFETY: its own context; sessions hold references to it.
             unsafe { (f.SSL_CTX_free)(self.context) };
         }
     }
 }
 
-/// What comes out of a session.
+/// The result of reading from a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Bytes(usize),
@@ -228,18 +227,18 @@ pub(crate) enum Outcome {
     End,
 }
 
-/// One end of a connection, over memory.
+/// One end of a connection, over memory buffers.
 pub(crate) struct Session {
     ssl: *mut Ssl,
-    /// From the peer; the session owns both.
+    /// Input from the peer; the session owns both.
     input: *mut Bio,
     output: *mut Bio,
-    /// At a fixed place, which the callbacks know.
+    /// At a fixed address, which the callbacks know.
     shared: Box<Shared>,
 }
 
-// SAFETY: a session may move between threads; all calls but the one of `pending` take `&mut self`, and that
-// one only looks.
+// SAFETY: a session may move between threads; all calls except the one in `pending` take `&mut self`, and that one only
+// reads.
 unsafe impl Send for Session {}
 
 impl Session {
@@ -252,7 +251,7 @@ impl Session {
         Self::functions().is_ok_and(|f| unsafe { (f.SSL_is_init_finished)(self.ssl) } == 0)
     }
 
-    /// Goes on with the handshake, as far as it gets without more bytes.
+    /// Continues the handshake, as far as possible without further input.
     pub(crate) fn handshake(&mut self) -> Result<(), String> {
         let f = Self::functions()?;
         // SAFETY: its own session.
@@ -265,7 +264,7 @@ impl Session {
                     _ => Err(reason(f)),
                 };
             }
-            // TLS 1.3 has keys in the place of an earlier session.
+            // TLS 1.3 treats the key as resumption of an earlier session.
             let by_key = (f.SSL_version)(self.ssl) < TLS1_3_VERSION as c_int
                 || (f.SSL_session_reused)(self.ssl) == 1;
             if by_key {
@@ -285,7 +284,7 @@ impl Session {
     }
 
     pub(crate) fn pending(&self) -> usize {
-        // SAFETY: its own memory, only looked at.
+        // SAFETY: its own memory, which is only read.
         Self::functions().map_or(0, |f| unsafe { (f.BIO_ctrl_pending)(self.output) })
     }
 
@@ -303,7 +302,7 @@ impl Session {
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<Outcome, String> {
         let f = Self::functions()?;
         let mut n = 0;
-        // SAFETY: the buffer is writable for its length; `n` is.
+        // SAFETY: the buffer is writable for its length, and so is `n`.
         unsafe {
             (f.ERR_clear_error)();
             let buffer = buf.as_mut_ptr().cast();
@@ -319,7 +318,7 @@ impl Session {
         }
     }
 
-    /// Gives how many bytes were written: all of them, for memory has room.
+    /// Returns how many bytes were written: all of them, because the memory buffer grows.
     pub(crate) fn write(&mut self, buf: &[u8]) -> Result<usize, String> {
         let f = Self::functions()?;
         let mut n = 0;
@@ -336,7 +335,7 @@ impl Session {
 
     pub(crate) fn close(&mut self) {
         if let Ok(f) = Self::functions() {
-            // SAFETY: its own session; what it says goes to memory.
+            // SAFETY: its own session; its output goes to memory.
             unsafe {
                 (f.SSL_shutdown)(self.ssl);
                 (f.ERR_clear_error)();
@@ -344,7 +343,7 @@ impl Session {
         }
     }
 
-    /// The name of the key that the client has; that of its own for a client.
+    /// The name of the client's key, on either end.
     pub(crate) fn identity(&self) -> Option<Vec<u8>> {
         self.shared.asked.lock().clone()
     }
@@ -353,13 +352,13 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Ok(f) = functions() {
-            // SAFETY: its own session, which frees its memory too. The callbacks' data is still there.
+            // SAFETY: its own session, which frees its memory too. The callbacks' data still exists.
             unsafe { (f.SSL_free)(self.ssl) };
         }
     }
 }
 
-/// The oldest error of this thread in the library's words.
+/// The oldest error of this thread, in the library's words.
 fn reason(f: &Functions) -> String {
     // SAFETY: the text is static where it is not NULL.
     unsafe {
@@ -373,15 +372,15 @@ fn reason(f: &Functions) -> String {
 }
 
 /// # Safety
-/// `ssl` is a session of [`Maker::session`], inside of one of its calls.
+/// `ssl` must be a session of [`Maker::session`], during one of its calls.
 unsafe fn shared<'a>(ssl: *mut Ssl) -> Option<&'a Shared> {
     let f = functions().ok()?;
-    // SAFETY: set when the session was made, to what lives as long as it.
+    // SAFETY: set when the session was created, to data that lives as long as it does.
     unsafe { (f.SSL_get_ex_data)(ssl, 0).cast::<Shared>().as_ref() }
 }
 
 /// # Safety
-/// `to` has room for `room` bytes.
+/// `to` must have space for `room` bytes.
 unsafe fn give(key: &Secret, to: *mut u8, room: c_uint) -> c_uint {
     let bytes = key.bytes();
     match c_uint::try_from(bytes.len()) {
@@ -402,7 +401,7 @@ unsafe extern "C" fn give_client_key(
     key: *mut u8,
     key_room: c_uint,
 ) -> c_uint {
-    // SAFETY: called by the library for a session of ours.
+    // SAFETY: called by the library for one of our sessions.
     let Some(Shared {
         keys: Keys::Client(own, secret),
         asked,
@@ -415,7 +414,7 @@ unsafe extern "C" fn give_client_key(
         return 0;
     }
     *asked.lock() = Some(own.as_bytes().to_vec());
-    // SAFETY: both have the room that the library says.
+    // SAFETY: both have the space that the library specifies.
     unsafe {
         ptr::copy_nonoverlapping(bytes.as_ptr().cast(), name, bytes.len());
         give(secret, key, key_room)
@@ -428,7 +427,7 @@ unsafe extern "C" fn give_server_key(
     key: *mut u8,
     key_room: c_uint,
 ) -> c_uint {
-    // SAFETY: called by the library for a session of ours.
+    // SAFETY: called by the library for one of our sessions.
     let Some(Shared {
         keys: Keys::Server(known),
         asked,
@@ -439,11 +438,11 @@ unsafe extern "C" fn give_server_key(
     if name.is_null() {
         return 0;
     }
-    // SAFETY: a NUL-terminated text, during the call.
+    // SAFETY: a NUL-terminated text, valid during the call.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     *asked.lock() = Some(name.to_vec());
     match known.get(name) {
-        // SAFETY: the room that the library says.
+        // SAFETY: the space is what the library specifies.
         Some(secret) => unsafe { give(secret, key, key_room) },
         None => 0,
     }

@@ -1,9 +1,9 @@
-//! What the page cache holds of a file.
+//! The state of a file in the page cache.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// The number of `cachestat(2)`; where calls are numbered otherwise, of none.
+/// The number of `cachestat(2)`; an invalid one where calls are numbered differently.
 const CACHESTAT: libc::c_long = match cfg!(any(
     target_arch = "mips",
     target_arch = "mips64",
@@ -30,12 +30,12 @@ struct Pages {
     recently_evicted: u64,
 }
 
-/// How much of the file is not on the disk yet (Linux 6.5), in whole pages.
+/// How much of the file has not been written to disk yet (Linux 6.5), in whole pages.
 ///
 /// # Errors
-/// `ENOSYS` where the kernel does not count them.
+/// `ENOSYS` if the kernel does not support it.
 pub(crate) fn unwritten_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    // To the end of the file.
+    // Up to the end of the file.
     let range = Range { offset: 0, len: 0 };
     let mut pages = Pages::default();
     // SAFETY: the call reads one cachestat_range and writes one cachestat; both live through it.

@@ -1,4 +1,4 @@
-//! Requests that a library carries out on threads of its own, and calls back when they have ended.
+//! Requests that a library carries out on threads of its own, with a callback on completion.
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -8,23 +8,23 @@ use parking_lot::{Condvar, Mutex};
 
 use super::IoBuf;
 
-/// What a request gave, or an errno, and its bytes.
+/// The result of a request, or an errno, along with its buffer.
 type Outcome = (Result<u64, i32>, IoBuf);
 
-/// How many requests the library still works on.
+/// Number of requests that the library is still working on.
 #[derive(Default)]
 struct Count {
     count: Mutex<usize>,
     none: Condvar,
 }
 
-/// The requests that are under way at one handle of a library.
+/// The requests in flight on one handle of a library.
 #[derive(Default)]
 pub(super) struct Running(Arc<Count>);
 
 impl Running {
-    /// Starts a request: `call` hands it, and the place of its bytes, which stay there, to the library, which gives
-    /// it back to [`Request::taken_back`] once. On an error the library has not taken it.
+    /// Starts a request: `call` passes it and the address of its buffer, which stays in place, to the library, which
+    /// passes it to [`Request::taken_back`] once. If `call` fails, the library must not have taken it.
     pub(super) fn start(
         &self,
         mut bytes: IoBuf,
@@ -49,7 +49,7 @@ impl Running {
         })
     }
 
-    /// Waits until there are none.
+    /// Waits until no request is in flight.
     pub(super) fn wait(&self) {
         let mut count = self.0.count.lock();
         while *count > 0 {
@@ -58,7 +58,7 @@ impl Running {
     }
 }
 
-/// A request between who waits for it and the library, which both own it.
+/// A request, owned jointly by the thread that waits for it and the library.
 struct Shared {
     count: Arc<Count>,
     state: Mutex<State>,
@@ -66,7 +66,7 @@ struct Shared {
 }
 
 enum State {
-    /// The library has the address of the bytes: they are not touched here.
+    /// The library has the address of the buffer, so it must not be accessed here.
     Running(IoBuf),
     Done(Outcome),
     Taken,
@@ -77,14 +77,14 @@ pub(super) struct Request(Arc<Shared>);
 
 impl Request {
     /// # Safety
-    /// What [`Running::start`] gave to the library, for the first time; the library does not touch its bytes any
-    /// more.
+    /// `given` must be what [`Running::start`] passed to the library, for the first time; the library must no longer
+    /// access its buffer.
     pub(super) unsafe fn taken_back(given: *mut c_void) -> Self {
         // SAFETY: by the caller.
         Self(unsafe { Arc::from_raw(given.cast_const().cast::<Shared>()) })
     }
 
-    /// It has ended, with this.
+    /// Completes it with this result.
     pub(super) fn end(self, outcome: Result<u64, i32>) {
         let mut state = self.0.state.lock();
         if let State::Running(bytes) = std::mem::replace(&mut *state, State::Taken) {
@@ -104,7 +104,7 @@ impl Drop for Request {
     }
 }
 
-/// A request that was started. Dropped, it runs to its end, and its bytes are freed then.
+/// A request that has been started. If dropped, it still runs to completion, and then its buffer is freed.
 pub(crate) struct Pending {
     shared: Arc<Shared>,
     started: Instant,
@@ -116,7 +116,7 @@ impl Pending {
         self.started.elapsed()
     }
 
-    /// What it gave, if that comes in time.
+    /// The outcome, if the request completes in time.
     pub(crate) fn wait(&self, time: Duration) -> Option<Outcome> {
         let mut state = self.shared.state.lock();
         if matches!(*state, State::Running(_)) {

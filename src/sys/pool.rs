@@ -1,22 +1,22 @@
-//! Memory for large buffers: page-aligned, straight from the kernel, and kept for the next one.
+//! Memory for large buffers: page-aligned, directly from the kernel, and retained for reuse.
 //!
-//! The kernel copies to and from such memory several times faster than at an odd address, direct I/O
-//! takes it as it is, and taking a buffer again costs no page faults. What is kept holds zeroes alone:
-//! nothing that passed through a buffer stays behind.
+//! The kernel copies to and from such memory several times faster than at an odd address, it is suitable for direct I/O
+//! as it is, and reusing a buffer costs no page faults. Retained memory contains only zeroes: nothing that passed
+//! through a buffer is left behind.
 
 use std::io;
 use std::ptr::NonNull;
 
 use parking_lot::Mutex;
 
-/// Buffers of this size and more come from here.
+/// Buffers of at least this size are allocated here.
 pub(super) const SMALLEST: usize = 64 << 10;
-/// A page of the kernel's large ones; regions of a multiple of it are aligned to it.
+/// Size of a huge page; regions of a multiple of it are aligned to it.
 const HUGE: usize = 2 << 20;
-/// No more than this is kept; what is given back beyond it goes to the kernel.
+/// Maximum amount retained; anything beyond it is returned to the kernel.
 const KEPT: usize = 16 << 20;
 
-/// So much of the memory that is not in use, the latest last.
+/// Regions that are not in use, roughly in the order in which they were returned.
 static FREE: Mutex<Free> = Mutex::new(Free {
     regions: Vec::new(),
     bytes: 0,
@@ -27,19 +27,19 @@ struct Free {
     bytes: usize,
 }
 
-/// Memory of its own, mapped from the kernel. Dropping it does not give it back: [`give`] does.
+/// A region mapped from the kernel. Dropping it does not free it: [`give`] does.
 #[derive(Debug)]
 pub(super) struct Region {
     pub(super) start: NonNull<u8>,
     pub(super) len: usize,
 }
 
-// SAFETY: the region is the value's own, like the memory of a Vec<u8>.
+// SAFETY: the region is owned by the value, like the memory of a Vec<u8>.
 unsafe impl Send for Region {}
 // SAFETY: a shared reference gives no access to the memory.
 unsafe impl Sync for Region {}
 
-/// The length of the region for so many bytes: few different ones, so that they can be used again.
+/// The length of the region for this many bytes: there are few different ones, so that they can be reused.
 fn rounded(len: usize) -> Option<usize> {
     if len <= HUGE {
         Some(len.max(SMALLEST).next_power_of_two())
@@ -48,7 +48,7 @@ fn rounded(len: usize) -> Option<usize> {
     }
 }
 
-/// A region of at least `len` zero bytes. Without memory it is `ENOMEM`.
+/// A region of at least `len` zero bytes. Fails with `ENOMEM` if there is no memory.
 pub(super) fn take(len: usize) -> io::Result<Region> {
     let lack = || io::Error::from_raw_os_error(libc::ENOMEM);
     let len = rounded(len).ok_or_else(lack)?;
@@ -66,7 +66,7 @@ pub(super) fn take(len: usize) -> io::Result<Region> {
     }
 }
 
-/// Gives a region back.
+/// Returns a region to the pool, or to the kernel.
 pub(super) fn give(region: Region) {
     if region.len <= KEPT {
         let room = {
@@ -74,7 +74,7 @@ pub(super) fn give(region: Region) {
             free.bytes + region.len <= KEPT
         };
         if room {
-            // SAFETY: the region is the caller's own, all of it.
+            // SAFETY: the caller owns all of the region.
             unsafe { region.start.as_ptr().write_bytes(0, region.len) };
             let mut free = FREE.lock();
             if free.bytes + region.len <= KEPT && free.regions.try_reserve(1).is_ok() {
@@ -84,15 +84,15 @@ pub(super) fn give(region: Region) {
             }
         }
     }
-    // SAFETY: the region was mapped with this length and is not used any more.
+    // SAFETY: the region was mapped with this length and is no longer used.
     unsafe { libc::munmap(region.start.as_ptr().cast(), region.len) };
 }
 
-/// Fresh memory; what is large begins at a large page and may consist of such pages.
+/// Maps fresh memory; if large, it is aligned to huge pages and may consist of them.
 fn map(len: usize) -> Option<Region> {
     let large = len >= HUGE;
     let whole = if large { len.checked_add(HUGE)? } else { len };
-    // SAFETY: a private anonymous mapping where the kernel likes; it replaces nothing.
+    // SAFETY: a private anonymous mapping at an address chosen by the kernel; it replaces nothing.
     let start = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -109,8 +109,8 @@ fn map(len: usize) -> Option<Region> {
     let mut start = NonNull::new(start.cast::<u8>())?;
     if large {
         let before = start.as_ptr().align_offset(HUGE).min(HUGE);
-        // SAFETY: `before` bytes and `len` more lie in the mapping; its two ends, of whole pages,
-        // are not used. A mapping that stays longer than wanted does no harm, nor does plain advice.
+        // SAFETY: `before` bytes and `len` more are within the mapping; its two ends, of whole pages, are not used. A
+        // mapping that stays longer than wanted does no harm, nor does mere advice.
         unsafe {
             start = start.add(before);
             if before > 0 {
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     fn bytes(region: &mut Region) -> &mut [u8] {
-        // SAFETY: the region is this test's alone.
+        // SAFETY: only this test uses the region.
         unsafe { std::slice::from_raw_parts_mut(region.start.as_ptr(), region.len) }
     }
 

@@ -1,10 +1,10 @@
-//! Opening an open file once more.
+//! Opening an open file again.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Opens the file of a descriptor for reading and closes it. Locks of open file descriptions, the only ones
-/// that we take, stay with the descriptor. Whether it worked does not matter.
+/// Opens the file of a descriptor for reading and closes it. Open-file-description locks, the only ones that we take,
+/// stay with the original descriptor. Whether it succeeds does not matter.
 pub(crate) fn open_and_close(fd: BorrowedFd<'_>) {
     drop(File::open(format!("/proc/self/fd/{}", fd.as_raw_fd())));
 }

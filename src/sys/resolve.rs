@@ -1,10 +1,10 @@
-//! Names of hosts and services.
+//! Lookup of hosts and services.
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-/// Which addresses are wanted.
+/// Which kinds of address to look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     Any,
@@ -12,27 +12,27 @@ pub(crate) enum Version {
     V6,
 }
 
-/// What is asked.
+/// The parameters of a lookup.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question {
     pub version: Version,
-    /// To listen there: no host is every address of this machine.
+    /// For listening: without a host, all addresses of this machine.
     pub passive: bool,
-    /// Only numbers are understood, so no server is asked.
+    /// Accepts only numeric addresses, so no server is queried.
     pub numeric: bool,
 }
 
-/// The addresses of a host and a service, in the order in which they are to be tried. Waits for servers
-/// of names, however long that takes.
+/// The addresses of a host and a service, in the order in which to try them. Blocks on name servers, however long that
+/// takes.
 ///
 /// # Errors
-/// In the words of the resolver.
+/// The resolver's message.
 pub(crate) fn resolve(
     host: Option<&CStr>,
     service: &CStr,
     question: Question,
 ) -> Result<Vec<SocketAddr>, String> {
-    // SAFETY: hints without anything are valid.
+    // SAFETY: zeroed hints are valid.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
     hints.ai_family = match question.version {
         Version::Any => libc::AF_UNSPEC,
@@ -48,7 +48,7 @@ pub(crate) fn resolve(
     }
     let mut list = std::ptr::null_mut();
     let host = host.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: both names are NULL or NUL-terminated, and the list is written by the call alone.
+    // SAFETY: both names are NULL or NUL-terminated, and only the call writes to the list.
     let code =
         unsafe { libc::getaddrinfo(host, service.as_ptr(), &raw const hints, &raw mut list) };
     if code != 0 {
@@ -56,7 +56,7 @@ pub(crate) fn resolve(
     }
     let mut found = Vec::new();
     let mut next = list;
-    // SAFETY: the list of the call, each element with an address of the family and length that it names.
+    // SAFETY: the list from the call, each element with an address of the family and length that it specifies.
     unsafe {
         while let Some(one) = next.as_ref() {
             found.extend(address(one));
@@ -68,12 +68,12 @@ pub(crate) fn resolve(
 }
 
 /// # Safety
-/// `one` comes from `getaddrinfo`.
+/// `one` must come from `getaddrinfo`.
 unsafe fn address(one: &libc::addrinfo) -> Option<SocketAddr> {
     let len = one.ai_addrlen as usize;
     match one.ai_family {
         libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: by family and length; read without a claim to its alignment.
+            // SAFETY: by its family and length; read without assuming its alignment.
             let v4 = unsafe { one.ai_addr.cast::<libc::sockaddr_in>().read_unaligned() };
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Some(SocketAddr::new(IpAddr::V4(ip), u16::from_be(v4.sin_port)))

@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 
 use super::{check_len, offset, retry};
 
-/// The most buffers one vectored call takes (`UIO_MAXIOV`).
+/// Maximum number of buffers in one vectored call (`UIO_MAXIOV`).
 const MAX_IOV: usize = 1024;
 
 /// One `pread`; may be short.
@@ -39,7 +39,7 @@ pub(crate) fn preadv(
     let at = offset(at)?;
     let count = bufs.len().min(MAX_IOV) as libc::c_int;
     retry(|| {
-        // SAFETY: IoSliceMut is ABI-compatible with iovec and each names memory valid for writes.
+        // SAFETY: IoSliceMut is ABI-compatible with iovec and each refers to memory valid for writes.
         let n = unsafe { libc::preadv(fd.as_raw_fd(), bufs.as_ptr().cast(), count, at) };
         check_len(n as i64).map(|n| n as usize)
     })
@@ -50,14 +50,14 @@ pub(crate) fn pwritev(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>], at: u64) -> io::
     let at = offset(at)?;
     let count = bufs.len().min(MAX_IOV) as libc::c_int;
     retry(|| {
-        // SAFETY: IoSlice is ABI-compatible with iovec and each names memory valid for reads.
+        // SAFETY: IoSlice is ABI-compatible with iovec and each refers to memory valid for reads.
         let n = unsafe { libc::pwritev(fd.as_raw_fd(), bufs.as_ptr().cast(), count, at) };
         check_len(n as i64).map(|n| n as usize)
     })
 }
 
-/// One `preadv2` that takes what memory holds and waits for nothing; fails with `EAGAIN` where
-/// memory does not hold the first byte, and may be short.
+/// One `preadv2` that reads only from the page cache and does not block; fails with `EAGAIN` if the first byte is not
+/// cached, and may be short.
 pub(crate) fn try_preadv(
     fd: BorrowedFd<'_>,
     bufs: &mut [IoSliceMut<'_>],
@@ -66,7 +66,7 @@ pub(crate) fn try_preadv(
     let at = offset(at)?;
     let count = bufs.len().min(MAX_IOV) as libc::c_int;
     retry(|| {
-        // SAFETY: IoSliceMut is ABI-compatible with iovec and each names memory valid for writes.
+        // SAFETY: IoSliceMut is ABI-compatible with iovec and each refers to memory valid for writes.
         let n = unsafe {
             libc::preadv2(
                 fd.as_raw_fd(),
@@ -80,7 +80,7 @@ pub(crate) fn try_preadv(
     })
 }
 
-/// As [`try_preadv`], into memory that another process may use meanwhile.
+/// As [`try_preadv`], into memory that another process may access at the same time.
 pub(crate) fn try_preadv_shared(
     fd: BorrowedFd<'_>,
     slices: &[VolatileSlice<'_>],
@@ -101,24 +101,24 @@ pub(crate) fn try_preadv_shared(
         .collect();
     let count = bufs.len() as libc::c_int;
     retry(|| {
-        // SAFETY: each names memory that is mapped as long as its slice is; the kernel alone writes to it here, and no
-        // reference to it exists.
+        // SAFETY: each refers to memory that is mapped as long as its slice is; only the kernel writes to it here, and
+        // no reference to it exists.
         let n =
             unsafe { libc::preadv2(fd.as_raw_fd(), bufs.as_ptr(), count, at, libc::RWF_NOWAIT) };
         check_len(n as i64).map(|n| n as usize)
     })
 }
 
-/// Fills memory that another process may use meanwhile with zeroes.
+/// Zeroes memory that another process may access at the same time.
 pub(crate) fn zero_shared(slices: &[VolatileSlice<'_>]) {
     for slice in slices {
         let guard = slice.ptr_guard_mut();
-        // SAFETY: memory that is mapped as long as the slice is, and no reference to it exists.
+        // SAFETY: the memory is mapped as long as the slice is, and no reference to it exists.
         unsafe { guard.as_ptr().write_bytes(0, guard.len()) };
     }
 }
 
-/// Fills `buf` from `at`; returns the bytes read, fewer only at the end of the file.
+/// Fills `buf` from `at`; returns the number of bytes read, fewer only at the end of the file.
 pub(crate) fn read_full(fd: BorrowedFd<'_>, buf: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;
     while done < buf.len() {
@@ -142,7 +142,7 @@ pub(crate) fn write_full(fd: BorrowedFd<'_>, buf: &[u8], at: u64) -> io::Result<
     Ok(())
 }
 
-/// Fills the buffers from `at`; returns the bytes read, fewer only at the end of the file.
+/// Fills the buffers from `at`; returns the number of bytes read, fewer only at the end of the file.
 pub(crate) fn readv_full(
     fd: BorrowedFd<'_>,
     bufs: &mut [IoSliceMut<'_>],
@@ -163,7 +163,7 @@ pub(crate) fn readv_full(
     Ok(done)
 }
 
-/// After a short `preadv`: the rest buffer by buffer. `skip` bytes of `bufs` are filled.
+/// After a short `preadv`: reads the rest buffer by buffer. The first `skip` bytes of `bufs` are filled already.
 fn finish_read(
     fd: BorrowedFd<'_>,
     bufs: &mut [IoSliceMut<'_>],

@@ -1,29 +1,29 @@
-//! Memory that a device reads and writes beside this process.
+//! Memory shared with a device.
 
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{Ordering, fence};
 
-/// Zeroed pages, of which there is no reference: they may change at any time.
+/// Zeroed pages without any reference to them: they may change at any time.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
     start: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the pages belong to this value, and are reached by copies alone.
+// SAFETY: the pages belong to this value, and are accessed only by copying.
 unsafe impl Send for SharedMemory {}
-// SAFETY: as above; two copies at once get or leave a mix of bytes, as with the device.
+// SAFETY: as above; two concurrent copies read or leave a mix of bytes, as with the device.
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
-    /// So many bytes, in whole pages.
+    /// Allocates this many bytes, in whole pages.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let (access, kind) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
         );
-        // SAFETY: new pages wherever the kernel likes.
+        // SAFETY: new pages, at an address chosen by the kernel.
         let start = unsafe { libc::mmap(ptr::null_mut(), len, access, kind, -1, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -33,7 +33,7 @@ impl SharedMemory {
                 .ok_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM))?,
             len,
         };
-        // A child must not take pages away from the device by copying them.
+        // Copy-on-write for a child process must not take pages away from the device.
         // SAFETY: the pages of this mapping.
         super::check(unsafe { libc::madvise(start, len, libc::MADV_DONTFORK) })?;
         Ok(memory)
@@ -43,30 +43,30 @@ impl SharedMemory {
         self.len
     }
 
-    /// Where it is in this process.
+    /// Its address in this process.
     pub(crate) fn address(&self) -> u64 {
         self.start.as_ptr() as u64
     }
 
-    /// The place of a range that is inside.
+    /// The address of a range, which must be inside.
     fn place(&self, at: usize, len: usize) -> io::Result<NonNull<u8>> {
         match at.checked_add(len) {
-            // SAFETY: `at` is inside of the mapping, or just behind it where nothing is copied.
+            // SAFETY: `at` is inside the mapping, or at its end if nothing is copied.
             Some(end) if end <= self.len => Ok(unsafe { self.start.add(at) }),
             _ => Err(io::Error::from_raw_os_error(libc::EFAULT)),
         }
     }
 
-    /// Copies out what is there, where the notice of it is older.
+    /// Copies data out; it is as new as any notice of it that was read before.
     pub(crate) fn read(&self, at: usize, into: &mut [u8]) -> io::Result<()> {
         let place = self.place(at, into.len())?;
         fence(Ordering::Acquire);
-        // SAFETY: `place` has so many bytes, and nothing of this process refers to them.
+        // SAFETY: `place` has that many bytes, and nothing in this process refers to them.
         unsafe { ptr::copy_nonoverlapping(place.as_ptr(), into.as_mut_ptr(), into.len()) };
         Ok(())
     }
 
-    /// Copies bytes in; they are there before anything that this thread says afterwards.
+    /// Copies data in; it becomes visible before anything that this thread writes afterwards.
     pub(crate) fn write(&self, at: usize, from: &[u8]) -> io::Result<()> {
         let place = self.place(at, from.len())?;
         // SAFETY: as in `read`.
@@ -75,13 +75,13 @@ impl SharedMemory {
         Ok(())
     }
 
-    /// The word at a multiple of four, in one access, as the device has it now.
+    /// Reads the current word at an offset that is a multiple of four, in one access.
     pub(crate) fn word(&self, at: usize) -> io::Result<u32> {
         let place = self.place(at, 4)?;
         if !at.is_multiple_of(4) {
             return Err(io::Error::from_raw_os_error(libc::EFAULT));
         }
-        // SAFETY: four bytes of the mapping, aligned since it begins with a page.
+        // SAFETY: four bytes of the mapping, aligned because it begins at a page.
         let word = unsafe { place.cast::<u32>().as_ptr().read_volatile() };
         fence(Ordering::Acquire);
         Ok(u32::from_le(word))
@@ -90,7 +90,7 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`. What the kernel lets a device reach stays until it ends that.
+        // SAFETY: the mapping from `new`. The kernel keeps what a device has access to until that access ends.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }

@@ -2,11 +2,11 @@
 
 use std::mem::MaybeUninit;
 
-/// Blocks every signal for this thread until dropped.
+/// Blocks all signals for this thread until dropped.
 pub struct Blocked(libc::sigset_t);
 
 impl Blocked {
-    /// Blocks every signal for this thread.
+    /// Blocks all signals for this thread.
     pub fn all() -> Self {
         let mut all = MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
@@ -22,7 +22,7 @@ impl Blocked {
 
 impl Drop for Blocked {
     fn drop(&mut self) {
-        // SAFETY: the set is the one that `all` found in force.
+        // SAFETY: the set is the one that was in force before `all`.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
     }
 }

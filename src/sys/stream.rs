@@ -1,4 +1,4 @@
-//! Descriptors that are read and written in order: pipes, sockets, terminals.
+//! Descriptors that are read and written sequentially: pipes, sockets, terminals.
 
 use std::ffi::c_int;
 use std::io::{self, IoSlice};
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use super::{check, check_len, retry};
 
-/// What is waited for.
+/// What to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
-    /// Data, or the end of it.
+    /// Data, or the end of the stream.
     Read,
-    /// Room.
+    /// Space.
     Write,
 }
 
-/// Waits until the descriptor is ready or has failed; false when the time is over or a signal came.
+/// Waits until the descriptor is ready or has failed; false on timeout or if a signal arrived.
 pub(crate) fn wait(fd: BorrowedFd<'_>, ready: Ready, at_most: Duration) -> io::Result<bool> {
     let mut one = [poller(fd, ready)];
     poll(&mut one, at_most)
 }
 
-/// As [`wait`] for the first of several; gives the index of one that is ready or has failed.
+/// As [`wait`], for several; returns the index of the first one that is ready or has failed.
 pub(crate) fn wait_any(
     fds: &[BorrowedFd<'_>],
     ready: Ready,
@@ -33,8 +33,8 @@ pub(crate) fn wait_any(
     Ok(all.iter().position(|one| one.revents != 0))
 }
 
-/// Waits until the first descriptor has data, or room where that is wanted too, or the second one has data;
-/// also returns when either has failed, when the time is over, or when a signal came.
+/// Waits until the first descriptor has data, or space if that is wanted too, or the second one has data; also returns
+/// if either has failed, on timeout, or if a signal arrived.
 pub(crate) fn wait_or_wake(
     fd: BorrowedFd<'_>,
     room: bool,
@@ -48,8 +48,8 @@ pub(crate) fn wait_or_wake(
     poll(&mut both, at_most).map(|_| ())
 }
 
-/// As [`wait_or_wake`] for what `events` says of a descriptor that has only a number, as C libraries give it, or
-/// for no such thing where it is negative. Gives what is ready of it.
+/// As [`wait_or_wake`], for `events` of a descriptor given by number, as C libraries do, or for no descriptor if that
+/// is negative. Returns the events that are ready.
 pub(crate) fn poll_or_wake(
     number: RawFd,
     events: c_int,
@@ -58,7 +58,7 @@ pub(crate) fn poll_or_wake(
 ) -> io::Result<c_int> {
     let own = libc::pollfd {
         fd: number,
-        // Of the bits of `poll`, which fit.
+        // The bits defined for `poll` fit.
         events: events as libc::c_short,
         revents: 0,
     };
@@ -89,7 +89,7 @@ fn poll(pollers: &mut [libc::pollfd], at_most: Duration) -> io::Result<bool> {
     }
 }
 
-/// One `read`; may be short, 0 is the end.
+/// One `read`; may be short, 0 at the end.
 pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     retry(|| {
         // SAFETY: `buf` is valid for writes of its length during the call.
@@ -98,13 +98,13 @@ pub(crate) fn read(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     })
 }
 
-/// Calls what writes to sockets in its own way, so that a broken pipe is no signal.
+/// Runs code that writes to sockets in its own way, suppressing the signal for a broken pipe.
 pub(crate) fn quietly<T>(call: impl FnOnce() -> T) -> T {
     let _quiet = Quiet::new();
     call()
 }
 
-/// One `write`; may be short. A broken pipe and a file that grows too long are errors and never signals.
+/// One `write`; may be short. A broken pipe and a file that grows too long are errors, never signals.
 pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     let _quiet = Quiet::new();
     retry(|| {
@@ -114,7 +114,7 @@ pub(crate) fn write(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     })
 }
 
-/// One `send` to a socket, without waiting for room; may be short. A broken pipe is an error and never a signal.
+/// One `send` to a socket, without waiting for space; may be short. A broken pipe is an error, never a signal.
 pub(crate) fn send(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     retry(|| {
@@ -136,11 +136,11 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buf: &mut [u8]) -> io::Result<usize> {
     })
 }
 
-/// One `sendmsg` to a socket from several buffers, at most the first 1024 of them, without waiting for room; may be short.
+/// One `sendmsg` of up to 1024 buffers to a socket, without waiting for space; may be short.
 pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     let count = bufs.len().min(libc::UIO_MAXIOV as usize);
-    // SAFETY: a message without anything is valid.
+    // SAFETY: a zeroed message is valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = bufs.as_ptr().cast_mut().cast();
     message.msg_iovlen = count as _;
@@ -151,8 +151,8 @@ pub(crate) fn send_vectored(fd: BorrowedFd<'_>, bufs: &[IoSlice<'_>]) -> io::Res
     })
 }
 
-/// Sends bytes of a file to a socket inside of the kernel; may be short, 0 is the end of the file. Waits for
-/// room where the socket does.
+/// Sends bytes of a file to a socket inside the kernel; may be short, 0 at the end of the file. Waits for space if the
+/// socket is blocking.
 pub(crate) fn send_file(
     socket: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
@@ -173,14 +173,13 @@ pub(crate) fn send_file(
 
 /// The position in a file.
 pub(crate) fn position(fd: BorrowedFd<'_>) -> io::Result<u64> {
-    // SAFETY: takes no pointers and moves nothing.
+    // SAFETY: takes no pointers and does not move the position.
     check_len(unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_CUR) })
 }
 
-/// Holds back on this thread the signals that come with an error of `write`; one that came meanwhile is
-/// taken away again.
+/// Blocks the signals that accompany an error of `write` on this thread; one that arrives in the meantime is discarded.
 struct Quiet {
-    /// Those of them that did not wait before.
+    /// Those of them that were not already pending.
     own: libc::sigset_t,
     before: libc::sigset_t,
 }
@@ -212,8 +211,7 @@ impl Drop for Quiet {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        // SAFETY: the sets are those of `new`; a signal that is pending is consumed, none is
-        // waited for.
+        // SAFETY: the sets are those of `new`; a signal that is pending is consumed, none is waited for.
         unsafe {
             libc::sigtimedwait(&raw const self.own, std::ptr::null_mut(), &raw const none);
             libc::pthread_sigmask(

@@ -11,11 +11,11 @@ pub(crate) struct LocalTime {
     pub second: u8,
 }
 
-/// Seconds since the epoch in the time zone of this process; None where the year does not fit.
+/// Converts seconds since the epoch to the time zone of this process; None if the year is out of range.
 pub(crate) fn local_time(seconds: u64) -> Option<LocalTime> {
     let seconds = libc::time_t::try_from(seconds).ok()?;
     let mut parts = std::mem::MaybeUninit::<libc::tm>::uninit();
-    // SAFETY: both pointers are valid for the call; localtime_r fills `parts` when it does not return null.
+    // SAFETY: both pointers are valid for the call; localtime_r fills `parts` if it does not return null.
     let parts = unsafe {
         if libc::localtime_r(&seconds, parts.as_mut_ptr()).is_null() {
             return None;

@@ -1,4 +1,4 @@
-//! Requests through io_uring: the kernel carries them out while the thread goes on.
+//! Requests through io_uring: the kernel carries them out while the thread continues.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,21 +9,21 @@ use io_uring::{IoUring, opcode, squeue, types};
 use super::buffer::Buffer;
 use super::falloc::Falloc;
 
-/// The most requests that one ring has under way.
+/// Maximum number of requests that one ring has in flight.
 const MAX_ENTRIES: u32 = 4096;
-/// The most pieces that one request may have (`UIO_MAXIOV`).
+/// Maximum number of pieces in one request (`UIO_MAXIOV`).
 const MAX_PIECES: usize = 1024;
-/// The most bytes that one request may have; the kernel's own limit is a little below 2 GiB.
+/// Maximum number of bytes in one request; the kernel's own limit is a little below 2 GiB.
 const MAX_BYTES: u64 = 1 << 30;
 
-/// What the kernel is to do with a file. Offsets are those of the file.
+/// An operation on a file. Offsets are those in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
-    /// Fill the buffer from there.
+    /// Fill the buffer from that offset.
     Read(u64),
-    /// Write the buffer there.
+    /// Write the buffer at that offset.
     Write(u64),
-    /// `fallocate` on an offset and a length.
+    /// `fallocate` with an offset and a length.
     Space(Falloc, u64, u64),
     /// `fdatasync`.
     DataSync,
@@ -34,40 +34,39 @@ pub(crate) trait Keep: Send {
     /// The file. It stays open as long as the value lives.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// The kernel is done, with that [`Ended::result`]: what only it needed is let go. Waits for nothing.
+    /// The kernel is done, with that [`Ended::result`]: releases what only it needed. Must not block.
     fn ended(&mut self, result: i32);
 }
 
-/// A request that has ended.
+/// A completed request.
 #[derive(Debug)]
 pub(crate) struct Ended<T> {
-    /// Of a read or write.
+    /// The buffer of a read or write.
     pub(crate) buffer: Option<Buffer>,
     pub(crate) keep: T,
-    /// Bytes read or written, 0 of other calls, or a negative errno.
+    /// Number of bytes read or written, 0 for other calls, or a negative errno.
     pub(crate) result: i32,
 }
 
-/// A buffer and what is kept that the ring could not take.
+/// The buffer and `keep` of a request that the ring could not accept.
 pub(crate) type Refused<T> = Box<(Option<Buffer>, T)>;
 
-/// A ring with the requests that it holds.
+/// A ring and the requests that it holds.
 pub(crate) struct Ring<T: Keep> {
     ring: IoUring,
     slots: Vec<Option<(Option<Buffer>, T)>>,
     free: Vec<usize>,
-    /// Requests that were not handed to the kernel yet.
+    /// Number of requests that have not been submitted to the kernel yet.
     unsent: usize,
-    /// Requests that have ended and were not taken.
+    /// Requests that have completed but have not been taken.
     done: VecDeque<Ended<T>>,
 }
 
 impl<T: Keep> Ring<T> {
-    /// A ring for at least `depth` requests, or as many as one may have, that makes `event`
-    /// readable when one ends.
+    /// A ring for at least `depth` requests, or the maximum, that makes `event` readable when one completes.
     ///
     /// # Errors
-    /// Where the kernel has no io_uring, does not let this process use it, or lacks a part.
+    /// If the kernel has no io_uring, does not let this process use it, or lacks a needed operation.
     pub(crate) fn new(depth: u32, event: BorrowedFd<'_>) -> io::Result<Self> {
         let entries = depth.clamp(1, MAX_ENTRIES).next_power_of_two();
         let ring = super::fd::make(|| IoUring::builder().dontfork().build(entries))?;
@@ -96,13 +95,13 @@ impl<T: Keep> Ring<T> {
         })
     }
 
-    /// Requests that the kernel may still be at.
+    /// Number of requests that the kernel may still be working on.
     pub(crate) fn in_flight(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Queues a call on the file that `keep` holds; reads and writes have a buffer, other calls none.
-    /// [`Ring::send`] tells the kernel. Gives both back where the ring cannot take it.
+    /// Queues a call on the file that `keep` holds; reads and writes need a buffer, other calls none. [`Ring::send`]
+    /// submits it to the kernel. Returns both if the ring cannot accept it.
     pub(crate) fn start(
         &mut self,
         call: Call,
@@ -121,8 +120,8 @@ impl<T: Keep> Ring<T> {
         };
         self.slots[slot] = Some((buffer, keep));
         let entry = entry.user_data(slot as u64);
-        // SAFETY: the slot keeps the memory, the list of pieces (which stays where it is while its
-        // buffer moves) and the descriptor until the completion was seen; dropping the ring waits.
+        // SAFETY: the slot keeps the memory, the list of pieces (which stays in place while its buffer moves) and the
+        // descriptor until the completion was seen; dropping the ring waits.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
             self.free.push(slot);
@@ -135,10 +134,10 @@ impl<T: Keep> Ring<T> {
         Ok(())
     }
 
-    /// Tells the kernel of what was queued.
+    /// Submits the queued requests to the kernel.
     ///
     /// # Errors
-    /// Of `io_uring_enter`; what was queued stays so, for another try.
+    /// If `io_uring_enter` fails; the requests stay queued, for another attempt.
     pub(crate) fn send(&mut self) -> io::Result<()> {
         if self.unsent == 0 {
             return Ok(());
@@ -148,7 +147,7 @@ impl<T: Keep> Ring<T> {
         Ok(())
     }
 
-    /// Takes note of the requests that have ended.
+    /// Collects the requests that have completed.
     pub(crate) fn collect(&mut self) {
         while let Some(completion) = self.ring.completion().next() {
             let slot = completion.user_data() as usize;
@@ -166,7 +165,7 @@ impl<T: Keep> Ring<T> {
         }
     }
 
-    /// The next request that has ended.
+    /// The next completed request.
     pub(crate) fn next(&mut self) -> Option<Ended<T>> {
         if self.done.is_empty() {
             self.collect();
@@ -180,7 +179,7 @@ impl<T: Keep> Ring<T> {
             let waited = super::retry(|| self.ring.submit_and_wait(1));
             self.collect();
             if waited.is_err() && self.in_flight() > 0 {
-                // The kernel may still write there: a leak is the lesser evil.
+                // The kernel may still write to the memory: a leak is the lesser evil.
                 std::mem::forget(std::mem::take(&mut self.slots));
                 self.free.clear();
                 return;
@@ -189,7 +188,7 @@ impl<T: Keep> Ring<T> {
     }
 }
 
-/// The call as the kernel takes it; None where it must have a buffer and has none.
+/// The call in the form that the kernel takes; None if it needs a buffer and has none.
 fn entry(fd: types::Fd, call: Call, buffer: Option<&Buffer>) -> Option<squeue::Entry> {
     Some(match (call, buffer.map(Buffer::iovecs)) {
         (Call::Read(at), Some([one])) => {

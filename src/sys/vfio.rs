@@ -1,4 +1,4 @@
-//! Devices of the PCI bus that vfio-pci holds for programs.
+//! PCI devices that vfio-pci makes available to programs.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -25,15 +25,15 @@ const DMA_READ_WRITE: u32 = 1 | 2;
 const REGISTERS: u32 = 0;
 const CONFIGURATION: u32 = 7;
 
-// Of the configuration space.
+// Offsets and bits in the configuration space.
 const COMMAND: u64 = 4;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_MASTER: u16 = 1 << 2;
 const COMMAND_NO_INTERRUPT: u16 = 1 << 10;
 
-/// Where a device sees the memory: what lies below is left out, since 0 looks like nothing.
+/// Address at which a device sees the memory: lower addresses are unused, since 0 looks like a null pointer.
 pub(crate) const SEEN_AT: u64 = 1 << 20;
-/// Messages of interrupts go there on x86, so that no memory is seen there.
+/// On x86 this is the address range of interrupt messages, so no memory can be mapped there.
 const LAST: u64 = 0xfee0_0000;
 
 const fn request(number: u32) -> libc::Ioctl {
@@ -68,14 +68,14 @@ struct MapDma {
     size: u64,
 }
 
-/// The registers of a device within its descriptor.
+/// The registers of a device, as a range of its descriptor.
 #[derive(Debug)]
 struct Region {
     offset: u64,
     size: u64,
 }
 
-/// A device, its registers, and the memory that it may reach.
+/// A device, its registers, and the memory that it may access.
 #[derive(Debug)]
 pub(crate) struct Device {
     registers: Region,
@@ -86,7 +86,7 @@ pub(crate) struct Device {
     memory: SharedMemory,
 }
 
-/// What could not be done, and why.
+/// What failed, and why.
 pub(crate) type Failure = (String, io::Error);
 
 fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> Failure {
@@ -106,13 +106,13 @@ fn open(path: &str) -> Result<OwnedFd, Failure> {
 
 /// A request whose argument is a number, or that has none.
 fn plain(fd: &OwnedFd, request: libc::Ioctl, argument: libc::c_ulong) -> io::Result<libc::c_int> {
-    // SAFETY: the requests that are made so take no pointer.
+    // SAFETY: the requests issued this way take no pointer.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), request, argument) })
 }
 
 /// A request on a structure that begins with its own size.
 fn on<T>(fd: &OwnedFd, request: libc::Ioctl, structure: &mut T) -> io::Result<()> {
-    // SAFETY: the structure is the one of the request, and says how long it is.
+    // SAFETY: the structure is the one for the request, and contains its own length.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), request, std::ptr::from_mut(structure)) }).map(drop)
 }
 
@@ -121,7 +121,7 @@ const fn len_of<T>() -> u32 {
 }
 
 impl Device {
-    /// Opens the device at an address of the bus, such as `0000:01:00.0`, and lets it reach `memory` bytes.
+    /// Opens the device at a bus address such as `0000:01:00.0`, and gives it access to `memory` bytes.
     pub(crate) fn open(address: &str, memory: usize) -> Result<Self, Failure> {
         let container = open("/dev/vfio/vfio")?;
         let version = plain(&container, GET_API_VERSION, 0).map_err(failed("VFIO"))?;
@@ -166,7 +166,7 @@ impl Device {
         Ok(this)
     }
 
-    /// Lets the device use memory and hear about its registers, and send no interrupts.
+    /// Enables the device's memory access and access to its registers, and disables interrupts.
     fn enable(&self, configuration: &Region) -> io::Result<()> {
         let at = configuration.offset + COMMAND;
         let mut command = [0; 2];
@@ -187,7 +187,7 @@ impl Device {
         }
     }
 
-    /// The register at a multiple of four.
+    /// Reads the register at an offset that is a multiple of four.
     pub(crate) fn read(&self, at: u64) -> io::Result<u32> {
         let mut word = [0; 4];
         match rw::read_full(self.device.as_fd(), &mut word, self.register(at)?)? {
@@ -196,7 +196,7 @@ impl Device {
         }
     }
 
-    /// Sets the register at a multiple of four. The device sees what was written to memory before.
+    /// Writes the register at an offset that is a multiple of four. The device sees earlier writes to memory first.
     pub(crate) fn write(&self, at: u64, value: u32) -> io::Result<()> {
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         rw::write_full(
@@ -207,7 +207,7 @@ impl Device {
     }
 }
 
-/// Memory that devices of the container see from [`SEEN_AT`] on.
+/// Memory that devices in the container see at [`SEEN_AT`].
 fn reachable(container: &OwnedFd, len: usize) -> io::Result<SharedMemory> {
     let memory = SharedMemory::new(len)?;
     let size = memory.len() as u64;

@@ -1,6 +1,6 @@
-//! A stream of bzip2, whose blocks are unpacked several at once. They begin at any bit, with a mark of 48 bits,
-//! and nothing says how long they are: the next mark is looked for. Those bits may stand within a block too, by
-//! chance; then what is before them does not decode, and is taken together with what follows.
+//! A bzip2 stream, whose blocks are unpacked several at once. They begin at any bit, with a marker of 48 bits, and
+//! their lengths are not recorded: the next marker is searched for. Those bits may also occur within a block by chance;
+//! then what precedes them does not decode, and is joined with what follows.
 
 use std::io::{BufRead, Cursor, Read};
 use std::ops::Range;
@@ -16,73 +16,72 @@ use crate::crew;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 
-/// Bytes that a block of a stream of that level has before runs are unfolded.
+/// Maximum number of bytes in a block of that level before runs are expanded.
 fn symbols(level: u8) -> usize {
     usize::from(level.saturating_sub(b'0')) * 100_000
 }
 
-/// The most bytes that a block holds: each five symbols stand for a run of 255 at most.
+/// Maximum decompressed length of a block: every five symbols stand for a run of at most 255.
 fn longest(level: u8) -> usize {
     (symbols(level).div_ceil(5) * 255 + 1024).max(MAX_KEPT)
 }
 
-/// The marks: of a block, and of the end of a stream.
+/// The markers: of a block, and of the end of a stream.
 const BLOCK: u64 = 0x3141_5926_5359;
 const END: u64 = 0x1772_4538_5090;
 
-/// Bits of a mark, and of the checksum behind it.
+/// Lengths in bits of a marker, and of the checksum that follows it.
 const MARK: usize = 48;
 const SUM: usize = 32;
 
-/// No block takes as many bytes in the file: 900000 symbols of 20 bits, and tables.
+/// No block is as long as this in the file: 900000 symbols of 20 bits, and tables.
 const MAX_PACKED: usize = 3 << 20;
 
-/// What a block holds is kept in memory up to this. Runs of one byte make it longer: of as many blocks as there is
-/// memory for, that is kept too, else it is read as it comes, by one thread.
+/// Decompressed blocks up to this length are kept in memory. Runs of one byte make them longer: those are kept too for
+/// as many blocks as there is memory for; others are decoded as they are read, by one thread.
 const MAX_KEPT: usize = 4 << 20;
 
-/// About the memory that a block takes: packed, unpacked, and that of the decoder.
+/// Approximate memory used by a block: compressed, decompressed, and the decoder's own.
 const EACH: u64 = (9 << 20) as u64;
 
-/// A stream behind its header.
+/// A stream whose header has been consumed.
 pub(super) struct Bzip2Blocks {
     level: u8,
-    /// Where it goes on within the first byte of the input.
+    /// Bit offset of the next block within the first byte of the input.
     bit: usize,
-    /// The checksum of all blocks so far.
+    /// The combined checksum of all blocks so far.
     sum: u32,
     ready: Ready,
-    /// A block that is too long to be kept.
+    /// A block that is too long to be kept in memory.
     long: Option<BzDecoder<Cursor<IoBuf>>>,
     max_jobs: usize,
-    /// So many blocks of a batch may be as long as a block can be.
+    /// How many blocks of a batch may have the maximum length.
     max_long: usize,
 }
 
-/// From one mark to another, in bits of the input.
+/// From one marker to another, in bits of the input.
 #[derive(Clone, Copy)]
 struct Job {
     from: usize,
     to: usize,
-    /// The most bytes that are kept.
+    /// Maximum number of decompressed bytes to keep.
     room: usize,
 }
 
-/// What became of one.
+/// The outcome of a job.
 enum Done {
     Bytes(IoBuf),
-    /// It holds too much.
+    /// The block is too long to be kept.
     Long,
-    /// It does not decode.
+    /// The block does not decode.
     Bad,
 }
 
 impl Bzip2Blocks {
-    /// The stream that begins here, behind whose header the input is then. None where there is none; nothing was
-    /// taken of the input.
+    /// Starts on the stream that begins here, consuming its header. None if there is none; then nothing is consumed.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     pub(super) fn begin(input: &mut Input, max_memory: u64) -> Result<Option<Self>> {
         let head = input.peek(10)?;
         let mark = bits(head, 32, MARK);
@@ -107,10 +106,10 @@ impl Bzip2Blocks {
         }))
     }
 
-    /// Gives bytes; 0 at the end of the stream.
+    /// Reads decompressed bytes; 0 at the end of the stream.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], or of reading.
+    /// [`crate::ErrorKind::Corrupt`]; if reading fails.
     pub(super) fn read(&mut self, input: &mut Input, buf: &mut [u8]) -> Result<usize> {
         loop {
             let len = self.ready.read(buf);
@@ -131,7 +130,7 @@ impl Bzip2Blocks {
         }
     }
 
-    /// Unpacks the blocks that come next; false at the end.
+    /// Unpacks the next blocks; false at the end.
     fn unpack(&mut self, input: &mut Input) -> Result<bool> {
         match bits(input.peek(16)?, self.bit, MARK) {
             Some(BLOCK) => {}
@@ -175,7 +174,7 @@ impl Bzip2Blocks {
         Ok(true)
     }
 
-    /// Unpacks the first block where the mark behind it is none; gives its end.
+    /// Unpacks the first block when the marker after it turned out to be none; returns its end.
     fn unpack_joined(&mut self, input: &mut Input, jobs: &[Job]) -> Result<usize> {
         let first = jobs.first().map_or(0, |job| job.from);
         let packed = input.peek(first / 8 + MAX_PACKED)?;
@@ -201,7 +200,7 @@ impl Bzip2Blocks {
         Err(damaged(input, "a block does not decode"))
     }
 
-    /// How much is kept of what a block holds, by its number in the batch.
+    /// How much of a block's contents to keep, given its index in the batch.
     fn room(&self, n: usize) -> usize {
         match n < self.max_long {
             true => longest(self.level),
@@ -209,7 +208,7 @@ impl Bzip2Blocks {
         }
     }
 
-    /// The blocks that come next and end.
+    /// The next blocks whose ends are in the input.
     fn find(&self, input: &mut Input) -> Result<Vec<Job>> {
         let mut jobs = Vec::new();
         let mut from = self.bit;
@@ -227,7 +226,7 @@ impl Bzip2Blocks {
         Ok(jobs)
     }
 
-    /// Passes over the end of the stream, and compares its checksum.
+    /// Consumes the end of the stream, and verifies its checksum.
     fn end(&mut self, input: &mut Input) -> Result<()> {
         let len = (self.bit + MARK + SUM).div_ceil(8);
         let sum = bits(input.peek(len)?, self.bit + MARK, SUM);
@@ -242,7 +241,7 @@ impl Bzip2Blocks {
     }
 }
 
-/// The first mark behind the one at this bit; None where there is none within the length of a block.
+/// The first marker after the one at this bit; None if there is none within the length of a block.
 fn next_mark(input: &mut Input, from: usize) -> Result<Option<usize>> {
     let limit = from / 8 + MAX_PACKED;
     let mut at = from + MARK;
@@ -256,16 +255,16 @@ fn next_mark(input: &mut Input, from: usize) -> Result<Option<usize>> {
         if here.len() < wanted || wanted == limit {
             return Ok(None);
         }
-        // One may stand across the border.
+        // A marker may cross the boundary.
         at = (here.len() * 8).saturating_sub(MARK - 1).max(at);
     }
 }
 
-/// So many bytes are looked through at once.
+/// Number of bytes searched at once.
 const STEP: usize = 256 << 10;
 
-/// Two bytes that stand within a mark, at any place and any shift. Of the five whole bytes or more that a mark has, one
-/// pair begins at every fourth byte of the file.
+/// Bit set of the byte pairs that occur within a marker, at any position and any shift. A marker covers at least five
+/// whole bytes, so if every fourth byte is examined, one of its pairs begins there.
 static PAIRS: [u64; 1 << 10] = pairs();
 
 const fn pairs() -> [u64; 1 << 10] {
@@ -289,9 +288,9 @@ fn is_pair(four: &[u8]) -> bool {
     word >> (pair % 64) & 1 != 0
 }
 
-/// The first mark of any kind at or behind this bit.
+/// The first marker of either kind at or after this bit.
 fn find_mark(bytes: &[u8], from: usize) -> Option<usize> {
-    /// Bytes before and behind a pair that its mark may reach to.
+    /// How many bytes before and after a pair its marker may extend to.
     const REACH: usize = MARK / 8 + 1;
     let first = from / 8;
     let rest = bytes.get(first..)?;
@@ -308,7 +307,7 @@ fn find_mark(bytes: &[u8], from: usize) -> Option<usize> {
     None
 }
 
-/// The same in a few bytes.
+/// The same for a few bytes.
 fn find_mark_in(bytes: &[u8], range: Range<usize>, from: usize) -> Option<usize> {
     const MASK: u64 = (1 << MARK) - 1;
     let start = range.start * 8;
@@ -320,7 +319,7 @@ fn find_mark_in(bytes: &[u8], range: Range<usize>, from: usize) -> Option<usize>
             if here != BLOCK && here != END {
                 continue;
             }
-            // The window begins empty.
+            // The window starts out empty.
             let end = start + (n + 1) * 8 - shift;
             let at = end.checked_sub(MARK);
             if let Some(at) = at.filter(|at| *at >= from.max(start)) {
@@ -331,7 +330,7 @@ fn find_mark_in(bytes: &[u8], range: Range<usize>, from: usize) -> Option<usize>
     None
 }
 
-/// So many bits, at most 48, from there on.
+/// `count` bits, at most 48, starting at bit `from`.
 fn bits(bytes: &[u8], from: usize, count: usize) -> Option<u64> {
     let mut number = 0u64;
     let end = from + count;
@@ -342,12 +341,12 @@ fn bits(bytes: &[u8], from: usize, count: usize) -> Option<u64> {
     Some((number >> behind) & ((1 << count) - 1))
 }
 
-/// The checksum of the block whose mark is at this bit.
+/// The checksum of the block whose marker is at this bit.
 fn sum_of(bytes: &[u8], from: usize) -> u32 {
     bits(bytes, from + MARK, SUM).unwrap_or(0) as u32
 }
 
-/// A stream of its own for one block.
+/// Makes a separate stream of one block.
 fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
     let Job { from, to, .. } = job;
     let len = (to - from).div_ceil(8);
@@ -363,7 +362,7 @@ fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
         let low = packed.get(n + 1).copied().unwrap_or(0);
         *byte = (u16::from_be_bytes([high, low]) << shift >> 8) as u8;
     }
-    // Behind the last bit of the block: the mark of the end, and the checksum of the only block.
+    // After the last bit of the block: the end marker, and the checksum of the only block.
     let end = u128::from(END) << SUM | u128::from(sum_of(bytes, from));
     let used = (to - from) % 8;
     let last = if used == 0 { None } else { block.last_mut() };
@@ -377,7 +376,7 @@ fn stream_of(level: u8, bytes: &[u8], job: Job) -> Result<IoBuf> {
 }
 
 /// # Errors
-/// Where there is no memory.
+/// If memory cannot be allocated.
 fn unpack_block(level: u8, packed: &[u8], job: Job) -> Result<Done> {
     let stream = stream_of(level, packed, job)?;
     let mut decoder = Decompress::new(false);
@@ -433,7 +432,7 @@ mod tests {
         }
     }
 
-    /// The bytes of a mark at this bit, among ones that look like parts of marks.
+    /// Bytes with a marker at this bit, surrounded by bytes that look like parts of markers.
     fn with_mark(mark: u64, bit: usize, len: usize) -> Vec<u8> {
         let noise = [0x31, 0x41, 0x59, 0x26, 0x17, 0x72];
         let mut bytes: Vec<u8> = noise.into_iter().cycle().take(len).collect();
@@ -505,7 +504,7 @@ mod tests {
             max_jobs: 4,
             max_long: 0,
         };
-        // As if a mark were found in the middle.
+        // As if a marker had been found in the middle.
         let jobs = [
             Job {
                 from: 0,

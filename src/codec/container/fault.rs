@@ -1,4 +1,4 @@
-//! What the errors of decoders mean to a reader of the file.
+//! Translates the errors of decoders for a reader of the file.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use liblzma::stream::Error as LzmaError;
 use super::Container;
 use crate::error::{Error, ErrorKind};
 
-/// The error of a decoder that had come to offset `at` of the file, with the memory that it may take.
+/// Converts the error of a decoder that had reached offset `at` of the file, with its memory limit.
 pub(super) fn of_decoder(kind: Container, at: u64, max_memory: u64, error: &io::Error) -> Error {
     let lzma = error.get_ref().and_then(|e| e.downcast_ref::<LzmaError>());
     match (error.kind(), lzma) {
@@ -21,7 +21,7 @@ pub(super) fn of_decoder(kind: Container, at: u64, max_memory: u64, error: &io::
     }
 }
 
-/// It takes more memory than the policy allows.
+/// It needs more memory than the policy allows.
 fn too_much_memory(kind: Container, at: u64, max_memory: u64) -> Error {
     let text = format!(
         "The {} data takes more memory to decompress than the open policy allows ({max_memory} bytes)",
@@ -32,7 +32,7 @@ fn too_much_memory(kind: Container, at: u64, max_memory: u64) -> Error {
         .with_hint("Decompress it first, or raise the limit on the memory of decoders")
 }
 
-/// More comes out of it than the policy allows.
+/// It decompresses to more than the policy allows.
 pub(super) fn too_long(kind: Container, at: u64, max_expansion: u64) -> Error {
     let text = format!(
         "The {} data becomes more than {max_expansion} times as long, which the open policy does not allow",
@@ -41,12 +41,12 @@ pub(super) fn too_long(kind: Container, at: u64, max_expansion: u64) -> Error {
     Error::new(ErrorKind::Limit, text).with_offset(at)
 }
 
-/// It ends before it should.
+/// It is truncated.
 pub(super) fn ends_early(kind: Container, at: u64) -> Error {
     damaged(kind, at, "it ends too early")
 }
 
-/// It is not what it should be.
+/// It is invalid.
 pub(super) fn damaged(kind: Container, at: u64, why: &str) -> Error {
     let text = format!(
         "The {} data is damaged near offset {at}: {why}",

@@ -1,4 +1,4 @@
-//! Which stretch of a compressed file holds which of its bytes, for files that tell.
+//! Which part of a compressed file holds which of its decompressed bytes, for files that record this.
 
 use super::Container;
 use super::fault;
@@ -11,13 +11,13 @@ use crate::error::Result;
 use crate::memory::{self, IoBuf};
 use crate::policy::OpenPolicy;
 
-/// Members are put together up to this much: a table of all of them would be long, and a look for each dear.
+/// Members are combined up to this size: a table of all of them would be long, and each lookup expensive.
 const WHOLE: u64 = 1 << 20;
 
-/// The empty block at the end of a file of bgzf: so few bytes of gzip hold nothing, behind any header.
+/// Length of the empty block at the end of a bgzf file: so few bytes of gzip contain no data, whatever the header.
 const EMPTY: u64 = 28;
 
-/// Stretches of the file that are unpacked by themselves; together they hold all of it.
+/// The parts of the file that can be unpacked separately; together they make up all of it.
 #[derive(Debug)]
 pub struct Index {
     kind: Container,
@@ -27,11 +27,11 @@ pub struct Index {
     max_memory: u64,
 }
 
-/// One stretch.
+/// One part.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     at: u64,
-    /// Where its bytes stand among all that the file holds.
+    /// Offset of its bytes in the decompressed file.
     plain_at: u64,
     packed: u32,
     plain: u32,
@@ -39,11 +39,11 @@ struct Part {
 }
 
 impl Index {
-    /// Of a file of `len` bytes. None where it does not tell, or where a part of it is larger than may be in
-    /// memory, or the table of them.
+    /// Reads the index of a file of `len` bytes. None if the file has none, or if one of its parts or the table of them
+    /// is too large for memory.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Limit`] where the file holds more than the policy allows for its length, or of reading.
+    /// [`crate::ErrorKind::Limit`] if the file expands by more than the policy allows; if reading fails.
     pub fn of(
         kind: Container,
         read_at: &ReadAt<'_>,
@@ -93,7 +93,7 @@ impl Index {
                 let part = Part {
                     at: block.at,
                     plain_at: 0,
-                    // With the padding taken off again, it is what the index says.
+                    // With the padding removed again, it is what the index says.
                     packed: block.unpadded as u32,
                     plain: block.plain as u32,
                     flags: block.flags,
@@ -114,7 +114,7 @@ impl Index {
         let mut at = 0;
         for frame in frames {
             if frame.plain == 0 && frame.packed > 0 {
-                // Nothing would notice if it held something.
+                // Nothing would notice if it did contain data.
                 return Ok(false);
             }
             let member = Member {
@@ -139,7 +139,7 @@ impl Index {
         })
     }
 
-    /// Appends the member at that offset; false where it does not fit.
+    /// Appends the member at that offset; false if it does not fit.
     fn take(&mut self, at: u64, member: Member, max_parts: u64) -> Result<bool> {
         let Some(plain) = member.plain.exactly() else {
             return Ok(false);
@@ -160,7 +160,7 @@ impl Index {
             }
         }
         if plain == 0 {
-            // Nobody unpacks it, and would notice if it held something.
+            // It is never unpacked, so nobody would notice if it did contain data.
             let is_end = self.kind == Container::Gzip && packed <= EMPTY;
             return Ok(is_end || member.plain == Plain::Nothing);
         }
@@ -179,12 +179,12 @@ impl Index {
         Ok(true)
     }
 
-    /// How many bytes the file holds.
+    /// Decompressed length of the file.
     pub fn plain_len(&self) -> u64 {
         self.len
     }
 
-    /// How many parts there are.
+    /// Number of parts.
     pub fn parts(&self) -> usize {
         self.parts.len()
     }
@@ -195,27 +195,27 @@ impl Index {
         after.checked_sub(1).filter(|_| offset < self.len)
     }
 
-    /// Where the bytes of a part stand among all, and how many they are.
+    /// Offset of a part in the decompressed file, and its decompressed length.
     pub fn range_of(&self, part: usize) -> Option<(u64, u64)> {
         let part = self.parts.get(part)?;
         Some((part.plain_at, part.plain.into()))
     }
 
-    /// About the memory that unpacking a part takes.
+    /// Approximate memory needed to unpack a part.
     pub fn memory_of(&self, part: usize) -> u64 {
         let part = self.parts.get(part);
-        // A decoder of xz has a window, as a rule of a third of the block.
+        // An xz decoder has a window, usually of a third of the block.
         part.map_or(0, |part| {
             let plain = u64::from(part.plain);
             plain + plain / 2 + u64::from(part.packed)
         })
     }
 
-    /// Unpacks a part; its checksums are verified, and that it holds what the index says.
+    /// Unpacks a part; verifies its checksums, and that its length is what the index says.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] with the offset of the part, [`crate::ErrorKind::Limit`] where its decoder
-    /// takes more memory than the policy allows, or of reading.
+    /// [`crate::ErrorKind::Corrupt`] with the offset of the part, [`crate::ErrorKind::Limit`] if its decoder needs more
+    /// memory than the policy allows; if reading fails.
     pub fn unpack(&self, part: usize, read_at: &ReadAt<'_>, out: &mut IoBuf) -> Result<()> {
         let Some(part) = self.parts.get(part) else {
             out.clear();

@@ -1,4 +1,4 @@
-//! The bytes of a compressed file, as decoders of the standard kind read them.
+//! The bytes of a compressed file, for decoders that read from the standard traits.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 
-/// So many bytes are read at once.
+/// Number of bytes to read at once.
 const BUFFER: usize = 256 << 10;
 
-/// Gives the next bytes of the file: as many as there is room for, fewer at its end alone.
+/// Reads the next bytes of the file: as many as fit, and fewer only at its end.
 pub type Source = Box<dyn FnMut(&mut [u8]) -> Result<usize> + Send>;
 
-/// What is known of the input while a decoder has it.
+/// What is known about the input while a decoder owns it.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     used: AtomicU64,
@@ -24,17 +24,17 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// How many bytes were taken.
+    /// Number of bytes consumed.
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether a decoder that reads no further than its member wanted bytes behind the end.
+    /// Whether a decoder that reads no further than its member has tried to read past the end.
     pub(super) fn past_end(&self) -> bool {
         self.past_end.load(Ordering::Relaxed)
     }
 
-    /// What the source failed with.
+    /// The error of the source, if it failed.
     pub(super) fn failure(&self) -> Option<Error> {
         self.failure.lock().take()
     }
@@ -44,7 +44,7 @@ impl Told {
 pub(super) struct Input {
     source: Source,
     buf: IoBuf,
-    /// The bytes of the buffer that were not taken yet.
+    /// Range of the buffer that has not been consumed yet.
     at: usize,
     end: usize,
     ended: bool,
@@ -67,8 +67,7 @@ impl Input {
         &self.told
     }
 
-    /// The bytes that come next: `wanted` of them and perhaps more, or all that there are. The buffer becomes as
-    /// long as that takes.
+    /// The next bytes: at least `wanted` of them, or all that are left. Grows the buffer as needed.
     pub(super) fn peek(&mut self, wanted: usize) -> Result<&[u8]> {
         while self.end - self.at < wanted && !self.ended {
             self.buf.copy_within(self.at..self.end, 0);
@@ -87,7 +86,7 @@ impl Input {
         Ok(self.buf.get(self.at..self.end).unwrap_or_default())
     }
 
-    /// Passes over all zeroes that come next.
+    /// Skips all zeroes that come next; returns their number.
     pub(super) fn skip_zeroes(&mut self) -> Result<u64> {
         let mut done = 0;
         loop {
@@ -102,7 +101,7 @@ impl Input {
         }
     }
 
-    /// Passes over bytes; fewer are there only at the end.
+    /// Skips bytes; fewer only at the end.
     pub(super) fn skip(&mut self, mut len: u64) -> Result<u64> {
         let mut done = 0;
         while len > 0 {

@@ -1,4 +1,4 @@
-//! How many bytes a compressed file holds, where it says so: nothing is decompressed for it.
+//! The decompressed length of a compressed file, if it is recorded: nothing is decompressed to find it.
 
 use super::Container;
 use super::member::{self, Wanted};
@@ -7,11 +7,11 @@ use super::xz_index;
 use super::zstd_table;
 use crate::error::Result;
 
-/// How many bytes a file of `len` bytes holds. None where it does not say, or contradicts itself; whoever
-/// unpacks it finds out whether it is true. Tables larger than `max_table` are not looked at.
+/// The decompressed length of a file of `len` bytes. None if it is not recorded, or is inconsistent; unpacking shows
+/// whether it is true. Tables larger than `max_table` are not read.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub fn known_len(
     kind: Container,
     read_at: &ReadAt<'_>,
@@ -31,7 +31,7 @@ pub fn known_len(
     }
 }
 
-/// The sum of what the indexes of all streams say.
+/// The sum of the lengths in the indexes of all streams.
 fn of_xz(read_at: &ReadAt<'_>, len: u64, max_table: u64) -> Result<Option<u64>> {
     let mut total = Some(0u64);
     let is_whole = xz_index::for_each_block(read_at, len, max_table, &mut |block| {
@@ -41,7 +41,7 @@ fn of_xz(read_at: &ReadAt<'_>, len: u64, max_table: u64) -> Result<Option<u64>> 
     Ok(total.filter(|_| is_whole))
 }
 
-/// The sum of what the headers of all members say.
+/// The sum of the lengths in the headers of all members.
 fn of_members(kind: Container, read_at: &ReadAt<'_>, len: u64) -> Result<Option<u64>> {
     let mut total = Some(0u64);
     let wanted = Wanted {

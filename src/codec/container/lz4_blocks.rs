@@ -1,4 +1,4 @@
-//! A frame of lz4 whose blocks do not refer to each other: they are unpacked several at once.
+//! An lz4 frame whose blocks do not refer to each other: they are unpacked several at once.
 
 use std::hash::Hasher;
 use std::io::BufRead;
@@ -16,14 +16,14 @@ use crate::crew;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 
-/// So many bytes are unpacked for each processor at once, in small blocks.
+/// Number of decompressed bytes per processor in a batch, if blocks are small.
 const SHARE: usize = 4 << 20;
 
-/// A frame behind its header.
+/// A frame whose header has been consumed.
 pub(super) struct Lz4Blocks {
     frame: Lz4Frame,
     sum: XxHash32,
-    /// Bytes that were unpacked.
+    /// Number of decompressed bytes so far.
     held: u64,
     ready: Ready,
     max_jobs: usize,
@@ -37,11 +37,11 @@ struct Job {
 }
 
 impl Lz4Blocks {
-    /// The frame that begins here, behind whose header the input is then. None where its blocks are not
-    /// independent; nothing was taken of the input.
+    /// Starts on the frame that begins here, consuming its header. None if its blocks are not independent; then nothing
+    /// is consumed.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     pub(super) fn begin(input: &mut Input, max_memory: u64) -> Result<Option<Self>> {
         let frame = Lz4Frame::of(input.peek(super::HEAD)?);
         let Some(frame) = frame.filter(|frame| frame.independent) else {
@@ -50,7 +50,7 @@ impl Lz4Blocks {
         input.consume(frame.header);
         let processors = crew::processors();
         let wanted = (processors * SHARE / frame.block).max(2 * processors);
-        // Packed and not.
+        // Compressed and decompressed.
         let affordable = max_memory / 2 / (2 * frame.block as u64);
         let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
         Ok(Some(Self {
@@ -62,10 +62,10 @@ impl Lz4Blocks {
         }))
     }
 
-    /// Gives bytes; 0 at the end of the frame.
+    /// Reads decompressed bytes; 0 at the end of the frame.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], or of reading.
+    /// [`crate::ErrorKind::Corrupt`]; if reading fails.
     pub(super) fn read(&mut self, input: &mut Input, buf: &mut [u8]) -> Result<usize> {
         loop {
             let len = self.ready.read(buf);
@@ -75,7 +75,7 @@ impl Lz4Blocks {
         }
     }
 
-    /// Unpacks the blocks that come next; false at the end.
+    /// Unpacks the next blocks; false at the end.
     fn unpack(&mut self, input: &mut Input) -> Result<bool> {
         let jobs = self.find(input)?;
         let Some(last) = jobs.last() else {
@@ -104,7 +104,7 @@ impl Lz4Blocks {
         Ok(true)
     }
 
-    /// The blocks that come next, none at the end.
+    /// The next blocks, none at the end.
     fn find(&self, input: &mut Input) -> Result<Vec<Job>> {
         let sum_len = if self.frame.sums_blocks { 4 } else { 0 };
         let mut jobs = Vec::new();
@@ -134,7 +134,7 @@ impl Lz4Blocks {
         Ok(jobs)
     }
 
-    /// Passes over the mark of the end, and compares what stands behind it.
+    /// Consumes the end mark, and verifies the checksum that follows it.
     fn end(&mut self, input: &mut Input) -> Result<()> {
         let len = if self.frame.sums_content { 8 } else { 4 };
         let mark = input.peek(len)?;

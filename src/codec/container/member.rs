@@ -1,34 +1,33 @@
-//! Members that say where they end: frames of zstd and lz4, blocks of bgzf. They are found by their headers,
-//! without decompressing, and can be unpacked by themselves.
+//! Members that record their length: frames of zstd and lz4, blocks of bgzf. They are found by their headers, without
+//! decompressing, and can be unpacked separately.
 
 use super::read_at::ReadAt;
 use super::{Container, is_skipped};
 use crate::bytes::{array, le16, le32, le64};
 use crate::error::Result;
 
-/// Fills the buffer with the bytes that stand so far behind the beginning of the member; gives how many there are
-/// before the end of the file.
+/// Fills the buffer from that offset within the member; returns how many bytes there are before the end of the file.
 pub(super) type Look<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize> + 'a;
 
-/// A member, as its headers describe it; unpacking tells whether that is true.
+/// A member, as described by its headers; unpacking shows whether they are true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Member {
-    /// The bytes that it takes in the file.
+    /// Length in the file.
     pub(super) packed: u64,
     pub(super) plain: Plain,
 }
 
-/// How many bytes a member holds.
+/// The decompressed length of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plain {
     Exactly(u64),
     AtMost(u64),
-    /// It is passed over, whatever stands in it.
+    /// It is skipped, whatever its contents.
     Nothing,
 }
 
 impl Plain {
-    /// Never more than this.
+    /// The maximum length.
     pub(super) fn most(self) -> u64 {
         match self {
             Self::Exactly(len) | Self::AtMost(len) => len,
@@ -36,7 +35,7 @@ impl Plain {
         }
     }
 
-    /// The number, where it is known.
+    /// The exact length, if it is known.
     pub(super) fn exactly(self) -> Option<u64> {
         match self {
             Self::Exactly(len) => Some(len),
@@ -46,20 +45,20 @@ impl Plain {
     }
 }
 
-/// Which members are looked for.
+/// Which members to look for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// The most bytes that one takes or holds.
+    /// Maximum length, both compressed and decompressed.
     pub(super) limit: u64,
-    /// It has to say how much it holds.
+    /// Whether the decompressed length must be recorded.
     pub(super) exact: bool,
 }
 
-/// The member that begins here. None where it does not tell where it ends, is cut or damaged, or is none that is
+/// Finds the member that begins here. None if it does not record where it ends, is truncated or damaged, or is not
 /// wanted.
 ///
 /// # Errors
-/// Of looking.
+/// If `look` fails.
 pub(super) fn find(kind: Container, look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
     let found = match kind {
         Container::Zstd => zstd(look, wanted)?,
@@ -71,11 +70,11 @@ pub(super) fn find(kind: Container, look: &mut Look<'_>, wanted: Wanted) -> Resu
     Ok(found.filter(|member| member.packed <= limit && member.plain.most() <= limit))
 }
 
-/// Shows every member of a file of `len` bytes, with its offset; false where the file is not made of such members
-/// alone, or where `show` gives that.
+/// Calls `show` with every member of a file of `len` bytes, and its offset; false if the file does not consist of such
+/// members only, or if `show` returns false.
 ///
 /// # Errors
-/// Of reading, and of `show`.
+/// If reading or `show` fails.
 pub(super) fn for_each(
     kind: Container,
     read_at: &ReadAt<'_>,
@@ -93,7 +92,7 @@ pub(super) fn for_each(
         };
         let found = find(kind, &mut look, wanted)?;
         let Some(member) = found.filter(|member| member.packed <= len - at) else {
-            // What stands behind the last member of gzip is ignored, as by its tool.
+            // Data after the last gzip member is ignored, as by the gzip tool.
             let mut head = [0; super::GZIP.len()];
             return Ok(kind == Container::Gzip
                 && at > 0
@@ -107,7 +106,7 @@ pub(super) fn for_each(
     Ok(len > 0)
 }
 
-/// The largest block of zstd.
+/// Maximum size of a zstd block.
 const ZSTD_BLOCK: u64 = 128 << 10;
 
 fn zstd(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
@@ -153,8 +152,8 @@ fn zstd(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
     }))
 }
 
-/// The length of a frame's header, of what the frame holds, and of its checksum. None for what is no frame, and
-/// for one that wants a dictionary.
+/// The length of a frame's header, of its contents, and of its checksum. None if it is not a frame, or needs a
+/// dictionary.
 fn zstd_header(head: &[u8]) -> Option<(u64, Option<u64>, u64)> {
     if le32(head, 0)? != super::ZSTD {
         return None;
@@ -176,7 +175,7 @@ fn zstd_header(head: &[u8]) -> Option<(u64, Option<u64>, u64)> {
     Some(((at + size) as u64, plain, checksum))
 }
 
-/// A frame that says nothing.
+/// A skippable frame.
 fn skipped(head: &[u8]) -> Option<Member> {
     let mark = le32(head, 0).filter(|mark| is_skipped(*mark));
     mark.and_then(|_| le32(head, 4)).map(|len| Member {
@@ -185,16 +184,16 @@ fn skipped(head: &[u8]) -> Option<Member> {
     })
 }
 
-/// The most bytes of the extra field that are looked through: there are six as a rule.
+/// Maximum length of the extra field that is searched: usually it has six bytes.
 const BGZF_EXTRA: usize = 256;
 
-/// A member of gzip whose extra field tells its length.
+/// A gzip member whose extra field records its length.
 fn bgzf(look: &mut Look<'_>) -> Result<Option<Member>> {
     let mut head = [0; 12 + BGZF_EXTRA];
     let got = look(0, &mut head[..18])?;
     let first = head.get(..got).unwrap_or_default();
     let Some(packed) = (match le16(first, 10) {
-        // By far the most.
+        // By far the most common.
         Some(0..=6) | None => bgzf_len(first),
         Some(extra) => {
             let len = (12 + usize::from(extra)).min(head.len());
@@ -214,7 +213,7 @@ fn bgzf(look: &mut Look<'_>) -> Result<Option<Member>> {
     }))
 }
 
-/// The length that the header of a block says.
+/// The length according to a block's header.
 fn bgzf_len(head: &[u8]) -> Option<u64> {
     if !head.starts_with(super::GZIP) || head.get(3)? & 4 == 0 {
         return None;
@@ -225,7 +224,7 @@ fn bgzf_len(head: &[u8]) -> Option<u64> {
         let len = usize::from(le16(fields, 2)?);
         if [first, second] == *b"BC" && len == 2 {
             let size = u64::from(le16(fields, 4)?) + 1;
-            // A header and a trailer at least.
+            // At least a header and a trailer.
             return (size >= 12 + extra as u64 + 8).then_some(size);
         }
         fields = fields.get(4 + len..)?;
@@ -233,7 +232,7 @@ fn bgzf_len(head: &[u8]) -> Option<u64> {
     None
 }
 
-/// A frame that says how much it holds.
+/// A frame whose header records its decompressed length.
 fn lz4(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
     let mut head = [0; 19];
     let got = look(0, &mut head)?;
@@ -270,26 +269,26 @@ fn lz4(look: &mut Look<'_>, wanted: Wanted) -> Result<Option<Member>> {
     }))
 }
 
-/// The bit in the length of a block of lz4 that is stored as it is.
+/// The bit in the length of an lz4 block that marks it as stored uncompressed.
 pub(super) const LZ4_PLAIN: u32 = 1 << 31;
 
-/// What the header of a frame of lz4 says.
+/// The header of an lz4 frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lz4Frame {
-    /// Its length.
+    /// Length of the header.
     pub(super) header: usize,
-    /// Blocks do not refer to those before them.
+    /// Blocks do not refer to earlier ones.
     pub(super) independent: bool,
     pub(super) sums_blocks: bool,
     pub(super) sums_content: bool,
-    /// The bytes that the frame holds.
+    /// Decompressed length of the frame.
     pub(super) plain: Option<u64>,
-    /// The most that one block holds.
+    /// Maximum decompressed length of a block.
     pub(super) block: usize,
 }
 
 impl Lz4Frame {
-    /// None for what is no frame, and for one that wants a dictionary.
+    /// None if it is not a frame, or needs a dictionary.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         let flags = *head.get(4)?;
         let block = match *head.get(5)? {

@@ -1,4 +1,4 @@
-//! Members of a stream that say where they end, unpacked several at once.
+//! Members of a stream that record their length, unpacked several at once.
 
 use std::io::BufRead;
 
@@ -11,23 +11,23 @@ use crate::crew;
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// Members are put together up to this much: a thread's work should be worth its start.
+/// Members are combined up to this size, so that a thread's work is worth starting it.
 const WHOLE: u64 = 1 << 20;
 
-/// Members that follow each other, for one thread.
+/// Consecutive members, for one thread.
 #[derive(Clone, Copy, Debug)]
 struct Job {
     at: usize,
     packed: usize,
-    /// The most bytes that they hold.
+    /// Maximum decompressed length.
     most: usize,
 }
 
-/// What the members that come next hold, as far as they are whole and small enough to be in memory. None where the
-/// first of them is not: then nothing was taken of the input.
+/// Unpacks the next members, as far as they are complete and small enough for memory. None if the first of them is not:
+/// then nothing is consumed.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn unpack(kind: Container, input: &mut Input, max_memory: u64) -> Result<Option<Ready>> {
     let jobs = find(kind, input, max_memory)?;
     let end = jobs.last().map_or(0, |job| job.at + job.packed);
@@ -43,7 +43,7 @@ pub(super) fn unpack(kind: Container, input: &mut Input, max_memory: u64) -> Res
     let mut taken = 0;
     for (job, result) in jobs.iter().zip(results) {
         let Some(out) = result.flatten() else {
-            // Unpacking it by itself shows what is wrong.
+            // Unpacking it separately shows what is wrong.
             break;
         };
         taken += job.packed;

@@ -1,7 +1,7 @@
-//! Compressed files: what compression tools make of a whole file.
+//! Compressed files: whole files, as compression tools write them.
 //!
-//! An [`Unpacker`] reads one from its first byte to its last and gives what was packed, as the tool of its kind
-//! does: members that follow each other are one file, checksums are verified.
+//! An [`Unpacker`] decompresses one from beginning to end, as its own tool does: consecutive members make up one file,
+//! and checksums are verified.
 
 mod bzip2_blocks;
 mod fault;
@@ -28,24 +28,24 @@ pub use unpack::Unpacker;
 
 use crate::bytes::le32;
 
-/// Up to here anything may become of a file, however small it is.
+/// Any file may expand to this length, however small it is.
 const FREE: u64 = 1 << 30;
 
-/// So many bytes at the beginning of a file tell what it is.
+/// Number of bytes at the beginning of a file that identify its kind.
 pub const HEAD: usize = 512;
 
 /// A kind of compressed file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
-    /// Of xz.
+    /// xz.
     Xz,
-    /// Of gzip, also in blocks (bgzip).
+    /// gzip, including files in blocks (bgzip).
     Gzip,
-    /// Of bzip2.
+    /// bzip2.
     Bzip2,
-    /// Of zstd.
+    /// zstd.
     Zstd,
-    /// Of lz4: frames.
+    /// lz4, in frames.
     Lz4,
 }
 
@@ -55,7 +55,7 @@ const BZIP2: &[u8] = b"BZh";
 const ZSTD: u32 = 0xfd2f_b528;
 const LZ4: u32 = 0x184d_2204;
 const LZ4_LEGACY: u32 = 0x184c_2102;
-/// The first of sixteen marks of frames that say nothing, in files of zstd and lz4.
+/// The first of sixteen magic numbers of skippable frames, in files of zstd and lz4.
 const SKIPPED: u32 = 0x184d_2a50;
 
 impl Container {
@@ -78,7 +78,7 @@ impl Container {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// The kind of a file that begins so; [`HEAD`] bytes are enough.
+    /// Recognises the kind of a file by its beginning; [`HEAD`] bytes are enough.
     pub fn recognise(head: &[u8]) -> Option<Self> {
         if head.starts_with(XZ) {
             return Some(Self::Xz);
@@ -111,7 +111,7 @@ fn is_skipped(mark: u32) -> bool {
     mark & !0xf == SKIPPED
 }
 
-/// The most bytes of a part that is unpacked by itself, with several in memory.
+/// Maximum size of a part that is unpacked separately, given that several are in memory.
 fn max_part(max_memory: u64) -> u64 {
     (max_memory / 8).min(u64::from(u32::MAX >> 1))
 }

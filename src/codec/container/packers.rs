@@ -1,4 +1,4 @@
-//! Files as the tool of each kind writes them, for the tests here and the fuzz targets.
+//! Writes files as the tool of each kind does, for the tests here and the fuzz targets.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// A block as bgzip writes it: a member that says its length.
+/// A block as bgzip writes it: a member that records its length.
 pub fn bgzf_block(bytes: &[u8]) -> Vec<u8> {
     let level = flate2::Compression::fast();
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), level);
@@ -42,7 +42,7 @@ pub fn bzip2(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// One frame, whose header says what it holds or not.
+/// One frame, whose header may or may not record its decompressed length.
 pub fn zstd(bytes: &[u8], says_len: bool) -> Vec<u8> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("memory");
     encoder.include_checksum(true).expect("an option");
@@ -52,7 +52,7 @@ pub fn zstd(bytes: &[u8], says_len: bool) -> Vec<u8> {
     encoder.finish().expect("memory")
 }
 
-/// A frame of each part, and the table of the seekable format at the end.
+/// A frame for each part, followed by the table of the seekable format.
 pub fn seekable_zstd<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for part in parts {

@@ -1,4 +1,4 @@
-//! Unpacking a stretch of the file by itself.
+//! Unpacking a part of the file separately.
 
 use std::io::{self, Read};
 
@@ -12,10 +12,10 @@ use super::member::{self, Wanted};
 use super::{Container, is_skipped};
 use crate::bytes::le32;
 
-/// Fills `out` with what whole members hold; gives how much it was. All of `packed` is used.
+/// Fills `out` with the contents of complete members; returns their length. All of `packed` must be used.
 ///
 /// # Errors
-/// That of the decoder, also where they hold more than there is room for.
+/// If the decoder fails, or the contents are longer than `out`.
 pub(super) fn unpack_members(kind: Container, packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
     match kind {
         Container::Zstd => zstd::bulk::Decompressor::new()?.decompress_to_buffer(packed, out),
@@ -42,15 +42,15 @@ fn bgzf(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
     Ok(done)
 }
 
-/// Whether a member of gzip that holds `plain` ends where `packed` does; its decoder tells neither that, nor what it
-/// leaves.
+/// Whether a gzip member that contains `plain` ends where `packed` does; the decoder reports neither that, nor what is
+/// left over.
 fn is_all(packed: &[u8], plain: &[u8]) -> bool {
     let mut trailer = crc32(plain).to_le_bytes().to_vec();
     trailer.extend((plain.len() as u32).to_le_bytes());
     if !packed.ends_with(&trailer) {
         return false;
     }
-    // Where it ended before, that would stand there too. In packed bytes it stands by chance alone.
+    // If the member ended earlier, its trailer would occur there too. Within compressed bytes it occurs only by chance.
     let earlier = packed.get(..packed.len() - 1).unwrap_or_default();
     if earlier.find(&trailer).is_none() {
         return true;
@@ -70,7 +70,7 @@ fn lz4(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
         if !le32(this, 0).is_some_and(is_skipped) {
             let mut decoder = FrameDecoder::new(this);
             decoder.read_exact(room)?;
-            // The end holds the checksum.
+            // Reading the end verifies the checksum.
             if decoder.read(&mut [0])? > 0 {
                 return Err(too_long());
             }
@@ -81,7 +81,7 @@ fn lz4(mut packed: &[u8], out: &mut [u8]) -> io::Result<usize> {
     Ok(done)
 }
 
-/// How long the member is that comes next, and what it holds.
+/// The length of the next member, and its decompressed length.
 fn next(kind: Container, packed: &[u8]) -> io::Result<(usize, usize)> {
     let mut look = |at: u64, buf: &mut [u8]| {
         let from = packed.get(at as usize..).unwrap_or_default();
@@ -106,10 +106,10 @@ fn too_long() -> io::Error {
     io::Error::other("it holds more than it says")
 }
 
-/// Fills `out` with what a stream of xz holds: exactly that much. `memory` is what the decoder may take.
+/// Fills `out` with the contents of an xz stream, which must be exactly that long. `memory` is the decoder's limit.
 ///
 /// # Errors
-/// That of the decoder.
+/// If the decoder fails.
 pub(super) fn unpack_xz(stream: &[u8], out: &mut [u8], memory: u64) -> io::Result<()> {
     let mut decoder = Stream::new_stream_decoder(memory, 0)?;
     loop {

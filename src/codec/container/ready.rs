@@ -1,15 +1,15 @@
-//! What members and blocks that were unpacked ahead hold.
+//! The contents of members and blocks that were unpacked ahead.
 
 use std::collections::VecDeque;
 
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// Bytes that wait to be taken.
+/// Bytes that are waiting to be read.
 #[derive(Debug, Default)]
 pub(super) struct Ready {
     pieces: VecDeque<IoBuf>,
-    /// So much of the first was taken.
+    /// Number of bytes of the first piece already read.
     at: usize,
 }
 
@@ -17,14 +17,14 @@ impl Ready {
     /// Appends bytes.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn push(&mut self, piece: IoBuf) -> Result<()> {
         self.pieces.try_reserve(1).map_err(|_| memory::lack())?;
         self.pieces.push_back(piece);
         Ok(())
     }
 
-    /// Takes bytes; 0 where there are none.
+    /// Reads bytes; 0 if there are none.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
         loop {
             let Some(first) = self.pieces.front() else {

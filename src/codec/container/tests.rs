@@ -1,4 +1,4 @@
-//! Compressed files of every kind, whole, cut and damaged.
+//! Compressed files of every kind, complete, truncated and damaged.
 
 use std::io::{Cursor, Read, Write};
 
@@ -110,7 +110,7 @@ fn what_says_its_length_is_believed_without_unpacking() {
         bytes.extend(zstd::bulk::compress(&text(len), 1).expect("memory"));
     }
     assert_eq!(len_of(Container::Zstd, &bytes), Some(300_400));
-    // What is written as it comes says nothing.
+    // What is written as a stream does not record its length.
     assert_eq!(
         len_of(Container::Zstd, &packed(Container::Zstd, b"x")),
         None
@@ -167,7 +167,7 @@ fn a_changed_byte_is_noticed() {
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x10;
-            // Some bits mean nothing to the data: the time of gzip.
+            // Some bits do not affect the data: the time of gzip.
             if let Ok(unpacked) = unpacked(&bytes, Some(kind)) {
                 assert!(
                     unpacked == text(3000) || unpacked.is_empty(),
@@ -237,7 +237,7 @@ fn index_within(bytes: &[u8], policy: &OpenPolicy) -> Result<Option<Index>> {
     Index::of(kind, &read_from(bytes), bytes.len() as u64, policy)
 }
 
-/// What the parts hold, each unpacked by itself, the last one first.
+/// The contents of the parts, each unpacked separately, the last one first.
 fn by_parts(bytes: &[u8]) -> Result<Option<Vec<u8>>> {
     let Some(index) = index_within(bytes, &OpenPolicy::default())? else {
         return Ok(None);
@@ -261,7 +261,7 @@ fn bgzf(bytes: &[u8]) -> Vec<u8> {
     blocks.flat_map(packers::bgzf_block).collect()
 }
 
-/// Makes one block of two: the header of the first says the length of both.
+/// Makes one block of two: the header of the first gives the length of both.
 fn joined(blocks: &[&[u8]]) -> Vec<u8> {
     let mut all = blocks.concat();
     let len = (all.len() as u16 - 1).to_le_bytes();
@@ -285,7 +285,7 @@ fn a_block_of_gzip_that_says_too_long_a_length_hides_nothing() {
         let bytes = [&joined(blocks)[..], &other, &empty].concat();
         let mut tool = flate2::bufread::MultiGzDecoder::new(&bytes[..]);
         let mut wanted = Vec::new();
-        // What is no member is left out, with all behind it.
+        // Data that is not a member is ignored, along with everything after it.
         let _ = tool.read_to_end(&mut wanted);
         let read = unpacked(&bytes, None).expect("what its tool reads");
         assert!(read == wanted, "{blocks:?}: {read:?}");
@@ -295,7 +295,7 @@ fn a_block_of_gzip_that_says_too_long_a_length_hides_nothing() {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}"),
         }
     }
-    // Bytes of the trailer that stand in the data as well.
+    // The bytes of the trailer also occur in the data.
     for len in [1, 300] {
         let stored = flate2::Compression::none();
         let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), stored);
@@ -319,7 +319,7 @@ fn lz4_frame(bytes: &[u8]) -> Vec<u8> {
     packers::lz4(info.content_checksum(true), bytes)
 }
 
-/// Files that tell which part of them holds what, of three parts of this length each.
+/// Files that record which part of them holds what, each with three parts of this length.
 fn with_parts(len: usize) -> Vec<(&'static str, Vec<u8>)> {
     let text = text(3 * len);
     let parts: Vec<&[u8]> = text.chunks(len).collect();
@@ -351,13 +351,13 @@ fn parts_by_themselves_hold_what_the_whole_holds() {
             assert_eq!(known.expect("memory"), Some(3 * len as u64), "{name}");
         }
     }
-    // Garbage behind members of gzip is ignored; behind others it is not.
+    // Garbage after gzip members is ignored; after others it is not.
     for (name, mut bytes) in with_parts(700) {
         bytes.extend(b"garbage");
         let all = by_parts(&bytes).expect("whole parts");
         assert_eq!(all.is_some(), name == "bgzf", "{name}");
     }
-    // What tells nothing has no index.
+    // Files that record nothing have no index.
     for kind in [
         Container::Gzip,
         Container::Bzip2,
@@ -410,7 +410,7 @@ fn an_index_keeps_to_the_policy() {
     }
 }
 
-/// Files of many blocks and members that say nothing of what they hold.
+/// Files of many blocks and members that do not record the lengths of their contents.
 fn with_blocks(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut frames = Vec::new();
     for part in bytes.chunks(900_000) {
@@ -435,7 +435,7 @@ fn with_blocks(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Hardly packed, packed well, and a long run of one byte.
+/// Incompressible, well compressible, and a long run of one byte.
 fn mixed() -> Vec<u8> {
     let mut state = 1u32;
     let mut noise = || {

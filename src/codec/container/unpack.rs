@@ -1,4 +1,4 @@
-//! From the packed bytes to those that were packed, in order.
+//! Decompression of a whole file, in order.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -23,20 +23,20 @@ use crate::crew;
 use crate::error::{Error, Result};
 use crate::policy::OpenPolicy;
 
-/// The shortest header of a frame of lz4.
+/// Length of the shortest header of an lz4 frame.
 const LZ4_HEADER: usize = 7;
 
-/// Windows of zstd: the smallest and the largest that there are.
+/// The minimum and maximum window sizes of zstd.
 const WINDOW_LOGS: std::ops::RangeInclusive<u32> = 10..=31;
 
-/// A compressed file that is read from its first byte to its last.
+/// A compressed file that is read from beginning to end.
 pub struct Unpacker {
     kind: Container,
     state: State,
     told: Arc<Told>,
-    /// Bytes that were given.
+    /// Number of bytes returned.
     given: u64,
-    /// Members that have begun.
+    /// Number of members begun.
     members: u64,
     max_memory: u64,
     max_expansion: u64,
@@ -45,7 +45,7 @@ pub struct Unpacker {
 enum State {
     /// Between members.
     Between(Input),
-    /// Behind members that were unpacked already.
+    /// After members that have been unpacked ahead.
     Ahead(Input, Ready),
     Xz(XzDecoder<Input>),
     Gzip(Box<GzDecoder<Input>>),
@@ -55,16 +55,16 @@ enum State {
     Lz4(Box<FrameDecoder<Input>>, Lz4Kind),
     Lz4Blocks(Input, Box<Lz4Blocks>),
     Ended,
-    /// It was refused; what a decoder would give behind that is nothing to go by.
+    /// It was refused; what a decoder returned after that could not be relied on.
     Refused(Error),
 }
 
-/// How a frame of lz4 ends.
+/// How an lz4 frame ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lz4Kind {
-    /// By a mark.
+    /// With an end mark.
     Marked,
-    /// With the file: the old kind.
+    /// With the end of the file: the legacy format.
     Open,
 }
 
@@ -78,11 +78,11 @@ impl fmt::Debug for Unpacker {
 }
 
 impl Unpacker {
-    /// Over a file; of the kind that its beginning shows where none is named. Takes no more memory, and gives
-    /// no more bytes for those of the file, than the policy allows.
+    /// Unpacks a file; its kind is recognised from its beginning unless given. Needs no more memory, and expands by no
+    /// more, than the policy allows.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where it is of no kind that is known, or of reading.
+    /// [`crate::ErrorKind::Invalid`] if it is of no known kind; if reading fails.
     pub fn new(source: Source, kind: Option<Container>, policy: &OpenPolicy) -> Result<Self> {
         let mut input = Input::new(source)?;
         let kind = match kind {
@@ -106,7 +106,7 @@ impl Unpacker {
         })
     }
 
-    /// Its kind.
+    /// The kind of the file.
     pub fn kind(&self) -> Container {
         self.kind
     }
@@ -114,9 +114,9 @@ impl Unpacker {
     /// Fills `buf`; fewer bytes only at the end.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] with the offset in the file where that is damaged or ends too early,
-    /// [`crate::ErrorKind::Limit`] where the policy does not allow what it takes, or of reading. What was
-    /// refused once is refused again.
+    /// [`crate::ErrorKind::Corrupt`] with the offset in the file if that is damaged or truncated,
+    /// [`crate::ErrorKind::Limit`] if it needs more than the policy allows; if reading fails. Once refused, it stays
+    /// refused.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -133,7 +133,7 @@ impl Unpacker {
         Ok(done)
     }
 
-    /// Reads something, perhaps nothing; None at the end.
+    /// Reads some bytes, possibly none; None at the end.
     fn step(&mut self, buf: &mut [u8]) -> Result<Option<usize>> {
         let read = match &mut self.state {
             State::Between(_) => {
@@ -152,7 +152,7 @@ impl Unpacker {
             State::Refused(error) => return Err(error.again()),
         };
         match read {
-            // Its decoder takes a frame without its mark for one that has ended.
+            // The decoder takes a frame without its end mark for a complete one.
             Ok(0)
                 if matches!(self.state, State::Lz4(_, Lz4Kind::Marked)) && self.told.past_end() =>
             {
@@ -180,7 +180,7 @@ impl Unpacker {
         }
     }
 
-    /// Begins the next member, or ends.
+    /// Begins the next member, or recognises the end.
     fn begin(&mut self) -> Result<()> {
         let State::Between(mut input) = mem::replace(&mut self.state, State::Ended) else {
             return Ok(());
@@ -218,7 +218,7 @@ impl Unpacker {
         self.state = match self.kind {
             Container::Xz => State::Xz(XzDecoder::new_stream(input, self.xz()?)),
             Container::Zstd => State::Zstd(self.zstd(input)?),
-            // What stands behind the last member is ignored, as by the tools.
+            // Data after the last member is ignored, as by the tools.
             Container::Gzip if first || head.starts_with(GZIP) => {
                 State::Gzip(Box::new(GzDecoder::new(input)))
             }
@@ -238,7 +238,7 @@ impl Unpacker {
                     }
                     State::Between(input)
                 }
-                // Its decoder takes a header that is cut for the end.
+                // The decoder takes a truncated header for the end.
                 Some(LZ4) if head.len() < LZ4_HEADER => return Err(self.ends_early()),
                 Some(LZ4) => State::Lz4(Box::new(FrameDecoder::new(input)), Lz4Kind::Marked),
                 Some(LZ4_LEGACY) => State::Lz4(Box::new(FrameDecoder::new(input)), Lz4Kind::Open),
@@ -249,11 +249,11 @@ impl Unpacker {
         Ok(())
     }
 
-    /// A decoder of many threads, where blocks say how long they are.
+    /// A multi-threaded decoder, for blocks that record their length.
     fn xz(&self) -> Result<liblzma::stream::Stream> {
         MtStreamBuilder::new()
             .threads(crew::processors() as u32)
-            // Above this it works with one thread, above the other not at all.
+            // Above this limit it uses one thread, above the other one it fails.
             .memlimit_threading(self.max_memory)
             .memlimit_stop(self.max_memory)
             .decoder()
@@ -262,7 +262,7 @@ impl Unpacker {
 
     fn zstd(&self, input: Input) -> Result<ZstdDecoder<'static, Input>> {
         let made = ZstdDecoder::with_buffer(input).and_then(|mut decoder| {
-            // Half of the memory is for what goes in and comes out.
+            // Half of the memory is for input and output.
             let log = (self.max_memory / 2).max(1).ilog2();
             let log = log.clamp(*WINDOW_LOGS.start(), *WINDOW_LOGS.end());
             decoder.window_log_max(log)?;

@@ -1,4 +1,4 @@
-//! The index at the end of a stream of xz, which tells of each block where it is and what it holds.
+//! The index at the end of an xz stream, which records the position and decompressed length of each block.
 
 use libdeflater::crc32;
 
@@ -8,37 +8,37 @@ use crate::bytes::le32;
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 
-/// The most zeroes that are looked through between the streams.
+/// Maximum number of zeroes searched between the streams.
 const MAX_PADDING: u64 = 1 << 20;
 
-/// The header and the footer of a stream.
+/// Length of a stream's header, and of its footer.
 const EDGE: usize = 12;
 
 /// A block of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Where it begins in the file.
+    /// Offset in the file.
     pub(super) at: u64,
-    /// Its length without the padding behind it.
+    /// Its length without the padding that follows it.
     pub(super) unpadded: u64,
-    /// The bytes that it holds.
+    /// Its decompressed length.
     pub(super) plain: u64,
-    /// The flags of its stream: which checksum there is.
+    /// The flags of its stream, which select the checksum.
     pub(super) flags: [u8; 2],
 }
 
 impl Block {
-    /// The bytes that it takes in the file.
+    /// Its length in the file.
     pub(super) fn packed(&self) -> u64 {
         self.unpadded.next_multiple_of(4)
     }
 }
 
-/// Shows all blocks of a file of `len` bytes, the last one first. False where the indexes do not add up to a
-/// file, or take more than `max_table` bytes.
+/// Calls `show` with all blocks of a file of `len` bytes, the last one first. False if the indexes do not add up to the
+/// file, or are longer than `max_table` bytes.
 ///
 /// # Errors
-/// Of reading, and of `show`.
+/// If reading or `show` fails.
 pub(super) fn for_each_block(
     read_at: &ReadAt<'_>,
     len: u64,
@@ -84,7 +84,7 @@ pub(super) fn for_each_block(
         if header != stream_header(flags) {
             return Ok(false);
         }
-        // From the last one on: their places are known by the end of them all.
+        // From the last one on: their offsets are known relative to the end.
         let mut before = index_at;
         for &(unpadded, plain) in records.iter().rev() {
             let mut block = Block {
@@ -110,7 +110,7 @@ fn read_footer(footer: &[u8; EDGE]) -> Option<(u64, [u8; 2])> {
     is_one.then_some((size, [footer[8], footer[9]]))
 }
 
-/// What each block takes and holds, and what all of them take.
+/// The compressed and decompressed length of each block, and the total compressed length.
 fn read_index(index: &[u8]) -> Option<(Vec<(u64, u64)>, u64)> {
     let end = index.len().checked_sub(4)?;
     let (body, sum) = index.split_at(end);
@@ -119,7 +119,7 @@ fn read_index(index: &[u8]) -> Option<(Vec<(u64, u64)>, u64)> {
     }
     let (mark, mut rest) = body.split_first()?;
     let count = read_number(&mut rest).filter(|_| *mark == 0)?;
-    // A record takes two bytes at least.
+    // A record has at least two bytes.
     let count = usize::try_from(count)
         .ok()
         .filter(|n| *n <= rest.len() / 2)?;
@@ -136,11 +136,11 @@ fn read_index(index: &[u8]) -> Option<(Vec<(u64, u64)>, u64)> {
     is_padding.then_some((records, packed))
 }
 
-/// A stream of its own for one block, whose bytes `read` gives: decoders take streams alone. Its index says what
-/// the index of the file says of the block, so that the decoder compares.
+/// Makes a separate stream of one block, whose bytes are read by `read`: decoders accept only streams. Its index
+/// contains what the index of the file says about the block, so that the decoder verifies it.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn stream_of(
     block: &Block,
     read: impl FnOnce(&mut [u8]) -> Result<()>,
@@ -153,7 +153,7 @@ pub(super) fn stream_of(
     len = len.next_multiple_of(4);
     let index = index.get(..len).unwrap_or_default();
     let mut footer = [0; EDGE];
-    // The index with its checksum, in words less one.
+    // The length of the index and its checksum in 4-byte words, minus one.
     footer[4..8].copy_from_slice(&((len / 4) as u32).to_le_bytes());
     footer[8..10].copy_from_slice(&block.flags);
     let sum = crc32(&footer[4..10]);
@@ -179,7 +179,7 @@ fn stream_header(flags: [u8; 2]) -> [u8; EDGE] {
     header
 }
 
-/// A number in bytes of seven bits, the lowest first.
+/// A number in groups of seven bits, the lowest first.
 fn read_number(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..63).step_by(7) {
@@ -193,7 +193,7 @@ fn read_number(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Gives how many bytes it takes: nine at most.
+/// Returns how many bytes were written: at most nine.
 fn write_number(mut number: u64, out: &mut [u8]) -> usize {
     let mut len = 0;
     for byte in out {

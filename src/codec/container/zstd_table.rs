@@ -1,32 +1,31 @@
-//! The table of a seekable file of zstd: a frame at its end that decoders pass over, and which tells the lengths of
-//! all frames before it.
+//! The table of a seekable zstd file: a frame at its end that decoders skip, with the lengths of all frames before it.
 
 use super::read_at::ReadAt;
 use crate::bytes::le32;
 use crate::error::Result;
 use crate::memory;
 
-/// The mark at the very end.
+/// The magic number at the very end.
 const MAGIC: u32 = 0x8f92_eab1;
 
-/// The mark of the frame that the table is in.
+/// The magic number of the frame that holds the table.
 const FRAME: u32 = 0x184d_2a5e;
 
-/// The count of frames, flags, and the mark.
+/// Length of the footer: the number of frames, flags, and the magic number.
 const FOOTER: u64 = 9;
 
-/// One line of the table.
+/// An entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) packed: u32,
     pub(super) plain: u32,
 }
 
-/// The frames of a file of `len` bytes. None where there is no table, one that contradicts the file, or one larger
+/// The frames of a file of `len` bytes. None if there is no table, or one that is inconsistent with the file or larger
 /// than `max_table`.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn read(read_at: &ReadAt<'_>, len: u64, max_table: u64) -> Result<Option<Vec<Frame>>> {
     let mut footer = [0; FOOTER as usize];
     let Some(footer_at) = len.checked_sub(FOOTER) else {
@@ -35,7 +34,7 @@ pub(super) fn read(read_at: &ReadAt<'_>, len: u64, max_table: u64) -> Result<Opt
     read_at(&mut footer, footer_at)?;
     let count = le32(&footer, 0).unwrap_or(0);
     let flags = footer[4];
-    // Of the other flags nothing is known.
+    // The other flags are unknown.
     if le32(&footer, 5) != Some(MAGIC) || flags & 0x7c != 0 {
         return Ok(None);
     }

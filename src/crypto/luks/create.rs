@@ -1,4 +1,4 @@
-//! A new volume: layout, master key, first key slot.
+//! A new volume: layout, master key and first key slot.
 
 use std::time::Duration;
 
@@ -16,18 +16,18 @@ use crate::error::Result;
 use crate::job::JobControl;
 use crate::memory;
 
-/// How a new volume is made.
+/// How a new volume is created.
 #[derive(Clone, Copy, Debug)]
 pub struct CreateOptions {
-    /// Cipher, mode and IV generator of key slots and payload.
+    /// Cipher, mode and IV generator, for key slots and payload.
     pub cipher: CipherSpec,
-    /// Hash of PBKDF2 and splitter.
+    /// Hash for PBKDF2 and the anti-forensic splitter.
     pub hash: Hash,
     /// How long one unlock should take on this machine.
     pub iter_time: Duration,
 }
 
-/// Key material starts and ends at multiples of this many sectors, as cryptsetup aligns it.
+/// Key material starts and ends at multiples of this many sectors, as in cryptsetup.
 const ALIGN_SECTORS: u64 = 8;
 fn slot_sectors(cipher: &CipherSpec) -> u64 {
     (cipher.key_len() as u64 * u64::from(STRIPES))
@@ -35,7 +35,7 @@ fn slot_sectors(cipher: &CipherSpec) -> u64 {
         .next_multiple_of(ALIGN_SECTORS)
 }
 
-/// Bytes that the header area of a new volume takes, before the payload.
+/// Length in bytes of the header area of a new volume, before the payload.
 pub fn required_header_len(cipher: &CipherSpec) -> u64 {
     (ALIGN_SECTORS + SLOTS as u64 * slot_sectors(cipher)) * SECTOR_LEN
 }
@@ -55,12 +55,12 @@ impl std::fmt::Debug for NewVolume {
 }
 
 impl NewVolume {
-    /// Makes the master key and one key slot for it. A `detached` header has its payload at the
+    /// Generates the master key and one key slot for it. If the header is `detached`, the payload starts at the
     /// beginning of another file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, [`crate::ErrorKind::Limit`] for
-    /// a time that takes too many iterations, [`crate::ErrorKind::Cancelled`] by `control`.
+    /// [`crate::ErrorKind::Unsupported`] for a cipher that does not exist, [`crate::ErrorKind::Limit`] for a time that
+    /// needs too many iterations, [`crate::ErrorKind::Cancelled`] if `control` cancels it.
     pub fn new(
         options: &CreateOptions,
         detached: bool,
@@ -101,15 +101,15 @@ impl NewVolume {
         Ok(Self { header, key, slot })
     }
 
-    /// Bytes that the header area takes.
+    /// Length of the header area in bytes.
     pub fn header_len(&self) -> u64 {
         required_header_len(&self.header.cipher)
     }
 
-    /// Writes the volume over the header area, which need not be zero.
+    /// Writes the volume to the header area, which need not be zeroed.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub fn write(mut self, io: &dyn HeaderIo) -> Result<Volume> {
         let begin = HEADER_LEN as u64;
         wipe(io, begin, self.header_len() - begin)?;
@@ -119,7 +119,7 @@ impl NewVolume {
     }
 }
 
-/// Zeroes a part of the header area in bounded pieces.
+/// Zeroes a range of the header area, in pieces of bounded size.
 fn wipe(io: &dyn HeaderIo, offset: u64, len: u64) -> Result<()> {
     let zeroes = memory::zeroed(64 << 10)?;
     let mut done = 0;

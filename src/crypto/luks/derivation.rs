@@ -1,4 +1,4 @@
-//! How hard a key is to derive on this machine, and random bytes.
+//! Calibration of key derivation for this machine, and random bytes.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::crypto::luks::volume::MAX_ITERATIONS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 
-/// The fewest iterations of a key slot and of the key digest.
+/// Minimum number of iterations of a key slot and of the key digest.
 pub(super) const MIN_ITERATIONS: u32 = 1000;
 
 /// Fills `buf` from the kernel's random source.
@@ -19,10 +19,10 @@ pub(super) fn fill_random(buf: &mut [u8]) -> Result<()> {
         .map_err(|error| Error::new(ErrorKind::Os, format!("No random bytes: {error}")))
 }
 
-/// PBKDF2 iterations that take `time` on this machine.
+/// Number of PBKDF2 iterations that take `time` on this machine.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where it takes more of them than would ever be carried out; cancellation.
+/// [`ErrorKind::Limit`] if that is more than the limit; if cancelled.
 pub(super) fn iterations_for(
     hash: Hash,
     key_len: usize,
@@ -35,7 +35,7 @@ pub(super) fn iterations_for(
         let start = Instant::now();
         hash.pbkdf2(b"password", &[0; SALT_LEN], iterations, &mut key, control)?;
         let took = start.elapsed();
-        // A tenth of a second is long enough to trust the clock.
+        // A tenth of a second is long enough for a reliable measurement.
         if took >= Duration::from_millis(100) || iterations >= 1 << 30 {
             let per_second = f64::from(iterations) / took.as_secs_f64().max(1e-9);
             let wanted = per_second * time.as_secs_f64();

@@ -1,33 +1,33 @@
-//! The partition header: LUKS On-Disk Format Specification 1.2.3, section 2.5, figure 1 and 2.
+//! The partition header: LUKS On-Disk Format Specification 1.2.3, section 2.5, figures 1 and 2.
 
 use crate::crypto::cipher::{Algorithm, CipherSpec, Mode};
 use crate::crypto::hash::Hash;
 use crate::crypto::ivgen::IvGenerator;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Key slots in a header.
+/// Number of key slots in a header.
 pub const SLOTS: usize = 8;
-/// Anti-forensic stripes of a key slot, the only count in use.
+/// Anti-forensic stripes of a key slot, the only number in use.
 pub const STRIPES: u32 = 4000;
 const MAGIC: [u8; 6] = *b"LUKS\xba\xbe";
 const ACTIVE: u32 = 0x00AC_71F3;
 const INACTIVE: u32 = 0x0000_DEAD;
-/// Bytes of the header itself.
+/// Length of the header itself in bytes.
 pub(super) const HEADER_LEN: usize = 592;
-/// Where the first key slot's entry stands, and the bytes of an entry.
+/// Offset of the first key slot's entry, and the length of an entry.
 const SLOTS_AT: u64 = 208;
 const SLOT_LEN: u64 = 48;
-/// Bytes of the state at the beginning of an entry.
+/// Length of the state at the beginning of an entry.
 pub(super) const STATE_LEN: usize = 4;
 pub(super) const SALT_LEN: usize = 32;
 pub(super) const DIGEST_LEN: usize = 20;
-/// LUKS counts in sectors of this many bytes.
+/// LUKS offsets are in sectors of this size.
 pub(super) const SECTOR_LEN: u64 = 512;
 
 /// A key slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeySlot {
-    /// Holds a key.
+    /// Whether it holds a key.
     pub active: bool,
     /// PBKDF2 iterations.
     pub iterations: u32,
@@ -48,7 +48,7 @@ pub struct Header {
     pub hash: Hash,
     /// Sector at which the encrypted payload starts.
     pub payload_sector: u32,
-    /// Bytes of the master key.
+    /// Length of the master key in bytes.
     pub key_len: u32,
     /// Digest of the master key.
     pub digest: [u8; DIGEST_LEN],
@@ -62,7 +62,7 @@ pub struct Header {
     pub slots: [KeySlot; SLOTS],
 }
 
-/// Takes fields off the front of a buffer.
+/// Reads fields from the front of a buffer.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -91,11 +91,11 @@ impl<'a> Reader<'a> {
 }
 
 impl Header {
-    /// Parses and checks a header. `bytes` holds at least 592 bytes of the volume's beginning.
+    /// Parses and checks a header. `bytes` must hold at least the first 592 bytes of the volume.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`] without the magic, [`ErrorKind::Unsupported`] for LUKS2 and
-    /// unknown ciphers, [`ErrorKind::Corrupt`] for fields that contradict each other.
+    /// [`ErrorKind::NotAnImage`] if the magic is missing, [`ErrorKind::Unsupported`] for LUKS2 and unknown ciphers,
+    /// [`ErrorKind::Corrupt`] for inconsistent fields.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut r = Reader(bytes);
         if r.bytes::<6>()? != MAGIC {
@@ -178,12 +178,12 @@ impl Header {
         out
     }
 
-    /// Where the entry of a key slot stands in the header; its first four bytes are the state.
+    /// Offset in the header of a key slot's entry; its first four bytes are the state.
     pub(super) fn slot_offset(index: usize) -> u64 {
         SLOTS_AT + index as u64 * SLOT_LEN
     }
 
-    /// Sectors that the key material of one slot takes.
+    /// Number of sectors of one slot's key material.
     pub fn material_sectors(&self) -> u64 {
         (u64::from(self.key_len) * u64::from(STRIPES)).div_ceil(SECTOR_LEN)
     }
@@ -193,7 +193,7 @@ impl Header {
         u64::from(self.payload_sector) * SECTOR_LEN
     }
 
-    /// Slots lie behind the header, before the payload, and apart from each other.
+    /// Slots must be after the header, before the payload, and must not overlap.
     fn check(&self) -> Result<()> {
         if self.digest_iterations == 0 {
             return Err(Error::corrupt("LUKS key digest iterations are zero"));

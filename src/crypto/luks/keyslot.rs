@@ -1,10 +1,10 @@
 //! Key slots: adding and erasing keys.
 //!
-//! The orders of writing keep a way into the volume at every instant. A slot is filled as its
-//! material, then salt and iterations, then the state alone, which four bytes of one sector hold;
-//! it is emptied as the state, then salt and iterations, then the material, which random bytes
-//! replace. Between the steps stands a sync. Where the only active slot is to be overwritten, the
-//! new key waits in a free slot meanwhile.
+//! Writes are ordered so that the volume can be unlocked at every instant. A slot is filled in this order: the
+//! material, then salt and iterations, then the state alone, whose four bytes are in one sector. It is emptied in this
+//! order: the state, then salt and iterations, then the material, which is overwritten with random bytes. There is a
+//! sync between the steps. If the only active slot is to be overwritten, the new key is kept in a free slot in the
+//! meantime.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::memory;
 
-/// Time of an unlock of a new slot, where none is asked for.
+/// Default unlock time of a new slot.
 const ITER_TIME: Duration = Duration::from_millis(2000);
 
 /// Whether a change fills or erases key slots.
@@ -30,25 +30,25 @@ pub enum AmendState {
     Inactive,
 }
 
-/// A change of key slots, as `amend -o state=…` asks for it.
+/// A change of key slots, as requested by `amend -o state=…`.
 #[derive(Debug)]
 pub struct KeyslotChange<'a> {
     /// Fill or erase.
     pub state: AmendState,
-    /// The slot; None takes the first free one, or all that the old secret opens.
+    /// The slot; None for the first free one, or for all that the old secret opens.
     pub keyslot: Option<u64>,
     /// Selects the slots to erase.
     pub old_secret: Option<&'a [u8]>,
     /// The passphrase of the slot to fill.
     pub new_secret: Option<&'a [u8]>,
-    /// How long an unlock of the new slot should take; None is 2 seconds.
+    /// How long unlocking the new slot should take; None for 2 seconds.
     pub iter_time: Option<Duration>,
-    /// Overwrite an active slot, erase the last one.
+    /// Allows overwriting an active slot and erasing the last one.
     pub force: bool,
 }
 
-/// The contents of a key slot that is to be filled. All that takes long is done before anything is
-/// written, so that a change is cancelled as a whole.
+/// The contents of a key slot that is to be filled. Everything slow is done before anything is written, so that a
+/// change is cancelled as a whole.
 pub(super) struct Filled {
     index: usize,
     slot: KeySlot,
@@ -88,7 +88,7 @@ impl Filled {
         })
     }
 
-    /// Writes the material, and puts the slot into `header`, which the caller writes afterwards.
+    /// Writes the material, and sets the slot in `header`, which the caller writes afterwards.
     pub(super) fn write(&self, io: &dyn HeaderIo, header: &mut Header) -> Result<()> {
         io.write(
             &self.material,
@@ -102,12 +102,12 @@ impl Filled {
 }
 
 impl Volume {
-    /// Changes key slots. `unlocked_by` is the passphrase that the image was opened with. `control`
-    /// ends it before the first write alone: the change is made whole or not at all.
+    /// Changes key slots. `unlocked_by` is the passphrase that the image was opened with. `control` can cancel it only
+    /// before the first write: the change is made completely or not at all.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a change that would lose the data, [`ErrorKind::WrongSecret`],
-    /// [`ErrorKind::Cancelled`], or of I/O.
+    /// [`ErrorKind::Cancelled`]; if I/O fails.
     pub fn amend(
         io: &dyn HeaderIo,
         change: &KeyslotChange<'_>,
@@ -122,7 +122,7 @@ impl Volume {
     }
 }
 
-/// The slot that the change names.
+/// The slot that the change specifies.
 fn named_slot(change: &KeyslotChange<'_>) -> Result<Option<usize>> {
     let Some(slot) = change.keyslot else {
         return Ok(None);
@@ -242,8 +242,8 @@ fn opens(
     Ok(slot.active && open_slot(io, header, slot, secret, control)?.is_some())
 }
 
-/// Checks that the slot of that number may be erased; whether the old secret, if one was given,
-/// opens it.
+/// Checks that the slot with that index may be erased; `opened` is false if an old secret was given that does not open
+/// it.
 fn check_doomed(header: &Header, index: usize, opened: bool, force: bool) -> Result<()> {
     if !opened {
         return Err(Error::new(
@@ -321,7 +321,7 @@ fn deactivate(io: &dyn HeaderIo, header: &mut Header, index: usize) -> Result<()
     io.sync()
 }
 
-/// Writes the state of a slot, after all that was written before.
+/// Writes the state of a slot, after everything written before is durable.
 fn write_state(io: &dyn HeaderIo, header: &Header, index: usize) -> Result<()> {
     let bytes = header.to_bytes();
     let at = Header::slot_offset(index);
@@ -331,7 +331,7 @@ fn write_state(io: &dyn HeaderIo, header: &Header, index: usize) -> Result<()> {
     io.sync()
 }
 
-/// Writes the key slots of the header; what stands before them never changes.
+/// Writes the key slots of the header; the fields before them never change.
 fn write_header(io: &dyn HeaderIo, header: &Header) -> Result<()> {
     let bytes = header.to_bytes();
     let at = Header::slot_offset(0);

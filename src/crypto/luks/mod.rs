@@ -1,4 +1,4 @@
-//! LUKS version 1 volumes, wherever they lie: a file of their own, or inside a qcow2 image.
+//! LUKS version 1 volumes, whether in a file of their own or inside a qcow2 image.
 
 mod create;
 mod derivation;

@@ -1,4 +1,4 @@
-//! An unlocked volume: its header, and the cipher of its payload.
+//! An unlocked volume: its header, and the cipher for its payload.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::memory;
 
-/// The most PBKDF2 iterations of a key slot or digest that are carried out: minutes of work.
+/// Maximum number of PBKDF2 iterations accepted for a key slot or digest: minutes of work.
 pub(super) const MAX_ITERATIONS: u32 = 1 << 28;
 
-/// The bytes of a volume's header area, from its first byte.
+/// Access to a volume's header area, starting at its first byte.
 pub trait HeaderIo: Sync {
-    /// Fills `buf` from `offset` bytes into the header area.
+    /// Fills `buf` from `offset` within the header area.
     ///
     /// # Errors
-    /// Of I/O, and when the area ends before.
+    /// If I/O fails, or the area ends before.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 
-    /// Writes `buf` at `offset` bytes into the header area.
+    /// Writes `buf` at `offset` within the header area.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn write(&self, buf: &[u8], offset: u64) -> Result<()>;
 
     /// Makes the writes durable.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn sync(&self) -> Result<()>;
 }
 
@@ -43,20 +43,20 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Reads the header, locked.
+    /// Reads the header without unlocking the volume.
     ///
     /// # Errors
-    /// As [`Header::from_bytes`], or of I/O.
+    /// As [`Header::from_bytes`]; if I/O fails.
     pub fn read_header(io: &dyn HeaderIo) -> Result<Header> {
         let mut bytes = [0; HEADER_LEN];
         io.read(&mut bytes, 0)?;
         Header::from_bytes(&bytes)
     }
 
-    /// Unlocks with a passphrase, which is tried on each active key slot.
+    /// Unlocks with a passphrase, which is tried on every active key slot.
     ///
     /// # Errors
-    /// [`ErrorKind::WrongSecret`] when it opens none, [`ErrorKind::Cancelled`] by `control`.
+    /// [`ErrorKind::WrongSecret`] if it opens none, [`ErrorKind::Cancelled`] if `control` cancels it.
     pub fn unlock(io: &dyn HeaderIo, passphrase: &[u8], control: &JobControl) -> Result<Self> {
         let header = Self::read_header(io)?;
         let (_, key) = find_key(io, &header, passphrase, control)?.ok_or_else(wrong_secret)?;
@@ -76,12 +76,12 @@ impl Volume {
         &self.header
     }
 
-    /// The cipher of the payload; sector 0 is the payload's first.
+    /// The cipher for the payload; sector 0 is the payload's first.
     pub fn cipher(&self) -> &SectorCipher {
         &self.cipher
     }
 
-    /// The cipher, to be shared by several threads.
+    /// The cipher, for sharing between threads.
     pub fn cipher_handle(&self) -> Arc<SectorCipher> {
         self.cipher.clone()
     }
@@ -131,7 +131,7 @@ pub(super) fn open_slot(
         .hash
         .pbkdf2(passphrase, salt, iterations, &mut slot_key, control)?;
     let material_len = (header.material_sectors() * SECTOR_LEN) as usize;
-    // The cipher works on whole sectors; the splitter takes the stripes alone.
+    // The cipher works on whole sectors; the splitter needs the stripes only.
     let mut material = Zeroizing::new(memory::zeroed(material_len)?);
     io.read(&mut material, u64::from(slot.material_sector) * SECTOR_LEN)?;
     header.cipher.keyed(&slot_key)?.decrypt(&mut material, 0);
@@ -141,7 +141,7 @@ pub(super) fn open_slot(
     Ok((digest == header.digest).then_some(key))
 }
 
-/// A header may ask for work without end.
+/// A header may specify any amount of work.
 fn check_iterations(iterations: u32) -> Result<()> {
     if iterations > MAX_ITERATIONS {
         return Err(Error::new(
@@ -155,7 +155,7 @@ fn check_iterations(iterations: u32) -> Result<()> {
     Ok(())
 }
 
-/// The digest by which a master key is recognised.
+/// The digest that identifies a master key.
 pub(super) fn digest_key(
     header: &Header,
     key: &[u8],

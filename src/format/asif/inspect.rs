@@ -40,7 +40,7 @@ fn judge_tables(
     header: &Header,
 ) -> Result<()> {
     let file = (&*ctx.storage, ctx.file_len);
-    // What Apple's systems keep for themselves is behind the end of the disk.
+    // Apple's systems store metadata of their own past the end of the disk.
     let read = Directory::read(file, header, header.max_tables(), ctx.policy);
     let Some(directory) = found.taken(read)? else {
         return Ok(());
@@ -62,7 +62,7 @@ fn judge_tables(
     Ok(())
 }
 
-/// Goes through the tables; gives where the last chunk ends.
+/// Scans the tables; returns where the last chunk ends.
 fn survey(source: &SizedStorage, header: &Header, directory: &Directory) -> Result<u64> {
     let chunks = source.len.div_ceil(CHUNK);
     let mut uses = Uses::of(chunks);

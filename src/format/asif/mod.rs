@@ -1,4 +1,4 @@
-//! ASIF, the sparse images of macOS 26 and later: a directory of tables of chunks. Only read.
+//! ASIF, the sparse images of macOS 26 and later: a directory of tables of chunks. Read-only.
 //!
 //! See `docs/formats/asif.md`.
 
@@ -20,7 +20,7 @@ use disk::{
     State, chunk_of_bitmap,
 };
 
-/// The format.
+/// The ASIF format.
 pub static DRIVER: FormatDriver = FormatDriver {
     signature: Some(Signature {
         rank: 160,
@@ -30,7 +30,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("asif", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Asif {
     header: Header,
@@ -58,10 +58,10 @@ fn read_header(source: &SizedStorage) -> Result<Header> {
     Header::from_bytes(&head)
 }
 
-/// Reads a piece of a table from its place within a chunk.
+/// Reads a piece of a table, located `within` a chunk.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where the file ends before that place does, or of reading.
+/// [`crate::ErrorKind::Corrupt`] if the file ends within that range, or if reading fails.
 fn read_piece(source: &SizedStorage, (chunk, within): (u64, u64), len: u64) -> Result<IoBuf> {
     let start = chunk.checked_mul(CHUNK);
     let start = start.and_then(|start| start.checked_add(within));
@@ -79,21 +79,21 @@ fn read_piece(source: &SizedStorage, (chunk, within): (u64, u64), len: u64) -> R
     Ok(bytes)
 }
 
-/// The entries of a group in the table of that chunk, and that of its bitmap.
+/// Reads the entries of a group in the table in that chunk, along with the entry of its bitmap.
 fn read_group(source: &SizedStorage, table: u64, group: u64) -> Result<Table> {
     let bytes = read_piece(source, (table, group * GROUP_LEN), GROUP_LEN)?;
     let words = bytes.chunks_exact(8);
     Table::new(words.map(|word| be64(word, 0).unwrap_or_default()))
 }
 
-/// The states of the sectors of a chunk of the disk.
+/// Reads the states of the sectors of a chunk of the disk.
 fn read_states(source: &SizedStorage, bitmap: u64, chunk: u64) -> Result<Table> {
     let bytes = read_piece(source, (bitmap, chunk % GROUP * STATES_LEN), STATES_LEN)?;
     let words = bytes.chunks_exact(8);
     Table::new(words.map(|word| le64(word, 0).unwrap_or_default()))
 }
 
-/// What is not known is refused by all that comes across it, maps too.
+/// The error for anything unknown, which is refused by everything that meets it, maps included.
 fn unknown(source: &SizedStorage, why: &str) -> Error {
     let error = Error::unsupported(format!("'{}': {why}", source.storage.name()));
     error.with_errno(libc::EIO)
@@ -112,7 +112,7 @@ impl Asif {
         }
     }
 
-    /// What is held of a chunk of the disk that is there in part, from `offset` on, which lies in it.
+    /// The run at `offset`, in a chunk of the disk of which only some sectors are held.
     fn part(
         &self,
         source: &SizedStorage,
@@ -135,7 +135,7 @@ impl Asif {
             }
         };
         let chunk = offset / CHUNK;
-        // Groups come under the first key 0.
+        // Groups use 0 as the first key.
         let key = ((chunk >> 32) as u32 + 1, chunk as u32);
         let states = self.cached(key, || read_states(source, bitmap, chunk))?;
         let state_at = |offset: u64| {
@@ -160,7 +160,7 @@ impl Asif {
     }
 }
 
-/// The guest bytes from `offset` to `end`, in a chunk that begins at `host` of the file.
+/// The guest bytes from `offset` to `end`, in a chunk that begins at `host` in the file.
 fn plain(source: &SizedStorage, (host, offset, end): (u64, u64, u64)) -> Held {
     let start = host.checked_add(offset % CHUNK);
     let fits = |start: &u64| {
@@ -201,7 +201,7 @@ impl Contents for Asif {
             let why = format!("the entry {word:#018x} of the chunk of offset {offset} {reason}");
             unknown(source, &why)
         })?;
-        // No overflow: the file would have to be that long.
+        // An overflow is past the end of any file.
         let host = |chunk: u64| chunk.saturating_mul(CHUNK);
         match entry {
             Entry::Hole => {

@@ -1,4 +1,4 @@
-//! Pages of the table that will be needed soon: read together where each request waits for a server or a device.
+//! Pages of the table that will be needed soon, read in batches where each request waits for a server or a device.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,10 @@ use crate::memory;
 
 use super::{Blocks, Keeper, Layout};
 
-/// The most pages that are looked at for those that are read together.
+/// Maximum number of pages to examine for one batch.
 const LOOKS: usize = 1 << 12;
 
-/// A page with its number.
+/// A page number with the entries of the page.
 type Numbered = (u64, Vec<u32>);
 
 impl<K: Keeper> Blocks<K> {
@@ -28,7 +28,7 @@ impl<K: Keeper> Blocks<K> {
         self.state.read().table.pages_of(offset / block, 1).start
     }
 
-    /// Has pages from that one on brought into memory together, up to that of the guest offset before `end`.
+    /// Reads pages from this one on into memory in batches, up to the page for the guest offset before `end`.
     pub(super) fn bring(&self, page: u64, end: u64) {
         if !self.read_ahead.is_on() {
             return;
@@ -37,7 +37,7 @@ impl<K: Keeper> Blocks<K> {
         if last <= page {
             return;
         }
-        // A run goes on into the next one.
+        // A run continues into the next page.
         let is_needed = || {
             let table = &self.state.read().table;
             table.is_unread(page) || table.is_unread(page + 1)
@@ -54,14 +54,14 @@ impl<K: Keeper> Blocks<K> {
         });
     }
 
-    /// The most pages that are read together.
+    /// Maximum number of pages per batch.
     fn most_ahead(&self) -> usize {
         let len = self.state.read().table.page_len();
         (MOST_BYTES / len.max(1)) as usize
     }
 
-    /// What the disk has of the first `count` pages among `pages` that are not in memory and whose parts are
-    /// `wanted`, and of which generation that is. None past the end of the file is read.
+    /// Reads from disk the first `count` pages among `pages` that are not in memory and whose parts are `wanted`;
+    /// returns them with the generation. Pages past the end of the file are not read.
     fn read_pages(
         &self,
         pages: std::ops::RangeInclusive<u64>,
@@ -104,7 +104,7 @@ impl<K: Keeper> Blocks<K> {
     }
 }
 
-/// Pages that were read before they were asked for, by one who goes through the table and keeps none.
+/// Pages read in advance by code that scans the table without caching it.
 #[derive(Debug)]
 pub(super) struct PagesAhead {
     pages: VecDeque<Numbered>,
@@ -121,11 +121,11 @@ impl PagesAhead {
         }
     }
 
-    /// What the disk has of a page that is not in memory; others that follow are read with it, without the parts
-    /// that `is_skipped`.
+    /// Reads a page that is not in memory; later pages are read along with it, except in parts for which `is_skipped`
+    /// holds.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn page<K: Keeper>(
         &mut self,
         blocks: &Blocks<K>,
@@ -158,7 +158,7 @@ impl PagesAhead {
         blocks.read_page(page).map(|(words, _)| words)
     }
 
-    /// Whether that page is the next of those that were read, and nothing has taken its place since.
+    /// Whether that page is the next of those that were read, and the table has not been replaced since.
     fn has<K: Keeper>(&mut self, blocks: &Blocks<K>, page: u64) -> bool {
         while self.pages.front().is_some_and(|(number, _)| *number < page) {
             self.pages.pop_front();

@@ -1,4 +1,4 @@
-//! Writing of a fresh image with blocks: space from a cursor, the table in memory, the header last.
+//! Writing a new image with blocks: space from a cursor, the table in memory, the header last.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -15,52 +15,51 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::{Layout, Table, main_slot};
 
-/// How far the growth of the file is announced beforehand.
+/// How far ahead the growth of the file is announced.
 const EXPECTED: u64 = 256 << 20;
 
-/// What a format writes of a new image itself.
+/// The parts of a new image that the format itself writes.
 pub(crate) trait Finish<L>: Send + Sync + Debug {
-    /// Where the first block can begin.
+    /// The lowest offset for the first block.
     fn first(&self, layout: &L) -> u64;
 
-    /// The smallest part of a block that an overlay has for itself, while its parent shows in the others; None
-    /// where blocks are of one image each.
+    /// The smallest part of a block that an overlay can own, while its parent shows in the rest; None if a block
+    /// belongs to one image as a whole.
     fn part(&self) -> Option<u32> {
         None
     }
 
-    /// Writes which parts of the block whose data stands at `host` the overlay has: only where there is
+    /// Writes which parts of the block whose data is at `host` belong to the overlay: only if there is
     /// [`Finish::part`], and in place of [`Finish::begin_block`].
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn end_block(&self, _: &dyn Storage, _: &L, _host: u64, _parts: &[Range<u64>]) -> Result<()> {
         Ok(())
     }
 
-    /// Writes the lead of the block whose data stands at `host`.
+    /// Writes the lead of the block whose data is at `host`.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn begin_block(&self, storage: &dyn Storage, layout: &L, host: u64) -> Result<()>;
 
-    /// Lets the file end behind `end`, where the last block does, and writes all but what makes it an
-    /// image.
+    /// Makes the file end at `end`, after the last block, and writes everything except what makes it an image.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn end(&self, storage: &dyn Storage, layout: &L, end: u64) -> Result<()>;
 
     /// Writes the header.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn header(&self, storage: &dyn Storage, layout: &L, end: u64) -> Result<()>;
 
-    /// Writes what repeats the header, which is durable by now.
+    /// Writes what repeats the header, which is durable by then.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn repeat(&self, _storage: &dyn Storage, _layout: &L, _end: u64) -> Result<()> {
         Ok(())
     }
@@ -73,10 +72,10 @@ pub(crate) struct BlockBulk<L, F> {
     layout: L,
     finish: F,
     size: u64,
-    /// What was asked for, where the format rounds that up.
+    /// The requested size, if the format rounds it up.
     asked: u64,
     is_overlay: bool,
-    /// See [`Finish::part`]; None where there is no parent to show.
+    /// See [`Finish::part`]; None if there is no parent to show.
     part: Option<u32>,
     /// New space reads as zeroes.
     fresh: bool,
@@ -86,33 +85,32 @@ pub(crate) struct BlockBulk<L, F> {
 #[derive(Debug)]
 struct State {
     table: Table,
-    /// Behind the last block.
+    /// The end of the last block.
     end: u64,
-    /// The block that is being filled, where it may be filled in part.
+    /// The block being filled, if blocks may be filled in part.
     open: Option<OpenBlock>,
-    /// Guest bytes before this are dealt with.
+    /// Guest bytes before this have been dealt with.
     next_guest: u64,
     /// The storage expects writes up to here.
     expected: u64,
     finished: bool,
 }
 
-/// A block of which more parts may be reserved.
+/// A block in which more parts may be reserved.
 #[derive(Debug)]
 struct OpenBlock {
     index: u64,
-    /// Where its data stands.
+    /// Offset of its data.
     host: u64,
-    /// What of it is reserved, in order.
+    /// The parts reserved in it, in order.
     parts: Vec<Range<u64>>,
 }
 
 impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
-    /// Starts the image in an empty file; the second of the sizes is what was asked for, where the format
-    /// rounds that up.
+    /// Starts the image in an empty file; the second size is the requested one, if the format rounds it up.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn new(
         storage: &Arc<dyn Storage>,
         layout: L,
@@ -123,7 +121,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
     ) -> Result<Self> {
         let fresh = storage.limits().grown_is_zero && storage.is_empty()?;
         if !storage.is_empty()? {
-            // A device: what was there must not pass for the header.
+            // A device: its old contents must not be taken for the header.
             storage.write_zeroes(0, 4096, ZeroFlags::empty())?;
         }
         Ok(Self {
@@ -160,7 +158,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         }
     }
 
-    /// Tells the storage in large steps how far the file is about to grow.
+    /// Announces the coming growth of the file to the storage, in large steps.
     fn hint_growth(&self, state: &mut State) {
         if state.end <= state.expected || !self.fresh {
             return;
@@ -172,7 +170,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         }
     }
 
-    /// Gives one block its place.
+    /// Allocates the place of one block.
     fn place(&self, state: &mut State, index: u64) -> Result<u64> {
         let host = self.layout.next(state.end);
         let word = self.layout.word(host).ok_or_else(too_large)?;
@@ -187,7 +185,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
 }
 
 impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
-    /// Reserves what of the range lies in its first block, which gets its place with its first part.
+    /// Reserves the part of the range that lies in its first block, which is allocated with its first part.
     fn reserve_part(&self, state: &mut State, guest: u64, end: u64) -> Result<Reserved> {
         let block = self.layout.block_size();
         let index = guest / block;
@@ -220,7 +218,7 @@ impl<L: Layout, F: Finish<L>> BlockBulk<L, F> {
         })
     }
 
-    /// Writes what the overlay has of the block that was filled last.
+    /// Records which parts of the last filled block belong to the overlay.
     fn close_block(&self, state: &mut State) -> Result<()> {
         let Some(open) = state.open.take() else {
             return Ok(());
@@ -295,7 +293,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
         state.next_guest = end.min(done * block);
         let behind = done * block - state.next_guest;
         if behind > 0 && !self.fresh {
-            // A larger disk would show what was there.
+            // A larger disk would expose the old contents.
             self.storage.write_zeroes(
                 offset + (state.next_guest - guest_offset),
                 behind,
@@ -342,7 +340,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
             _ => state.end,
         };
         if !self.fresh && state.end > end {
-            // The table is written as far as the disk reaches, and its last part is longer.
+            // The table is written as far as the disk reaches, and its last part is longer than that.
             self.storage
                 .write_zeroes(end, state.end - end, ZeroFlags::MAY_UNMAP)?;
         }
@@ -351,7 +349,7 @@ impl<L: Layout, F: Finish<L>> Bulk for BlockBulk<L, F> {
             .table
             .write(|bytes, at| self.storage.write_at(bytes, at))?;
         if durability == Durability::Synced {
-            // No header must reach the disk before what it points to.
+            // The header must not reach the disk before what it points to.
             self.storage.sync(durability)?;
         }
         self.finish

@@ -1,43 +1,43 @@
-//! The course of a consistency check: look, repair what is asked for, look again.
+//! The steps of a consistency check: examine, repair as requested, examine again.
 
 use crate::error::Result;
 use crate::format::{CheckReport, RepairMode, RepairRefused};
 use crate::job::{Job, JobControl};
 
-/// What a look at an image has found.
+/// What the examination of an image has found.
 pub(crate) trait Findings {
-    /// How much is damaged.
+    /// The number of corruptions.
     fn corruptions(&self) -> u64;
 
-    /// How much space nothing names.
+    /// The amount of space that nothing refers to.
     fn leaks(&self) -> u64;
 
-    /// Adds what else the report is to say.
+    /// Adds anything else that belongs in the report.
     fn count(&self, _report: &mut CheckReport) {}
 }
 
-/// An image that can be looked at and repaired.
+/// An image that can be examined and repaired.
 pub(crate) trait Repairable {
-    /// What is found.
+    /// What an examination finds.
     type Found: Findings;
 
-    /// Goes through the image; tells `job` what is wrong, or is about to be repaired as `mode` says.
+    /// Examines the image; reports to `job` what is wrong, or is about to be repaired according to `mode`.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     fn look(&self, mode: RepairMode, job: Option<&mut Job>) -> Result<Self::Found>;
 
-    /// Repairs all that was found.
+    /// Repairs everything that was found.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::ReadOnly`], or of I/O; the image is no worse then.
+    /// [`crate::ErrorKind::ReadOnly`], or if I/O fails; the image is no worse than before then.
     fn repair(&self, found: &Self::Found, control: &JobControl) -> Result<()>;
 }
 
-/// Checks an image, and repairs as much as `mode` says.
+/// Checks an image, and repairs as much as `mode` allows.
 ///
 /// # Errors
-/// Of looking and repairing.
+/// If looking or repairing fails.
 pub(crate) fn check(
     image: &impl Repairable,
     mode: RepairMode,

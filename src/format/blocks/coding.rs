@@ -1,15 +1,15 @@
-//! How the entries of a table stand in the file.
+//! How table entries are encoded in the file.
 
 /// The number of a block that is not in the table.
 pub(crate) const FREE: u32 = u32::MAX;
 
-/// The number of a block that reads as zeroes, where the table is one of offsets.
+/// The number of a block that reads as zeroes, in a table of offsets.
 pub(crate) const ZERO: u32 = u32::MAX - 1;
 
-/// Stands for an entry that says nothing, where the table is one of offsets.
+/// Stands for an entry without a meaning, in a table of offsets.
 pub(crate) const BAD: u32 = u32::MAX - 2;
 
-/// How numbers stand in the file.
+/// Byte order of the numbers in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteOrder {
     /// The least significant byte first.
@@ -19,7 +19,7 @@ pub(crate) enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// The numbers in the bytes.
+    /// The numbers encoded in the bytes.
     pub(crate) fn words(self, bytes: &[u8]) -> impl ExactSizeIterator<Item = u32> {
         let (chunks, _) = bytes.as_chunks::<4>();
         chunks.iter().map(move |bytes| match self {
@@ -29,14 +29,14 @@ impl ByteOrder {
     }
 }
 
-/// What an entry is in the file. In memory it is a number of 32 bits, whatever it is there.
+/// How an entry is encoded in the file. In memory it is always a 32-bit number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
-    /// 32 bits, the same number.
+    /// 32 bits: the number itself.
     Words(ByteOrder),
-    /// 32 bits, the least significant byte first, and one more than the number. 0 is free.
+    /// 32 bits, least significant byte first: the number plus one. 0 is free.
     FromOne,
-    /// An offset of 64 bits, in bytes; the number counts units of `1 << bits` bytes. 0 is free, 1 is zero.
+    /// A 64-bit byte offset; the number counts units of `1 << bits` bytes. 0 is free, 1 is zero.
     Offsets {
         /// See above.
         bits: u32,
@@ -50,7 +50,7 @@ impl From<ByteOrder> for Coding {
 }
 
 impl Coding {
-    /// Bytes of an entry.
+    /// Length of an entry in bytes.
     pub(crate) fn len(self) -> u64 {
         match self {
             Self::Words(_) | Self::FromOne => 4,
@@ -58,7 +58,7 @@ impl Coding {
         }
     }
 
-    /// The numbers of the entries in the bytes.
+    /// The numbers of the entries encoded in the bytes.
     pub(crate) fn words(self, bytes: &[u8]) -> impl ExactSizeIterator<Item = u32> {
         let chunks = bytes.chunks_exact(self.len() as usize);
         chunks.map(move |bytes| self.word(bytes))
@@ -85,21 +85,21 @@ impl Coding {
         }
     }
 
-    /// Puts the entry of a number into its place, which is [`Coding::len`] bytes.
+    /// Encodes the entry for a number into `place`, which is [`Coding::len`] bytes long.
     pub(crate) fn put(self, word: u32, place: &mut [u8]) {
         let wide = match self {
             Self::Words(ByteOrder::Little) => u64::from(word),
             Self::Words(ByteOrder::Big) => u64::from(word.swap_bytes()),
             Self::FromOne => match word {
                 FREE => 0,
-                // Further back than anything: it says nothing still.
+                // Past the end of any file, so it still has no meaning.
                 BAD => u64::from(u32::MAX),
                 word => u64::from(word) + 1,
             },
             Self::Offsets { bits } => match word {
                 FREE => 0,
                 ZERO => 1,
-                // No multiple of a unit: it says nothing still.
+                // Not a multiple of a unit, so it still has no meaning.
                 BAD => 2,
                 word => u64::from(word) << bits,
             },

@@ -1,4 +1,4 @@
-//! The upper level of a table in two levels: where the tables of the lower one stand.
+//! The upper level of a two-level table: where the tables of the lower level are.
 
 use std::ops::Range;
 
@@ -7,28 +7,27 @@ use crate::memory;
 
 use super::coding::{BAD, FREE};
 
-/// Where tables of one size stand; numbers count units of `1 << bits` bytes.
+/// The locations of tables of one size; numbers count units of `1 << bits` bytes.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// Entries of a table.
+    /// Entries per table.
     pub(super) per_table: u64,
-    /// Bytes of a table.
+    /// Length of a table in bytes.
     table_len: u64,
     bits: u32,
-    /// Where it stands itself.
+    /// Where the directory itself is.
     own: u64,
-    /// The number of each table; [`FREE`] where there is none.
+    /// The number of each table; [`FREE`] if there is none.
     words: Vec<u32>,
-    /// Where the directory itself stands, and each table: each place once, in order. There is room for one of
-    /// each.
+    /// The offsets of the directory itself and of each table: each once, in order, with capacity for all of them.
     places: Vec<u64>,
 }
 
 impl Directory {
-    /// The directory that stands at `own` and is as long as a table, with these numbers.
+    /// The directory at `own`, which is as long as a table, with these numbers.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn new(
         own: u64,
         (table_len, per_table): (u64, u64),
@@ -52,7 +51,7 @@ impl Directory {
         })
     }
 
-    /// Where it stands itself.
+    /// Where the directory itself is.
     pub(super) fn own(&self) -> u64 {
         self.own
     }
@@ -67,25 +66,25 @@ impl Directory {
         &self.words
     }
 
-    /// Bytes of a table.
+    /// Length of a table in bytes.
     pub(super) fn table_len(&self) -> u64 {
         self.table_len
     }
 
-    /// Where a table stands, if there is one.
+    /// The offset of a table, if there is one.
     pub(crate) fn host(&self, table: u64) -> Option<u64> {
         let word = self.word(table);
         (word < BAD).then(|| u64::from(word) << self.bits)
     }
 
-    /// The number of a table that stands at `host`; None where no entry can say it.
+    /// The number for a table at `host`; None if no entry can express it.
     pub(super) fn number(&self, host: u64) -> Option<u32> {
         u32::try_from(host >> self.bits)
             .ok()
             .filter(|word| *word < BAD)
     }
 
-    /// Lets a table have another number.
+    /// Changes the number of a table.
     pub(super) fn set(&mut self, table: u64, word: u32) {
         let old = self.host(table);
         if let Some(place) = self.words.get_mut(table as usize) {
@@ -108,10 +107,10 @@ impl Directory {
         }
     }
 
-    /// Lets there be `tables` of them; the further ones have no place.
+    /// Grows the directory to `tables` tables; the new ones have no place.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn grow(&mut self, tables: u64) -> Result<()> {
         let more = (tables as usize).saturating_sub(self.words.len());
         memory::reserve(&mut self.words, more)?;
@@ -121,28 +120,28 @@ impl Directory {
         Ok(())
     }
 
-    /// Lets no table have a place.
+    /// Makes all tables unplaced.
     pub(super) fn clear(&mut self) {
         let own = self.own;
         self.words.fill(FREE);
         self.places.retain(|place| *place == own);
     }
 
-    /// Whether the directory or a table stands in a place.
+    /// Whether the directory or a table overlaps a range.
     pub(super) fn is_in(&self, place: &Range<u64>) -> bool {
         let first = place.start.saturating_sub(self.table_len - 1);
         let at = self.places.partition_point(|start| *start < first);
         self.places.get(at).is_some_and(|start| *start < place.end)
     }
 
-    /// Whether a table stands where another one does, or the directory.
+    /// Whether a table overlaps another one or the directory.
     pub(super) fn shares_places(&self) -> bool {
         let known = self.words.iter().filter(|word| **word < BAD).count();
         let mut pairs = self.places.iter().zip(self.places.iter().skip(1));
         known + 1 > self.places.len() || pairs.any(|(one, next)| next - one < self.table_len)
     }
 
-    /// Where the directory and the tables stand.
+    /// Where the directory and the tables are.
     pub(super) fn places(&self) -> impl Iterator<Item = Range<u64>> {
         let places = self.places.iter();
         places.map(|start| *start..start.saturating_add(self.table_len))
@@ -179,7 +178,7 @@ mod tests {
             (vec![2, 4, 6, BAD, FREE], false),
             (vec![2, 4, 2], true),
             (vec![2, 5, 6], true),
-            // Over the directory.
+            // Overlaps the directory.
             (vec![4, 0], true),
         ] {
             let directory = Directory::new(0, (8192, 1024), 12, words).unwrap();

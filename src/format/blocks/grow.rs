@@ -1,4 +1,4 @@
-//! What growing has in common: the last block, of which the image shows a part alone, and blocks behind it.
+//! What all kinds of growth share: the last block, which the image shows only in part, and blocks past it.
 
 use crate::error::{Error, Result};
 use crate::format::Below;
@@ -8,8 +8,8 @@ use crate::storage::ZeroFlags;
 use super::{Blocks, Entry, Keeper, Layout};
 
 impl<K: Keeper> Blocks<K> {
-    /// Gives the last block a place where the image ends within it and what is below, which reaches to `hidden`,
-    /// does not: the rest of it must not show when the image grows.
+    /// Allocates the last block if the image ends within it but its parent, which shows up to `hidden`, does not: the
+    /// rest of the block must not become visible when the image grows.
     ///
     /// # Errors
     /// As [`Blocks::write`].
@@ -26,10 +26,10 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Lets what is between the end of the image and that of its last block read as zeroes, as far as `len`.
+    /// Zeroes the range from the end of the image to the end of its last block, but not past `len`.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn zero_last_block(&self, len: u64) -> Result<()> {
         let old = self.len();
         let end = old.next_multiple_of(self.layout().block_size()).min(len);
@@ -43,11 +43,11 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Refuses to grow over blocks that the table has behind the last one of the disk, in a format whose shrinking
+    /// Refuses to grow over blocks that the table holds past the last one of the disk, in a format whose shrinking
     /// leaves none there.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`], or of reading the table.
+    /// [`crate::ErrorKind::Unsupported`], or if the table cannot be read.
     pub(crate) fn refuse_blocks_behind(&self, control: &JobControl) -> Result<()> {
         let block = self.layout().block_size();
         let end = self.count() * block;
@@ -64,7 +64,7 @@ impl<K: Keeper> Blocks<K> {
     }
 }
 
-/// The error of a disk that would grow over what may be its own.
+/// The error for a disk that would grow over what may be its own data.
 pub(crate) fn blocks_behind() -> Error {
     Error::unsupported(
         "The image has data behind the end of the disk: the header may say too small a size; convert the image to leave that behind",

@@ -1,4 +1,4 @@
-//! The open image of a format whose guest bytes stand in blocks, as far as all such formats are alike.
+//! The open image of a format that keeps guest bytes in blocks, as far as all such formats are alike.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 
 use super::{Blocks, Entry, Keeper, Layout};
 
-/// What a format says and does beyond the blocks of its images; the value is what it keeps of an open one.
+/// What a format adds to the blocks of its images; the value is the state it keeps for an open one.
 pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
-    /// What it keeps beside the table.
+    /// The state it keeps beside the table.
     type Keeper: Keeper;
 
     /// The driver's name.
     fn driver() -> &'static str;
 
-    /// Writes what has to be in the file before the first change of an open image.
+    /// Writes what must be in the file before the first change to an open image.
     ///
     /// # Errors
-    /// Of I/O; the image is as it was.
+    /// If I/O fails; the image is unchanged then.
     fn note_first_change(image: &BlockImage<Self>) -> Result<()>;
 
     /// See [`Format::has_fixed_places`].
@@ -42,7 +42,7 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         None
     }
 
-    /// What takes the place of whole blocks while parts of them can be the parent's.
+    /// Replaces the handling of whole blocks while parts of them may be the parent's.
     fn parts(_: &BlockImage<Self>) -> Option<&dyn BlockParts> {
         None
     }
@@ -50,7 +50,7 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
     /// See [`Format::info`].
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn info(image: &BlockImage<Self>) -> Result<FormatInfo> {
         Ok(FormatInfo {
             cluster_size: Some(image.blocks.layout().block_size()),
@@ -73,10 +73,10 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
         None
     }
 
-    /// Writes what says that the image is closed; all else was flushed.
+    /// Marks the image as closed; everything else has been flushed.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn close(_: &BlockImage<Self>) -> Result<()> {
         Ok(())
     }
@@ -102,15 +102,15 @@ pub(crate) trait BlockFormat: Send + Sync + Debug + Sized + 'static {
     }
 }
 
-/// Blocks that an image has in part, in sectors; the other sectors are the parent's.
+/// Blocks that an image owns in part, by sectors; the other sectors are the parent's.
 pub(crate) trait BlockParts {
     /// See [`Format::map`].
     ///
     /// # Errors
-    /// Of reading the table, or what tells of the sectors.
+    /// If the table or the sector bitmap cannot be read.
     fn map(&self, offset: u64, len: u64) -> Result<Extent>;
 
-    /// See [`Format::map_ahead`]; the table was looked at.
+    /// See [`Format::map_ahead`]; the table has been dealt with already.
     fn look_ahead(&self, offset: u64, end: u64);
 
     /// See [`FormatWrite::write`].
@@ -149,9 +149,9 @@ pub(crate) trait BlockParts {
 pub(crate) struct BlockImage<F: BlockFormat> {
     pub(crate) blocks: Blocks<F::Keeper>,
     pub(crate) own: F,
-    /// The file holds what it has to before a change.
+    /// The file holds what it must before a change.
     is_noted: AtomicBool,
-    /// Held while that is written: first changes may come from several threads.
+    /// Held while that is written, because first changes may come from several threads.
     noting: Mutex<()>,
 }
 
@@ -166,15 +166,15 @@ impl<F: BlockFormat> BlockImage<F> {
         }
     }
 
-    /// Whether the file holds what it has to before a change.
+    /// Whether the file holds what it must before a change.
     pub(crate) fn is_noted(&self) -> bool {
         self.is_noted.load(Ordering::Acquire)
     }
 
-    /// Comes before every change of the image.
+    /// Called before every change to the image.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`] where the image is not writable, or of I/O.
+    /// [`ErrorKind::ReadOnly`] if the image is not writable, or if I/O fails.
     pub(crate) fn note_change(&self) -> Result<()> {
         self.blocks.check_writable()?;
         if self.is_noted() {
@@ -219,7 +219,7 @@ impl<F: BlockFormat> Format for BlockImage<F> {
             return self.locate(offset, len);
         }
         let (entry, mut len) = self.blocks.run_in_file(offset, len)?;
-        // Where every block has its place, the host knows best what was never written.
+        // If every block has its place, the host knows best what was never written.
         if let Entry::At(host) = entry {
             let run = self.blocks.storage.extent(host, len)?;
             len = run.len.min(len);
@@ -382,7 +382,7 @@ impl<F: BlockFormat> FormatWrite for BlockImage<F> {
 impl<F: BlockFormat> Immediate for BlockImage<F> {
     fn try_locate(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         match F::parts(self) {
-            // What tells of the sectors may have to be read.
+            // The sector bitmap may have to be read first.
             Some(_) => Ok(None),
             None => Ok(self.blocks.try_map(offset, len)),
         }

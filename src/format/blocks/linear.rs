@@ -1,4 +1,4 @@
-//! Writing of a fresh image in which every guest byte has its place from the start.
+//! Writing a new image in which every guest byte has its place from the start.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,17 +13,17 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags, grow};
 
 use super::main_slot;
 
-/// Writes to the file.
+/// A function that writes to the file.
 pub(crate) type FinishFn = dyn Fn(&dyn Storage) -> Result<()> + Send + Sync;
 
-/// A new image whose guest bytes stand in a line.
+/// A new image whose guest bytes are contiguous.
 pub(crate) struct LinearBulk {
     storage: Arc<dyn Storage>,
-    /// Where the first guest byte stands.
+    /// Offset of the first guest byte.
     base: u64,
     size: u64,
     fresh: bool,
-    /// Writes what belongs to the image beside guest data and header.
+    /// Writes what belongs to the image besides guest data and the header.
     end: Box<FinishFn>,
     /// Writes what makes the file an image.
     header: Box<FinishFn>,
@@ -40,12 +40,12 @@ impl Debug for LinearBulk {
 }
 
 impl LinearBulk {
-    /// Starts the image in an empty file, which gets its room as `preallocation` says; `room` is the length
-    /// of the guest bytes with what follows them up to the end of the last block. The last of the functions
-    /// writes the header, the one before all else that is no guest data.
+    /// Starts the image in an empty file, with space allocated according to `preallocation`; `room` is the length of
+    /// the guest bytes plus what follows them up to the end of the last block. The last function writes the header, the
+    /// one before it everything else that is not guest data.
     ///
     /// # Errors
-    /// Of I/O, and [`crate::ErrorKind::Cancelled`].
+    /// If I/O fails, or [`crate::ErrorKind::Cancelled`].
     pub(crate) fn new(
         storage: &Arc<dyn Storage>,
         (base, size, room): (u64, u64, u64),
@@ -56,7 +56,7 @@ impl LinearBulk {
         let limits = storage.limits();
         let fresh = limits.grown_is_zero && storage.is_empty()?;
         if !storage.is_empty()? {
-            // A device: what was there must not pass for the header.
+            // A device: its old contents must not be taken for the header.
             storage.write_zeroes(0, base.max(512), ZeroFlags::empty())?;
         }
         let last = base.checked_add(room).ok_or_else(Error::image_too_large)?;
@@ -138,14 +138,14 @@ impl Bulk for LinearBulk {
     }
 
     fn reserve_zero(&self, _guest_offset: u64, _len: u64) -> Result<()> {
-        // Nothing lies below: what is not written reads as zeroes.
+        // There is no parent, so what is not written reads as zeroes.
         Ok(())
     }
 
     fn finish(&self, durability: Durability) -> Result<()> {
         (self.end)(&*self.storage)?;
         if durability == Durability::Synced {
-            // With the header it is an image, and a complete one.
+            // Once it has its header it counts as an image, so it must be complete.
             self.storage.sync(durability)?;
         }
         (self.header)(&*self.storage)?;

@@ -1,9 +1,9 @@
-//! What formats with a table of blocks share: an entry says where a block of guest bytes stands in the file,
-//! and new blocks go to its end. The table is in one piece, or in parts that stand where a directory says.
+//! What formats with a table of blocks share: an entry says where in the file a block of guest bytes is, and new blocks
+//! go at the end. The table is in one piece, or in parts that a directory locates.
 //!
-//! The order on disk: guest data and what the format keeps of the space in use, a barrier, then the entries
-//! that name the data; of new parts, another barrier, then their place in the directory. A crash leaves space that nothing names at most, and never an entry whose data
-//! is missing or whose space counts as free.
+//! The order on disk: guest data and the format's record of the space in use, a barrier, then the entries that name the
+//! data; for new parts, another barrier, then their location in the directory. A crash leaves at most space that
+//! nothing refers to, and never an entry whose data is missing or whose space counts as free.
 
 mod ahead;
 mod bulk;
@@ -47,117 +47,114 @@ pub(crate) use pack::Exclusive;
 use space::Space;
 pub(crate) use table::Table;
 
-/// What an entry says of its block.
+/// What an entry says about its block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// It is not in this layer.
     Free,
-    /// It reads as zeroes, whatever is below.
+    /// It reads as zeroes, whatever the parent holds.
     Zero,
-    /// Its data stands at this offset of the file.
+    /// Its data is at this offset in the file.
     At(u64),
-    /// It means nothing: the image is damaged.
+    /// It has no meaning: the image is damaged.
     Bad,
 }
 
-/// How the blocks of an image lie.
+/// How the blocks of an image are laid out.
 pub(crate) trait Layout: Copy + Send + Sync + Debug + 'static {
-    /// Guest bytes of a block.
+    /// Guest bytes per block.
     fn block_size(&self) -> u64;
 
-    /// Bytes of the file before the data of each block that belong to it.
+    /// Bytes that precede the data of each block in the file and belong to it.
     fn lead(&self) -> u64;
 
-    /// The least offset at which a block, its lead included, can begin.
+    /// The lowest offset at which a block, including its lead, can begin.
     fn start(&self) -> u64;
 
-    /// The least offset at which a new block, its lead included, may begin; blocks that have a place may stand in
-    /// front of it.
+    /// The lowest offset at which a new block, including its lead, may begin; existing blocks may be in front of it.
     fn new_from(&self) -> u64 {
         self.start()
     }
 
-    /// What the number in the table says; [`FREE`] is free.
+    /// The meaning of a number in the table; [`FREE`] is free.
     fn entry(&self, word: u32) -> Entry;
 
-    /// What a number that was read counts as in a file of that length: itself, or one that means nothing.
+    /// What to make of a number read from a file of that length: the number itself, or one without a meaning.
     fn vet(&self, word: u32, _file_len: u64) -> u32 {
         word
     }
 
-    /// The number for a block whose data stands at `host`; None where the table cannot say it.
+    /// The number for a block whose data is at `host`; None if the table cannot express it.
     fn word(&self, host: u64) -> Option<u32>;
 
-    /// The number for a block that reads as zeroes, where the format has one.
+    /// The number for a block that reads as zeroes, if the format has one.
     fn zero_word(&self) -> Option<u32>;
 
-    /// Whether a block that is not in the table is shown as one that is not there where nothing is below, and not
-    /// as zeroes.
+    /// Whether a block that is not in the table is reported as unallocated, not as zeroes, if there is no parent.
     fn shows_free(&self) -> bool {
         false
     }
 
-    /// Where the data of the first block goes that begins at `end` or behind.
+    /// Where to put the data of the first block that begins at or after `end`.
     fn next(&self, end: u64) -> u64;
 
-    /// As [`Layout::next`], as close as the table can say: for gaps.
+    /// As [`Layout::next`], but as close as an entry can express, to fill gaps.
     fn next_tight(&self, end: u64) -> u64 {
         self.next(end)
     }
 
-    /// How many places for blocks there are up to `end`, where the table counts places, and one that is further
-    /// back than there are entries means nothing.
+    /// The number of places for blocks up to `end`, if entries are numbers of places, and a number as large as the
+    /// count of entries means nothing.
     fn places(&self, _end: u64) -> Option<u64> {
         None
     }
 
-    /// Whether the data of one block follows that of the block before.
+    /// Whether the data of consecutive blocks is contiguous.
     fn is_dense(&self) -> bool {
         self.next(self.next(self.start()) + self.block_size())
             == self.next(self.start()) + self.block_size()
     }
 }
 
-/// What a format keeps beside the table.
+/// What a format keeps besides the table.
 pub(crate) trait Keeper: Send + Sync + Debug {
-    /// How its blocks lie.
+    /// How its blocks are laid out.
     type Layout: Layout;
 
-    /// Places of the file where something else stands than blocks and the table in parts, beyond what is before
-    /// [`Layout::start`]. They are asked for again when the layout changes, and by [`Blocks::renew_reserved`].
+    /// Ranges of the file occupied by something other than blocks and table parts, not counting what precedes
+    /// [`Layout::start`]. They are queried again when the layout changes, and by [`Blocks::renew_reserved`].
     fn reserved(&self, _layout: &Self::Layout) -> Vec<Range<u64>> {
         Vec::new()
     }
 
-    /// How far its records say that the file is in use, if they do.
+    /// How much of the file is in use according to its own records, if it has any.
     fn end_on_record(&self, layout: &Self::Layout) -> u64;
 
-    /// Where the last of what is named by entries ends that the table of this disk does not reach: new blocks go
-    /// behind it.
+    /// The end of the last thing named by entries past those that the table of this disk covers; new blocks go after
+    /// it.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     fn end_behind(&self, _storage: &dyn Storage) -> Result<u64> {
         Ok(0)
     }
 
-    /// Lets the file reach to `end`, which is behind new blocks.
+    /// Extends the file to `end`, which lies after new blocks.
     ///
     /// # Errors
-    /// Of I/O; the file holds what it did.
+    /// If I/O fails; the file keeps its contents.
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()>;
 
-    /// Writes the lead of a new block whose data will stand at `host`.
+    /// Writes the lead of a new block whose data will be at `host`.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn begin_block(&self, storage: &dyn Storage, host: u64) -> Result<()>;
 
-    /// Sees to it that the lead of a block says that guest data is written to it in place; its data stands at
-    /// `host`.
+    /// Ensures that the lead of a block, whose data is at `host`, says that guest data is written to it in place.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn touch_block(&self, _storage: &dyn Storage, _index: u64, _host: u64) -> Result<()> {
         Ok(())
     }
@@ -170,32 +167,32 @@ pub(crate) trait Keeper: Send + Sync + Debug {
     /// Writes what must be on disk before entries name blocks up to `end`.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn record(&self, storage: &dyn Storage, layout: &Self::Layout, end: u64) -> Result<()>;
 
-    /// All that was written is durable, and no change is under way.
+    /// Called when everything written is durable, and no change is in progress.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn note_quiescent(&self, _storage: &dyn Storage) -> Result<()> {
         Ok(())
     }
 
-    /// Ends the file at `end`, behind the last block, in an order that a crash does not harm.
+    /// Truncates the file to `end`, after the last block, in a crash-safe order.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     fn cut(&self, storage: &dyn Storage, layout: &Self::Layout, end: u64) -> Result<()>;
 }
 
-/// The table with how to read it.
+/// The table and how to interpret it.
 #[derive(Debug)]
 struct State<L> {
     layout: L,
     /// See [`Keeper::reserved`].
     reserved: Vec<Range<u64>>,
     table: Table,
-    /// Grows when another table takes its place.
+    /// Incremented when the table is replaced.
     generation: u64,
 }
 
@@ -208,7 +205,7 @@ pub(crate) struct Parts<K: Keeper> {
     pub(crate) table: Table,
     /// The virtual size.
     pub(crate) len: u64,
-    /// What the table does not hold is below, else it reads as zeroes.
+    /// What the table does not hold comes from the parent; otherwise it reads as zeroes.
     pub(crate) is_overlay: bool,
     pub(crate) writable: bool,
     pub(crate) durability: Durability,
@@ -229,20 +226,20 @@ pub(crate) struct Blocks<K: Keeper> {
     durability: Durability,
     inflight: InFlight,
     users: IoUsers,
-    /// Blocks are being moved: writes in place wait in the table of in-flight ranges.
+    /// Blocks are being moved: writes in place must wait in the table of in-flight ranges.
     moving: AtomicBool,
     reshaping: Mutex<()>,
     space: Mutex<Space>,
-    /// Units of the table that the disk does not have.
+    /// Units of the table that are not on disk yet.
     dirty: Mutex<Units>,
     pass: Mutex<()>,
     lost: AtomicBool,
-    /// What the file was seen to have, in whole sectors.
+    /// The length of the file as last seen, in whole sectors.
     seen_len: AtomicU64,
     read_ahead: ReadAhead,
 }
 
-/// How many bytes of a block of that size a disk of that length shows, in whole sectors.
+/// How many bytes of a block of that size a disk of that length exposes, in whole sectors.
 pub(crate) fn shown_of(index: u64, block: u64, len: u64) -> u64 {
     let shown = len.saturating_sub(index.saturating_mul(block)).min(block);
     shown.next_multiple_of(SECTOR)
@@ -285,22 +282,22 @@ impl<K: Keeper> Blocks<K> {
         self.len.store(len, Ordering::Release);
     }
 
-    /// How the blocks lie.
+    /// How the blocks are laid out.
     pub(crate) fn layout(&self) -> K::Layout {
         self.state.read().layout
     }
 
-    /// Entries of the table.
+    /// Number of table entries.
     pub(crate) fn count(&self) -> u64 {
         self.state.read().table.count()
     }
 
-    /// Whether what the table does not hold is below.
+    /// Whether what the table does not hold comes from the parent.
     pub(crate) fn is_overlay(&self) -> bool {
         self.is_overlay.load(Ordering::Acquire)
     }
 
-    /// What the table does not hold is below from now on, or reads as zeroes.
+    /// Sets whether what the table does not hold comes from the parent, or reads as zeroes.
     pub(crate) fn set_overlay(&self, is_overlay: bool) {
         self.is_overlay.store(is_overlay, Ordering::Release);
     }
@@ -318,7 +315,7 @@ impl<K: Keeper> Blocks<K> {
     /// The longest run of one kind at `offset`, at most `len` bytes.
     ///
     /// # Errors
-    /// Of reading the table.
+    /// If the table cannot be read.
     pub(crate) fn run(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
         let mut brought = None;
         loop {
@@ -335,13 +332,13 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// As [`Blocks::run`] from memory alone.
+    /// As [`Blocks::run`], but from memory alone.
     pub(crate) fn try_run(&self, offset: u64, len: u64) -> Option<(Entry, u64)> {
         let run = self.state.read().run(offset, len).ok();
         run.filter(|(entry, _)| *entry != Entry::Bad)
     }
 
-    /// The table says nothing of what stands at `offset`.
+    /// The error for an entry that does not say where the guest bytes at `offset` are.
     fn bad_entry(&self, offset: u64) -> Error {
         let text = format!(
             "'{}': the table names no place for the guest bytes at {offset}; check the image",
@@ -353,13 +350,13 @@ impl<K: Keeper> Blocks<K> {
     /// See [`crate::format::Format::map`].
     ///
     /// # Errors
-    /// Of reading the table.
+    /// If the table cannot be read.
     pub(crate) fn map(&self, offset: u64, len: u64) -> Result<Extent> {
         let (entry, len) = self.run_in_file(offset, len)?;
         Ok(self.extent(entry, len))
     }
 
-    /// As [`Blocks::map`], with free blocks as what a parent would show.
+    /// As [`Blocks::map`], but reports free blocks as if there were a parent.
     ///
     /// # Errors
     /// As there.
@@ -375,10 +372,10 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// As [`Blocks::run`], as far as the file reaches: what was cut off from it must not read as zeroes.
+    /// As [`Blocks::run`], but only as far as the file reaches: truncated data must not read as zeroes.
     ///
     /// # Errors
-    /// As [`Blocks::run`]; [`ErrorKind::Corrupt`] where the file has nothing of the run.
+    /// As [`Blocks::run`]; [`ErrorKind::Corrupt`] if the file ends before the run.
     pub(crate) fn run_in_file(&self, offset: u64, len: u64) -> Result<(Entry, u64)> {
         let (entry, len) = self.run(offset, len)?;
         let Entry::At(host) = entry else {
@@ -398,10 +395,10 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Makes the file as long as that, so that a block which it ended within is whole.
+    /// Extends the file to that length, so that a block at its end is complete.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn lengthen(&self, end: u64) -> Result<()> {
         if self.storage.limits().fixed_len {
             return Ok(());
@@ -414,7 +411,7 @@ impl<K: Keeper> Blocks<K> {
         host.saturating_add(len) <= self.seen_len.load(Ordering::Relaxed)
     }
 
-    /// As [`Blocks::map`] from memory alone.
+    /// As [`Blocks::map`], but from memory alone.
     pub(crate) fn try_map(&self, offset: u64, len: u64) -> Option<Extent> {
         let (entry, len) = self.try_run(offset, len)?;
         match entry {
@@ -437,15 +434,15 @@ impl<K: Keeper> Blocks<K> {
         Extent { len, kind }
     }
 
-    /// The storage behind a slot.
+    /// The storage for a slot.
     ///
     /// # Errors
-    /// [`ErrorKind::Internal`] for any but the image's own.
+    /// [`ErrorKind::Internal`] for any slot but the image's own.
     pub(crate) fn storage(&self, slot: StorageSlot) -> Result<&Arc<dyn Storage>> {
         main_slot(&self.storage, slot)
     }
 
-    /// What the table says of one block.
+    /// The entry of one block.
     fn entry(&self, index: u64) -> Result<Entry> {
         let block = self.layout().block_size();
         self.run(index.saturating_mul(block), 1)
@@ -462,14 +459,14 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Announces a step of a table that is in parts: of others none has a name.
+    /// Announces a step if the table is in parts; for other tables, no step has a name.
     fn announce_parts(&self, step: Step) {
         if self.state.read().table.directory().is_some() {
             steps::announce(&*self.storage, step);
         }
     }
 
-    /// What the disk has of a page, and of which generation.
+    /// Reads a page from disk, and returns it with the generation.
     fn read_page(&self, page: u64) -> Result<(Vec<u32>, u64)> {
         self.announce_parts(Step::L2Load);
         let (layout, place, coding, generation) = {
@@ -485,7 +482,7 @@ impl<K: Keeper> Blocks<K> {
         Ok((words, generation))
     }
 
-    /// Sees to it that [`Blocks::set`] cannot fail for these entries.
+    /// Ensures that [`Blocks::set`] cannot fail for these entries.
     fn make_settable(&self, first: u64, count: u64) -> Result<()> {
         let (units, pages) = {
             let table = &self.state.read().table;
@@ -525,7 +522,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Asks again for what [`Keeper::reserved`] says.
+    /// Queries [`Keeper::reserved`] again.
     pub(crate) fn renew_reserved(&self) {
         let state = &mut *self.state.write();
         state.reserved = self.keeper.reserved(&state.layout);
@@ -536,25 +533,25 @@ impl<K: Keeper> Blocks<K> {
         self.writable
     }
 
-    /// What barriers guarantee.
+    /// The durability that barriers guarantee.
     pub(crate) fn durability(&self) -> Durability {
         self.durability
     }
 
-    /// Makes all that was written durable.
+    /// Makes everything written durable.
     ///
     /// # Errors
-    /// Of I/O; written data may be lost, which every later flush says.
+    /// If I/O fails; written data may be lost, which every later flush reports.
     pub(crate) fn sync(&self, durability: Durability) -> Result<()> {
         let result = self.storage.sync(durability);
         if result.is_err() {
-            // The kernel may have dropped what it could not write: no later sync makes up for it.
+            // The kernel may have dropped what it could not write; no later sync can make up for that.
             self.lost.store(true, Ordering::Release);
         }
         result
     }
 
-    /// What was written before reaches the disk before what is written after.
+    /// Everything written before reaches the disk before anything written after.
     ///
     /// # Errors
     /// As [`Blocks::sync`].
@@ -575,7 +572,7 @@ impl<K: Keeper> Blocks<K> {
     /// See [`crate::format::FormatWrite::flush`].
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn flush(&self, durability: Durability) -> Result<()> {
         if !self.writable {
             return Ok(());
@@ -590,14 +587,14 @@ impl<K: Keeper> Blocks<K> {
         self.sync(durability)?;
         match units.is_empty() {
             true => self.note_quiescent(),
-            // More is about to be written, as a rule: the flush after the last write finds nothing to do.
+            // Usually more is about to be written; the flush after the last write has nothing to do.
             false => Ok(()),
         }
     }
 
-    /// Lets the keeper know where all that was written is durable.
+    /// Notifies the keeper if everything written is durable.
     fn note_quiescent(&self) -> Result<()> {
-        // No space is taken meanwhile.
+        // No space is allocated in the meantime.
         let _space = self.space.lock();
         if self.inflight.is_idle() && self.dirty.lock().is_empty() {
             self.keeper.note_quiescent(&*self.storage)?;
@@ -617,7 +614,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Writes entries: what they name, and the record of it, is on disk before.
+    /// Writes entries, after what they name and the record of it are on disk.
     fn write_units(&self, units: &[u64]) -> Result<()> {
         if units.is_empty() {
             return Ok(());
@@ -629,7 +626,7 @@ impl<K: Keeper> Blocks<K> {
         for (_, host) in &mut new {
             *host = self.take_part()?;
         }
-        // Entries that are set from here on may name what no barrier covers yet.
+        // Entries set from here on may name data that no barrier covers yet.
         let (layout, runs) = {
             let state = self.state.read();
             (state.layout, state.table.bytes_of(units, &new)?)
@@ -646,7 +643,7 @@ impl<K: Keeper> Blocks<K> {
         self.link(&new)
     }
 
-    /// Lets the directory name parts, which are written.
+    /// Links parts that have been written into the directory.
     fn link(&self, new: &[(u64, u64)]) -> Result<()> {
         if new.is_empty() {
             return Ok(());
@@ -662,7 +659,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Lets the directory on disk have these numbers.
+    /// Writes these numbers to the directory on disk.
     fn write_parts(&self, numbers: &[(u64, u32)]) -> Result<()> {
         let runs = self.state.read().table.bytes_of_parts(numbers)?;
         for (offset, bytes) in &runs {
@@ -672,7 +669,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Lets parts have other numbers in memory.
+    /// Changes the numbers of parts in memory.
     fn set_parts(&self, numbers: &[(u64, u32)]) {
         let state = &mut *self.state.write();
         if let Some(directory) = state.table.directory_mut() {
@@ -682,7 +679,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// How [`Blocks::flush`] would go.
+    /// How [`Blocks::flush`] would proceed.
     pub(crate) fn flush_plan(&self, durability: Durability) -> FlushPlan {
         if !self.writable {
             return FlushPlan::Nothing;
@@ -700,16 +697,15 @@ impl<K: Keeper> Blocks<K> {
         self.lost.store(true, Ordering::Release);
     }
 
-    /// Calls `visit` with each entry that is not free, in order; the table is read a page at a time and
-    /// not kept.
+    /// Calls `visit` for each entry that is not free, in order; the table is read one page at a time and not cached.
     ///
     /// # Errors
-    /// Of reading the table, or of `visit`.
+    /// If the table cannot be read, or `visit` returns an error.
     pub(crate) fn each(&self, visit: impl FnMut(u64, u32) -> Result<()>) -> Result<()> {
         self.each_beside(|_| false, visit)
     }
 
-    /// As [`Blocks::each`], without the parts of the table of which `is_skipped` says so.
+    /// As [`Blocks::each`], without the parts of the table for which `is_skipped` holds.
     ///
     /// # Errors
     /// As [`Blocks::each`].
@@ -743,25 +739,25 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// The first entry behind those that [`Blocks::each`] goes through, which reaches to the end of a page.
+    /// The first entry after those that [`Blocks::each`] visits, which extend to the end of a page.
     pub(crate) fn end_of_entries(&self) -> u64 {
         let table = &self.state.read().table;
         table.first_of(table.pages_of(0, table.count()).end)
     }
 
-    /// Calls `look` with the directory of a table that is in parts.
+    /// Calls `look` with the directory, if the table is in parts.
     pub(crate) fn with_directory<T>(&self, look: impl FnOnce(&Directory) -> T) -> Option<T> {
         self.state.read().table.directory().map(look)
     }
 }
 
-/// No entry can name a place.
+/// The error for a place that no entry can name.
 fn no_place() -> Error {
     Error::corrupt("A block has no place in the table")
 }
 
 impl<L: Layout> State<L> {
-    /// Whether something else than a block stands in a place of the file.
+    /// Whether a range of the file contains anything other than blocks.
     fn is_metadata(&self, place: &Range<u64>) -> bool {
         let meets = |other: &Range<u64>| place.start < other.end && other.start < place.end;
         let directory = self.table.directory();
@@ -803,10 +799,10 @@ impl<L: Layout> State<L> {
     }
 }
 
-/// The one storage of an image that is one file.
+/// The only storage of an image that consists of one file.
 ///
 /// # Errors
-/// [`ErrorKind::Internal`] for another slot.
+/// [`ErrorKind::Internal`] for any other slot.
 pub(crate) fn main_slot(
     storage: &Arc<dyn Storage>,
     slot: StorageSlot,

@@ -1,4 +1,4 @@
-//! Changes of the whole table: nothing else remaps meanwhile, and blocks move.
+//! Changes to the whole table, during which nothing else remaps blocks and blocks may move.
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
@@ -15,16 +15,16 @@ use crate::storage::Storage;
 use super::places::Places;
 use super::{BAD, Blocks, Entry, FREE, Keeper, Layout, Table, no_place};
 
-/// Blocks that are copied before a barrier lets the table name the copies.
+/// Number of blocks to copy before a barrier, after which the table names the copies.
 const BATCH: usize = 64;
 
-/// So much unused space is known at once.
+/// Maximum number of unused places to track at once.
 const MOST_ROOMS: usize = 1 << 16;
 
-/// Data is copied in pieces of this size.
+/// Size of the pieces in which data is copied.
 const PIECE: u64 = 1 << 20;
 
-/// While it lives, nothing else changes where blocks stand, and no write is under way.
+/// While it exists, nothing else changes where blocks are, and no write is in progress.
 pub(crate) struct Exclusive<'a, K: Keeper> {
     blocks: &'a Blocks<K>,
     _mine: Reservation<'a>,
@@ -38,12 +38,12 @@ impl<K: Keeper> Drop for Exclusive<'_, K> {
 }
 
 impl<K: Keeper> Blocks<K> {
-    /// Waits until no other change is under way, and keeps others waiting.
+    /// Waits until no other change is in progress, and blocks new ones.
     pub(crate) fn exclusive(&self) -> Exclusive<'_, K> {
         let one = self.reshaping.lock();
         self.moving.store(true, Ordering::SeqCst);
         let mine = self.inflight.reserve(0..u64::MAX);
-        // Writes in place that began before they could see that blocks move.
+        // Wait for writes in place that began before they could see that blocks are moving.
         self.users.wait();
         Exclusive {
             blocks: self,
@@ -53,37 +53,36 @@ impl<K: Keeper> Blocks<K> {
     }
 }
 
-/// A block that was copied, and where it will stand.
+/// A block that has been copied, with its new offset.
 #[derive(Clone, Copy, Debug)]
 struct Moved {
     host: u64,
     index: u64,
 }
 
-/// Where blocks stand, none of which overlaps another.
+/// Where the blocks are, none of which overlaps another.
 #[derive(Debug)]
 struct Occupied {
-    /// With their leads.
+    /// Including their leads.
     places: Places,
     blocks: u64,
-    /// The end of the last one; 0 where there is none.
+    /// The end of the last one; 0 if there is none.
     end: u64,
 }
 
-/// What there is on the way from the first block to the last one.
+/// What is found on the way from the first block to the last.
 #[derive(Clone, Copy, Debug)]
 enum Met {
     Block(u64),
-    /// Unused space for a block whose data stands there.
+    /// Unused space for a block whose data would be there.
     Room(u64),
 }
 
 impl<K: Keeper> Exclusive<'_, K> {
-    /// Lets entries be free from `first` on, durably, in the table as it is; whether there were any that were
-    /// not.
+    /// Frees the entries from `first` on, durably, in the existing table; returns whether any of them was not free.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn free_from(&self, first: u64, control: &JobControl) -> Result<bool> {
         let any = self.rewrite(control, |index, word| match index < first {
             true => word,
@@ -93,8 +92,8 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(any)
     }
 
-    /// Frees what a shrink that was interrupted, or another program, left behind the end of the disk, from entry
-    /// `first` on, before the disk grows over it; the room goes back to the host.
+    /// Frees what an interrupted shrink, or another program, left past the end of the disk, from entry `first` on,
+    /// before the disk grows over it; the space is returned to the host.
     ///
     /// # Errors
     /// As [`Exclusive::pack`].
@@ -105,12 +104,12 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
-    /// Lets entries that are not free be what `convert` makes of them: free, or zero. What is not in memory is
-    /// changed on disk at once, so that memory does not grow with the table; the rest by the next flush.
-    /// Whether there was anything to change.
+    /// Replaces entries that are not free by what `convert` returns: free or zero. Entries that are not in memory are
+    /// changed on disk at once, so that memory use does not grow with the table; the others by the next flush. Returns
+    /// whether anything changed.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn rewrite(
         &self,
         control: &JobControl,
@@ -155,7 +154,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
-    /// Writes a page that was not in memory.
+    /// Writes a page that is not in memory.
     fn write_page(&self, page: u64, words: &[u32], changed: &[(u64, u32)]) -> Result<()> {
         let blocks = self.blocks;
         let (place, coding) = {
@@ -168,7 +167,7 @@ impl<K: Keeper> Exclusive<'_, K> {
             coding.put(*word, entry);
         }
         blocks.storage.write_at(&bytes, place.start)?;
-        // A reader may have had the page in hand, or brought it in meanwhile.
+        // A reader may have been holding the page, or have loaded it in the meantime.
         let state = &mut *blocks.state.write();
         state.generation += 1;
         for (index, word) in changed {
@@ -177,10 +176,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(())
     }
 
-    /// Lets all entries be free, durably. The parts of a table that is in parts have no place any more.
+    /// Frees all entries, durably. If the table is in parts, none of them has a place any more.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn free_all(&self, control: &JobControl) -> Result<()> {
         let blocks = self.blocks;
         let parts = blocks.with_directory(|known| known.words().len() as u64);
@@ -197,22 +196,22 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(())
     }
 
-    /// Lets the directory on disk have these numbers, durably.
+    /// Writes these numbers to the directory on disk, durably.
     fn write_parts(&self, numbers: &[(u64, u32)]) -> Result<()> {
         self.blocks.write_parts(numbers)?;
         self.blocks.barrier()
     }
 
-    /// Lets no disk have a part of the table: its entries stay, and get another place with the next flush.
+    /// Detaches a part of the table from its place on disk: its entries stay, and get a new place with the next flush.
     ///
     /// # Errors
-    /// Of reading it.
+    /// If reading it fails.
     pub(crate) fn detach_part(&self, part: u64) -> Result<()> {
         let blocks = self.blocks;
         let per_table = blocks.with_directory(|known| known.per_table).unwrap_or(0);
         let entries = part * per_table..(part + 1) * per_table;
         blocks.make_settable(entries.start, per_table)?;
-        // From here on a flush takes space for it.
+        // From here on, a flush allocates space for it.
         blocks.set_parts(&[(part, FREE)]);
         let mut is_empty = true;
         for index in entries {
@@ -226,7 +225,7 @@ impl<K: Keeper> Exclusive<'_, K> {
                 }
             }
         }
-        // No flush writes a part without blocks, so that the directory would name the old place for ever.
+        // No flush writes a part without blocks, so the directory would name the old place for ever.
         match is_empty {
             true => {
                 self.drop_parts([part].into_iter())?;
@@ -236,10 +235,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
-    /// Lets a part of the table stand where its directory on disk says, which could not be believed before.
+    /// Accepts the place that the directory on disk gives for a part of the table, which could not be trusted before.
     ///
     /// # Errors
-    /// Where no directory can name the place.
+    /// If the directory cannot name the place.
     pub(crate) fn believe_part(&self, part: u64, host: u64) -> Result<()> {
         let number = self.blocks.with_directory(|known| known.number(host));
         let number = number.flatten().ok_or_else(no_place)?;
@@ -247,10 +246,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(())
     }
 
-    /// Lets parts of the table whose places are not known be some without blocks, durably.
+    /// Replaces parts of the table whose places are unknown by empty ones, durably.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn drop_parts(&self, parts: impl ExactSizeIterator<Item = u64>) -> Result<()> {
         let free = memory::collect(parts.map(|part| (part, FREE)))?;
         self.write_parts(&free)?;
@@ -258,10 +257,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(())
     }
 
-    /// Lets the parts of the table stand one behind the other in front of the blocks, durably.
+    /// Places the parts of the table one after the other in front of the blocks, durably.
     ///
     /// # Errors
-    /// Of I/O; the image is whole, and holds unused space.
+    /// If I/O fails; the image is intact then, but contains unused space.
     pub(crate) fn gather_parts(&self, control: &JobControl) -> Result<()> {
         let blocks = self.blocks;
         blocks.flush(blocks.durability)?;
@@ -288,7 +287,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
         let end = self.end()?.max(at);
         self.reserve_up_to(end)?;
-        // Out of the way, and then to the front, where nothing stands any more.
+        // First out of the way, then to the front, where nothing is left.
         for part in &parts {
             control.checkpoint()?;
             self.move_part(*part, None)?;
@@ -301,7 +300,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(())
     }
 
-    /// Moves a part of the table to a place that nothing uses, or to the end, durably.
+    /// Moves a part of the table to an unused place, or to the end, durably.
     fn move_part(&self, part: u64, to: Option<u64>) -> Result<()> {
         let blocks = self.blocks;
         let from = blocks.with_directory(|known| (known.host(part), known.table_len()));
@@ -317,10 +316,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         blocks.barrier()
     }
 
-    /// Lets the table have `count` entries; what the disk has in the directory for new parts is overwritten.
+    /// Grows the table to `count` entries; what the directory on disk holds for new parts is overwritten.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn grow_table(&self, count: u64) -> Result<()> {
         let blocks = self.blocks;
         let old = blocks.with_directory(|known| known.words().len() as u64);
@@ -336,18 +335,18 @@ impl<K: Keeper> Exclusive<'_, K> {
     /// Changes one entry.
     ///
     /// # Errors
-    /// Of reading the table.
+    /// If the table cannot be read.
     pub(crate) fn set(&self, index: u64, word: u32) -> Result<()> {
         self.blocks.make_settable(index, 1)?;
         self.blocks.set(index, word);
         Ok(())
     }
 
-    /// Moves blocks from the end of the file into unused space, and cuts the file behind the last one.
-    /// What the table names is durable at every instant.
+    /// Moves blocks from the end of the file into unused space, and truncates the file after the last one. What the
+    /// table names is durable at all times.
     ///
     /// # Errors
-    /// Of I/O; the image is whole, and holds unused space.
+    /// If I/O fails; the image is intact then, but contains unused space.
     pub(crate) fn pack(&self, control: &JobControl) -> Result<()> {
         let blocks = self.blocks;
         blocks.flush(blocks.durability)?;
@@ -366,7 +365,7 @@ impl<K: Keeper> Exclusive<'_, K> {
                 if rooms.is_empty() {
                     looked_up_to = self.find_rooms(&occupied, looked_up_to, &mut rooms)?;
                 }
-                // There is one for each block that is to move.
+                // There is one for each block to be moved.
                 let Some(host) = rooms.pop_front() else {
                     return Ok(());
                 };
@@ -377,7 +376,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.cut_behind(self.end_of_blocks()?, 0)
     }
 
-    /// The first of the blocks that unused space in front of them has room for, by where their data stands.
+    /// The data offset of the first block to move: unused space in front suffices for it and all blocks behind it.
     fn first_to_move(&self, occupied: &Occupied) -> Result<Option<u64>> {
         let (mut before, mut behind) = (0, occupied.blocks);
         self.survey(occupied, 0, |met| {
@@ -403,7 +402,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         flow.map(|_| first)
     }
 
-    /// Unused space for the next blocks, `from` which all before was looked at; up to where it is now.
+    /// Finds unused space for the next blocks, continuing the search at `from`; returns how far it got.
     fn find_rooms(&self, occupied: &Occupied, from: u64, rooms: &mut VecDeque<u64>) -> Result<u64> {
         rooms.try_reserve(MOST_ROOMS).map_err(|_| memory::lack())?;
         let block = self.blocks.layout().block_size();
@@ -424,7 +423,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(end)
     }
 
-    /// Goes from `from` to the last block, in ascending order, until `visit` breaks off.
+    /// Visits blocks and unused space from `from` to the last block, in ascending order, until `visit` breaks.
     fn survey(
         &self,
         occupied: &Occupied,
@@ -461,7 +460,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         flow.map(drop)
     }
 
-    /// Cuts the file behind the last block, and not before `least`; nothing moves.
+    /// Truncates the file after the last block, but not below `least`; nothing moves.
     ///
     /// # Errors
     /// As [`Exclusive::pack`].
@@ -479,13 +478,13 @@ impl<K: Keeper> Exclusive<'_, K> {
         let end = ends
             .fold(layout.new_from().max(least).max(last), u64::max)
             .min(blocks.used()?);
-        // Reads of what has moved away end before it is cut off.
+        // Reads of what has moved away must end before it is cut off.
         blocks.users.wait();
         blocks.keeper.cut(&*blocks.storage, &layout, end)?;
         self.set_end(end)
     }
 
-    /// Lets blocks count that stand where something else does: they are about to get a place of their own.
+    /// Accepts blocks that overlap something else: they are about to get places of their own.
     ///
     /// # Errors
     /// As [`Blocks::used`] otherwise.
@@ -493,15 +492,15 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.blocks.find_end_despite_overlaps()
     }
 
-    /// Refuses an image in which blocks share a place.
+    /// Refuses an image in which blocks overlap.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`], or of reading the table.
+    /// [`ErrorKind::Corrupt`], or if the table cannot be read.
     pub(crate) fn check(&self) -> Result<()> {
         self.occupied().map(drop)
     }
 
-    /// Places of the file that no block may take.
+    /// Ranges of the file that no block may occupy.
     fn reserved(&self) -> Result<Vec<Range<u64>>> {
         let state = self.blocks.state.read();
         let mut reserved = state.reserved.clone();
@@ -512,10 +511,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(reserved)
     }
 
-    /// Where the blocks stand.
+    /// Where the blocks are.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where one stands in the place of another; of reading the table.
+    /// [`ErrorKind::Corrupt`] if two blocks overlap, or if the table cannot be read.
     fn occupied(&self) -> Result<Occupied> {
         let layout = self.blocks.layout();
         let (lead, block) = (layout.lead(), layout.block_size());
@@ -542,7 +541,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(occupied)
     }
 
-    /// The end of the last block; 0 where there is none.
+    /// The end of the last block; 0 if there is none.
     fn end_of_blocks(&self) -> Result<u64> {
         let layout = self.blocks.layout();
         let mut end = 0;
@@ -555,8 +554,8 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(end)
     }
 
-    /// The first place behind the last block, at a multiple of `alignment`, where `len` bytes find nothing else
-    /// than what stands at `ignored`.
+    /// The first range of `len` bytes after the last block, at a multiple of `alignment`, that overlaps nothing except
+    /// what is at `ignored`.
     ///
     /// # Errors
     /// As [`Exclusive::check`].
@@ -583,11 +582,10 @@ impl<K: Keeper> Exclusive<'_, K> {
         Ok(place..place.saturating_add(len))
     }
 
-    /// Gives a block that stands where something else does a copy of its own, which the table names from the next
-    /// flush on.
+    /// Gives a block that overlaps something else a copy of its own, which the table names from the next flush on.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn part(&self, index: u64) -> Result<()> {
         let layout = self.blocks.layout();
         let Entry::At(host) = self.blocks.entry(index)? else {
@@ -598,11 +596,11 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.set(index, layout.word(new).ok_or_else(no_place)?)
     }
 
-    /// As [`Exclusive::part`], each block of the disk that `takes` does not take a place for: what stands there is
-    /// that of an entry before. Blocks behind the end of the disk belong to nothing, and are not copied.
+    /// As [`Exclusive::part`], for each block of the disk for which `takes` returns false because an earlier entry
+    /// occupies its place. Blocks past the end of the disk belong to nothing, and are not copied.
     ///
     /// # Errors
-    /// Of I/O, or of `takes`.
+    /// If I/O fails, or `takes` returns an error.
     pub(crate) fn part_each(
         &self,
         control: &JobControl,
@@ -620,7 +618,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         })
     }
 
-    /// Copies a block with its lead.
+    /// Copies a block including its lead.
     pub(crate) fn copy(&self, from: u64, to: u64) -> Result<()> {
         let blocks = self.blocks;
         let lead = blocks.layout().lead();
@@ -628,7 +626,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         copy(&*blocks.storage, from - lead, to - lead, len)
     }
 
-    /// Copies a block, which the table names by the end of the batch.
+    /// Copies a block; the table names the copy by the end of the batch.
     fn relocate(&self, from: u64, block: Moved, moved: &mut Vec<Moved>) -> Result<()> {
         self.copy(from, block.host)?;
         memory::push(moved, block)?;
@@ -638,7 +636,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         }
     }
 
-    /// Lets the table name the copies, durably.
+    /// Makes the table name the copies, durably.
     fn rename(&self, moved: &mut Vec<Moved>) -> Result<()> {
         let layout = self.blocks.layout();
         for block in moved.iter() {
@@ -650,38 +648,38 @@ impl<K: Keeper> Exclusive<'_, K> {
         self.blocks.flush(self.blocks.durability)
     }
 
-    /// Space for one block at the end, that is not named yet.
+    /// Allocates space for one block at the end, which nothing refers to yet.
     ///
     /// # Errors
-    /// Of growing the file.
+    /// If the file cannot be extended.
     pub(crate) fn take_at_end(&self) -> Result<u64> {
         Ok(self.blocks.take(1)?.host)
     }
 
-    /// Lets new blocks go no further to the front than `end`.
+    /// Prevents new blocks from being placed before `end`.
     ///
     /// # Errors
-    /// Of growing the file.
+    /// If the file cannot be extended.
     pub(crate) fn reserve_up_to(&self, end: u64) -> Result<()> {
         let end = self.end()?.max(end);
         self.blocks.keeper.extend(&*self.blocks.storage, end)?;
         self.set_end(end)
     }
 
-    /// What is in use ends there from now on.
+    /// Sets where the space in use ends.
     ///
     /// # Errors
-    /// Of asking for the length of the file.
+    /// If the length of the file cannot be determined.
     pub(crate) fn set_end(&self, end: u64) -> Result<()> {
         let len = self.blocks.storage.len()?;
         self.blocks.space.lock().set(end, len.max(end));
         Ok(())
     }
 
-    /// Moves what stands before `host` to the end, durably.
+    /// Moves the blocks before `host` to the end, durably.
     ///
     /// # Errors
-    /// Of I/O; the image is whole.
+    /// If I/O fails; the image remains intact.
     pub(crate) fn move_away(&self, host: u64, control: &JobControl) -> Result<()> {
         self.check()?;
         let layout = self.blocks.layout();
@@ -696,24 +694,23 @@ impl<K: Keeper> Exclusive<'_, K> {
             self.relocate(from, Moved { host, index }, &mut moved)
         })?;
         self.rename(&mut moved)?;
-        // Reads of what has moved away end before something else stands there.
+        // Reads of what has moved away must end before something else is put there.
         self.blocks.users.wait();
         Ok(())
     }
 
-    /// The end of what is in use.
+    /// The end of the space in use.
     ///
     /// # Errors
-    /// Of reading the table.
+    /// If the table cannot be read.
     pub(crate) fn end(&self) -> Result<u64> {
         self.blocks.used()
     }
 
-    /// A table of `count` entries at `offset`, with what `convert` makes of each entry; it is not in force
-    /// yet.
+    /// A table of `count` entries at `offset`, each converted by `convert`; it is not in force yet.
     ///
     /// # Errors
-    /// Where there is no memory, or of reading the table.
+    /// If there is not enough memory, or the table cannot be read.
     pub(crate) fn other_table(
         &self,
         count: u64,
@@ -732,12 +729,12 @@ impl<K: Keeper> Exclusive<'_, K> {
     /// Writes a whole table to its place.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(crate) fn write_table(&self, table: &Table) -> Result<()> {
         table.write(|bytes, at| self.blocks.storage.write_at(bytes, at))
     }
 
-    /// Lets the format's own structures stand elsewhere; the blocks and the table stay where they are.
+    /// Changes where the format's own structures are; the blocks and the table stay where they are.
     pub(crate) fn replace_layout(&self, layout: K::Layout) {
         let reserved = self.blocks.keeper.reserved(&layout);
         let state = &mut *self.blocks.state.write();
@@ -745,7 +742,7 @@ impl<K: Keeper> Exclusive<'_, K> {
         state.reserved = reserved;
     }
 
-    /// Lets another table, which is on disk, take the place of the one there was.
+    /// Replaces the table by another one, which is on disk.
     pub(crate) fn replace(&self, layout: K::Layout, table: Table) {
         self.blocks.dirty.lock().clear();
         let reserved = self.blocks.keeper.reserved(&layout);
@@ -757,7 +754,7 @@ impl<K: Keeper> Exclusive<'_, K> {
     }
 }
 
-/// The entries of these parts of the table, which have no place.
+/// Free entries for these parts of the table, which have no place.
 fn no_places(parts: Range<u64>) -> Result<Vec<(u64, u32)>> {
     let mut entries = Vec::new();
     for part in parts {

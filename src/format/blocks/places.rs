@@ -1,4 +1,4 @@
-//! Where things of one length stand, none of which overlaps another.
+//! Where things of one length are, none of which overlaps another.
 
 use std::ops::ControlFlow;
 
@@ -7,25 +7,25 @@ use crate::format::marks::Marks;
 use crate::memory;
 use crate::size::SECTOR;
 
-/// Where things of one length stand, each in a place of its own: blocks, with what belongs to them. All places are at
-/// multiples of a sector.
+/// Where things of one length are, each in a place of its own: blocks, including what belongs to them. All places are
+/// at multiples of a sector.
 #[derive(Debug)]
 pub(crate) struct Places {
     sectors: u64,
-    /// By slots of that length, in each of which one thing begins at most: one more than the sector within the slot, or 0.
-    /// In pages that are there once they hold something.
+    /// One entry per slot of that length, in which at most one thing begins: 0, or the sector within the slot plus one.
+    /// In pages that are allocated once they hold something.
     near: Vec<Option<Box<[u16]>>>,
-    /// The sectors at which things begin beyond.
+    /// The sectors at which things beyond the near slots begin.
     far: Marks,
 }
 
 impl Places {
-    /// Slots of a page.
+    /// Slots per page.
     const PAGE: u64 = 1 << 11;
-    /// Slots before this take no more than 32 MiB.
+    /// The slots before this one take up no more than 32 MiB.
     const NEAR: u64 = 1 << 24;
 
-    /// Of things of `len` bytes; nothing stands anywhere yet.
+    /// For things of `len` bytes; no place is taken yet.
     pub(crate) fn of(len: u64) -> Self {
         Self {
             sectors: len.div_ceil(SECTOR).max(1),
@@ -34,7 +34,7 @@ impl Places {
         }
     }
 
-    /// The slots that are near: those of things longer than a number of 16 bits tells are few, wherever they stand.
+    /// The number of near slots; 0 for things too long for 16 bits, which are few wherever they are.
     fn near_end(&self) -> u64 {
         if self.sectors < 1 << 16 {
             Self::NEAR
@@ -43,17 +43,17 @@ impl Places {
         }
     }
 
-    /// The sector at which something begins in a slot that is near.
+    /// The sector at which something begins in a near slot.
     fn start_in(&self, slot: u64) -> Option<u64> {
         let page = self.near.get((slot / Self::PAGE) as usize)?.as_ref()?;
         let within = page.get((slot % Self::PAGE) as usize)?.checked_sub(1)?;
         Some(slot * self.sectors + u64::from(within))
     }
 
-    /// Takes the place that begins at `start`; false, and nothing is taken, where something stands in it.
+    /// Takes the place that begins at `start`; returns false, without taking it, if it overlaps another.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn take(&mut self, start: u64) -> Result<bool> {
         let start = start / SECTOR;
         let (slot, end) = (start / self.sectors, start.saturating_add(self.sectors));
@@ -91,10 +91,10 @@ impl Places {
         Ok(true)
     }
 
-    /// Visits where each place that was taken begins, in ascending order.
+    /// Visits the start of each place that was taken, in ascending order.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn each(&self, mut visit: impl FnMut(u64)) -> Result<()> {
         let visit = |start| {
             visit(start);
@@ -103,10 +103,10 @@ impl Places {
         self.each_from(0, visit).map(drop)
     }
 
-    /// As [`Places::each`], those that begin at `first` or behind, until `visit` breaks off.
+    /// As [`Places::each`], for those that begin at or after `first`, until `visit` breaks.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn each_from(
         &self,
         first: u64,

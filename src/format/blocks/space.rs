@@ -1,4 +1,4 @@
-//! The space of new blocks: behind everything in use, and what a failed write gave back.
+//! The space for new blocks: after everything in use, and what failed writes gave back.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::marks::Marks;
@@ -10,18 +10,18 @@ use super::{Blocks, Directory, Entry, FREE, Keeper, Layout, no_place};
 /// Where new blocks go.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// What is in use ends here; None until it was looked for.
+    /// The end of the space in use; None until it has been determined.
     end: Option<u64>,
-    /// What was behind the end of the file reads as zeroes.
+    /// The length of the file; what was past it reads as zeroes.
     file_len: u64,
-    /// Places before the end that were given back.
+    /// Places before the end that have been given back.
     spare: Vec<u64>,
 }
 
 /// Space for new blocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewBlocks {
-    /// Where the data of the first one goes; the others follow.
+    /// The offset for the data of the first one; the others follow it.
     pub(super) host: u64,
     pub(super) count: u64,
     /// It reads as zeroes.
@@ -42,25 +42,25 @@ impl Space {
     }
 }
 
-/// The most places that are kept of those that a crash has left.
+/// Maximum number of places left by a crash to keep track of.
 const MOST_UNNAMED: usize = 1 << 16;
 
-/// What it means that a block stands where something else does.
+/// How to treat a block that overlaps something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Overlaps {
     /// The image is damaged.
     Refused,
-    /// The block counts.
+    /// The block counts as in use.
     Counted,
 }
 
-/// The end of a storage that cannot grow was reached.
+/// The error when the end of a storage that cannot grow is reached.
 fn full() -> Error {
     Error::os(libc::ENOSPC)
 }
 
 impl<K: Keeper> Blocks<K> {
-    /// Space for up to `count` blocks: as many as stand in a line.
+    /// Allocates space for up to `count` blocks: as many as can be contiguous.
     pub(super) fn take(&self, count: u64) -> Result<NewBlocks> {
         let space = &mut *self.space.lock();
         let layout = self.layout();
@@ -84,7 +84,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(NewBlocks { count, ..place })
     }
 
-    /// Space for one part of the table, which reads as one without blocks.
+    /// Allocates space for one part of the table, which reads as one without blocks.
     pub(super) fn take_part(&self) -> Result<u64> {
         let place = {
             let space = &mut *self.space.lock();
@@ -105,7 +105,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(place.host)
     }
 
-    /// Takes the space from `host` to `end`, behind all that is in use.
+    /// Takes the space from `host` to `end`, after everything in use.
     fn extend_to(&self, space: &mut Space, host: u64, end: u64) -> Result<NewBlocks> {
         let limits = self.storage.limits();
         if limits.fixed_len && end > self.storage.len()? {
@@ -130,7 +130,7 @@ impl<K: Keeper> Blocks<K> {
         .with_errno(libc::EFBIG)
     }
 
-    /// Gives back space that nothing names.
+    /// Gives back space that nothing refers to.
     pub(super) fn give_back(&self, place: NewBlocks) {
         let space = &mut *self.space.lock();
         let layout = self.layout();
@@ -145,7 +145,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Where what is in use ends; found by going through the table once.
+    /// The end of the space in use; determined by scanning the table once.
     fn end_of_use(&self, space: &mut Space) -> Result<u64> {
         if let Some(end) = space.end {
             return Ok(end);
@@ -162,8 +162,8 @@ impl<K: Keeper> Blocks<K> {
         Ok(end)
     }
 
-    /// Places that no block has: a crash has left them, and they are needed, as there are no more places than
-    /// blocks; and where the last of them begins, if the file ends within it. Nothing was taken yet.
+    /// Places that no block occupies: a crash left them, and they are needed, as there are only as many places as
+    /// blocks. Also where the last of them begins, if the file ends within it. Nothing has been allocated yet.
     fn unnamed_places(&self, places: u64, file_len: u64) -> Result<(Vec<u64>, Option<u64>)> {
         let layout = self.layout();
         let mut marks = Marks::default();
@@ -188,12 +188,12 @@ impl<K: Keeper> Blocks<K> {
                 memory::push(&mut unnamed, host)?;
             }
         }
-        // The first one is taken first.
+        // The first one is to be taken first.
         unnamed.reverse();
         Ok((unnamed, cut))
     }
 
-    /// Lets blocks count that stand where something else does, before they get a place of their own.
+    /// Accepts blocks that overlap something else, before they get places of their own.
     ///
     /// # Errors
     /// As [`Blocks::used`] otherwise.
@@ -205,11 +205,11 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// As [`Blocks::end_of_use`], by the table alone; and how many blocks have a place.
+    /// As [`Blocks::end_of_use`], from the table alone; also returns how many blocks have a place.
     fn find_end(&self, file_len: u64, overlaps: Overlaps) -> Result<(u64, u64)> {
         let layout = self.layout();
         let mut named = 0;
-        // A record that says more than the file holds is wrong: there is nothing.
+        // A record of more than the file holds is wrong: there is nothing.
         let mut end = self
             .keeper
             .end_on_record(&layout)
@@ -262,10 +262,10 @@ impl<K: Keeper> Blocks<K> {
         Ok((end, named))
     }
 
-    /// Where what is in use ends.
+    /// The end of the space in use.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where a block stands outside of the data; of reading the table.
+    /// [`ErrorKind::Corrupt`] if a block lies outside the data, or if the table cannot be read.
     pub(crate) fn used(&self) -> Result<u64> {
         self.end_of_use(&mut self.space.lock())
     }

@@ -1,4 +1,4 @@
-//! The table of blocks in memory, a page at a time.
+//! The table of blocks in memory, in pages.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,45 +9,45 @@ use crate::memory::{self, IoBuf};
 use super::coding::{BAD, Coding, FREE};
 use super::directory::Directory;
 
-/// Entries of a page of a table that has as many: 16 KiB in memory.
+/// Entries per page, if the table has that many: 16 KiB in memory.
 const PAGE: u64 = 4096;
 
-/// Pages for which there is room together.
+/// Number of pages allocated together.
 const CHUNK: usize = 512;
 
-/// Entries are written together that stand in one sector, which no crash tears.
+/// Bytes of entries that are written together: one sector, which no crash tears.
 const UNIT: u64 = 512;
 
 #[derive(Debug)]
 enum Page {
     /// As on disk.
     Unread,
-    /// All of its entries are free.
+    /// All its entries are free.
     Free,
     Words(Box<[AtomicU32]>),
 }
 
-/// The table of an image: memory grows with the pages that are used and hold anything.
+/// The table of an image: memory use grows with the pages that are used and hold anything.
 #[derive(Debug)]
 pub(crate) struct Table {
-    /// Pages for which there is no room are as [`Table::others`] says.
+    /// Pages in chunks that are not allocated are as [`Table::others`] says.
     chunks: Vec<Option<Box<[Page]>>>,
     others: Page,
     count: u64,
-    /// Where it stands in the file, or its directory does.
+    /// The offset of the table, or of its directory, in the file.
     offset: u64,
     coding: Coding,
-    /// Entries of a page.
+    /// Entries per page.
     page: u64,
-    /// Where its parts stand, where it is in parts.
+    /// Where its parts are, if it is in parts.
     directory: Option<Directory>,
 }
 
 impl Table {
-    /// The table of `count` entries that stands at `offset`; nothing is read yet.
+    /// The table of `count` entries at `offset`; nothing is read yet.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn on_disk(count: u64, offset: u64, coding: impl Into<Coding>) -> Result<Self> {
         Self::of(Page::Unread, count, offset, coding.into(), None)
     }
@@ -55,15 +55,15 @@ impl Table {
     /// A new table without blocks.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn empty(count: u64, offset: u64, coding: impl Into<Coding>) -> Result<Self> {
         Self::of(Page::Free, count, offset, coding.into(), None)
     }
 
-    /// The table of `count` entries whose parts stand where the directory says, which stands at `offset`.
+    /// The table of `count` entries whose parts are where the directory, which is at `offset`, says.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn in_parts(
         count: u64,
         offset: u64,
@@ -96,11 +96,10 @@ impl Table {
         Ok(table)
     }
 
-    /// Lets the table have `count` entries. The new ones have no place on disk yet, where the table is in
-    /// parts.
+    /// Grows the table to `count` entries. If it is in parts, new parts have no place on disk yet.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn grow(&mut self, count: u64) -> Result<()> {
         let chunks = count.div_ceil(self.page).div_ceil(CHUNK as u64) as usize;
         let more = chunks.saturating_sub(self.chunks.len());
@@ -121,7 +120,7 @@ impl Table {
         self.coding
     }
 
-    /// Where the parts stand, where the table is in parts.
+    /// Where the parts are, if the table is in parts.
     pub(crate) fn directory(&self) -> Option<&Directory> {
         self.directory.as_ref()
     }
@@ -137,7 +136,7 @@ impl Table {
         }
     }
 
-    /// As [`Table::page`], to be changed.
+    /// As [`Table::page`], but mutable.
     fn page_mut(&mut self, page: u64) -> Result<Option<&mut Page>> {
         let Some(chunk) = self.chunks.get_mut(page as usize / CHUNK) else {
             return Ok(None);
@@ -154,8 +153,8 @@ impl Table {
             .and_then(|chunk| chunk.get_mut(page as usize % CHUNK)))
     }
 
-    /// What the directory says of the part that an entry stands in: that it is not there, or that nobody
-    /// knows where.
+    /// What the directory says of the part that holds an entry, if it has no place: that it does not exist, or that its
+    /// place is unknown.
     fn no_part(&self, index: u64) -> Option<u32> {
         let directory = self.directory.as_ref()?;
         let word = directory.word(index / directory.per_table);
@@ -174,7 +173,7 @@ impl Table {
         }
     }
 
-    /// What memory has of an entry, also of one past the end, which a part keeps as it was.
+    /// What memory holds of an entry, including those past the end, which a part preserves.
     fn kept(&self, index: u64) -> u32 {
         match self.page(index / self.page) {
             Some(Page::Words(words)) => words
@@ -184,8 +183,8 @@ impl Table {
         }
     }
 
-    /// How many entries from `index` on are free, as far as that is known without looking at each. Past the
-    /// end all are.
+    /// How many entries from `index` on are free, as far as that is known without examining each. All entries past the
+    /// end are.
     pub(super) fn free_from(&self, index: u64) -> Option<u64> {
         if index >= self.count {
             return Some(u64::MAX >> 1);
@@ -199,7 +198,7 @@ impl Table {
         if !is_free {
             return None;
         }
-        // Where there is no room for pages yet, all of them are alike, as far as the part reaches.
+        // In a chunk that is not allocated all pages are alike, up to the end of the part.
         let mut run = self.page;
         if let (Some(None), Some(directory)) =
             (self.chunks.get(page as usize / CHUNK), &self.directory)
@@ -209,18 +208,18 @@ impl Table {
         Some(run - index % run)
     }
 
-    /// The pages that entries stand in.
+    /// The pages that hold these entries.
     pub(super) fn pages_of(&self, first: u64, count: u64) -> Range<u64> {
         first / self.page..first.saturating_add(count).div_ceil(self.page)
     }
 
-    /// The first page from that one on that may have entries other than free ones; None past the end.
+    /// The first page at or after this one that may hold entries other than free ones; None past the end.
     pub(super) fn next_page(&self, mut page: u64) -> Option<u64> {
         let end = self.pages_of(0, self.count).end;
         while page < end {
             let index = self.first_of(page);
             let run = match (&self.directory, self.page(page)?) {
-                // No disk has the part.
+                // The part is not on disk.
                 (Some(directory), Page::Unread) if self.no_part(index).is_some() => {
                     directory.per_table - index % directory.per_table
                 }
@@ -234,12 +233,12 @@ impl Table {
         None
     }
 
-    /// Bytes of a page on disk, at most.
+    /// Maximum length of a page on disk in bytes.
     pub(super) fn page_len(&self) -> u64 {
         self.page * self.coding.len()
     }
 
-    /// The part of the table that a page stands in.
+    /// The part of the table that a page belongs to.
     pub(super) fn part_of(&self, page: u64) -> u64 {
         let directory = self.directory.as_ref();
         directory.map_or(0, |directory| self.first_of(page) / directory.per_table)
@@ -250,17 +249,17 @@ impl Table {
         page * self.page
     }
 
-    /// The unit of writing that an entry stands in.
+    /// The unit of writing that an entry belongs to.
     pub(super) fn unit_of(&self, index: u64) -> u64 {
         index / self.unit()
     }
 
-    /// Entries that are written together.
+    /// Entries per unit of writing.
     fn unit(&self) -> u64 {
         UNIT / self.coding.len()
     }
 
-    /// The entries on disk from `first` on, `count` at most: a part is there as a whole.
+    /// At most `count` entries on disk, from `first` on: a part is always stored as a whole.
     fn entries(&self, first: u64, count: u64) -> Range<u64> {
         let end = match self.directory {
             Some(_) => u64::MAX,
@@ -273,7 +272,7 @@ impl Table {
         self.entries(self.first_of(page), self.page)
     }
 
-    /// Where an entry stands in the file; None where its part has no place.
+    /// The offset of an entry in the file; None if its part has no place.
     fn place_of_entry(&self, index: u64) -> Option<u64> {
         let Some(directory) = &self.directory else {
             return Some(self.offset + index * self.coding.len());
@@ -282,7 +281,7 @@ impl Table {
         host.checked_add(index % directory.per_table * self.coding.len())
     }
 
-    /// Where a page stands in the file; None where its part has no place.
+    /// The range of a page in the file; None if its part has no place.
     pub(super) fn place_of(&self, page: u64) -> Option<Range<u64>> {
         let entries = self.entries_of(page);
         let start = self.place_of_entry(entries.start)?;
@@ -298,7 +297,7 @@ impl Table {
         matches!(self.page(page), Some(Page::Words(_)))
     }
 
-    /// Takes in what the disk has of a page, unless it is known.
+    /// Installs a page as read from disk, unless it is already known.
     pub(super) fn install(
         &mut self,
         page: u64,
@@ -319,7 +318,7 @@ impl Table {
         Ok(())
     }
 
-    /// Gives a page that is known, or is nowhere on disk, a place for each entry.
+    /// Allocates the entries of a page that is known, or is nowhere on disk.
     pub(super) fn make_settable(&mut self, page: u64) -> Result<()> {
         let entries = self.entries_of(page);
         if self.is_unread(page) || self.is_settable(page) {
@@ -334,7 +333,7 @@ impl Table {
         Ok(())
     }
 
-    /// Changes an entry of a page that is settable.
+    /// Changes an entry of a settable page.
     pub(super) fn set(&self, index: u64, word: u32) {
         if let Some(Page::Words(words)) = self.page(index / self.page)
             && let Some(place) = words.get((index % self.page) as usize)
@@ -343,17 +342,17 @@ impl Table {
         }
     }
 
-    /// Changes an entry of a table that no other thread has.
+    /// Changes an entry of a table that no other thread uses.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(crate) fn put(&mut self, index: u64, word: u32) -> Result<()> {
         self.make_settable(index / self.page)?;
         self.set(index, word);
         Ok(())
     }
 
-    /// The entries of a page; None where they are not in memory.
+    /// The entries of a page; None if they are not in memory.
     pub(super) fn words_of(&self, page: u64) -> Result<Option<Vec<u32>>> {
         match self.page(page) {
             Some(Page::Unread) if self.place_of(page).is_some() => Ok(None),
@@ -364,7 +363,7 @@ impl Table {
         }
     }
 
-    /// The parts that units of writing stand in and that have no place.
+    /// The parts without a place that these units of writing belong to.
     pub(super) fn parts_without_place(&self, units: &[u64]) -> Result<Vec<u64>> {
         let mut parts = Vec::new();
         if let Some(directory) = &self.directory {
@@ -378,8 +377,8 @@ impl Table {
         Ok(parts)
     }
 
-    /// The bytes of units of writing, neighbours together, each with its place in the file; `new` says where
-    /// parts will stand that have no place.
+    /// The bytes of units of writing, neighbours merged, each with its offset in the file; `new` says where parts
+    /// without a place will be.
     pub(super) fn bytes_of(&self, units: &[u64], new: &[(u64, u64)]) -> Result<Vec<(u64, IoBuf)>> {
         let mut runs: Vec<(u64, IoBuf)> = Vec::new();
         for unit in units {
@@ -411,8 +410,8 @@ impl Table {
         Ok(runs)
     }
 
-    /// Gives each part that holds anything a place from `end` on, which is a multiple of the units in which the
-    /// directory counts; returns where they end. None where the directory cannot say that.
+    /// Assigns each part that holds anything a place from `end` on, which is a multiple of the directory's units;
+    /// returns where they end. None if the directory cannot express that.
     pub(super) fn place_parts(&mut self, mut end: u64) -> Option<u64> {
         let pages = self.pages_of(0, self.count);
         let Some(per_table) = self.directory.as_ref().map(|directory| directory.per_table) else {
@@ -430,10 +429,10 @@ impl Table {
         Some(end)
     }
 
-    /// Writes the whole table, all of which must be known, and the numbers of its parts behind them.
+    /// Writes the whole table, all of which must be known, and then the directory of its parts.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn write(&self, mut out: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
         let mut gather = Gather::default();
         let mut entry = [0; 8];
@@ -464,8 +463,7 @@ impl Table {
         Ok(())
     }
 
-    /// The bytes of the numbers of parts, as they will be where `new` says otherwise: neighbours together,
-    /// each with its place in the file.
+    /// The bytes of the directory entries in `new`, neighbours merged, each with its offset in the file.
     pub(super) fn bytes_of_parts(&self, new: &[(u64, u32)]) -> Result<Vec<(u64, IoBuf)>> {
         let mut runs: Vec<(u64, IoBuf)> = Vec::new();
         let mut entry = [0; 8];
@@ -483,7 +481,7 @@ impl Table {
         Ok(runs)
     }
 
-    /// Forgets the entries of a part that has no place, all of which are free.
+    /// Forgets the entries of a part without a place, all of which are free.
     pub(super) fn forget_part(&mut self, part: u64) -> Result<()> {
         let Some(per_table) = self.directory.as_ref().map(|known| known.per_table) else {
             return Ok(());
@@ -507,7 +505,7 @@ impl Table {
     }
 }
 
-/// Bytes that are written in large pieces.
+/// Collects bytes to write them in large pieces.
 #[derive(Default)]
 struct Gather {
     at: u64,
@@ -517,7 +515,7 @@ struct Gather {
 impl Gather {
     const MOST: usize = 1 << 20;
 
-    /// What comes next stands at `at`.
+    /// What comes next belongs at `at`.
     fn begin(&mut self, at: u64, out: &mut impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
         if self.bytes.len() >= Self::MOST || self.at + self.bytes.len() as u64 != at {
             self.end(out)?;

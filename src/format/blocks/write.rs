@@ -1,5 +1,5 @@
-//! Changing guest bytes: in place where the block has its own, else space is taken, the data written and
-//! the entry set.
+//! Changing guest bytes: in place if the block is allocated, otherwise by allocating space, writing the data and
+//! setting the entry.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -15,20 +15,20 @@ use crate::zero::is_zero;
 use super::space::NewBlocks;
 use super::{Blocks, Entry, Keeper, Layout, no_place};
 
-/// What lies below is copied in pieces of this size.
+/// Size of the pieces in which the parent's data is copied.
 const PIECE: u64 = 1 << 20;
 
-/// Zeroes are left out in multiples of this.
+/// Zeroes are skipped in multiples of this.
 const PAGE: usize = 4096;
 
-/// So many blocks are allocated by one write at once: the table of in-flight ranges is coarse.
+/// Maximum number of blocks that one write allocates at once: the table of in-flight ranges is coarse.
 const MOST_BLOCKS: u64 = 64;
 
 impl<K: Keeper> Blocks<K> {
     /// See [`crate::format::FormatWrite::write`].
     ///
     /// # Errors
-    /// Of I/O; the guest bytes outside the range are unchanged then.
+    /// If I/O fails; guest bytes outside the range are unchanged then.
     pub(crate) fn write(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<()> {
         self.check_writable()?;
         self.check_range(offset, buf.len() as u64)?;
@@ -45,7 +45,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Refuses a range that does not lie in the image.
+    /// Refuses a range outside the image.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -56,7 +56,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Overwrites what the blocks have; returns how much, from the start of `buf`.
+    /// Overwrites data in blocks that are allocated; returns how much, from the start of `buf`.
     fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
         let _io = self.users.enter();
         if self.moving.load(Ordering::SeqCst) {
@@ -77,7 +77,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(len)
     }
 
-    /// See [`Keeper::touch_block`], of all blocks of a run.
+    /// Calls [`Keeper::touch_block`] for all blocks of a run.
     fn touch(&self, offset: u64, len: u64, host: u64) -> Result<()> {
         let layout = self.layout();
         let block = layout.block_size();
@@ -93,7 +93,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Guest data is not written over the header and the table.
+    /// Refuses to write guest data over the header and the table.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -108,12 +108,12 @@ impl<K: Keeper> Blocks<K> {
         Err(Error::corrupt(text).with_offset(host))
     }
 
-    /// Whether something else than a block stands in a place of the file.
+    /// Whether a range of the file contains anything other than blocks.
     pub(crate) fn is_metadata(&self, place: Range<u64>) -> bool {
         self.state.read().is_metadata(&place)
     }
 
-    /// Where a write to the whole range overwrites bytes in place, if that is known now.
+    /// Where a write to the whole range would overwrite bytes in place, if that is known now.
     pub(crate) fn in_place_range(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         if !self.writable || self.moving.load(Ordering::SeqCst) {
             return None;
@@ -129,7 +129,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Writes the beginning of `buf` while nothing else remaps its blocks; returns how much.
+    /// Writes the beginning of `buf` while nothing else remaps its blocks; returns how much was written.
     fn write_reserved(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let block = self.layout().block_size();
         let first = offset / block;
@@ -138,10 +138,10 @@ impl<K: Keeper> Blocks<K> {
         let blocks = first..end.div_ceil(block);
         let _mine = self.inflight.reserve(blocks.clone());
         let _io = self.users.enter();
-        // The image may have shrunk meanwhile.
+        // The image may have shrunk in the meantime.
         self.check_range(offset, end - offset)?;
         let data = buf.get(..(end - offset) as usize).unwrap_or(buf);
-        // Another write may have allocated meanwhile.
+        // Another write may have allocated in the meantime.
         let done = self.overwrite(data, offset)?;
         if done > 0 {
             return Ok(done);
@@ -164,13 +164,13 @@ impl<K: Keeper> Blocks<K> {
         Ok(end - offset)
     }
 
-    /// Keeps all other changes away from these blocks.
+    /// Keeps all other changes off these blocks.
     pub(crate) fn reserve(&self, blocks: Range<u64>) -> Reservation<'_> {
         self.inflight.reserve(blocks)
     }
 
-    /// Gives a block that has none a place, of which nothing but its lead is written; where its data will
-    /// stand. The caller has reserved it.
+    /// Allocates a block that has no place, and writes nothing but its lead; returns where its data will be. The caller
+    /// has reserved the block.
     ///
     /// # Errors
     /// As [`Blocks::write`].
@@ -194,7 +194,7 @@ impl<K: Keeper> Blocks<K> {
         }
     }
 
-    /// Writes new blocks from guest block `first` on, and lets the table name them.
+    /// Writes new blocks from guest block `first` on, and makes the table name them.
     fn write_new(
         &self,
         first: u64,
@@ -230,7 +230,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Writes what guest bytes of one block read as now to where they will stand.
+    /// Writes the current contents of guest bytes of one block to their new place.
     fn fill(&self, guest: Range<u64>, host: u64, zeroed: bool, below: &dyn Below) -> Result<()> {
         let shown = guest.end.min(self.len());
         let mut at = guest.start;
@@ -260,7 +260,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Writes the pages that are not zero, where zeroes stand already: those of the parent stay holes.
+    /// Writes the nonzero pages where zeroes are already in place, so that zero pages of the parent stay holes.
     fn write_over_zeroes(&self, bytes: &[u8], to: u64) -> Result<()> {
         let pages: Vec<_> = bytes.chunks(PAGE).collect();
         let mut at = to;
@@ -297,7 +297,7 @@ impl<K: Keeper> Blocks<K> {
         Ok(())
     }
 
-    /// Zeroes the beginning of a range; returns how much.
+    /// Zeroes the beginning of a range; returns how much was zeroed.
     fn zero_run(&self, at: u64, end: u64, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
         {
             let _io = self.users.enter();
@@ -317,7 +317,7 @@ impl<K: Keeper> Blocks<K> {
         let block = self.layout().block_size();
         let index = at / block;
         let part = end.min((index + 1) * block) - at;
-        // To the end of the image counts as to the end of its last block.
+        // Reaching the end of the image counts as reaching the end of its last block.
         let is_whole = at == index * block && (part == block || at + part == self.len());
         {
             let _mine = self.inflight.reserve(index..index + 1);
@@ -335,7 +335,7 @@ impl<K: Keeper> Blocks<K> {
                 Entry::Free | Entry::Bad => {}
             }
             if let (true, Some(word)) = (is_whole, self.layout().zero_word()) {
-                // A damaged table is not written.
+                // A damaged table must not be written.
                 self.used()?;
                 self.make_settable(index, 1)?;
                 self.set(index, word);
@@ -350,8 +350,8 @@ impl<K: Keeper> Blocks<K> {
         Ok(piece)
     }
 
-    /// See [`crate::format::FormatWrite::discard`]: blocks keep their places, which go back to the host where
-    /// that can make holes that read as zeroes.
+    /// See [`crate::format::FormatWrite::discard`]: blocks keep their places, but the space is returned to the host if
+    /// it can punch holes that read as zeroes.
     ///
     /// # Errors
     /// As [`Blocks::write`].
@@ -362,7 +362,7 @@ impl<K: Keeper> Blocks<K> {
         let mut at = offset;
         while at < end {
             let _io = self.users.enter();
-            // While blocks move, space stays as it is.
+            // While blocks are moving, space stays as it is.
             if self.moving.load(Ordering::SeqCst) {
                 return Ok(());
             }

@@ -1,5 +1,5 @@
-//! The disks of Bochs that grow: a header, a catalog, and for each extent a bitmap of its sectors and then
-//! its data. Only read.
+//! Growing disks of Bochs: a header, a catalog, and for each extent a bitmap of its sectors followed by its data.
+//! Read-only.
 //!
 //! See `docs/formats/bochs.md`.
 
@@ -17,7 +17,7 @@ use crate::size::SECTOR;
 
 use disk::{Catalog, HEADER_LEN, Header, is_growing};
 
-/// The bochs format.
+/// The Bochs format.
 pub static DRIVER: FormatDriver = FormatDriver {
     signature: Some(Signature {
         rank: 100,
@@ -27,12 +27,12 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("bochs", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Bochs {
     header: Header,
     catalog: Catalog,
-    /// By the offset in the file.
+    /// By their offsets in the file.
     bitmaps: DecodedUnits,
 }
 
@@ -52,7 +52,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
 }
 
 impl Bochs {
-    /// The bitmap at an offset of the file: a bit for each sector of an extent, from the lowest bit on.
+    /// The bitmap at an offset in the file: a bit for each sector of an extent, from the lowest bit on.
     fn bitmap(&self, source: &SizedStorage, at: u64) -> Result<Arc<IoBuf>> {
         let len = self.header.bits();
         self.bitmaps.get_or_decode(at, len, |bytes| {
@@ -75,7 +75,7 @@ impl Contents for Bochs {
         self.header.len
     }
 
-    /// Within its extent: a bitmap stands between the data of two.
+    /// A run stays within its extent, because there is a bitmap between the data of two extents.
     fn run(&self, source: &SizedStorage, offset: u64, end: u64) -> Result<GuestRun> {
         let extent = self.header.extent;
         let start = offset - offset % extent;

@@ -1,4 +1,4 @@
-//! cloop, compressed loop images of version 2: a header, a table of offsets, blocks of zlib. Only read.
+//! cloop, compressed loop images of version 2: a header, a table of offsets, blocks of zlib. Read-only.
 //!
 //! See `docs/formats/cloop.md`.
 
@@ -22,7 +22,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("cloop", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Cloop {
     header: Header,
@@ -46,7 +46,7 @@ impl Contents for Cloop {
         self.header.virtual_size()
     }
 
-    /// The block.
+    /// The block that contains the offset.
     fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let len = u64::from(self.header.block_size);
         let index = offset / len;

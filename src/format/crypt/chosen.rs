@@ -1,4 +1,4 @@
-//! Which encryption a new image in a format that knows several is to have.
+//! The encryption of a new image in a format that supports more than one.
 
 use crate::error::{Error, Result};
 use crate::options::Values;
@@ -8,22 +8,22 @@ use super::METHOD;
 /// The encryption of a new image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NewEncryption {
-    /// That of the first version of qcow.
+    /// That of qcow version 1.
     Aes,
     Luks,
 }
 
 impl NewEncryption {
-    /// What `encrypt.format`, or its alias `encryption`, asks for.
+    /// The encryption requested by `encrypt.format`, or by its alias `encryption`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a name that is none, and for both of them.
+    /// [`crate::ErrorKind::Invalid`] for an unknown name, and if both are given.
     pub(crate) fn of(values: &Values) -> Result<Option<Self>> {
         match (values.str("encrypt.format"), values.bool("encryption")) {
             (Some(_), Some(_)) => Err(Error::invalid(
                 "'encrypt.format' and its alias 'encryption' can't be used at the same time",
             )),
-            // The second is what QEMU calls it within.
+            // "qcow" is the name that QEMU uses for it internally.
             (Some("aes" | "qcow"), _) | (None, Some(true)) => Ok(Some(Self::Aes)),
             (Some(METHOD), _) => Ok(Some(Self::Luks)),
             (Some(name), _) => Err(Error::refused_value("format", name)),

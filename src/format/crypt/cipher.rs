@@ -1,4 +1,4 @@
-//! The options that say which cipher a new volume has.
+//! The options that select the cipher of a new volume.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use crate::crypto::{Algorithm, CipherSpec, Hash, IvGenerator, Mode};
 use crate::error::{Error, Result};
 use crate::options::Values;
 
-/// The help of `iter-time`, which `amend` has too.
+/// The help text of `iter-time`, which `amend` shares.
 pub(crate) const OPTION_ITER_TIME: &str = "Time to spend in PBKDF in milliseconds";
 
 /// Checked cipher options.
 pub(crate) type CipherOptions = CreateOptions;
 
-/// The cipher that the options ask for, whose keys carry `prefix` (`encrypt.` in qcow2).
+/// The cipher selected by the options, whose keys begin with `prefix` (`encrypt.` in qcow2).
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] for what no cipher offers.
+/// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] for an impossible combination.
 pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<CipherOptions> {
     let text = |name: &str| values.str(&format!("{prefix}{name}"));
     let algorithm = match text("cipher-alg") {
@@ -54,7 +54,7 @@ pub(crate) fn parse_cipher_options(values: &Values, prefix: &str) -> Result<Ciph
         mode,
         iv,
     };
-    // Keying a throw-away key finds impossible combinations before a file is touched.
+    // Setting up the cipher with a dummy key detects impossible combinations before a file is touched.
     cipher.keyed(&vec![1; cipher.key_len()])?;
     Ok(CipherOptions {
         cipher,

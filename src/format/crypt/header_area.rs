@@ -1,4 +1,4 @@
-//! The header area of a volume as a part of a storage.
+//! The header area of a volume within a storage.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(crate) struct HeaderArea {
 }
 
 impl HeaderArea {
-    /// The header area at `base`, whose offsets come from a checked header.
+    /// The header area at `base`; offsets in it come from a checked header.
     pub(crate) fn new(storage: Arc<dyn Storage>, base: u64) -> Self {
         Self { storage, base }
     }

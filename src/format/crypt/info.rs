@@ -1,12 +1,12 @@
-//! What `info` shows of a LUKS header.
+//! What `info` reports about a LUKS header.
 
 use serde_json::json;
 
 use crate::crypto::luks::{Header, STRIPES};
 use crate::value::{Map, Value};
 
-/// The `data` object of a LUKS volume that begins at `base` of its file; whether its header
-/// is a file by itself. Keys in QEMU's order.
+/// The `data` object of a LUKS volume that begins at `base` of its file; `detached` tells whether its header is a
+/// separate file. Keys are in QEMU's order.
 pub(crate) fn header_info(header: &Header, base: u64, detached: bool) -> Value {
     let mut data = Map::new();
     data.insert("ivgen-alg".into(), header.cipher.iv.name().into());

@@ -1,21 +1,21 @@
-//! What inspection finds in the header of a volume, and how much work unlocking it is.
+//! What inspection finds in the header of a volume, and how much work it is to unlock it.
 
 use crate::crypto::luks::Header;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use crate::policy::OpenPolicy;
 
-/// Bytes of a header without its key material.
+/// Length of a header without its key material.
 const HEADER_LEN: usize = 592;
 
-/// The reason of requirements that only the header could answer.
+/// The reason given for requirements that depend on the unreadable header.
 pub(crate) const UNREAD: &str = "the LUKS header cannot be read";
 
-/// Judges the header at `base`: the features that it uses and the work that it asks for, and where it
-/// cannot be understood also whether it is consistent.
+/// Judges the header at `base`: the features that it uses and the work that it requires, and if it cannot be parsed,
+/// also whether it is consistent.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(crate) fn judge_header(
     found: &mut Inspection,
     ctx: &InspectContext<'_>,
@@ -53,10 +53,10 @@ pub(crate) fn judge_header(
     }
 }
 
-/// The most iterations that one step of unlocking takes.
+/// Maximum number of iterations of one step of unlocking.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where the policy does not allow as many.
+/// [`ErrorKind::Limit`] if that exceeds the policy.
 pub(crate) fn check_work(header: &Header, policy: &OpenPolicy) -> Result<u64> {
     let slots = header.slots.iter().filter(|slot| slot.active);
     let most = slots

@@ -1,4 +1,4 @@
-//! Changing the key slots of a volume: the options, and what they ask for.
+//! Changing the key slots of a volume: the options, and what they request.
 
 use std::time::Duration;
 
@@ -44,18 +44,18 @@ pub(crate) const fn keyslot_options(names: [&'static str; 5]) -> [OptionSpec; 5]
     ]
 }
 
-/// Whether an option of key slots is among the values, whose keys carry `prefix`.
+/// Whether the values, whose keys begin with `prefix`, contain an option for key slots.
 pub(crate) fn changes_keyslots(values: &Values, prefix: &str) -> bool {
     KEYSLOT_OPTIONS
         .iter()
         .any(|name| values.get(&format!("{prefix}{name}")).is_some())
 }
 
-/// Changes the key slots of the volume in `area` as the options say, whose keys carry `prefix`
+/// Changes the key slots of the volume in `area` as requested by the options, whose keys begin with `prefix`
 /// (`encrypt.` in qcow2). `unlocked_by` is the ID of the secret that opened the image.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::NotFound`] for a secret that is not there, else as
+/// [`crate::ErrorKind::Invalid`], [`crate::ErrorKind::NotFound`] for an unknown secret, otherwise as
 /// [`Volume::amend`].
 pub(crate) fn change_keyslots(
     area: &dyn HeaderIo,
@@ -75,7 +75,7 @@ pub(crate) fn change_keyslots(
         None => return Err(Error::invalid("Parameter 'state' is missing")),
     };
     let filling = state == AmendState::Active;
-    // What must not be given is refused whether or not it exists.
+    // A secret that must not be given is refused whether or not it exists.
     let secret = |name: &str, wanted: bool| match values.str(&format!("{prefix}{name}")) {
         Some(id) if wanted && filling => objects.secret_text(id).map(Some),
         Some(id) if wanted => objects.secret(id).map(Some),

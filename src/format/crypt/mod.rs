@@ -1,5 +1,6 @@
-//! What all formats share whose images are encrypted by a LUKS volume: where its header stands, the options of its
-//! cipher and of its key slots, and what `info` and inspection say of it. Over `crypto::luks`, which knows no options.
+//! What the formats with images encrypted by a LUKS volume share: the location of its header, the options of its cipher
+//! and of its key slots, and how `info` and inspection report it. Built on `crypto::luks`, which has no notion of
+//! options.
 
 mod chosen;
 mod cipher;
@@ -15,5 +16,5 @@ pub(crate) use info::header_info;
 pub(crate) use judge::{UNREAD, check_work, judge_header};
 pub(crate) use keyslots::{KEYSLOT_OPTIONS, change_keyslots, changes_keyslots, keyslot_options};
 
-/// What options and `info` call the encryption in other formats.
+/// The name of this encryption in the options and `info` of other formats.
 pub(crate) const METHOD: &str = "luks";

@@ -1,5 +1,5 @@
-//! The check: every chunk decodes, and what it decodes to has the checksum that the image says. QEMU has
-//! none for this format.
+//! The check: every chunk decodes, and the decoded bytes match the checksum in the image. QEMU has none for this
+//! format.
 
 use crc32fast::Hasher;
 
@@ -12,10 +12,10 @@ use crate::memory::IoBuf;
 use super::disk::{Checksum, Chunk, Coding, Table};
 use super::{Dmg, unit};
 
-/// Bytes that are read at a time.
+/// Maximum number of bytes to read at a time.
 const PIECE: u64 = 1 << 20;
 
-/// What is being found.
+/// The state of a check.
 struct Course<'a> {
     source: &'a SizedStorage,
     job: &'a mut Job,
@@ -47,13 +47,13 @@ impl Verify for Dmg {
 }
 
 impl Course<'_> {
-    /// Tells what is damaged.
+    /// Reports damage.
     fn bad(&mut self, line: String) {
         self.report.corruptions += 1;
         self.job.note(line);
     }
 
-    /// Tells what cannot be checked.
+    /// Reports what cannot be checked.
     fn open(&mut self, line: String) {
         self.report.check_errors += 1;
         self.job.note(line);
@@ -86,7 +86,7 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// The bytes as they are in the file.
+    /// Checks the bytes as stored in the file.
     fn data_fork(&mut self, image: &Dmg) -> Result<()> {
         let (at, len) = image.data;
         if image.data_sum == Checksum::None {
@@ -102,7 +102,7 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// The bytes that the chunks of a table decode to.
+    /// Checks the bytes to which the chunks of a table decode.
     fn table(&mut self, image: &Dmg, table: &Table) -> Result<()> {
         let mut sum = Hasher::new();
         let mut is_whole = true;
@@ -164,7 +164,7 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// The checksum of the checksums of the tables.
+    /// Checks the checksum of the checksums of the tables.
     fn master(&mut self, image: &Dmg) {
         if let Some(found) = image.master_found {
             self.compare("all tables", found, image.master);
@@ -172,7 +172,7 @@ impl Course<'_> {
     }
 }
 
-/// Adds so many zeroes to a checksum, however many they are.
+/// Adds any number of zeroes to a checksum.
 fn zeroes(sum: &mut Hasher, len: u64) {
     let mut power = Hasher::new();
     power.update(&[0]);
@@ -202,7 +202,7 @@ mod tests {
             there.update(b"behind");
             assert_eq!(counted.finalize(), there.finalize(), "{len}");
         }
-        // And are not counted one by one.
+        // They must not be processed one by one.
         zeroes(&mut Hasher::new(), i64::MAX as u64);
     }
 }

@@ -9,7 +9,7 @@ use super::disk::{Checksum, Chunk, Coding, Trailer};
 use super::open::{read_tables, read_trailer};
 use super::runs::Runs;
 
-/// The only version of the trailer that is known.
+/// The only known version of the trailer.
 const VERSION: u32 = 4;
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -88,7 +88,7 @@ fn judge_chunks(found: &mut Inspection, ctx: &InspectContext<'_>, trailer: &Trai
     found.explain_length(ctx.file_len, explained, "chunks and tables");
 }
 
-/// Whether the tables are not those that the trailer was written for.
+/// Whether the tables do not match the checksum in the trailer.
 fn is_wrong(image: &Dmg) -> bool {
     match (image.master, image.master_found) {
         (Checksum::Crc32(recorded), Some(found)) => recorded != found,

@@ -1,5 +1,4 @@
-//! DMG, the disk images of macOS (UDIF): chunks, each compressed by itself, tables of them, a trailer. Only
-//! read.
+//! DMG, the disk images of macOS (UDIF): individually compressed chunks, tables of them, a trailer. Read-only.
 //!
 //! See `docs/formats/dmg.md`.
 
@@ -41,15 +40,15 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("dmg", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Dmg {
     len: u64,
-    /// The data fork.
+    /// Offset and length of the data fork.
     data: (u64, u64),
     data_sum: Checksum,
     master: Checksum,
-    /// What the former should be, where all tables have checksums.
+    /// What `master` should be, if all tables have checksums.
     master_found: Option<u32>,
     tables: Vec<Table>,
     runs: Runs,
@@ -108,7 +107,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     }
 }
 
-/// The image whose trailer that is.
+/// Builds the image from its trailer.
 fn with_trailer(
     context: &OpenContext<'_>,
     source: SizedStorage,
@@ -129,7 +128,7 @@ fn with_trailer(
     Ok(ReadOnly::new(&DRIVER, source, contents))
 }
 
-/// A disk that is encrypted as it is: its length.
+/// An encrypted raw disk, given by its length.
 #[derive(Debug)]
 struct Whole(u64);
 
@@ -151,7 +150,7 @@ impl Contents for Dmg {
         self.len
     }
 
-    /// Within its chunk.
+    /// The run stays within its chunk.
     fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let lost = |why: &str| Held::Lost(source.damaged(&format!("{why} (offset {offset})")));
         let (run, chunk) = match self.runs.at(offset) {
@@ -189,8 +188,7 @@ fn unit(chunk: &Chunk, packing: Packing) -> EncodedUnit {
     }
 }
 
-/// A piece of a chunk that is kept as it is, and may be shorter than it says; None where it is not in
-/// the file.
+/// A piece of an uncompressed chunk, which may be shorter than it says; None if it is not in the file.
 fn raw(source: &SizedStorage, chunk: &Chunk, offset: u64, end: &mut u64) -> Option<Held> {
     let within = offset - chunk.guest;
     if within >= chunk.held {

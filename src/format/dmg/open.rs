@@ -1,4 +1,4 @@
-//! Opening: the trailer, and the tables that it names.
+//! Opening: the trailer, and the tables to which it points.
 
 use crate::error::{Error, Result};
 use crate::format::footer;
@@ -10,10 +10,10 @@ use super::disk::{
     MAGIC, TRAILER_LEN, TableReader, Tables, Trailer, tables_of_fork, tables_of_plist,
 };
 
-/// The trailer of the image, where it has one.
+/// The trailer of the image, if it has one.
 ///
 /// # Errors
-/// Of [`Trailer::from_bytes`], or of reading.
+/// Those of [`Trailer::from_bytes`], or if reading fails.
 pub(super) fn find_trailer(storage: &dyn Storage, file_len: u64) -> Result<Option<Trailer>> {
     let Some(at) = footer::find(storage, file_len, MAGIC)? else {
         return Ok(None);
@@ -23,10 +23,10 @@ pub(super) fn find_trailer(storage: &dyn Storage, file_len: u64) -> Result<Optio
     Trailer::from_bytes(&bytes, at).map(Some)
 }
 
-/// As [`find_trailer`], for what is nothing without one.
+/// As [`find_trailer`], for a file that is useless without one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where there is none, else of [`find_trailer`].
+/// [`crate::ErrorKind::Corrupt`] if there is none, otherwise those of [`find_trailer`].
 pub(super) fn read_trailer(storage: &dyn Storage, file_len: u64) -> Result<Trailer> {
     if file_len == 0 {
         return Err(Error::corrupt("dmg file must be at least 512 bytes long"));
@@ -35,10 +35,10 @@ pub(super) fn read_trailer(storage: &dyn Storage, file_len: u64) -> Result<Trail
         .ok_or_else(|| Error::corrupt("Could not locate UDIF trailer in dmg file"))
 }
 
-/// The tables of the image.
+/// Reads the tables of the image.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] by the policy, or of reading.
+/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] under the policy, or if reading fails.
 pub(super) fn read_tables(
     storage: &dyn Storage,
     trailer: &Trailer,

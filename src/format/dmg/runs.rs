@@ -8,7 +8,7 @@ use crate::memory;
 
 use super::disk::Chunk;
 
-/// A run of guest bytes that one chunk holds.
+/// A run of guest bytes held by one chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u64,
@@ -17,7 +17,7 @@ pub(super) struct Run {
     chunk: u32,
 }
 
-/// The chunks and the runs that they make, in guest order.
+/// The chunks and the resulting runs, in guest order.
 #[derive(Debug)]
 pub(super) struct Runs {
     chunks: Vec<Chunk>,
@@ -25,10 +25,10 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    /// From chunks in the order of the tables; where some overlap, the first one counts.
+    /// From chunks in table order; where some overlap, the first one counts.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn new(chunks: Vec<Chunk>) -> Result<Self> {
         let count = chunks.len();
         let mut by_start: Vec<u32> = Vec::new();
@@ -37,7 +37,7 @@ impl Runs {
         by_start.sort_by_key(|n| chunks[*n as usize].guest);
         let mut runs = Vec::new();
         memory::reserve(&mut runs, count)?;
-        // Those that go on at `at`, the first in the tables on top.
+        // Chunks that may extend past `at`, the first in table order on top.
         let mut open = BinaryHeap::new();
         open.try_reserve(count).map_err(|_| memory::lack())?;
         let mut coming = by_start.into_iter().peekable();
@@ -78,7 +78,7 @@ impl Runs {
         Ok(Self { chunks, runs })
     }
 
-    /// The run at a guest offset and its chunk; without one, where the next one begins.
+    /// The run at a guest offset and its chunk; if there is none, where the next one begins.
     pub(super) fn at(&self, offset: u64) -> Result<(Run, &Chunk), u64> {
         let next = self.runs.partition_point(|run| run.end <= offset);
         let Some(run) = self.runs.get(next) else {
@@ -90,12 +90,12 @@ impl Runs {
         }
     }
 
-    /// The chunks, in the order of the tables.
+    /// The chunks, in table order.
     pub(super) fn chunks(&self) -> &[Chunk] {
         &self.chunks
     }
 
-    /// Whether every byte before `len` is held.
+    /// Whether every byte before `len` is covered.
     pub(super) fn cover(&self, len: u64) -> bool {
         let mut at = 0;
         for run in &self.runs {

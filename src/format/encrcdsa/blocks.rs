@@ -1,4 +1,4 @@
-//! Reads of any place and length, of data that is decrypted in whole blocks.
+//! Reads at any offset and of any length from data that is decrypted in whole blocks.
 
 use std::cell::RefCell;
 
@@ -6,14 +6,14 @@ use crate::error::Result;
 use crate::memory::IoBuf;
 
 thread_local! {
-    /// The thread's room for blocks of which a part is wanted.
+    /// The thread's buffer for blocks that are needed in part.
     static ROOM: RefCell<IoBuf> = const { RefCell::new(IoBuf::new()) };
 }
 
 /// Fills `buf` from `offset` on; `whole` reads and decrypts whole blocks of `block` bytes.
 ///
 /// # Errors
-/// Those of `whole`, or lack of memory.
+/// Those of `whole`, or if there is not enough memory.
 pub(crate) fn read_in_blocks(
     buf: &mut [u8],
     offset: u64,
@@ -34,7 +34,7 @@ pub(crate) fn read_in_blocks(
         }
         let take = (block - lead).min(rest.len() as u64);
         let (part, tail) = rest.split_at_mut(take as usize);
-        // Taken out while it is in use: the storage below may be of the same kind.
+        // Taken out while in use: the underlying storage may be of the same kind.
         let mut room = ROOM.take();
         let read = room
             .room(block as usize)

@@ -1,4 +1,4 @@
-//! The cipher of blocks that are encrypted by themselves.
+//! The cipher for individually encrypted blocks.
 
 use std::fmt;
 
@@ -20,17 +20,17 @@ enum Aes {
     Aes256(Box<Aes256>),
 }
 
-/// Decrypts blocks, each under an IV of its number.
+/// Decrypts blocks, each with an IV derived from its number.
 pub(crate) struct BlockCipher {
     block: u32,
     aes: Aes,
-    /// Keyed; of the number of a block it is the IV.
+    /// Already keyed; its digest of the number of a block is the IV.
     iv: Hmac<Sha1>,
 }
 
 impl BlockCipher {
     /// # Errors
-    /// [`ErrorKind::Internal`] where the keys have other lengths than the volume says.
+    /// [`ErrorKind::Internal`] if the lengths of the keys differ from what the volume says.
     pub(super) fn new(block: u32, keys: &Keys) -> Result<Self> {
         let odd = |_| Error::new(ErrorKind::Internal, "A key of an odd length");
         let aes = match keys.data.len() {
@@ -50,7 +50,7 @@ impl BlockCipher {
         })
     }
 
-    /// Bytes of a block: a multiple of 16.
+    /// Size of a block in bytes: a multiple of 16.
     pub(crate) fn block_len(&self) -> u64 {
         u64::from(self.block)
     }

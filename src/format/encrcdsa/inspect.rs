@@ -1,4 +1,4 @@
-//! Inspecting encrypted images: what stands around the encrypted data, without unlocking anything.
+//! Inspecting encrypted images: what surrounds the encrypted data, without unlocking anything.
 
 use crate::error::Result;
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
@@ -6,10 +6,10 @@ use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};
 use super::disk::Volume;
 use super::read;
 
-/// What can be said of an image that is encrypted; None where it is not.
+/// What can be said about an encrypted image; None if it is not encrypted.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(crate) fn inspect(ctx: &InspectContext<'_>, format: &str) -> Result<Option<Inspection>> {
     let mut found = Inspection {
         encrypted: true,

@@ -1,5 +1,5 @@
-//! The encryption that Apple's systems put around disk images of every kind: a header (version 2) or a
-//! trailer (version 1) with keys that a passphrase unlocks, and blocks that are encrypted by themselves.
+//! The encryption that Apple's systems apply to disk images of every kind: a header (version 2) or a trailer (version
+//! 1) with keys that a passphrase unlocks, and individually encrypted blocks.
 //!
 //! See `docs/formats/dmg.md`.
 
@@ -28,7 +28,7 @@ pub(crate) use inspect::inspect;
 /// The option that names the secret.
 pub(crate) const KEY_SECRET: &str = "key-secret";
 
-/// The options of opening that formats have for it.
+/// The open options that formats offer for it.
 pub(crate) const OPEN_OPTIONS: &[OptionSpec] = &[OptionSpec {
     name: KEY_SECRET,
     kind: OptionKind::Str,
@@ -37,10 +37,10 @@ pub(crate) const OPEN_OPTIONS: &[OptionSpec] = &[OptionSpec {
     allowed: &[],
 }];
 
-/// What the header or the trailer says; None where the file has neither.
+/// The contents of the header or the trailer; None if the file has neither.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`] or of reading.
+/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], or if reading fails.
 fn read(storage: &dyn Storage, file_len: u64) -> Result<Option<Volume>> {
     let mut magic = [0; HEADER_MAGIC.len()];
     storage.read_at(&mut magic, 0)?;
@@ -58,11 +58,11 @@ fn read(storage: &dyn Storage, file_len: u64) -> Result<Option<Volume>> {
     Volume::from_footer(&footer, at).map(Some)
 }
 
-/// The plain bytes of the file, where they are encrypted; None where they are not.
+/// The decrypted bytes of the file; None if it is not encrypted.
 ///
 /// # Errors
-/// [`crate::ErrorKind::NeedsSecret`], [`crate::ErrorKind::WrongSecret`], [`crate::ErrorKind::Limit`] by the
-/// policy, [`crate::ErrorKind::Cancelled`], or as for a damaged file.
+/// [`crate::ErrorKind::NeedsSecret`], [`crate::ErrorKind::WrongSecret`], [`crate::ErrorKind::Limit`] under the policy,
+/// [`crate::ErrorKind::Cancelled`], or the errors of a damaged file.
 pub(crate) fn open(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
     let file_len = context.storage.len()?;
     let Some(volume) = read(&*context.storage, file_len)? else {
@@ -74,7 +74,7 @@ pub(crate) fn open(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>
     Ok(Some(Arc::new(plain)))
 }
 
-/// The cipher of data that stands in other files than the header.
+/// The cipher for data in files other than that of the header.
 ///
 /// # Errors
 /// As [`open`].

@@ -1,4 +1,4 @@
-//! The plain bytes of encrypted data.
+//! The decrypted bytes of encrypted data.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::cipher::BlockCipher;
 #[derive(Debug)]
 pub(super) struct Plain {
     file: Arc<dyn Storage>,
-    /// Where the data begins in the file.
+    /// Offset of the data in the file.
     at: u64,
     len: u64,
     cipher: BlockCipher,
 }
 
 impl Plain {
-    /// Of data whose place was checked.
+    /// For data whose place has been checked.
     pub(super) fn new(file: Arc<dyn Storage>, (at, len): (u64, u64), cipher: BlockCipher) -> Self {
         Self {
             file,
@@ -33,7 +33,7 @@ impl Plain {
     /// Reads and decrypts whole blocks.
     fn blocks(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_at(buf, self.at + offset)?;
-        // Their numbers were checked to have 32 bits.
+        // Their numbers have been checked to fit 32 bits.
         let first = (offset / self.cipher.block_len()) as u32;
         self.cipher.decrypt(buf, first);
         Ok(())

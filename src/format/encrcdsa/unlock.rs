@@ -14,27 +14,27 @@ use crate::job::JobControl;
 
 use super::disk::{KeyCipher, Lock, Volume, Wrapped};
 
-/// What stands behind the keys of version 2 when they are unwrapped.
+/// What follows the unwrapped keys of version 2.
 const END_OF_KEYS: &[u8] = b"CKIE\0";
 
-/// What stands before a key of version 1 when it is unwrapped.
+/// What precedes an unwrapped key of version 1.
 const BEFORE_KEY: [u8; 4] = [0; 4];
 
-/// What the outer wrapping of version 1 begins with (RFC 3217).
+/// The IV of the outer wrapping of version 1 (RFC 3217).
 const OUTER_IV: [u8; 8] = [0x4a, 0xdd, 0xa2, 0x2c, 0x79, 0xe8, 0x21, 0x05];
 
 /// The keys of a volume. Wiped when dropped.
 pub(super) struct Keys {
-    /// Of the data.
+    /// The key of the data.
     pub(super) data: Zeroizing<Vec<u8>>,
-    /// Of what begins each block.
+    /// The key for the IVs of the blocks.
     pub(super) iv: Zeroizing<Vec<u8>>,
 }
 
-/// The keys that a passphrase unlocks.
+/// Returns the keys that a passphrase unlocks.
 ///
 /// # Errors
-/// [`ErrorKind::WrongSecret`] where it unlocks none, [`ErrorKind::Cancelled`] where `control` ends the work.
+/// [`ErrorKind::WrongSecret`] if it unlocks none, [`ErrorKind::Cancelled`] if `control` ends the work.
 pub(super) fn unlock(volume: &Volume, passphrase: &[u8], control: &JobControl) -> Result<Keys> {
     for lock in &volume.locks {
         let mut key = Zeroizing::new(vec![0; lock.key_len]);
@@ -49,7 +49,7 @@ pub(super) fn unlock(volume: &Volume, passphrase: &[u8], control: &JobControl) -
     ))
 }
 
-/// What a lock keeps, if it is its key.
+/// The keys in a lock, if `key` opens it.
 fn open(volume: &Volume, lock: &Lock, key: &[u8]) -> Option<Keys> {
     match &lock.wrapped {
         Wrapped::Joint { iv, keys } => {
@@ -70,7 +70,7 @@ fn open(volume: &Volume, lock: &Lock, key: &[u8]) -> Option<Keys> {
     }
 }
 
-/// A key of version 1.
+/// Unwraps a key of version 1.
 fn unwrap_twice(cipher: KeyCipher, key: &[u8], wrapped: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut outer = decrypt(cipher, key, &OUTER_IV, wrapped)?;
     outer.reverse();
@@ -80,7 +80,7 @@ fn unwrap_twice(cipher: KeyCipher, key: &[u8], wrapped: &[u8]) -> Option<Zeroizi
     Some(Zeroizing::new(key.to_vec()))
 }
 
-/// Decrypts whole blocks and takes away what fills up the last one; None where that is not as it should be.
+/// Decrypts whole blocks and removes the padding of the last one; None if the padding is wrong.
 fn decrypt(cipher: KeyCipher, key: &[u8], iv: &[u8], bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut plain = Zeroizing::new(bytes.to_vec());
     match (cipher, key.len()) {
@@ -99,7 +99,7 @@ fn decrypt(cipher: KeyCipher, key: &[u8], iv: &[u8], bytes: &[u8]) -> Option<Zer
     Some(plain)
 }
 
-/// CBC; what is short of an IV is zeroes.
+/// CBC; an IV that is too short is padded with zeroes.
 fn chain<C: BlockCipherDecrypt>(cipher: C, iv: &[u8], bytes: &mut [u8]) -> Option<()> {
     let mut first = Array::<u8, C::BlockSize>::default();
     let most = first.len();

@@ -1,4 +1,4 @@
-//! The check: every chunk decodes and has its checksum, and the disk has the digests that the image says.
+//! The check: every chunk decodes and matches its checksum, and the disk matches the digests in the image.
 
 use crate::crypto::{Hash, Hasher};
 use crate::error::{ErrorKind, Result};
@@ -66,7 +66,7 @@ impl Verify for Ewf {
     }
 }
 
-/// Compares a digest, where one is recorded.
+/// Compares a digest, if one is recorded.
 fn compare<const LEN: usize>(
     name: &str,
     recorded: Option<([u8; LEN], Hasher)>,

@@ -1,5 +1,5 @@
-//! EWF, the format of forensic images that EnCase and FTK Imager write (E01), and of SMART (s01): chunks, each
-//! compressed by itself, in one or more segments. Only read.
+//! EWF, the format of forensic images that EnCase and FTK Imager write (E01), and of SMART (s01): individually
+//! compressed chunks, in one or more segments. Read-only.
 //!
 //! See `docs/formats/ewf.md`.
 
@@ -38,13 +38,13 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("ewf", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Ewf {
     volume: Volume,
     tables: Vec<Table>,
     hashes: Hashes,
-    /// The entries of tables that were used last, by where they are.
+    /// The most recently used table entries, by their offsets.
     entries: DecodedUnits,
 }
 
@@ -61,7 +61,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let mut part = SizedStorage::new(file.clone())?;
     let mut start = 0;
     loop {
-        // Sections are read in the segment, and say where they are in the whole.
+        // Sections are read from the segment, but record their offsets in the whole image.
         let end = sections.take(&part, start, number, &limits)?;
         if end == End::Done {
             break;
@@ -95,7 +95,7 @@ fn too_many() -> Error {
     Error::corrupt("The image has more segments than can be numbered")
 }
 
-/// The segment of that number: as it was described, or beside the first one.
+/// Opens the segment of that number: as specified, or next to the first one.
 fn open_segment(
     context: &OpenContext<'_>,
     number: u16,
@@ -120,11 +120,11 @@ fn open_segment(
 }
 
 impl Ewf {
-    /// The entries of a table, from its copy where it is damaged itself.
+    /// The entries of a table, from its copy if the table itself is damaged.
     fn entries(&self, source: &SizedStorage, table: &Table) -> Result<Arc<IoBuf>> {
         let len = table.count() * ENTRY_LEN;
         self.entries.get_or_decode(table.entries, len, |bytes| {
-            // SMART's have no checksum.
+            // Those of SMART have no checksum.
             let sum = if self.volume.is_short { 0 } else { 4 };
             for at in [Some(table.entries), table.copy].into_iter().flatten() {
                 let bytes = bytes.room((len + sum) as usize)?;
@@ -141,7 +141,7 @@ impl Ewf {
         })
     }
 
-    /// The chunk of that number; None where no table has it.
+    /// The chunk of that number; None if no table has it.
     fn chunk(&self, source: &SizedStorage, number: u64) -> Result<Option<EncodedUnit>> {
         let at = self.tables.partition_point(|table| table.end <= number);
         let Some(table) = self.tables.get(at) else {
@@ -163,7 +163,7 @@ impl Ewf {
             guest,
             len: self.volume.chunk.min(self.volume.len - guest),
             host,
-            // One that ends before it begins does not decode.
+            // A chunk that ends before it begins does not decode.
             encoded: end.saturating_sub(host),
             packing: match is_compressed {
                 true => Packing::Zlib,
@@ -178,7 +178,7 @@ impl Contents for Ewf {
         self.volume.len
     }
 
-    /// The chunk.
+    /// The chunk that contains the offset.
     fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let number = offset / self.volume.chunk;
         let end = (number + 1).saturating_mul(self.volume.chunk);

@@ -1,16 +1,16 @@
-//! The names of segments: `.E01` to `.E99`, `.EAA` to `.EZZ`, `.FAA` and so on up to `.ZZZ`, in the case of the
+//! The names of segments: `.E01` to `.E99`, `.EAA` to `.EZZ`, `.FAA` and so on up to `.ZZZ`, in the letter case of the
 //! first one.
 
 use bstr::{BStr, BString};
 
-/// Segments that are numbered in decimals.
+/// Number of segments with decimal numbers.
 const NUMBERED: u32 = 99;
 
 /// Letters of the alphabet.
 const LETTERS: u32 = 26;
 
-/// The name of a segment beside the first one, without its directory; None where the first name does not
-/// end as it should, or the names have come to their end.
+/// The name of a segment next to the first one, without its directory; None if the first name does not have the
+/// expected ending, or the names are exhausted.
 pub(super) fn segment(first: &BStr, number: u16) -> Option<BString> {
     let file = first.rsplit(|byte| *byte == b'/').next()?;
     let (stem, extension) = file.split_at_checked(file.len().checked_sub(3)?)?;

@@ -1,4 +1,4 @@
-//! Going through the sections of segments.
+//! Scanning the sections of segments.
 
 use crate::error::{Error, Result};
 use crate::format::read_only::SizedStorage;
@@ -11,65 +11,65 @@ use super::disk::{
     Volume,
 };
 
-/// The most data of a section that describes the disk.
+/// Maximum length of the data of a section that describes the disk.
 const MAX_VOLUME: u64 = 1052;
 
-/// A table of chunks; offsets are those of the source.
+/// A table of chunks; offsets refer to the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Table {
-    /// The number of its first chunk, and of the first one behind it.
+    /// The number of its first chunk, and of the first chunk after it.
     pub(super) first: u64,
     pub(super) end: u64,
-    /// Where its entries are.
+    /// Offset of its entries.
     pub(super) entries: u64,
-    /// Where they are once more.
+    /// Offset of the copy of the entries.
     pub(super) copy: Option<u64>,
-    /// What the offsets in it are counted from.
+    /// The base of the offsets in it.
     pub(super) base: u64,
-    /// Where the last chunk ends.
+    /// The end of the last chunk.
     pub(super) data_end: u64,
 }
 
 impl Table {
-    /// How many chunks it has.
+    /// The number of its chunks.
     pub(super) fn count(&self) -> u64 {
         self.end - self.first
     }
 }
 
-/// What the sections say.
+/// The contents of the sections.
 #[derive(Debug, Default)]
 pub(super) struct Sections {
     pub(super) volume: Option<Volume>,
     pub(super) tables: Vec<Table>,
     pub(super) hashes: Hashes,
-    /// How many sections there were.
+    /// The number of sections so far.
     count: u64,
-    /// Where the last one of the last segment ends in it.
+    /// Where the last section of the last segment ends in that segment.
     pub(super) ended: u64,
 }
 
 /// How a segment ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// With the image.
+    /// The image ends as well.
     Done,
     /// Another segment follows.
     Next,
 }
 
-/// Goes through what is asked for under the limits of an open.
+/// The limits under which sections are read.
 pub(super) struct Limits<'a> {
     pub(super) policy: &'a OpenPolicy,
     pub(super) control: &'a JobControl,
 }
 
 impl Sections {
-    /// Takes in the segment of that number, which begins at `start` in the source of the image.
+    /// Reads the segment of that number, which begins at `start` in the source of the image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] by the
-    /// policy, [`crate::ErrorKind::Cancelled`], or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] under the policy,
+    /// [`crate::ErrorKind::Cancelled`], or if reading fails.
     pub(super) fn take(
         &mut self,
         segment: &SizedStorage,
@@ -88,9 +88,9 @@ impl Sections {
         }
         let len = segment.len;
         let mut at = HEADER_LEN as u64;
-        // The data of chunks that the tables behind it name.
+        // The end of the data of chunks named by the tables that follow it.
         let mut sectors = None;
-        // A table was damaged; its copy follows.
+        // A table was damaged; its copy should follow.
         let mut lacks = false;
         loop {
             limits.control.checkpoint()?;
@@ -181,7 +181,7 @@ impl Sections {
         memory::push(&mut self.tables, table)
     }
 
-    /// The copy of the table before it.
+    /// Records the copy of the previous table.
     fn copy(&mut self, header: TableHeader, start: u64, section: &Section) {
         let at = start + section.data() + TABLE_HEADER_LEN as u64;
         if let Some(table) = self.tables.last_mut()

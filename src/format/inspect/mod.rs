@@ -1,5 +1,5 @@
-//! What inspecting an untrusted image finds: the vocabulary between a format, which knows its own
-//! references and tables, and the operation, which judges.
+//! The findings of inspecting an untrusted image: the vocabulary shared by a format, which knows its own references and
+//! tables, and the operation, which judges them.
 
 mod name;
 mod requirements;
@@ -15,26 +15,26 @@ use crate::storage::Storage;
 pub use name::NameTraits;
 pub use requirements::{Finding, Requirement, Verdict};
 
-/// What a format gets to inspect an image. It reads the storage and opens nothing.
+/// The arguments for inspecting an image. A format reads the storage and opens nothing.
 pub struct InspectContext<'a> {
-    /// The image file, with a ceiling on what can be read of it.
+    /// The image file, with a limit on how much of it can be read.
     pub storage: Arc<dyn Storage>,
     /// Its length.
     pub file_len: u64,
-    /// The ceilings.
+    /// The limits.
     pub policy: &'a OpenPolicy,
 }
 
 /// A file that an image names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Its part.
+    /// Its role.
     pub role: ImplicitRole,
-    /// The name as it is stored; cut where it is longer than any program accepts.
+    /// The name as it is stored; truncated if it is longer than any program accepts.
     pub name: Vec<u8>,
     /// The format that the image records for it.
     pub format: Option<BString>,
-    /// Where the name stands in the file.
+    /// The offset of the name in the file.
     pub offset: u64,
 }
 
@@ -44,7 +44,7 @@ impl Reference {
         shown_name(&self.name)
     }
 
-    /// [`Reference::shown_name`] as text; bytes that are no UTF-8 are replaced.
+    /// [`Reference::shown_name`] as text; invalid UTF-8 is replaced.
     pub fn name_text(&self) -> String {
         self.shown_name().to_string()
     }
@@ -55,21 +55,20 @@ impl Reference {
     }
 }
 
-/// What a format found.
+/// What a format found in an image.
 #[derive(Clone, Debug, Default)]
 pub struct Inspection {
-    /// The virtual size in bytes, as it is claimed.
+    /// The virtual size in bytes, as claimed.
     pub virtual_size: Option<u64>,
-    /// The cluster size in bytes, where the format has one.
+    /// The cluster size in bytes, if the format has one.
     pub cluster_size: Option<u64>,
     /// Whether the guest data is encrypted.
     pub encrypted: bool,
-    /// Internal snapshots, as many as are claimed.
+    /// Number of internal snapshots, as claimed.
     pub snapshots: Option<u64>,
     /// Every file that the image names.
     pub references: Vec<Reference>,
-    /// Whether the contents were understood as the format, so that nothing that they name or ask for
-    /// was missed.
+    /// Whether the contents were fully parsed as this format, so that nothing they reference or require was missed.
     pub understood: bool,
     /// The verdicts on the requirements that only the format can judge; see [`Requirement::OF_FORMAT`].
     pub findings: Vec<Finding>,
@@ -85,7 +84,7 @@ impl Inspection {
         });
     }
 
-    /// The contents are not understood: no verdict that speaks for the image can be relied on.
+    /// Marks the contents as not understood: no favourable verdict can be relied on.
     pub fn doubt(&mut self, reason: &str) {
         self.understood = false;
         for found in &mut self.findings {

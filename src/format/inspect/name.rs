@@ -1,4 +1,4 @@
-//! What a name inside an image would lead to.
+//! What a name inside an image refers to.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use crate::printable::printable;
 /// What kind of name it is.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct NameTraits {
-    /// It is empty.
+    /// The name is empty.
     pub empty: bool,
     /// It begins with a slash.
     pub absolute: bool,
@@ -17,14 +17,14 @@ pub struct NameTraits {
     pub parent: bool,
     /// It is a `json:{…}` description.
     pub json: bool,
-    /// The protocol before its first colon.
+    /// The protocol before the first colon.
     pub protocol: Option<String>,
-    /// It is not UTF-8, or holds control characters.
+    /// It is not UTF-8, or contains control characters.
     pub unprintable: bool,
 }
 
 impl NameTraits {
-    /// Looks at a name.
+    /// Classifies a name.
     pub fn of(name: &[u8]) -> Self {
         let json = name.starts_with(b"json:");
         let protocol = protocol_of(OsStr::from_bytes(name)).filter(|_| !json);
@@ -41,12 +41,12 @@ impl NameTraits {
         }
     }
 
-    /// Whether it is a plain name of a file beside the image or below.
+    /// Whether it is a plain name of a file in the image's directory or below.
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What it is, in words.
+    /// Describes it in words.
     pub fn words(&self) -> String {
         let mut words = Vec::new();
         if self.empty {

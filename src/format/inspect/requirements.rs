@@ -1,15 +1,15 @@
-//! The requirements that an image from elsewhere must pass.
+//! The requirements for images from untrusted sources.
 
-/// How a requirement ended.
+/// The outcome of checking a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing speaks against the image.
+    /// The requirement is met.
     Pass,
     /// The image must not be used as it is.
     Fail,
-    /// It could not be found out; counts as a failure.
+    /// It could not be determined; counts as a failure.
     Unknown,
-    /// The question does not arise.
+    /// The requirement does not apply.
     NotApplicable,
 }
 
@@ -24,7 +24,7 @@ impl Verdict {
         }
     }
 
-    /// Whether the image may be used as far as this requirement goes.
+    /// Whether the image may be used as far as this requirement is concerned.
     pub fn is_good(self) -> bool {
         matches!(self, Self::Pass | Self::NotApplicable)
     }
@@ -35,7 +35,7 @@ impl Verdict {
 pub enum Requirement {
     /// The contents are of the format that the caller named.
     FormatMatches,
-    /// The contents are of one format alone.
+    /// The contents are of only one format.
     SingleFormat,
     /// The format has a driver here and the policy allows it.
     FormatAllowed,
@@ -43,7 +43,7 @@ pub enum Requirement {
     KnownFeatures,
     /// No backing file or parent is named.
     NoBackingFile,
-    /// Where a backing file is named, so is its format.
+    /// If a backing file is named, so is its format.
     BackingFormat,
     /// No external data file is named.
     NoDataFile,
@@ -51,19 +51,19 @@ pub enum Requirement {
     NoExtents,
     /// Names are plain, relative file names.
     PlainNames,
-    /// The header's numbers fit each other; tables lie in the file, apart from each other.
+    /// The header fields are consistent; tables are within the file and do not overlap.
     HeaderConsistent,
     /// The virtual size is within the policy.
     VirtualSize,
     /// Tables are within the policy.
     TableSizes,
-    /// Unlocking takes no more key derivation than the policy allows.
+    /// Unlocking requires no more key derivation than the policy allows.
     KeyDerivation,
     /// A compressed unit decodes to no more than the policy allows.
     DecompressedSize,
-    /// The length of the file can be explained by what it holds.
+    /// The length of the file is explained by its contents.
     FileSize,
-    /// The internal snapshots are few enough to be walked.
+    /// There are few enough internal snapshots to be walked.
     SnapshotCount,
     /// The image was closed properly and is not marked as damaged.
     Clean,
@@ -91,7 +91,7 @@ impl Requirement {
         Self::Clean,
     ];
 
-    /// Those on which the format must say something; without a word the verdict is unknown.
+    /// Requirements that the format must judge; without its finding the verdict is unknown.
     pub const OF_FORMAT: &'static [Self] = &[
         Self::KnownFeatures,
         Self::HeaderConsistent,
@@ -130,11 +130,11 @@ impl Requirement {
 /// The verdict on one requirement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The requirement.
+    /// Identifies the requirement.
     pub requirement: Requirement,
-    /// How it ended.
+    /// The outcome.
     pub verdict: Verdict,
-    /// One line that says why.
+    /// One line with the reason.
     pub reason: String,
 }
 

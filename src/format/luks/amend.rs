@@ -29,7 +29,7 @@ impl Amend for Luks {
             context.force,
             job.control(),
         );
-        // Also after a failure some slots may have changed.
+        // Even after a failure some slots may have changed.
         if let Ok(header) = Volume::read_header(&area) {
             *self.header.lock() = header;
         }

@@ -1,4 +1,4 @@
-//! New LUKS volumes.
+//! Creating LUKS volumes.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ fn preallocation(values: &Values) -> Result<Preallocation> {
     }
 }
 
-/// Whether a header is to be made without a payload behind it.
+/// Whether a header is to be created without a payload.
 fn is_detached(values: &Values) -> bool {
     values.bool("detached-header").unwrap_or(false)
 }
@@ -94,7 +94,7 @@ pub(super) fn outline(values: &Values) -> Outline {
     }
 }
 
-/// All of the payload is allocated: what was never written decrypts to noise.
+/// All of the payload is allocated: unwritten data decrypts to noise.
 pub(super) fn measure(params: &CreateParams<'_>, _: &mut Contents<'_>) -> Result<Measured> {
     let values = params.values;
     preallocation(values)?;
@@ -117,7 +117,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     let options = parse_cipher_options(values, "")?;
     let secret = key_secret(values)?.to_owned();
     let detached = is_detached(values);
-    // A header by itself says nothing of the size of the payload.
+    // A detached header does not record the size of the payload.
     let size = if detached { 0 } else { params.size };
     let end = required_header_len(&options.cipher)
         .checked_add(size)
@@ -133,7 +133,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// A volume that is to be made.
+/// A volume to be created.
 #[derive(Debug)]
 struct NewLuks {
     options: CipherOptions,
@@ -143,9 +143,9 @@ struct NewLuks {
     size: u64,
     /// Length of the file.
     end: u64,
-    /// There is a header alone.
+    /// Only a header is created.
     detached: bool,
-    /// Its keys, once they are made.
+    /// Its keys, once they have been generated.
     volume: Option<NewVolume>,
 }
 
@@ -196,7 +196,7 @@ impl NewImage for NewLuks {
     }
 }
 
-/// The header area of a volume that is no valid image yet: the magic comes last.
+/// The header area of a volume that is not a valid image yet: the magic is written last.
 struct Unfinished(HeaderArea);
 
 impl HeaderIo for Unfinished {
@@ -224,7 +224,7 @@ struct LuksBulk {
     plain: Arc<dyn Storage>,
     magic: Vec<u8>,
     size: u64,
-    /// There is a header alone.
+    /// There is only a header.
     detached: bool,
 }
 
@@ -288,7 +288,7 @@ impl Bulk for LuksBulk {
     }
 
     fn initial_content(&self) -> InitialContent {
-        // Bytes that were never written decrypt to noise.
+        // Unwritten data decrypts to noise.
         InitialContent {
             unreserved_is_zero: false,
             unwritten_is_zero: false,
@@ -319,7 +319,7 @@ impl Bulk for LuksBulk {
     }
 
     fn reserve_zero(&self, guest_offset: u64, len: u64) -> Result<()> {
-        // Bytes that were never written decrypt to noise, so zeroes are written too.
+        // Unwritten data decrypts to noise, so zeroes are written too.
         self.inside(guest_offset, len)?;
         self.plain
             .write_zeroes(guest_offset, len, ZeroFlags::empty())

@@ -1,4 +1,4 @@
-//! LUKS version 1: an encrypted disk behind a header with key slots.
+//! LUKS version 1: an encrypted disk preceded by a header with key slots.
 //! Specification: LUKS On-Disk Format 1.2.3.
 
 mod amend;
@@ -72,11 +72,11 @@ pub static DRIVER: FormatDriver = FormatDriver {
     events: &[],
 };
 
-/// An open volume; without a secret only its header is known.
+/// An open volume; without a secret, only its header is available.
 #[derive(Debug)]
 struct Luks {
     storage: Arc<dyn Storage>,
-    /// The file of the header, where it is apart.
+    /// The file of the header, if it is detached.
     header_file: Option<Arc<dyn Storage>>,
     header: Mutex<Header>,
     /// The ID of the secret that opened the volume.
@@ -120,7 +120,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         Error::corrupt("LUKS payload starts past the end of the file").with_offset(payload_offset)
     })?;
     Ok(Box::new(Luks {
-        // What a sector lacks at the end of the file reads as zeroes, and is decrypted with it.
+        // The missing part of a last, partial sector reads as zeroes, and is decrypted with it.
         len: AtomicU64::new(len.next_multiple_of(512)),
         writable: !context.read_only && !storage.read_only(),
         storage,
@@ -132,7 +132,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     }))
 }
 
-/// Where the payload is must fit where the header is.
+/// The location of the payload must match that of the header.
 fn check_place(header: &Header, detached: bool) -> Result<()> {
     if !detached && header.payload_offset() == 0 {
         return Err(Error::corrupt("LUKS payload is overlapping with the header").with_offset(104));
@@ -285,7 +285,7 @@ impl Resize for Luks {
     }
 
     fn grown_is_zero(&self) -> bool {
-        // What was never written decrypts to noise.
+        // Unwritten data decrypts to noise.
         false
     }
 }

@@ -1,5 +1,5 @@
-//! The dirty bitmaps of the format extension ("Dirty bitmaps feature"). They are read while the image is not written, and are not
-//! kept up to date.
+//! The dirty bitmaps of the format extension ("Dirty bitmaps feature"). They are read as long as the image is not
+//! written, and are not kept up to date.
 
 use std::ops::Range;
 

@@ -18,7 +18,7 @@ use super::Parallels;
 
 const WRONG_START: &str = "data_off field has incorrect value";
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     was_open: bool,
@@ -26,11 +26,11 @@ pub(super) struct Findings {
     lacks_extension: bool,
     /// Entries that name no cluster of the file.
     outside: u64,
-    /// Entries of clusters that the file does not hold to the end.
+    /// Entries of clusters that are cut short by the end of the file.
     cut_off: u64,
-    /// Entries of clusters that stand where one of an entry before does, or the format extension.
+    /// Entries of clusters that overlap the cluster of an earlier entry, or the format extension.
     shared: u64,
-    /// Clusters, and bytes, behind the last one that is in use.
+    /// The number of clusters that fit into the space after the last one in use.
     leaks: u64,
     total: u64,
     allocated: u64,
@@ -57,11 +57,11 @@ impl check::Findings for Findings {
     }
 }
 
-/// Tells people what is wrong, or is being repaired.
+/// Reports what is wrong, or is being repaired.
 struct Teller<'a> {
     notes: Notes<'a>,
     repair: RepairMode,
-    /// The file, where it is one of several.
+    /// The file, if it is one of several.
     file: Option<&'a BStr>,
 }
 
@@ -104,7 +104,7 @@ impl Check for Parallels {
 }
 
 impl Parallels {
-    /// Goes through the table; tells what is wrong, or is being repaired, to `job`.
+    /// Scans the table; reports to `job` what is wrong, or is being repaired.
     fn walk(
         &self,
         repair: RepairMode,
@@ -138,7 +138,7 @@ impl Parallels {
         if found.lacks_extension {
             teller.damage(|| "format extension is damaged".to_owned());
         }
-        // The entry before, and where its cluster ends.
+        // The previous entry, and where its cluster ends.
         let mut before: Option<(u64, u64)> = None;
         blocks.each(|index, word| {
             teller.tick()?;
@@ -168,7 +168,7 @@ impl Parallels {
         })?;
         let on_record = blocks.keeper.end_on_record(&layout).min(file_len);
         found.end = found.end.max(on_record);
-        // A device has the length that it has.
+        // A device cannot be truncated.
         if file_len > found.end && shorten::can_cut(&*blocks.storage, found.end) {
             let bytes = file_len - found.end;
             found.leaks = bytes.div_ceil(cluster);
@@ -191,10 +191,10 @@ impl Parallels {
         Ok(found)
     }
 
-    /// Adds what is wrong with the image, one of several of a disk, to a report.
+    /// Adds what is wrong with this image, one of several of a disk, to a report.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     pub(super) fn add_to(&self, report: &mut CheckReport, job: &mut Job) -> Result<()> {
         let file = self.blocks.storage.name();
         let found = self.walk(RepairMode::Report, Some(job), Some(file))?;
@@ -206,7 +206,7 @@ impl Parallels {
         Ok(())
     }
 
-    /// Where clusters stand; none does yet, but the format extension.
+    /// The places of clusters: none yet, apart from those of the format extension.
     fn places(&self) -> Result<Places> {
         let mut places = Places::of(self.blocks.layout().block_size());
         for place in self.blocks.keeper.extension() {
@@ -223,13 +223,13 @@ impl Repairable for Parallels {
         self.walk(mode, job, None)
     }
 
-    /// Clears entries that name nothing, lets the file hold all clusters, gives each one a place of its own, and
-    /// cuts off what is behind.
+    /// Clears entries that name nothing, extends the file to hold all clusters, gives each one a place of its own, and
+    /// truncates the file after them.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
         let blocks = &self.blocks;
         blocks.check_writable()?;
         match found.outside == 0 && !found.lacks_extension {
-            // What the guest sees stays, and what the format extension says of it with it.
+            // What the guest sees does not change, so the format extension remains valid.
             true => blocks.keeper.begin(&*blocks.storage, false)?,
             false => self.note_change()?,
         }
@@ -237,12 +237,12 @@ impl Repairable for Parallels {
         let alone = blocks.exclusive();
         if found.lacks_start {
             let start = blocks.layout().start();
-            // A start behind the end of the file would be wrong again.
+            // A start past the end of the file would be wrong again.
             if blocks.storage.len()? < start {
                 blocks.storage.set_len(start, Preallocation::Off)?;
             }
             blocks.keeper.change(&*blocks.storage, |header| {
-                // It follows from numbers of 32 bits; a start that is too far back was never there.
+                // It follows from 32-bit numbers; a start too far back to be expressed never existed.
                 let _ = header.set_start(start);
             })?;
             self.own.has_start.store(true, Ordering::Release);

@@ -16,7 +16,7 @@ use super::disk::{CODING, HEADER_LEN, Header, ParallelsLayout};
 
 const CLUSTER_SIZE: u64 = 1 << 20;
 
-/// Options of creation.
+/// Creation options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "cluster_size",
@@ -79,7 +79,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// An image that is to be made.
+/// An image to be created.
 #[derive(Debug)]
 struct NewParallels {
     header: Header,
@@ -115,7 +115,7 @@ impl NewImage for NewParallels {
     }
 }
 
-/// Ends a new image.
+/// Completes a new image.
 #[derive(Debug)]
 struct Finisher {
     header: Header,

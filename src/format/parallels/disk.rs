@@ -1,4 +1,4 @@
-//! The header of a Parallels image ("Header" of the specification) and where its clusters stand.
+//! The header of a Parallels image ("Header" of the specification) and the location of its clusters.
 
 use crate::bytes::{le32, le64, put};
 use crate::error::{Error, ErrorKind, Result};
@@ -6,25 +6,25 @@ use crate::format::blocks::{BAD, Coding, Entry, FREE, Layout};
 use crate::format::driver::Probe;
 use crate::size::SECTOR;
 
-/// What a file begins with whose table counts sectors.
+/// The first bytes of a file whose table counts sectors.
 const MAGIC: &[u8; 16] = b"WithoutFreeSpace";
-/// What a file begins with whose table counts clusters.
+/// The first bytes of a file whose table counts clusters.
 const MAGIC_EXTENDED: &[u8; 16] = b"WithouFreSpacExt";
 
 const VERSION: u32 = 2;
 
-/// Bytes of the header; the table follows.
+/// Length of the header in bytes; the table follows.
 pub(super) const HEADER_LEN: usize = 64;
 
-/// Bytes of an entry of the table.
+/// Length of a table entry in bytes.
 const ENTRY: u64 = 4;
 
 /// The image is open for writing.
 const OPEN: u32 = 0x746f_6e59;
-/// It was closed by a program that knows the format extension.
+/// It was closed by a program that supports the format extension.
 const CLOSED: u32 = 0x312e_3276;
 
-/// The most entries and the largest cluster that QEMU's tools take.
+/// The maximum number of entries and the maximum cluster size that QEMU's tools accept.
 const MAX_ENTRIES: u64 = i32::MAX as u64 / 4;
 const MAX_CLUSTER_SECTORS: u32 = i32::MAX as u32 / 513;
 
@@ -35,17 +35,17 @@ pub(super) struct Header {
     pub(super) extended: bool,
     heads: u32,
     cylinders: u32,
-    /// Sectors of a cluster.
+    /// Sectors per cluster.
     pub(super) cluster_sectors: u32,
-    /// Entries of the table.
+    /// Number of table entries.
     pub(super) entries: u32,
     /// The virtual size in sectors.
     pub(super) sectors: u64,
     in_use: u32,
-    /// Where the clusters begin, in sectors, as the header has it.
+    /// Offset of the first cluster in sectors, as stored in the header.
     data_offset: u32,
     flags: u32,
-    /// Where the format extension stands, in sectors; 0 where there is none.
+    /// Offset of the format extension in sectors; 0 if there is none.
     pub(super) extension: u64,
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Closing {
     Open,
     /// By a program that keeps the format extension up to date.
     Whole,
-    /// By one that does not know it.
+    /// By one that does not support it.
     WithoutExtension,
 }
 
@@ -66,10 +66,10 @@ pub(super) fn fits(file: &Probe<'_>) -> bool {
 }
 
 impl Header {
-    /// Reads the header from the beginning of a file.
+    /// Decodes the header from the beginning of a file.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Corrupt`] or
+    /// [`ErrorKind::NotAnImage`] if it is none, [`crate::ErrorKind::Corrupt`] or
     /// [`crate::ErrorKind::Unsupported`], in QEMU's words.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let number = |at| le32(bytes, at).unwrap_or(0);
@@ -120,7 +120,7 @@ impl Header {
         Ok(())
     }
 
-    /// The header of a new image; None where its table would be too large.
+    /// The header of a new image; None if its table would be too large.
     pub(super) fn new(size: u64, cluster_size: u64) -> Option<Self> {
         let sectors = size.div_ceil(SECTOR);
         let cluster_sectors = u32::try_from(cluster_size.div_ceil(SECTOR)).ok()?;
@@ -155,7 +155,7 @@ impl Header {
         }
     }
 
-    /// Says that the image is open, or how it was closed.
+    /// Marks the image as open, or as closed in some way.
     pub(super) fn set_closing(&mut self, closing: Closing) {
         self.in_use = match closing {
             Closing::Open => OPEN,
@@ -164,7 +164,7 @@ impl Header {
         };
     }
 
-    /// Bytes of a cluster.
+    /// Size of a cluster in bytes.
     pub(super) fn cluster_size(&self) -> u64 {
         u64::from(self.cluster_sectors) * SECTOR
     }
@@ -174,17 +174,17 @@ impl Header {
         self.sectors * SECTOR
     }
 
-    /// Where the table ends.
+    /// The end of the table.
     pub(super) fn table_end(&self) -> u64 {
         HEADER_LEN as u64 + u64::from(self.entries) * ENTRY
     }
 
-    /// Entries that there is room for in front of the clusters.
+    /// The number of entries for which there is room in front of the clusters.
     pub(super) fn room(&self, start: u64) -> u64 {
         start.saturating_sub(HEADER_LEN as u64) / ENTRY
     }
 
-    /// Where the clusters begin with that many entries, where nothing else is said.
+    /// Where the clusters begin with this many entries, unless specified otherwise.
     fn usual_start(&self) -> u64 {
         let unit = if self.extended {
             self.cluster_size()
@@ -194,7 +194,7 @@ impl Header {
         self.table_end().next_multiple_of(unit)
     }
 
-    /// Where the clusters begin, and whether the header says so.
+    /// Where the clusters begin, and whether the header is right about that.
     pub(super) fn start(&self, file_len: u64) -> (u64, bool) {
         let said = u64::from(self.data_offset) * SECTOR;
         if said == 0 && !self.extended {
@@ -207,7 +207,7 @@ impl Header {
         }
     }
 
-    /// Lets the clusters begin at `start`; None where the header cannot say it.
+    /// Sets where the clusters begin; None if the header cannot express it.
     pub(super) fn set_start(&mut self, start: u64) -> Option<()> {
         self.data_offset = u32::try_from(start / SECTOR).ok()?;
         Some(())
@@ -227,7 +227,7 @@ impl Header {
             (48, self.data_offset),
             (52, self.flags),
         ] {
-            // The places lie within the header.
+            // The fields lie within the header.
             let _ = put(&mut bytes, at, &value.to_le_bytes());
         }
         let _ = put(&mut bytes, 0, magic);
@@ -245,7 +245,7 @@ impl Header {
     }
 }
 
-/// How entries stand in the table.
+/// How entries are encoded in the table.
 pub(super) const CODING: Coding = Coding::FromOne;
 
 /// Clusters of one size; the table counts units of `unit` bytes from the beginning of the file.
@@ -253,15 +253,15 @@ pub(super) const CODING: Coding = Coding::FromOne;
 pub(super) struct ParallelsLayout {
     cluster: u64,
     unit: u64,
-    /// The first place behind the table.
+    /// The first possible place after the table.
     start: u64,
-    /// Where the header has them begin, there or farther back; new ones are aligned to it.
+    /// Where clusters begin according to the header, at `start` or after it; new ones are aligned to it.
     said_start: u64,
 }
 
 impl ParallelsLayout {
-    /// With clusters that begin at `start`, as the header says. The table decides: what it names in front of that is
-    /// a cluster as well.
+    /// For clusters that begin at `start` according to the header. The table has precedence: what it names before that
+    /// is a cluster as well.
     pub(super) fn of(header: &Header, start: u64) -> Self {
         Self {
             start: header.usual_start().min(start),
@@ -296,7 +296,7 @@ impl Layout for ParallelsLayout {
         match word {
             FREE => Entry::Free,
             BAD => Entry::Bad,
-            // No product of these sizes passes 64 bits.
+            // No product of these sizes exceeds 64 bits.
             word => Entry::At((u64::from(word) + 1) * self.unit),
         }
     }
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(Header::from_bytes(&header.to_bytes()).unwrap(), header);
         assert_eq!(header.closing(), Closing::Open);
         assert_eq!(header.start(1 << 20), (1 << 20, true));
-        // A file that ends before its data has its place elsewhere.
+        // If the file ends before the stated start of the data, the usual start counts.
         assert_eq!(header.start(1000), (1 << 20, false));
     }
 

@@ -1,5 +1,5 @@
-//! The format extension ("Format Extension"): what it holds, where, and what becomes of it when the contents
-//! change. It is not kept up to date.
+//! The format extension ("Format Extension"): its contents, its location, and what becomes of it when the image
+//! changes. It is not kept up to date.
 
 use std::ops::Range;
 
@@ -17,28 +17,28 @@ use crate::storage::{Storage, read_exact_at};
 use super::disk::Header;
 
 const MAGIC: u64 = 0xab23_4cef_23dc_ea87;
-/// Before the sections: the magic and the checksum.
+/// Bytes before the sections: the magic and the checksum.
 const HEAD: usize = 24;
-/// The head of a section.
+/// Length of the head of a section.
 const SECTION: usize = 24;
-/// The section of a dirty bitmap, and where its table of places is.
+/// The type of the section of a dirty bitmap, and where in its data the table of places begins.
 const DIRTY_BITMAP: u64 = 0x2038_5fae_252c_b34a;
 const BITMAP_TABLE: usize = 32;
-/// Who cannot keep the section up to date must not change the image.
+/// A program that cannot keep the section up to date must not change the image.
 const NECESSARY: u64 = 1;
-/// Who does not know the section leaves it as it is.
+/// A program that does not know the section leaves it as it is.
 const TRANSIT: u64 = 2;
 
-/// What the extension holds.
+/// The contents of the extension.
 #[derive(Debug, Default)]
 pub(super) struct Extension {
-    /// Where it stands, and what is known to belong to it.
+    /// The ranges of it, and of what is known to belong to it.
     pub(super) places: Vec<Range<u64>>,
     /// The image must not be changed without keeping it up to date.
     pub(super) is_necessary: bool,
-    /// It outlasts changes of the image; else the first one drops it. What belongs to it is not known.
+    /// It survives changes to the image; otherwise the first change drops it. What belongs to it is not known.
     pub(super) outlasts: bool,
-    /// Dirty bitmaps.
+    /// Its dirty bitmaps.
     pub(super) bitmaps: Vec<DirtyBitmap>,
 }
 
@@ -47,39 +47,39 @@ pub(super) struct Extension {
 pub(super) struct DirtyBitmap {
     /// Its ID, as text.
     pub(super) name: BString,
-    /// Guest bytes of a bit: a power of two.
+    /// Guest bytes per bit: a power of two.
     pub(super) granularity: u64,
-    /// Where its bits are, cluster by cluster.
+    /// The locations of its bits, by cluster.
     pub(super) table: Vec<Bits>,
 }
 
-/// The bits of a cluster of a bitmap.
+/// The bits in a cluster of a bitmap.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Bits {
     /// None is set.
     Clear,
     /// All are set.
     Set,
-    /// They stand at this offset of the file.
+    /// They are at this offset in the file.
     At(u64),
 }
 
 impl Bits {
-    /// What an entry of the table says.
+    /// Decodes an entry of the table.
     pub(super) fn of(sector: u64) -> Self {
         match sector {
             0 => Self::Clear,
             1 => Self::Set,
-            // What lies behind the end of any file cannot be read.
+            // What lies past the end of any file cannot be read.
             _ => Self::At(sector.saturating_mul(SECTOR)),
         }
     }
 }
 
-/// Reads the extension, where there is one.
+/// Reads the extension, if there is one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`], in QEMU's words, or of I/O.
+/// [`crate::ErrorKind::Corrupt`], in QEMU's words, or if I/O fails.
 pub(super) fn read(
     storage: &dyn Storage,
     header: &Header,

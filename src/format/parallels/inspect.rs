@@ -9,7 +9,7 @@ use crate::storage::Durability;
 use super::disk::Closing;
 use super::open::{Use, build, read_header};
 
-/// A file that is longer than its clusters explain by more than this hides something.
+/// Maximum excess of the file over what its clusters explain; a longer file hides something.
 const SLACK: u64 = 192 << 20;
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -65,7 +65,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
         },
     );
     let looked = image.look(RepairMode::Report, None)?;
-    // That it was not closed is said above.
+    // That it was not closed has been reported above.
     let damage = looked.corruptions() - u64::from(header.closing() == Closing::Open);
     found.judge(
         Requirement::HeaderConsistent,

@@ -78,18 +78,18 @@ fn inspect(context: &InspectContext<'_>) -> Result<Inspection> {
 /// An open image.
 type Parallels = BlockImage<ParallelsFormat>;
 
-/// What is kept of an open image beside its blocks.
+/// The state of an open image besides its blocks.
 #[derive(Debug)]
 struct ParallelsFormat {
-    /// The header says where the clusters begin, and that is true.
+    /// The header says correctly where the clusters begin.
     has_start: AtomicBool,
     /// The header names a format extension that cannot be read.
     lacks_extension: AtomicBool,
-    /// It was not closed by its last writer.
+    /// Its last writer did not close it.
     was_open: AtomicBool,
-    /// The format extension, if there is one, was up to date.
+    /// The format extension, if there is one, was up to date on opening.
     was_current: bool,
-    /// Dirty bitmaps of it, as far as they can be trusted.
+    /// Its dirty bitmaps, if they can be trusted.
     bitmaps: Vec<DirtyBitmap>,
 }
 
@@ -100,7 +100,7 @@ impl BlockFormat for ParallelsFormat {
         DRIVER.name
     }
 
-    /// Says in the header that the image is open and its contents change.
+    /// Records in the header that the image is open and its contents change.
     fn note_first_change(image: &Parallels) -> Result<()> {
         image.blocks.keeper.begin(&*image.blocks.storage, true)?;
         image.blocks.renew_reserved();
@@ -124,7 +124,7 @@ impl BlockFormat for ParallelsFormat {
         }
         if keeper.has_dropped() {
             match image.blocks.exclusive().cut(0) {
-                // What the format extension took stays in the file, unused.
+                // The space of the format extension stays in the file, unused.
                 Err(error) if error.kind() == ErrorKind::Corrupt => {}
                 done => done?,
             }

@@ -16,10 +16,10 @@ use super::extension;
 use super::records::{Ahead, Kept, Records};
 use super::{Parallels, ParallelsFormat};
 
-/// How much is taken ahead where the mode alone is given, as by QEMU.
+/// How much to allocate ahead if only the mode is given, as in QEMU.
 const AHEAD: u64 = 128 << 20;
 
-/// Options of opening.
+/// Open options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "prealloc-mode",
@@ -37,7 +37,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     },
 ];
 
-/// What is to be taken ahead; nothing unless it is asked for.
+/// What to allocate ahead; nothing unless requested.
 fn ahead(options: &Values) -> Option<Ahead> {
     let mode = match options.str("prealloc-mode") {
         Some("falloc") => Some(Preallocation::Falloc),
@@ -77,7 +77,7 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     Ok(Box::new(image))
 }
 
-/// The header of a file.
+/// Reads the header of a file.
 pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
     let mut head = [0; HEADER_LEN];
     storage.read_at(&mut head, 0)?;
@@ -89,7 +89,7 @@ pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
     Ok(header)
 }
 
-/// How an image is taken.
+/// How an image is to be used.
 pub(super) struct Use {
     pub(super) writable: bool,
     /// Damage is to be reported, not refused.
@@ -98,7 +98,7 @@ pub(super) struct Use {
     pub(super) ahead: Option<Ahead>,
 }
 
-/// The image of a header.
+/// Builds the image from its header.
 pub(super) fn build(
     storage: &Arc<dyn Storage>,
     header: Header,
@@ -108,7 +108,7 @@ pub(super) fn build(
     let is_current = header.closing() == Closing::Whole;
     let (found, lacks_extension) = match extension::read(&**storage, &header, policy) {
         Ok(found) => (found, false),
-        // The program that closed the image so did not know the extension, and may have written over it.
+        // The program that closed the image did not support the extension, and may have overwritten it.
         Err(error) if error.kind() == ErrorKind::Corrupt && !is_current => (None, false),
         Err(error) if error.kind() == ErrorKind::Corrupt && how.for_check && how.writable => {
             (None, true)
@@ -155,7 +155,7 @@ pub(super) fn build(
     Ok(Parallels::new(blocks, own, false))
 }
 
-/// Checks and repairs an image that was not closed, as far as nothing is damaged beyond repair.
+/// Checks and repairs an image that was not closed, unless the damage is beyond repair.
 fn make_whole(image: &Parallels, context: &OpenContext<'_>) -> Result<()> {
     let name = image.blocks.storage.name();
     let mut job = Job::heeding(context.control);
@@ -165,7 +165,7 @@ fn make_whole(image: &Parallels, context: &OpenContext<'_>) -> Result<()> {
             "'{name}' was not closed and is damaged; check the image first"
         )));
     }
-    // That it was not closed is one of them.
+    // That it was not closed counts as one of them.
     if report.corruptions_fixed > 1 {
         (context.warn)(format!(
             "'{name}' was not closed: {} entries of its table were damaged and were repaired",

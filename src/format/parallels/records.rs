@@ -12,7 +12,7 @@ use crate::storage::{Durability, Preallocation, Storage, shorten};
 use super::disk::{Closing, Header, ParallelsLayout};
 use super::extension::Extension;
 
-/// Space that is taken ahead of need.
+/// Space that is allocated ahead of need.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     pub(super) bytes: u64,
@@ -22,16 +22,16 @@ pub(super) struct Ahead {
 /// The format extension of an open image.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Where it stands, and what belongs to it.
+    /// The ranges of it, and of what belongs to it.
     places: Vec<Range<u64>>,
-    /// It was there, and is not any more.
+    /// There was one, and it has been dropped.
     dropped: bool,
-    /// It outlasts changes, and what is not understood of it may stand anywhere here.
+    /// If it survives changes: where the parts of it that are not understood may be.
     rest: Option<Range<u64>>,
 }
 
 impl Kept {
-    /// As it was read; `data` is where its clusters may stand.
+    /// The state as read; `data` is the range where its clusters may be.
     pub(super) fn of(found: Extension, data: Range<u64>) -> Self {
         Self {
             places: found.places,
@@ -41,14 +41,14 @@ impl Kept {
     }
 }
 
-/// The header in memory; on disk it is the same.
+/// The header in memory, identical to the one on disk.
 #[derive(Debug)]
 pub(super) struct Records {
     header: Mutex<Header>,
     durability: Durability,
     extension: Mutex<Kept>,
     ahead: Option<Ahead>,
-    /// What is in use ends here, where space was taken ahead.
+    /// Where the space in use ends, if space was allocated ahead.
     used: AtomicU64,
 }
 
@@ -68,37 +68,37 @@ impl Records {
         }
     }
 
-    /// Where the format extension stands, and what is known to belong to it.
+    /// The ranges of the format extension, and of what is known to belong to it.
     pub(super) fn extension(&self) -> Vec<Range<u64>> {
         self.extension.lock().places.clone()
     }
 
-    /// Whether there is a format extension that outlasts changes.
+    /// Whether there is a format extension that survives changes.
     pub(super) fn outlasts(&self) -> bool {
         self.extension.lock().rest.is_some()
     }
 
-    /// Where what is not understood of the format extension may end.
+    /// Where the parts of the format extension that are not understood may end.
     pub(super) fn end_of_rest(&self) -> u64 {
         let kept = self.extension.lock();
         kept.rest.as_ref().map_or(0, |rest| rest.end)
     }
 
-    /// Whether there was a format extension that the image has lost since it was opened.
+    /// Whether the image has dropped a format extension since it was opened.
     pub(super) fn has_dropped(&self) -> bool {
         self.extension.lock().dropped
     }
 
-    /// As it is now.
+    /// A copy of the current header.
     pub(super) fn header(&self) -> Header {
         self.header.lock().clone()
     }
 
-    /// Changes the header, on disk too: it stands in one sector, which no crash tears. A failure leaves the
-    /// memory as it was.
+    /// Changes the header, in memory and on disk: it lies in one sector, which no crash tears. A failure leaves memory
+    /// unchanged.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn change(
         &self,
         storage: &dyn Storage,
@@ -114,11 +114,11 @@ impl Records {
         Ok(())
     }
 
-    /// The image is open, on disk too. Where the contents are about to change, the format extension is dropped
-    /// with the same write, unless it is to outlast that.
+    /// Marks the image as open, on disk too. If the contents are about to change, the same write drops the format
+    /// extension, unless that survives changes.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn begin(&self, storage: &dyn Storage, contents_change: bool) -> Result<()> {
         let kept = &mut *self.extension.lock();
         let drops = contents_change && kept.rest.is_none();
@@ -142,11 +142,11 @@ impl Records {
         }
     }
 
-    /// The image is closed; all that was written is durable. What was taken ahead goes back. A format extension
-    /// that is not up to date is marked so.
+    /// Marks the image as closed, once everything written is durable. Space allocated ahead is returned. A format
+    /// extension that is not up to date is marked as such.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn end(&self, storage: &dyn Storage, is_current: bool) -> Result<()> {
         let used = self.used.load(Ordering::Acquire);
         if used > 0 {

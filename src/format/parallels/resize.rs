@@ -46,7 +46,7 @@ impl Parallels {
     fn grow(&self, len: u64, control: &JobControl) -> Result<()> {
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         alone.end()?;
         blocks.zero_last_block(len)?;
         let cluster = blocks.layout().block_size();
@@ -87,7 +87,7 @@ impl Parallels {
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
         control.checkpoint()?;
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         alone.end()?;
         let layout = blocks.layout();
         let count = len.div_ceil(layout.block_size());
@@ -104,7 +104,7 @@ impl Parallels {
         blocks.barrier()?;
         blocks.set_len(len);
         alone.replace(layout, table);
-        // From here on the size is the new one: what follows gives space back.
+        // From here on the new size is in effect; the rest returns space.
         alone.pack(&JobControl::default())
     }
 }

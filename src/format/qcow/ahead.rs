@@ -1,4 +1,4 @@
-//! Lower tables that will be needed soon: read together where each request waits for a server or a device.
+//! Lower tables that will be needed soon, read in batches where each request waits for a server or a device.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::memory;
 
 use super::Qcow;
 
-/// The most entries of the upper table that are looked at for them.
+/// Maximum number of entries of the upper table to examine for one batch.
 const LOOKS: usize = 1 << 12;
 
 impl Qcow {
@@ -19,7 +19,7 @@ impl Qcow {
         self.tables_ahead(first..last.saturating_add(1), |_| false);
     }
 
-    /// Brings the first ones of those tables into memory, without those that `is_skipped`, unless the first is there.
+    /// Reads the first of those tables into memory, except where `is_skipped`, unless the first two are there.
     pub(super) fn tables_ahead(&self, indices: Range<u32>, is_skipped: impl Fn(u32) -> bool) {
         if !self.read_ahead.is_on() || indices.len() < 2 {
             return;
@@ -29,7 +29,7 @@ impl Qcow {
         let most = (MOST_BYTES / len.max(1)) as usize;
         let most = most.min(self.cache.most_ahead(self.geometry.per_table()));
         let is_missing = |index| self.table_host(index) != 0 && !self.cache.has((0, index));
-        // A run goes on into the next one.
+        // A run continues into the next table.
         let is_needed = || is_missing(first) || is_missing(first.saturating_add(1));
         self.read_ahead.run(most, is_needed, |count| {
             let file_len = self.file_len_at_least(u64::MAX);

@@ -1,4 +1,4 @@
-//! The backing file, which the header names, and emptying an image that has one.
+//! The backing file named by the header, and emptying an image that has one.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use crate::storage::ZeroFlags;
 use super::Qcow;
 use super::disk::{HEADER_LEN, Header, MAX_NAME};
 
-/// Where names of backing files are put: behind the header.
+/// Where names of backing files are stored: right after the header.
 pub(super) const NAME_START: u64 = HEADER_LEN as u64;
 
-/// The name of a backing file as a header can hold it.
+/// Checks that a header can hold the name of a backing file.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a name that is too long.
@@ -28,8 +28,8 @@ pub(super) fn check_name(backing: &BackingRef) -> Result<()> {
 }
 
 impl Qcow {
-    /// Whether there is room for a name behind the header, where it can be put without a moment at which the
-    /// old one is gone: in the same sector, or beside the old one.
+    /// Checks that there is room for a name after the header, where it can be stored without losing the old one in
+    /// between: in the same sector, or clear of the old one.
     fn check_room(&self, header: &Header, len: u64) -> Result<()> {
         let place = NAME_START..NAME_START + len;
         let is_apart = |old: Range<u64>| place.end <= old.start || old.end <= place.start;
@@ -81,7 +81,7 @@ impl BackingChange for Qcow {
     fn set_backing(&self, backing: Option<&BackingRef>, _parent: Option<&NewParent>) -> Result<()> {
         self.begin_change()?;
         let new = self.header_over(backing)?;
-        // What the guest sees above the new backing file must be there before that is named.
+        // What the guest sees above the new backing file must be on disk before the backing file is named.
         self.flush_all(self.durability)?;
         let mut bytes = memory::copied(&new.to_bytes())?;
         if let Some(backing) = backing {
@@ -125,7 +125,7 @@ impl BackingChange for Qcow {
             tables.clear();
         }
         self.barrier()?;
-        // No I/O under way knows of the places any more that others will take.
+        // No I/O in flight still refers to the places that others will take.
         self.users.wait();
         self.decoded.forget(0, u64::MAX);
         let name = self.header.lock().name_place();

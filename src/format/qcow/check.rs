@@ -1,4 +1,4 @@
-//! The consistency check: entries name places in the file, and only what is compressed shares its place.
+//! The consistency check: entries name places in the file, and only compressed data may share its place.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::storage::shorten;
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of, word_of_packed};
 
-/// Entries of the upper table that are written together.
+/// Number of entries of the upper table to write together.
 const L1_PIECE: u32 = 8192;
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// The header names a backing file by what stands behind the end of the file.
+    /// The header places the name of the backing file past the end of the file.
     lost_name: bool,
-    /// Tables whose place is none.
+    /// Tables without a valid place.
     bad_tables: Vec<u32>,
-    /// Tables that stand where something else does.
+    /// Tables that overlap something else.
     shared_tables: Vec<u32>,
-    /// Entries that name no place in the file, and the first cluster that has one.
+    /// The number of entries that name no place in the file, and the first cluster with one.
     bad: u64,
     first_bad: Option<u64>,
-    /// Clusters that stand where something else does, and the first of them.
+    /// The number of clusters that overlap something else, and the first of them.
     shared: u64,
     first_shared: Option<u64>,
-    /// Clusters that entries behind the end of the disk name.
+    /// Clusters named by entries past the end of the disk.
     behind: u64,
     leaks: u64,
     total: u64,
@@ -65,7 +65,7 @@ impl check::Findings for Findings {
 }
 
 impl Findings {
-    /// The first damage, for people.
+    /// A description of the first damage.
     pub(super) fn first(&self) -> Option<String> {
         if self.lost_name {
             return Some("the backing file name stands behind the end of the file".to_owned());
@@ -88,11 +88,11 @@ impl Findings {
     }
 }
 
-/// What stands where. Compressed clusters may share a place: nothing is ever written over them.
+/// What is located where. Compressed clusters may overlap, because nothing is ever written over them.
 struct Survey {
-    /// Bytes of the units in which the first two count.
+    /// Size in bytes of the units in which the first two are counted.
     unit: u64,
-    /// Tables, clusters that stand as they are, and the header.
+    /// Tables, uncompressed clusters, and the header.
     solid: Uses,
     packed: Uses,
     /// Anything, by host clusters.
@@ -105,7 +105,7 @@ impl Survey {
         place.start / self.unit..place.end.div_ceil(self.unit)
     }
 
-    /// Gives a place that nothing else may have; false where something has.
+    /// Marks a place that must not be shared; returns false if something else is there.
     fn mark_solid(&mut self, place: Range<u64>) -> Result<bool> {
         let mut is_alone = true;
         for unit in self.units(&place) {
@@ -115,7 +115,7 @@ impl Survey {
         Ok(is_alone)
     }
 
-    /// Gives a place to compressed bytes; false where something stands there that is not compressed.
+    /// Marks a place of compressed bytes; returns false if something that is not compressed is there.
     fn mark_packed(&mut self, place: Range<u64>) -> Result<bool> {
         let mut is_alone = true;
         for unit in self.units(&place) {
@@ -149,17 +149,17 @@ impl Repairable for Qcow {
         self.survey(job, |_| Ok(()))
     }
 
-    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    /// Clears entries that name nothing, gives everything a place of its own, and closes gaps.
     fn repair(&self, found: &Findings, control: &JobControl) -> Result<()> {
         self.begin_change()?;
         let _all = self.inflight.reserve(0..u64::MAX);
         self.flush_all(self.durability)?;
         if found.lost_name {
-            // It reads as no name, and what is new would stand behind it.
+            // It reads as no name, but new data would be placed after it.
             self.set_backing(None, None)?;
         }
         if !self.storage.limits().fixed_len {
-            // What names places behind the end of the file is about to be cleared.
+            // Entries that name places past the end of the file are about to be cleared.
             let end = self.storage.len()?.max(self.l1_end);
             self.space.lock().set(end);
         }
@@ -177,7 +177,7 @@ impl Repairable for Qcow {
         let is_damaged = check::Findings::corruptions(found) > 0;
         self.clear_bad(is_damaged, control)?;
         self.flush_all(self.durability)?;
-        // What tables that were shared name is known now.
+        // Only now is it known what the tables that were shared name.
         let mut shared = Vec::new();
         self.survey(None, |number| memory::push(&mut shared, number))?;
         for number in shared {
@@ -202,7 +202,7 @@ impl Repairable for Qcow {
 }
 
 impl Qcow {
-    /// Goes through the tables; calls `shared` with each cluster that stands where something else does.
+    /// Scans the tables; calls `shared` with each cluster that overlaps something else.
     fn survey(
         &self,
         job: Option<&mut Job>,
@@ -213,13 +213,13 @@ impl Qcow {
         let (cluster, table_len) = (geometry.cluster(), geometry.table_len());
         let unit = cluster.min(table_len);
         let file_len = self.storage.len()?;
-        // What was reserved and is not written yet counts.
+        // Space that is reserved but not written yet counts.
         let known_len = self.file_len_at_least(u64::MAX);
         let mut survey = Survey {
             unit,
             solid: Uses::of(file_len / unit),
             packed: Uses::of(file_len / unit),
-            // What is appended goes behind a part of one at the end too.
+            // A partial cluster at the end counts, as appended data goes after it.
             any: Uses::of(file_len.div_ceil(cluster)),
             cluster,
         };
@@ -248,7 +248,7 @@ impl Qcow {
                 memory::push(&mut found.shared_tables, index)?;
             }
         }
-        // Where the cluster before ends.
+        // Where the previous cluster ends.
         let mut before = None;
         let is_skipped = |index: u32| {
             let is_in = |tables: &[u32]| tables.binary_search(&index).is_ok();
@@ -256,7 +256,7 @@ impl Qcow {
         };
         self.each_entry_beside(is_skipped, |number, _, word| {
             if number >= found.total {
-                // The header may say too little of the disk: no leak.
+                // The header may say too small a size, so this is no leak.
                 let place = self.vetted_within(word, known_len);
                 if let Some(at) = place.and_then(|place| place.range(cluster)) {
                     found.behind += 1;
@@ -288,7 +288,7 @@ impl Qcow {
                 shared(number)?;
             }
             if let Some(at) = at {
-                // What is compressed is followed by the rest of a sector.
+                // Compressed data may be followed by the rest of a sector.
                 let follows = before.is_none_or(|before: u64| {
                     before == at.start || before.next_multiple_of(SECTOR) == at.start
                 });
@@ -318,13 +318,13 @@ impl Qcow {
         Ok(found)
     }
 
-    /// Calls `visit` with the number of each cluster, its table and its entry, where a table that can be
-    /// read has one; tables are not kept.
+    /// Calls `visit` with the number of each cluster, its table and its entry, if the table can be read and the entry
+    /// is not 0; tables are not cached.
     pub(super) fn each_entry(&self, visit: impl FnMut(u64, u32, u64) -> Result<()>) -> Result<()> {
         self.each_entry_beside(|_| false, visit)
     }
 
-    /// As [`Qcow::each_entry`], without the tables of which `is_skipped` says so.
+    /// As [`Qcow::each_entry`], without the tables for which `is_skipped` holds.
     fn each_entry_beside(
         &self,
         is_skipped: impl Fn(u32) -> bool,
@@ -354,7 +354,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Whether words follow the L1 table that can be entries: places of tables.
+    /// Whether the L1 table is followed by words that could be entries, naming possible places of tables.
     fn l1_goes_on(&self, file_len: u64) -> Result<bool> {
         let end = self.l1_end.next_multiple_of(self.geometry.cluster());
         let mut bytes = memory::zeroed((end.min(file_len).saturating_sub(self.l1_end)) as usize)?;
@@ -367,8 +367,8 @@ impl Qcow {
             .any(|word| self.is_table_place_within(word, file_len)))
     }
 
-    /// Clears the entries that name no place in the file, and those of clusters behind the end of the disk where
-    /// something is damaged: what they name cannot be told from what is wrong.
+    /// Clears the entries that name no place in the file and, if there is any damage, those of clusters past the end of
+    /// the disk: what they name cannot be told from damage.
     fn clear_bad(&self, is_damaged: bool, control: &JobControl) -> Result<()> {
         let total = self.len.div_ceil(self.geometry.cluster());
         let file_len = self.file_len_at_least(u64::MAX);
@@ -391,7 +391,7 @@ impl Qcow {
         })
     }
 
-    /// Gives the entry of a cluster the word that `change` makes of its place, if it makes one.
+    /// Changes the entry of a cluster to what `change` returns for its place, if anything.
     pub(super) fn change_entry(
         &self,
         number: u64,
@@ -413,7 +413,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Lets entries of the upper table, in ascending order, name nothing, on disk too: neighbours together.
+    /// Clears entries of the upper table, which are in ascending order, in memory and on disk, in large writes.
     fn clear_l1(&self, indices: &[u32]) -> Result<()> {
         for near in indices.chunk_by(|one, next| one / L1_PIECE == next / L1_PIECE) {
             let (Some(first), Some(last)) = (near.first(), near.last()) else {
@@ -433,7 +433,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Lets the upper table name another place, on disk too.
+    /// Makes the upper table name another place, in memory and on disk.
     pub(super) fn put_l1(&self, index: u32, host: u64) -> Result<()> {
         let at = self.l1_offset + u64::from(index) * 8;
         self.storage.write_at(&host.to_be_bytes(), at)?;
@@ -443,7 +443,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Copies bytes of the file; what is behind its end reads as zeroes.
+    /// Copies bytes of the file; what is past its end reads as zeroes.
     pub(super) fn copy(&self, from: u64, to: u64, len: u64) -> Result<()> {
         let mut bytes = memory::zeroed(len as usize)?;
         self.storage.read_at(&mut bytes, from)?;

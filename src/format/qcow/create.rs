@@ -1,5 +1,5 @@
-//! New images: options, size, and the writer that fills them. Space from a cursor, one table open, the upper
-//! table and the header last.
+//! New images: options, size, and the writer that fills them. Space from a cursor, one open table, the upper table and
+//! the header last.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ use super::packed::encode_cluster;
 const BITS: (u8, u8) = (12, 9);
 const OVERLAY_BITS: (u8, u8) = (9, 12);
 
-/// How far the growth of the file is announced beforehand.
+/// How far ahead the growth of the file is announced.
 const EXPECTED: u64 = 256 << 20;
 
-/// Options of creation.
+/// Creation options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "backing_file",
@@ -89,13 +89,13 @@ pub(super) fn outline(values: &Values) -> Outline {
     }
 }
 
-/// What a new image is to be.
+/// The specification of a new image.
 #[derive(Debug)]
 struct Spec {
     header: Header,
     size: u64,
     compression: Compression,
-    /// The ID of the secret, where the image is encrypted.
+    /// The ID of the secret, if the image is encrypted.
     secret: Option<String>,
 }
 
@@ -130,7 +130,7 @@ impl Spec {
                 Some(_) => Crypt::Aes,
                 None => Crypt::None,
             },
-            // Behind the first sector: another name can take the place of this one there.
+            // After the first sector, so that another name can replace this one in that sector.
             l1_offset: name_end.next_multiple_of(8).max(SECTOR),
         };
         if header.size > i64::MAX as u64 || header.tables() > most_tables() {
@@ -146,13 +146,13 @@ impl Spec {
         })
     }
 
-    /// Bytes of the file before any guest data.
+    /// Length of the file before any guest data.
     fn empty_len(&self) -> u64 {
         (self.header.l1_offset + self.header.tables() * 8).next_multiple_of(SECTOR)
     }
 }
 
-/// The ID of the secret, where the image is to be encrypted.
+/// The ID of the secret, if the image is to be encrypted.
 fn secret(values: &Values, measured: bool) -> Result<Option<String>> {
     let id = values.str("encrypt.key-secret");
     match (NewEncryption::of(values)?, id) {
@@ -200,7 +200,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// An image that is to be made.
+/// An image to be created.
 #[derive(Debug)]
 struct NewQcow {
     spec: Spec,
@@ -230,7 +230,7 @@ impl NewImage for NewQcow {
         let is_empty = storage.is_empty()?;
         let fresh = storage.limits().grown_is_zero && is_empty;
         if !is_empty {
-            // A device: what was there must not pass for the header.
+            // A device: its old contents must not be taken for the header.
             storage.write_zeroes(0, 4096, ZeroFlags::empty())?;
         }
         let geometry = self.spec.header.geometry();
@@ -268,13 +268,13 @@ struct QcowBulk {
 
 #[derive(Debug)]
 struct State {
-    /// The tables that hold anything, in order, each with its place. The last one is open.
+    /// The tables that hold anything, in order, each with its location. The last one is open.
     tables: Vec<(u32, u64)>,
     /// The entries of the open table.
     words: Vec<u64>,
-    /// Behind all that has a place.
+    /// The end of everything allocated.
     next: u64,
-    /// Guest bytes before this are dealt with.
+    /// Guest bytes before this have been dealt with.
     next_guest: u64,
     /// The storage expects writes up to here.
     expected: u64,
@@ -296,7 +296,7 @@ impl QcowBulk {
         }
     }
 
-    /// Writes the open table and begins another one, unless it is the one of that number.
+    /// Writes the open table and begins another one, unless it has that number already.
     fn turn_to(&self, state: &mut State, table: u32) -> Result<()> {
         if state.tables.last().is_some_and(|(open, _)| *open == table) {
             return Ok(());
@@ -318,7 +318,7 @@ impl QcowBulk {
         }
     }
 
-    /// Tells the storage in large steps how far the file is about to grow.
+    /// Announces the coming growth of the file to the storage, in large steps.
     fn hint_growth(&self, state: &mut State) {
         if state.next <= state.expected || !self.fresh {
             return;
@@ -330,7 +330,7 @@ impl QcowBulk {
         }
     }
 
-    /// Writes the upper table: what tables hold nothing have no entry.
+    /// Writes the upper table; tables that hold nothing have no entry.
     fn write_l1(&self, state: &State) -> Result<()> {
         let start = self.spec.header.l1_offset;
         if !self.fresh {
@@ -352,7 +352,7 @@ impl QcowBulk {
     }
 }
 
-/// Gives so many bytes a place.
+/// Allocates that many bytes.
 fn place(state: &mut State, len: u64, unit: u64) -> Result<u64> {
     let start = state.next.checked_next_multiple_of(unit);
     let found = start.and_then(|start| Some((start, start.checked_add(len)?)));
@@ -421,7 +421,7 @@ impl Bulk for QcowBulk {
     fn initial_content(&self) -> InitialContent {
         InitialContent {
             unreserved_is_zero: true,
-            // Zeroes of the host decrypt to noise.
+            // Zeroes on the host decrypt to noise.
             unwritten_is_zero: self.fresh && self.cipher.is_none(),
         }
     }
@@ -513,7 +513,7 @@ impl Bulk for QcowBulk {
             out.write_at(rest, SECTOR)?;
         }
         if durability == Durability::Synced {
-            // No header must reach the disk before what it points to.
+            // The header must not reach the disk before what it points to.
             out.sync(durability)?;
         }
         out.write_at(first, 0)?;

@@ -20,7 +20,7 @@ use crate::storage::{Durability, Storage, ZeroFlags};
 use super::disk::MAGIC;
 use super::{Qcow, create, inspect, open};
 
-/// The line of the registry.
+/// The entry in the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "qcow",
     of_images: Features::WRITE

@@ -1,4 +1,4 @@
-//! Inspecting an untrusted image: its header, its name, and its tables in pieces.
+//! Inspecting an untrusted image: its header, the backing file name, and its tables in pieces.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::check::{Findings, Repairable};
@@ -11,7 +11,7 @@ use super::Qcow;
 use super::disk::{Crypt, HEADER_LEN, Header};
 use super::open::{How, build};
 
-/// A file that is longer than its clusters explain by more than this hides something.
+/// Maximum excess of the file over what its clusters explain; a longer file hides something.
 const SLACK: u64 = 64 << 20;
 
 /// See [`crate::format::FormatDriver::inspect`].

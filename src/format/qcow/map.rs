@@ -1,4 +1,4 @@
-//! Where guest bytes are: through the upper table and the lower ones, which are read when they are needed.
+//! Where guest bytes are: through the upper table and the lower ones, which are read on demand.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,25 +15,25 @@ use super::Qcow;
 use super::disk::{ClusterPlace, place_of};
 
 impl Qcow {
-    /// Whether what no table holds is below.
+    /// Whether what no table holds comes from the backing file.
     pub(super) fn is_overlay(&self) -> bool {
         self.is_overlay.load(Ordering::Acquire)
     }
 
-    /// What the upper table says of a lower one: its place, or 0.
+    /// The place of a lower table according to the upper one, or 0.
     pub(super) fn table_host(&self, index: u32) -> u64 {
         let entry = self.l1.get(index as usize);
         entry.map_or(0, |entry| entry.load(Ordering::Acquire))
     }
 
-    /// Whether a table can stand at `host`.
+    /// Whether a table may be located at `host`.
     pub(super) fn is_table_place(&self, host: u64) -> bool {
         let known = self.file_len.load(Ordering::Acquire);
         self.is_table_place_within(host, known)
             || self.is_table_place_within(host, self.file_len_at_least(u64::MAX))
     }
 
-    /// As [`Qcow::is_table_place`], in a file of that length.
+    /// As [`Qcow::is_table_place`], for a file of that length.
     pub(super) fn is_table_place_within(&self, host: u64, file_len: u64) -> bool {
         let end = host.checked_add(self.geometry.table_len());
         host >= self.l1_end && host.is_multiple_of(SECTOR) && end.is_some_and(|end| end <= file_len)
@@ -58,7 +58,7 @@ impl Qcow {
         }
     }
 
-    /// The entries of a table as the disk has them.
+    /// Reads the entries of a table from disk.
     pub(super) fn read_table(&self, index: u32, host: u64) -> Result<Vec<u64>> {
         if !self.is_table_place(host) {
             return Err(self.bad_table(index, host));
@@ -69,7 +69,7 @@ impl Qcow {
         memory::collect(words_of(&bytes))
     }
 
-    /// The table that stands in those bytes.
+    /// The table encoded in those bytes.
     pub(super) fn table_of(bytes: &[u8]) -> Result<Table> {
         Table::new(words_of(bytes))
     }
@@ -83,7 +83,7 @@ impl Qcow {
         .with_errno(libc::EIO)
     }
 
-    /// What is known of the length of the file, looked up again where it was shorter than `end`.
+    /// The known length of the file, queried again if that is less than `end`.
     pub(super) fn file_len_at_least(&self, end: u64) -> u64 {
         let known = self.file_len.load(Ordering::Acquire);
         if known >= end {
@@ -93,14 +93,14 @@ impl Qcow {
         self.file_len.fetch_max(now, Ordering::AcqRel).max(now)
     }
 
-    /// What an entry says, where the file has such a place.
+    /// The place named by an entry, if the file has such a place.
     pub(super) fn vetted(&self, word: u64) -> Option<ClusterPlace> {
         let known = self.file_len.load(Ordering::Acquire);
         let vetted = self.vetted_within(word, known);
         vetted.or_else(|| self.vetted_within(word, self.file_len_at_least(u64::MAX)))
     }
 
-    /// As [`Qcow::vetted`], where a file of that length has such a place.
+    /// As [`Qcow::vetted`], for a file of that length.
     pub(super) fn vetted_within(&self, word: u64, file_len: u64) -> Option<ClusterPlace> {
         let place = place_of(word, self.geometry);
         let fits = match place {
@@ -118,10 +118,10 @@ impl Qcow {
         fits.then_some(place)
     }
 
-    /// What an entry of the cluster at a guest offset says.
+    /// The place named by the entry of the cluster at a guest offset.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the file has no such place.
+    /// [`ErrorKind::Corrupt`] if the file has no such place.
     pub(super) fn place(&self, word: u64, guest: u64) -> Result<ClusterPlace> {
         self.vetted(word).ok_or_else(|| {
             let cluster = guest - guest % self.geometry.cluster();
@@ -157,7 +157,7 @@ impl Qcow {
         run.ok_or_else(|| Error::new(ErrorKind::Internal, "An empty run of clusters"))
     }
 
-    /// As [`Qcow::run`] from memory alone.
+    /// As [`Qcow::run`], but from memory alone.
     pub(super) fn try_run(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         self.run_with(offset, len, |index| {
             let known = self.cache.get((0, index));
@@ -169,7 +169,7 @@ impl Qcow {
         })
     }
 
-    /// The run, as far as `table` gives the tables that it needs.
+    /// The run, as far as `table` provides the tables that it needs.
     fn run_with(
         &self,
         offset: u64,
@@ -226,7 +226,7 @@ impl Qcow {
         }
     }
 
-    /// As others see a run: encrypted data is encoded.
+    /// The extent as others see it: encrypted data counts as encoded.
     pub(super) fn shown(&self, mut extent: Extent) -> Extent {
         if self.encrypted && matches!(extent.kind, ExtentKind::Data { .. }) {
             extent.kind = ExtentKind::Encoded { compressed: false };
@@ -234,7 +234,7 @@ impl Qcow {
         extent
     }
 
-    /// Refuses a range that does not lie in the image.
+    /// Refuses a range outside the image.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`].
@@ -250,7 +250,7 @@ fn words_of(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
     bytes.chunks_exact(8).map(|word| be64(word, 0).unwrap_or(0))
 }
 
-/// Makes a run longer by what follows it; false where that is of another kind.
+/// Extends a run by what follows it; returns false if that is of another kind.
 fn extend(run: &mut Option<Extent>, kind: ExtentKind, len: u64) -> bool {
     match run {
         None => *run = Some(Extent { len, kind }),

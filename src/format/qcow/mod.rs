@@ -1,8 +1,8 @@
-//! qcow, the first version: clusters behind tables in two levels, over a backing file or none, compressed one
-//! by one or encrypted. What the tables name keeps its place, and what is new goes to the end of the file.
+//! qcow, the first version: clusters mapped by two levels of tables, with or without a backing file, individually
+//! compressed or encrypted. What the tables name keeps its place, and new data goes to the end of the file.
 //!
-//! The order on disk: guest data, a barrier, the entries that name it and new tables, a barrier, the entries
-//! of the upper table that name those. A crash leaves space that nothing names at most.
+//! The order on disk: guest data, a barrier, the entries that name it and new tables, a barrier, the entries of the
+//! upper table that name those. A crash leaves at most space that nothing refers to.
 
 mod ahead;
 mod backing;
@@ -45,38 +45,38 @@ pub use driver::DRIVER;
 struct Qcow {
     storage: Arc<dyn Storage>,
     geometry: Geometry,
-    /// Where the upper table stands, and where it ends.
+    /// Where the upper table begins and ends.
     l1_offset: u64,
     l1_end: u64,
     /// The virtual size.
     len: u64,
     header: Mutex<Header>,
-    /// The name of the backing file, as it stands in the image.
+    /// The name of the backing file, as stored in the image.
     backing: Mutex<Option<BString>>,
-    /// What no table holds is below, else it reads as zeroes.
+    /// What no table holds comes from the backing file; otherwise it reads as zeroes.
     is_overlay: AtomicBool,
-    /// The upper table: where each table of the lower level stands, or 0.
+    /// The upper table: where each lower table is, or 0.
     l1: Vec<AtomicU64>,
-    /// Where those tables stand, in order; None until the first write asks.
+    /// Where those tables are, in order; None until the first write needs it.
     tables: RwLock<Option<Vec<u64>>>,
     cache: Cache,
     read_ahead: ReadAhead,
     decoded: DecodedUnits,
-    /// How guest data is encrypted; None also where only metadata is wanted.
+    /// How guest data is encrypted; also None if only metadata is needed.
     cipher: Option<DataCipher>,
     encrypted: bool,
     read_only: bool,
     durability: Durability,
     compression_level: Option<i64>,
-    /// What is known of the length of the file.
+    /// The known length of the file.
     file_len: AtomicU64,
     space: Mutex<Space>,
     inflight: InFlight,
     users: IoUsers,
     /// Held while tables are written.
     flushing: Mutex<()>,
-    /// Tables were changed and are not written.
+    /// Tables have been changed and not written.
     is_dirty: AtomicBool,
-    /// A flush has failed: what it covered may be lost.
+    /// A flush has failed; what it covered may be lost.
     lost: AtomicBool,
 }

@@ -34,7 +34,7 @@ const fn option(name: &'static str, help: &'static str) -> OptionSpec {
     }
 }
 
-/// Options of opening, sorted by name.
+/// Open options, sorted by name.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "encrypt.format",
@@ -63,20 +63,20 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         },
     )?;
     if context.opener.has_child(ChildSpec::BACKING.name) {
-        // The header need not name what shows through.
+        // The backing file in use need not be named by the header.
         image.is_overlay.store(true, Ordering::Release);
     }
     Ok(Box::new(image))
 }
 
-/// The header of a file.
+/// Reads the header of a file.
 pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
     let mut head = [0; HEADER_LEN];
     storage.read_at(&mut head, 0)?;
     Header::from_bytes(&head)
 }
 
-/// The cipher of the image's data: none where it is not encrypted, or only metadata is wanted.
+/// The cipher of the image's data; None if it is not encrypted, or only metadata is needed.
 fn cipher(header: &Header, context: &OpenContext<'_>) -> Result<Option<DataCipher>> {
     let found = match header.crypt {
         Crypt::None => None,
@@ -106,7 +106,7 @@ fn cipher(header: &Header, context: &OpenContext<'_>) -> Result<Option<DataCiphe
     DataCipher::aes(context.objects.secret(id)?.bytes()).map(Some)
 }
 
-/// How an image is used.
+/// How an image is to be used.
 pub(super) struct How {
     pub(super) read_only: bool,
     pub(super) durability: Durability,
@@ -114,7 +114,7 @@ pub(super) struct How {
     pub(super) cipher: Option<DataCipher>,
 }
 
-/// The image of a header.
+/// Builds the image from its header.
 pub(super) fn build(
     storage: &Arc<dyn Storage>,
     header: Header,
@@ -154,7 +154,7 @@ pub(super) fn build(
     })
 }
 
-/// The name of the backing file, if there is one.
+/// Reads the name of the backing file, if there is one.
 fn read_name(storage: &dyn Storage, header: &Header) -> Result<Option<BString>> {
     let Some(place) = header.name_place() else {
         return Ok(None);
@@ -166,12 +166,12 @@ fn read_name(storage: &dyn Storage, header: &Header) -> Result<Option<BString>> 
     Ok((!name.is_empty()).then(|| name.into()))
 }
 
-/// The upper table.
+/// Reads the upper table.
 fn read_l1(storage: &dyn Storage, header: &Header, policy: &OpenPolicy) -> Result<Vec<AtomicU64>> {
     let len = header.tables() * 8;
     policy.check_table("L1 table", len)?;
     if len > 0 {
-        // Before memory is taken for what is not there.
+        // Before memory is allocated for what does not exist.
         read_exact_at(storage, &mut [0], header.l1_offset + len - 1)?;
     }
     let mut bytes = memory::zeroed(len as usize)?;

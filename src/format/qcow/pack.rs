@@ -1,4 +1,4 @@
-//! Closing gaps: what stands last moves to where there is room before it, and the file ends earlier.
+//! Closing gaps: what is last moves to free space in front of it, and the file becomes shorter.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,35 +11,35 @@ use crate::size::SECTOR;
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of, word_of_packed};
 
-/// What can move.
+/// What occupies a place.
 #[derive(Clone, Copy, Debug)]
 enum Owner {
     Table(u32),
     Cluster(u64),
     Packed(u64),
-    /// The header, the upper table and the name of the backing file stay.
+    /// The header, the upper table and the name of the backing file, which cannot move.
     Nobody,
 }
 
-/// The space between things, in order. It only gets less.
+/// The free space between things, in order. It only shrinks.
 struct Gaps {
     gaps: Vec<Range<u64>>,
-    /// Where the search for a place of that length and alignment goes on: no gap before has one.
+    /// Where to continue the search for a place of that length and alignment: no gap before has one.
     from: HashMap<(u64, u64), usize>,
 }
 
 impl Gaps {
-    /// A place of `len` bytes before `limit`.
+    /// Takes a place of `len` bytes before `limit`.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     fn take(&mut self, len: u64, unit: u64, limit: u64) -> Result<Option<u64>> {
         self.from.try_reserve(1).map_err(|_| memory::lack())?;
         let from = self.from.entry((len, unit)).or_default();
         while let Some(gap) = self.gaps.get_mut(*from).filter(|gap| gap.start < limit) {
             let start = gap.start.next_multiple_of(unit);
             if start + len <= gap.end {
-                // What is left before a place with a large unit is given up.
+                // What remains in front of an aligned place is given up.
                 gap.start = start + len;
                 return Ok(Some(start));
             }
@@ -50,10 +50,10 @@ impl Gaps {
 }
 
 impl Qcow {
-    /// Moves what stands last as far as there is room before it, and cuts the file.
+    /// Moves what is last as long as there is room in front of it, and truncates the file.
     ///
     /// # Errors
-    /// Of I/O; the image is whole then.
+    /// If I/O fails; the image remains intact.
     pub(super) fn pack(&self, control: &JobControl) -> Result<()> {
         let mut things = self.things()?;
         things.sort_unstable_by_key(|(place, _)| (place.start, place.end));
@@ -72,7 +72,7 @@ impl Qcow {
         while let Some((place, owner)) = things.pop() {
             control.checkpoint()?;
             let Some(moved) = self.move_down(&place, owner, &mut gaps)? else {
-                // It stays, and so does everything before.
+                // It stays, and so does everything before it.
                 let rest = things.iter().map(|(place, _)| place.end);
                 end = rest.fold(end.max(place.end), u64::max);
                 break;
@@ -82,7 +82,7 @@ impl Qcow {
         self.flush_all(self.durability)?;
         self.forget_tables()?;
         self.decoded.forget(0, u64::MAX);
-        // A cluster that the file ended within has its whole place.
+        // The file may end within a cluster, whose full length is counted.
         self.cut_behind(end.min(self.storage.len()?))?;
         self.barrier()
     }
@@ -90,7 +90,7 @@ impl Qcow {
     /// Everything that has a place.
     fn things(&self) -> Result<Vec<(Range<u64>, Owner)>> {
         let mut things = Vec::new();
-        // Nothing stands in the unit in which the upper table ends.
+        // Nothing else is located in the unit in which the upper table ends.
         let unit = self.geometry.cluster().min(self.geometry.table_len());
         let head = 0..self.l1_end.next_multiple_of(unit);
         memory::push(&mut things, (head, Owner::Nobody))?;
@@ -120,7 +120,7 @@ impl Qcow {
         Ok(things)
     }
 
-    /// Moves one thing and gives where it ends then; None where it stays.
+    /// Moves one thing and returns its new end; None if it stays.
     fn move_down(&self, place: &Range<u64>, owner: Owner, gaps: &mut Gaps) -> Result<Option<u64>> {
         let (len, cluster) = (place.end - place.start, self.geometry.cluster());
         let unit = match owner {
@@ -134,7 +134,7 @@ impl Qcow {
         match owner {
             Owner::Nobody => {}
             Owner::Table(index) => {
-                // As it is on disk is as it is.
+                // The copy on disk must be current.
                 self.flush_all(self.durability)?;
                 self.copy(place.start, host, len)?;
                 self.barrier()?;
@@ -157,7 +157,7 @@ impl Qcow {
         Ok(Some(host + len))
     }
 
-    /// The places of tables have changed: they are looked for again.
+    /// Notes that the places of tables have changed, and determines them again.
     pub(super) fn forget_tables(&self) -> Result<()> {
         *self.tables.write() = None;
         self.begin_change()

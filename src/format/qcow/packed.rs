@@ -1,4 +1,4 @@
-//! Compressed clusters, each by itself: reading them, and writing new ones.
+//! Individually compressed clusters: reading them, and writing new ones.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use super::Qcow;
 use super::disk::{ClusterPlace, word_of_packed};
 
 thread_local! {
-    /// The thread's decompression state, and room for one compressed and one plain cluster.
+    /// The thread's decompression state, and a buffer for one compressed cluster.
     static DECODER: RefCell<(Decoder, IoBuf)> = RefCell::default();
 
-    /// The thread's compression state, and room for the compressed bytes.
+    /// The thread's compression state, and a buffer for the compressed bytes.
     static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
 }
 
 impl Qcow {
-    /// Reads guest bytes that the mapping called encoded: compressed or encrypted.
+    /// Reads guest bytes that the mapping reported as encoded: compressed or encrypted.
     pub(super) fn read_coded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let _io = self.users.enter();
         self.check_range(offset, buf.len() as u64)?;
@@ -59,7 +59,7 @@ impl Qcow {
         )
     }
 
-    /// Decodes the cluster with that guest byte, if it is compressed; gives its end.
+    /// Decodes the cluster with that guest byte, if it is compressed; returns its end.
     pub(super) fn decode_cluster_ahead(&self, offset: u64) -> Result<u64> {
         let cluster = self.geometry.cluster();
         let start = offset - offset % cluster;
@@ -84,7 +84,7 @@ impl Qcow {
         }
     }
 
-    /// A decoded cluster, which is kept: what stands in a place stays there.
+    /// A decoded cluster, which is cached, as data in the file never changes its place.
     fn unit(&self, (host, len): (u64, u64), guest: u64) -> Result<Arc<IoBuf>> {
         let cluster = self.geometry.cluster() as usize;
         self.decoded.get_or_decode(host, len, |bytes| {
@@ -93,7 +93,7 @@ impl Qcow {
     }
 
     fn decode(&self, (host, len): (u64, u64), cluster: &mut [u8], guest: u64) -> Result<()> {
-        // Taken out while in use: the storage below may be an image with compressed clusters.
+        // Taken out while in use: the underlying storage may itself be an image with compressed clusters.
         let mut tools = DECODER.take();
         let (decoder, input) = &mut tools;
         let mut read = || {
@@ -117,15 +117,15 @@ impl Qcow {
         .with_errno(libc::EIO)
     }
 
-    /// Writes compressed bytes and lets the cluster's entry name them; false where the cluster has a place of its own,
-    /// which nothing else could use then.
+    /// Writes compressed bytes and makes the cluster's entry name them; returns false if the cluster has a place of its
+    /// own, which nothing else could use then.
     fn store_packed(&self, bytes: &[u8], offset: u64) -> Result<bool> {
         let cluster = offset / self.geometry.cluster();
         let _mine = self.inflight.reserve(cluster..cluster + 1);
         let _io = self.users.enter();
         let (index, entry) = self.geometry.indices(offset);
         let table = self.table_to_change(index)?;
-        // A damaged entry is not replaced.
+        // A damaged entry must not be replaced.
         if let ClusterPlace::Plain(_) = self.place(table.get(entry), offset)? {
             return Ok(false);
         }
@@ -166,17 +166,16 @@ impl Compress for Qcow {
         ENCODER.set((encoder, out));
         match done? {
             true => Ok(()),
-            // What is written covers the cluster up to the end of the image: nothing shows from below.
+            // The write covers the cluster up to the end of the image, so nothing shows from below.
             false => self.write_guest(buf, offset, &ZeroBelow),
         }
     }
 }
 
-/// Compresses a cluster, filled up with zeroes where the image ends within it; false where it does not
-/// shrink.
+/// Compresses a cluster, padded with zeroes if the image ends within it; returns false if it does not shrink.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If there is not enough memory.
 pub(super) fn encode_cluster(
     encoder: &mut Encoder,
     compression: Compression,
@@ -193,7 +192,7 @@ pub(super) fn encode_cluster(
     encoder.encode(compression, &padded, limit, out)
 }
 
-/// Copies what stands `within` a cluster.
+/// Copies the bytes from `within` a cluster on.
 fn copy_from(cluster: &[u8], within: usize, buf: &mut [u8]) -> Result<()> {
     match cluster.get(within..within + buf.len()) {
         Some(bytes) => {

@@ -1,4 +1,4 @@
-//! Places for what is new, behind everything that there is, and writing the tables that name it.
+//! Places for new data, after everything that exists, and writing the tables that name it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,24 +15,24 @@ use crate::storage::{Durability, Preallocation, Step, shorten, steps};
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of};
 
-/// Where the next bytes go.
+/// Where to place new data.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// Everything is before; None until it was looked for.
+    /// The end of everything; None until it has been determined.
     next: Option<u64>,
     /// Tables whose place is not in the upper table on disk yet.
     new_tables: Vec<u32>,
 }
 
 impl Space {
-    /// Everything is before `next`.
+    /// Sets the end of everything.
     pub(super) fn set(&mut self, next: u64) {
         self.next = Some(next);
     }
 }
 
 impl Qcow {
-    /// Refuses changes of an image that is open to be read only.
+    /// Refuses changes to an image that is open read-only.
     pub(super) fn check_writable(&self) -> Result<()> {
         match self.read_only {
             true => Err(Error::os(libc::EROFS)),
@@ -40,7 +40,7 @@ impl Qcow {
         }
     }
 
-    /// What precedes each change.
+    /// Must be called before each change.
     pub(super) fn begin_change(&self) -> Result<()> {
         self.check_writable()?;
         let known = self.tables.read().is_some();
@@ -50,7 +50,7 @@ impl Qcow {
         }
     }
 
-    /// Learns where the lower tables stand, so that no guest data is written over one.
+    /// Determines where the lower tables are, so that no guest data is written over one.
     fn find_tables(&self) -> Result<()> {
         let mut places = Vec::new();
         for entry in &self.l1 {
@@ -65,7 +65,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Whether metadata stands in a place of the file.
+    /// Whether a range of the file contains metadata.
     pub(super) fn is_metadata(&self, place: &Range<u64>) -> bool {
         if place.start < self.l1_end {
             return true;
@@ -85,7 +85,7 @@ impl Qcow {
         in_table || in_name()
     }
 
-    /// Guest data is not written over metadata.
+    /// Refuses to write guest data over metadata.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`].
@@ -108,13 +108,13 @@ impl Qcow {
         .with_errno(libc::EFBIG)
     }
 
-    /// Bytes for clusters that stand as they are.
+    /// Allocates bytes for uncompressed clusters.
     pub(super) fn reserve(&self, len: u64) -> Result<u64> {
         let host = self.reserve_in(&mut self.space.lock(), len, self.geometry.cluster())?;
         word_of(host).ok_or_else(|| self.no_room())
     }
 
-    /// Bytes for something that stands at a sector.
+    /// Allocates bytes for something that need only be aligned to a sector.
     pub(super) fn reserve_packed(&self, len: u64) -> Result<u64> {
         self.reserve_in(&mut self.space.lock(), len, SECTOR)
     }
@@ -139,8 +139,8 @@ impl Qcow {
         Ok(start)
     }
 
-    /// Everything is before: the end of the file, or where that says nothing, of what is named. All tables are
-    /// looked through once: what names a place behind the end must not find other data there later.
+    /// The end of everything: of the file or, if its length is fixed, of what is named. All tables are scanned once,
+    /// because an entry that names a place past the end must not find other data there later.
     fn end_of_use(&self) -> Result<u64> {
         let len = self.storage.len()?;
         let mut end = self.l1_end;
@@ -171,8 +171,8 @@ impl Qcow {
         }
     }
 
-    /// Cuts off what lies behind `end`. Where the file only grows, what is new stands behind all that there was: what
-    /// stays does not read as zeroes.
+    /// Truncates the file to `end`. If the file only grows, new data goes after everything there was, because what
+    /// remains does not read as zeroes.
     pub(super) fn cut_behind(&self, end: u64) -> Result<()> {
         shorten::cut(&*self.storage, end)?;
         let end = match self.storage.limits().fixed_len {
@@ -190,7 +190,7 @@ impl Qcow {
         limits.grown_is_zero && !limits.fixed_len && !self.encrypted
     }
 
-    /// The table, which is made where there is none.
+    /// The table, which is created if there is none.
     pub(super) fn table_to_change(&self, index: u32) -> Result<Arc<Table>> {
         loop {
             if let Some(table) = self.table(index)? {
@@ -220,7 +220,7 @@ impl Qcow {
             };
             table.mark_dirty();
             if let Some(places) = places {
-                // What is new stands behind all others, except for a damaged entry that names more.
+                // A new table is after all others, unless a damaged entry names something further back.
                 let at = places.partition_point(|other| *other < host);
                 places.insert(at, host);
             }
@@ -242,7 +242,7 @@ impl Qcow {
         Table::new(words.into_iter())
     }
 
-    /// Writes tables when too many wait.
+    /// Writes tables if too many are waiting.
     pub(super) fn write_back_if_full(&self) -> Result<()> {
         match self.cache.is_full() {
             true => self.flush_all(self.durability),
@@ -250,17 +250,17 @@ impl Qcow {
         }
     }
 
-    /// Makes all that was written durable.
+    /// Makes everything written durable.
     fn sync(&self, durability: Durability) -> Result<()> {
         let result = self.storage.sync(durability);
         if result.is_err() {
-            // The kernel may have dropped what it could not write: no later sync makes up for it.
+            // The kernel may have dropped what it could not write; no later sync can make up for that.
             self.lost.store(true, Ordering::Release);
         }
         result
     }
 
-    /// What was written before reaches the disk before what is written after.
+    /// Everything written before reaches the disk before anything written after.
     pub(super) fn barrier(&self) -> Result<()> {
         match self.durability {
             Durability::Synced => self.sync(Durability::Synced),
@@ -277,7 +277,7 @@ impl Qcow {
             return Err(Error::writes_lost(self.storage.name()));
         }
         let _one = self.flushing.lock();
-        // What changes from here on waits for the next time.
+        // What changes from here on waits for the next flush.
         let was_dirty = self.is_dirty.swap(false, Ordering::AcqRel);
         let written = self.write_tables().and_then(|()| self.sync(durability));
         if written.is_err() && was_dirty {
@@ -286,12 +286,12 @@ impl Qcow {
         written
     }
 
-    /// How a flush would go.
+    /// How a flush would proceed.
     pub(super) fn try_flush_plan(&self, durability: Durability) -> FlushPlan {
         if self.read_only {
             return FlushPlan::Nothing;
         }
-        // Held while it is asked: who flushes takes the mark away before anything is written.
+        // Held during the checks: a flush clears the mark before it writes anything.
         let idle = self.flushing.try_lock();
         if idle.is_none()
             || self.lost.load(Ordering::Acquire)
@@ -302,9 +302,9 @@ impl Qcow {
         FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
-    /// Lets the file reach as far as what was reserved.
+    /// Extends the file to the end of what has been reserved.
     fn extend_file(&self) -> Result<()> {
-        // Under the lock: what others reserve and write meanwhile must not be cut off.
+        // Under the lock: what others reserve and write in the meantime must not be cut off.
         let space = self.space.lock();
         let next = space.next.unwrap_or(0);
         if !self.storage.limits().fixed_len && self.storage.len()? < next {
@@ -313,14 +313,14 @@ impl Qcow {
         Ok(())
     }
 
-    /// Writes the tables that were changed, once the data that they name is there.
+    /// Writes the tables that were changed, once the data that they name is on disk.
     fn write_tables(&self) -> Result<()> {
         let new = self.space.lock().new_tables.len();
         let dirty = self.cache.dirty(0)?;
         if dirty.is_empty() && new == 0 {
             return Ok(());
         }
-        // Copied before the data is made durable: what is added meanwhile waits for the next time.
+        // Copied before the data is made durable: what is added in the meantime waits for the next flush.
         let mut copies = Vec::new();
         let copied = dirty.iter().try_for_each(|(index, table)| {
             table.take_dirty();
@@ -342,7 +342,7 @@ impl Qcow {
         written
     }
 
-    /// Lets the upper table name the first `new` of the tables that were made, which are written.
+    /// Makes the upper table name the first `new` of the new tables, which have been written.
     fn write_l1(&self, new: usize) -> Result<()> {
         if new == 0 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Guest data: in place where a cluster has its place, else in a new one that the tables name afterwards.
+//! Guest data: in place if the cluster has a place, otherwise in a new one that the tables name afterwards.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -14,17 +14,17 @@ use crate::storage::{Step, ZeroFlags, steps};
 use super::Qcow;
 use super::disk::{ClusterPlace, word_of};
 
-/// Zeroes that have to be stored are written in pieces of this many bytes.
+/// Size of the pieces in which zeroes that must be stored are written.
 const ZERO_PIECE: u64 = 1 << 20;
 
-/// Bytes beside written data.
+/// Bytes around written data.
 struct Around {
     bytes: IoBuf,
     is_zero: bool,
 }
 
 impl Qcow {
-    /// The cipher, where the image has one.
+    /// The cipher, if the image is encrypted.
     fn cipher(&self) -> Result<Option<&DataCipher>> {
         match &self.cipher {
             None if self.encrypted => Err(Error::needs_secret("encrypt.key-secret")),
@@ -32,7 +32,7 @@ impl Qcow {
         }
     }
 
-    /// Fills `buf` with the guest bytes at `guest`, which lie at `host`.
+    /// Fills `buf` with the guest bytes at `guest`, which are at `host`.
     pub(super) fn read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<()> {
         steps::announce(&*self.storage, Step::ReadAio);
         match self.cipher()? {
@@ -41,7 +41,7 @@ impl Qcow {
         }
     }
 
-    /// Writes the guest bytes at `guest`, in `bufs` one after the other, to `host`.
+    /// Writes the guest bytes at `guest`, consecutive in `bufs`, to `host`.
     fn write_data(&self, bufs: &[IoSlice<'_>], host: u64, guest: u64) -> Result<()> {
         steps::announce(&*self.storage, Step::WriteAio);
         match (self.cipher()?, bufs) {
@@ -71,7 +71,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Overwrites clusters that have their place; returns how many bytes from the start of `buf`.
+    /// Overwrites clusters that have a place; returns how many bytes, from the start of `buf`.
     fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
         let _io = self.users.enter();
         let run = self.run(offset, buf.len() as u64)?;
@@ -84,7 +84,7 @@ impl Qcow {
         Ok(run.len)
     }
 
-    /// Where a write to the whole range overwrites bytes in place, if that is known now.
+    /// Where a write to the whole range would overwrite bytes in place, if that is known now.
     pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         if self.read_only || self.encrypted {
             return None;
@@ -100,7 +100,7 @@ impl Qcow {
         }
     }
 
-    /// The clusters of a range that lie in the table of its beginning.
+    /// The clusters of a range that are in the same table as its first one.
     fn clusters(&self, range: &Range<u64>) -> Range<u64> {
         let cluster = self.geometry.cluster();
         let first = range.start / cluster;
@@ -109,8 +109,7 @@ impl Qcow {
         first..range.end.div_ceil(cluster).min(table_end)
     }
 
-    /// Where clusters are, as many from the beginning of a range as have no place in which they could be
-    /// overwritten.
+    /// The places of the first clusters of a range, up to the first cluster that can be overwritten in place.
     fn without_place(&self, table: &Table, clusters: Range<u64>) -> Result<Vec<ClusterPlace>> {
         let mut found = Vec::new();
         for number in clusters {
@@ -125,8 +124,8 @@ impl Qcow {
         Ok(found)
     }
 
-    /// Writes the beginning of `buf` to clusters without a place; 0 where another write has given them one
-    /// meanwhile.
+    /// Writes the beginning of `buf` to clusters without a place; returns 0 if another write has allocated them in the
+    /// meantime.
     fn write_new(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let cluster = self.geometry.cluster();
         let clusters = self.clusters(&(offset..offset + buf.len() as u64));
@@ -146,7 +145,7 @@ impl Qcow {
         let head = self.around(*before, start..offset, below)?;
         let tail = self.around(*behind, end..whole, below)?;
         let host = self.reserve(count * cluster)?;
-        // What is new in a file reads as zeroes.
+        // New space in a file may already read as zeroes.
         let fresh = self.is_fresh();
         let needed = |around: &Around| !(fresh && around.is_zero);
         let (head, tail) = (head.filter(needed), tail.filter(needed));
@@ -166,7 +165,7 @@ impl Qcow {
         Ok(end - offset)
     }
 
-    /// What stands beside written data in the cluster that was at `old` before.
+    /// The contents around written data, in the cluster that was at `old` before.
     fn around(
         &self,
         old: ClusterPlace,
@@ -212,7 +211,7 @@ impl Qcow {
         Ok(())
     }
 
-    /// Zeroes the beginning of a range; returns how much.
+    /// Zeroes the beginning of a range; returns how much was zeroed.
     fn zero_run(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
         let at = range.start;
         let len = {
@@ -243,7 +242,7 @@ impl Qcow {
         Ok(len)
     }
 
-    /// Gives up the compressed cluster at the beginning of a range that covers it; false where there is none.
+    /// Drops the compressed cluster at the beginning of a range that covers it; returns false if there is none.
     fn drop_packed(&self, range: Range<u64>) -> Result<bool> {
         let cluster = self.geometry.cluster();
         let end = (range.start + cluster).min(self.len);
@@ -264,8 +263,8 @@ impl Qcow {
         Ok(is_packed)
     }
 
-    /// See [`crate::format::FormatWrite::discard`]: clusters keep their places, which go back to the host
-    /// where that can make holes that read as zeroes.
+    /// See [`crate::format::FormatWrite::discard`]: clusters keep their places, but the space is returned to the host
+    /// if it can punch holes that read as zeroes.
     pub(super) fn discard_guest(&self, offset: u64, len: u64) -> Result<()> {
         self.begin_change()?;
         self.check_range(offset, len)?;

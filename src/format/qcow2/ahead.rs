@@ -1,4 +1,4 @@
-//! Tables that will be needed soon: read together where each request waits for a server or a device.
+//! Prefetching of tables: those needed soon are read together where each request waits for a server or a device.
 
 use crate::error::Result;
 use crate::format::read_ahead::MOST_BYTES;
@@ -9,7 +9,7 @@ use super::cache::Class;
 use super::disk::RefcountTableEntry;
 use super::state::{Qcow2, trace_load};
 
-/// The most slices that are looked at for them.
+/// Maximum number of slices to consider for one prefetch.
 const LOOKS: usize = 1024;
 
 impl Qcow2 {
@@ -25,7 +25,7 @@ impl Qcow2 {
         }
     }
 
-    /// The slices that map a guest range, up to a table that cannot be one; `first` is where that of one begins.
+    /// The slices that map a guest range, up to an invalid table; `first` is where the range of a slice begins.
     fn slices_of(&self, first: u64, end: u64, span: u64) -> impl Iterator<Item = u64> {
         let mut next = first;
         std::iter::from_fn(move || {
@@ -44,7 +44,7 @@ impl Qcow2 {
         })
     }
 
-    /// As [`Self::look_ahead`], of refcount blocks: those that a part of the refcount table names.
+    /// As [`Self::look_ahead`], for refcount blocks: those in a part of the refcount table.
     pub(super) fn count_ahead(&self, entries: &[u64]) {
         if !self.read_ahead.is_on() {
             return;
@@ -64,7 +64,7 @@ impl Qcow2 {
 
     fn bring(&self, class: Class, slices: impl Iterator<Item = u64>) {
         let mut slices = slices.take(LOOKS);
-        // A run goes on into the next one.
+        // A sequential run continues in the next slice.
         let first: [Option<u64>; 2] = std::array::from_fn(|_| slices.next());
         let most = (MOST_BYTES / self.layout.slice_bytes()) as usize;
         let most = most.min(self.cache.most_ahead());

@@ -1,4 +1,4 @@
-//! Allocation of host clusters: a cursor over the refcounts, growing the file at its end.
+//! Allocation of host clusters: a cursor over the refcounts, and growing the file at its end.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use super::events;
 use super::overlap::Area;
 use super::state::{Qcow2, units_of};
 
-/// The largest host offset that tables can name.
+/// Limit for host offsets: tables cannot hold larger ones.
 const MAX_HOST: u64 = 1 << 56;
 
 impl Qcow2 {
@@ -22,7 +22,7 @@ impl Qcow2 {
         self.alloc_run_in(&mut self.alloc.lock(), want)
     }
 
-    /// As [`Qcow2::alloc_run`], with the allocator's lock held.
+    /// As [`Qcow2::alloc_run`], with the allocator's lock held by the caller.
     pub(super) fn alloc_run_in(&self, alloc: &mut Alloc, want: u64) -> Result<HostRun> {
         let bits = self.layout.cluster_bits();
         let per_block = self.counts().refcount_block_entries();
@@ -75,7 +75,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Refuses to hand out clusters that hold metadata, whatever their refcount says.
+    /// Refuses to hand out clusters that hold metadata, whatever their refcounts are.
     fn check_allocation(&self, clusters: Range<u64>) -> Result<()> {
         let offset = clusters.start << self.layout.cluster_bits();
         match self.meta.overlap(clusters) {
@@ -89,8 +89,8 @@ impl Qcow2 {
         }
     }
 
-    /// Makes a refcount block for an entry of the table that has none. The block is the first
-    /// cluster of the range that it describes, so that it counts itself.
+    /// Creates a refcount block for an entry of the table that has none. The block is the first cluster of the range
+    /// that it describes, so that it counts itself.
     fn add_block(&self, alloc: &mut Alloc, table_index: u64) -> Result<()> {
         if table_index >= alloc.table.len() as u64 {
             self.append_area(alloc, 0)?;
@@ -103,7 +103,7 @@ impl Qcow2 {
         self.announce(Step::RefblockAllocWrite);
         self.storage
             .write_zeroes(offset, self.layout.cluster_size(), ZeroFlags::empty())?;
-        // It counts itself on disk before any table names it.
+        // It counts itself on disk before any table refers to it.
         let mut own = memory::zeroed(self.layout.slice_bytes() as usize)?;
         self.counts().refcount_width().fill(&mut own, 0, 1, 1);
         self.storage.write_at(&own, offset)?;
@@ -123,9 +123,8 @@ impl Qcow2 {
         self.append_area(&mut self.alloc.lock(), count)
     }
 
-    /// Appends an area where no refcount block is yet: refcount blocks that count themselves, a
-    /// larger refcount table if the present one is too short, and `count` clusters; returns the
-    /// first of these.
+    /// Appends an area where there is no refcount block yet: refcount blocks that count themselves, a larger refcount
+    /// table if the present one is too short, and `count` clusters; returns the first of these.
     fn append_area(&self, alloc: &mut Alloc, count: u64) -> Result<u64> {
         let bits = self.layout.cluster_bits();
         let cluster_size = self.layout.cluster_size();
@@ -164,7 +163,7 @@ impl Qcow2 {
             ));
         }
         self.cache.invalidate(start << bits, total << bits);
-        // Even a failing write may leave something there.
+        // Even a failed write may leave data there.
         alloc.note_written(start << bits..(start + total) << bits);
         self.write_blocks(start, blocks, total)?;
         for block in 0..blocks {
@@ -181,7 +180,7 @@ impl Qcow2 {
         Ok(start + blocks + table_clusters)
     }
 
-    /// Writes refcount blocks at the start of an area of `total` clusters, all of refcount 1.
+    /// Writes refcount blocks at the start of an area of `total` clusters, all with refcount 1.
     fn write_blocks(&self, start: u64, blocks: u64, total: u64) -> Result<()> {
         let cluster_size = self.layout.cluster_size();
         let per_block = self.counts().refcount_block_entries();
@@ -198,8 +197,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Writes the refcount table, with new blocks in it, at its new place and lets the header
-    /// point there, with a barrier on both sides.
+    /// Writes the refcount table, including new blocks, to its new location and switches the header to it, with a
+    /// barrier on both sides.
     fn move_table(
         &self,
         alloc: &mut Alloc,
@@ -233,7 +232,7 @@ impl Qcow2 {
             })
             .and_then(|()| self.barrier());
         if let Err(error) = moved {
-            // Either table may be the one that counts now: writing only one would be wrong.
+            // Either table may be the active one now: updating only one would be wrong.
             self.lost.store(true, std::sync::atomic::Ordering::Release);
             return Err(error);
         }
@@ -245,7 +244,7 @@ impl Qcow2 {
         alloc.table_clusters = clusters;
         self.meta
             .set_area(Area::RefcountTable, cluster..cluster + clusters);
-        // Nothing on disk names the old table any more, and no one reads it.
+        // Nothing on disk refers to the old table any more, and nobody reads it.
         self.drop_references(alloc, old..old + old_clusters)
     }
 }

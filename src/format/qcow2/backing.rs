@@ -1,4 +1,4 @@
-//! Layers of a chain: emptying this one, and naming another backing file.
+//! Changes to layers of a chain: emptying this one, and setting another backing file.
 
 use std::sync::atomic::Ordering;
 
@@ -13,20 +13,20 @@ use super::cache::Class;
 use super::disk::{Extension, ImageHeader};
 use super::state::Qcow2;
 
-/// The longest backing file name, in bytes.
+/// Maximum length of a backing file name, in bytes.
 const MAX_NAME: usize = 1023;
 
-/// References that may wait while an image is emptied; many, because each round syncs.
+/// Maximum number of pending references while an image is emptied; many, because each round syncs.
 const EMPTY_BATCH: usize = 1 << 20;
 
-/// The extension that names the format of a backing file.
+/// The extension for the format of a backing file.
 fn format_extension(backing: Option<&BackingRef>) -> Result<Option<Extension>> {
     let format = backing.and_then(|backing| backing.format.as_ref());
     let format = format.map(|name| Extension::backing_format(BStr::new(name)));
     format.transpose()
 }
 
-/// Lets a header name another backing file.
+/// Sets another backing file in a header.
 fn record(header: &mut ImageHeader, backing: Option<&BackingRef>, format: Option<Extension>) {
     let is_format = |extension: &Extension| matches!(extension, Extension::BackingFormat(_));
     header.extensions.retain(|extension| !is_format(extension));
@@ -54,7 +54,7 @@ impl BackingChange for Qcow2 {
     fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
         self.check_backing(backing, parent)?;
         let format = format_extension(backing)?;
-        // What the guest sees above the new backing file must be there before the name is.
+        // What the guest sees above the new backing file must be on disk before the name is.
         self.flush_all(self.durability)?;
         self.replace_header(|new| record(new, backing, format))?;
         self.has_backing.store(backing.is_some(), Ordering::Release);
@@ -62,7 +62,7 @@ impl BackingChange for Qcow2 {
     }
 
     fn note_parent(&self, _: &NewParent) -> Result<()> {
-        // Nothing tells one backing file from another.
+        // No two backing files can be told apart.
         Ok(())
     }
 
@@ -89,7 +89,7 @@ impl BackingChange for Qcow2 {
             }
         }
         self.write_metadata(true, Durability::None)?;
-        // Two rounds: giving back may need the epoch to move on once.
+        // Two rounds: releasing clusters may need the epoch to advance once.
         for _ in 0..2 {
             self.reclaim()?;
         }
@@ -104,12 +104,12 @@ impl Qcow2 {
         self.has_backing.load(Ordering::Acquire)
     }
 
-    /// Gives what lies behind the last cluster in use back to the host.
+    /// Truncates the file behind the last cluster in use.
     fn cut_off(&self) -> Result<()> {
         if self.storage.limits().fixed_len {
             return Ok(());
         }
-        // Nothing allocates in the meantime.
+        // Nothing is allocated in the meantime.
         let alloc = self.alloc.lock();
         let per_block = self.counts().refcount_block_entries();
         let per_slice = self.counts().slice_refcounts();

@@ -1,8 +1,8 @@
 //! The metadata cache: L2 tables and refcount blocks in slices of at most 4 KiB.
 //!
-//! A slice's big-endian words are decoded once into atomics, so that a lookup in a loaded slice
-//! takes no lock beyond the short one of its shard. A slice that is dirty, or that anyone holds,
-//! is never evicted: what is not on disk yet always stays visible.
+//! A slice's big-endian words are decoded once into atomics, so that a lookup in a loaded slice takes no lock except,
+//! briefly, that of its shard. A slice that is dirty or in use is never evicted: what is not on disk yet always stays
+//! visible.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use crate::memory::{self, IoBuf};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, OnceLock, Ordering, fence, yield_now};
 
 const SHARDS: usize = 16;
-/// What a slice takes besides its words.
+/// Memory that a slice takes besides its words.
 const SLICE: u64 = 256;
 
-/// What a slice is a part of.
+/// The kind of table that a slice belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     /// An L2 table.
@@ -26,17 +26,17 @@ pub(super) enum Class {
 /// The words of a slice, in host byte order.
 pub(super) type Words = [AtomicU64];
 
-/// A part of a table, as cached.
+/// A cached part of a table.
 #[derive(Debug)]
 pub(super) struct Slice {
     offset: u64,
     class: Class,
     words: OnceLock<Box<Words>>,
-    /// Held while the slice is loaded; true when loading failed and the slice was dropped.
+    /// Held while the slice is loaded; true if loading failed and the slice was dropped.
     load: Mutex<bool>,
-    /// Odd while words change, so that readers of several words see one state.
+    /// Odd while words are changing, so that readers of several words see a consistent state.
     version: AtomicU64,
-    /// Held while words change; true when they differ from the disk.
+    /// Held while words are changing; true if they differ from the disk.
     dirty: Mutex<bool>,
     used: AtomicBool,
 }
@@ -71,7 +71,7 @@ impl Slice {
             .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Runs `f` until it saw the words in one state; it may run several times.
+    /// Runs `f` until it has seen a consistent state of the words; it may run several times.
     pub(super) fn read<R>(&self, mut f: impl FnMut(&Words) -> R) -> R {
         loop {
             let before = self.version.load(Ordering::Acquire);
@@ -86,7 +86,7 @@ impl Slice {
         }
     }
 
-    /// Decodes what was read, once.
+    /// Decodes the bytes read; has an effect only once.
     fn fill(&self, bytes: &[u8]) -> Result<()> {
         let words = bytes.chunks_exact(8);
         let words = memory::collect(words.map(|chunk| AtomicU64::new(be64(chunk))))?;
@@ -97,7 +97,7 @@ impl Slice {
     fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         memory::reserve(&mut bytes, self.words().len() * 8)?;
-        // By whole words: byte by byte it takes several times as long.
+        // By whole words: byte by byte is several times slower.
         for word in self.words() {
             bytes.extend_from_slice(&word.load(Ordering::Relaxed).to_be_bytes());
         }
@@ -105,12 +105,12 @@ impl Slice {
     }
 }
 
-/// The contents of a dirty slice at one instant, on its way to the disk.
+/// The contents of a dirty slice at one instant, to be written to disk.
 #[derive(Debug)]
 pub(super) struct Taken {
     /// The slice; holding it keeps it in the cache until the bytes are written.
     pub(super) slice: Arc<Slice>,
-    /// What to write at its offset.
+    /// The bytes to write at its offset.
     pub(super) bytes: Vec<u8>,
 }
 
@@ -134,7 +134,7 @@ pub(super) struct Cache {
 /// The slices of a class that differ from the disk.
 #[derive(Debug, Default)]
 struct Dirty {
-    /// It has room for all that are cached: to be changed takes no memory.
+    /// Has capacity for all cached slices of the class, so that marking one dirty never allocates.
     slices: HashMap<u64, Arc<Slice>>,
     /// How many of the class are cached, at least.
     cached: usize,
@@ -202,8 +202,8 @@ impl Cache {
         }
     }
 
-    /// Sees to it that `count` slices from `offset` on are loaded, those that are not by one call of
-    /// `load`, and returns them. It gets their range at least.
+    /// Ensures that `count` slices from `offset` on are loaded, the missing ones by one call of `load`, and returns
+    /// them. The range passed to `load` covers at least the missing ones.
     pub(super) fn get_run(
         &self,
         class: Class,
@@ -217,7 +217,7 @@ impl Cache {
         for n in 0..count {
             slices.push(self.lookup_or_insert(class, offset + n * step)?);
         }
-        // Which of them cannot be read shows where each is read alone.
+        // Errors are found again below, where each slice is read on its own.
         let _ = self.fill_missing(class, &slices, |missing| {
             let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
                 return Ok((IoBuf::new(), Vec::new()));
@@ -240,17 +240,17 @@ impl Cache {
         slice.is_some_and(|slice| slice.words.get().is_some())
     }
 
-    /// How many slices may be loaded together: a part of those that are kept, so that they are still there when
-    /// they are needed.
+    /// How many slices may be loaded together: a fraction of the capacity, so that they are still cached when they are
+    /// needed.
     pub(super) fn most_ahead(&self) -> usize {
         self.shard_capacity * SHARDS / 4
     }
 
-    /// Loads those of the slices at rising `offsets` that are not loaded, by one call of `load`; neighbours are one
-    /// range of it. Offsets that crowd one shard, as only a made-up image has them, are left out.
+    /// Loads those of the slices at ascending `offsets` that are not loaded, by one call of `load`, which gets adjacent
+    /// ones as one range. Offsets that crowd one shard, as only a crafted image has them, are skipped.
     ///
     /// # Errors
-    /// Of `load`: none of them is loaded then, and who asks for one tries again.
+    /// If `load` fails: none of them is loaded then, and whoever needs one tries again.
     pub(super) fn load_many(
         &self,
         class: Class,
@@ -259,7 +259,7 @@ impl Cache {
     ) -> Result<()> {
         let mut slices = Vec::new();
         memory::reserve(&mut slices, offsets.len())?;
-        // What is held is not evicted: no shard may be filled by it.
+        // Slices that are held cannot be evicted, so they must not fill a shard.
         let mut room = [self.shard_capacity / 2; SHARDS];
         for offset in offsets {
             if let Some(left @ 1..) = room.get_mut(self.shard_index(*offset)) {
@@ -287,16 +287,16 @@ impl Cache {
         })
     }
 
-    /// Fills those of `slices`, by rising offsets, that are not loaded: `read` is given their offsets, and gives
-    /// bytes and where those of each begin.
+    /// Fills those of `slices`, in ascending order of offsets, that are not loaded: `read` gets their offsets, and
+    /// returns bytes and where those of each slice begin.
     fn fill_missing(
         &self,
         class: Class,
         slices: &[Arc<Slice>],
         read: impl FnOnce(&[u64]) -> Result<(IoBuf, Vec<usize>)>,
     ) -> Result<()> {
-        // Held by nothing else from here on, so that what is read now is what counts. By rising
-        // offsets, so that no two wait for each other.
+        // With their locks held nobody else loads them, so what is read now is authoritative. The locks are taken in
+        // ascending order, so that no two threads deadlock.
         let mut missing: Vec<_> = slices
             .iter()
             .filter(|slice| slice.class == class && slice.words.get().is_none())
@@ -321,8 +321,8 @@ impl Cache {
         loaded.map(drop)
     }
 
-    /// The slice at `offset` if it is loaded, or if `load` (which tells whether it could) does so at
-    /// once. None also where another thread is just loading it.
+    /// The slice at `offset` if it is loaded, or if `load`, which returns whether it could, loads it at once. None also
+    /// if another thread is currently loading it.
     pub(super) fn try_get(
         &self,
         class: Class,
@@ -339,7 +339,7 @@ impl Cache {
                 return Some(slice.clone());
             }
         }
-        // What is wrong, if anything, shows in the way that waits.
+        // Any error is reported by the path that blocks.
         let load = |bytes: &mut [u8]| match load(bytes)? {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::Busy, "the table is not in memory")),
@@ -376,7 +376,7 @@ impl Cache {
         }
     }
 
-    /// Changes words of a slice; readers see all of the changes or none.
+    /// Changes words of a slice; readers see either all of the changes or none.
     pub(super) fn modify<R>(&self, slice: &Arc<Slice>, f: impl FnOnce(&Words) -> R) -> R {
         let mut dirty = slice.dirty.lock();
         let version = slice.version.load(Ordering::Relaxed);
@@ -398,10 +398,10 @@ impl Cache {
         result
     }
 
-    /// Takes the contents of all dirty slices of a class, by offset; they count as clean.
+    /// Takes the contents of all dirty slices of a class, sorted by offset; they count as clean from then on.
     ///
     /// # Errors
-    /// Where there is no memory for them: they are dirty as before then.
+    /// If memory cannot be allocated for them: they stay dirty then.
     pub(super) fn take_dirty(&self, class: Class) -> Result<Vec<Taken>> {
         let mut slices = Vec::new();
         {
@@ -424,7 +424,7 @@ impl Cache {
                     Ok(())
                 }
                 Err(error) => {
-                    // It says that it is dirty, so no other thread puts it into the set.
+                    // It is still marked dirty, so no other thread adds it to the set.
                     let mut set = self.dirty_set(class).lock();
                     set.slices.insert(slice.offset, slice);
                     Err(error)
@@ -439,31 +439,30 @@ impl Cache {
         Ok(taken)
     }
 
-    /// Marks slices dirty again whose writing failed.
+    /// Marks slices dirty again after writing them has failed.
     pub(super) fn put_back(&self, taken: Vec<Taken>) {
         for taken in taken {
             self.modify(&taken.slice, |_| ());
         }
     }
 
-    /// Bytes of dirty slices.
+    /// Total size of the dirty slices in bytes.
     pub(super) fn dirty_bytes(&self) -> u64 {
         let slices: usize = self.dirty.iter().map(|set| set.lock().slices.len()).sum();
         (slices * self.slice_bytes) as u64
     }
 
-    /// Whether slices of a class wait to be written.
+    /// Whether any slices of a class need to be written.
     pub(super) fn is_dirty(&self, class: Class) -> bool {
         !self.dirty_set(class).lock().slices.is_empty()
     }
 
-    /// Bytes that dirty slices may take before they should be written.
+    /// Total size of dirty slices, in bytes, above which they should be written.
     pub(super) fn dirty_limit(&self) -> u64 {
         (self.shard_capacity * SHARDS * self.slice_bytes) as u64 / 2
     }
 
-    /// Drops what is cached of a host range, dirty or not: the range is no table any more, or a
-    /// new one.
+    /// Drops all cached slices of a host range, dirty or not: the range no longer holds a table, or holds a new one.
     pub(super) fn invalidate(&self, offset: u64, len: u64) {
         let mut at = offset;
         while at < offset.saturating_add(len) {
@@ -484,7 +483,7 @@ impl Cache {
 }
 
 impl Dirty {
-    /// One more of the class is about to be cached.
+    /// Prepares for one more cached slice of the class.
     fn expect_one(&mut self) -> Result<()> {
         let all = self.cached + 1;
         let more = all.saturating_sub(self.slices.len());
@@ -499,7 +498,7 @@ impl Dirty {
 }
 
 impl Shard {
-    /// Adds a slice that there is room for; what went for it, if anything did.
+    /// Adds a slice for which capacity is reserved; returns the one evicted for it, if any.
     fn insert(&mut self, key: u64, slice: Arc<Slice>, capacity: usize) -> Option<Arc<Slice>> {
         self.map.insert(key, slice);
         if self.ring.len() < capacity {
@@ -641,7 +640,7 @@ mod tests {
         let none = |_: &mut [u8]| Err(Error::corrupt("not loaded"));
         let words = offsets.map(|at| cache.get(Class::L2, at, none).unwrap().word(0));
         assert_eq!(words, [1, 1, 9, 4097]);
-        // A failure leaves each to who asks for it.
+        // After a failure each slice is loaded by whoever needs it.
         let fails = |_: &mut [(u64, &mut [u8])]| Err(Error::corrupt("x"));
         assert!(cache.load_many(Class::L2, &[8192], fails).is_err());
         assert_eq!(cache.get(Class::L2, 8192, fill(3)).unwrap().word(0), 3);
@@ -654,7 +653,7 @@ mod tests {
         let load = |ranges: &mut [(u64, &mut [u8])]| {
             ranges.iter_mut().try_for_each(|(_, bytes)| fill(1)(bytes))
         };
-        // All of one shard, as a header can have it.
+        // All in one shard, as a header can cause.
         let of_one: Vec<u64> = (0..10_000)
             .map(|n| n * 512)
             .filter(|at| cache.shard_index(*at) == 3)

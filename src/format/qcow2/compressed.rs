@@ -1,4 +1,4 @@
-//! Writing compressed clusters: several share a host cluster, one after the other, by the byte.
+//! Writing compressed clusters: several are packed into a host cluster, one after the other, at byte granularity.
 
 use std::cell::RefCell;
 
@@ -14,7 +14,7 @@ use super::map::Entry;
 use super::state::Qcow2;
 
 thread_local! {
-    /// The thread's compression state, and room for the compressed bytes.
+    /// The thread's compression state, and a buffer for the compressed bytes.
     static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
 }
 
@@ -67,16 +67,16 @@ impl Qcow2 {
         if done {
             return Ok(());
         }
-        // What is written covers the cluster up to the end of the image: nothing shows from below.
+        // The data covers the cluster up to the end of the image: nothing from below shows through.
         self.write_guest(buf, offset, &ZeroBelow)
     }
 
-    /// Writes compressed bytes and lets the cluster's entry name them. False where the entry
-    /// cannot: the host offset is too large for it.
+    /// Writes compressed bytes and makes the cluster's entry refer to them. Returns false if the entry cannot, because
+    /// the host offset is too large for it.
     fn store_compressed(&self, bytes: &[u8], offset: u64) -> Result<bool> {
         let cluster = offset >> self.layout.cluster_bits();
         let _mine = self.inflight.reserve(cluster..cluster + 1);
-        // The image may have shrunk meanwhile.
+        // The image may have been shrunk in the meantime.
         self.check_range(offset, 1)?;
         let (slice, index) = self.l2_slice_for_write(offset)?;
         let len = bytes.len() as u64;
@@ -89,7 +89,7 @@ impl Qcow2 {
             }),
             None => Ok(()),
         };
-        // No entry names the new bytes yet.
+        // No entry refers to the new bytes yet.
         self.decoded.forget(host, len);
         let (Some(word), Ok(())) = (word, &written) else {
             self.drop_packed(host, len);
@@ -113,8 +113,8 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Reserves `len` bytes, less than a cluster, behind other compressed units where there is
-    /// room; each host cluster that they touch gets one reference more.
+    /// Reserves `len` bytes, less than a cluster, behind other compressed data where there is space; each host cluster
+    /// that they touch gets one more reference.
     fn alloc_packed(&self, alloc: &mut Alloc, len: u64) -> Result<u64> {
         let bits = self.layout.cluster_bits();
         self.announce(Step::ClusterAllocBytes);
@@ -135,7 +135,7 @@ impl Qcow2 {
         Ok(at)
     }
 
-    /// Allocates this very cluster if it is the next one that the allocator would give.
+    /// Allocates this particular cluster if it is free and has a refcount block; returns whether it did.
     fn take_next(&self, alloc: &mut Alloc, cluster: u64) -> Result<bool> {
         let has_block = self.refcount_slice(alloc, cluster)?.is_some();
         if !has_block || self.refcount(alloc, cluster)? != 0 {
@@ -150,7 +150,7 @@ impl Qcow2 {
         Ok(run.cluster == cluster)
     }
 
-    /// Takes back the references of [`Qcow2::alloc_packed`].
+    /// Drops the references that [`Qcow2::alloc_packed`] added.
     fn drop_packed(&self, host: u64, len: u64) {
         let (first, last) = CompressedRef { offset: host, len }.clusters(&self.layout);
         let alloc = &mut *self.alloc.lock();

@@ -12,11 +12,11 @@ use crate::storage::{Step, ZeroFlags, steps};
 use super::disk::{CryptMethod, ImageHeader};
 use super::state::Qcow2;
 
-/// The cipher of the image's data: none where it is not encrypted, or only metadata is wanted.
+/// The cipher of the image's data: none if it is not encrypted, or if only metadata is wanted.
 ///
 /// # Errors
-/// [`crate::ErrorKind::NeedsSecret`], [`crate::ErrorKind::WrongSecret`], [`crate::ErrorKind::Invalid`] where the options
-/// name another encryption, or of the encryption header.
+/// [`crate::ErrorKind::NeedsSecret`], [`crate::ErrorKind::WrongSecret`], [`crate::ErrorKind::Invalid`] if the options
+/// name another encryption, or if reading the encryption header fails.
 pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<DataCipher>> {
     let found = match image.header.crypt {
         CryptMethod::None => None,
@@ -62,7 +62,7 @@ pub(super) fn cipher(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Optio
 }
 
 impl Qcow2 {
-    /// The cipher, where the image has one.
+    /// The cipher, if the image is encrypted.
     fn cipher(&self) -> Result<Option<&DataCipher>> {
         match &self.cipher {
             None if self.encrypted => Err(Error::needs_secret("encrypt.key-secret")),
@@ -70,7 +70,7 @@ impl Qcow2 {
         }
     }
 
-    /// Fills `buf` with the guest bytes at `guest`, which lie at `host`.
+    /// Fills `buf` with the guest bytes at `guest`, which are stored at `host`.
     pub(super) fn read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<()> {
         let storage = self.data_storage();
         steps::announce(&**storage, Step::ReadAio);
@@ -80,7 +80,7 @@ impl Qcow2 {
         }
     }
 
-    /// As [`Self::read_data`] where that does not block.
+    /// As [`Self::read_data`], but only if that does not block; returns whether it was done.
     pub(super) fn try_read_data(&self, buf: &mut [u8], host: u64, guest: u64) -> Result<bool> {
         let storage = self.data_storage();
         match self.cipher()? {
@@ -89,7 +89,7 @@ impl Qcow2 {
         }
     }
 
-    /// Writes the guest bytes at `guest`, in `bufs` one after the other, to `host`.
+    /// Writes the guest bytes at `guest`, the concatenation of `bufs`, to `host`.
     pub(super) fn write_data(&self, bufs: &[IoSlice<'_>], host: u64, guest: u64) -> Result<()> {
         let storage = self.data_storage();
         steps::announce(&**storage, Step::WriteAio);
@@ -100,7 +100,7 @@ impl Qcow2 {
         }
     }
 
-    /// Lets `len` guest bytes at `guest`, which lie at `host`, read as zeroes; they take space.
+    /// Makes `len` guest bytes at `guest`, which are stored at `host`, read as zeroes; they still take space.
     pub(super) fn write_zero_data(&self, len: u64, host: u64, guest: u64) -> Result<()> {
         let storage = self.data_storage();
         match self.cipher()? {

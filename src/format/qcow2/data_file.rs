@@ -1,7 +1,7 @@
 //! The external data file: opening it, and its length.
 //!
-//! It holds each guest byte at its guest offset, and ends where the image ends. A device may be longer,
-//! for its length is given.
+//! It holds each guest byte at its guest offset, and ends where the image ends. A device may be longer, because its
+//! length is fixed.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::storage::{Limits, Preallocation, Storage, ZeroFlags, grow, shorten, z
 use super::disk::{Autoclear, ImageHeader};
 use super::state::Qcow2;
 
-/// The slot of the data file.
+/// The storage slot of the data file.
 pub(super) const DATA: StorageSlot = StorageSlot(1);
 
 /// Opens the data file of an image that has one.
@@ -42,7 +42,7 @@ pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<
         Some(file) => file,
         None => match image.data_file_name() {
             Some(name) => opener.open_named(ImplicitRole::DataFile, name.as_bstr(), writable)?,
-            // The name was taken out: the user must say where it is.
+            // The name was removed: the user must specify the file.
             None => return Err(Error::corrupt("'data-file' is required for this image")),
         },
     };
@@ -52,7 +52,7 @@ pub(super) fn open(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<Option<
     Ok(Some(file))
 }
 
-/// Refuses a device that is too small for an image of that size.
+/// Refuses a device that is too small for an image of this size.
 fn check_holds(data: &dyn Storage, size: u64) -> Result<()> {
     if !data.limits().fixed_len {
         return Ok(());
@@ -71,7 +71,7 @@ fn check_holds(data: &dyn Storage, size: u64) -> Result<()> {
     .with_errno(libc::ENOSPC))
 }
 
-/// Gives the data file of a new image its length.
+/// Sets the length of the data file of a new image.
 pub(super) fn prepare(
     data: &dyn Storage,
     size: u64,
@@ -122,8 +122,8 @@ impl Qcow2 {
         data.is_some_and(|data| !data.limits().fixed_len)
     }
 
-    /// Where guest data that begins in the image has to end in its storage: a data file ends with the
-    /// image, within a cluster too.
+    /// Where guest data that begins in the image has to end in its storage: a data file ends with the image, even
+    /// within a cluster.
     pub(super) fn end_of_data(&self, end: u64) -> u64 {
         if self.has_data_file {
             end.min(self.virtual_size())
@@ -132,8 +132,8 @@ impl Qcow2 {
         }
     }
 
-    /// Makes the data file of an image that grows from `old` bytes as long as the image will be: what is
-    /// new there reads as zeroes. Returns how long it was within the image; a failure leaves it so.
+    /// Extends the data file of an image that grows from `old` bytes to the new size of the image: the new part reads
+    /// as zeroes. Returns its previous length within the image; a failure leaves it at that.
     pub(super) fn lengthen_data_file(
         &self,
         old: u64,
@@ -145,7 +145,7 @@ impl Qcow2 {
             return Ok(old);
         };
         let now = data.len()?;
-        // What a shrink that was interrupted left, or another program.
+        // Left by an interrupted shrink, or by another program.
         shorten::cut(&**data, old)?;
         let left = data.len()?.min(len);
         if left > old {
@@ -157,7 +157,7 @@ impl Qcow2 {
         Ok(now.min(old))
     }
 
-    /// Cuts the data file off at `len`, where its length follows the image's.
+    /// Truncates the data file to `len` if its length follows the image's.
     pub(super) fn cut_data_file(&self, len: u64) -> Result<()> {
         match &self.data_file {
             Some(data) if self.data_file_grows() => shorten::cut_or_zero(&**data, len),

@@ -1,4 +1,4 @@
-//! The driver as the registry sees it: one trait method per operation.
+//! The driver as registered: one trait method per operation.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ use super::create;
 use super::disk::MAGIC;
 use super::state::Qcow2;
 
-/// The line of the registry.
+/// The driver's entry in the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "qcow2",
     of_images: Features::WRITE

@@ -1,6 +1,6 @@
-//! Another header over the one that stands in the header cluster, so that after a crash one of the two stands
-//! there. A disk writes a sector whole or not at all, and of more than that any part: so one sector decides, and
-//! what stands elsewhere is durable, where nothing counts yet, before that sector is written.
+//! Replaces the header in the header cluster, such that after a crash one of the two headers is in effect. A disk
+//! writes a sector completely or not at all, but any part of a longer range: so a single sector decides, and the rest
+//! is made durable, in places not yet in effect, before that sector is written.
 
 use std::collections::VecDeque;
 
@@ -12,20 +12,20 @@ use super::disk::{Extension, ImageHeader, Placement};
 
 const SECTOR: usize = crate::size::SECTOR as usize;
 
-/// So much of the header cluster is read at first.
+/// How much of the header cluster is read at first.
 const HEAD: usize = 4096;
 
-/// Writes `new` over `image`, which becomes what the file then holds; `barrier` keeps what was written before it
-/// from coming after what is written behind it. On failure `image` counts, as it was or without the names of
-/// features. No barrier is implied at the end.
+/// Writes `new` over `image`, which is updated to what the file then holds; `barrier` orders what was written before it
+/// ahead of what is written after it. On failure `image` stays in effect, as it was or without the feature names. No
+/// barrier is implied at the end.
 ///
-/// Where no single sector turns the old header into the new one, there are steps between: the new one stands
-/// behind the old one first, and padding, which every reader skips, leads to it; or, where the cluster has no space
-/// for that, one of them does without the names of features, which have no meaning for any reader, or has its
-/// backing file's name somewhere else. In a cluster of 1 or 2 KiB the new one may have to stay so.
+/// If no single sector turns the old header into the new one, there are intermediate steps: the new one is first put
+/// behind the old one, and padding, which every reader skips, leads to it; or, if the cluster has no space for that,
+/// one of them goes without the feature names, which have no meaning for any reader, or has its backing file name
+/// somewhere else. In a cluster of 1 or 2 KiB the new one may have to stay that way.
 ///
 /// # Errors
-/// As [`check`], before anything is written, or of I/O.
+/// As [`check`], before anything is written, or if I/O fails.
 pub(super) fn replace(
     storage: &dyn Storage,
     image: &mut ImageHeader,
@@ -42,13 +42,13 @@ pub(super) fn replace(
     for step in way.steps {
         match change.carry_out(&step) {
             Ok(()) => *image = step.to.image,
-            // Where this fails, it stays as it is.
+            // If this fails, the new header stays as it is.
             Err(_) if new_counts => return Ok(()),
             Err(error) => return Err(error),
         }
         new_counts = step.is_new;
     }
-    // What is left of the old one counts no more; it may stay.
+    // Remains of the old header have no effect; they may stay.
     let _ = change.wipe(image, way.reach);
     Ok(())
 }
@@ -56,8 +56,8 @@ pub(super) fn replace(
 /// Refuses what [`replace`] would refuse.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where the new header does not fit into the cluster, or not beside what the old one needs
-/// meanwhile; or of I/O.
+/// [`ErrorKind::Limit`] if the new header does not fit into the cluster, or not beside what the old one needs in the
+/// meantime; or if I/O fails.
 pub(super) fn check(storage: &dyn Storage, image: &ImageHeader, new: ImageHeader) -> Result<()> {
     find_way(storage, image, new).map(drop)
 }
@@ -67,24 +67,24 @@ struct Step {
     to: Placement,
     /// The sector that decides.
     decider: usize,
-    /// It says what the new header says.
+    /// The new header is in effect after this step.
     is_new: bool,
 }
 
-/// How one header becomes the other.
+/// How to get from one header to the other.
 struct Way {
     steps: Vec<Step>,
-    /// Where the bytes end that count before it, after it or meanwhile.
+    /// End of the bytes that matter before, during or after the change.
     reach: usize,
 }
 
-/// The fewest steps to the new header as it is written best, or else to another placement of it.
+/// The fewest steps to the new header in its best form, or else to another placement of it.
 fn find_way(storage: &dyn Storage, image: &ImageHeader, new: ImageHeader) -> Result<Way> {
     let len = new.clone().to_bytes()?.len();
     let found = read_placement(storage, image)?;
     let mut reach = found.end();
     let behind = len.max(reach).next_multiple_of(SECTOR);
-    // The best ones first.
+    // Best placements first.
     let mut places = placements(image, &new, behind);
     let from = places.len();
     places.push((found, false));
@@ -127,7 +127,7 @@ fn find_way(storage: &dyn Storage, image: &ImageHeader, new: ImageHeader) -> Res
     Ok(Way { steps, reach })
 }
 
-/// Ways to write the new header, and to write the old one meanwhile; true for the new one.
+/// Ways to write the new header, and to write the old one in the meantime; true for the new one.
 fn placements(old: &ImageHeader, new: &ImageHeader, behind: usize) -> Vec<(Placement, bool)> {
     let old_name = old.name_range().start;
     let same_name = (old.backing_file == new.backing_file).then_some(old_name);
@@ -157,13 +157,13 @@ fn placements(old: &ImageHeader, new: &ImageHeader, behind: usize) -> Vec<(Place
     all
 }
 
-/// Where the name stands at the very end of the cluster.
+/// Where the name begins if it is at the very end of the cluster.
 fn at_end(image: &ImageHeader) -> Option<usize> {
     let name = image.backing_file.as_ref()?;
     (1usize << image.header.cluster_bits).checked_sub(name.len())
 }
 
-/// The header without what has no meaning for any reader, where it has that.
+/// The header without the feature names, which have no meaning for any reader; None if it has none.
 fn without_feature_names(image: &ImageHeader) -> Option<ImageHeader> {
     let is_names = |extension: &Extension| matches!(extension, Extension::FeatureNames(_));
     if !image.extensions.iter().any(is_names) {
@@ -174,7 +174,7 @@ fn without_feature_names(image: &ImageHeader) -> Option<ImageHeader> {
     Some(short)
 }
 
-/// Where the parts of the header stand.
+/// Where the parts of the header are on disk.
 fn read_placement(storage: &dyn Storage, image: &ImageHeader) -> Result<Placement> {
     let cluster = 1usize << image.header.cluster_bits;
     let mut len = HEAD.max(image.name_range().end).min(cluster);
@@ -189,11 +189,11 @@ fn read_placement(storage: &dyn Storage, image: &ImageHeader) -> Result<Placemen
     }
 }
 
-/// A change under way.
+/// A change in progress.
 struct Change<'a> {
     storage: &'a dyn Storage,
     barrier: &'a dyn Fn() -> Result<()>,
-    /// A sector that decides was written, and there was no barrier since.
+    /// A deciding sector was written, and there has been no barrier since.
     begun: bool,
 }
 
@@ -203,7 +203,7 @@ impl Change<'_> {
         (self.barrier)()
     }
 
-    /// Lets another header count: what it has elsewhere is written first, where nothing counts now.
+    /// Puts another header into effect: its other parts are written first, to places not in effect now.
     fn carry_out(&mut self, step: &Step) -> Result<()> {
         if self.begun {
             self.barrier()?;
@@ -236,7 +236,7 @@ impl Change<'_> {
             }
         }
         if let Err(error) = self.storage.write_at(&sector, decides.start as u64) {
-            // Part of it may have been written: the old parts belong together.
+            // Part of it may have been written: the old parts belong together, so it is restored.
             let _ = self.storage.write_at(&old, decides.start as u64);
             return Err(error);
         }
@@ -244,7 +244,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Writes from the first byte that differs to the last; whether there is any.
+    /// Writes from the first byte that differs to the last; returns whether there is any.
     fn write_changes(&self, old: &[u8], new: &[u8], at: usize) -> Result<bool> {
         let differs = |(old, new): (&u8, &u8)| old != new;
         let pairs = || old.iter().zip(new);
@@ -257,7 +257,7 @@ impl Change<'_> {
         Ok(true)
     }
 
-    /// Writes zeroes where nothing counts, between the first sector and `end`.
+    /// Zeroes everything that is not in effect between the first sector and `end`.
     fn wipe(&mut self, image: &ImageHeader, end: usize) -> Result<()> {
         let Some(len) = end.checked_sub(SECTOR) else {
             return Ok(());
@@ -323,8 +323,8 @@ mod tests {
         }
     }
 
-    /// A header with the names of features or not, so many bitmaps, a data file's name, a backing file's name,
-    /// and something unknown, of these lengths.
+    /// A header with or without feature names, with this many bitmaps, and with a data file name, a backing file name
+    /// and an unknown extension of these lengths.
     fn with(mut to: ImageHeader, names: bool, lens: [usize; 4]) -> ImageHeader {
         let [bitmaps, data, backing, unknown] = lens;
         let text = |len: usize| -> Vec<u8> {
@@ -358,15 +358,15 @@ mod tests {
         to
     }
 
-    /// What a reader makes of a header.
+    /// What a reader gets from a header.
     fn meaning(image: &ImageHeader) -> (Vec<Extension>, Option<Vec<u8>>, u32) {
         let mut all = image.extensions.clone();
         all.retain(|extension| !matches!(extension, Extension::FeatureNames(_)));
         (all, image.backing_file.clone(), image.header.version)
     }
 
-    /// Changes a header, and looks at what a crash may leave at each instant: sector by sector, what was not
-    /// synced is there or not. Returns the file and the number of states.
+    /// Changes a header, and checks what a crash may leave at each instant: each unsynced sector is either there or
+    /// not. Returns the file and the number of states.
     fn crash(before: &[u8], old: &ImageHeader, new: &ImageHeader) -> (Vec<u8>, usize) {
         let log = Log::new();
         let file = log.file("image", before.to_vec());
@@ -414,8 +414,8 @@ mod tests {
         (file.to_vec(), states)
     }
 
-    /// Changes between headers of which no two fit into a cluster; the number of states, and of changes that are
-    /// refused, which change nothing.
+    /// Changes between headers no two of which fit into a cluster together; returns the number of states, and the
+    /// changes that are refused, which change nothing.
     fn go_through_tight(
         version: u32,
         bits: u32,
@@ -440,7 +440,7 @@ mod tests {
                     continue;
                 }
                 let (there, some) = crash(&file, &old, &new);
-                // From wherever the name stands now, on and back.
+                // And back, from wherever the name is now.
                 let found = ImageHeader::from_bytes(&there, there.len() as u64).unwrap();
                 let (_, more) = crash(&there, &found, &old);
                 states += some + more;
@@ -516,15 +516,15 @@ mod tests {
         assert_eq!(refused, []);
         let (states, refused) = go_through_tight(3, 11, &names(&[3, 500, 700, 999, 1023]));
         assert!(states > 100, "{states}");
-        // The longest one stands in the middle, and none moves past itself.
+        // The longest one is in the middle, and none moves past itself.
         assert_eq!(refused, [(3, 4), (4, 2), (4, 3)]);
-        // Without names of features, and with bitmaps beside a long name.
+        // Without feature names, and with bitmaps beside a long name.
         let plain = |lens: &[usize]| -> Vec<_> {
             lens.iter().map(|len| (false, [0, 0, *len, 0])).collect()
         };
         let (states, refused) = go_through_tight(2, 10, &plain(&[3, 450, 470, 600, 930]));
         assert!(states > 50, "{states}");
-        // More than a cluster together.
+        // Pairs that are longer than a cluster together.
         let pairs = [(1, 3), (1, 4), (2, 3), (2, 4), (3, 4)];
         let both = pairs.iter().flat_map(|(a, b)| [(*a, *b), (*b, *a)]);
         assert_eq!(BTreeSet::from_iter(refused), BTreeSet::from_iter(both));

@@ -1,4 +1,4 @@
-//! Changes of header fields, in place, so that everything else in the header cluster stays as it is.
+//! In-place changes of header fields, which leave everything else in the header cluster as it is.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use super::disk::{Header, ImageHeader, Incompatible};
 use super::header_change;
 use super::state::Qcow2;
 
-/// The fields that change during use stand together: from the virtual size on…
+/// The fields that change during use are adjacent: from the virtual size…
 const FIRST: usize = 24;
 /// …to the refcount order.
 const END: usize = 100;
@@ -29,7 +29,7 @@ impl Qcow2 {
             bytes.get(FIRST..end).unwrap_or_default().to_vec()
         };
         if let Err(error) = self.storage.write_at(&fields(&header), FIRST as u64) {
-            // Part of it may have been written: the old fields belong together.
+            // Part of it may have been written: the old fields belong together, so they are restored.
             let _ = self.storage.write_at(&fields(&image.header), FIRST as u64);
             return Err(error);
         }
@@ -37,8 +37,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Changes all that the header cluster holds and rewrites it; see [`header_change::replace`]. No barrier is
-    /// implied at the end.
+    /// Changes anything in the header cluster and rewrites it; see [`header_change::replace`]. No barrier is implied at
+    /// the end.
     pub(super) fn replace_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
         let mut image = self.header.lock();
         let mut new = image.clone();
@@ -54,8 +54,8 @@ impl Qcow2 {
         header_change::check(&*self.storage, &image, new)
     }
 
-    /// After a failure to let the header name something else, it is unknown which of the two it names:
-    /// no more writes then.
+    /// If switching the header to another structure fails, it is unknown which of the two it refers to: no more writes
+    /// are allowed then.
     pub(super) fn note_header_change(&self, switched: Result<()>) -> Result<()> {
         if switched.is_err() {
             self.lost.store(true, Ordering::Release);
@@ -64,7 +64,7 @@ impl Qcow2 {
         switched
     }
 
-    /// The error of damaged metadata. A writable image is marked corrupt and takes no more writes.
+    /// The error for damaged metadata. A writable image is marked corrupt and accepts no more writes.
     pub(super) fn corruption(&self, text: String, offset: u64) -> Error {
         let line = if self.read_only {
             format!(
@@ -72,7 +72,7 @@ impl Qcow2 {
             )
         } else {
             if !self.broken.swap(true, Ordering::AcqRel) && self.version() >= 3 {
-                // The error itself is what counts; a header that cannot be written stays clean.
+                // The error itself is what matters; if the header cannot be written, the image stays unmarked.
                 let _ = self.update_header(|h| h.incompatible |= Incompatible::CORRUPT);
             }
             format!(

@@ -1,4 +1,4 @@
-//! What `info` shows of a qcow2 image, from its metadata alone.
+//! The description of a qcow2 image for `info`, from its metadata alone.
 
 use std::sync::Arc;
 
@@ -19,13 +19,14 @@ use super::disk::{
     read_bitmap_directory, read_damaged_snapshot_table,
 };
 
-/// Bytes that a bitmap takes in the description beside its name.
+/// Bytes that a bitmap takes in the description besides its name.
 const LISTED: u64 = 1 << 10;
 
-/// Collects the description; what lies past the end of the file is empty. Reads snapshot table, bitmap directory and encryption header.
+/// Collects the description from the header, the snapshot table, the bitmap directory and the encryption header; what
+/// lies past the end of the file is empty.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where one of them is damaged, or of I/O.
+/// [`crate::ErrorKind::Corrupt`] if one of them is damaged, or if I/O fails.
 pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInfo> {
     let header = &image.header;
     let (snapshots, _) = read_damaged_snapshot_table(&**storage, header)?;
@@ -44,7 +45,7 @@ pub fn info(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<FormatInf
     })
 }
 
-/// What is listed of a snapshot.
+/// The information listed for a snapshot.
 fn snapshot(entry: SnapshotEntry) -> SnapshotInfo {
     SnapshotInfo {
         vm_state_size: entry.vm_state_size(),
@@ -103,7 +104,7 @@ fn specific(
     Ok(Value::Object(data))
 }
 
-/// The bitmaps, where there are any that can be trusted to exist.
+/// The bitmaps, if there is a list of them that can be trusted.
 fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Vec<Value>>> {
     let Some(extension) = image.consistent_bitmaps() else {
         return Ok(None);
@@ -132,7 +133,7 @@ fn bitmaps(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Option<Vec
     Ok(Some(list.collect()))
 }
 
-/// The LUKS header, with the format's name where QEMU has it.
+/// The LUKS header, with the format's name in QEMU's position.
 fn luks(storage: &Arc<dyn Storage>, image: &ImageHeader) -> Result<Value> {
     let offset = image.crypto().map_or(0, |crypto| crypto.offset);
     let header = Volume::read_header(&HeaderArea::new(storage.clone(), offset))?;

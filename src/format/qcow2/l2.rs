@@ -1,4 +1,4 @@
-//! L2 tables for writing: allocated, or copied when a snapshot shares them.
+//! L2 tables for writing: allocated, or copied if a snapshot shares them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ impl Qcow2 {
         self.l2_slice(table, guest)
     }
 
-    /// Makes the table that maps a guest offset one that may be written.
+    /// Allocates or copies the table that maps a guest offset, so that it may be written.
     fn own_l2_table(&self, guest: u64) -> Result<u64> {
         let _one = self.l2_alloc.lock();
         let old = self.l2_table(guest)?;

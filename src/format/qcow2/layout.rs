@@ -1,4 +1,4 @@
-//! Geometry as the metadata cache sees it: slices of tables, and refcounts within cached words.
+//! Geometry as used by the metadata cache: slices of tables, and refcounts within cached words.
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::cache::Words;
 use super::disk::Geometry;
 
-/// The largest part of a table that is cached as one piece.
+/// Maximum size of a slice, the part of a table that is cached as one piece.
 const MAX_SLICE: u64 = 4096;
 
 /// An image's [`Geometry`], cut into slices.

@@ -1,4 +1,4 @@
-//! From guest ranges to host ranges: runs across entries, slices and tables.
+//! Mapping of guest ranges to host ranges: runs across entries, slices and tables.
 
 use std::sync::atomic::Ordering;
 
@@ -64,7 +64,7 @@ impl Entry {
     }
 }
 
-/// Whether a run of `kind` that is `len` bytes long goes on with `next`.
+/// Whether a run of `kind` that is `len` bytes long continues with `next`.
 fn continues(kind: ExtentKind, len: u64, next: ExtentKind) -> bool {
     kind.advanced(len) == next
 }
@@ -79,7 +79,7 @@ impl Qcow2 {
         let first = self.piece(offset, end)?;
         let mut run = first.len;
         while offset + run < end {
-            // What is damaged is met when it is asked for itself.
+            // Damage is reported when the damaged part itself is requested.
             match self.piece(offset + run, end) {
                 Ok(next) if continues(first.kind, run, next.kind) => run += next.len,
                 _ => break,
@@ -91,8 +91,8 @@ impl Qcow2 {
         })
     }
 
-    /// As [`Self::map_run`], from tables in memory: None where one would have to be waited for.
-    /// The run may be shorter than it is.
+    /// As [`Self::map_run`], from tables in memory: None if loading one would block. The run may be shorter than the
+    /// longest one.
     pub(super) fn try_map(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         let end = self.check_range(offset, len)?;
         let Some(first) = self.try_piece(offset, end)? else {
@@ -111,7 +111,7 @@ impl Qcow2 {
         }))
     }
 
-    /// As [`Self::in_place_run`], from tables in memory: whether it covers the whole range.
+    /// As [`Self::in_place_run`], from tables in memory: whether the run covers the whole range.
     pub(super) fn try_is_in_place(&self, offset: u64, len: u64) -> bool {
         let Some(end) = offset.checked_add(len) else {
             return false;
@@ -126,8 +126,7 @@ impl Qcow2 {
         true
     }
 
-    /// As [`Self::in_place_run`], from tables in memory, where the run covers the whole range: its host
-    /// offset.
+    /// As [`Self::in_place_run`], from tables in memory: the host offset, if the run covers the whole range.
     pub(super) fn try_in_place(&self, offset: u64, len: u64) -> Option<u64> {
         let end = self.check_range(offset, len).ok()?;
         let first = self.try_piece(offset, end).ok()??;
@@ -163,7 +162,7 @@ impl Qcow2 {
         Ok(Some((host_offset, run)))
     }
 
-    /// The longest run at `offset` that one slice shows; without a table, up to the next table.
+    /// The longest run at `offset` within one slice; without a table, up to the next table.
     pub(super) fn piece(&self, offset: u64, end: u64) -> Result<SliceRun> {
         let Some(table) = self.l2_table(offset)? else {
             return Ok(SliceRun {
@@ -178,7 +177,7 @@ impl Qcow2 {
         found.map_err(|(fault, at)| self.fault(fault, table.offset(), at))
     }
 
-    /// As [`Self::piece`]; None where the slice would have to be waited for.
+    /// As [`Self::piece`]; None if loading the slice would block.
     fn try_piece(&self, offset: u64, end: u64) -> Result<Option<SliceRun>> {
         let Some(table) = self.l2_table(offset)? else {
             return self.piece(offset, end).map(Some);
@@ -208,8 +207,8 @@ impl Qcow2 {
         }
     }
 
-    /// How many entries from `index` on are 0, if that one is: most are in sparse images, which are gone
-    /// through a word at a time.
+    /// Number of empty entries from `index` on, None if that one is not empty: sparse images consist mostly of these,
+    /// so they are scanned word by word.
     fn empty_entries(&self, words: &Words, index: u64) -> Option<u64> {
         let from = index as usize * self.layout.entry_words();
         let rest = words.get(from..)?;
@@ -357,7 +356,7 @@ impl Qcow2 {
         Ok(kind)
     }
 
-    /// What an entry says, or the error of a damaged one.
+    /// The kind of an entry, or the error for a damaged one.
     pub(super) fn checked_kind(&self, entry: Entry, guest: u64) -> Result<L2Kind> {
         self.kind_of(entry).map_err(|fault| {
             let table = self.l1.read().get(self.layout.l1_index(guest)).offset();
@@ -383,7 +382,7 @@ impl Qcow2 {
     }
 }
 
-/// Cuts the run at the end of what was asked for.
+/// Cuts the run off at the end of the requested range.
 fn finish(piece: Option<SliceRun>, len: u64) -> SliceRun {
     let mut piece = piece.unwrap_or(SliceRun {
         kind: ExtentKind::Unallocated { host_offset: None },

@@ -1,4 +1,4 @@
-//! How large a new image will be.
+//! Measuring how large a new image will be.
 
 use crate::crypto::luks::required_header_len;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ use crate::storage::Preallocation;
 use super::disk::{Geometry, RefcountWidth};
 use super::spec::{Encryption, Spec};
 
-/// Bytes of an entry of the bitmap directory before its name.
+/// Length of a bitmap directory entry up to its name, in bytes.
 const BITMAP_ENTRY_LEN: u64 = 24;
 
 /// Measures a new image; see [`crate::format::FormatDriver::measure`].
@@ -31,7 +31,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
         spec.preallocation,
         Preallocation::Falloc | Preallocation::Full
     );
-    // Over a backing file of its own, what is zero in the source must be recorded as such.
+    // With a backing file of its own, ranges that are zero in the source must be recorded as such.
     let overlay = contents.data_units.is_some() && params.values.name("backing_file").is_some();
     let bitmaps = contents.bitmaps.filter(|_| spec.version >= 3);
     Ok(Measured {
@@ -45,10 +45,10 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
     })
 }
 
-/// Bytes that the file of a new image takes at least, whatever is written to the image.
+/// Minimum file size of a new image in bytes, whatever is written to the image.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where there is no such number.
+/// [`ErrorKind::Limit`] if the size overflows.
 pub(super) fn least_len(spec: &Spec, size: u64) -> Result<u64> {
     let geometry = &spec.geometry;
     let header = encryption_clusters(spec);
@@ -56,7 +56,7 @@ pub(super) fn least_len(spec: &Spec, size: u64) -> Result<u64> {
     if preallocated && spec.data_file.is_none() {
         return sizes(geometry, size, 0, header).map(|(_, whole)| whole);
     }
-    // Header, refcount table and one block; other blocks and tables come with the data.
+    // Header, refcount table and one block; further blocks and tables are allocated along with the data.
     let l2 = geometry.l1_entries(size);
     let tables = if preallocated { l2 } else { 0 };
     (3 + header)
@@ -66,7 +66,7 @@ pub(super) fn least_len(spec: &Spec, size: u64) -> Result<u64> {
         .ok_or_else(too_large)
 }
 
-/// Clusters of the header of the cipher.
+/// Number of clusters for the encryption header.
 fn encryption_clusters(spec: &Spec) -> u64 {
     match &spec.encryption {
         Some(Encryption {
@@ -79,7 +79,7 @@ fn encryption_clusters(spec: &Spec) -> u64 {
     }
 }
 
-/// The refusals for which `measure` has words of its own; programs match on them.
+/// Checks for which `measure` has its own messages; programs match on them.
 fn check_words(values: &Values) -> Result<()> {
     let wrong = |text| Err(Error::invalid(text));
     let compat = values.str("compat").unwrap_or("1.1");
@@ -112,7 +112,7 @@ fn bitmaps_size(geometry: &Geometry, size: u64, bitmaps: &[(u64, u64)]) -> u64 {
     (clusters + geometry.clusters_for(directory)) * geometry.cluster_size()
 }
 
-/// Host clusters of the metadata of an image that is fully allocated: header, tables and refcounts.
+/// Host clusters of the metadata of a fully allocated image: header, tables and refcounts.
 fn metadata_clusters(geometry: &Geometry, size: u64, extra: u64) -> Option<u64> {
     let guest = geometry.guest_clusters(size);
     let l2 = geometry.l1_entries(size);
@@ -135,8 +135,8 @@ fn metadata_clusters(geometry: &Geometry, size: u64, extra: u64) -> Option<u64> 
     }
 }
 
-/// Bytes of an image of `size` guest bytes with `data_clusters` clusters written, and bytes
-/// when all are. `extra` clusters hold something else, such as an encryption header.
+/// Size in bytes of an image of `size` guest bytes with `data_clusters` clusters written, and with all written. `extra`
+/// clusters hold something else, such as an encryption header.
 fn sizes(geometry: &Geometry, size: u64, data_clusters: u64, extra: u64) -> Result<(u64, u64)> {
     let bytes = |clusters: u64| clusters.checked_mul(geometry.cluster_size());
     metadata_clusters(geometry, size, extra)

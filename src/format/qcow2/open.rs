@@ -1,4 +1,4 @@
-//! Opening: the header is checked, the L1 table loaded, and for writing also what guards it.
+//! Opening: checks the header, loads the L1 table, and for writing also what protects metadata.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,14 +33,14 @@ use super::state::{L1, Qcow2, units_of};
 use crate::format::limbo::Limbo;
 use crate::format::units::Units;
 
-/// No entry of a table names a larger offset.
+/// No table entry holds a larger offset.
 const MAX_OFFSET: u64 = 1 << 55;
 /// Tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
-/// Entries of a table between two looks at whether opening was cancelled.
+/// Number of table entries between two checks for cancellation.
 const CHECKED: usize = 1 << 14;
 
-/// What an open image is made of.
+/// The parts of an open image.
 struct Parts {
     storage: Arc<dyn Storage>,
     data_file: Option<Arc<dyn Storage>>,
@@ -56,11 +56,11 @@ struct Parts {
     max_cache_bytes: u64,
 }
 
-/// What the maker of an image knows of it.
+/// What the creator of an image knows about it.
 pub(super) struct NewParts {
     pub storage: Arc<dyn Storage>,
     pub data_file: Option<Arc<dyn Storage>>,
-    /// The header as it was written.
+    /// The header as written.
     pub image: ImageHeader,
     pub cipher: Option<DataCipher>,
 }
@@ -81,7 +81,7 @@ impl Qcow2 {
         check_policy(&image.header, ctx)?;
         check_flags(&image.header, ctx)?;
         super::open_options::check(ctx.options, layout.cluster_size())?;
-        // Refused before the first write.
+        // Refused here, before the first write.
         Compression::at_level(image.header.compression.method(), ctx.compression_level)?;
         let cipher = crypt::cipher(&image, ctx)?;
         let data_file = data_file::open(&image, ctx)?;
@@ -108,7 +108,7 @@ impl Qcow2 {
             max_cache_bytes: ctx.opener.policy().max_cache_bytes,
         });
         if ctx.opener.has_child(ChildSpec::BACKING.name) {
-            // The header need not name what shows through.
+            // The header does not have to name the layer that shows through.
             qcow2.has_backing.store(true, Ordering::Release);
         }
         if qcow2.protected {
@@ -124,7 +124,7 @@ impl Qcow2 {
         Ok(qcow2)
     }
 
-    /// An image whose files were written just now, open for writing.
+    /// An image whose files have just been written, opened for writing.
     pub(super) fn of_new(new: NewParts, context: &OpenNewContext<'_>) -> Result<Self> {
         let layout = Layout(new.image.header.validate(false)?);
         let l1 = load_l1(
@@ -235,7 +235,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// The refcount table as it is on disk; `validate` has bounded its length.
+    /// The refcount table as stored on disk; `validate` has limited its length.
     pub(super) fn read_refcount_table(&self) -> Result<Vec<u64>> {
         let header = self.header.lock().header.clone();
         let len = u64::from(header.reftable_clusters) * self.layout.cluster_size();
@@ -248,7 +248,7 @@ impl Qcow2 {
         Ok(table)
     }
 
-    /// Loads what allocation and changes of tables need.
+    /// Loads what allocation and table updates need.
     pub(super) fn load_allocator(&self) -> Result<()> {
         let header = self.header.lock().header.clone();
         let table = self.read_refcount_table()?;
@@ -274,7 +274,7 @@ impl Qcow2 {
         first..end.max(first)
     }
 
-    /// Notes where metadata stands, and refuses tables that are shared or out of place.
+    /// Records where metadata is, and refuses tables that are shared or misplaced.
     fn protect_metadata(&self, header: &Header, control: &JobControl) -> Result<()> {
         self.meta.set_area(Area::Header, 0..1);
         let l1_len = u64::from(header.l1_entries) * 8;
@@ -359,7 +359,7 @@ impl Qcow2 {
         .with_offset(offset))
     }
 
-    /// Refcounts cannot be trusted after a crash under the dirty bit: counts them again.
+    /// Refcounts cannot be trusted after a crash with the dirty bit set: rebuilds them.
     fn rebuild_refcounts(&self, control: &Arc<JobControl>) -> Result<()> {
         let mut image = self.header.lock();
         super::check::rebuild_refcounts(&*self.storage, &mut image, self.durability, control)
@@ -371,7 +371,7 @@ fn check_policy(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     policy.check_virtual_size(header.size)?;
     policy.check_decompressed(1 << header.cluster_bits)?;
     policy.check_table("Active L1 table", u64::from(header.l1_entries) * 8)?;
-    // A table that cannot be used is not read.
+    // An unusable table is not read.
     if header.validate_reftable().is_ok() {
         let refcounts = u64::from(header.reftable_clusters) << header.cluster_bits;
         policy.check_table("Reference count table", refcounts)?;
@@ -389,7 +389,7 @@ fn check_flags(header: &Header, ctx: &OpenContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What users should know of an image that opens all the same.
+/// Warns about problems of an image that can be opened all the same.
 fn warn(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<()> {
     let header = &image.header;
     if header.version >= 3 && image.bitmaps().is_some() && image.consistent_bitmaps().is_none() {
@@ -400,7 +400,7 @@ fn warn(image: &ImageHeader, ctx: &OpenContext<'_>) -> Result<()> {
                 .to_owned(),
         );
     }
-    // Who changes the image is refused, and `check` has words of its own.
+    // Opening it for writing fails anyway, and `check` has its own message.
     let looks = ctx.metadata_only && ctx.read_only && !ctx.for_check;
     if looks && header.snapshots > 0 && header.snapshots_offset >= ctx.storage.len()? {
         (ctx.warn)(format!(
@@ -422,7 +422,7 @@ fn load_l1(
 ) -> Result<L1> {
     let len = u64::from(header.l1_entries) * 8;
     let file_len = storage.len()?.next_multiple_of(layout.cluster_size());
-    // `validate` has bounded both numbers.
+    // `validate` has limited both numbers.
     let end = header.l1_offset.saturating_add(len);
     let cut = end > file_len && !for_check;
     if cut && (!read_only || end > MAX_OFFSET) {
@@ -432,7 +432,7 @@ fn load_l1(
     memory::reserve(&mut entries, (len / 8) as usize)?;
     let mut place = header.l1_offset;
     read_table(storage, header.l1_offset, len, |entry| {
-        // A table that is missing is not a table of zeroes: what needs it fails with that.
+        // A missing table is not a table of zeroes: whatever needs it fails this way.
         let missing = cut && place >= file_len;
         entries.push(AtomicU64::new(if missing {
             L1Entry::new(place - layout.in_cluster(place), false).0
@@ -448,7 +448,7 @@ fn load_l1(
     })
 }
 
-/// Reads a table of 64-bit entries piece by piece; past the end of the file they are 0.
+/// Reads a table of 64-bit entries in pieces; entries past the end of the file are 0.
 pub(super) fn read_table(
     storage: &dyn Storage,
     offset: u64,

@@ -1,4 +1,4 @@
-//! Options of opening a qcow2 image.
+//! Options for opening a qcow2 image.
 
 use crate::error::{Error, Result};
 use crate::format::crypt;
@@ -9,8 +9,8 @@ const BUILT_IN: &str = "Accepted and without effect: the driver has one way of d
 
 const OVERLAP: &[&str] = &["none", "constant", "cached", "all"];
 
-/// The options, sorted by name. Those that tune QEMU's caches or its choice among ways of doing a
-/// thing are checked and have no effect here.
+/// The options, sorted by name. Those that tune QEMU's caches or select one of its implementations are checked and have
+/// no effect here.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option("cache-clean-interval", OptionKind::Num, IGNORED),
     option("cache-size", OptionKind::Size, IGNORED),
@@ -46,7 +46,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("refcount-cache-size", OptionKind::Size, IGNORED),
 ];
 
-/// Refuses values that mean nothing; `cluster_size` is the image's, in bytes.
+/// Refuses meaningless values; `cluster_size` is the image's, in bytes.
 pub(super) fn check(values: &Values, cluster_size: u64) -> Result<()> {
     if let Some(size) = values.num("l2-cache-entry-size")
         && !(size.is_power_of_two() && (512..=cluster_size).contains(&size))
@@ -60,7 +60,7 @@ pub(super) fn check(values: &Values, cluster_size: u64) -> Result<()> {
     check_overlap(values)
 }
 
-/// The cache for both kinds of tables is divided between them as the others leave it.
+/// `cache-size` is the total for both kinds of tables; the other two options divide it between them.
 fn check_caches(values: &Values) -> Result<()> {
     let both = values.num("cache-size");
     let parts = ["l2-cache-size", "refcount-cache-size"].map(|key| (key, values.num(key)));

@@ -1,14 +1,14 @@
 //! The one place that writes L2 tables, L1 entries, refcount blocks and refcount table entries,
 //! in an order that leaves a valid image at every instant:
 //!
-//! 1. guest data (written before any entry names it) and refcounts, which at that time hold every
+//! 1. guest data (written before any entry refers to it) and refcounts, which at that time hold every
 //!    increment that the entries of the next steps need and no decrement that is not due;
 //! 2. refcount table entries for new blocks;
 //! 3. L2 entries; 4. L1 entries;
-//! 5. only then the references that those steps removed are given back.
+//! 5. only then are the references that those steps removed released.
 //!
-//! Between the steps stands a barrier. What is written is copied in the opposite order, so that
-//! changes which arrive meanwhile can only make the earlier steps hold more than needed.
+//! There is a barrier between the steps. What is written is copied in the opposite order, so that concurrent changes
+//! can only make the earlier steps cover more than needed.
 
 use std::sync::atomic::Ordering;
 
@@ -26,12 +26,12 @@ use super::disk::Incompatible;
 use super::events;
 use super::state::Qcow2;
 
-/// References that may wait in limbo before a writer is made to write metadata out.
+/// Number of references in limbo above which a writer has to write metadata out.
 const LIMBO_LIMIT: usize = 8192;
 
 impl Qcow2 {
-    /// Everything written so far reaches the disk before anything that is written later, as far
-    /// as the image's durability asks for.
+    /// Makes everything written so far reach the disk before anything that is written later, as far as the image's
+    /// durability requires.
     pub(super) fn barrier(&self) -> Result<()> {
         events::BARRIER.emit(|| {
             format!(
@@ -65,9 +65,9 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// What became of giving back what a change does not need any more, once the change counts durably. It
-    /// is no failure of the change: what is not given back leaks, and what is not written yet is tried
-    /// again when the image is flushed or closed, which reports it. Only a sync cannot be tried again.
+    /// Filters the result of releasing what a change no longer needs, once the change is durable. A failure is not one
+    /// of the change: what is not released leaks, and what is not written yet is retried when the image is flushed or
+    /// closed, which reports it. Only a sync cannot be retried.
     pub(super) fn after_change(&self, given_back: Result<()>) -> Result<()> {
         match given_back {
             Err(error) if self.lost.load(Ordering::Acquire) => Err(error),
@@ -75,7 +75,7 @@ impl Qcow2 {
         }
     }
 
-    /// Writes out all metadata, then makes everything durable as far as asked.
+    /// Writes out all metadata, then makes everything durable as far as requested.
     pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
         if self.read_only {
             return Ok(());
@@ -86,8 +86,8 @@ impl Qcow2 {
         self.reclaim()
     }
 
-    /// As [`Self::write_metadata`], and once more where it fails and nothing waits but refcounts. Clusters were
-    /// given back then, which is no failure of what was changed, and what failed once may not fail again.
+    /// As [`Self::write_metadata`], with one retry if it fails and only refcounts are pending. Then only the release of
+    /// clusters failed, not the changes themselves, and a retry may succeed.
     fn write_with_second_try(&self, refcounts: bool, last: Durability) -> Result<()> {
         let links = self.cache.is_dirty(Class::L2) || !self.l1_dirty.lock().is_empty();
         let written = self.write_metadata(refcounts, last);
@@ -97,11 +97,11 @@ impl Qcow2 {
         }
     }
 
-    /// Writes out all metadata, with refcounts that may wait otherwise, and what freed clusters leave.
+    /// Writes out all metadata, including refcounts that may otherwise wait, and those of freed clusters.
     pub(super) fn flush_counted(&self, last: Durability) -> Result<()> {
         self.check_lost()?;
         self.write_with_second_try(true, Durability::None)?;
-        // Two rounds: giving back may need the epoch to move on once.
+        // Two rounds: releasing clusters may need the epoch to advance once.
         for _ in 0..2 {
             self.reclaim()?;
         }
@@ -112,7 +112,7 @@ impl Qcow2 {
         events::FLUSH.emit(|| format!("file={:?} durability={durability:?}", self.storage.name()));
     }
 
-    /// How [`Self::flush_all`] would go: a sync alone where no metadata waits and none is being written.
+    /// What [`Self::flush_all`] would do: only a sync if no metadata is dirty and none is being written.
     pub(super) fn way_to_flush(&self, durability: Durability) -> FlushPlan {
         if self.read_only {
             return FlushPlan::Nothing;
@@ -138,7 +138,7 @@ impl Qcow2 {
         FlushPlan::of(StorageSlot::MAIN, self.storage.sync_plan(durability))
     }
 
-    /// Writes metadata out when too much of it waits. Call it with no lock held.
+    /// Writes metadata out if too much of it is dirty. Must be called with no lock held.
     pub(super) fn write_back_if_full(&self) -> Result<()> {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() || self.limbo.waiting() > LIMBO_LIMIT
         {
@@ -149,23 +149,23 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// One pass: see the head of this file; at its end everything is durable as far as `last`
-    /// asks for. `refcounts` may be false under the dirty bit.
+    /// One pass, as described at the top of this file; at its end everything is durable as far as `last` requires.
+    /// `refcounts` may be false under the dirty bit.
     pub(super) fn write_metadata(&self, refcounts: bool, last: Durability) -> Result<()> {
         self.pass(refcounts, true, last)
     }
 
-    /// Writes changes of refcounts and of COPIED flags. Under the dirty bit no order is kept, for
-    /// after a crash both are found again; nothing else may change the tables meanwhile.
+    /// Writes changes of refcounts and of COPIED flags. Under the dirty bit they are not ordered, because both are
+    /// rebuilt after a crash; nothing else may change the tables in the meantime.
     pub(super) fn write_flags(&self) -> Result<()> {
         let dirty = self.header.lock().header.incompatible & Incompatible::DIRTY;
         self.pass(true, dirty.is_empty(), Durability::None)
     }
 
-    /// `ordered`: barriers stand between the steps.
+    /// `ordered`: with barriers between the steps.
     fn pass(&self, refcounts: bool, ordered: bool, last: Durability) -> Result<()> {
         let _one = self.pass.lock();
-        // An amendment may have ended the writing of refcounts under the dirty bit meanwhile.
+        // An amendment may have turned lazy refcounts off in the meantime.
         let refcounts = refcounts || !self.lazy();
         let freed = self.limbo.take_fresh();
         let (l1, l2) = match self.take_links() {
@@ -240,7 +240,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Writes slices, neighbours in one request.
+    /// Writes slices, adjacent ones in one request.
     fn write_slices(&self, step: Step, slices: &[Taken]) -> Result<()> {
         let slice_bytes = self.layout.slice_bytes();
         for run in slices.chunk_by(|a, b| a.slice.offset() + slice_bytes == b.slice.offset()) {
@@ -306,8 +306,8 @@ impl Qcow2 {
         })
     }
 
-    /// Writes entries of the refcount table, under the allocator's lock, because the table may
-    /// move: where it has moved meanwhile, they are at the new place already.
+    /// Writes entries of the refcount table, under the allocator's lock, because the table may move: if it has moved in
+    /// the meantime, they are already in the new one.
     fn write_refcount_table(&self, table: TableCopy) -> Result<()> {
         let alloc = &mut *self.alloc.lock();
         if alloc.table_offset != table.offset {
@@ -323,7 +323,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// What leads to clusters, as of one instant.
+    /// The dirty entries that refer to clusters, as of one instant.
     fn take_links(&self) -> Result<(L1Copy, Vec<Taken>)> {
         let l1 = self.take_l1()?;
         match self.cache.take_dirty(Class::L2) {
@@ -367,22 +367,22 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Sets the dirty bit, before the first change whose refcounts come late.
+    /// Sets the dirty bit, before the first change whose refcounts are written late.
     pub(super) fn set_dirty(&self) -> Result<()> {
         self.update_header(|header| header.incompatible |= Incompatible::DIRTY)?;
         self.barrier()
     }
 
-    /// Ends use: all metadata, then all freed clusters, then the dirty bit.
+    /// Closes the image: writes all metadata, releases all freed clusters, then clears the dirty bit.
     pub(super) fn close_all(&self) -> Result<()> {
         if self.read_only {
             return Ok(());
         }
         self.check_lost()?;
-        // Where they cannot be stored they stay in use on disk, and all else is ended in order.
+        // If they cannot be stored, they stay marked as in use on disk, and everything else is closed in order.
         let bitmaps = self.finish_bitmaps(&JobControl::default());
         let metadata = self.end_metadata();
-        // What failed first is why the rest did.
+        // The first failure is the likely cause of a second one.
         bitmaps.and(metadata)
     }
 
@@ -413,13 +413,13 @@ impl Qcow2 {
 }
 
 impl Qcow2 {
-    /// Lets a file that was written at its end, end with a whole cluster, or with a whole sector of
-    /// compressed units: some users take nothing but multiples of sectors or blocks.
+    /// Extends a file that was written at its end to a whole cluster, or to a whole sector after compressed data: some
+    /// users accept only multiples of sectors or blocks.
     fn end_file_at_cluster(&self) -> Result<()> {
         if self.storage.limits().fixed_len {
             return Ok(());
         }
-        // Under the lock: what others allocate and write meanwhile must not be cut off.
+        // Under the lock: what others allocate and write in the meantime must not be cut off.
         let alloc = self.alloc.lock();
         let len = self.storage.len()?;
         let end = len.next_multiple_of(self.layout.cluster_size());

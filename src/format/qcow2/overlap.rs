@@ -1,4 +1,4 @@
-//! Where the metadata of an image stands, so that no guest data is ever written over it.
+//! Where the metadata of an image is, so that guest data is never written over it.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -16,15 +16,15 @@ pub(super) struct MetaMap {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Structures of many clusters: few, so searched one by one.
+    /// Structures of many clusters: few, so a linear search will do.
     areas: Vec<(Area, Range<u64>)>,
-    /// L2 tables and refcount blocks, a cluster each.
+    /// L2 tables and refcount blocks, one cluster each.
     tables: HashSet<u64>,
-    /// Bitmap tables and bits.
+    /// Bitmap tables and bitmap data.
     bitmaps: HashSet<u64>,
 }
 
-/// A structure that takes a run of clusters.
+/// A structure that occupies a run of clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Area {
     /// The header, with its extensions and the backing file name.
@@ -44,7 +44,7 @@ pub(super) enum Area {
 }
 
 impl Area {
-    /// The words of a message.
+    /// Its name in messages.
     pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Header => "qcow2_header",
@@ -59,7 +59,7 @@ impl Area {
 }
 
 impl MetaMap {
-    /// Sets where an area stands. There may be many of [`Area::InactiveL1`].
+    /// Sets where an area is. There may be several of [`Area::InactiveL1`].
     pub(super) fn set_area(&self, area: Area, clusters: Range<u64>) {
         let mut state = self.state.write();
         if area != Area::InactiveL1 {
@@ -75,10 +75,10 @@ impl MetaMap {
         self.state.write().areas.retain(|(other, _)| *other != area);
     }
 
-    /// Makes room for so many tables more.
+    /// Reserves capacity for this many more tables.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn reserve_tables(&self, more: usize) -> Result<()> {
         let reserved = self.state.write().tables.try_reserve(more);
         reserved.map_err(|_| memory::lack())
@@ -89,19 +89,19 @@ impl MetaMap {
         self.state.write().tables.insert(cluster);
     }
 
-    /// Removes a cluster that is free now, whatever it held.
+    /// Removes a cluster that is now free, whatever it held.
     pub(super) fn remove_table(&self, cluster: u64) {
         let mut state = self.state.write();
         state.tables.remove(&cluster);
         state.bitmaps.remove(&cluster);
     }
 
-    /// Adds a bitmap's table or bits.
+    /// Adds a bitmap's table or data.
     pub(super) fn add_bitmap(&self, clusters: Range<u64>) {
         self.state.write().bitmaps.extend(clusters);
     }
 
-    /// The name of a structure that touches the run of clusters.
+    /// The name of a structure that overlaps the run of clusters.
     pub(super) fn overlap(&self, clusters: Range<u64>) -> Option<&'static str> {
         let state = self.state.read();
         let bitmap = |state: &State| {
@@ -113,7 +113,7 @@ impl MetaMap {
         overlap_tables(&state, &clusters).or_else(|| bitmap(&state))
     }
 
-    /// As [`MetaMap::overlap`], without the bitmaps: for what their tables name.
+    /// As [`MetaMap::overlap`], without the bitmaps: for clusters that bitmap tables refer to.
     pub(super) fn overlap_other(&self, cluster: u64) -> Option<&'static str> {
         overlap_tables(&self.state.read(), &(cluster..cluster + 1))
     }

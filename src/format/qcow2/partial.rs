@@ -1,14 +1,14 @@
-//! Host clusters that compressed units fill in part.
+//! Host clusters that are partly filled with compressed data.
 
-/// How many are kept: threads that compress side by side break each other's runs.
+/// Maximum number of tracked clusters: threads that compress concurrently break up each other's runs.
 const MAX: usize = 8;
 
-/// Where the next compressed bytes may go: behind the last ones in their host cluster, which has
-/// room left. The default keeps none.
+/// Where the next compressed bytes may go: behind the last ones in their host cluster, which has space left. The
+/// default tracks none.
 #[derive(Debug, Default)]
 pub(super) struct PartialClusters {
     cluster_bits: u32,
-    /// Host offsets of free room, each in another cluster; the newest last.
+    /// Host offsets of free space, each in a different cluster; the newest last.
     room: Vec<u64>,
 }
 
@@ -25,7 +25,7 @@ impl PartialClusters {
         cluster - (at & (cluster - 1))
     }
 
-    /// Notes room from `at` on, in a cluster that has none yet; there is none at the start of a cluster.
+    /// Adds the free space from `at` on, in a cluster that has no entry yet; the start of a cluster is ignored.
     pub(super) fn note(&mut self, at: u64) {
         if self.left(at) == 1 << self.cluster_bits {
             return;
@@ -37,18 +37,18 @@ impl PartialClusters {
         }
     }
 
-    /// The smallest room that holds `len` bytes.
+    /// The smallest free space that holds `len` bytes.
     pub(super) fn fitting(&self, len: u64) -> Option<u64> {
         let rooms = self.room.iter().copied().filter(|&at| self.left(at) >= len);
         rooms.min_by_key(|&at| self.left(at))
     }
 
-    /// The room in the cluster that was begun last.
+    /// The free space in the cluster that was started last.
     pub(super) fn newest(&self) -> Option<u64> {
         self.room.last().copied()
     }
 
-    /// Takes `len` bytes from `at` on, which may go on into the next cluster.
+    /// Uses `len` bytes from `at` on, which may extend into the next cluster.
     pub(super) fn take(&mut self, at: u64, len: u64) {
         let Some(index) = self.room.iter().position(|&room| room == at) else {
             return;
@@ -61,13 +61,13 @@ impl PartialClusters {
         }
     }
 
-    /// Nothing more goes into `cluster`.
+    /// Stops using the free space in `cluster`.
     pub(super) fn forget(&mut self, cluster: u64) {
         let bits = self.cluster_bits;
         self.room.retain(|at| at >> bits != cluster);
     }
 
-    /// Where the room in `cluster` begins, if it has any.
+    /// Where the free space in `cluster` begins, if there is any.
     pub(super) fn room_in(&self, cluster: u64) -> Option<u64> {
         let bits = self.cluster_bits;
         self.room.iter().copied().find(|at| at >> bits == cluster)
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(clusters.fitting(0x400), Some(0x3800));
         assert_eq!(clusters.fitting(0x1000), None);
         clusters.take(0x1100, 0x100);
-        // It is not younger for that, and what starts a cluster is no room in one.
+        // Using an entry does not make it newer, and the start of a cluster does not become an entry.
         assert_eq!(clusters.newest(), Some(0x3800));
         clusters.take(0x3800, 0x900);
         assert_eq!(clusters.room_in(3), None);

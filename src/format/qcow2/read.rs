@@ -1,5 +1,5 @@
-//! Reading guest bytes through this layer's own mapping: compressed clusters, and what a partly
-//! written new cluster keeps of its old contents.
+//! Reading guest bytes through this layer's own mapping: compressed clusters, and the old contents that a partly
+//! written new cluster keeps.
 
 use std::cell::RefCell;
 use std::io::IoSliceMut;
@@ -17,12 +17,12 @@ use super::map::Entry;
 use super::state::Qcow2;
 
 thread_local! {
-    /// The thread's decompression state, and room for one compressed cluster.
+    /// The thread's decompression state, and a buffer for one compressed cluster.
     static DECODER: RefCell<(Decoder, IoBuf)> = RefCell::default();
 }
 
 impl Qcow2 {
-    /// The L2 entry of a guest cluster; empty where there is no table.
+    /// The L2 entry of a guest cluster; empty if there is no table.
     pub(super) fn entry(&self, guest: u64) -> Result<Entry> {
         let Some(table) = self.l2_table(guest)? else {
             return Ok(Entry::default());
@@ -31,8 +31,8 @@ impl Qcow2 {
         Ok(slice.read(|words| Entry::load(words, &self.layout, index)))
     }
 
-    /// Reads guest bytes that the mapping called encoded: compressed or encrypted. A part that was
-    /// remapped since is read from where it is now, if this layer still holds it.
+    /// Reads guest bytes that the mapping reported as encoded: compressed or encrypted. A part that has been remapped
+    /// since is read from its new location, if this layer still holds it.
     pub(super) fn read_coded(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let _guard = self.limbo.enter();
         self.check_range(offset, buf.len() as u64)?;
@@ -42,8 +42,8 @@ impl Qcow2 {
         self.decode(buf, offset, None)
     }
 
-    /// As [`Self::read_coded`] from tables and bytes in memory; false where that does not do. Unless it may
-    /// decode, only what is kept decoded is had.
+    /// As [`Self::read_coded`], from tables and bytes in memory; false if that is not possible. Without `may_decode`,
+    /// only cached decoded data is used.
     pub(super) fn try_read_coded(
         &self,
         buf: &mut [u8],
@@ -86,7 +86,7 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Decodes the cluster with that guest byte, if it is compressed; gives its end.
+    /// Decodes the cluster that contains the guest offset, if it is compressed; returns the cluster's end.
     pub(super) fn decode_cluster_ahead(&self, offset: u64) -> Result<u64> {
         let _guard = self.limbo.enter();
         self.check_range(offset, 1)?;
@@ -98,7 +98,7 @@ impl Qcow2 {
         Ok(start.saturating_add(self.layout.cluster_size()))
     }
 
-    /// Where the bytes of a compressed guest cluster are, if tables in memory say that it is one.
+    /// Where the bytes of a compressed guest cluster are, if tables in memory show that it is compressed.
     fn try_compressed(&self, guest: u64) -> Result<Option<CompressedRef>> {
         let Some(table) = self.l2_table(guest)? else {
             return Ok(None);
@@ -113,7 +113,7 @@ impl Qcow2 {
         })
     }
 
-    /// Reads what was mapped as compressed, cluster by cluster.
+    /// Reads a range mapped as compressed, cluster by cluster.
     fn decode(&self, buf: &mut [u8], offset: u64, below: Option<&dyn Below>) -> Result<()> {
         let mut at = offset;
         let mut rest = buf;
@@ -134,7 +134,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Fills `buf`, which starts `within` a cluster, from the cluster's compressed bytes.
+    /// Fills `buf`, which starts at offset `within` of the cluster, from the cluster's compressed bytes.
     fn decompress(&self, at: CompressedRef, buf: &mut [u8], within: u64, guest: u64) -> Result<()> {
         let load = |input: &mut [u8]| {
             self.announce(Step::ReadCompressed);
@@ -154,8 +154,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// A decoded cluster, which is kept. The guard that the caller holds keeps the place from being used for
-    /// other bytes.
+    /// A decoded cluster, which is cached. The guard that the caller holds keeps its host bytes from being reused.
     fn unit(&self, at: CompressedRef, guest: u64) -> Result<Arc<IoBuf>> {
         let cluster = self.layout.cluster_size() as usize;
         self.decoded.get_or_decode(at.offset, at.len, |bytes| {
@@ -168,8 +167,8 @@ impl Qcow2 {
         })
     }
 
-    /// As [`Self::decompress`] from bytes in memory; false where they are not there, and where the cluster
-    /// would have to be decoded and is not to be.
+    /// As [`Self::decompress`], from bytes in memory; false if they are not there, or if the cluster would have to be
+    /// decoded without `may_decode`.
     fn try_decompress(
         &self,
         at: CompressedRef,
@@ -201,7 +200,7 @@ impl Qcow2 {
         }))
     }
 
-    /// Decodes a cluster; false where `load`, which reads the compressed bytes, says so.
+    /// Decodes a cluster; false if `load`, which reads the compressed bytes, returns false.
     fn decode_cluster(
         &self,
         at: CompressedRef,
@@ -249,8 +248,8 @@ impl Qcow2 {
             })
     }
 
-    /// Fills `buf` with what the guest reads at `offset`. What is not in this layer comes from
-    /// `below`; without that, [`ErrorKind::Busy`] asks for another look at the mapping. The part past the end of the image is zero.
+    /// Fills `buf` with what the guest reads at `offset`. What is not in this layer comes from `below`; without that,
+    /// [`ErrorKind::Busy`] requests another lookup of the mapping. Past the end of the image, zeroes are returned.
     pub(super) fn read_layer(
         &self,
         buf: &mut [u8],
@@ -312,7 +311,7 @@ impl Qcow2 {
     }
 }
 
-/// Copies what stands `within` a cluster.
+/// Copies the bytes from offset `within` of a cluster.
 fn copy_from(cluster: &[u8], within: u64, buf: &mut [u8]) {
     let from = cluster.get(within as usize..).unwrap_or_default();
     let len = buf.len().min(from.len());

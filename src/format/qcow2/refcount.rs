@@ -21,7 +21,7 @@ impl Qcow2 {
         Ok(slice.read(|words| self.counts().refcount(words, index)))
     }
 
-    /// Where the slice stands that holds a cluster's refcount; None without a block.
+    /// Offset of the slice that holds a cluster's refcount; None without a block.
     pub(super) fn refcount_slice(&self, alloc: &Alloc, cluster: u64) -> Result<Option<u64>> {
         let per_block = self.counts().refcount_block_entries();
         let block = alloc.block(cluster / per_block);
@@ -66,7 +66,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Takes one reference away from each cluster; what reaches 0 may be allocated again.
+    /// Drops one reference to each cluster; those that reach 0 may be allocated again.
     pub(super) fn drop_references(
         &self,
         alloc: &mut Alloc,
@@ -93,14 +93,14 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Gives back clusters that were allocated but never named by any table.
+    /// Releases clusters that were allocated but never referred to by any table.
     pub(super) fn free_unused(&self, cluster: u64, count: u64) {
         let clusters = cluster..cluster + count;
-        // A failure leaks the clusters, which harms nothing; the caller reports its own error.
+        // A failure leaks the clusters, which does no harm; the caller reports its own error.
         let _ = self.drop_references(&mut self.alloc.lock(), clusters);
     }
 
-    /// Gives back references whose unlinking is on disk and that no I/O uses any more.
+    /// Releases references that are unlinked on disk and that no I/O uses any more.
     pub(super) fn reclaim(&self) -> Result<()> {
         let Some(_one) = self.reclaiming.try_lock() else {
             return Ok(());
@@ -108,10 +108,10 @@ impl Qcow2 {
         self.give_back()
     }
 
-    /// As [`Self::reclaim`], but waits until no unlinked reference is left. Nothing remaps meanwhile.
+    /// As [`Self::reclaim`], but waits until no unlinked reference is left. Nothing may be remapped in the meantime.
     pub(super) fn reclaim_all(&self) -> Result<()> {
         let _one = self.reclaiming.lock();
-        // The first round may find users that came after its wait; the second gives the rest back.
+        // The first round may find users that started after its wait; the second releases the rest.
         for _ in 0..2 {
             self.limbo.wait_for_users();
             self.give_back()?;
@@ -129,13 +129,13 @@ impl Qcow2 {
         self.drop_references(&mut self.alloc.lock(), clusters)
     }
 
-    /// Returns the space of clusters that are about to become free to the host.
+    /// Discards clusters that are about to become free, so that the host gets their space back.
     fn punch(&self, freed: &[Freed]) -> Result<()> {
         let mut last = Vec::new();
         {
             let alloc = self.alloc.lock();
             for freed in freed.iter().filter(|freed| freed.punch) {
-                // Only the last reference; no other can be taken before it is dropped.
+                // Only the last reference; no other can be added before it is dropped.
                 if self.refcount(&alloc, freed.cluster)? == 1 {
                     last.push(freed.cluster);
                 }
@@ -145,7 +145,7 @@ impl Qcow2 {
         let bits = self.layout.cluster_bits();
         for run in last.chunk_by(|a, b| a + 1 == *b) {
             if let Some(first) = run.first() {
-                // A host that cannot discard keeps the space: nothing is lost.
+                // A host that cannot discard keeps the space, which loses nothing.
                 let _ = self
                     .storage
                     .discard(first << bits, (run.len() as u64) << bits);
@@ -154,7 +154,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// How many host clusters of the file have a refcount that is not 0, counted up to `enough`.
+    /// Number of host clusters in the file whose refcount is not 0, counted up to `enough`.
     pub(super) fn count_clusters_in_use(&self, enough: u64) -> Result<u64> {
         let table = if self.protected {
             self.alloc.lock().table.clone()
@@ -165,7 +165,7 @@ impl Qcow2 {
         let clusters = self.storage.len()?.div_ceil(self.layout.cluster_size());
         let per_slice = self.counts().slice_refcounts();
         let per_block = self.counts().refcount_block_entries();
-        // A table that claims more than the file holds is not read any further.
+        // Table entries for clusters past the end of the file are not read.
         let blocks = usize::try_from(clusters.div_ceil(per_block)).unwrap_or(usize::MAX);
         let mut used = 0;
         let blocks = table.get(..blocks).unwrap_or(&table);

@@ -14,7 +14,7 @@ use super::overlap::Area;
 use super::state::{L1, Qcow2, units_of};
 use crate::format::limbo::Freed;
 
-/// Guest clusters that nothing else remaps while the size changes.
+/// All guest clusters: nothing else remaps any while the size changes.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Qcow2 {
@@ -44,16 +44,15 @@ impl Qcow2 {
             let _all = self.inflight.reserve(ALL);
             self.grow_l1(self.layout.l1_entries(len))?;
         }
-        // What is new must read as zeroes before the new size lets it be read: neither what a shrink
-        // cut off may show, between the old end and the end of its cluster or behind, nor what lies
-        // below.
+        // The new part must read as zeroes before the new size makes it readable: neither what a shrink cut off may
+        // show, between the old end and the end of its cluster or beyond, nor what lies below.
         let cluster = self.layout.cluster_size();
         let cluster_end = old.next_multiple_of(cluster).min(len);
         self.unlink_left_over(cluster_end, len, control)?;
         let shown = below.len_below().min(len);
         let hidden = shown.next_multiple_of(cluster).min(len).max(cluster_end);
         let mode = self.mode_of_growth(preallocation);
-        // All space is there before the size changes: where it runs out, the size stays.
+        // All space is allocated before the size changes: if it runs out, the size stays.
         let data_len = self.lengthen_data_file(old, len, mode, control)?;
         let prepared = self
             .preallocate(cluster_end, len, mode, control)
@@ -65,9 +64,9 @@ impl Qcow2 {
             });
         if let Err(error) = prepared {
             self.size.store(old, Ordering::Release);
-            // Where a sync failed, the disk may hold either size: nothing of both may go.
+            // If a sync failed, the disk may hold either size: nothing that belongs to either may be released.
             if self.check_lost().is_ok() {
-                // The error to report is the first one; what this leaves lies behind the end.
+                // The first error is the one to report; what this leaves behind lies past the end.
                 let _ = self.unlink_left_over(cluster_end, len, &JobControl::default());
                 let _ = self.cut_data_file(data_len);
                 let _all = self.inflight.reserve(ALL);
@@ -76,37 +75,37 @@ impl Qcow2 {
             return Err(error);
         }
         if shown > old {
-            // To the guest what lies below was cut off at the old end: it has changed here.
+            // For the guest, what lies below was cut off at the old end: this range has changed.
             self.record(old, shown - old);
         }
         Ok(())
     }
 
-    /// How space for the grown part is reserved at least.
+    /// The minimum preallocation for the new part.
     fn mode_of_growth(&self, asked: Preallocation) -> Preallocation {
         match asked {
-            // Each guest byte of a raw data file has its place.
+            // Each guest byte of a raw data file has a fixed place.
             Preallocation::Off if self.raw_data_file => Preallocation::Metadata,
             asked => asked,
         }
     }
 
-    /// Makes the bytes between the present end and `end` zero, whatever lies below.
+    /// Zeroes the bytes between the present end and `end`, whatever lies below.
     fn zero_past_end(&self, old: u64, cluster_end: u64, end: u64, below: &dyn Below) -> Result<()> {
         if old == end {
             return Ok(());
         }
-        // In memory alone the image is larger already, so that the bytes can be written.
+        // The image is larger only in memory so far, so that the bytes can be written.
         self.size.store(end, Ordering::Release);
         let flags = ZeroFlags::empty();
         self.zero_bytes(old, cluster_end, flags, below)?;
         self.zero_guest(cluster_end, end - cluster_end, flags, below)
     }
 
-    /// Gives up, durably, what a shrink that was interrupted left behind the end.
+    /// Durably unlinks what an interrupted shrink left past the end.
     fn unlink_left_over(&self, start: u64, end: u64, control: &JobControl) -> Result<()> {
         let cluster = self.layout.cluster_size();
-        // Within its last cluster an image grows over nothing else.
+        // An image that grows within its last cluster has nothing to unlink.
         let (start, end) = (
             start.next_multiple_of(cluster),
             end.next_multiple_of(cluster),
@@ -121,7 +120,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Refuses a size that the image, at this version, cannot get.
+    /// Refuses a size that the image cannot have at this version.
     pub(super) fn check_resizable(&self, len: u64, version: u32) -> Result<()> {
         if !len.is_multiple_of(512) {
             return Err(Error::odd_new_size());
@@ -153,7 +152,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Moves the L1 table to where it has room for `count` entries. Nothing remaps meanwhile.
+    /// Moves the L1 table to where it has space for `count` entries. Nothing may be remapped in the meantime.
     fn grow_l1(&self, count: u64) -> Result<()> {
         let old_count = self.l1.read().entries.len() as u64;
         if count <= old_count {
@@ -168,7 +167,7 @@ impl Qcow2 {
         let offset = first << bits;
         self.cache
             .invalidate(offset, clusters * self.layout.cluster_size());
-        // All that the present table names, and the refcounts of the new one.
+        // Everything that the present table refers to, and the refcounts of the new one.
         self.write_metadata(true, Durability::None)
             .inspect_err(|_| self.free_unused(first, clusters))?;
         let _one = self.pass.lock();
@@ -198,7 +197,7 @@ impl Qcow2 {
             })
             .and_then(|()| self.barrier());
         if let Err(error) = moved {
-            // Either table may be the one that counts now: writing only one would be wrong.
+            // Either table may be the active one now: updating only one would be wrong.
             self.lost.store(true, Ordering::Release);
             self.broken.store(true, Ordering::Release);
             return Err(error);
@@ -217,9 +216,9 @@ impl Qcow2 {
         control.checkpoint()?;
         let cluster = self.layout.cluster_size();
         self.store_size(len, control)?;
-        // What another shrink left behind the former end goes too.
+        // What another shrink left past the former end is released too.
         let unlinked = self.unlink_range(len.next_multiple_of(cluster), self.mapped_end(), control);
-        // What is cut off is gone: only once the header says so.
+        // What is cut off is lost, so this is done only once the header has the new size.
         let cut = self.cut_data_file(len);
         unlinked.and(cut).map_err(|error| match error.kind() {
             ErrorKind::Cancelled => error.with_hint(
@@ -233,15 +232,15 @@ impl Qcow2 {
         self.after_change(self.trim())
     }
 
-    /// Where the L1 table ends, in guest bytes.
+    /// Where the range that the L1 table maps ends, in guest bytes.
     fn mapped_end(&self) -> u64 {
         let entries = self.l1.read().entries.len() as u64;
         let coverage = 1u64 << self.layout.l1_shift();
         entries.saturating_mul(coverage).min(i64::MAX as u64)
     }
 
-    /// Unlinks all that whole clusters behind the end of the image name; whether there was any.
-    /// Nothing remaps meanwhile.
+    /// Unlinks everything that whole clusters past the end of the image refer to; returns whether there was anything.
+    /// Nothing may be remapped in the meantime.
     fn unlink_range(&self, start: u64, end: u64, control: &JobControl) -> Result<bool> {
         let coverage = 1u64 << self.layout.l1_shift();
         let mut unlinked = false;
@@ -267,7 +266,7 @@ impl Qcow2 {
         Ok(unlinked)
     }
 
-    /// Unlinks a whole L2 table and all that it names.
+    /// Unlinks a whole L2 table and everything that it refers to.
     pub(super) fn drop_table(&self, guest: u64, table: L1Entry) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let mut freed = Vec::new();
@@ -283,7 +282,7 @@ impl Qcow2 {
             punch: true,
         };
         memory::push(&mut freed, table_itself)?;
-        // A pass has either written the table's changes, or writes that the table is gone.
+        // A pass has either written the table's changes, or will write that the table is gone.
         let _one = self.pass.lock();
         self.set_l1(self.layout.l1_index(guest), L1Entry::default());
         if table.copied() {
@@ -294,12 +293,12 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Empties the entries of `start..end`, which one table maps; whether one was not.
+    /// Empties the entries of `start..end`, which one table maps; returns whether any was not empty.
     fn drop_entries(&self, start: u64, end: u64) -> Result<bool> {
         let mut freed = Vec::new();
         let mut dropped = false;
         for at in (start..end).step_by(self.layout.cluster_size() as usize) {
-            // A table that a snapshot shares is copied only where there is something to drop.
+            // A table that a snapshot shares is copied only if there is something to drop.
             let entry = self.entry(at)?;
             self.checked_kind(entry, at)?;
             if entry == Entry::default() {
@@ -319,7 +318,7 @@ impl Qcow2 {
         Ok(dropped)
     }
 
-    /// Gives the guest range host clusters that read as zeroes.
+    /// Allocates host clusters that read as zeroes for the guest range.
     fn preallocate(
         &self,
         start: u64,
@@ -375,12 +374,12 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Whether the places of new clusters are written byte by byte.
+    /// Whether new clusters are filled by writing data.
     fn fills(&self, mode: Preallocation) -> bool {
         self.encrypted || (mode == Preallocation::Full && !self.data_file_grows())
     }
 
-    /// `limit` is where the image is to end.
+    /// `limit` is the new end of the image.
     fn fill_target(
         &self,
         target: &super::write::ReservedRun,
@@ -389,7 +388,7 @@ impl Qcow2 {
         control: &JobControl,
     ) -> Result<()> {
         if self.data_file_grows() && !self.encrypted {
-            // All of its new part was made at once.
+            // The whole new part of the file was allocated at once.
             return Ok(());
         }
         let storage = self.data_storage();
@@ -407,7 +406,7 @@ impl Qcow2 {
         match mode {
             Preallocation::Off | Preallocation::Metadata if target.zeroed => {
                 if storage.len()? < end {
-                    // Not by its length: others may have written behind this place meanwhile.
+                    // Not by setting the length: others may have written past this point in the meantime.
                     storage.write_at(&[0], end - 1)?;
                 }
                 Ok(())

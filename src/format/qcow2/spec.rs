@@ -1,4 +1,4 @@
-//! What a new image is to be: options checked against each other.
+//! The specification of a new image: options checked against each other.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use crate::options::{COMPRESSION_LEVEL, Values};
 use crate::storage::Preallocation;
 use crate::storage::registry as protocols;
 
-/// The keys of the cipher.
+/// The option names of the cipher.
 const ENCRYPT_KEYS: [&str; 7] = [
     "encrypt.key-secret",
     "encrypt.cipher-alg",
@@ -40,15 +40,15 @@ pub(in crate::format::qcow2) struct Spec {
     pub geometry: Geometry,
     /// Refcounts may be written late.
     pub lazy_refcounts: bool,
-    /// Of compressed clusters.
+    /// Compression type of compressed clusters.
     pub compression_type: CompressionType,
     /// The same with its level, which is not recorded.
     pub compression: Compression,
-    /// As asked; data_file_raw makes it at least [`Preallocation::Metadata`].
+    /// As requested; data_file_raw makes it at least [`Preallocation::Metadata`].
     pub preallocation: Preallocation,
     /// The external data file's name.
     pub data_file: Option<BString>,
-    /// It is a raw image of the guest.
+    /// The data file is a raw image of the guest disk.
     pub data_file_raw: bool,
     /// How guest data is encrypted.
     pub encryption: Option<Encryption>,
@@ -57,13 +57,13 @@ pub(in crate::format::qcow2) struct Spec {
 /// How guest data is to be encrypted.
 #[derive(Clone, Debug)]
 pub(in crate::format::qcow2) struct Encryption {
-    /// The cipher of a LUKS header; None is the legacy cipher.
+    /// The cipher of a LUKS header; None for the legacy cipher.
     pub luks: Option<CreateOptions>,
     /// ID of the secret.
     pub secret: String,
 }
 
-/// Needs version 3: one line for all such options.
+/// The error for options that need version 3: one message for all of them.
 fn needs_v3(what: &str) -> Error {
     Error::invalid(format!(
         "{what} only supported with compatibility level 1.1 and above (use version=v3 or greater)"
@@ -71,7 +71,7 @@ fn needs_v3(what: &str) -> Error {
 }
 
 impl Spec {
-    /// Checks all options, in the order in which QEMU does.
+    /// Checks all options, in QEMU's order.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`], [`ErrorKind::Unsupported`] or [`ErrorKind::Limit`].
@@ -79,8 +79,8 @@ impl Spec {
         Self::checked(params, false)
     }
 
-    /// As [`Self::new`], of an image that is not going to be made: the legacy cipher, which takes no
-    /// space, needs no secret then.
+    /// As [`Self::new`], for an image that will not be created: the legacy cipher, which takes no space, needs no
+    /// secret then.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -167,7 +167,7 @@ impl Spec {
     }
 }
 
-/// The name to record for a data file: images name them by plain file names alone.
+/// The name to record for a data file: images refer to data files by plain file names only.
 pub(in crate::format::qcow2) fn plain_name(given: &BStr) -> Result<BString> {
     let location = Location::for_target(OsStr::from_bytes(given));
     match location.node() {

@@ -1,4 +1,4 @@
-//! An open qcow2 image: what all parts of the driver share.
+//! An open qcow2 image: the state that all parts of the driver share.
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use super::snapshot::views::{View, Views};
 use crate::format::limbo::Limbo;
 use crate::format::units::Units;
 
-/// The units of writing of a table of so many words.
+/// Number of write units in a table of this many words.
 pub(super) fn units_of(words: usize) -> u64 {
     (words as u64).div_ceil(L1_UNIT)
 }
@@ -34,9 +34,8 @@ pub(super) fn units_of(words: usize) -> u64 {
 ///
 /// Lock order, outermost first: `reshaping`, an in-flight reservation, the bitmaps' session,
 /// `l2_alloc`, `pass`, `read_ahead`, `l1`, `alloc`,
-/// `header`; then the cache's own locks and the small ones. None is held across data I/O but
-/// `reshaping`, which no read or write takes, and the reservation, which only keeps out others that
-/// remap the same guest clusters.
+/// `header`; then the cache's own locks and the small ones. None is held across data I/O except `reshaping`, which no
+/// read or write takes, and the reservation, which only excludes others that remap the same guest clusters.
 #[derive(Debug)]
 pub struct Qcow2 {
     pub(super) storage: Arc<dyn Storage>,
@@ -52,15 +51,15 @@ pub struct Qcow2 {
     /// log2 of the refcount bits; see [`Qcow2::counts`].
     pub(super) refcount_order: AtomicU32,
     pub(super) encrypted: bool,
-    /// Of guest data, where the image is encrypted and open for more than its metadata.
+    /// The cipher of guest data, if the image is encrypted and open for more than its metadata.
     pub(super) cipher: Option<DataCipher>,
     /// The ID of the secret that opened the image.
     pub(super) secret_id: Option<String>,
     pub(super) read_only: bool,
-    /// Opened to write guest data: the allocator is loaded and knows where metadata stands.
+    /// Opened for writing guest data: the allocator is loaded and knows where metadata is.
     pub(super) protected: bool,
     pub(super) durability: Durability,
-    /// How hard compressed writes try; None for the default.
+    /// Level for compressed writes; None for the default.
     pub(super) compression_level: Option<i64>,
     pub(super) header: Mutex<ImageHeader>,
     pub(super) size: AtomicU64,
@@ -71,7 +70,7 @@ pub struct Qcow2 {
     pub(super) l2_alloc: Mutex<()>,
     pub(super) cache: Cache,
     pub(super) read_ahead: ReadAhead,
-    /// Compressed clusters that were read in part.
+    /// Decoded clusters, kept after a compressed cluster was read in part.
     pub(super) decoded: DecodedUnits,
     pub(super) alloc: Mutex<Alloc>,
     pub(super) meta: MetaMap,
@@ -81,7 +80,7 @@ pub struct Qcow2 {
     pub(super) reshaping: Mutex<()>,
     /// Held by the one thread that writes metadata out.
     pub(super) pass: Mutex<()>,
-    /// Held by the one thread that gives freed clusters back.
+    /// Held by the one thread that releases freed clusters.
     pub(super) reclaiming: Mutex<()>,
     pub(super) recorder: Recorder,
     /// The first write has been prepared for: dirty bit, bitmaps.
@@ -89,11 +88,11 @@ pub struct Qcow2 {
     pub(super) is_prepared: AtomicBool,
     /// The snapshots of this image that are being read.
     pub(super) views: Views,
-    /// In a view of a snapshot, what keeps that from being deleted.
+    /// In a view of a snapshot, keeps the snapshot from being deleted.
     pub(super) _view: Option<View>,
-    /// Metadata was found damaged: no more writes.
+    /// Metadata was found damaged: no more writes are allowed.
     pub(super) broken: AtomicBool,
-    /// Refcounts are higher than the references, and the dirty bit is to tell of it.
+    /// Refcounts are higher than the number of references, and the dirty bit has to stay set because of that.
     pub(super) uncounted: AtomicBool,
     /// A sync failed: what it covered may be lost, so no later flush may succeed.
     pub(super) lost: AtomicBool,
@@ -104,7 +103,7 @@ pub struct Qcow2 {
 pub(super) struct L1 {
     /// Host offset.
     pub(super) offset: u64,
-    /// All entries.
+    /// The entries of the table.
     pub(super) entries: Box<[AtomicU64]>,
 }
 
@@ -117,7 +116,7 @@ impl L1 {
         L1Entry(entry.map_or(0, |entry| entry.load(Ordering::Acquire)))
     }
 
-    /// How many units of writing it has.
+    /// Number of write units of the table.
     pub(super) fn units(&self) -> u64 {
         units_of(self.entries.len())
     }
@@ -148,7 +147,7 @@ impl Qcow2 {
         }
     }
 
-    /// How compressed clusters are compressed.
+    /// The compression type of compressed clusters.
     pub(super) fn compression(&self) -> CompressionType {
         self.header.lock().header.compression
     }
@@ -164,14 +163,14 @@ impl Qcow2 {
             .get(class, offset, |bytes| self.load(class, bytes, offset))
     }
 
-    /// `count` slices of a table from `offset` on; those that are not cached are read at once.
+    /// `count` slices of a table from `offset` on; those that are not cached are read together.
     pub(super) fn slices(&self, class: Class, offset: u64, count: u64) -> Result<Vec<Arc<Slice>>> {
         self.cache.get_run(class, offset, count, |bytes, at| {
             self.load(class, bytes, at)
         })
     }
 
-    /// The step is about to be taken on the image's own file.
+    /// Announces a step that is about to be taken on the image's own file.
     pub(super) fn announce(&self, step: Step) {
         steps::announce(&*self.storage, step);
     }
@@ -207,7 +206,7 @@ impl Qcow2 {
         Ok((self.slice(Class::L2, offset)?, index))
     }
 
-    /// As [`Self::l2_slice`], if the slice is in memory: in the cache or in the host's.
+    /// As [`Self::l2_slice`], if the slice is in memory: in this cache or the host's.
     pub(super) fn l2_slice_now(&self, table: u64, guest: u64) -> Option<(Arc<Slice>, u64)> {
         let (offset, index) = self.l2_place(table, guest);
         let slice = self.cache.try_get(Class::L2, offset, |bytes| {
@@ -223,7 +222,7 @@ impl Qcow2 {
         Some((slice, index))
     }
 
-    /// Where that slice is, and the entry's index in it.
+    /// The offset of that slice, and the entry's index in it.
     pub(super) fn l2_place(&self, table: u64, guest: u64) -> (u64, u64) {
         let index = self.layout.l2_index(guest);
         let in_slice = index % self.layout.slice_entries();
@@ -231,7 +230,7 @@ impl Qcow2 {
         (table + first * self.layout.l2_entry_size() as u64, in_slice)
     }
 
-    /// The L1 entry for a guest offset, its table's position checked. None where there is no table.
+    /// The L1 entry for a guest offset, with its table's alignment checked. None if there is no table.
     pub(super) fn l2_table(&self, guest: u64) -> Result<Option<L1Entry>> {
         let index = self.layout.l1_index(guest);
         let entry = self.l1.read().get(index);
@@ -264,7 +263,7 @@ impl Qcow2 {
         }
     }
 
-    /// Refuses what may not be written.
+    /// Refuses to write if the image is not open for that.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.read_only {
             return Err(Error::open_read_only(self.storage.name()));

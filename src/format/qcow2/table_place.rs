@@ -1,6 +1,6 @@
-//! Where tables stand in the file.
+//! The place of a table in the file.
 
-/// Where a table of whole clusters stands.
+/// The place of a table of whole clusters.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TablePlace {
     pub(super) offset: u64,

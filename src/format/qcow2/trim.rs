@@ -1,4 +1,4 @@
-//! What a smaller image no longer needs: empty refcount blocks, and the end of the file.
+//! Trimming an image that has become smaller: empty refcount blocks, and the end of the file.
 
 use crate::error::Result;
 use crate::storage::{Durability, shorten};
@@ -9,10 +9,10 @@ use super::state::Qcow2;
 use crate::format::limbo::Freed;
 
 impl Qcow2 {
-    /// Frees refcount blocks that count nothing but themselves, and cuts the file behind the last
-    /// cluster in use. Nothing remaps meanwhile.
+    /// Frees refcount blocks that count nothing but themselves, and truncates the file behind the last cluster in use.
+    /// Nothing may be remapped in the meantime.
     pub(super) fn trim(&self) -> Result<()> {
-        // The file may lose only what nothing on disk names any more.
+        // The file may lose only what nothing on disk refers to any more.
         self.check_lost()?;
         self.write_metadata(true, self.durability)?;
         self.reclaim_all()?;
@@ -29,8 +29,8 @@ impl Qcow2 {
         self.cut_file(&self.alloc.lock())
     }
 
-    /// Takes empty refcount blocks out of the table in memory. Returns those that another block
-    /// counts: their references may be dropped once the table on disk does not name them.
+    /// Removes empty refcount blocks from the table in memory. Returns those that another block counts: their
+    /// references may be dropped once the table on disk does not refer to them.
     fn unlink_empty_blocks(&self, alloc: &mut Alloc) -> Result<Vec<Freed>> {
         let bits = self.layout.cluster_bits();
         let per_block = self.counts().refcount_block_entries();
@@ -78,7 +78,7 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Cuts the file behind the last cluster whose refcount is not 0.
+    /// Truncates the file behind the last cluster whose refcount is not 0.
     fn cut_file(&self, alloc: &Alloc) -> Result<()> {
         if self.storage.limits().fixed_len {
             return Ok(());

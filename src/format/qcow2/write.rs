@@ -1,5 +1,4 @@
-//! Writing guest data: in place where the host cluster is the image's own, else reserve, write,
-//! publish.
+//! Writing guest data: in place where the host cluster belongs to the image alone, otherwise reserve, write, publish.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -19,27 +18,26 @@ use super::map::Entry;
 use super::state::Qcow2;
 use crate::format::limbo::Freed;
 
-/// Zeroes around written data that are shorter than this go into the same request.
+/// Runs of zeroes around written data that are shorter than this go into the same request.
 const MERGE_ZEROES: u64 = 64 << 10;
 
-/// What allocating for a guest cluster starts from.
+/// The starting point of allocation for a guest cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
     /// It can be written in place.
     InPlace,
     /// Its own host cluster at this offset holds no (or not all) data yet.
     Reserved(u64),
-    /// A new host cluster is needed. The old contents are all of the cluster, or none of it that
-    /// has to move: see [`Source`].
+    /// A new host cluster is needed, to which old contents may have to move: see [`Source`].
     New(Source),
 }
 
-/// What of a guest cluster has to move to its new host cluster.
+/// Which part of a guest cluster has to move to its new host cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// Only what shares a subcluster with written bytes: the rest stays as the bitmap says.
+    /// Only what shares a subcluster with written bytes: the rest stays as described by the bitmap.
     Edges,
-    /// All that is not overwritten.
+    /// Everything that is not overwritten.
     Whole,
 }
 
@@ -51,7 +49,7 @@ pub(super) struct ReservedRun {
     pub(super) count: u64,
     /// Host offset of the first cluster.
     pub(super) host: u64,
-    /// The host clusters were allocated for this write; else they belong to the guest clusters.
+    /// The host clusters were allocated for this write; otherwise they already belong to the guest clusters.
     pub(super) new: bool,
     /// The host clusters read as zeroes.
     pub(super) zeroed: bool,
@@ -78,7 +76,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Overwrites what the image alone owns; returns how much, from the start of `buf`.
+    /// Overwrites what belongs to the image alone; returns the length written, from the start of `buf`.
     fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
         let _guard = self.limbo.enter();
         let Some((host, len)) = self.in_place_run(offset, buf.len() as u64)? else {
@@ -90,14 +88,14 @@ impl Qcow2 {
         Ok(len)
     }
 
-    /// Where a write to the range does what [`Self::write_in_place`] does with all of it, as far as tables
-    /// in memory show. Whatever else may come of it, an error for one, is found by the way that waits.
+    /// The target of a write to the range if [`Self::write_in_place`] would write all of it, as far as tables in memory
+    /// show. Any other outcome, such as an error, is left to the path that blocks.
     pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         let ready = self.is_prepared.load(Ordering::Acquire) && self.check_writable().is_ok();
         if !ready || self.encrypted {
             return None;
         }
-        // Looked up once: what another look finds may belong to a snapshot.
+        // Looked up only once: what a second lookup finds may belong to a snapshot.
         let host = self.try_in_place(offset, len)?;
         let slot = if self.has_data_file {
             DATA
@@ -109,7 +107,7 @@ impl Qcow2 {
             .then_some((slot, host))
     }
 
-    /// What metadata stands in a range of the storage of guest data.
+    /// The metadata in a range of the storage of guest data, if there is any.
     fn metadata_at(&self, host: u64, len: u64) -> Option<&'static str> {
         if self.has_data_file {
             return None;
@@ -132,17 +130,17 @@ impl Qcow2 {
         }
     }
 
-    /// Writes the beginning of `buf` where at least the first cluster cannot be written in place;
-    /// returns how much. 0 where another write has allocated meanwhile.
+    /// Writes the beginning of `buf` if at least the first cluster cannot be written in place; returns the length. 0 if
+    /// another write has allocated it in the meantime.
     fn write_allocating(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let bits = self.layout.cluster_bits();
         let slice_span = self.layout.slice_entries() << bits;
-        // No further than one slice of the table: so much is published at once.
+        // At most one slice of the table, as it is published at once.
         let end = (offset + buf.len() as u64).min(offset - offset % slice_span + slice_span);
         let first = offset >> bits;
         let clusters = first..end.div_ceil(self.layout.cluster_size());
         let _mine = self.inflight.reserve(clusters.clone());
-        // The image may have shrunk meanwhile.
+        // The image may have been shrunk in the meantime.
         self.check_range(offset, end - offset)?;
         let _guard = self.limbo.enter();
         let (slice, index) = self.l2_slice_for_write(offset)?;
@@ -187,7 +185,7 @@ impl Qcow2 {
         }
     }
 
-    /// How the first clusters are to be written, and how many of them alike.
+    /// How to write the first clusters, and how many of them are written in the same way.
     fn run_to_write(
         &self,
         entries: &[Entry],
@@ -215,7 +213,7 @@ impl Qcow2 {
         Ok(run)
     }
 
-    /// How one cluster is to be written in `range`.
+    /// How to write one cluster in `range`.
     fn start_of(&self, entry: Entry, range: Range<u64>) -> Result<Start> {
         let owned = entry.word.copied() || self.has_data_file;
         Ok(match self.checked_kind(entry, range.start)? {
@@ -245,11 +243,11 @@ impl Qcow2 {
         bitmap.allocated(first) && bitmap.run(first) >= count
     }
 
-    /// Reserves host clusters for a run of guest clusters: as many as stand in a row.
+    /// Reserves host clusters for a run of guest clusters: as many as are contiguous.
     pub(super) fn reserve_data(&self, guest: u64, count: u64) -> Result<ReservedRun> {
         let bits = self.layout.cluster_bits();
         if let Some(data) = &self.data_file {
-            // Guest data stands at its guest offset in the data file.
+            // In the data file, guest data is stored at its guest offset.
             return Ok(ReservedRun {
                 guest,
                 count,
@@ -268,8 +266,8 @@ impl Qcow2 {
         })
     }
 
-    /// Where copying has to begin for a write that begins at `offset` in the cluster of `entry`
-    /// (`end`: has to end for one that ends there). Guest offsets.
+    /// The guest offset where copying has to begin for a write that begins at `offset` in the cluster of `entry`, or
+    /// with `end`, where it has to end for one that ends there.
     fn edge(&self, entry: Entry, offset: u64, end: bool) -> Result<u64> {
         let cluster = self.layout.cluster_size();
         let within = if end { offset - 1 } else { offset };
@@ -291,8 +289,7 @@ impl Qcow2 {
         })
     }
 
-    /// Writes `data` and what must stand around it. Returns the guest range that the host
-    /// clusters hold now.
+    /// Writes `data` and what is needed around it. Returns the guest range that the host clusters now hold.
     fn write_new(
         &self,
         target: &ReservedRun,
@@ -334,14 +331,14 @@ impl Qcow2 {
         Ok(start..end)
     }
 
-    /// What goes into a range beside written data.
+    /// What goes into a range next to written data.
     fn around(&self, range: Range<u64>, target: &ReservedRun, below: &dyn Below) -> Result<Around> {
         let len = range.end - range.start;
         if len == 0 {
             return Ok(Around::Nothing);
         }
         if self.reads_zero(range.start, len, below)? {
-            // Zeroes of the host would decrypt to noise.
+            // Zeroes on the host would decrypt to noise.
             return Ok(if target.zeroed && !self.encrypted {
                 Around::Nothing
             } else if len >= MERGE_ZEROES {
@@ -356,7 +353,7 @@ impl Qcow2 {
         Ok(Around::Bytes(bytes))
     }
 
-    /// Lets the entries name the new data, and gives up what they named before.
+    /// Makes the entries refer to the new data, and releases what they referred to before.
     fn publish(
         &self,
         slice: &Arc<Slice>,
@@ -396,7 +393,7 @@ impl Qcow2 {
         });
     }
 
-    /// What the entries reference that new clusters take the place of.
+    /// What the entries refer to and new clusters replace.
     fn given_up_for(&self, target: &ReservedRun, entries: &[Entry]) -> Result<Vec<Freed>> {
         let mut freed = Vec::new();
         for old in entries.iter().filter(|_| target.new) {
@@ -405,7 +402,7 @@ impl Qcow2 {
         Ok(freed)
     }
 
-    /// Adds the host clusters that an entry names to `freed`.
+    /// Adds to `freed` the host clusters that an entry refers to.
     pub(super) fn collect_references(
         &self,
         entry: Entry,
@@ -413,7 +410,7 @@ impl Qcow2 {
         freed: &mut Vec<Freed>,
     ) -> Result<()> {
         if self.has_data_file {
-            // Clusters of the data file are not counted.
+            // Clusters of the data file have no refcounts.
             return Ok(());
         }
         let bits = self.layout.cluster_bits();
@@ -437,7 +434,7 @@ impl Qcow2 {
             return;
         }
         {
-            // No more compressed data goes into a cluster that waits to be freed.
+            // No more compressed data may go into a cluster that is about to be freed.
             let alloc = &mut *self.alloc.lock();
             for freed in &freed {
                 alloc.partial.forget(freed.cluster);
@@ -447,9 +444,9 @@ impl Qcow2 {
     }
 }
 
-/// What goes beside written data.
+/// What goes next to written data.
 enum Around {
-    /// Nothing: the host bytes read right already, or nothing lies there.
+    /// Nothing: the host bytes already read correctly, or the range is empty.
     Nothing,
     /// A run of zeroes, written as such.
     Zeroes,

@@ -1,4 +1,4 @@
-//! Zeroing and discarding: guest clusters that change their mapping without new data.
+//! Zeroing and discarding: changes to the mapping of guest clusters without new data.
 
 use std::ops::Range;
 
@@ -11,17 +11,17 @@ use super::disk::{L2Entry, L2Kind, SubclusterBitmap};
 use super::map::Entry;
 use super::state::Qcow2;
 
-/// Zero bytes are written in pieces of this many.
+/// Zero bytes are written in pieces of this size.
 const ZERO_PIECE: u64 = 256 << 10;
 
-/// What becomes of one cluster.
+/// The change to one cluster.
 #[derive(Debug, Default)]
 struct Change {
-    /// The new entry, where it changes.
+    /// The new entry, if it changes.
     entry: Option<Entry>,
-    /// The host clusters of the old entry are given up.
+    /// The host clusters of the old entry are released.
     frees: bool,
-    /// Bytes of the data file that are to read as zeroes.
+    /// Bytes of the data file that have to read as zeroes.
     data: Option<Range<u64>>,
 }
 
@@ -47,7 +47,7 @@ impl Qcow2 {
         let end = self.check_range(offset, len)?;
         let unit = self.layout.subcluster_size();
         let body = self.whole_units(offset, end, unit);
-        // Version 2 has no zero clusters: without a backing file an unallocated one does.
+        // Version 2 has no zero clusters: without a backing file, an unallocated one serves as such.
         if body.is_empty() || (self.version() < 3 && self.has_backing()) {
             return self.zero_bytes(offset, end, flags, below);
         }
@@ -64,8 +64,8 @@ impl Qcow2 {
         self.zero_bytes(done.min(end), end, flags, below)
     }
 
-    /// Gives a guest range back; see [`crate::format::FormatWrite::discard`]. Whole clusters read as
-    /// zeroes afterwards. Version 2 cannot hide a backing file's data, so nothing is done there.
+    /// Deallocates a guest range; see [`crate::format::FormatWrite::discard`]. Whole clusters read as zeroes
+    /// afterwards. Version 2 cannot hide a backing file's data, so nothing is done in that case.
     pub(super) fn discard_guest(&self, offset: u64, len: u64) -> Result<()> {
         self.prepare_write()?;
         let end = self.check_range(offset, len)?;
@@ -91,7 +91,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// The whole units within a guest range; the end of the image counts as a border.
+    /// The whole units within a guest range; the end of the image counts as a boundary.
     fn whole_units(&self, offset: u64, end: u64, unit: u64) -> Range<u64> {
         let start = offset.next_multiple_of(unit);
         let end = if end == self.virtual_size() {
@@ -102,7 +102,7 @@ impl Qcow2 {
         start..end.max(start)
     }
 
-    /// Zeroes a guest range by writing, where it does not read as zeroes already.
+    /// Zeroes a guest range by writing, unless it already reads as zeroes.
     pub(super) fn zero_bytes(
         &self,
         start: u64,
@@ -140,7 +140,7 @@ impl Qcow2 {
         self.reads_zero(offset, len, below)
     }
 
-    /// The entry of a cluster after its part `range` was made to read as zeroes.
+    /// The change to a cluster that makes its part `range` read as zeroes.
     fn zeroed(
         &self,
         entry: Entry,
@@ -165,7 +165,7 @@ impl Qcow2 {
                 let at = host + self.layout.in_cluster(range.start);
                 Some(at..at + (range.end - range.start))
             }
-            // The raw file shows every guest byte, mapped or not.
+            // The raw file exposes every guest byte, mapped or not.
             None if self.raw_data_file => Some(range.clone()),
             _ => None,
         };
@@ -192,9 +192,9 @@ impl Qcow2 {
         })
     }
 
-    /// Changes the entries of the clusters in `body`, a slice of a table at a time. `skip_absent`
-    /// leaves alone what has no table; `asked` is where the caller's range ends. Returns where it
-    /// stopped: before the end where version 2 came, or where the image grew, meanwhile.
+    /// Changes the entries of the clusters in `body`, one slice of a table at a time. `skip_absent` skips ranges that
+    /// have no table; `asked` is the end of the caller's range. Returns where it stopped: before the end if the image
+    /// became version 2, or grew, in the meantime.
     fn remap(
         &self,
         body: Range<u64>,
@@ -213,7 +213,7 @@ impl Qcow2 {
             self.write_back_if_full()?;
             let end = body.end.min(at - at % span + span);
             let mine = self.inflight.reserve(at / cluster..end.div_ceil(cluster));
-            // What held when the operation began may have changed until now.
+            // The conditions may have changed since the operation began.
             self.check_range(at, asked.min(end).saturating_sub(at))?;
             if self.version() < 3 && self.has_backing() {
                 return Ok(at);
@@ -230,7 +230,7 @@ impl Qcow2 {
             at = self.remap_slice(at..end, flags, &change)?;
             drop((guard, mine));
             if at < end {
-                // A part of a compressed cluster cannot be marked: zeroes are written instead.
+                // Part of a compressed cluster cannot be marked: zeroes are written instead.
                 let part = end.min(at - at % cluster + cluster);
                 self.zero_bytes(at, part, flags, below)?;
                 at = part;
@@ -239,8 +239,7 @@ impl Qcow2 {
         Ok(at.min(body.end))
     }
 
-    /// Returns where it stopped: at the end, or at a compressed cluster of which `range` has only
-    /// a part.
+    /// Returns where it stopped: at the end, or at a compressed cluster that `range` covers only in part.
     fn remap_slice(
         &self,
         range: Range<u64>,

@@ -1,4 +1,4 @@
-//! The backing file, which the header names.
+//! The backing file named by the header.
 
 use std::ops::Range;
 
@@ -12,16 +12,16 @@ use super::Qed;
 use super::behind::look_behind;
 use super::disk::{FeatureBits, HEADER_LEN, Header};
 
-/// What the header says of a backing file.
+/// The feature bits that concern a backing file.
 const OVERLAY: FeatureBits = FeatureBits::BACKING_FILE.union(FeatureBits::BACKING_IS_RAW);
 
-/// The longest name that QEMU's tools read.
+/// Maximum length of a name that QEMU's tools read.
 const MAX_NAME: usize = 1023;
 
-/// Where names are put: in turn, so that the old one is there until the header names the new one.
+/// Where names are stored: alternately, so that the old one remains until the header points to the new one.
 const NAME_PLACES: [u32; 2] = [HEADER_LEN as u32, 2048];
 
-/// Puts a backing file into a header, whose name is to stand at `offset`.
+/// Records a backing file in a header; its name is to be stored at `offset`.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a name that is too long.
@@ -41,7 +41,7 @@ pub(super) fn record(header: &mut Header, backing: &BackingRef, offset: u32) -> 
 }
 
 impl Qed {
-    /// The backing file that the header names; of its format nothing but that it is raw.
+    /// The backing file named by the header, which only says of its format whether it is raw.
     pub(super) fn parent_ref(&self) -> Option<ParentRef> {
         let name = self.own.backing.lock().clone()?;
         let header = self.blocks.keeper.header();
@@ -54,7 +54,7 @@ impl Qed {
 }
 
 impl Qed {
-    /// The header with another backing file, and where the name of the old one stands.
+    /// The header with another backing file, and the range of the name of the old one.
     fn header_over(&self, backing: Option<&BackingRef>) -> Result<(Header, Range<u64>)> {
         self.blocks.check_writable()?;
         let storage = &*self.blocks.storage;
@@ -102,7 +102,7 @@ impl BackingChange for Qed {
         let (new, old_name) = self.header_over(backing)?;
         let storage = &*self.blocks.storage;
         let keeper = &self.blocks.keeper;
-        // What the guest sees above the new backing file must be there before that is named.
+        // What the guest sees above the new backing file must be on disk before the backing file is named.
         self.blocks.flush(self.blocks.durability())?;
         if let Some(backing) = backing {
             storage.write_at(&backing.name, u64::from(new.name_offset))?;
@@ -117,7 +117,7 @@ impl BackingChange for Qed {
         *self.own.backing.lock() = backing.map(|backing| backing.name.clone());
         self.blocks.set_overlay(backing.is_some());
         self.blocks.barrier()?;
-        // The next name may go there.
+        // The next name may be stored there.
         if old_name.start >= HEADER_LEN as u64 {
             let zeroes = memory::zeroed((old_name.end - old_name.start) as usize)?;
             storage.write_at(&zeroes, old_name.start)?;
@@ -137,7 +137,7 @@ impl BackingChange for Qed {
         let forever = JobControl::default();
         let header = self.blocks.keeper.header();
         if look_behind(&*self.blocks.storage, &header, &forever)?.has_clusters {
-            // The header may say too small a size: to give up what it does not reach would lose data.
+            // The header may say too small a size; dropping what lies past that would lose data.
             return Ok(());
         }
         self.note_change()?;

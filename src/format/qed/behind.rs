@@ -1,4 +1,4 @@
-//! What the tables name behind the end of the disk: the header may say too small a size.
+//! What the tables name past the end of the disk: the header may say too small a size.
 
 use std::ops::Range;
 
@@ -11,19 +11,19 @@ use crate::storage::Storage;
 
 use super::disk::{ENTRY, Header};
 
-/// What stands behind the end of the disk.
+/// What lies past the end of the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Behind {
-    /// Entries name clusters, in the last table or in tables behind it.
+    /// Entries name clusters, in the last table or in tables after it.
     pub(super) has_clusters: bool,
     /// Where the last of these clusters and tables ends.
     pub(super) end: u64,
 }
 
-/// Goes through the entries behind the end of the disk.
+/// Scans the entries past the end of the disk.
 ///
 /// # Errors
-/// Of reading, or where `control` ends it.
+/// If reading fails, or `control` ends the work.
 pub(super) fn look_behind(
     storage: &dyn Storage,
     header: &Header,
@@ -41,7 +41,7 @@ pub(super) fn look_behind(
         }
         Ok(())
     })?;
-    // A damaged directory names one of them many times.
+    // A damaged directory may name a table many times.
     tables.sort_unstable_by_key(|table: &Range<u64>| table.start);
     tables.dedup();
     let mut behind = Behind {
@@ -74,11 +74,11 @@ pub(super) fn look_behind(
     Ok(behind)
 }
 
-/// Calls `visit` with the entries of the L1 table behind those that the disk needs, other than zero, and where the
-/// piece that holds them stands.
+/// Calls `visit` with the nonzero entries of the L1 table past those that the disk needs, and with the range of the
+/// piece that holds them.
 ///
 /// # Errors
-/// Of reading, or of `visit`.
+/// If reading fails, or `visit` returns an error.
 pub(super) fn each_l1_behind(
     storage: &dyn Storage,
     header: &Header,

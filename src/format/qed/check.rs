@@ -1,4 +1,4 @@
-//! The consistency check: every cluster has one use, and lies in the file ("Consistency checking").
+//! The consistency check: every cluster has one use, and lies within the file ("Consistency checking").
 
 use std::ops::Range;
 
@@ -18,30 +18,30 @@ use super::Qed;
 use super::behind::each_l1_behind;
 use super::disk::{ENTRY, ZERO_CLUSTER};
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Tables whose place is not known.
+    /// Tables whose place is unknown.
     bad_tables: Vec<u64>,
-    /// Tables that the file ends within, and where they stand.
+    /// Tables that are cut short by the end of the file, and where they are.
     cut_tables: Vec<(u64, u64)>,
-    /// Tables that stand where something else does, and in how many clusters they do.
+    /// Tables that overlap something else, and the number of clusters concerned.
     shared_tables: Vec<u64>,
     shared_clusters: u64,
-    /// Entries that name no cluster of the file, and the first of them.
+    /// The number of entries that name no cluster of the file, and the first of them.
     bad: u64,
     first_bad: Option<u64>,
-    /// Entries that name a cluster which is something else, and the first of them.
+    /// The number of entries that name a cluster with another use, and the first of them.
     shared: u64,
     first_shared: Option<u64>,
-    /// Clusters that the file ends within, and where the last of them ends.
+    /// The number of clusters that are cut short by the end of the file, and where the last of them ends.
     cut: u64,
     cut_end: u64,
-    /// L1 entries behind those of the disk that name no place for a table, or clusters of others.
+    /// L1 entries past those of the disk that name no possible place for a table, or clusters with another use.
     behind: u64,
-    /// Other entries behind the end of the disk that name no cluster of the file, or one that is something else.
+    /// Other entries past the end of the disk that name no cluster of the file, or one with another use.
     wrong_behind: u64,
-    /// Clusters that entries behind the end of the disk name.
+    /// Clusters named by entries past the end of the disk.
     kept: u64,
     leaks: u64,
     total: u64,
@@ -49,29 +49,29 @@ pub(super) struct Findings {
     fragmented: u64,
 }
 
-/// What a survey meets that is repaired entry by entry.
+/// Findings of a survey that are repaired entry by entry.
 enum Wrong {
-    /// The entry of a cluster which is something else.
+    /// The entry of a cluster with another use.
     Shared(u64),
-    /// Entries behind the end of the disk, and where in the file they stand.
+    /// Entries past the end of the disk, given by their range in the file.
     Behind(Range<u64>),
 }
 
-/// A table, or the part of one, behind the end of the disk.
+/// A table, or part of one, past the end of the disk.
 struct TableBehind {
     part: u64,
     place: Range<u64>,
-    /// Nothing else stands there: else its entries say nothing.
+    /// Nothing else is in that place; otherwise its entries mean nothing.
     is_alone: bool,
 }
 
-/// The table of the entry before, and where its cluster ends.
+/// The table of the previous entry, and where its cluster ends.
 #[derive(Default)]
 struct Before(Option<(u64, u64)>);
 
 impl Before {
-    /// Whether a cluster does not follow that of the entry before in the same table; None is an entry that names
-    /// none: it follows nothing, and nothing follows it.
+    /// Whether a cluster does not follow that of the previous entry in the same table; None is an entry that names no
+    /// cluster: it follows nothing, and nothing follows it.
     fn breaks(&mut self, part: u64, cluster: Option<Range<u64>>) -> bool {
         let (start, end) = cluster.map_or((u64::MAX, 1), |place| (place.start, place.end));
         let before = self.0.replace((part, end));
@@ -127,7 +127,7 @@ impl Repairable for Qed {
             return self.repair_whole(found, control);
         }
         self.note_change()?;
-        // What is left of a table is kept, and the rest names nothing.
+        // What is left of a table is kept; the rest names nothing.
         let table_len = self.blocks.keeper.header().table_len();
         let ends = found.cut_tables.iter().map(|(_, host)| host + table_len);
         if let Some(end) = ends.max() {
@@ -144,11 +144,11 @@ impl Repairable for Qed {
 }
 
 impl Qed {
-    /// Clears entries that name nothing, gives everything a place of its own, and closes the gaps.
+    /// Clears entries that name nothing, gives everything a place of its own, and closes gaps.
     fn repair_whole(&self, found: &Findings, control: &JobControl) -> Result<()> {
         let is_damaged = check::Findings::corruptions(found) > 0;
         if !is_damaged && (found.kept > 0 || found.leaks == 0) {
-            // To close gaps would be to move what the table of this disk does not reach.
+            // Closing gaps would move what the table of this disk does not cover.
             return Ok(());
         }
         self.note_change()?;
@@ -177,11 +177,11 @@ impl Qed {
         }
         alone.find_end_despite_overlaps()?;
         let cluster = blocks.layout().block_size();
-        // Clusters behind the end of the disk belong to nothing.
+        // Clusters past the end of the disk belong to nothing.
         alone.free_from(blocks.len().div_ceil(cluster), control)?;
         blocks.flush(blocks.durability())?;
         self.clear_tail(control)?;
-        // What tables that were shared name is known now.
+        // Only now is it known what the tables that were shared name.
         let mut shared = Vec::new();
         self.survey(None, |wrong| match wrong {
             Wrong::Shared(index) => memory::push(&mut shared, index),
@@ -194,7 +194,7 @@ impl Qed {
         blocks.flush(blocks.durability())?;
         alone.pack(control)?;
         if self.survey(None, |_| Ok(()))?.leaks > 0 {
-            // Tables stand where they cannot be reached.
+            // There are tables where packing does not move them.
             alone.gather_parts(control)?;
             alone.pack(control)?;
         }
@@ -203,7 +203,7 @@ impl Qed {
 }
 
 impl Qed {
-    /// Goes through the tables; calls `wrong` with what can be repaired by itself.
+    /// Scans the tables; calls `wrong` with findings that can be repaired one by one.
     fn survey(
         &self,
         job: Option<&mut Job>,
@@ -315,7 +315,7 @@ impl Qed {
             table.is_alone &= shared == 0;
         }
         let tail = self.tail().filter(|tail| !is_skipped(tail.part));
-        // In their order, so that what follows each other counts as such.
+        // In table order, so that clusters that follow each other count as such.
         let behind = behind.into_iter().filter(|table| table.is_alone);
         for table in tail.into_iter().chain(behind) {
             each_nonzero(storage, table.place, |_, words| {
@@ -328,7 +328,7 @@ impl Qed {
                         found.fragmented += u64::from(before.breaks(table.part, named));
                         found.allocated += 1;
                     }
-                    // The header may say too little of the disk: what they name is no leak, as for QEMU.
+                    // The header may say too small a size, so what these entries name is no leak, as in QEMU.
                     let is_kept = is_place && uses.mark(host / cluster)?;
                     found.kept += u64::from(is_kept);
                     if is_zero || is_kept {
@@ -361,7 +361,7 @@ impl Qed {
         Ok(found)
     }
 
-    /// The last table of the disk from where it is not looked at otherwise.
+    /// The part of the last table of the disk that is not examined otherwise.
     fn tail(&self) -> Option<TableBehind> {
         let header = self.blocks.keeper.header();
         let per_table = header.per_table();
@@ -375,7 +375,7 @@ impl Qed {
         })
     }
 
-    /// Where a table stands of which the file has the beginning alone.
+    /// The offset of a table that is cut short by the end of the file, if it is.
     fn cut_table(&self, part: u64, file_len: u64) -> Result<Option<u64>> {
         let header = self.blocks.keeper.header();
         let mut word = [0; ENTRY as usize];
@@ -387,7 +387,7 @@ impl Qed {
         Ok(Some(host).filter(|_| is_cut && !self.blocks.storage.limits().fixed_len))
     }
 
-    /// Clears the entries behind the end of the disk that name nothing, and leaves the others.
+    /// Clears the entries past the end of the disk that name nothing, and leaves the others.
     fn clear_wrong_behind(&self, control: &JobControl) -> Result<()> {
         let storage = &*self.blocks.storage;
         self.survey(None, |wrong| match wrong {
@@ -428,7 +428,7 @@ impl Qed {
 }
 
 impl Findings {
-    /// The first damage, for people.
+    /// A description of the first damage.
     pub(super) fn first(&self) -> Option<String> {
         if let Some(part) = self.bad_tables.first() {
             return Some(format!("the L1 entry {part} names no table in the file"));

@@ -21,7 +21,7 @@ use super::disk::{
 const CLUSTER_SIZE: u64 = 1 << 16;
 const TABLE_SIZE: u64 = 4;
 
-/// Options of creation.
+/// Creation options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "backing_file",
@@ -126,7 +126,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// An image that is to be made.
+/// An image to be created.
 #[derive(Debug)]
 struct NewQed {
     header: Header,
@@ -177,12 +177,12 @@ impl NewImage for NewQed {
     }
 }
 
-/// Ends a new image.
+/// Completes a new image.
 #[derive(Debug)]
 struct Finisher {
     header: Header,
     backing: Option<BackingRef>,
-    /// The file reads as zeroes where nothing was written.
+    /// The file reads as zeroes where nothing has been written.
     fresh: bool,
 }
 

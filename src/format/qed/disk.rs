@@ -1,29 +1,29 @@
-//! The header of a QED file ("Header" of the specification) and where its clusters stand.
+//! The header of a QED file ("Header" of the specification) and the location of its clusters.
 
 use crate::bytes::{le32, le64, put};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::blocks::{BAD, Coding, Entry, FREE, Layout, ZERO};
 use crate::size::SECTOR;
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub(super) const MAGIC: &[u8; 4] = b"QED\0";
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(super) const HEADER_LEN: usize = 64;
 
-/// Bytes of an entry of a table.
+/// Length of a table entry in bytes.
 pub(super) const ENTRY: u64 = 8;
 
 /// The entry of a cluster that reads as zeroes.
 pub(super) const ZERO_CLUSTER: u64 = 1;
 
 bitflags::bitflags! {
-    /// What a program must know to use the image ("Feature bits").
+    /// Features that a program must know to use the image ("Feature bits").
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct FeatureBits: u64 {
         /// There is a backing file.
         const BACKING_FILE = 1;
-        /// The image was not closed: it must be checked before it is changed.
+        /// The image was not closed; it must be checked before it is changed.
         const NEED_CHECK = 2;
         /// The backing file is a raw disk.
         const BACKING_IS_RAW = 4;
@@ -34,29 +34,29 @@ bitflags::bitflags! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) cluster_size: u32,
-    /// Clusters of a table.
+    /// Clusters per table.
     pub(super) table_size: u32,
     /// Clusters before the first one that tables can name.
     pub(super) header_size: u32,
     pub(super) features: FeatureBits,
-    /// Features that need not be known.
+    /// Features that a program need not know.
     pub(super) compatible: u64,
-    /// Features that a writer which does not know them clears.
+    /// Features that a writer must clear if it does not know them.
     pub(super) autoclear: u64,
-    /// Where the upper table stands.
+    /// Offset of the upper table.
     pub(super) table_offset: u64,
     /// The virtual size.
     pub(super) size: u64,
-    /// Where the name of the backing file stands.
+    /// Offset of the name of the backing file.
     pub(super) name_offset: u32,
     pub(super) name_len: u32,
 }
 
 impl Header {
-    /// Reads the header; what a short file lacks counts as zeroes.
+    /// Decodes the header; what a short file lacks counts as zeroes.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] for features.
+    /// [`ErrorKind::NotAnImage`] if it is none, [`crate::ErrorKind::Unsupported`] for features.
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut head = [0; HEADER_LEN];
         for (to, from) in head.iter_mut().zip(bytes) {
@@ -86,7 +86,7 @@ impl Header {
         })
     }
 
-    /// Whether the numbers fit each other and a file of that length.
+    /// Checks that the fields are consistent with each other and with a file of that length.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`], in QEMU's words.
@@ -113,7 +113,7 @@ impl Header {
             return bad("table offset");
         }
         let name_end = u64::from(self.name_offset) + u64::from(self.name_len);
-        // A name over the fields of the header would change with the next write of them.
+        // A name that overlaps the header fields would change when they are next written.
         let has_place = self.name_len == 0 || self.name_offset as usize >= HEADER_LEN;
         let ends_within = name_end <= u64::from(self.header_size) * u64::from(self.cluster_size);
         if self.features.contains(FeatureBits::BACKING_FILE) && !(has_place && ends_within) {
@@ -128,12 +128,12 @@ impl Header {
             && u128::from(size) <= u128::from(most_size(self.cluster_size, self.table_size))
     }
 
-    /// Bytes of a table.
+    /// Length of a table in bytes.
     pub(super) fn table_len(&self) -> u64 {
         u64::from(self.table_size) * u64::from(self.cluster_size)
     }
 
-    /// Entries of a table.
+    /// Entries per table.
     pub(super) fn per_table(&self) -> u64 {
         self.table_len() / ENTRY
     }
@@ -143,7 +143,7 @@ impl Header {
         u64::from(self.header_size.max(1)) * u64::from(self.cluster_size)
     }
 
-    /// Whether a table can stand there in a file of that length.
+    /// Whether a table may be located there in a file of that length.
     pub(super) fn is_table_place(&self, host: u64, file_len: u64) -> bool {
         host.is_multiple_of(u64::from(self.cluster_size))
             && host >= self.start()
@@ -152,14 +152,14 @@ impl Header {
                 .is_some_and(|end| end <= file_len)
     }
 
-    /// How entries stand in the tables.
+    /// How entries are encoded in the tables.
     pub(super) fn coding(&self) -> Coding {
         Coding::Offsets {
             bits: self.cluster_size.trailing_zeros(),
         }
     }
 
-    /// Clusters of the virtual disk.
+    /// Number of clusters of the virtual disk.
     pub(super) fn clusters(&self) -> u64 {
         self.size.div_ceil(u64::from(self.cluster_size))
     }
@@ -174,7 +174,7 @@ impl Header {
             (56, self.name_offset),
             (60, self.name_len),
         ] {
-            // The places lie within the header.
+            // The fields lie within the header.
             let _ = put(&mut bytes, at, &value.to_le_bytes());
         }
         for (at, value) in [
@@ -191,17 +191,17 @@ impl Header {
     }
 }
 
-/// Whether clusters can have that size.
+/// Whether clusters may have that size.
 pub(super) fn is_cluster_size(size: u64) -> bool {
     size.is_power_of_two() && (1 << 12..=1 << 26).contains(&size)
 }
 
-/// Whether tables can have so many clusters.
+/// Whether tables may have that many clusters.
 pub(super) fn is_table_size(size: u64) -> bool {
     size.is_power_of_two() && (1..=16).contains(&size)
 }
 
-/// The largest virtual size; files end at [`i64::MAX`].
+/// The maximum virtual size; files end at [`i64::MAX`].
 pub(super) fn most_size(cluster_size: u32, table_size: u32) -> u64 {
     let per_table = u128::from(cluster_size) * u128::from(table_size) / u128::from(ENTRY);
     let most = per_table * per_table * u128::from(cluster_size);

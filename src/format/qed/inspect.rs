@@ -1,4 +1,4 @@
-//! Inspecting an untrusted image: its header, its names, and its tables in pieces.
+//! Inspecting an untrusted image: its header, the backing file name, and its tables in pieces.
 
 use crate::error::{ErrorKind, Result};
 use crate::format::blocks::check::{Findings, Repairable};
@@ -10,7 +10,7 @@ use crate::storage::Durability;
 use super::disk::{FeatureBits, HEADER_LEN, Header};
 use super::open::build;
 
-/// A file that is longer than its clusters explain by more than this hides something.
+/// Maximum excess of the file over what its clusters explain; a longer file hides something.
 const SLACK: u64 = 64 << 20;
 
 /// See [`crate::format::FormatDriver::inspect`].

@@ -1,4 +1,4 @@
-//! QED: clusters behind tables in two levels, over a backing file or none.
+//! QED: clusters mapped by two levels of tables, with or without a backing file.
 
 mod backing;
 mod behind;
@@ -59,12 +59,12 @@ pub static DRIVER: FormatDriver = FormatDriver {
 /// An open image.
 type Qed = BlockImage<QedFormat>;
 
-/// What is kept of an open image beside its blocks.
+/// The state of an open image besides its blocks.
 #[derive(Debug)]
 struct QedFormat {
-    /// The name of the backing file, as it stands in the image.
+    /// The name of the backing file, as stored in the image.
     backing: Mutex<Option<BString>>,
-    /// Guest bytes that one lower table maps.
+    /// Guest bytes mapped by one lower table.
     table_span: u64,
 }
 
@@ -75,7 +75,7 @@ impl BlockFormat for QedFormat {
         DRIVER.name
     }
 
-    /// Clears the features that are lost by a change.
+    /// Clears the features that a change invalidates.
     fn note_first_change(image: &Qed) -> Result<()> {
         let storage = &*image.blocks.storage;
         let clear = |header: &mut Header| header.autoclear = 0;

@@ -17,7 +17,7 @@ use super::disk::{FeatureBits, HEADER_LEN, Header, QedLayout};
 use super::records::Records;
 use super::{Qed, QedFormat};
 
-/// The longest name of a backing file that is read.
+/// Maximum length of the name of a backing file that is read.
 const MAX_NAME: u32 = 4096;
 
 /// See [`crate::format::FormatDriver::open`].
@@ -33,7 +33,7 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
         (writable, durability),
     )?;
     if context.opener.has_child(ChildSpec::BACKING.name) {
-        // The header need not name what shows through.
+        // The backing file in use need not be named by the header.
         image.blocks.set_overlay(true);
     }
     if needs_check && writable && !context.for_check && !context.metadata_only {
@@ -42,7 +42,7 @@ pub(super) fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     Ok(Box::new(image))
 }
 
-/// The header of a file, which fits it.
+/// Reads the header of a file, and checks that it fits the file.
 pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
     let mut head = [0; HEADER_LEN];
     storage.read_at(&mut head, 0)?;
@@ -51,7 +51,7 @@ pub(super) fn read_header(storage: &dyn Storage) -> Result<Header> {
     Ok(header)
 }
 
-/// The image of a header that fits the file.
+/// Builds the image from a header that fits the file.
 pub(super) fn build(
     storage: &Arc<dyn Storage>,
     header: Header,
@@ -83,7 +83,7 @@ pub(super) fn build(
     Ok(Qed::new(blocks, own, false))
 }
 
-/// The name of the backing file, if there is one.
+/// Reads the name of the backing file, if there is one.
 fn read_name(storage: &dyn Storage, header: &Header) -> Result<Option<BString>> {
     if !header.features.contains(FeatureBits::BACKING_FILE) {
         return Ok(None);
@@ -99,7 +99,7 @@ fn read_name(storage: &dyn Storage, header: &Header) -> Result<Option<BString>> 
     Ok((!name.is_empty()).then(|| name.into()))
 }
 
-/// The upper table, as far as the image reaches.
+/// Reads the upper table, as far as the image reaches.
 fn read_directory(
     storage: &dyn Storage,
     header: &Header,
@@ -129,7 +129,7 @@ fn read_directory(
     )
 }
 
-/// Checks and repairs an image that was not closed, as far as nothing is damaged beyond repair.
+/// Checks and repairs an image that was not closed, unless the damage is beyond repair.
 fn make_whole(image: &Qed, context: &OpenContext<'_>) -> Result<()> {
     let name = image.blocks.storage.name();
     let mut job = Job::heeding(context.control);

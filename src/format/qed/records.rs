@@ -1,4 +1,4 @@
-//! The header of an open image, which says whether changes are under way.
+//! The header of an open image, which says whether changes are in progress.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,12 +12,12 @@ use crate::storage::{Durability, Preallocation, Storage, shorten};
 use super::behind::look_behind;
 use super::disk::{FeatureBits, Header, QedLayout};
 
-/// The header in memory; on disk it is the same.
+/// The header in memory, identical to the one on disk.
 #[derive(Debug)]
 pub(super) struct Records {
     header: Mutex<Header>,
     durability: Durability,
-    /// The image is known to be whole, so that it can be marked as such.
+    /// The image is known to be intact, so that it can be marked as such.
     is_whole: AtomicBool,
 }
 
@@ -30,26 +30,26 @@ impl Records {
         }
     }
 
-    /// As it is now.
+    /// A copy of the current header.
     pub(super) fn header(&self) -> Header {
         self.header.lock().clone()
     }
 
-    /// A check has found no damage.
+    /// Notes that a check has found no damage.
     pub(super) fn note_whole(&self) {
         self.is_whole.store(true, Ordering::Release);
     }
 
-    /// Damage was found: the image stays marked until there is none left.
+    /// Notes that damage was found: the image stays marked until there is none left.
     pub(super) fn note_damage(&self) {
         self.is_whole.store(false, Ordering::Release);
     }
 
-    /// Changes the header, on disk too: it stands in one sector, which no crash tears. A failure leaves the
-    /// memory as it was. Returns whether there was anything to change.
+    /// Changes the header, in memory and on disk: it lies in one sector, which no crash tears. A failure leaves memory
+    /// unchanged. Returns whether there was anything to change.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn change(
         &self,
         storage: &dyn Storage,
@@ -66,10 +66,10 @@ impl Records {
         Ok(differs)
     }
 
-    /// Space is about to be taken or moved: a crash may leave some that nothing names.
+    /// Notes that space is about to be allocated or moved: a crash may leave some that nothing refers to.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn begin(&self, storage: &dyn Storage) -> Result<()> {
         let marked = self.change(storage, |header| {
             header.features |= FeatureBits::NEED_CHECK;

@@ -1,4 +1,4 @@
-//! Growing. A smaller image is refused, as by QEMU.
+//! Growing. Shrinking is refused, as in QEMU.
 
 use crate::error::{Error, Result};
 use crate::format::blocks::{Layout, ZERO, blocks_behind};
@@ -9,7 +9,7 @@ use crate::storage::Preallocation;
 use super::Qed;
 use super::behind::look_behind;
 
-/// So many entries are changed between two looks at whether to go on.
+/// Number of entries to change between two checks of the control.
 const ENTRIES: u64 = 4096;
 
 impl Resize for Qed {
@@ -51,14 +51,14 @@ impl Resize for Qed {
 }
 
 impl Qed {
-    /// Grows the image; clusters before `hidden` read as zeroes although there is something below.
+    /// Grows the image; new clusters before `hidden` read as zeroes although the backing file has data there.
     fn grow(&self, len: u64, hidden: u64, control: &JobControl) -> Result<()> {
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
         let cluster = blocks.layout().block_size();
         let in_use = blocks.len().div_ceil(cluster);
         let count = len.div_ceil(cluster);
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         alone.end()?;
         blocks.zero_last_block(len)?;
         alone.grow_table(count)?;

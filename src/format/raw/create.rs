@@ -1,4 +1,4 @@
-//! New raw disks: every guest byte has its place already, so that only the length is to be set.
+//! New raw disks: every guest byte has a fixed place, so only the length has to be set.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
     allowed: &[],
 }];
 
-/// `qemu-img` leaves this much of a sparse new disk allocated; `info` and `map` show it.
+/// `qemu-img` leaves this much of a new sparse disk allocated, which `info` and `map` show.
 const FIRST_BLOCK: u64 = 4096;
 
 pub(super) fn outline(values: &Values) -> Outline {
@@ -51,7 +51,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// A raw disk that is to be made.
+/// A raw disk to be created.
 #[derive(Debug)]
 struct NewRaw {
     size: u64,
@@ -82,14 +82,13 @@ impl NewImage for NewRaw {
         if new.fixed {
             return Ok(Box::new(new));
         }
-        // The last sector comes at the end: until then the disk is shorter than it should be.
+        // The last sector is added at the end: until then the disk is shorter than its final size.
         let early = new.size.saturating_sub(SECTOR);
         if new.preallocation == Preallocation::Off {
             let first = memory::zeroed(early.min(FIRST_BLOCK) as usize)?;
             new.storage.write_at(&first, 0)?;
-            // Too large a disk is refused now rather than at the end. Direct writes that pass the end
-            // of a file come one after the other. Never back to 0: a truncate to 0 makes ext4 write
-            // the file out when it is closed.
+            // Refuse a disk that is too large now rather than at the end. Direct writes past the end of the file are
+            // serialised. Never truncate back to 0: that makes ext4 write the file out when it is closed.
             let many = new.storage.limits().in_flight > 1;
             let begun = if many { early } else { first.len() as u64 };
             new.storage.set_len(new.size, Preallocation::Off)?;
@@ -169,7 +168,7 @@ impl Bulk for RawBulk {
     }
 
     fn reserve_zero(&self, _guest_offset: u64, _len: u64) -> Result<()> {
-        // Nothing lies below a raw disk: what is not written reads as zeroes.
+        // There is nothing below a raw disk: what is not written reads as zeroes.
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Inspecting a raw disk: there is nothing in it but the disk.
+//! Inspecting a raw disk, which contains nothing but the disk.
 
 use crate::error::Result;
 use crate::format::inspect::{InspectContext, Inspection, Requirement, Verdict};

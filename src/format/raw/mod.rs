@@ -1,4 +1,4 @@
-//! Raw: the guest bytes as they are, optionally a window of the file.
+//! Raw: the guest bytes verbatim, optionally a window of the file.
 
 mod create;
 mod inspect;
@@ -22,7 +22,7 @@ use crate::job::JobControl;
 use crate::options::{OptionKind, OptionSpec};
 use crate::storage::{Durability, Preallocation, Step, Storage, ZeroFlags, grow, steps};
 
-/// The sector: virtual sizes are multiples of it.
+/// The sector size: virtual sizes are multiples of it.
 const SECTOR: u64 = 512;
 
 /// The raw format.
@@ -72,19 +72,19 @@ struct Raw {
     /// Offset of the disk in the storage.
     start: u64,
     len: AtomicU64,
-    /// The size was given: the disk is a window that cannot be resized.
+    /// A size was given: the disk is a window that cannot be resized.
     window: bool,
     writable: bool,
     durability: Durability,
-    /// For the first sector of a disk whose format was guessed.
+    /// For the first sector of a disk whose format was probed.
     first_sector: Option<FirstSector>,
 }
 
-/// What keeps a disk that was guessed to be raw from becoming an image when it is guessed next.
+/// Prevents a disk that was probed as raw from being recognised as another format the next time.
 #[derive(Debug)]
 struct FirstSector {
     recognise: RecogniseFn,
-    /// Held while the sector is judged and written.
+    /// Held while the sector is checked and written.
     writing: Mutex<()>,
 }
 
@@ -100,7 +100,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let size = context.options.num("size");
     let len = match size {
         Some(size) if size > file_len - start => {
-            // Two blanks before "actual": programs match the line as qemu-img prints it.
+            // Two spaces before "actual": programs match the line as qemu-img prints it.
             return Err(Error::invalid(format!(
                 "The sum of offset ({start}) and size ({size}) has to be smaller or equal to the  actual size of the containing file ({file_len})"
             )));
@@ -136,7 +136,7 @@ impl Raw {
         self.start + offset
     }
 
-    /// Runs `write`; for the first sector of a disk whose format was guessed only if the sector will not look like an
+    /// Runs `write`; for the first sector of a disk whose format was probed, only if the sector will not look like an
     /// image of another format afterwards.
     fn checking_first_sector(
         &self,
@@ -327,7 +327,7 @@ impl Resize for Raw {
                 limits.fixed_kind
             )));
         }
-        // The rest of the last sector is not in the file: it reads as zeroes.
+        // The rest of the last sector is not in the file, and reads as zeroes.
         grow(&*self.storage, end, preallocation, control)?;
         self.len.store(len, Ordering::Release);
         Ok(())

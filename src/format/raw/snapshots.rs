@@ -1,4 +1,4 @@
-//! Snapshots of a raw image, where its storage keeps them.
+//! Snapshots of a raw image, if its storage supports them.
 
 use std::sync::atomic::Ordering;
 

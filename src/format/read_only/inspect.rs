@@ -1,16 +1,16 @@
-//! Inspecting images whose formats are only read.
+//! Inspecting images of read-only formats.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::inspect::{Inspection, Requirement, Verdict};
 
-/// A file that is longer than its contents explain by more than this hides something.
+/// A file that is longer than its contents explain by more than this may be hiding something.
 const SLACK: u64 = 64 << 10;
 
 impl Inspection {
-    /// The verdict for what could not be taken in: the header, or a table.
+    /// Adds the finding for a header or a table that could not be parsed.
     ///
     /// # Errors
-    /// The error itself where it says nothing of the image.
+    /// The error itself if it says nothing about the image.
     pub(crate) fn refuse(&mut self, error: Error) -> Result<()> {
         let requirement = match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotAnImage => Requirement::HeaderConsistent,
@@ -22,10 +22,10 @@ impl Inspection {
         Ok(())
     }
 
-    /// As [`Inspection::refuse`], of a result: None where it is an error.
+    /// As [`Inspection::refuse`], for a result: None if it is an error.
     ///
     /// # Errors
-    /// As of [`Inspection::refuse`].
+    /// As for [`Inspection::refuse`].
     pub(crate) fn taken<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(found) => Ok(Some(found)),
@@ -33,8 +33,7 @@ impl Inspection {
         }
     }
 
-    /// Judges the length of the file by where the last thing ends that is known to be in it: with, or of,
-    /// `what`.
+    /// Judges the length of the file by the end of its last known part, described by `what`.
     pub(crate) fn explain_length(&mut self, file_len: u64, end: u64, what: &str) {
         self.judge(
             Requirement::FileSize,
@@ -47,7 +46,7 @@ impl Inspection {
         );
     }
 
-    /// The format has nothing that those requirements look at.
+    /// Notes that the format has nothing to which these requirements apply.
     pub(crate) fn has_none(&mut self, format: &str, requirements: &[Requirement]) {
         for requirement in requirements {
             let reason = format!("{format} images have none");

@@ -1,4 +1,4 @@
-//! Several files as one, one after the other.
+//! Several files concatenated into one storage.
 
 use std::sync::Arc;
 
@@ -7,19 +7,19 @@ use crate::memory;
 use crate::storage::Storage;
 use crate::storage::forward::{forward, read_only};
 
-/// The files. It goes by the name of the first one.
+/// The files. The whole has the name of the first one.
 #[derive(Debug)]
 pub(crate) struct Joined {
     first: Arc<dyn Storage>,
-    /// Each with its end in the whole.
+    /// The files, each with its end offset in the whole.
     parts: Vec<(Arc<dyn Storage>, u64)>,
 }
 
 impl Joined {
-    /// So far of one file.
+    /// Consists of one file so far.
     ///
     /// # Errors
-    /// Of asking for its length.
+    /// If its length cannot be determined.
     pub(crate) fn new(first: Arc<dyn Storage>) -> Result<Self> {
         let mut joined = Self {
             first: first.clone(),
@@ -29,10 +29,10 @@ impl Joined {
         Ok(joined)
     }
 
-    /// Adds a file; gives where it begins.
+    /// Appends a file; returns its start offset.
     ///
     /// # Errors
-    /// Of asking for its length.
+    /// If its length cannot be determined.
     pub(crate) fn push(&mut self, part: Arc<dyn Storage>) -> Result<u64> {
         let start = self.end();
         let end = start.checked_add(part.len()?);
@@ -41,12 +41,12 @@ impl Joined {
         Ok(start)
     }
 
-    /// Where the last one ends.
+    /// The end of the last file.
     pub(crate) fn end(&self) -> u64 {
         self.parts.last().map_or(0, |(_, end)| *end)
     }
 
-    /// The files behind the first one.
+    /// The files after the first one.
     pub(crate) fn others(&self) -> impl Iterator<Item = &Arc<dyn Storage>> {
         self.parts.iter().skip(1).map(|(part, _)| part)
     }

@@ -1,5 +1,5 @@
-//! The frame of formats that are only read: a driver says what each run of the guest is, the frame makes
-//! an image of that.
+//! The framework of read-only formats: a driver describes each run of the guest, and the framework makes an image of
+//! that.
 
 mod inspect;
 mod joined;
@@ -25,20 +25,20 @@ pub(crate) use sized_storage::SizedStorage;
 use units::UnitReader;
 pub(crate) use units::{EncodedUnit, decode};
 
-/// How a run of the guest is held.
+/// How a run of the guest is stored.
 #[derive(Debug)]
 pub(crate) enum Held {
-    /// It is zeroes.
+    /// As zeroes.
     Zero,
-    /// As it is, at this offset of the source.
+    /// Verbatim, at this offset of the source.
     Plain(u64),
-    /// In a unit that is encoded by itself, and may be larger than the run.
+    /// In a unit that is encoded separately, and may be larger than the run.
     Unit(EncodedUnit),
-    /// It is not; the error is that of the reads of it.
+    /// Not at all; reads of it return this error.
     Lost(Error),
 }
 
-/// The longest run of guest bytes that are held in one way.
+/// The longest run of guest bytes that are stored in one way.
 #[derive(Debug)]
 pub(crate) struct GuestRun {
     pub(crate) held: Held,
@@ -51,25 +51,25 @@ pub(crate) trait Contents: Send + Sync + Debug {
     /// The virtual size in bytes.
     fn len(&self) -> u64;
 
-    /// The run that begins at `offset`, which lies within the virtual size. No more than what is before
-    /// `end` is wanted; the run may be longer.
+    /// The run that begins at `offset`, which lies within the virtual size. The caller is only interested in what
+    /// precedes `end`; the run may be longer.
     ///
     /// # Errors
-    /// Of reading what says where the run is.
+    /// If reading the metadata that locates the run fails.
     fn run(&self, source: &SizedStorage, offset: u64, end: u64) -> Result<GuestRun>;
 
-    /// Verifying, where images say something that can be verified.
+    /// Verification, if images contain something to verify against.
     fn verifier(&self) -> Option<&dyn Verify> {
         None
     }
 }
 
-/// The check of an image that is only read, whose format gives it something to compare with.
+/// The check of a read-only image whose format contains something to compare with.
 pub(crate) trait Verify: Send + Sync {
-    /// Goes through the image; each finding is a note of `job`.
+    /// Verifies the image; each finding becomes a note of `job`.
     ///
     /// # Errors
-    /// When the check cannot be carried out.
+    /// If the check cannot be carried out.
     fn verify(&self, source: &SizedStorage, job: &mut Job) -> Result<CheckReport>;
 }
 
@@ -79,21 +79,21 @@ pub(crate) struct ReadOnly<C> {
     driver: &'static FormatDriver,
     /// The image's own file.
     file: Arc<dyn Storage>,
-    /// The files that it has beside.
+    /// Its additional files.
     others: Vec<Arc<dyn Storage>>,
-    /// The names of those that are not open.
+    /// The names of additional files that are not open.
     closed: Vec<(FileRole, BString)>,
     source: SizedStorage,
-    /// The source is the image's own file, so that what is kept as it is stands there.
+    /// The source is the image's own file, so verbatim data can be read from there.
     is_own: bool,
-    /// The source is what the encrypted file decrypts to.
+    /// The source is the decrypted content of the encrypted file.
     encrypted: bool,
     contents: C,
     units: UnitReader,
 }
 
 impl<C: Contents> ReadOnly<C> {
-    /// An image in one file, the source of all its pieces.
+    /// An image in one file, which is the source of all runs.
     pub(crate) fn new(driver: &'static FormatDriver, source: SizedStorage, contents: C) -> Self {
         Self {
             driver,
@@ -108,7 +108,7 @@ impl<C: Contents> ReadOnly<C> {
         }
     }
 
-    /// The image is in an encrypted file; the source is what that decrypts to.
+    /// The image is in an encrypted file; the source is its decrypted content.
     pub(crate) fn encrypted_in(self, file: Arc<dyn Storage>) -> Self {
         Self {
             file,
@@ -118,13 +118,12 @@ impl<C: Contents> ReadOnly<C> {
         }
     }
 
-    /// Whether what is kept is encrypted.
+    /// Sets whether the stored data is encrypted.
     pub(crate) fn with_encryption(self, encrypted: bool) -> Self {
         Self { encrypted, ..self }
     }
 
-    /// The source stands for several files: the image's own, and others; `closed` names those that were not
-    /// opened.
+    /// The source represents several files: the image's own, and others; `closed` names those that were not opened.
     pub(crate) fn in_files(
         self,
         file: Arc<dyn Storage>,
@@ -148,7 +147,7 @@ impl<C: Contents> ReadOnly<C> {
                 slot: StorageSlot::MAIN,
                 host_offset: *host_offset,
             },
-            // What is lost is refused when it is read.
+            // Lost data is refused when it is read.
             Held::Unit(_) | Held::Lost(_) => ExtentKind::Encoded { compressed: true },
         }
     }
@@ -199,7 +198,7 @@ impl<C: Contents> Format for ReadOnly<C> {
                 Ok(next) if self.kind(&next.held) == kind.advanced(end - offset) => {
                     end = next.end.min(stop);
                 }
-                // An error is met when its run is asked for itself.
+                // The error will be reported when this run itself is requested.
                 _ => break,
             }
         }

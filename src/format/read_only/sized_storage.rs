@@ -1,4 +1,4 @@
-//! What the guest bytes of an image are read from.
+//! The source from which the guest bytes of an image are read.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ pub(crate) struct SizedStorage {
 }
 
 impl SizedStorage {
-    /// The storage with the length that it has.
+    /// The storage with its current length.
     ///
     /// # Errors
-    /// Of asking for the length.
+    /// If the length cannot be determined.
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Result<Self> {
         let len = storage.len()?;
         Ok(Self { storage, len })
     }
 
-    /// The error of a read that meets damage.
+    /// The error of a read that encounters damage.
     pub(crate) fn damaged(&self, why: &str) -> Error {
         let name = self.storage.name();
         Error::corrupt(format!("'{name}' cannot be read: {why}")).with_errno(libc::EIO)

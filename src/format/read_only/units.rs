@@ -1,4 +1,4 @@
-//! Reading guest bytes that a file keeps in units, each encoded by itself.
+//! Reading guest bytes that a file stores in separately encoded units.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use crate::storage::{Step, steps};
 
 use super::sized_storage::SizedStorage;
 
-/// Where a unit is, in the guest and in the file.
+/// The location of a unit, in the guest and in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EncodedUnit {
     /// Its first guest byte.
     pub(crate) guest: u64,
-    /// Guest bytes, at most what the open policy lets a unit decode to.
+    /// Number of guest bytes, at most what the open policy allows for a unit.
     pub(crate) len: u64,
-    /// Where its encoded bytes are in the file.
+    /// The offset of its encoded bytes in the file.
     pub(crate) host: u64,
-    /// How many these are.
+    /// The number of encoded bytes.
     pub(crate) encoded: u64,
     /// How they are encoded.
     pub(crate) packing: Packing,
 }
 
-/// Reads units and keeps those of which only a part was wanted.
+/// Reads units and caches those of which only a part was requested.
 #[derive(Debug, Default)]
 pub(crate) struct UnitReader {
     decoded: DecodedUnits,
@@ -46,7 +46,7 @@ impl UnitReader {
     /// Fills `buf` with the guest bytes at `offset`, which lie in the unit.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the unit does not decode to what it should hold.
+    /// [`ErrorKind::Corrupt`] if the unit does not decode to what it should contain.
     pub(crate) fn read(
         &self,
         source: &SizedStorage,
@@ -70,7 +70,7 @@ impl UnitReader {
         Ok(())
     }
 
-    /// A decoded unit, which is kept.
+    /// A decoded unit, which is then cached.
     ///
     /// # Errors
     /// As [`UnitReader::read`].
@@ -80,27 +80,27 @@ impl UnitReader {
         })
     }
 
-    /// Has so many bytes kept beyond the usual.
+    /// Allows this many bytes to be cached beyond the usual limit.
     pub(super) fn keep_more(&self, bytes: usize) {
         self.decoded.keep_more(bytes);
     }
 }
 
-/// Decodes a whole unit into `out`, which has its length.
+/// Decodes a whole unit into `out`, which has the length of the unit.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where it does not decode to what it should hold.
+/// [`ErrorKind::Corrupt`] if it does not decode to what it should contain.
 pub(crate) fn decode(source: &SizedStorage, unit: &EncodedUnit, out: &mut [u8]) -> Result<()> {
-    // Before memory is taken for what is not there.
+    // Check before allocating memory for data that does not exist.
     let end = unit.host.checked_add(unit.encoded);
     if end.is_none_or(|end| end > source.len) {
         return Err(damaged(source, unit, "the file ends before it does"));
     }
-    // What does not shrink is a little longer.
+    // Incompressible data becomes slightly longer.
     if unit.encoded > unit.len.saturating_mul(2).saturating_add(65536) {
         return Err(damaged(source, unit, "it is far longer than its contents"));
     }
-    // Taken out while in use: the storage below may be an image with encoded units.
+    // Taken while in use: the storage below may be an image with encoded units.
     let mut tools = TOOLS.take();
     let result = decode_with(&mut tools, source, unit, out);
     TOOLS.set(tools);

@@ -1,4 +1,4 @@
-//! The files of bands, as one storage.
+//! The band files, presented as one storage.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::storage::{Limits, Storage};
 
 use super::info::Info;
 
-/// The most bands that are open at a time.
+/// Maximum number of bands open at a time.
 const MAX_OPEN: usize = 32;
 
-/// A band that was looked for, and its length; None where there is no file.
+/// A band that was looked up, and its length; None if there is no such file.
 #[derive(Clone, Debug)]
 struct Band {
     number: u64,
     file: Option<(Arc<dyn Storage>, u64)>,
 }
 
-/// The bands of a bundle, opened when they are wanted.
+/// The bands of a bundle, opened on demand.
 #[derive(Debug)]
 pub(super) struct Bands {
-    /// The bundle's list, whose name they go by.
+    /// The bundle's `Info.plist`, whose name the storage takes.
     info: Arc<dyn Storage>,
     files: Arc<dyn FilesBelow>,
     band: u64,
     len: u64,
-    /// The numbers of those that there are, in order; None where they cannot be listed, or are too many to be held.
+    /// The numbers of the bands that exist, in order; None if they cannot be listed, or are too many to keep in memory.
     there: OnceCell<Option<Vec<u64>>>,
     most: usize,
-    /// Those that were used last, the last one at the end.
+    /// The most recently used bands, the last one at the end.
     known: Mutex<Vec<Band>>,
 }
 
@@ -58,13 +58,13 @@ impl Bands {
         }
     }
 
-    /// How many bytes of a band there are; the rest reads as zeroes.
+    /// How many bytes of a band are present; the rest reads as zeroes.
     pub(super) fn held(&self, number: u64) -> Result<u64> {
         let file = self.file(number)?;
         Ok(file.map_or(0, |(_, len)| len.min(self.band)))
     }
 
-    /// The first band from this one on of which there is a file, or that may have one.
+    /// The first band from this one on for which there is a file, or may be one.
     pub(super) fn next(&self, number: u64) -> Result<Option<u64>> {
         let there = self.there.get_or_try_init(|| self.list())?;
         Ok(match there {
@@ -125,7 +125,7 @@ impl Bands {
     }
 }
 
-/// The name of the file of a band.
+/// The file name of a band.
 fn file_name(number: u64) -> String {
     format!("{number:x}")
 }

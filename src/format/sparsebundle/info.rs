@@ -1,4 +1,4 @@
-//! `Info.plist`: what a sparse bundle says of its disk.
+//! `Info.plist`: the description of the disk of a sparse bundle.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::property_list::PropertyList;
@@ -6,26 +6,26 @@ use crate::memory;
 use crate::size::SECTOR;
 use crate::storage::Storage;
 
-/// The longest list that is read.
+/// Maximum length of the list.
 const MAX_LEN: u64 = 64 << 10;
 
 const TYPE: &str = "com.apple.diskimage.sparsebundle";
 const VERSION: u64 = 1;
 
-/// What it says.
+/// The relevant values of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Info {
-    /// Guest bytes of a band.
+    /// Guest bytes per band.
     pub(super) band: u64,
     /// The virtual size in bytes.
     pub(super) len: u64,
 }
 
 impl Info {
-    /// From the file.
+    /// Reads them from the file.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`], or of reading.
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Corrupt`], [`ErrorKind::Unsupported`], or if reading fails.
     pub(super) fn read(storage: &dyn Storage, file_len: u64) -> Result<Self> {
         if file_len > MAX_LEN {
             return Err(Error::corrupt(

@@ -1,4 +1,4 @@
-//! Inspecting an untrusted bundle: its list.
+//! Inspecting an untrusted bundle, from its property list alone.
 
 use crate::error::Result;
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};

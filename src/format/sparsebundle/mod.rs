@@ -1,5 +1,4 @@
-//! Sparse bundles of macOS (UDSB): a directory with a file for each band of the disk that was written. Only
-//! read.
+//! Sparse bundles of macOS (UDSB): a directory with a file for each band of the disk that was written. Read-only.
 //!
 //! See `docs/formats/sparsebundle.md`.
 
@@ -24,16 +23,16 @@ use bands::Bands;
 use info::Info;
 use plain::PlainBands;
 
-/// The file that stands for the directory.
+/// The file that represents the directory.
 const INFO: &str = "Info.plist";
 
-/// The file with the keys of an encrypted bundle; else it is empty.
+/// The file with the keys of an encrypted bundle; empty for other bundles.
 const TOKEN: &str = "token";
 
-/// The directory of the bands, each named by its number in hexadecimal digits.
+/// The directory of the bands, whose names are their numbers in hexadecimal.
 const BANDS: &str = "bands";
 
-/// What stands in the list of a bundle before much else.
+/// A key that appears early in the property list of a bundle.
 const KEY: &[u8] = b"<key>band-size</key>";
 
 /// The format.
@@ -53,7 +52,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("sparsebundle", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 struct Bundle {
     info: Info,
@@ -64,7 +63,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     let file = context.storage.clone();
     let info = Info::read(&*file, file.len()?)?;
     let header = match encryption(&context) {
-        // What is asked for is what the list says.
+        // Only the contents of the list are needed.
         Err(_) if context.metadata_only => None,
         found => found?,
     };
@@ -88,7 +87,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     Ok(Box::new(image.with_encryption(header.is_some())))
 }
 
-/// The file that says how the bands are encrypted; None where they are not.
+/// The file that describes the encryption of the bands; None if they are not encrypted.
 fn encryption(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
     let token = context
         .opener
@@ -102,7 +101,7 @@ fn encryption(context: &OpenContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
 }
 
 impl Bundle {
-    /// Where the first band from this one on begins that may be there, or the disk ends.
+    /// The start of the first band from this one on that may be present, or the end of the disk.
     fn absent_to(&self, number: u64) -> Result<u64> {
         let next = self.bands.next(number)?;
         let start = next.map_or(u64::MAX, |next| next.saturating_mul(self.info.band));
@@ -115,7 +114,7 @@ impl Contents for Bundle {
         self.info.len
     }
 
-    /// Within its band; of bands that are not there, up to the next one.
+    /// A run within one band, or across absent bands up to the next one that may be present.
     fn run(&self, _: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let number = offset / self.info.band;
         let start = number * self.info.band;
@@ -126,7 +125,7 @@ impl Contents for Bundle {
                 held: Held::Plain(offset),
                 end: held,
             },
-            // Bands may be small, and the disk as large as one says.
+            // Bands may be small, and the disk may claim any size.
             false => GuestRun {
                 held: Held::Zero,
                 end: match held == start && end < self.info.len {

@@ -1,17 +1,17 @@
-//! How the blocks of encrypted bands are numbered for their IVs.
+//! How the blocks of encrypted bands are numbered, which determines their IVs.
 //!
-//! No description of the format says so, but the data shows it: a wrong IV damages the first 16 bytes of a
-//! block alone, so that a block which repeats one unit, as zeroes do, does so from its beginning under the
-//! right number only.
+//! The format is not documented in this respect, but it can be derived from the data: a wrong IV only corrupts the
+//! first 16 bytes of a block, so a block that repeats one unit, as zeroes do, repeats it from its beginning only under
+//! the right number.
 
 use crate::error::Result;
 use crate::format::encrcdsa::BlockCipher;
 use crate::memory;
 
-/// Bytes that are encrypted at a time.
+/// Bytes per unit of encryption.
 const UNIT: usize = 16;
 
-/// What blocks are counted from.
+/// The origin from which blocks are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Numbering {
     Disk,
@@ -19,7 +19,7 @@ pub(super) enum Numbering {
 }
 
 impl Numbering {
-    /// The number of the block at an offset of the disk; all of them were checked to have 32 bits.
+    /// The number of the block at an offset of the disk; all numbers have been checked to fit in 32 bits.
     pub(super) fn number(self, offset: u64, band_len: u64, block_len: u64) -> u32 {
         let from = match self {
             Self::Disk => offset,
@@ -29,11 +29,11 @@ impl Numbering {
     }
 }
 
-/// What encrypted blocks say of their numbering, which begin at an offset of the disk behind the first band;
-/// None where none of them repeats a unit.
+/// The numbering that can be derived from encrypted blocks, which begin at an offset of the disk after the first band;
+/// None if none of them repeats a unit.
 ///
 /// # Errors
-/// Lack of memory.
+/// If memory is exhausted.
 pub(super) fn shown_by(
     cipher: &BlockCipher,
     blocks: &[u8],

@@ -1,4 +1,4 @@
-//! The plain bytes of encrypted bands.
+//! The decrypted bytes of encrypted bands.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use super::bands::Bands;
 use super::info::Info;
 use super::numbering::{Numbering, shown_by};
 
-/// The most bytes of the band that is read which are looked at for the numbering.
+/// Maximum number of bytes to examine for the numbering in the band that is being read.
 const MOST_OF_BAND: u64 = 16 << 20;
 
-/// The most other bands that are looked at for it, and the most bytes of each.
+/// Maximum number of other bands to examine, and maximum number of bytes in each.
 const MOST_OTHERS: u64 = 256;
 const MOST_OF_OTHERS: u64 = 1 << 20;
 
-/// So much is looked at at a time.
+/// Bytes to examine at a time.
 const STEP: u64 = 128 << 10;
 
 /// The decrypted disk of a bundle.
@@ -32,13 +32,13 @@ pub(super) struct PlainBands {
     info: Info,
     cipher: BlockCipher,
     numbering: OnceCell<Numbering>,
-    /// What bands show besides the one that was read.
+    /// The numbering derived from bands other than the one that is being read.
     shown_by_others: OnceCell<Option<Numbering>>,
 }
 
 impl PlainBands {
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where the bands do not consist of blocks that can be numbered.
+    /// [`crate::ErrorKind::Corrupt`] if the bands are not multiples of blocks, or the blocks cannot be numbered.
     pub(super) fn new(bands: Arc<Bands>, info: Info, cipher: BlockCipher) -> Result<Self> {
         let block = cipher.block_len();
         if !info.band.is_multiple_of(block) {
@@ -77,14 +77,14 @@ impl PlainBands {
         Ok(())
     }
 
-    /// Decrypts what was read of one band.
+    /// Decrypts what was read from one band.
     fn within_band(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let number = offset / self.info.band;
         let block_len = self.cipher.block_len();
         let held = number * self.info.band + self.bands.held(number)?;
         let blocks = buf.chunks_exact_mut(block_len as usize);
         for (block, at) in blocks.zip((offset..).step_by(block_len as usize)) {
-            // What was never written is a hole of the file, or lies behind its end.
+            // Unwritten blocks are holes of the file, or lie past its end.
             if is_zero(block) {
                 continue;
             }
@@ -94,7 +94,7 @@ impl PlainBands {
                 )));
             }
             let numbering = match number {
-                // Both are the same there.
+                // Both numberings agree in the first band.
                 0 => Numbering::Disk,
                 _ => self.numbering(number)?,
             };
@@ -125,7 +125,7 @@ impl PlainBands {
         found.copied()
     }
 
-    /// What a band behind the first shows of the numbering, as far as it is looked at.
+    /// The numbering derived from a band other than the first, examined up to `most` bytes.
     fn shown_by_band(&self, band: u64, most: u64) -> Result<Option<Numbering>> {
         let start = band * self.info.band;
         let end = start + self.bands.held(band)?.min(most);

@@ -1,41 +1,41 @@
-//! The nodes of a sparse image: a header, and further ones where there are more bands than it has room for.
+//! The nodes of a sparse image: a header, and further nodes if there are more bands than fit in it.
 
 use crate::bytes::{be32, be64};
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 
-/// Bytes of a node; the bands that it names stand behind it.
+/// Bytes per node; the bands that it lists follow it.
 pub(super) const NODE_LEN: u64 = 4096;
 
-/// What each node begins with.
+/// The magic at the beginning of each node.
 pub(super) const MAGIC: &[u8; 4] = b"sprs";
 
-/// Where the numbers of bands begin in the header, and in a further node.
+/// Offsets of the band numbers in the header, and in a further node.
 const HEADER_BANDS: usize = 64;
 const NODE_BANDS: usize = 56;
 
-/// The only version that is known.
+/// The only known version.
 const VERSION: u32 = 3;
 
-/// What the header says of the disk.
+/// The description of the disk in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Guest bytes of a band.
+    /// Guest bytes per band.
     pub(super) band: u64,
     /// The virtual size in bytes.
     pub(super) len: u64,
 }
 
-/// A node, and what stands behind it.
+/// A node, and the bands after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node<'a> {
-    /// Where the next node is; 0 where there is none.
+    /// The offset of the next node; 0 if there is none.
     pub(super) next: u64,
     bands: &'a [u8],
 }
 
 impl Header {
-    /// From the first node.
+    /// Parses the first node.
     ///
     /// # Errors
     /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`].
@@ -54,7 +54,7 @@ impl Header {
             )));
         }
         let (per_band, low) = (word(8), word(16));
-        // The later field has the whole number, where it is filled.
+        // The later field has the full number, if it is set.
         let sectors = match be64(bytes, 28).unwrap_or_default() {
             0 => u64::from(low),
             sectors if sectors as u32 == low => sectors,
@@ -74,20 +74,20 @@ impl Header {
         }
     }
 
-    /// Guest bytes of one band: the last one may have fewer.
+    /// Guest bytes of one band; the last one may be shorter.
     pub(super) fn band_len(&self, band: u64) -> u64 {
         let start = band.saturating_mul(self.band);
         self.band.min(self.len.saturating_sub(start))
     }
 
-    /// How many bands the disk has.
+    /// Number of bands of the disk.
     pub(super) fn bands(&self) -> u64 {
         self.len.div_ceil(self.band)
     }
 }
 
 impl<'a> Node<'a> {
-    /// From its bytes; `number` counts the nodes, the header being 0.
+    /// Parses a node; `number` is its index, that of the header being 0.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -107,7 +107,7 @@ impl<'a> Node<'a> {
         })
     }
 
-    /// The number of each place behind the node that holds a band, and which band of the disk that is.
+    /// The index of each slot after the node that contains a band, with the number of that band on the disk.
     pub(super) fn held(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
         let words = self.bands.chunks_exact(4);
         let numbers = words.map(|word| be32(word, 0).unwrap_or_default());

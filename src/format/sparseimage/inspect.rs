@@ -33,7 +33,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
             false => Ok("every band has a place of its own in the file".to_owned()),
         },
     );
-    // The file grows by more than it needs at once.
+    // The file grows by more than is needed at a time.
     let spare = image.end.saturating_add(image.header.band);
     found.explain_length(ctx.file_len, spare, "the bands");
     let none = [

@@ -1,4 +1,4 @@
-//! Sparse images of macOS (UDSP): bands of the disk in the order in which they were written. Only read.
+//! Sparse images of macOS (UDSP): the bands of the disk in the order in which they were written. Read-only.
 //!
 //! See `docs/formats/sparseimage.md`.
 
@@ -27,13 +27,13 @@ pub static DRIVER: FormatDriver = FormatDriver {
     ..FormatDriver::read_only("sparseimage", open, inspect::inspect)
 };
 
-/// What is known of an image.
+/// The state of an open image.
 #[derive(Debug)]
 pub(crate) struct Bands {
     header: Header,
-    /// Where each band of the disk is; 0 where it was never written.
+    /// The offset of each band of the disk; 0 if it was never written.
     places: Vec<u64>,
-    /// Where the last thing ends that the nodes name.
+    /// The end of the last part of the file that the nodes refer to.
     end: u64,
 }
 
@@ -55,10 +55,10 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     }
 }
 
-/// Whether a source holds such an image.
+/// Whether a source contains such an image.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(crate) fn is_one(source: &SizedStorage) -> Result<bool> {
     let mut magic = [0; MAGIC.len()];
     source.storage.read_at(&mut magic, 0)?;
@@ -69,8 +69,8 @@ impl Bands {
     /// Reads the header and the nodes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] by the
-    /// policy, or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] by the policy, or
+    /// if reading fails.
     pub(crate) fn read(source: &SizedStorage, policy: &OpenPolicy) -> Result<Self> {
         let mut bytes = memory::zeroed(NODE_LEN as usize)?;
         source.storage.read_at(&mut bytes, 0)?;
@@ -85,7 +85,7 @@ impl Bands {
             for (place, band) in node.held() {
                 let host = place.checked_mul(header.band);
                 let host = host.and_then(|host| host.checked_add(at + NODE_LEN));
-                // What is behind the end of the disk was cut off with it.
+                // Bands past the end of the disk are left over from shrinking it.
                 let slot = usize::try_from(band)
                     .ok()
                     .and_then(|band| places.get_mut(band));
@@ -127,7 +127,7 @@ impl Contents for Bands {
         self.header.len
     }
 
-    /// Within its band.
+    /// A run within one band.
     fn run(&self, source: &SizedStorage, offset: u64, _: u64) -> Result<GuestRun> {
         let band = offset / self.header.band;
         let start = band * self.header.band;

@@ -15,39 +15,39 @@ use super::disk::DISCARDED;
 /// What is wrong with the block of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// There is nothing: it stands behind the end of the file.
+    /// Nothing is there: it lies past the end of the file.
     Missing,
-    /// It stands further back than all blocks could.
+    /// Its number is too high for the count of blocks.
     TooLarge,
-    /// Another one stands there.
+    /// Another block is in the same place.
     Twice,
     /// The file ends within it.
     Cut,
 }
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     faults: u64,
-    /// Where the last block ends that the file ends within; 0 for none.
+    /// Where the last block that is cut short by the end of the file ends; 0 if there is none.
     cut_end: u64,
     /// Blocks that have a place.
     used: u64,
     /// One more than the highest place.
     places: u64,
-    /// What the header says.
+    /// The count in the header.
     recorded: u64,
 }
 
 impl Findings {
-    /// Whether new blocks would go where there are some.
+    /// Whether new blocks would overwrite existing ones.
     fn is_overwritten(&self) -> bool {
         self.recorded < self.places
     }
 }
 
 impl check::Findings for Findings {
-    /// Places that are counted as used and that nothing names, unless a faulty entry may have meant them.
+    /// Places that are counted as used although nothing names them, unless a faulty entry may have meant them.
     fn leaks(&self) -> u64 {
         match self.faults {
             0 => self.recorded.saturating_sub(self.used),
@@ -55,7 +55,7 @@ impl check::Findings for Findings {
         }
     }
 
-    /// A wrong count is one more where it is no mere leak.
+    /// A wrong count is one more corruption, unless it is merely a leak.
     fn corruptions(&self) -> u64 {
         let count_is_wrong = self.faults > 0 && self.recorded != self.used;
         self.faults + u64::from(count_is_wrong || self.is_overwritten())
@@ -75,7 +75,7 @@ impl Check for Vdi {
 impl Repairable for Vdi {
     type Found = Findings;
 
-    /// Goes through the table.
+    /// Scans the table.
     fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         let header = self.blocks.keeper.header();
         let layout = self.blocks.layout();
@@ -156,7 +156,7 @@ impl Repairable for Vdi {
                 // What is left of it is kept, and the rest reads as zeroes.
                 self.blocks.lengthen(found.cut_end)?;
             }
-            // A block that is not there reads as zeroes from now on.
+            // A block that is missing reads as zeroes from now on.
             let nothing = match self.blocks.is_overlay() {
                 true => DISCARDED,
                 false => FREE,

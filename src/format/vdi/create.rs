@@ -1,4 +1,4 @@
-//! New images: dynamic, fixed with every block in its place, or differencing over a parent.
+//! New images: dynamic, fixed with every block in its place, or differencing with a parent.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use super::DRIVER;
 use super::disk::{DATA_ALIGNMENT, Header, ImageType, VdiLayout};
 use super::overlay;
 
-/// Bytes of a block of a new image.
+/// Bytes per block of a new image.
 const BLOCK_SIZE: u32 = 1 << 20;
 
-/// The table is written in pieces of so many entries.
+/// Number of entries in the pieces in which the table is written.
 const ENTRIES: u32 = 1 << 16;
 
-/// Options of creation.
+/// Creation options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "backing_file",
@@ -123,7 +123,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
     let header = header(params)?;
     let layout = VdiLayout::of(&header);
     let data = match &mut contents.data_units {
-        // What is zero and hides data of the parent takes its place too.
+        // Zeroes that hide data of the parent take up space too.
         Some(_) if header.image_type == ImageType::Differencing => u64::from(header.blocks),
         Some(count) => count(u64::from(BLOCK_SIZE))?,
         None => 0,
@@ -142,7 +142,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
 /// Checks the options.
 pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     Ok(Box::new(NewVdi {
-        // Only a fixed image has space that could be allocated ahead.
+        // Only a fixed image has space that could be preallocated.
         preallocation: file_preallocation(params.values)?,
         header: header(params)?,
         backing: params.backing.cloned(),
@@ -150,7 +150,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// An image that is to be made.
+/// An image to be created.
 #[derive(Debug)]
 struct NewVdi {
     header: Header,
@@ -223,7 +223,7 @@ impl NewImage for NewVdi {
     }
 }
 
-/// Writes a table that names each block in its order.
+/// Writes a table that names the blocks in order.
 fn write_fixed_table(storage: &dyn Storage, header: &Header) -> Result<()> {
     let mut first = 0;
     while first < header.blocks {
@@ -241,7 +241,7 @@ fn write_fixed_table(storage: &dyn Storage, header: &Header) -> Result<()> {
     Ok(())
 }
 
-/// Ends a new dynamic image.
+/// Completes a new dynamic image.
 #[derive(Debug)]
 struct Finisher {
     header: Header,

@@ -12,7 +12,7 @@ use super::virtual_size;
 /// The table is read in pieces of this many bytes.
 const PIECE: u64 = 64 << 10;
 
-/// A file that is longer than its blocks explain by more than this hides something.
+/// Maximum excess of the file over what its blocks explain; a longer file hides something.
 const SLACK: u64 = 64 << 20;
 
 /// See [`crate::format::FormatDriver::inspect`].

@@ -57,7 +57,7 @@ pub static DRIVER: FormatDriver = FormatDriver {
 /// An open image.
 type Vdi = BlockImage<VdiFormat>;
 
-/// What is kept of an open image beside its blocks.
+/// The state of an open image besides its blocks.
 #[derive(Debug)]
 struct VdiFormat {
     /// Every block has its place.
@@ -100,7 +100,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     Ok(Box::new(Vdi::new(blocks, own, false)))
 }
 
-/// The virtual size: whole sectors, as far as there are blocks.
+/// The virtual size: whole sectors, limited to what the blocks hold.
 fn virtual_size(header: &Header) -> u64 {
     let room = u64::from(header.blocks) * u64::from(header.block_size);
     header.disk_size.next_multiple_of(512).min(room)

@@ -1,4 +1,4 @@
-//! The parent of a differencing image, which it knows by the UUID alone.
+//! The parent of a differencing image, which is identified by its UUID alone.
 
 use bstr::BString;
 use uuid::Uuid;
@@ -14,14 +14,14 @@ use crate::job::JobControl;
 use super::disk::{HEAD_LEN, Header, ImageType};
 use super::{DRIVER, Vdi};
 
-/// VirtualBox keeps the first image in the directory of the machine, and the others in one below.
+/// VirtualBox stores the first image in the directory of the machine, and the others in a subdirectory.
 pub(super) static SEARCH: ParentSearch = ParentSearch {
     children: "Snapshots",
     head_len: HEAD_LEN,
     identify: |head| Header::from_bytes(head).ok().map(|header| id_of(&header)),
 };
 
-/// What children record of their parent.
+/// What children record about their parent.
 pub(super) fn id_of(header: &Header) -> ParentId {
     ParentId::UuidAndModification {
         uuid: header.image,
@@ -30,7 +30,7 @@ pub(super) fn id_of(header: &Header) -> ParentId {
 }
 
 impl Vdi {
-    /// The parent that the header tells of.
+    /// The parent according to the header.
     pub(super) fn parent_ref(&self) -> Option<ParentRef> {
         let header = self.blocks.keeper.header();
         if header.link.is_nil() {
@@ -51,11 +51,10 @@ impl Vdi {
     }
 }
 
-/// The UUIDs that a differencing image records of its parent: that of the image and that of its last
-/// modification.
+/// The UUIDs of its parent that a differencing image records: that of the image and that of its last modification.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] where it has none.
+/// [`crate::ErrorKind::Unsupported`] if it has none.
 pub(super) fn link_to(backing: &BackingRef, id: Option<ParentId>) -> Result<(Uuid, Uuid)> {
     let is_vdi = |format: &BString| *format == DRIVER.name;
     let why = match id {
@@ -63,7 +62,7 @@ pub(super) fn link_to(backing: &BackingRef, id: Option<ParentId>) -> Result<(Uui
             return Ok((uuid, modification));
         }
         Some(ParentId::UuidAndModification { .. }) => "has no UUID",
-        // There is no name to be changed without the file.
+        // The image records no name that could be changed without reading the parent.
         None if backing.format.as_ref().is_none_or(is_vdi) => {
             return Err(Error::parent_not_known("UUID", &backing.name));
         }
@@ -75,13 +74,13 @@ pub(super) fn link_to(backing: &BackingRef, id: Option<ParentId>) -> Result<(Uui
     )))
 }
 
-/// The error of a parent below a fixed image.
+/// The error for a parent of a fixed image.
 pub(super) fn is_fixed() -> Error {
     Error::unsupported("A fixed VDI image has no parent")
 }
 
 impl Vdi {
-    /// The UUIDs that are recorded of another parent.
+    /// The UUIDs to record for another parent.
     fn new_link(
         &self,
         backing: Option<&BackingRef>,
@@ -112,7 +111,7 @@ impl BackingChange for Vdi {
             (true, false) => ImageType::Dynamic,
             (false, false) => ImageType::Differencing,
         };
-        // What the guest sees above the new parent must be there before that is named.
+        // What the guest sees above the new parent must be on disk before the parent is named.
         self.blocks.flush(self.blocks.durability())?;
         self.blocks.keeper.change(&*self.blocks.storage, |header| {
             header.image_type = image_type;

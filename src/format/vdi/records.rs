@@ -1,4 +1,4 @@
-//! The header of an open image, which counts the blocks that have space.
+//! The header of an open image, which counts the allocated blocks.
 
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::storage::{Durability, Preallocation, Storage, shorten};
 
 use super::disk::{Header, VdiLayout};
 
-/// The header in memory; on disk it is the same.
+/// The header in memory, identical to the one on disk.
 #[derive(Debug)]
 pub(super) struct Records {
     header: Mutex<Header>,
@@ -24,16 +24,15 @@ impl Records {
         }
     }
 
-    /// As it is now.
+    /// A copy of the current header.
     pub(super) fn header(&self) -> Header {
         self.header.lock().clone()
     }
 
-    /// Changes the header, on disk too: one sector, which no crash tears. A failure leaves the memory
-    /// as it was.
+    /// Changes the header, in memory and on disk: one sector, which no crash tears. A failure leaves memory unchanged.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn change(
         &self,
         storage: &dyn Storage,
@@ -49,10 +48,10 @@ impl Records {
         Ok(())
     }
 
-    /// The contents are about to change.
+    /// Records that the contents are about to change.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn note_change(&self, storage: &dyn Storage) -> Result<()> {
         self.change(storage, |header| header.modification = Uuid::new_v4())
     }

@@ -57,7 +57,7 @@ impl Resize for Vdi {
 }
 
 impl Vdi {
-    /// Grows the image; blocks before `hidden` read as zeroes although there is something below.
+    /// Grows the image; new blocks before `hidden` read as zeroes although the parent has data there.
     fn grow(
         &self,
         len: u64,
@@ -99,7 +99,7 @@ impl Vdi {
             } else {
                 grow(storage, end_of_new.max(old_len), preallocation, control)?;
             }
-            // Bytes behind the blocks belong to nothing, and the new blocks show them.
+            // Bytes past the blocks belong to nothing, but the new blocks would expose them.
             let stale = layout.end_of(first)..end_of_new.min(old_len);
             zero(storage, stale.start, stale.end, ZeroFlags::empty(), control)?;
             for (index, host) in (in_use..count).zip(first..) {
@@ -122,8 +122,8 @@ impl Vdi {
         Ok(())
     }
 
-    /// Gives the table room for `count` entries: the first blocks move behind the last one, and the table to
-    /// where they were. One write of the header lets all of that be so.
+    /// Makes room for `count` entries in the table: the first blocks move behind the last one, and the table to where
+    /// they were. A single write of the header puts all of that into effect.
     fn move_data(
         &self,
         alone: &Exclusive<'_, Records>,
@@ -170,7 +170,7 @@ impl Vdi {
         let blocks = &self.blocks;
         let alone = blocks.exclusive();
         control.checkpoint()?;
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         alone.end()?;
         let layout = blocks.layout();
         let count = len.div_ceil(layout.block_size());
@@ -184,7 +184,7 @@ impl Vdi {
         blocks.barrier()?;
         blocks.set_len(len);
         alone.replace(layout, table);
-        // From here on the size is the new one: what follows gives space back.
+        // From here on the new size is in effect; the rest returns space.
         alone.pack(&JobControl::default())
     }
 }

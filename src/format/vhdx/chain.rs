@@ -1,4 +1,4 @@
-//! Layers of a chain: emptying this one, and naming another parent.
+//! Changes to the chain: emptying this layer, and recording another parent.
 
 use std::sync::atomic::Ordering;
 
@@ -18,7 +18,7 @@ use super::parent;
 use super::state::Vhdx;
 
 impl Vhdx {
-    /// What is recorded of another parent.
+    /// The locator to record for another parent.
     fn locator_of(&self, backing: &BackingRef, parent: Option<&NewParent>) -> Result<Locator> {
         let format = backing.format.as_ref();
         if format.is_some_and(|format| *format != super::DRIVER.name) {
@@ -42,7 +42,7 @@ impl Vhdx {
         }
     }
 
-    /// Refuses to become a differencing image where that cannot be. Returns the entries of the table.
+    /// Fails if the image cannot become a differencing one. Returns the number of entries of its table.
     fn check_first_parent(&self) -> Result<u64> {
         if self.fixed {
             return Err(Error::unsupported(
@@ -128,7 +128,7 @@ impl BackingChange for Vhdx {
                     self.give_up(entry);
                 }
             }
-            // No write may take a bitmap while a part of the table on disk still names the old blocks.
+            // No write may allocate a bitmap while part of the table on disk still refers to the old blocks.
             self.write_metadata(self.durability)?;
         }
         self.flush_all(self.durability)?;
@@ -136,28 +136,28 @@ impl BackingChange for Vhdx {
     }
 }
 
-/// A part of a block that becomes a whole one.
+/// A partially present block that becomes fully present.
 struct Part {
-    /// The place of its entry in the table.
+    /// Index of its entry in the table.
     place: u64,
     host: u64,
 }
 
 impl Vhdx {
-    /// Records another locator. What the guest sees above the new parent is made durable before.
+    /// Records another locator, after making durable what the guest sees above the new parent.
     fn set_locator(&self, locator: Locator) -> Result<()> {
         self.begin_change()?;
         self.record_parent(Some(locator), Vec::new())
     }
 
-    /// The guest sees the same: layers above this one go on knowing it.
+    /// Announces a change that the guest cannot see: layers above this one still accept it.
     fn begin_change(&self) -> Result<()> {
         let file = Uuid::new_v4();
         self.change_header(|header| header.file_write = file)?;
         self.flush_all(self.durability)
     }
 
-    /// Makes another parent durable, or that there is none, together with pages of the file.
+    /// Durably records another parent or none, together with pages of the file.
     fn record_parent(&self, locator: Option<Locator>, pages: Vec<NewPage>) -> Result<()> {
         let (patches, metadata) = {
             let region = self.regions.lock().metadata;
@@ -172,7 +172,7 @@ impl Vhdx {
         self.sync(self.durability)
     }
 
-    /// Makes a dynamic disk a differencing one. The table gets its entries of bitmaps first, which mean nothing
+    /// Turns a dynamic disk into a differencing one. The table first gets its entries for bitmaps, which mean nothing
     /// without a parent.
     fn get_parent(&self, locator: Locator) -> Result<()> {
         let entries = self.check_first_parent()?;
@@ -199,8 +199,8 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Makes a differencing disk a dynamic one. The sectors of the parent become zeroes in the file, where
-    /// nothing reads them yet; one entry of the log makes whole blocks of the parts, and forgets the parent.
+    /// Turns a differencing disk into a dynamic one. The parent's sectors become zeroes in the file, where nothing
+    /// reads them yet; one log entry then makes the partial blocks fully present and removes the parent.
     fn lose_parent(&self) -> Result<()> {
         self.begin_change()?;
         let _all = self.inflight.reserve(0..u64::MAX);
@@ -227,14 +227,14 @@ impl Vhdx {
         drop(bat);
         self.record_parent(None, pages)?;
         self.has_parent.store(false, Ordering::Release);
-        // The table on disk says so already.
+        // The table on disk already says so.
         for part in parts {
             self.set_entry(part.place, BatEntry::present(part.host))?;
         }
         self.give_bitmaps_back()
     }
 
-    /// Lets what is the parent's be zeroes in parts of blocks; gives these parts.
+    /// Writes zeroes in place of the parent's sectors of partially present blocks; returns these blocks.
     fn empty_sectors_of_parent(&self) -> Result<Vec<Part>> {
         let geometry = self.geometry();
         let size = self.virtual_size();
@@ -262,7 +262,7 @@ impl Vhdx {
         Ok(parts)
     }
 
-    /// Frees the bitmaps, which mean nothing any more.
+    /// Frees the bitmaps, which no longer mean anything.
     fn give_bitmaps_back(&self) -> Result<()> {
         let geometry = self.geometry();
         let blocks = geometry.blocks(self.virtual_size());

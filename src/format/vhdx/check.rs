@@ -1,4 +1,4 @@
-//! The consistency check: every entry of the table, and the copies of what stands in front.
+//! The consistency check: every entry of the table, and both copies of the header and of the region table.
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ use super::open::{read_headers, read_region_tables};
 use super::pages::Walker;
 use super::state::{Vhdx, past_end};
 
-/// Entries between two looks at whether the check was cancelled.
+/// Number of entries between two checks for cancellation.
 const CHECKED: u64 = 1 << 12;
 
 impl Check for Vhdx {
@@ -57,16 +57,16 @@ struct Walk<'a> {
     vhdx: &'a Vhdx,
     walker: Walker,
     report: CheckReport,
-    /// All that can be repaired is.
+    /// Whatever can be repaired is repaired.
     repair: bool,
-    /// What something uses of the file.
+    /// The parts of the file that are in use.
     occupied: Occupied,
-    /// How long the file was before anything was repaired.
+    /// Length of the file before anything was repaired.
     file_len: u64,
     notes: NoteCount,
-    /// Something was repaired, if only in memory so far.
+    /// Something has been repaired, possibly only in memory so far.
     repairs: bool,
-    /// The header tells of it.
+    /// The header announces it.
     is_told: bool,
     job: &'a mut Job,
 }
@@ -88,8 +88,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Of the header and of the region table there are two copies each. One that is damaged costs nothing
-    /// yet, and a crash may leave one so.
+    /// There are two copies each of the header and of the region table. A damaged copy does no harm yet, and a crash
+    /// may leave one.
     fn copies(&mut self) -> Result<()> {
         let vhdx = self.vhdx;
         if read_headers(&*vhdx.storage)?.iter().any(Option::is_none) {
@@ -148,7 +148,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Writes what was repaired when much of it waits, so that not all of the table is in memory.
+    /// Writes out repairs when many are pending, so that the whole table is never in memory.
     fn write_back_if_full(&mut self) -> Result<()> {
         if !self.vhdx.is_much_dirty() {
             return Ok(());
@@ -212,7 +212,7 @@ impl Walk<'_> {
             let known =
                 geometry.has_parent() && matches!(bitmap.bitmap(), Ok(BitmapState::Present(_)));
             if !known {
-                // All of the block is read from it, as the only bytes that there are.
+                // The whole block is then read from it, as there is no other data.
                 self.found(
                     self.repair,
                     || format!("VHDX BAT entry {block}: a block is partially present without a sector bitmap"),
@@ -248,7 +248,7 @@ impl Walk<'_> {
             Ok(_) => None,
         };
         if let Some(line) = wrong {
-            // Which sectors are here is no longer known.
+            // It is no longer known which sectors are in this file.
             self.found(false, || line);
         }
         Ok(())
@@ -262,7 +262,7 @@ impl Walk<'_> {
         self.vhdx.set_entry(place, entry)
     }
 
-    /// Gives a block a place of its own, with a copy of the first `len` bytes.
+    /// Moves a block to a place of its own, and copies its first `len` bytes there.
     fn part(&mut self, block: u64, host: u64, len: u64) -> Result<()> {
         self.repairs = true;
         let vhdx = self.vhdx;

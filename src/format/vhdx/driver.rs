@@ -23,7 +23,7 @@ use super::open;
 use super::parent;
 use super::state::Vhdx;
 
-/// The line of the registry.
+/// The driver's entry in the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: "vhdx",
     of_images: Features::WRITE
@@ -81,7 +81,7 @@ impl Format for Vhdx {
     }
 
     fn request_alignment(&self) -> u32 {
-        // In a part of a block, sectors are here or in the parent.
+        // In a partially present block, each sector is either here or in the parent.
         match self.geometry().has_parent() {
             true => self.geometry().sector() as u32,
             false => 1,
@@ -94,8 +94,8 @@ impl Format for Vhdx {
         let ExtentKind::Data { host_offset, .. } = extent.kind else {
             return Ok(extent);
         };
-        // Blocks are large: the host knows best what of them was never written. Where it cannot tell, the tables
-        // do, which are all that QEMU's tools look at.
+        // Blocks are large: the host knows best which parts of them were never written. If it cannot tell, the tables
+        // decide, which are all that QEMU's tools look at.
         let run = match self.storage.extent(host_offset, extent.len) {
             Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
             Err(_) => return Ok(extent),

@@ -1,4 +1,4 @@
-//! Writes metadata out: data first, then an entry of the log, then the pages themselves.
+//! Writes metadata out: data first, then a log entry, then the pages themselves.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::log::{LogWriter, NewPage};
 use super::pages::Page;
 use super::state::Vhdx;
 
-/// Pages that may wait before a writer is made to write them out.
+/// Number of dirty pages at which a writer has to write them out.
 const MOST_DIRTY: usize = 1024;
-/// Bytes of a page.
+/// Size of a page.
 const PAGE: u64 = DATA_SECTOR as u64;
-/// Blocks that may wait to be given back.
+/// Number of blocks waiting to be freed at which they are reclaimed.
 const MOST_FREED: usize = 4096;
 
 /// Pages that are being written out.
@@ -33,7 +33,7 @@ struct Pages {
     bitmaps: Vec<Arc<Page>>,
 }
 
-/// The first `count` of the pages, as they are now.
+/// Copies the first `count` of the pages as they are now.
 fn copied(pages: &[Arc<Page>], count: usize) -> Result<Vec<NewPage>> {
     let pages = pages.get(..count).unwrap_or(pages);
     memory::collect(pages.iter().map(|page| (page.offset, page.to_bytes())))
@@ -47,7 +47,7 @@ impl Vhdx {
         }
         self.check_lost()?;
         if self.is_clean() {
-            // Pages that another flush has taken are on their way, and may come back.
+            // Pages that another flush has taken are being written, and may be put back.
             let log = self.log.lock();
             if self.is_clean() {
                 drop(log);
@@ -55,7 +55,7 @@ impl Vhdx {
             }
         }
         if !self.write_metadata(durability)? {
-            // Freed blocks wait for readers alone, and what was written in place for this.
+            // Freed blocks wait only for readers, and data written in place only for this.
             self.sync(durability)?;
         }
         self.reclaim()
@@ -65,12 +65,12 @@ impl Vhdx {
         self.dirty.len() == 0 && self.limbo.waiting() == 0
     }
 
-    /// Whether so many pages wait that they should be written.
+    /// Whether so many pages are dirty that they should be written out.
     pub(super) fn is_much_dirty(&self) -> bool {
         self.dirty.len() >= MOST_DIRTY
     }
 
-    /// Whether every page is on disk as it is in memory. No thread changes one, or writes them out, meanwhile.
+    /// Whether every page on disk is as it is in memory. No thread may change pages or write them out in the meantime.
     pub(super) fn is_on_disk(&self) -> bool {
         let log = self.log.try_lock();
         log.is_some_and(|log| log.pending.is_empty()) && self.dirty.len() == 0
@@ -103,7 +103,7 @@ impl Vhdx {
         }
     }
 
-    /// Writes metadata out when too much of it waits. Call it with no reservation held.
+    /// Writes metadata out if too much of it is dirty. The caller must not hold a reservation.
     pub(super) fn write_back_if_full(&self) -> Result<()> {
         if !self.is_much_dirty() && self.limbo.waiting() < MOST_FREED {
             return Ok(());
@@ -113,11 +113,11 @@ impl Vhdx {
         self.reclaim()
     }
 
-    /// Writes all pages that differ from the disk; false where there is none. What is in the log when this returns is as
-    /// durable as was asked for, and the data before it.
+    /// Writes all dirty pages; returns false if there are none. On return, the log and the data before it are as
+    /// durable as requested.
     pub(super) fn write_metadata(&self, durability: Durability) -> Result<bool> {
         let mut log = self.log.lock();
-        // The copies that are written, and the lists of all pages: they may have to be put back.
+        // The copies that are written, and the lists of all pages, which may have to be put back.
         let most = log.most_pages().max(1);
         let waiting = self.dirty.len();
         let copies = (waiting.min(most) as u64).saturating_mul(PAGE + 64);
@@ -126,7 +126,7 @@ impl Vhdx {
             let bat = self.regions.lock().bat;
             bat.offset..bat.end()
         };
-        // What is taken now was unlinked in pages that are written below.
+        // The blocks taken here were unlinked in pages that are written below.
         let freed = self.limbo.take_fresh();
         let mut pages = Pages::default();
         match self.write_dirty(&mut log, &mut pages, &table, durability) {
@@ -143,8 +143,8 @@ impl Vhdx {
         }
     }
 
-    /// Writes all pages, in entries of the log that hold as many as fit; false where there is none. What is not written
-    /// is in `pages` when this fails.
+    /// Writes all dirty pages, in log entries that hold as many as fit; returns false if there are none. On failure,
+    /// `pages` holds what was not written.
     fn write_dirty(
         &self,
         log: &mut LogWriter,
@@ -158,8 +158,8 @@ impl Vhdx {
         loop {
             let now = pages.entries.len().min(most);
             let mut copies = copied(&pages.entries, now)?;
-            // A bitmap says nothing before its block's entry does: it must not come later. So those are taken
-            // that were changed before the copy of the entries was made.
+            // A bitmap means nothing until its block's entry refers to it, so it must not be written later. Therefore
+            // those are taken that were changed before the entries were copied.
             let mut more = self.dirty.take_beside(table)?;
             pages.bitmaps.append(&mut more);
             while pages.bitmaps.len() + now > most && !pages.bitmaps.is_empty() {
@@ -189,9 +189,9 @@ impl Vhdx {
         durability: Durability,
     ) -> Result<()> {
         self.carry_out(log)?;
-        // Blocks that are added from here on may be lost by a power cut which the entry survives.
+        // Blocks that are added from here on may be lost in a power failure that the entry survives.
         let file_len = self.file_len.load(Ordering::Acquire);
-        // The data of which the pages tell, and the pages of the entry before.
+        // The data that the pages refer to, and the pages of the previous entry.
         self.sync(durability)?;
         log.write(&*self.storage, &pages, file_len)?;
         self.sync(durability)?;
@@ -205,7 +205,7 @@ impl Vhdx {
         self.carry_out(log)
     }
 
-    /// Writes the pages of the last entry to where they belong. While that fails, the entry has to stay.
+    /// Writes the pages of the last entry to their final places. Until that succeeds, the entry has to stay.
     pub(super) fn carry_out(&self, log: &mut LogWriter) -> Result<()> {
         for run in log
             .pending
@@ -226,19 +226,19 @@ impl Vhdx {
             return Ok(());
         }
         self.flush_all(self.durability)?;
-        // Two rounds: giving back may need the epoch to move on once.
+        // Two rounds: reclaiming may require the epoch to advance once.
         self.reclaim()?;
         self.reclaim()?;
         self.cut_file()?;
         self.end_log()
     }
 
-    /// Nothing in the log counts any more: all of it is carried out.
+    /// Carries out what is left in the log, and declares it empty.
     pub(super) fn end_log(&self) -> Result<()> {
         self.close_log(&mut self.log.lock())
     }
 
-    /// As [`Vhdx::end_log`], by who holds the log.
+    /// As [`Vhdx::end_log`], for a caller that has locked the log.
     pub(super) fn close_log(&self, log: &mut LogWriter) -> Result<()> {
         if !log.active {
             return Ok(());

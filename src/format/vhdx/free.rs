@@ -1,4 +1,4 @@
-//! What is free in a file between blocks.
+//! The free space of a file, between blocks.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -8,20 +8,20 @@ use super::disk::MIB;
 /// The space of an image that is open for writing.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// Free ranges by their beginning; none touches another.
+    /// Lengths of free ranges by their start; no two are adjacent.
     pub(super) free: BTreeMap<u64, u64>,
-    /// Behind it the file grows.
+    /// Where the file grows.
     pub(super) end: u64,
 }
 
-/// Bytes of memory that a free range takes.
+/// Memory that a free range takes, in bytes.
 pub(super) const FREE_RUN: u64 = 48;
 
 impl Space {
-    /// What nothing uses, the length of the file, and where the last block ends: the file may end within it.
+    /// From the unused ranges, the length of the file, and the end of the last block, within which the file may end.
     pub(super) fn new(free: &[Range<u64>], file_len: u64, last: u64) -> Self {
         let end = file_len.max(last).next_multiple_of(MIB);
-        // Of a MiB that the file has in part, nothing is given out.
+        // Nothing is allocated in a MiB that the file has only in part.
         let whole = file_len - file_len % MIB;
         let free = free
             .iter()
@@ -32,7 +32,7 @@ impl Space {
         }
     }
 
-    /// Takes a free range of that length.
+    /// Allocates a range of this length.
     pub(super) fn take(&mut self, len: u64) -> Option<u64> {
         let (at, room) = self.free.iter().find(|(_, room)| **room >= len)?;
         let (at, room) = (*at, *room);
@@ -43,7 +43,7 @@ impl Space {
         Some(at)
     }
 
-    /// Gives a range back.
+    /// Frees a range.
     pub(super) fn give(&mut self, at: u64, len: u64) {
         let (mut at, mut len) = (at, len);
         if let Some(room) = self.free.remove(&(at + len)) {
@@ -58,13 +58,13 @@ impl Space {
         self.free.insert(at, len);
     }
 
-    /// Where the free range at the end of the file begins.
+    /// Start of the free range at the end of the file.
     pub(super) fn tail(&self) -> Option<u64> {
         let (at, len) = self.free.last_key_value()?;
         (at + len == self.end).then_some(*at)
     }
 
-    /// Gives the free range at the end of the file up; where that ends then.
+    /// Drops the free range at the end of the file, and returns the new end.
     pub(super) fn cut(&mut self) -> Option<u64> {
         let at = self.tail()?;
         self.free.remove(&at);

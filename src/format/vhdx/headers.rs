@@ -1,11 +1,11 @@
-//! The two copies of the header of an open image: one always counts, also while the other is written.
+//! The two copies of the header of an open image: one is always valid, even while the other is being written.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Durability, Storage};
 
 use super::disk::{HEADERS, Header};
 
-/// The header that counts.
+/// The current header.
 #[derive(Debug)]
 pub(super) struct Headers {
     pub(super) current: Header,
@@ -14,13 +14,13 @@ pub(super) struct Headers {
 }
 
 impl Headers {
-    /// The header that counts, and which copy that is.
+    /// Takes the current header and the index of its copy.
     pub(super) fn new((which, current): (usize, Header)) -> Self {
         Self { current, which }
     }
 
-    /// Makes another header count: first the copy that does not, and once that is durable the other one.
-    /// What the header speaks of must be durable already.
+    /// Makes another header current: writes the copy that is not current first, and the other one once that is durable.
+    /// What the header refers to must be durable already.
     pub(super) fn change(
         &mut self,
         storage: &dyn Storage,

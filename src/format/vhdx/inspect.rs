@@ -1,5 +1,5 @@
-//! Inspecting an untrusted image: the structures at its beginning, each read once. What it names is
-//! listed even where the rest cannot be understood.
+//! Inspects an untrusted image: each structure at its beginning is read once. The file names in it are listed even if
+//! the rest cannot be understood.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
@@ -44,7 +44,7 @@ fn header(ctx: &InspectContext<'_>) -> Result<Header> {
     Ok(header)
 }
 
-/// Lists the names of the parent, and takes the size, as far as they can be found.
+/// Lists the names of the parent and records the size, as far as they can be found.
 fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
     for table in read_region_tables(&*ctx.storage)?.into_iter().flatten() {
         let Ok(regions) = RegionTable::from_bytes(&table) else {
@@ -98,8 +98,7 @@ fn judge(found: &mut Inspection, ctx: &InspectContext<'_>, front: &Front) {
     found.judge(Requirement::FileSize, file_size(ctx.file_len, front));
 }
 
-/// Every block can be in the file once, with a bitmap for each chunk, beside the regions and what was
-/// given back.
+/// The file may contain every block once, with a bitmap for each chunk, in addition to the regions and freed space.
 fn file_size(file_len: u64, front: &Front) -> std::result::Result<String, String> {
     const SLACK: u64 = 64 << 20;
     let geometry = &front.geometry;

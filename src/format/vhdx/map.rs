@@ -1,4 +1,4 @@
-//! Where guest bytes are: a run is as long as one kind goes on, across blocks and tables.
+//! Locates guest bytes: a run extends as far as its kind stays the same, across blocks and tables.
 
 use std::sync::Arc;
 
@@ -9,18 +9,18 @@ use super::disk::{BatEntry, BitmapState, DATA_SECTOR, State};
 use super::pages::{Bat, MOST_AHEAD, PAGE_WORDS, Page};
 use super::state::Vhdx;
 
-/// Bits of a bitmap in a page.
+/// Number of bitmap bits in a page.
 const PAGE_BITS: u64 = PAGE_WORDS * 64;
-/// The most places that are looked at for the pages of bitmaps that are read together.
+/// Maximum number of positions that are examined for bitmap pages to be read together.
 const LOOKS: usize = 1 << 12;
 
-/// Where metadata comes from: read when it is not in memory, or only looked up there.
+/// Source of metadata: reads it if it is not in memory, or only looks it up there.
 trait Source {
-    /// The entry at a place of the table.
+    /// The entry at an index of the table.
     fn entry(&self, bat: &Bat, index: u64) -> Result<Option<BatEntry>>;
-    /// Entries of guest bytes from one offset to another are about to be asked for.
+    /// The entries of guest bytes from `_offset` to `_end` are about to be requested.
     fn ahead(&self, _bat: &Bat, _offset: u64, _end: u64) {}
-    /// The page of a bitmap at an offset of the file.
+    /// The bitmap page at a file offset.
     fn page(&self, offset: u64) -> Result<Option<Arc<Page>>>;
 }
 
@@ -57,7 +57,7 @@ impl Vhdx {
     /// See [`crate::format::Format::map`].
     pub(super) fn map_run(&self, offset: u64, len: u64) -> Result<Extent> {
         let run = self.run(&Read(self), offset, len)?;
-        // What is read is never missing.
+        // Metadata that is read is never missing.
         Ok(run.unwrap_or(Extent {
             len,
             kind: ExtentKind::Unallocated { host_offset: None },
@@ -71,7 +71,7 @@ impl Vhdx {
         self.bring_bitmaps(&bat, offset, end);
     }
 
-    /// Brings pages of bitmaps into memory together, as far as the table is there.
+    /// Reads bitmap pages into memory together, as far as the table is in memory.
     fn bring_bitmaps(&self, bat: &Bat, offset: u64, end: u64) {
         if self.bitmaps.looks_ahead() && self.geometry().has_parent() {
             let pages = self.pages_of_bitmaps(bat, offset, end);
@@ -79,7 +79,7 @@ impl Vhdx {
         }
     }
 
-    /// Where the pages of the bitmaps stand that tell of guest bytes from one offset to another.
+    /// File offsets of the bitmap pages that cover guest bytes from `offset` to `end`.
     fn pages_of_bitmaps(&self, bat: &Bat, offset: u64, end: u64) -> impl Iterator<Item = u64> {
         let geometry = self.geometry();
         let step = geometry.block_size().min(PAGE_BITS * geometry.sector());
@@ -104,7 +104,7 @@ impl Vhdx {
         pages.flatten()
     }
 
-    /// Brings pages of the table into memory together, unless the first ones are there.
+    /// Reads pages of the table into memory together, unless the first ones are already there.
     fn bring(&self, bat: &Bat, offset: u64, end: u64) {
         if !self.read_ahead.is_on() || offset >= end {
             return;
@@ -113,7 +113,7 @@ impl Vhdx {
         let entry = |offset| geometry.entry(geometry.block(offset));
         let ((first, _), (last, _)) = (bat.place(entry(offset)), bat.place(entry(end - 1)));
         if first < last {
-            // A run goes on into the next one.
+            // A run may continue in the next page.
             let is_needed = || bat.place(entry(offset)).1 || bat.place((first + 1) * PAGE_WORDS).1;
             self.read_ahead.run(MOST_AHEAD, is_needed, |count| {
                 let count = (last - first).saturating_add(1).min(count as u64);
@@ -122,8 +122,7 @@ impl Vhdx {
         }
     }
 
-    /// As [`Vhdx::map_run`] as far as metadata in memory goes; None where that is not even the first
-    /// piece.
+    /// As [`Vhdx::map_run`], but only from metadata in memory; `None` if that does not even include the first piece.
     pub(super) fn try_map(&self, offset: u64, len: u64) -> Result<Option<Extent>> {
         self.run(&InMemory(self), offset, len)
     }
@@ -137,7 +136,7 @@ impl Vhdx {
             source.ahead(&bat, at, offset.saturating_add(len));
             let piece = match self.piece(source, &bat, at, len - done) {
                 Ok(piece) => piece,
-                // Reported when someone comes there.
+                // Reported when that piece is accessed.
                 Err(_) if run.is_some() => break,
                 Err(error) => return Err(error),
             };
@@ -194,7 +193,7 @@ impl Vhdx {
         Ok(Some(Extent { len, kind }))
     }
 
-    /// The state of a block; a part of one is nothing without a parent.
+    /// The state of a block; being partially present is an error without a parent.
     pub(super) fn state_of(&self, block: u64, entry: BatEntry) -> Result<State> {
         match entry
             .payload()
@@ -208,7 +207,7 @@ impl Vhdx {
         }
     }
 
-    /// Whether the sector at `offset` is in this file, and for how many bytes that goes on.
+    /// Whether the sector at `offset` is in this file, and for how many bytes that stays the same.
     fn bits(
         &self,
         source: &impl Source,
@@ -254,7 +253,7 @@ impl Vhdx {
     }
 }
 
-/// How many of `count` bits of a page, from `first` on, are as wanted.
+/// Number of consecutive bits of a page, from `first` on and at most `count`, that equal `wanted`.
 fn equal_bits(page: &Page, first: u64, count: u64, wanted: bool) -> u64 {
     let mut done = 0;
     while done < count {

@@ -1,4 +1,4 @@
-//! Which MiB of the file something uses.
+//! Which MiB of the file are in use.
 
 use std::ops::Range;
 
@@ -7,22 +7,22 @@ use crate::memory;
 
 use super::disk::MIB;
 
-/// The longest file that is looked at: twice what the largest disk takes.
+/// Maximum length of a file that is examined: twice what the largest disk takes.
 const MAX_FILE: u64 = 128 << 40;
 
 /// A bit for each MiB of a file.
 #[derive(Debug)]
 pub(super) struct Occupied {
     words: Vec<u64>,
-    /// MiB that the file has, the last one perhaps in part.
+    /// Number of MiB in the file; the last one may be partial.
     units: u64,
 }
 
 impl Occupied {
-    /// Nothing of a file of that length.
+    /// A file of this length, of which nothing is in use.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] for a file that no disk explains.
+    /// [`ErrorKind::Limit`] for a file that is too long for any disk.
     pub(super) fn new(file_len: u64) -> Result<Self> {
         if file_len > MAX_FILE {
             return Err(Error::new(
@@ -37,8 +37,8 @@ impl Occupied {
         })
     }
 
-    /// Takes a range; false, and nothing changed, where a part of it is taken. What lies behind the end of
-    /// the file is unused.
+    /// Marks a range as used; returns false, without changing anything, if part of it already is. The part past the end
+    /// of the file counts as unused.
     pub(super) fn occupy(&mut self, offset: u64, len: u64) -> bool {
         let units = self.units_of(offset, len);
         if units.clone().any(|unit| self.is_taken(unit)) {
@@ -62,10 +62,10 @@ impl Occupied {
         word.is_some_and(|word| word >> (unit % 64) & 1 == 1)
     }
 
-    /// The runs of whole MiB that nothing uses, in bytes.
+    /// The unused runs of whole MiB, in bytes.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn free(&self) -> Result<Vec<Range<u64>>> {
         let mut runs = Vec::new();
         let mut at = 0;

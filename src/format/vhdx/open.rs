@@ -1,4 +1,4 @@
-//! Opening: the header that counts, the log, regions, metadata.
+//! Opening: the current header, the log, regions, metadata.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -28,7 +28,7 @@ use super::state::Vhdx;
 
 const REPLAY_LOG: &str = "replay-log";
 
-/// The options of opening.
+/// The options for opening an image.
 pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
     name: REPLAY_LOG,
     kind: OptionKind::Bool,
@@ -37,10 +37,10 @@ pub(super) const OPTIONS: &[OptionSpec] = &[OptionSpec {
     allowed: &[],
 }];
 
-/// Without it, an image that was opened with it does not open.
+/// An image that was opened with it does not open without it.
 pub(super) const STRONG_OPTIONS: &[&str] = &[REPLAY_LOG];
 
-/// What the structures at the beginning of a file say.
+/// The contents of the structures at the beginning of a file.
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) header: Header,
@@ -49,7 +49,7 @@ pub(super) struct Front {
     pub(super) geometry: Geometry,
 }
 
-/// The copies of the header, those that are valid.
+/// Reads the copies of the header; those that are not valid are `None`.
 pub(super) fn read_headers(storage: &dyn Storage) -> Result<[Option<Header>; 2]> {
     let mut signature = [0; SIGNATURE.len()];
     storage.read_at(&mut signature, 0)?;
@@ -67,7 +67,7 @@ pub(super) fn read_headers(storage: &dyn Storage) -> Result<[Option<Header>; 2]>
     Ok([copy(0)?, copy(1)?])
 }
 
-/// The copies of the region table, those that are valid.
+/// Reads the copies of the region table; those that are not valid are `None`.
 pub(super) fn read_region_tables(storage: &dyn Storage) -> Result<[Option<memory::IoBuf>; 2]> {
     let copy = |at: usize| -> Result<Option<memory::IoBuf>> {
         let mut bytes = memory::zeroed(REGION_TABLE_LEN)?;
@@ -78,7 +78,7 @@ pub(super) fn read_region_tables(storage: &dyn Storage) -> Result<[Option<memory
 }
 
 impl Front {
-    /// What stands behind the header.
+    /// Reads what follows the header.
     pub(super) fn read(storage: &dyn Storage, header: Header) -> Result<Self> {
         let [first, second] = read_region_tables(storage)?;
         let table = first.or(second).ok_or_else(|| {
@@ -103,7 +103,7 @@ impl Front {
         })
     }
 
-    /// Refuses more than the policy allows.
+    /// Rejects what exceeds the limits of the policy.
     pub(super) fn check_policy(&self, policy: &OpenPolicy) -> Result<()> {
         let size = self.metadata.items.size;
         policy.check_virtual_size(size)?;
@@ -111,7 +111,7 @@ impl Front {
     }
 }
 
-/// Refuses parts of the file that lie over each other or past its end.
+/// Rejects parts of the file that overlap or extend past its end.
 fn check_apart(regions: &RegionTable, header: &Header, file_len: u64) -> Result<()> {
     let log = LogArea::of(header);
     let mut areas = vec![("the log", log.offset, log.offset.saturating_add(log.len))];
@@ -230,7 +230,7 @@ impl Vhdx {
     }
 }
 
-/// The error of an image that is only read although its log is to be replayed.
+/// The error for an image that is opened read-only although its log has to be replayed.
 fn needs_replay(storage: &Arc<dyn Storage>) -> Error {
     let name = storage.name();
     Error::new(

@@ -1,5 +1,5 @@
-//! Metadata in memory, in pages of 4 KiB: the block allocation table, each page read when it is first
-//! needed, and the pages of sector bitmaps that were needed last.
+//! Metadata in memory, in pages of 4 KiB: the block allocation table, whose pages are read when they are first needed,
+//! and the most recently used pages of sector bitmaps.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,16 +16,16 @@ use crate::storage::{Storage, read_exact_at};
 
 use super::disk::{BatEntry, DATA_SECTOR, Region};
 
-/// Words of a page.
+/// Number of words in a page.
 pub(super) const PAGE_WORDS: u64 = (DATA_SECTOR / 8) as u64;
 
-/// The most pages of the table that are read together.
+/// Maximum number of pages of the table that are read together.
 pub(super) const MOST_AHEAD: usize = MOST_BYTES as usize / DATA_SECTOR;
 
-/// A page. Its words change one by one.
+/// A page. Its words are changed individually.
 #[derive(Debug)]
 pub(super) struct Page {
-    /// Where it stands in the file.
+    /// File offset of the page.
     pub(super) offset: u64,
     words: Box<[AtomicU64]>,
 }
@@ -48,7 +48,7 @@ impl Page {
         })
     }
 
-    /// The same words at another place.
+    /// The same words at another offset.
     fn moved(&self, offset: u64) -> Result<Self> {
         let words = self
             .words
@@ -78,7 +78,7 @@ impl Page {
         }
     }
 
-    /// Sets bits of a word, or clears them.
+    /// Sets or clears bits of a word.
     pub(super) fn set_bits(&self, index: u64, bits: u64, value: bool) {
         if let Some(word) = usize::try_from(index)
             .ok()
@@ -91,7 +91,7 @@ impl Page {
         }
     }
 
-    /// As it is to stand on disk.
+    /// The on-disk representation.
     pub(super) fn to_bytes(&self) -> Box<[u8; DATA_SECTOR]> {
         let mut bytes = Box::new([0; DATA_SECTOR]);
         for (place, word) in bytes.chunks_exact_mut(8).zip(&self.words) {
@@ -101,15 +101,15 @@ impl Page {
     }
 }
 
-/// Pages that differ from the disk, by their place.
+/// Pages that differ from the disk, by their offset.
 #[derive(Debug, Default)]
 pub(super) struct DirtyPages(Mutex<HashMap<u64, Arc<Page>>>);
 
 impl DirtyPages {
-    /// Changes a page.
+    /// Changes a page and marks it as dirty.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If memory cannot be allocated; nothing has changed then.
     pub(super) fn change(&self, page: &Arc<Page>, change: impl FnOnce(&Page)) -> Result<()> {
         let mut all = self.0.lock();
         all.try_reserve(1).map_err(|_| memory::lack())?;
@@ -118,15 +118,15 @@ impl DirtyPages {
         Ok(())
     }
 
-    /// Takes the pages that stand within a range of the file; they are copied afterwards.
+    /// Takes the pages within a range of the file; they are copied afterwards.
     ///
     /// # Errors
-    /// Where there is no memory; nothing is taken then.
+    /// If memory cannot be allocated; nothing has been taken then.
     pub(super) fn take_in(&self, range: &Range<u64>) -> Result<Vec<Arc<Page>>> {
         self.take(|offset| range.contains(offset))
     }
 
-    /// As [`DirtyPages::take_in`], all others.
+    /// As [`DirtyPages::take_in`], for all other pages.
     pub(super) fn take_beside(&self, range: &Range<u64>) -> Result<Vec<Arc<Page>>> {
         self.take(|offset| !range.contains(offset))
     }
@@ -146,18 +146,18 @@ impl DirtyPages {
         Ok(taken)
     }
 
-    /// Forgets the pages of a range of the file.
+    /// Drops the pages of a range of the file.
     pub(super) fn forget(&self, range: Range<u64>) {
         self.0.lock().retain(|offset, _| !range.contains(offset));
     }
 
-    /// Returns pages that were not written.
+    /// Puts back pages that were not written.
     pub(super) fn put_back(&self, pages: Vec<Arc<Page>>) {
         let mut all = self.0.lock();
         all.extend(pages.into_iter().map(|page| (page.offset, page)));
     }
 
-    /// How many there are.
+    /// Number of dirty pages.
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
@@ -166,13 +166,13 @@ impl DirtyPages {
 /// The block allocation table.
 #[derive(Debug)]
 pub(super) struct Bat {
-    /// Where it stands in the file.
+    /// Its offset in the file.
     offset: u64,
     pages: Box<[OnceLock<Arc<Page>>]>,
 }
 
 impl Bat {
-    /// The table of so many entries in a region that is long enough.
+    /// A table with this many entries, in a region that is long enough.
     pub(super) fn new(region: Region, entries: u64) -> Result<Self> {
         let count = entries.div_ceil(PAGE_WORDS) as usize;
         let pages = (0..count).map(|_| OnceLock::new());
@@ -182,7 +182,7 @@ impl Bat {
         })
     }
 
-    /// The same table with that many entries, without reading anything.
+    /// The same table with this many entries, without reading anything.
     pub(super) fn resized(&self, entries: u64) -> Result<Self> {
         let region = Region {
             offset: self.offset,
@@ -197,7 +197,7 @@ impl Bat {
         Ok(new)
     }
 
-    /// The same table in another region: each page as it is in memory, else as it is on disk.
+    /// The same table in another region: each page as it is in memory, or else on disk.
     pub(super) fn moved(&self, storage: &dyn Storage, region: Region) -> Result<Self> {
         let count = self.pages.len() as u64;
         let new = Self::new(region, count * PAGE_WORDS)?;
@@ -210,7 +210,7 @@ impl Bat {
         Ok(new)
     }
 
-    /// Writes all of it that is in memory.
+    /// Writes all pages that are in memory.
     pub(super) fn write(&self, storage: &dyn Storage) -> Result<()> {
         for page in self.pages.iter().filter_map(OnceLock::get) {
             storage.write_at(&page.to_bytes()[..], page.offset)?;
@@ -218,7 +218,7 @@ impl Bat {
         Ok(())
     }
 
-    /// The entry at a place.
+    /// The entry at an index.
     pub(super) fn entry(&self, storage: &dyn Storage, index: u64) -> Result<BatEntry> {
         let page = self.page(storage, index)?;
         Ok(BatEntry(
@@ -232,17 +232,17 @@ impl Bat {
         Some(BatEntry(page.get()?.get(index % PAGE_WORDS)))
     }
 
-    /// Forgets the pages, each of which is on disk as it is in memory.
+    /// Drops the pages, each of which must be the same on disk as in memory.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn forget(&mut self) -> Result<()> {
         let pages = (0..self.pages.len()).map(|_| OnceLock::new());
         self.pages = memory::collect(pages)?.into_boxed_slice();
         Ok(())
     }
 
-    /// The number of the page of an entry, and whether it has to be read.
+    /// The number of the page that contains an entry, and whether it has to be read.
     pub(super) fn place(&self, index: u64) -> (u64, bool) {
         let number = index / PAGE_WORDS;
         let page = usize::try_from(number).ok().map(|at| self.pages.get(at));
@@ -252,23 +252,23 @@ impl Bat {
         )
     }
 
-    /// Reads pages from that number on by one call, `count` of them at most and none past the end of the file, and
-    /// keeps those that are not in memory.
+    /// Reads pages from `first` on with one call, `count` of them at most and none past the end of the file, and keeps
+    /// those that are not in memory yet.
     ///
     /// # Errors
-    /// Of I/O: none is kept then.
+    /// If I/O fails; no page is kept then.
     pub(super) fn load(&self, storage: &dyn Storage, first: u64, count: usize) -> Result<()> {
         for (number, page) in (first..).zip(self.read(storage, first, count)?) {
             let place = usize::try_from(number).ok().map(|at| self.pages.get(at));
             if let Some(Some(place)) = place {
-                // A faster thread may have changed the page already.
+                // Another thread may have been faster, and may have changed the page already.
                 let _ = place.set(memory::shared(page)?);
             }
         }
         Ok(())
     }
 
-    /// As [`Bat::load`], without keeping them.
+    /// As [`Bat::load`], but returns the pages instead of keeping them.
     fn read(&self, storage: &dyn Storage, first: u64, count: usize) -> Result<Vec<Page>> {
         const PAGE: u64 = DATA_SECTOR as u64;
         let start = self.offset.saturating_add(first.saturating_mul(PAGE));
@@ -287,7 +287,7 @@ impl Bat {
         Ok(pages)
     }
 
-    /// The page of an entry; None past the end of the table.
+    /// The page that contains an entry; `None` past the end of the table.
     pub(super) fn page(&self, storage: &dyn Storage, index: u64) -> Result<Option<&Arc<Page>>> {
         let number = index / PAGE_WORDS;
         let Some(place) = usize::try_from(number)
@@ -299,25 +299,25 @@ impl Bat {
         if place.get().is_none() {
             let offset = self.offset.saturating_add(number * DATA_SECTOR as u64);
             let page = memory::shared(Page::read(storage, offset)?)?;
-            // A faster thread may have changed the page already.
+            // Another thread may have been faster, and may have changed the page already.
             let _ = place.set(page);
         }
         Ok(place.get())
     }
 }
 
-/// Goes through the table: a page that is not in memory is read, and not kept; with it those that follow, where
-/// requests wait.
+/// Walks through the table. A page that is not in memory is read without being cached, together with those that follow
+/// where requests are slow.
 #[derive(Debug, Default)]
 pub(super) struct Walker {
-    /// The number of the first of them.
+    /// Number of the first one.
     first: u64,
     pages: Vec<Page>,
     read_ahead: Option<ReadAhead>,
 }
 
 impl Walker {
-    /// The entry at a place; 0 past the end of the table.
+    /// The entry at an index; 0 past the end of the table.
     pub(super) fn entry(
         &mut self,
         bat: &Bat,
@@ -372,7 +372,7 @@ pub(super) struct BitmapPages {
 }
 
 impl BitmapPages {
-    /// At most so many bytes, one page at least, and those that anyone holds.
+    /// Keeps at most `max_bytes`, but at least one page and those that are in use.
     pub(super) fn new(storage: &dyn Storage, max_bytes: u64) -> Self {
         let most = usize::try_from(max_bytes / DATA_SECTOR as u64);
         Self {
@@ -381,22 +381,22 @@ impl BitmapPages {
         }
     }
 
-    /// Whether pages are read before they are needed.
+    /// Whether pages are read ahead.
     pub(super) fn looks_ahead(&self) -> bool {
         self.read_ahead.is_on()
     }
 
-    /// Brings pages into memory together, of which these are the offsets in the file.
+    /// Reads the pages at these file offsets into memory together.
     pub(super) fn bring(&self, storage: &dyn Storage, offsets: impl Iterator<Item = u64>) {
         let places = offsets.map(|offset| (offset, offset));
         self.read_ahead
             .bring(&self.kept, storage, places, DATA_SECTOR, Page::from_bytes);
     }
 
-    /// The page at an offset of the file.
+    /// The page at a file offset.
     ///
     /// # Errors
-    /// Of reading it.
+    /// If it cannot be read.
     pub(super) fn page(&self, storage: &dyn Storage, offset: u64) -> Result<Arc<Page>> {
         self.kept
             .get_or_read(offset, || Page::read(storage, offset))

@@ -8,26 +8,24 @@ use crate::format::{ExpectedParent, Mismatch, NameStyle, ParentId, ParentName, P
 
 use super::disk::{Locator, VHDX_PARENT};
 
-/// The keys of names, the one to be tried first in front.
+/// The keys of names, in the order in which they are tried.
 const NAMES: [&str; 3] = ["relative_path", "volume_path", "absolute_win32_path"];
 
-/// The keys of the identity: that of the parent, and while a change of the parent is under way the one that
-/// it will have.
+/// The keys of the identity: that of the parent and, while that is being changed, the one that it will have.
 const LINKAGES: [&str; 2] = ["parent_linkage", "parent_linkage2"];
 
-/// What tells a parent from others.
+/// What identifies a parent.
 pub(super) const IDENTITY: &str = "data write GUID";
 
-/// The error of a parent in another format.
+/// The error for a parent in another format.
 pub(super) fn is_no_vhdx() -> Error {
     Error::unsupported("The backing file of a VHDX has to be a VHDX")
 }
 
-/// The parent that a locator leads to.
+/// The parent that a locator refers to.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] for another kind of parent, [`crate::ErrorKind::Corrupt`] for an
-/// identity that is none.
+/// [`crate::ErrorKind::Unsupported`] for another kind of parent, [`crate::ErrorKind::Corrupt`] for an invalid identity.
 pub(super) fn of_locator(locator: &Locator) -> Result<ParentRef> {
     if locator.kind != VHDX_PARENT {
         return Err(Error::unsupported(format!(
@@ -55,7 +53,7 @@ pub(super) fn of_locator(locator: &Locator) -> Result<ParentRef> {
     })
 }
 
-/// The same names, and another identity.
+/// The same names with another identity.
 pub(super) fn with_linkage(locator: &Locator, guid: Uuid) -> Locator {
     let names = locator
         .pairs
@@ -67,7 +65,7 @@ pub(super) fn with_linkage(locator: &Locator, guid: Uuid) -> Locator {
     }
 }
 
-/// The same identity, and another name.
+/// The same identity with another name.
 pub(super) fn with_name(old: &Locator, stored: &str) -> Locator {
     let linkages = old
         .pairs
@@ -83,14 +81,14 @@ fn linkage(guid: Uuid) -> (String, String) {
     (LINKAGES[0].to_owned(), format!("{{{guid}}}"))
 }
 
-/// The names that a locator holds, in the order in which they are to be tried.
+/// The names in a locator, in the order in which they are to be tried.
 pub(super) fn names(locator: &Locator) -> impl Iterator<Item = ParentName> {
     let values = NAMES.into_iter().filter_map(|key| locator.get(key));
     values
         .filter(|name| !name.is_empty())
         .map(|name| ParentName {
             name: BString::from(name),
-            // No name of Windows begins so: it was written on a system like this one.
+            // Windows names do not begin like this: it was written on a system like this one.
             style: match name.starts_with('/') {
                 true => NameStyle::Posix,
                 false => NameStyle::Windows,
@@ -98,7 +96,7 @@ pub(super) fn names(locator: &Locator) -> impl Iterator<Item = ParentName> {
         })
 }
 
-/// The name of a parent as a locator holds it.
+/// The name of a parent in the form that a locator records.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a name that could not be read back.
@@ -123,7 +121,7 @@ pub(super) fn to_record(name: &BStr) -> Result<String> {
     }
 }
 
-/// The locator of a parent with that name, and that identity if it is known.
+/// The locator of a parent with this name, and this identity if it is known.
 pub(super) fn locator(stored: &str, guid: Option<Uuid>) -> Locator {
     let linkage = guid.map(linkage).into_iter();
     Locator {

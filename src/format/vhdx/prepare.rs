@@ -1,4 +1,4 @@
-//! What the header tells others before something changes.
+//! Updates of the header and the region table that precede other changes.
 
 use std::sync::atomic::Ordering;
 
@@ -11,15 +11,15 @@ use super::open::read_region_tables;
 use super::state::Vhdx;
 
 impl Vhdx {
-    /// Makes another header count; see [`super::headers::Headers::change`].
+    /// Makes another header current; see [`super::headers::Headers::change`].
     pub(super) fn change_header(&self, change: impl Fn(&mut Header)) -> Result<()> {
         let mut headers = self.headers.lock();
         let changed = headers.change(&*self.storage, self.durability, change);
         changed.inspect_err(|_| self.lost.store(true, Ordering::Release))
     }
 
-    /// Both copies of the region table become the one that counts: a crash may have left one which tells of a place that
-    /// was given up, and will be given to others.
+    /// Makes both copies of the region table equal to the current one: after a crash, the other may refer to a place
+    /// that has been given up and will be reused.
     pub(super) fn make_region_tables_equal(&self) -> Result<()> {
         let (counts, other) = match read_region_tables(&*self.storage)? {
             [Some(first), second] if second.as_deref() != Some(&*first) => {
@@ -32,7 +32,7 @@ impl Vhdx {
         self.sync(self.durability)
     }
 
-    /// What must be done once, before the first change of the guest's data: the header tells others of it.
+    /// Done once, before the first change of guest data: the header announces it to other programs.
     pub(super) fn prepare_write(&self) -> Result<()> {
         self.check_writable()?;
         if self.is_prepared.load(Ordering::Acquire) {

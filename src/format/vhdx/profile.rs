@@ -1,4 +1,4 @@
-//! What Hyper-V wants of a VHDX.
+//! What Hyper-V requires of a VHDX.
 
 use crate::error::Result;
 use crate::format::InspectContext;

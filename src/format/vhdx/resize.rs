@@ -1,4 +1,4 @@
-//! Another virtual size.
+//! Changing the virtual size.
 
 use std::sync::atomic::Ordering;
 
@@ -12,9 +12,9 @@ use super::disk::{BatEntry, DATA_SECTOR, Geometry, MIB, REGION_TABLES, Region, S
 use super::log::{LogArea, LogWriter, NewPage};
 use super::state::Vhdx;
 
-/// Blocks between two looks at whether the operation was cancelled.
+/// Number of blocks between two checks for cancellation.
 const CHECKED: u64 = 1 << 14;
-/// The most pages that change at once: they are in memory.
+/// Maximum number of pages that are changed at once, because they are held in memory.
 const MOST_PAGES: u64 = 4096;
 
 impl Vhdx {
@@ -71,7 +71,7 @@ impl Vhdx {
             let mut bat = self.bat.write();
             *bat = bat.resized(entries)?;
         }
-        // The end of the last block shows from now on.
+        // From now on the guest sees the end of the last block.
         let end = geometry.start(blocks.start).min(len);
         if old < end {
             let block = geometry.block(old);
@@ -110,8 +110,8 @@ impl Vhdx {
         self.record_size(len)
     }
 
-    /// Lets the file hold the block of the last byte before `end`, if it has a place, up to there: the file may
-    /// end where the disk did.
+    /// Extends the file, if necessary, to hold the block of the last byte before `end` up to there: the file may end
+    /// where the disk did.
     fn hold_block_to(&self, end: u64) -> Result<()> {
         let geometry = self.geometry();
         let block = geometry.block(end - 1);
@@ -121,7 +121,7 @@ impl Vhdx {
             return Ok(());
         };
         let host_end = host + geometry.in_block(end - 1) + 1;
-        // Under the lock: what others allocate and write meanwhile must not be cut off.
+        // Under the lock: what others allocate and write in the meantime must not be cut off.
         let _space = self.space.lock();
         if host_end <= self.file_len.load(Ordering::Acquire) {
             return Ok(());
@@ -134,7 +134,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Room for new blocks of a fixed disk, in one run at the end of the file.
+    /// Allocates space for new blocks of a fixed disk in one run, at the end of the file if it is preallocated.
     fn fixed_room(
         &self,
         blocks: u64,
@@ -178,7 +178,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Makes the size durable.
+    /// Records the size durably.
     fn record_size(&self, len: u64) -> Result<()> {
         let place = self.metadata.lock().size_place();
         let place = place.ok_or_else(|| Error::new(ErrorKind::Internal, "A VHDX has a size"))?;
@@ -188,19 +188,19 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Replaces bytes of the metadata region, all of them or none.
+    /// Replaces bytes of the metadata region atomically.
     pub(super) fn patch_metadata(&self, patches: &[(u64, &[u8])]) -> Result<()> {
         self.patch_with(patches, Vec::new())
     }
 
-    /// The same together with whole pages of the file.
+    /// The same, together with whole pages of the file.
     pub(super) fn patch_with(
         &self,
         patches: &[(u64, &[u8])],
         mut pages: Vec<NewPage>,
     ) -> Result<()> {
         let mut log = self.log.lock();
-        // What is read below must be what was written last.
+        // What is read below must be the latest content.
         self.carry_out(&mut log)?;
         let base = self.regions.lock().metadata.offset;
         for (offset, bytes) in patches {
@@ -226,14 +226,14 @@ impl Vhdx {
         self.make_log_room(&mut log, pages.len() as u64)?;
         let written = self.write_pages(&mut log, pages, self.durability);
         if written.is_err() && !log.pending.is_empty() {
-            // The change counts from now on, and memory does not know it.
+            // From now on the change is valid, but memory does not reflect it.
             self.lost.store(true, Ordering::Release);
         }
         written
     }
 
-    /// Lets an entry of the log have room for so many pages: a log that is too short moves to where there is
-    /// room for a longer one.
+    /// Ensures that a log entry can hold this many pages: a log that is too short is moved to where there is space for
+    /// a longer one.
     fn make_log_room(&self, log: &mut LogWriter, pages: u64) -> Result<()> {
         if pages <= log.room() {
             return Ok(());
@@ -254,7 +254,7 @@ impl Vhdx {
         })?;
         area.offset = self.allocate(area.len)?;
         self.close_log(log)?;
-        // The file is that long before the header says so.
+        // The file must have that length before the header refers to it.
         self.sync(self.durability)?;
         let old = LogArea::of(&self.headers.lock().current);
         self.change_header(|header| {
@@ -267,7 +267,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Moves the block allocation table to where there is room for so many bytes.
+    /// Moves the block allocation table to where there is space for this many bytes.
     pub(super) fn move_table(&self, bytes: u64) -> Result<()> {
         let len = bytes.next_multiple_of(MIB);
         let offset = self.allocate(len)?;
@@ -275,13 +275,13 @@ impl Vhdx {
             offset,
             len: len as u32,
         };
-        // Entries of the log tell of the table where it was.
+        // Log entries refer to the old place of the table.
         let mut log = self.log.lock();
         self.close_log(&mut log)?;
         let mut bat = self.bat.write();
         let moved = bat.moved(&*self.storage, region)?;
         moved.write(&*self.storage)?;
-        // With the table goes the data of which it tells.
+        // This includes the data that the table refers to.
         self.sync(self.durability)?;
         let mut regions = self.regions.lock();
         let old = std::mem::replace(&mut regions.bat, region);

@@ -1,4 +1,4 @@
-//! The space of the file: what is free between blocks, and growth at the end.
+//! The space of the file: free ranges between blocks, and growth at the end.
 
 use std::sync::atomic::Ordering;
 
@@ -17,11 +17,11 @@ use super::occupied::Occupied;
 use super::pages::Walker;
 use super::state::Vhdx;
 
-/// Bytes of an entry of the table.
+/// Size of an entry of the table.
 const ENTRY: u64 = 8;
 
 impl Vhdx {
-    /// What stands in the file beside the blocks.
+    /// The areas of the file other than blocks.
     pub(super) fn areas(&self) -> Vec<(u64, u64)> {
         let log = LogArea::of(&self.headers.lock().current);
         let regions = self.regions.lock();
@@ -34,10 +34,10 @@ impl Vhdx {
             .collect()
     }
 
-    /// Finds out what is free, before anything is written. All entries of the table are looked at.
+    /// Determines what is free, before anything is written. All entries of the table are examined.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] for blocks that overlap or pass the end of the file, or of I/O.
+    /// [`ErrorKind::Corrupt`] for blocks that overlap or extend past the end of the file; if I/O fails.
     pub(super) fn load_space(&self) -> Result<()> {
         let geometry = self.geometry();
         let file_len = self.file_len.load(Ordering::Acquire);
@@ -92,8 +92,8 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Takes what entries behind those of the disk name, where that is free: the size may be said too small. Where the
-    /// last of it ends.
+    /// Marks what entries past those of the disk refer to as used, if it is free: the recorded size may be too small.
+    /// Returns the end of the last such block.
     fn occupy_behind(&self, occupied: &mut Occupied) -> Result<u64> {
         let geometry = self.geometry();
         let region = self.regions.lock().bat;
@@ -123,7 +123,7 @@ impl Vhdx {
         Ok(last)
     }
 
-    /// A range of the file that reads as zeroes, at a multiple of a MiB.
+    /// Allocates a range of the file that reads as zeroes, at a multiple of a MiB.
     pub(super) fn allocate(&self, len: u64) -> Result<u64> {
         let mut space = self.space.lock();
         match space.take(len) {
@@ -135,7 +135,7 @@ impl Vhdx {
         }
     }
 
-    /// As [`Vhdx::allocate`], behind the end of the file, where it is not known what is free.
+    /// As [`Vhdx::allocate`], but past the end of the file, for when it is not known what is free.
     pub(super) fn allocate_behind(&self, len: u64) -> Result<u64> {
         let mut space = self.space.lock();
         let file_len = self.file_len.load(Ordering::Acquire);
@@ -163,18 +163,18 @@ impl Vhdx {
         }
     }
 
-    /// A range that was taken, which reads as zeroes now.
+    /// Zeroes a range that has been allocated.
     fn emptied(&self, at: u64, len: u64) -> Result<u64> {
         let zeroed = self.storage.write_zeroes(at, len, ZeroFlags::MAY_UNMAP);
         zeroed.map(|()| at).inspect_err(|_| self.release(at, len))
     }
 
-    /// Gives back what nothing on disk or in memory names.
+    /// Frees a range that nothing on disk or in memory refers to.
     pub(super) fn release(&self, at: u64, len: u64) {
         self.space.lock().give(at, len);
     }
 
-    /// Queues the block that an entry named, which memory no longer does.
+    /// Queues the block of an entry, to which memory no longer refers, to be freed.
     pub(super) fn give_up(&self, old: BatEntry) {
         if let Some(host) = old.host() {
             self.limbo.queue([Freed {
@@ -184,7 +184,7 @@ impl Vhdx {
         }
     }
 
-    /// Gives freed blocks back that no request can use any more.
+    /// Frees queued blocks that no request can use any more.
     pub(super) fn reclaim(&self) -> Result<()> {
         if self.limbo.waiting() == 0 {
             return Ok(());
@@ -205,12 +205,12 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Cuts off what is free at the end of the file.
+    /// Cuts off the free space at the end of the file.
     pub(super) fn cut_file(&self) -> Result<()> {
         if self.fixed {
             return Ok(());
         }
-        // An entry of the log must not tell of a file that is longer than it is.
+        // No log entry may record a length that the file no longer has.
         let mut log = self.log.lock();
         let tail = self.space.lock().tail();
         if !tail.is_some_and(|end| shorten::can_cut(&*self.storage, end)) {

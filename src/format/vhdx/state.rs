@@ -25,11 +25,11 @@ use super::pages::{Bat, BitmapPages, DirtyPages};
 /// which only keeps out others that remap the same blocks.
 #[derive(Debug)]
 pub(super) struct Vhdx {
-    /// The file; one that is only read and whose log is live has that replayed in memory.
+    /// The file; if it is read-only and its log has to be replayed, with the log replayed in memory.
     pub(super) storage: Arc<dyn Storage>,
-    /// How it was when it was opened; see [`Vhdx::geometry`].
+    /// The geometry at the time of opening; see [`Vhdx::geometry`].
     pub(super) shape: Geometry,
-    /// What is not in the file is in a parent.
+    /// What is not in this file is in a parent.
     pub(super) has_parent: AtomicBool,
     /// Blocks stay allocated.
     pub(super) fixed: bool,
@@ -43,7 +43,7 @@ pub(super) struct Vhdx {
     /// The identity of the disk.
     pub(super) disk_id: Uuid,
     pub(super) size: AtomicU64,
-    /// The length of the file, which blocks do not pass.
+    /// Length of the file; blocks do not extend past it.
     pub(super) file_len: AtomicU64,
     pub(super) bat: RwLock<Bat>,
     pub(super) read_ahead: ReadAhead,
@@ -57,23 +57,23 @@ pub(super) struct Vhdx {
     pub(super) log: Mutex<LogWriter>,
     pub(super) limbo: Limbo,
     pub(super) inflight: InFlight,
-    /// Held by the one thread that gives freed blocks back.
+    /// Held by the one thread that frees queued blocks.
     pub(super) reclaiming: Mutex<()>,
     /// Held by the one thread that changes the size or the parent.
     pub(super) reshaping: Mutex<()>,
-    /// The header tells of changes.
+    /// The header announces changes.
     pub(super) prepared: Mutex<bool>,
     pub(super) is_prepared: AtomicBool,
     /// A sync failed: what it covered may be lost, so no later flush may succeed.
     pub(super) lost: AtomicBool,
-    /// The log was replayed when the image was opened to be repaired.
+    /// The log was replayed when the image was opened for repair.
     pub(super) replayed: AtomicBool,
-    /// The most bytes of a table; see [`crate::policy::OpenPolicy::max_table_bytes`].
+    /// Maximum size of a table in bytes; see [`crate::policy::OpenPolicy::max_table_bytes`].
     pub(super) max_table_bytes: u64,
 }
 
 impl Vhdx {
-    /// How the disk is cut into blocks, and whether there may be a parent.
+    /// How the disk is divided into blocks, and whether there may be a parent.
     pub(super) fn geometry(&self) -> Geometry {
         let has_parent = self.has_parent.load(Ordering::Acquire);
         self.shape.with_parent(has_parent)
@@ -84,7 +84,7 @@ impl Vhdx {
         self.size.load(Ordering::Acquire)
     }
 
-    /// Damage, found in the entry of a block.
+    /// The error for damage in the entry of a block.
     pub(super) fn damaged(&self, block: u64, what: impl std::fmt::Display) -> Error {
         Error::corrupt(format!(
             "'{}': VHDX BAT entry {block}: {what}",
@@ -92,7 +92,7 @@ impl Vhdx {
         ))
     }
 
-    /// Checks that a block of which `len` bytes are used lies in the file.
+    /// Checks that a block of which `len` bytes are used lies within the file.
     pub(super) fn check_place(&self, block: u64, host: u64, len: u64) -> Result<()> {
         let file_len = self.file_len.load(Ordering::Acquire);
         if host.checked_add(len).is_some_and(|end| end <= file_len) {
@@ -106,7 +106,7 @@ impl Vhdx {
         .with_offset(host))
     }
 
-    /// Refuses what may not be written.
+    /// Fails if the image cannot be written to.
     pub(super) fn check_writable(&self) -> Result<()> {
         if self.read_only {
             return Err(Error::open_read_only(self.storage.name()));
@@ -120,7 +120,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Refuses a guest range that passes the end of the image.
+    /// Checks that a guest range does not extend past the end of the image, and returns its end.
     pub(super) fn check_range(&self, offset: u64, len: u64) -> Result<u64> {
         let end = offset
             .checked_add(len)
@@ -134,7 +134,7 @@ impl Vhdx {
     }
 }
 
-/// What is wrong with a block that passes the end of the file, in the words of QEMU's tools.
+/// Describes a block that extends past the end of the file, in the words of QEMU's tools.
 pub(super) fn past_end(block: u64, host: u64, len: u64, file_len: u64) -> String {
     let end = host.saturating_add(len).saturating_sub(1);
     format!(

@@ -1,5 +1,5 @@
-//! Writing guest data: in place where it is in the file, else into a new block, or into the free sectors
-//! of a part of one.
+//! Writing guest data: in place if it is in the file, else into a new block or into the unused sectors of a partially
+//! present one.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::disk::{BatEntry, BitmapState, DATA_SECTOR, MIB, State};
 use super::pages::{PAGE_WORDS, Page};
 use super::state::Vhdx;
 
-/// What gets into a range of the disk.
+/// New content of a range of the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content<'a> {
     /// These bytes.
@@ -36,7 +36,7 @@ impl Vhdx {
                 let part = rest.get(..len as usize).unwrap_or(rest);
                 let block = self.geometry().block(at);
                 let _mine = self.inflight.reserve(block..block + 1);
-                // The image may have shrunk meanwhile.
+                // The image may have shrunk in the meantime.
                 self.check_range(at, len)?;
                 let _guard = self.limbo.enter();
                 self.write_block(at..at + len, Content::Bytes(part))?;
@@ -53,7 +53,7 @@ impl Vhdx {
         len.min(self.geometry().block_size() - self.geometry().in_block(offset))
     }
 
-    /// Overwrites what is in the file; returns how much, from the start of `buf`.
+    /// Overwrites data in the file; returns the length written, from the start of `buf`.
     fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
         let _guard = self.limbo.enter();
         let extent = self.map_run(offset, buf.len() as u64)?;
@@ -66,7 +66,7 @@ impl Vhdx {
         Ok(part.len() as u64)
     }
 
-    /// Where a write to the whole range overwrites bytes in the file, as far as memory shows.
+    /// Where a write to the whole range overwrites data in the file, as far as the tables in memory show.
     pub(super) fn try_place(&self, offset: u64, len: u64) -> Option<(StorageSlot, u64)> {
         let ready = self.is_prepared.load(std::sync::atomic::Ordering::Acquire)
             && self.check_writable().is_ok();
@@ -112,7 +112,7 @@ impl Vhdx {
             State::NotPresent if geometry.has_parent() && !self.is_whole(&range) => {
                 self.in_new_block(&range, content, |host| {
                     self.need_bitmap(block)?;
-                    // Bits from before the block was given up say nothing.
+                    // Bits from an earlier allocation of the block mean nothing.
                     let start = geometry.start(block);
                     self.mark(block, &(start..start + geometry.block_size()), false)?;
                     self.mark(block, &range, true)?;
@@ -125,7 +125,7 @@ impl Vhdx {
         }
     }
 
-    /// Whether a range within a block is all of it that the disk has.
+    /// Whether a range within a block covers all of it that belongs to the disk.
     pub(super) fn is_whole(&self, range: &Range<u64>) -> bool {
         let geometry = self.geometry();
         let end = geometry
@@ -134,7 +134,7 @@ impl Vhdx {
         geometry.in_block(range.start) == 0 && range.end >= end
     }
 
-    /// Writes into a new block, which `publish` lets the table name.
+    /// Writes into a new block, which `publish` enters into the table.
     fn in_new_block(
         &self,
         range: &Range<u64>,
@@ -150,7 +150,7 @@ impl Vhdx {
             .inspect_err(|_| self.release(host, len))
     }
 
-    /// Puts the content of a guest range to its place in the file; a new block is zeroes already.
+    /// Writes the content of a guest range to its place in the file; a new block is already zero.
     fn put(&self, host: u64, range: &Range<u64>, content: Content<'_>, zeroed: bool) -> Result<()> {
         match content {
             Content::Bytes(bytes) => {
@@ -166,14 +166,14 @@ impl Vhdx {
         }
     }
 
-    /// Sees to it that the chunk of a block has a bitmap.
+    /// Ensures that the chunk of a block has a bitmap.
     fn need_bitmap(&self, block: u64) -> Result<()> {
         let place = self.geometry().bitmap_entry(self.geometry().chunk(block));
         let entry = self.bat.read().entry(&*self.storage, place)?;
         match entry.bitmap().map_err(|error| self.damaged(place, error))? {
             BitmapState::Present(_) => Ok(()),
             BitmapState::NotPresent => {
-                // Blocks of one chunk may come here at once.
+                // Requests for several blocks of a chunk may get here at the same time.
                 let _one = self.bitmap_alloc.lock();
                 let entry = self.bat.read().entry(&*self.storage, place)?;
                 if entry != BatEntry::NOT_PRESENT {
@@ -186,7 +186,7 @@ impl Vhdx {
         }
     }
 
-    /// Notes in the bitmap whether the sectors of a guest range within a block are in the file.
+    /// Records in the bitmap whether the sectors of a guest range within a block are in the file.
     pub(super) fn mark(&self, block: u64, range: &Range<u64>, here: bool) -> Result<()> {
         let geometry = self.geometry();
         let place = geometry.bitmap_entry(geometry.chunk(block));

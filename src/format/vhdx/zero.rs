@@ -1,4 +1,4 @@
-//! Zeroing and giving back: whole blocks by their state, parts of blocks by their bytes.
+//! Zeroing and discarding: whole blocks by their state, parts of blocks by their bytes.
 
 use std::ops::Range;
 
@@ -73,7 +73,7 @@ impl Vhdx {
         }
     }
 
-    /// A block becomes zeroes, and its place in the file free.
+    /// Turns a block into zeroes, and frees its place in the file.
     fn drop_block(&self, block: u64, old: BatEntry) -> Result<()> {
         self.set_entry(self.geometry().entry(block), BatEntry::ZERO)?;
         self.give_up(old);

@@ -1,4 +1,4 @@
-//! Places for new grains: behind everything that there is. What was given a place keeps it.
+//! Space for new grains: after everything else in the file. A grain that has a place keeps it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::disk::sparse_header::UNCLEAN_AT;
 use super::sparse::{Changes, Grain, Kind, Sparse, TablePlace};
 use crate::format::table_cache::Table;
 
-/// No table names a sector beyond.
+/// No table can refer to a sector past this one.
 const MAX_SECTOR: u64 = u32::MAX as u64;
 
 impl Sparse {
-    /// Whether it can be written to: hosted, and nothing that has to stand at the end of the file is there.
+    /// Whether it can be written to: it is hosted, and nothing in it has to stay at the end of the file.
     pub(super) fn takes_writes(&self) -> bool {
         let front = || self.directory.read().places.primary.saturating_mul(SECTOR) < self.overhead;
         matches!(self.kind, Kind::Hosted) && !self.has_footer && (!self.compressed || front())
     }
 
-    /// Sectors for a compressed grain, in place of the end of the stream.
+    /// Reserves sectors for a compressed grain, in place of the end-of-stream marker.
     pub(super) fn reserve_row(&self, len: u64) -> Result<u64> {
         let mut changes = self.changes.lock();
         self.reserve_from(&mut changes, len, SECTOR)
     }
 
-    /// Where the next byte goes: behind everything.
+    /// Where the next byte goes: after everything else.
     fn end(&self) -> Result<u64> {
         let len = self.storage.len()?;
         let last = len.saturating_sub(SECTOR);
@@ -43,7 +43,7 @@ impl Sparse {
         Ok(len.max(self.overhead))
     }
 
-    /// Bytes that nothing holds yet, a multiple of a grain.
+    /// Reserves bytes that are not in use, a multiple of a grain.
     pub(super) fn reserve(&self, len: u64) -> Result<u64> {
         let mut changes = self.changes.lock();
         self.reserve_in(&mut changes, len)
@@ -77,7 +77,7 @@ impl Sparse {
         Ok(start)
     }
 
-    /// The table, which is made where there is none.
+    /// The table, which is created if there is none.
     pub(super) fn table_to_change(&self, index: u32) -> Result<Arc<Table>> {
         loop {
             if let Some(table) = self.table(index)? {
@@ -130,7 +130,7 @@ impl Sparse {
         }
     }
 
-    /// How many grains from the beginning of `entries` have no place yet, and whether each is zero.
+    /// Returns those at the beginning of `grains` that have no place yet: absent or zero.
     pub(super) fn without_place(
         &self,
         table: &Table,
@@ -148,19 +148,19 @@ impl Sparse {
         Ok(found)
     }
 
-    /// Writes the tables that were changed, once the data that they name is there.
+    /// Writes the tables that have changed, after the data that they refer to.
     ///
     /// # Errors
-    /// Of I/O; what was not written is written by the next call.
+    /// If I/O fails; what was not written is written by the next call.
     pub(super) fn flush(&self, durability: Durability) -> Result<()> {
-        // Tables that are made from here on wait for the next time, as what changes in them does.
+        // Tables that are created from here on wait for the next call, as do changes in them.
         let new = self.changes.lock().new_tables.len();
         let dirty = self.cache.dirty(self.id)?;
         if dirty.is_empty() && new == 0 {
             return self.storage.sync(durability);
         }
         self.mark_unclean()?;
-        // Copied before the data is made durable: what is added meanwhile waits for the next time.
+        // Copied before the data is made durable: what is added in the meantime waits for the next call.
         let mut copies = Vec::new();
         let copied = dirty.iter().try_for_each(|(index, table)| {
             table.take_dirty();
@@ -177,9 +177,9 @@ impl Sparse {
         written
     }
 
-    /// Lets the file reach as far as what was reserved.
+    /// Extends the file to include everything that was reserved.
     fn extend_file(&self) -> Result<()> {
-        // Under the lock: what others reserve and write meanwhile must not be cut off.
+        // Under the lock: what others reserve and write in the meantime must not be cut off.
         let changes = self.changes.lock();
         if !self.storage.limits().fixed_len && self.storage.len()? < changes.next {
             self.storage.set_len(changes.next, Preallocation::Off)?;
@@ -207,18 +207,18 @@ impl Sparse {
         self.storage.sync(durability)
     }
 
-    /// Where a table stands, the redundant copy first; where none can stand there is none.
+    /// Offsets of a table, that of the redundant copy first; those where no table can be are left out.
     pub(super) fn copies(&self, index: u32) -> impl Iterator<Item = u64> {
         self.copy_places(index).into_iter().flatten()
     }
 
-    /// Where the redundant copy of a table stands, and the one that counts; None where none can.
+    /// Offsets of the redundant copy of a table and of the primary one; `None` where no table can be.
     pub(super) fn copy_places(&self, index: u32) -> [Option<u64>; 2] {
         self.named_places(index)
             .map(|place| place.filter(|place| self.check_table_place(*place).is_ok()))
     }
 
-    /// What both directories say of a table, the redundant one first.
+    /// Offsets of a table according to both directories, the redundant one first.
     pub(super) fn named_places(&self, index: u32) -> [Option<u64>; 2] {
         let primary = match self.table_place(index) {
             Ok(TablePlace::At(place)) => Some(place),
@@ -230,8 +230,8 @@ impl Sparse {
         [redundant.map(|entry| u64::from(*entry) * SECTOR), primary]
     }
 
-    /// Gives a table another place, in the redundant directory or the one that counts (1), and `words` for its
-    /// contents: it is written with the next flush.
+    /// Gives a table another place, in the redundant directory (0) or the primary one (1), and `words` as its content;
+    /// the next flush writes it.
     pub(super) fn place_again(&self, index: u32, copy: usize, words: &[u32]) -> Result<()> {
         let bytes = (self.per_table * self.word_len()).next_multiple_of(SECTOR);
         let changes = &mut *self.changes.lock();
@@ -260,7 +260,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Lets the redundant directory name no copy of a table.
+    /// Removes the copy of a table from the redundant directory.
     pub(super) fn drop_copy(&self, index: u32) -> Result<()> {
         let changes = &mut *self.changes.lock();
         crate::memory::push(&mut changes.new_tables, index)?;
@@ -271,9 +271,9 @@ impl Sparse {
         Ok(())
     }
 
-    /// Writes the entries of the first `new` tables that were made.
+    /// Writes the directory entries of the first `new` tables that were created.
     fn write_directory(&self, new: usize) -> Result<()> {
-        // They stay in the list until all are written; what is added meanwhile stands behind them.
+        // They stay in the list until all are written; what is added in the meantime comes after them.
         let made = |n: usize| self.changes.lock().new_tables.get(n).copied();
         for index in (0..new).map_while(made) {
             let (entry, redundant, places) = {
@@ -297,7 +297,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Lets the header say that the extent is open for writing.
+    /// Marks the extent as open for writing in its header.
     fn mark_unclean(&self) -> Result<()> {
         {
             let changes = self.changes.lock();
@@ -310,10 +310,10 @@ impl Sparse {
         Ok(())
     }
 
-    /// Lets the header say that it was closed, once all is written.
+    /// Marks the extent as closed in its header, once everything has been written.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn mark_clean(&self, durability: Durability) -> Result<()> {
         if !self.changes.lock().marked {
             return Ok(());
@@ -330,10 +330,10 @@ impl Sparse {
         Ok(())
     }
 
-    /// Gives up every grain.
+    /// Discards all grains.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn make_empty(&self, durability: Durability) -> Result<()> {
         self.flush(durability)?;
         self.mark_unclean()?;
@@ -351,7 +351,7 @@ impl Sparse {
         self.cache.clear();
         self.storage.sync(durability)?;
         let changes = &mut *self.changes.lock();
-        // A header may say that its metadata ends anywhere.
+        // A header may claim that its metadata ends anywhere.
         let end = end.checked_next_multiple_of(self.grain).unwrap_or(end);
         if count > 0 && shorten::can_cut(&*self.storage, end) {
             shorten::cut(&*self.storage, end)?;
@@ -361,7 +361,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Where the directories end that were moved behind grains.
+    /// End of the directories, which may have been moved past the grains.
     fn directory_end(&self) -> u64 {
         let directory = self.directory.read();
         let sector = directory.places.primary.max(directory.places.redundant);

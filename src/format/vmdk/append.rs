@@ -1,5 +1,5 @@
-//! Writing to a stream: each change of a grain is a new grain behind all others, whatever is there of it
-//! already, and the table names that one from then on.
+//! Writing to a stream: each change of a grain appends a new one, even if it already has a place, and from then on the
+//! table refers to the new one.
 
 use std::cell::RefCell;
 
@@ -16,12 +16,12 @@ use super::sparse::Grain;
 use super::write::ExtentWriter;
 
 thread_local! {
-    /// The thread's compression state, and room for a grain.
+    /// The thread's compression state, and a buffer for a grain.
     static ENCODER: RefCell<(Encoder, IoBuf)> = RefCell::default();
 }
 
 impl ExtentWriter<'_> {
-    /// Writes the beginning of `buf`, up to the end of the grain; returns how many bytes.
+    /// Writes the beginning of `buf`, up to the end of the grain; returns the number of bytes.
     pub(super) fn append(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let sparse = self.sparse;
         let number = offset / sparse.grain;
@@ -58,7 +58,7 @@ impl ExtentWriter<'_> {
         Ok(len)
     }
 
-    /// What the guest sees of a grain.
+    /// Reads a grain as the guest sees it.
     fn held(&self, start: u64, len: u64, below: &dyn Below) -> Result<IoBuf> {
         let mut bytes = memory::zeroed(len as usize)?;
         match self.sparse.lookup(start)? {

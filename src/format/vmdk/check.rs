@@ -1,4 +1,4 @@
-//! The consistency check: every entry of every table, and what has one cure is repaired.
+//! The consistency check: every entry of every table is checked, and whatever has only one cure is repaired.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -65,18 +65,18 @@ struct Checking<'a> {
     repairs: bool,
     report: &'a mut CheckReport,
     notes: &'a mut NoteCount,
-    /// The grains that an entry was found to name.
+    /// The grains to which entries have been found to refer.
     named: NamedGrains,
-    /// How long the file was before anything was repaired.
+    /// Length of the file before anything was repaired.
     file_len: u64,
     /// Redundant copies that were read ahead, with the numbers of their tables.
     copies: VecDeque<(u32, Vec<u32>)>,
 }
 
-/// The most tables that are looked at for copies to be read together.
+/// Maximum number of tables that are examined for copies to be read together.
 const LOOKS: usize = 1 << 12;
 
-/// The redundant copy that a table is held against.
+/// The redundant copy with which a table is compared.
 fn copy_of(sparse: &Sparse, index: u32, survey: &Survey) -> Option<u64> {
     match sparse.copy_places(index) {
         [Some(copy), primary] if Some(copy) != primary && !survey.overlaps(index)[0] => Some(copy),
@@ -84,7 +84,7 @@ fn copy_of(sparse: &Sparse, index: u32, survey: &Survey) -> Option<u64> {
     }
 }
 
-/// Reads `count` copies from that of one table on together.
+/// Reads `count` copies together, from that of table `index` on.
 fn read_copies(
     sparse: &Sparse,
     index: u32,
@@ -125,7 +125,7 @@ impl Checking<'_> {
         let sparse = self.sparse;
         let tables = sparse.tables();
         job.control().expect(u64::from(tables));
-        // Asked once, and not for each entry that is wrong.
+        // Queried once, rather than for each wrong entry.
         sparse.file_len_at_least(u64::MAX);
         let survey = Survey::of(sparse, tables)?;
         for place in &survey.crossing {
@@ -138,14 +138,14 @@ impl Checking<'_> {
         }
         for index in 0..tables {
             if self.places(index, &survey, job)? {
-                // A repair may give tables another place.
+                // A repair may move tables.
                 if !self.repairs {
                     sparse.tables_ahead(index..tables, |_| false);
                 }
                 self.table(index, base, &survey, job)?;
             }
             if self.repairs {
-                // What was repaired is in memory so far.
+                // So far, repairs are only in memory.
                 self.image.write_back_if_full()?;
             }
             job.control().advance(1);
@@ -169,8 +169,8 @@ impl Checking<'_> {
         }
     }
 
-    /// Looks at where a table and its redundant copy stand; whether its entries can be looked at. Where one of
-    /// both is damaged and the other is not, that is what there is of the table.
+    /// Checks where a table and its redundant copy are; returns whether its entries can be checked. If only one of the
+    /// two is damaged, the other one is used.
     fn places(&mut self, index: u32, survey: &Survey, job: &mut Job) -> Result<bool> {
         let sparse = self.sparse;
         let has_copies = !sparse.directory.read().redundant.is_empty();
@@ -184,17 +184,17 @@ impl Checking<'_> {
         {
             *whole = place.is_some() && !overlaps;
         }
-        // A table that is named twice is no copy of itself.
+        // A table that both directories refer to is not a copy of itself.
         let is_one = named[0] == named[1];
         whole[0] &= !is_one;
         match (whole, named) {
-            // There is none, or there are both.
+            // Neither of them exists, or both do.
             ([_, false], [_, None]) if !has_copies || named[0].is_none() => return Ok(true),
             ([true, true], _) => return Ok(true),
             ([_, true], _) if !has_copies => return Ok(true),
             ([_, _], [Some(_), None]) => {
-                // Directories are written one after the other: an image that was not closed may have the one alone.
-                // That does not count, and once the image is closed it is damage.
+                // The directories are written one after the other: if the image was not closed, only the redundant one
+                // may refer to a table. Such a table is not in use, and once the image is closed it is damage.
                 let was_unclean = sparse.changes.lock().was_unclean;
                 if !was_unclean || self.repairs {
                     let text =
@@ -245,7 +245,7 @@ impl Checking<'_> {
             Some(place) => self.words_at(place)?,
             None => Vec::new(),
         };
-        // Of a table that does not count, nothing but its own entries is known.
+        // All that is known about a redundant copy is its own entries.
         let cure = self.can_copy() && (damaged == 0 || self.are_sound(index, &words, survey));
         self.found(job, || what(damaged), cure);
         if cure && self.repairs {
@@ -266,12 +266,12 @@ impl Checking<'_> {
         words_of(&bytes)
     }
 
-    /// The words of the redundant copy of a table; those of tables that follow are read with it, where requests wait.
+    /// The words of the redundant copy of a table; where requests are slow, the following copies are read with it.
     fn copy_at(&mut self, index: u32, place: u64, survey: &Survey) -> Result<Vec<u32>> {
         while self.copies.front().is_some_and(|(known, _)| *known < index) {
             self.copies.pop_front();
         }
-        // A repair may give tables another place.
+        // A repair may move tables.
         if self.copies.is_empty() && !self.repairs {
             let sparse = self.sparse;
             let len = sparse.per_table * sparse.word_len();
@@ -292,7 +292,7 @@ impl Checking<'_> {
         }
     }
 
-    /// Whether every entry of a table names what may be a grain and belongs to no other.
+    /// Whether every entry of a table refers to a possible grain that belongs to no other entry.
     fn are_sound(&self, index: u32, words: &[u32], survey: &Survey) -> bool {
         let sparse = self.sparse;
         let start = u64::from(index) * sparse.per_table * sparse.grain;
@@ -326,7 +326,7 @@ impl Checking<'_> {
         let span = sparse.per_table * sparse.grain;
         let start = u64::from(index) * span;
         let mut guest = start;
-        // Entries that differ, and of these such that either may be right.
+        // Whether any entries differ, and whether there are some of which either version may be right.
         let (mut differ, mut plausible) = (false, false);
         for entry in 0..sparse.per_table {
             if guest >= sparse.len() {
@@ -354,7 +354,7 @@ impl Checking<'_> {
             guest += sparse.grain;
         }
         if differ {
-            // What was being written when the image was left may be in the one and not in the other.
+            // What was being written when the image was abandoned may be in only one of the two.
             let unclean = sparse.changes.lock().was_unclean;
             let cure = sparse.takes_writes() && (unclean || !plausible);
             let text = || match cure || !sparse.takes_writes() {
@@ -371,8 +371,8 @@ impl Checking<'_> {
         Ok(())
     }
 
-    /// Takes an entry from the redundant copy of its table where that alone can be right: what counts points
-    /// nowhere or to a grain of another entry. Whether it did or would.
+    /// Takes an entry from the redundant copy of its table if only that can be right: the primary one refers to no
+    /// grain, or to that of another entry. Returns whether it did or would.
     #[expect(clippy::too_many_arguments, reason = "an entry and its place")]
     fn take(
         &mut self,
@@ -408,7 +408,7 @@ impl Checking<'_> {
         Ok(true)
     }
 
-    /// What is wrong with an entry that points to what is no grain.
+    /// What is wrong with an entry that does not refer to a grain.
     fn points(&self, word: u64) -> &'static str {
         match word.saturating_mul(SECTOR) < self.sparse.overhead {
             true => "points into metadata",
@@ -452,7 +452,7 @@ impl Checking<'_> {
                     match sparse.cut_grain(table.get(entry), self.file_len) {
                         // What is left of it is kept, and the rest reads as zeroes.
                         Some(left) if self.can_copy() => self.copy(table, entry, left)?,
-                        // Nothing is left of it, and something else may show now.
+                        // Nothing is left of it, and something else may become visible now.
                         _ => table.set(entry, 0),
                     }
                 }
@@ -461,7 +461,7 @@ impl Checking<'_> {
         }
     }
 
-    /// What an entry says, of the file as it was: what is appended meanwhile is not what a bad entry meant.
+    /// What an entry refers to in the file as it was: a bad entry was not meant for what was appended since.
     fn grain(&self, word: u64, guest: u64) -> Option<Grain> {
         self.sparse.grain_in(word, guest, self.file_len)
     }
@@ -470,7 +470,7 @@ impl Checking<'_> {
         self.sparse.takes_writes() && !self.sparse.compressed
     }
 
-    /// Gives a grain a place of its own, with a copy of what stands in this one.
+    /// Moves an entry to a grain of its own, with a copy of the bytes at `place`.
     fn copy(&self, table: &Table, entry: u64, place: Range<u64>) -> Result<()> {
         let sparse = self.sparse;
         let mut bytes = memory::zeroed(sparse.grain as usize)?;
@@ -486,7 +486,7 @@ impl Checking<'_> {
 }
 
 impl Sparse {
-    /// What was checked and repaired counts as closed.
+    /// An extent that was checked and repaired counts as closed.
     fn repair_mark(&self, durability: Durability) -> Result<()> {
         {
             let changes = &mut *self.changes.lock();

@@ -1,4 +1,4 @@
-//! How a disk of another size lies in parts: which of them stay, and which are added.
+//! How a disk of another size is divided into parts: which of them stay, and which are added.
 
 use std::sync::Arc;
 
@@ -16,33 +16,33 @@ use super::open::MAX_EXTENTS;
 use super::parts::{Part, PartKind};
 use super::state::Vmdk;
 
-/// The most bytes of a part, where disks in parts begin another one.
+/// Maximum size of a part in bytes, after which split disks begin another one.
 const PART: u64 = 2 << 30;
 
-/// More than what a part takes in memory, except for its name.
+/// More than the memory that a part needs, except for its name.
 const PER_PART: u64 = 1024;
 
-/// The parts of a disk of some size.
+/// The parts of a disk of a given size.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Division {
-    /// How many of the parts there are stay.
+    /// Number of existing parts that stay.
     pub(super) kept: usize,
-    /// Some go.
+    /// Some parts are removed.
     pub(super) is_cut: bool,
-    /// The line of the last one that stays, and its word.
+    /// The line and the type of the last one that stays.
     line: usize,
     kind: ExtentType,
-    /// Bytes of that one.
+    /// Size of that one in bytes.
     pub(super) last: u64,
-    /// What is added: bytes and names.
+    /// The parts that are added: bytes and names.
     pub(super) more: Vec<(u64, BString)>,
 }
 
 impl Vmdk {
-    /// The parts of the disk with that size.
+    /// The parts of the disk at this size.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it cannot have it, [`ErrorKind::Limit`].
+    /// [`ErrorKind::Unsupported`] if it cannot have this size, [`ErrorKind::Limit`].
     pub(super) fn division(&self, len: u64) -> Result<Division> {
         let parts = &**self.parts;
         let Some(last) = parts.last().filter(|_| len.is_multiple_of(SECTOR)) else {
@@ -87,7 +87,7 @@ impl Vmdk {
         Ok(Division::new(parts, kept, last, left, Vec::new()))
     }
 
-    /// What is added behind the last part to hold so many bytes.
+    /// The parts to add after the last one to hold this many bytes.
     fn more_parts(&self, last: &Part, bytes: u64) -> Result<Vec<(u64, BString)>> {
         let stored = self.stored.lock();
         let lines = &stored.descriptor.extents;
@@ -150,7 +150,7 @@ impl Division {
         }
     }
 
-    /// What the descriptor says of the disk in these parts.
+    /// The descriptor of the disk in these parts.
     pub(super) fn described(&self, descriptor: &Descriptor) -> Result<Descriptor> {
         let sectors = self.last / SECTOR;
         if !self.is_cut && self.more.is_empty() {
@@ -165,7 +165,7 @@ impl Division {
 }
 
 impl Part {
-    /// Whether its file holds nothing else.
+    /// Whether its file contains nothing else.
     pub(super) fn is_whole_file(&self) -> bool {
         match &self.kind {
             PartKind::Sparse(_) => true,
@@ -177,18 +177,18 @@ impl Part {
     }
 }
 
-/// The name of a part, with a number that counts on.
+/// The name of a part, with a number that can be incremented.
 #[derive(Debug)]
 struct Numbered<'a> {
     before: &'a BStr,
     number: u64,
-    /// Digits at least.
+    /// Minimum number of digits.
     width: usize,
     behind: &'a BStr,
 }
 
 impl<'a> Numbered<'a> {
-    /// Takes a name such as `disk-s001.vmdk` apart.
+    /// Splits a name such as `disk-s001.vmdk`.
     fn of(name: &'a BStr) -> Result<Self> {
         let refused = || {
             Error::unsupported(format!(
@@ -222,7 +222,7 @@ impl<'a> Numbered<'a> {
         }
     }
 
-    /// The name that comes `n` later.
+    /// The name of the part that comes `n` later.
     fn after(&self, n: u64) -> BString {
         let mut name = BString::from(self.before.as_bytes());
         name.extend_from_slice(

@@ -24,7 +24,7 @@ use super::parts::{self, Part, PartKind};
 use super::read::Kept;
 use super::state::Vmdk;
 
-/// The line of the registry.
+/// The driver's entry in the registry.
 pub static DRIVER: FormatDriver = FormatDriver {
     name: NAME,
     of_images: Features::WRITE
@@ -179,7 +179,7 @@ impl Format for Vmdk {
     }
 
     fn begin_io(&self) -> IoGuard<'_> {
-        // The bytes at a place stay: a grain keeps its own, or gets another one and leaves the old as it is.
+        // The bytes at a place stay: a grain keeps its place, or gets another one and leaves the old one as it is.
         IoGuard::UNGUARDED
     }
 
@@ -255,7 +255,7 @@ fn fits(file: &Probe<'_>) -> bool {
         || is_descriptor(file.head)
 }
 
-/// A text descriptor: after comments and blank lines comes `version=1`, 2 or 3.
+/// A text descriptor: comments and blank lines, followed by `version=1`, 2 or 3.
 fn is_descriptor(bytes: &[u8]) -> bool {
     let mut rest = bytes.get(..PROBE_BYTES).unwrap_or(bytes);
     while let Some(end) = rest.iter().position(|b| *b == b'\n') {

@@ -1,4 +1,4 @@
-//! Compressing a grain, with the marker before it and the padding behind.
+//! Compresses a grain, with the marker before it and the padding after it.
 
 use crate::codec::{Compression, Encoder};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,11 +7,10 @@ use crate::size::SECTOR;
 
 use super::disk::marker::{GRAIN_MARKER, grain_marker};
 
-/// Compresses the grain at guest offset `guest` of its extent. What is smaller than a grain by the guest's end
-/// is compressed as it is.
+/// Compresses the grain at guest offset `guest` of its extent; a shorter one at the end of the guest, as it is.
 ///
 /// # Errors
-/// Where there is no memory.
+/// If memory cannot be allocated.
 pub(super) fn encode_grain(
     scratch: &mut Encoder,
     compression: Compression,
@@ -19,7 +18,7 @@ pub(super) fn encode_grain(
     unit: &[u8],
     out: &mut IoBuf,
 ) -> Result<()> {
-    // What does not shrink takes a few bytes more than it has.
+    // Incompressible data becomes a few bytes longer.
     let limit = unit.len() + unit.len() / 64 + 1024;
     if !scratch.encode(compression, unit, limit, out)? {
         return Err(Error::new(

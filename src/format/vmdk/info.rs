@@ -9,13 +9,13 @@ use super::disk::ExtentType;
 use super::parts::{Part, PartKind};
 use super::state::Vmdk;
 
-/// More than what the description of an extent takes.
+/// More than the memory that the description of an extent takes.
 const EXTENT: u64 = 2048;
 
-/// The description, keys in QEMU's order.
+/// The description, with keys in QEMU's order.
 ///
 /// # Errors
-/// Where there is no memory for all extents.
+/// If there is not enough memory for all extents.
 pub(super) fn info(image: &Vmdk) -> Result<FormatInfo> {
     memory::headroom(image.parts.len() as u64 * EXTENT)?;
     let stored = image.stored.lock();

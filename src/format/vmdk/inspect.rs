@@ -1,5 +1,5 @@
-//! Inspecting an untrusted image: its header, its descriptor and its grain directory, from its own file
-//! alone. What the descriptor names is listed even where it cannot be understood.
+//! Inspects an untrusted image: its header, its descriptor and its grain directory, using its own file alone. What the
+//! descriptor names is listed even if it cannot be understood.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::source::{Source, descriptor_text};
 use super::sparse::{Sparse, SparseInput, TablePlace};
 use crate::format::table_cache::Cache;
 
-/// The longest name that any program takes.
+/// Maximum length of a name that any program accepts.
 const MAX_NAME: usize = 4096;
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -62,7 +62,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     Ok(found)
 }
 
-/// Lists every file that the descriptor names, wherever it stands and however it is damaged.
+/// Lists every file that the descriptor names, wherever that is and however damaged.
 fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
     let Some((text, offset)) = descriptor_text(&*ctx.storage, ctx.policy)? else {
         return Ok(());
@@ -70,7 +70,7 @@ fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
     let inside = offset > 0;
     let names = named_files(&text);
     let extents = names.iter().filter(|file| file.role == NamedRole::Extent);
-    // In an extent the one line of an extent names the file itself.
+    // Inside an extent, the only extent line refers to the file itself.
     let itself = inside && extents.count() == 1;
     for file in names {
         let role = match file.role {
@@ -92,7 +92,7 @@ fn list_names(found: &mut Inspection, ctx: &InspectContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The size that a header claims that cannot be relied on.
+/// The size that an unreliable header claims.
 fn claimed_size(ctx: &InspectContext<'_>) -> Option<u64> {
     let mut head = [0; HEADER_LEN];
     ctx.storage.read_at(&mut head, 0).ok()?;
@@ -175,7 +175,7 @@ fn judge_hosted(
             .map(|()| format!("{table_bytes} bytes of grain directories"))
             .map_err(|error| error.to_string()),
     );
-    // Each grain can take space once, compressed ones somewhat more; then there are the tables.
+    // Each grain can take space once, compressed ones somewhat more; in addition there are the tables.
     let most = guest
         .saturating_add(guest / 8)
         .saturating_add(header.overhead.saturating_mul(SECTOR))

@@ -1,7 +1,6 @@
-//! VMDK: the disks of VMware, in one file or many.
+//! VMDK: VMware's disks, in one file or many.
 //!
-//! Specification: VMware Virtual Disk Format 5.0; for what it leaves out libyal's "VMware Virtual Disk
-//! (VMDK) format".
+//! Specification: VMware Virtual Disk Format 5.0; for what it leaves out, libyal's "VMware Virtual Disk (VMDK) format".
 
 mod alloc;
 mod append;

@@ -28,13 +28,13 @@ use super::sparse::{Sparse, SparseInput};
 use super::state::Vmdk;
 use crate::format::table_cache::Cache;
 
-/// The most extents with a file: slots are numbered.
+/// Maximum number of extents with a file, because slots are numbered.
 pub(super) const MAX_EXTENTS: usize = u16::MAX as usize - 1;
 
 /// Opens the image; see [`OpenContext`].
 ///
 /// # Errors
-/// Of [`Source::read`], and of opening the extents.
+/// As [`Source::read`]; if an extent cannot be opened.
 pub(super) fn open(ctx: &OpenContext<'_>) -> Result<Vmdk> {
     let policy = ctx.opener.policy();
     let cache = Arc::new(Cache::new(policy.max_cache_bytes));
@@ -115,17 +115,17 @@ struct Opening<'a> {
     ctx: &'a OpenContext<'a>,
     cache: Arc<Cache>,
     parts: Vec<Arc<Part>>,
-    /// The last extent without a byte.
+    /// The last extent of size 0.
     empty: Option<Part>,
-    /// Guest bytes so far.
+    /// Number of guest bytes so far.
     len: u64,
-    /// Files beside the image's own so far.
+    /// Number of files so far, besides the image's own.
     files: u16,
     table_bytes: u64,
 }
 
 impl Opening<'_> {
-    /// The image's own file as the one extent.
+    /// Adds the image's own file as the only extent.
     fn own(&mut self, header: SparseHeader) -> Result<()> {
         self.check_hosted(&header)?;
         self.count_tables(header.directory_entries().saturating_mul(8))?;
@@ -142,7 +142,7 @@ impl Opening<'_> {
         self.push(None, 0, Access::ReadWrite, kind)
     }
 
-    /// Refuses what cannot be opened in this way.
+    /// Rejects what cannot be opened in this way.
     fn check_hosted(&self, header: &SparseHeader) -> Result<()> {
         if !self.ctx.read_only && header.version >= 3 && header.compression == 0 {
             return Err(Error::new(
@@ -159,7 +159,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// All directories together are bounded.
+    /// Limits the size of all directories together.
     fn count_tables(&mut self, bytes: u64) -> Result<()> {
         self.table_bytes = self.table_bytes.saturating_add(bytes);
         let policy = self.ctx.opener.policy();
@@ -190,7 +190,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// A disk of no size has an extent too, which it grows by.
+    /// A disk of size 0 has an extent too, by which it can grow.
     fn keep_one(&mut self) -> Result<()> {
         match self.empty.take().filter(|_| self.parts.is_empty()) {
             Some(part) => crate::memory::push(&mut self.parts, crate::memory::shared(part)?),
@@ -198,7 +198,7 @@ impl Opening<'_> {
         }
     }
 
-    /// One extent of the descriptor.
+    /// Opens one extent of the descriptor.
     fn extent(&mut self, n: usize, line: &ExtentLine) -> Result<()> {
         if line.access == Access::None {
             return Err(Error::unsupported(format!(
@@ -218,9 +218,9 @@ impl Opening<'_> {
             }
             ExtentType::Sparse | ExtentType::VmfsSparse | ExtentType::SeSparse => {
                 let sparse = self.sparse(line, slot, &storage);
-                // In the words of the peer, which does not name the file.
+                // Errors are in the words of the peer, which does not name the file.
                 let sparse = sparse?;
-                // An extent that is being grown has its new size first.
+                // An extent that is being grown records its new size first.
                 if sparse.len() < len {
                     return Err(Error::corrupt(format!(
                         "'{}' has {} sectors, and {} by its descriptor",
@@ -236,7 +236,7 @@ impl Opening<'_> {
         self.push(Some(line.kind), n, line.access, kind)
     }
 
-    /// The file of an extent: as the user describes it, else under the name that the descriptor gives.
+    /// Opens the file of an extent: as the user describes it, else under the name in the descriptor.
     fn file(&mut self, line: &ExtentLine) -> Result<Arc<dyn Storage>> {
         if usize::from(self.files) >= MAX_EXTENTS {
             return Err(Error::new(

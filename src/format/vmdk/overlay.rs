@@ -1,4 +1,4 @@
-//! Layers of a chain: naming another parent, and emptying this layer.
+//! Changes to the chain: recording another parent, and emptying this layer.
 
 use bstr::ByteSlice;
 
@@ -55,7 +55,7 @@ impl BackingChange for Vmdk {
 
     fn set_backing(&self, backing: Option<&BackingRef>, parent: Option<&NewParent>) -> Result<()> {
         self.check_backing(backing, parent)?;
-        // What the guest sees above the new parent must be there before its name is.
+        // What the guest sees above the new parent must be on disk before its name is.
         self.flush_all(self.durability)?;
         let mut stored = self.stored.lock();
         let new = Self::descriptor_over(&stored.descriptor, backing, parent)?;
@@ -93,7 +93,7 @@ impl BackingChange for Vmdk {
                 sparse.make_empty(self.durability)?;
             }
         }
-        // Other grains will stand in the places of those that are gone.
+        // Other grains will be stored in the places of those that are gone.
         self.decoded.forget(0, u64::MAX);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The extents of a disk in guest order.
+//! The extents of a disk, in guest order.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::storage::Storage;
 use super::disk::ExtentType;
 use super::sparse::Sparse;
 
-/// An extent and its place in the guest.
+/// An extent and its position in the guest.
 #[derive(Debug)]
 pub(super) struct Part {
     /// The first guest byte.
     pub(super) start: u64,
-    /// The word of the descriptor; None where the file itself is the extent.
+    /// Its type in the descriptor; `None` if the file itself is the extent.
     pub(super) word: Option<ExtentType>,
     /// Its line in the descriptor.
     pub(super) line: usize,
-    /// Writes are refused.
+    /// Writes are rejected.
     pub(super) read_only: bool,
     pub(super) kind: PartKind,
 }
 
-/// What an extent is.
+/// The kind of an extent.
 #[derive(Debug)]
 pub(super) enum PartKind {
-    /// The guest bytes as they are, from an offset of a file on.
+    /// The raw guest bytes, from an offset of a file on.
     Flat {
         slot: StorageSlot,
         storage: Arc<dyn Storage>,
@@ -35,12 +35,12 @@ pub(super) enum PartKind {
     },
     /// Nothing but zeroes.
     Zero { len: u64 },
-    /// Grains in tables.
+    /// Grains that tables refer to.
     Sparse(Box<Sparse>),
 }
 
 impl Part {
-    /// Bytes of the guest.
+    /// Size in guest bytes.
     pub(super) fn len(&self) -> u64 {
         match &self.kind {
             PartKind::Flat { len, .. } => len.load(std::sync::atomic::Ordering::Acquire),
@@ -67,8 +67,7 @@ impl Part {
         }
     }
 
-    /// As [`crate::format::Format::map`], within the part; `holes` also asks the host where a flat
-    /// file has none of its bytes.
+    /// As [`crate::format::Format::map`], within the part; `holes` also queries the host for holes in a flat file.
     pub(super) fn map(&self, offset: u64, len: u64, holes: bool) -> Result<Extent> {
         match &self.kind {
             PartKind::Zero { .. } => Ok(Extent {
@@ -104,10 +103,10 @@ impl Part {
     }
 }
 
-/// The part of a guest offset, and the offset in it.
+/// The part that contains a guest offset, and the offset within it.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Internal`] past the last one.
+/// [`crate::ErrorKind::Internal`] past the last part.
 pub(super) fn at(parts: &[Arc<Part>], offset: u64) -> Result<(&Part, u64)> {
     let index = parts.partition_point(|part| part.start <= offset);
     let part = index.checked_sub(1).and_then(|index| parts.get(index));

@@ -1,5 +1,5 @@
-//! The descriptor where it stands: in a file of its own, or in a room within the extent. Whatever happens
-//! while another text takes its place, the file holds a whole descriptor: the old one or the new one.
+//! The descriptor and its place: in a file of its own, or in reserved space within the extent. While another text
+//! replaces it, the file holds a complete descriptor at any time: the old one or the new one.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::storage::{Durability, Preallocation, Storage};
 use super::disk::Descriptor;
 use super::disk::sparse_header::DESCRIPTOR_AT;
 
-/// Bytes of a sector, which is written as a whole or not at all.
+/// Size of a sector, which is written as a whole or not at all.
 const UNIT: usize = SECTOR as usize;
 
-/// The most sectors that are written one after the other, each with a look at what that leaves.
+/// Maximum number of sectors that are written one after the other; the result of each has to be checked.
 const MOST_STEPS: usize = 16;
 
 /// The descriptor and its place.
@@ -26,25 +26,25 @@ pub(super) struct PlacedDescriptor {
     pub(super) file: Arc<dyn Storage>,
     pub(super) descriptor: Descriptor,
     pub(super) offset: u64,
-    /// Bytes that it may have; None where the file holds nothing else.
+    /// Its maximum length; `None` if the file contains nothing else.
     pub(super) room: Option<u64>,
-    /// The last change has written something.
+    /// The last change wrote something.
     pub(super) has_begun: bool,
 }
 
-/// How another text takes the place of the one that is there.
+/// How another text replaces the current one.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
-    /// Sector by sector in this order: whichever of them are there, the descriptor says the old or the new.
+    /// Sector by sector in this order: after each of them, the descriptor has the old meaning or the new one.
     Sectors(Vec<usize>),
-    /// By way of this offset in the room, which the header names meanwhile.
+    /// By way of a copy at this offset in the reserved space, to which the header refers in the meantime.
     Aside(u64),
-    /// As another file under the same name.
+    /// As a new file under the same name.
     Successor,
 }
 
 impl PlacedDescriptor {
-    /// Refuses a text that has no room, or cannot take the place of the old one safely.
+    /// Rejects a text for which there is no space, or which cannot replace the old one safely.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`] and [`ErrorKind::Unsupported`].
@@ -52,10 +52,10 @@ impl PlacedDescriptor {
         self.way(new).map(drop)
     }
 
-    /// Writes another text in place of the one that is there, durably.
+    /// Durably replaces the text by another one.
     ///
     /// # Errors
-    /// As [`PlacedDescriptor::check`], or of I/O.
+    /// As [`PlacedDescriptor::check`]; if I/O fails.
     pub(super) fn replace(&mut self, new: Descriptor, durability: Durability) -> Result<()> {
         self.has_begun = false;
         match self.way(&new)? {
@@ -77,8 +77,8 @@ impl PlacedDescriptor {
         self.file.sync(durability)
     }
 
-    /// After [`PlacedDescriptor::replace`] has failed: whether the file certainly holds the old text, which is written
-    /// again where it may not.
+    /// After [`PlacedDescriptor::replace`] has failed: whether the file certainly holds the old text, which is
+    /// rewritten if it may not.
     pub(super) fn take_back(&self, new: &Descriptor, durability: Durability) -> bool {
         match self.way(new) {
             Ok(Way::Sectors(order)) => {
@@ -87,7 +87,7 @@ impl PlacedDescriptor {
                 let back = back.and_then(|()| self.file.sync(durability));
                 back.is_ok() || !self.has_begun && self.holds_old().unwrap_or(false)
             }
-            // The name leads to the old file still.
+            // The name still refers to the old file.
             Ok(Way::Successor) => self.file.host().is_some_and(|host| host.can_be_succeeded()),
             Ok(Way::Aside(_)) | Err(_) => false,
         }
@@ -119,7 +119,7 @@ impl PlacedDescriptor {
             return Ok(Way::Sectors(back));
         }
         if let Some(room) = self.room {
-            // A zero byte ends each of the two texts.
+            // A zero byte terminates each of the two texts.
             let before = (len.max(old_len) as u64 + 1).next_multiple_of(SECTOR);
             if before + (sectors as u64 * SECTOR) <= room {
                 return Ok(Way::Aside(before));
@@ -130,7 +130,7 @@ impl PlacedDescriptor {
         Err(unsafe_change())
     }
 
-    /// Whether the file holds a descriptor that says the old or the new after each of these sectors.
+    /// Whether the file holds a descriptor with the old or the new meaning after each of these sectors.
     fn stays_whole(&self, new: &Descriptor, order: &[usize]) -> Result<bool> {
         if order.len() > MOST_STEPS {
             return Ok(false);
@@ -153,7 +153,7 @@ impl PlacedDescriptor {
         Ok(true)
     }
 
-    /// Writes one sector of a text; a file that holds nothing else does not get longer than the text.
+    /// Writes one sector of a text; a file that contains nothing else does not become longer than the text.
     fn write_sector(&self, new: &Descriptor, n: usize) -> Result<()> {
         let longer = new.text().len().max(self.descriptor.text().len());
         let end = match self.room {
@@ -167,7 +167,7 @@ impl PlacedDescriptor {
         self.file.write_at(part, self.offset + at)
     }
 
-    /// Ends a file that holds nothing else where its text does.
+    /// Truncates a file that contains nothing else to the length of its text.
     fn cut(&self, new: &Descriptor) -> Result<()> {
         let (old, len) = (self.descriptor.text().len() as u64, new.text().len() as u64);
         let whole = self.room.is_none() && !self.file.limits().fixed_len;
@@ -177,7 +177,7 @@ impl PlacedDescriptor {
         Ok(())
     }
 
-    /// Lets the header name the text in another place of the room until it stands where the old one did.
+    /// Has the header refer to a copy of the text in the reserved space until the text is in the place of the old one.
     fn move_by(&mut self, offset: u64, new: &Descriptor, durability: Durability) -> Result<()> {
         let (first, room) = (self.offset, self.room.unwrap_or_default());
         let aside = (first + offset, room - offset);
@@ -189,12 +189,12 @@ impl PlacedDescriptor {
         self.write_text(new, (first, offset))?;
         self.file.sync(durability)?;
         self.point((first, room), durability)?;
-        // Nothing names the copy any more.
+        // Nothing refers to the copy any more.
         let bytes = memory::zeroed(new.text().len())?;
         self.file.write_at(&bytes, aside.0)
     }
 
-    /// Writes a whole text, and zeroes behind it.
+    /// Writes a whole text, followed by zeroes.
     fn write_text(&self, new: &Descriptor, (at, len): (u64, u64)) -> Result<()> {
         let mut bytes = memory::zeroed(len as usize)?;
         for (to, from) in bytes.iter_mut().zip(new.text().iter()) {
@@ -203,7 +203,7 @@ impl PlacedDescriptor {
         self.file.write_at(&bytes, at)
     }
 
-    /// Lets the header name a place of the room: one write within its sector.
+    /// Has the header refer to a place in the reserved space: a single write within its sector.
     fn point(&mut self, (offset, room): (u64, u64), durability: Durability) -> Result<()> {
         let mut bytes = [0; 16];
         let (place, len) = bytes.split_at_mut(8);
@@ -215,7 +215,7 @@ impl PlacedDescriptor {
     }
 }
 
-/// A sector of a text, with zeroes behind its end.
+/// A sector of a text, padded with zeroes.
 fn sector(text: &BStr, n: usize) -> [u8; UNIT] {
     let mut bytes = [0; UNIT];
     let rest = text.get(n * UNIT..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What VMware's products want of a VMDK.
+//! What VMware's products require of a VMDK.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::source::Source;
 use super::sparse::{Grain, Sparse, SparseInput, TablePlace};
 use crate::format::table_cache::Cache;
 
-/// The largest disk of ESXi.
+/// Maximum size of a disk in ESXi.
 const MOST: u64 = 62 << 40;
 
 pub(super) const SIZES: Sizes = Sizes {
@@ -208,7 +208,7 @@ fn first_inversion(ctx: &InspectContext<'_>, header: &SparseHeader) -> Result<Op
         let TablePlace::At(offset) = sparse.table_place(index)? else {
             continue;
         };
-        // Of a large disk most tables are holes of the file.
+        // In a large disk, most tables are holes in the file.
         let run = ctx.storage.extent(offset, table)?;
         if run.zero && run.len >= table {
             continue;

@@ -1,4 +1,4 @@
-//! Reading compressed grains: neighbours in the file are read together, and each is decoded by itself.
+//! Reads compressed grains: neighbours in the file are read together, and each is decoded separately.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::storage::steps;
 use super::disk::marker::{self, GRAIN_MARKER};
 use super::sparse::{Grain, Sparse};
 
-/// The most bytes of the file that are read at once.
+/// Maximum number of bytes of the file that are read at once.
 const BATCH: u64 = 1 << 20;
 
-/// So much is read of a grain whose length nothing hints at.
+/// Number of bytes to read of a grain whose length cannot be estimated.
 const PEEK: u64 = 16 << 10;
 
 #[derive(Default)]
 struct Tools {
     decoder: Decoder,
-    /// What was read of the file.
+    /// What was read from the file.
     input: IoBuf,
-    /// A grain that was read by itself.
+    /// A grain that was read separately.
     rest: IoBuf,
 }
 
@@ -32,18 +32,18 @@ thread_local! {
     static TOOLS: RefCell<Tools> = RefCell::default();
 }
 
-/// Decoded grains, by their place: a grain that changes gets another one.
+/// Cached decoded grains, by their place: a grain that changes gets another place.
 #[derive(Clone, Copy)]
 pub(super) struct Kept<'a>(pub(super) &'a DecodedUnits);
 
-/// Places in a file are below: no table names a sector beyond.
+/// Offsets in a file fit into this many bits: no table refers to a sector past that.
 const PLACE_BITS: u32 = 42;
 
 impl Sparse {
     /// Reads a run of compressed grains.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where a grain does not decode.
+    /// [`ErrorKind::Corrupt`] if a grain cannot be decoded.
     pub(super) fn read_compressed(
         &self,
         kept: Kept<'_>,
@@ -103,13 +103,13 @@ impl Sparse {
         Ok(())
     }
 
-    /// Bytes of the guest in the grain at `guest`.
+    /// Number of guest bytes in the grain at `guest`.
     fn bytes_of(&self, guest: u64) -> u64 {
         let start = guest - guest % self.grain;
         self.len().saturating_sub(start).min(self.grain)
     }
 
-    /// Where the grains of a range are, as many from its beginning as stand one behind the other.
+    /// The places of the grains at the beginning of a range that follow one another in the file.
     fn row(&self, offset: u64, len: u64) -> Result<Vec<u64>> {
         let mut places: Vec<u64> = Vec::new();
         let mut at = offset;
@@ -128,7 +128,7 @@ impl Sparse {
         Ok(places)
     }
 
-    /// Reads grains that stand in a row, the last one as far as its length can be guessed.
+    /// Reads grains that follow one another, the last one as far as its length can be estimated.
     fn read_row(&self, input: &mut IoBuf, places: &[u64]) -> Result<()> {
         let (Some(first), Some(last)) = (places.first(), places.last()) else {
             return Ok(());
@@ -142,7 +142,7 @@ impl Sparse {
         self.storage.read_at(input.room(len as usize)?, *first)
     }
 
-    /// Reads a part of a grain.
+    /// Reads part of a grain.
     fn read_part(
         &self,
         tools: &mut Tools,
@@ -158,7 +158,7 @@ impl Sparse {
         copy_from(&self.unit(tools, kept, place, start)?, within, buf)
     }
 
-    /// A decoded grain, which is kept.
+    /// A decoded grain, which is cached.
     fn unit(
         &self,
         tools: &mut Tools,
@@ -177,14 +177,14 @@ impl Sparse {
         (u64::from(self.id) << PLACE_BITS) | place
     }
 
-    /// Decodes the grain with that byte, if it is there; gives its end.
+    /// Decodes the grain that contains this byte, if there is one, and caches it; returns the end of the grain.
     ///
     /// # Errors
     /// As [`Sparse::read_compressed`].
     pub(super) fn decode_ahead(&self, kept: Kept<'_>, offset: u64) -> Result<u64> {
         let start = offset - offset % self.grain;
         if let Grain::At(place) = self.lookup(start)? {
-            // As for reads.
+            // As when reading.
             let mut tools = TOOLS.take();
             let unit = self.unit(&mut tools, kept, place, start);
             TOOLS.set(tools);
@@ -193,7 +193,7 @@ impl Sparse {
         Ok(start.saturating_add(self.grain))
     }
 
-    /// Decodes the grain whose marker stands at `skip` of the input into `out`.
+    /// Decodes the grain whose marker is at `skip` of the input into `out`.
     fn decode(
         &self,
         tools: &mut Tools,
@@ -219,7 +219,7 @@ impl Sparse {
             ));
         }
         let from = GRAIN_MARKER;
-        // What was cut off from the file reads as zeroes, which decode as well as any bytes.
+        // What is missing from a truncated file reads as zeroes, which may decode like any other bytes.
         if place.saturating_add(from as u64 + u64::from(len)) > self.storage.len()? {
             return Err(self.damaged(place, guest, "the file ends within it"));
         }
@@ -252,25 +252,25 @@ impl Sparse {
     }
 }
 
-/// The most bytes that a compressed grain takes.
+/// Maximum length of a compressed grain in bytes.
 pub(super) fn longest_grain(grain: u64) -> u64 {
     grain.saturating_mul(2) + 4096
 }
 
-/// Decodes a compressed grain, or tells why that cannot be done.
+/// Decodes a compressed grain, or returns the reason why that is not possible.
 pub(super) fn decode_grain(
     decoder: &mut Decoder,
     data: &[u8],
     out: &mut [u8],
 ) -> std::result::Result<(), &'static str> {
-    // By the specification raw deflate; what products write has the header of zlib.
+    // Raw deflate according to the specification; what products write has a zlib header.
     let decoded = decoder.decode(Method::Zlib, data, out);
     decoded
         .or_else(|_| decoder.decode(Method::Deflate, data, out))
         .map_err(|_| "it does not decode as zlib or deflate")
 }
 
-/// Copies what stands `within` a grain.
+/// Copies the bytes at `within` of a grain.
 fn copy_from(grain: &[u8], within: u64, buf: &mut [u8]) -> Result<()> {
     let within = within as usize;
     match grain.get(within..within + buf.len()) {

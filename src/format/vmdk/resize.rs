@@ -1,5 +1,5 @@
-//! Another size: the last extent gets longer or shorter, and parts come or go behind it; tables that it lacks
-//! follow the grains.
+//! Changing the size: the last extent becomes longer or shorter, and parts are added or removed after it; missing
+//! tables are placed after the grains.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use super::source::hosted;
 use super::sparse::{Grain, Places, Sparse, SparseInput};
 use super::state::Vmdk;
 
-/// Guest bytes of a grain table of a part that is added.
+/// Number of guest bytes per grain table of a part that is added.
 const TABLE: u64 = 32 << 20;
 
-/// The most bytes of both directories that an open accepts.
+/// Maximum size of both directories in bytes that is accepted when an image is opened.
 const MAX_DIRECTORIES: u64 = 32 << 20;
 
 impl Resize for Vmdk {
@@ -129,15 +129,15 @@ struct Growth<'a> {
     control: &'a JobControl,
 }
 
-/// What the last part was before it was made longer.
+/// What the last part was before it was extended.
 enum Before {
-    /// It has its size still.
+    /// It still has its size.
     Same,
     Flat(u64),
     Sparse(Longer),
 }
 
-/// Refuses what the last part cannot be.
+/// Rejects what is not possible for the last part.
 fn check_growth(
     part: &Part,
     new: u64,
@@ -168,7 +168,7 @@ fn check_growth(
 }
 
 impl Vmdk {
-    /// Cuts off what lies behind the parts that stay.
+    /// Cuts off what lies past the parts that stay.
     fn shrink(&self, division: &Division, len: u64) -> Result<()> {
         let Some(part) = division
             .kept
@@ -194,7 +194,7 @@ impl Vmdk {
             }
             false => None,
         };
-        // An extent may be longer than its line in the descriptor says, and not shorter.
+        // An extent may be longer than its line in the descriptor says, but not shorter.
         if let Err(error) = self.record(division) {
             if let Some(earlier) = earlier {
                 self.parts.restore(earlier);
@@ -222,7 +222,7 @@ impl Vmdk {
         self.flush_all(self.durability)
     }
 
-    /// The directories of all parts together must not be more than an open accepts.
+    /// Checks that the directories of all parts together are not larger than what is accepted when an image is opened.
     fn check_tables(&self, last: &Part, division: &Division) -> Result<()> {
         let PartKind::Sparse(sparse) = &last.kind else {
             return Ok(());
@@ -245,7 +245,7 @@ impl Vmdk {
         }
     }
 
-    /// The parts with those that are added, which are made in their files.
+    /// The parts including those that are added, which are created in their files.
     fn with_parts(
         &self,
         last: &Part,
@@ -298,7 +298,7 @@ impl Vmdk {
         Ok(parts)
     }
 
-    /// A slot for another file. None is used twice, for requests may know the one that was there before.
+    /// A slot for another file. None is used twice, because requests may still refer to the previous file.
     fn next_slot(&self) -> Result<StorageSlot> {
         let slots = &mut *self.slots.lock();
         let next = slots
@@ -313,7 +313,7 @@ impl Vmdk {
         Ok(StorageSlot(*slots))
     }
 
-    /// Makes the last part longer, fills what is new, and lets the descriptor name it all.
+    /// Extends the last part, fills the new range, and records everything in the descriptor.
     fn grow_last(
         &self,
         part: &Part,
@@ -347,13 +347,13 @@ impl Vmdk {
         done
     }
 
-    /// Gives the last part the size that it had; on disk as well where the descriptor is the old one.
+    /// Restores the size of the last part; on disk as well, if the old descriptor is in its place.
     fn take_back(&self, part: &Part, before: &Before, is_old: bool) {
         match (&part.kind, before) {
             (PartKind::Sparse(sparse), Before::Sparse(change)) => {
                 sparse.shorten(change);
                 if is_old {
-                    // Programs that go by the header see the old size too. The error to report is the first.
+                    // For programs that go by the size in the header. The error to report is the first one.
                     let _ = sparse.publish(None, self.durability);
                 }
             }
@@ -380,7 +380,7 @@ impl Vmdk {
                 len,
                 ..
             } => {
-                // What is new has to read as zeroes.
+                // The new range has to read as zeroes.
                 let end = offset + old;
                 shorten::cut(&**storage, end)?;
                 match storage.limits().fixed_len {
@@ -392,7 +392,7 @@ impl Vmdk {
                 Ok(Before::Flat(old))
             }
             PartKind::Sparse(sparse) => {
-                // What is cut off again must not be a grain of somebody else.
+                // What may be cut off again must not contain the grain of another request.
                 let _all = self.inflight.reserve(0..u64::MAX);
                 let change = sparse.lengthen(new, preallocation, control)?;
                 Ok(Before::Sparse(change))
@@ -400,14 +400,14 @@ impl Vmdk {
         }
     }
 
-    /// Refuses a division that the descriptor cannot say, or not safely.
+    /// Rejects a division that the descriptor cannot record, or not safely.
     fn check_record(&self, division: &Division) -> Result<()> {
         let stored = self.stored.lock();
         stored.check(&division.described(&stored.descriptor)?)
     }
 
-    /// As [`Vmdk::record`]. The flag tells whether the old descriptor certainly is in its place after a failure:
-    /// then nothing names what was added.
+    /// As [`Vmdk::record`]. The flag says whether the old descriptor is certainly in its place after a failure: then
+    /// nothing refers to what was added.
     fn record_with(&self, division: &Division, added: &AddedFiles<'_>) -> (Result<()>, bool) {
         added.set_named(true);
         let recorded = self.record(division);
@@ -427,7 +427,7 @@ impl Vmdk {
         stored.replace(new, self.durability)
     }
 
-    /// Gives grains the room that was made for them, where it was.
+    /// Gives grains the space that was allocated for them, if there is any.
     fn give_places(&self, sparse: &Sparse, change: &Longer) -> Result<()> {
         let Some(room) = &change.room else {
             return Ok(());
@@ -448,7 +448,7 @@ impl Vmdk {
         Ok(())
     }
 
-    /// Zeroes what a longer parent would show in the new range.
+    /// Zeroes what would become visible of a longer parent in the new range.
     fn hide_below(&self, range: Range<u64>, below: &dyn Below) -> Result<()> {
         let end = range.end.min(below.len_below());
         let mut at = range.start;
@@ -466,17 +466,17 @@ impl Vmdk {
 /// What a longer extent has that is not on disk yet.
 struct Longer {
     old_len: u64,
-    /// Tables that the directory on disk names.
+    /// Number of tables in the directory on disk.
     old_count: usize,
-    /// Where the directories are to be, if they had to move.
+    /// Where the directories will be, if they have to move.
     moved: Option<Places>,
-    /// Zeroes in the file for all new grains, if they are to have their places at once.
+    /// Zeroed space in the file for all new grains, if they are to have their places at once.
     room: Option<Range<u64>>,
 }
 
 impl Sparse {
-    /// Makes the extent longer in memory, where nothing on disk points yet: the file gets room for the tables
-    /// that it lacks, and with preallocation for the grains.
+    /// Extends the extent in memory, while nothing on disk refers to the new part: the file gets space for the missing
+    /// tables and, with preallocation, for the grains.
     fn lengthen(
         &self,
         new: u64,
@@ -493,7 +493,7 @@ impl Sparse {
         }
         let (old_count, copies) = {
             let directory = self.directory.read();
-            // An empty directory is as redundant as the header says.
+            // An empty directory is redundant if the header says so.
             let is_redundant = match directory.entries.is_empty() {
                 true => directory.places.redundant != 0,
                 false => !directory.redundant.is_empty(),
@@ -513,7 +513,7 @@ impl Sparse {
             _ => new.saturating_sub(first).next_multiple_of(self.grain),
         };
         self.zero_tail(old_len)?;
-        // What an earlier shrink may have left behind the end.
+        // What an earlier shrink may have left past the end.
         let tables_end = old_count * self.per_table * self.grain;
         self.give_up(old_len, tables_end)?;
         self.write_copies(old_len, tables_end)?;
@@ -524,7 +524,7 @@ impl Sparse {
         let made = extend(&*self.storage, at..room.start, Preallocation::Off, control)
             .and_then(|()| extend(&*self.storage, room.clone(), preallocation, control));
         if let Err(error) = made {
-            // Nothing names what was added; the error to report is the first one.
+            // Nothing refers to what was added; the error to report is the first one.
             let _ = self.cut(before);
             return Err(error);
         }
@@ -536,14 +536,14 @@ impl Sparse {
             };
             let held = &mut *self.directory.write();
             let old = old_count as usize;
-            // Neither gets longer where there is no memory for both.
+            // Neither is extended unless there is memory for both.
             memory::reserve(&mut held.entries, count as usize - old)?;
             memory::reserve(&mut held.redundant, count as usize - old)?;
             let primary = take(directory);
             let first_table = take(tables);
             add_tables(&mut held.entries, count, first_table, table / SECTOR)?;
             let redundant = match copies {
-                // Who looks for the other one finds this.
+                // Programs that look for the redundant one find this.
                 1 if held.places.redundant != 0 => primary,
                 1 => 0,
                 _ => {
@@ -568,7 +568,7 @@ impl Sparse {
         })
     }
 
-    /// Takes their places from the grains between two guest offsets, except for one that begins before.
+    /// Removes the places of the grains between two guest offsets, except for one that begins before.
     fn give_up(&self, from: u64, to: u64) -> Result<()> {
         let mut at = from.next_multiple_of(self.grain);
         while at < to {
@@ -587,8 +587,8 @@ impl Sparse {
         Ok(())
     }
 
-    /// Has the redundant copies of the tables between two guest offsets written with the next flush: behind the end of
-    /// the disk they are not compared.
+    /// Has the redundant copies of the tables between two guest offsets written by the next flush: past the end of the
+    /// disk they are not compared.
     fn write_copies(&self, from: u64, to: u64) -> Result<()> {
         if self.directory.read().redundant.is_empty() {
             return Ok(());
@@ -604,10 +604,10 @@ impl Sparse {
         Ok(())
     }
 
-    /// Forgets what was made longer. The room in the file stays: tables that were written may name it.
+    /// Undoes an extension. The space in the file stays: tables that were written may refer to it.
     fn shorten(&self, change: &Longer) {
         let longer = self.len();
-        // Whatever fails here, the header still has the old size.
+        // If anything fails here, the header still has the old size.
         let _ = self.give_up(change.old_len, longer);
         self.len.store(change.old_len, Ordering::Release);
         let directory = &mut *self.directory.write();
@@ -615,7 +615,7 @@ impl Sparse {
         directory.redundant.truncate(change.old_count);
     }
 
-    /// Ends the file where it ended before.
+    /// Restores the previous length of the file.
     fn cut(&self, len: u64) -> Result<()> {
         if !self.storage.limits().fixed_len {
             self.storage.set_len(len, Preallocation::Off)?;
@@ -625,7 +625,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// The rest of the last grain was beyond the end.
+    /// Zeroes the rest of the last grain, which was past the end.
     fn zero_tail(&self, old_len: u64) -> Result<()> {
         let tail = old_len.next_multiple_of(self.grain) - old_len;
         if tail == 0 {
@@ -639,7 +639,7 @@ impl Sparse {
         Ok(())
     }
 
-    /// Lets the header name the new size, and the directories where they are to be.
+    /// Records the new size, and the new places of the directories, in the header.
     fn publish(&self, moved: Option<Places>, durability: Durability) -> Result<()> {
         if let Some(places) = moved {
             let directory = &mut *self.directory.write();
@@ -668,7 +668,7 @@ impl Sparse {
             ..SparseHeader::from_bytes(&bytes)?
         }
         .to_bytes();
-        // Only what is known changes.
+        // Only known fields change.
         for range in [12..20, 48..64] {
             if let (Some(to), Some(from)) = (bytes.get_mut(range.clone()), new.get(range)) {
                 to.copy_from_slice(from);
@@ -679,7 +679,7 @@ impl Sparse {
     }
 }
 
-/// Makes the range of a file read as zeroes, with the room asked for.
+/// Makes a range of a file read as zeroes, with the requested preallocation.
 fn extend(
     storage: &dyn Storage,
     range: Range<u64>,
@@ -702,13 +702,13 @@ fn extend(
     grow(storage, range.end, preallocation, control)
 }
 
-/// Adds tables that stand in a row, each of so many sectors, up to `count` of them.
+/// Adds consecutive tables of `sectors` sectors each, up to a total of `count`.
 fn add_tables(entries: &mut Vec<u32>, count: u64, first: u64, sectors: u64) -> Result<()> {
     let old = entries.len();
     memory::resize(entries, count as usize, 0)?;
     let mut sector = first;
     for entry in entries.iter_mut().skip(old) {
-        // What is reserved ends where 32 bits do.
+        // Reserved space never extends past 32 bits.
         *entry = sector as u32;
         sector += sectors;
     }

@@ -1,4 +1,4 @@
-//! What an image begins as: the file is a descriptor, or an extent with or without one inside.
+//! What an image's own file is: a descriptor, or an extent with or without one inside.
 
 use crate::bytes::le64;
 use crate::error::{Error, ErrorKind, Result};
@@ -11,18 +11,18 @@ use super::disk::marker::{Special, is_special};
 use super::disk::sparse_header::{self, HEADER_LEN};
 use super::disk::{CowdHeader, Descriptor, SparseHeader, cowd_header, not_vmdk};
 
-/// The longest descriptor: that of a disk of 64 TiB in parts of 2 GiB has three quarters of this.
+/// Maximum length of a descriptor: that of a disk of 64 TiB in parts of 2 GiB takes three quarters of this.
 const MAX_DESCRIPTOR: u64 = 2 << 20;
 
-/// Where the header of a hosted extent says where its metadata ends, in sectors.
+/// Offset in the header of a hosted extent of the end of its metadata, which is in sectors.
 const OVERHEAD: usize = 64;
 
-/// What stands in the image's own file.
+/// The content of the image's own file.
 #[derive(Debug)]
 pub(super) enum Source {
     /// A text that names the extents.
     Text(Descriptor),
-    /// A hosted extent with the descriptor in it, and where that stands.
+    /// A hosted extent that contains the descriptor, and the descriptor's offset.
     Hosted {
         header: SparseHeader,
         descriptor: Descriptor,
@@ -35,7 +35,7 @@ impl Source {
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotAnImage`], [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`],
-    /// [`crate::ErrorKind::Limit`] by the policy, or of reading.
+    /// [`crate::ErrorKind::Limit`] according to the policy; if reading fails.
     pub(super) fn read(storage: &dyn Storage, policy: &OpenPolicy) -> Result<Self> {
         let mut head = [0; cowd_header::HEADER_LEN];
         storage.read_at(&mut head, 0)?;
@@ -62,11 +62,11 @@ impl Source {
     }
 }
 
-/// The text of a descriptor and its place, however damaged it and the header before it are; None where
-/// there is none, or a longer one than any is.
+/// The text of a descriptor and its offset, however damaged it and the header before it are; `None` if there is none,
+/// or it is longer than any descriptor.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn descriptor_text(
     storage: &dyn Storage,
     policy: &OpenPolicy,
@@ -93,7 +93,7 @@ pub(super) fn descriptor_text(
     }
 }
 
-/// The valid header of a hosted extent; where the grain directory is at the end, the footer.
+/// The valid header of a hosted extent; if the grain directory is at the end, the footer.
 ///
 /// # Errors
 /// As [`Source::read`].
@@ -131,10 +131,10 @@ pub(super) fn hosted(storage: &dyn Storage) -> Result<SparseHeader> {
     })
 }
 
-/// The footer of a stream with that header, which stands at `offset`.
+/// Parses the footer at `offset` of a stream with this header.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`] where it is none, or that of another.
+/// [`ErrorKind::Corrupt`] if it is not a footer, or is that of another stream.
 pub(super) fn footer_of(header: &SparseHeader, bytes: &[u8], offset: u64) -> Result<SparseHeader> {
     let footer = SparseHeader::from_bytes(bytes).map_err(|_| no_footer().with_offset(offset))?;
     footer.validate()?;
@@ -148,14 +148,14 @@ pub(super) fn footer_of(header: &SparseHeader, bytes: &[u8], offset: u64) -> Res
     }
 }
 
-/// The error of an extent without a descriptor.
+/// The error for an extent without a descriptor.
 pub(super) fn lone_extent() -> Error {
     Error::invalid(
         "The file is an extent of a disk and has no descriptor in it; open the descriptor that names it",
     )
 }
 
-/// The error of a stream that ends without its footer.
+/// The error for a stream that ends without its footer.
 pub(super) fn no_footer() -> Error {
     Error::corrupt("The stream has no footer: the file was cut off, or is still being written")
 }
@@ -182,12 +182,12 @@ fn embedded(
     Ok((parse_embedded(&text)?, offset))
 }
 
-/// The descriptor that stands inside an extent.
+/// Parses the descriptor inside an extent.
 ///
 /// # Errors
-/// Of [`Descriptor::parse`], or where there is none.
+/// As [`Descriptor::parse`]; if there is none.
 pub(super) fn parse_embedded(text: &[u8]) -> Result<Descriptor> {
-    // Extents of a disk of many have the room and nothing in it.
+    // In a disk with several extents, each has the space, but nothing in it.
     match text.first() {
         Some(0) => Err(lone_extent()),
         _ => Descriptor::parse(text),
@@ -200,10 +200,10 @@ fn read_text(storage: &dyn Storage, offset: u64, len: u64, policy: &OpenPolicy) 
     Ok(text)
 }
 
-/// Room for a descriptor.
+/// Allocates memory for a descriptor.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] by the policy, [`ErrorKind::NotAnImage`] where none is that long.
+/// [`ErrorKind::Limit`] according to the policy, [`ErrorKind::NotAnImage`] if no descriptor is that long.
 pub(super) fn room_for_text(len: u64, policy: &OpenPolicy) -> Result<IoBuf> {
     if len == 0 {
         return Err(not_vmdk());

@@ -1,4 +1,4 @@
-//! A sparse extent: its grain directory and tables, whatever the kind, and where each grain is.
+//! A sparse extent of any kind: its grain directory and tables, and where each grain is.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use super::disk::{CowdHeader, SparseHeader};
 use crate::format::read_ahead::{MOST_BYTES, ReadAhead};
 use crate::format::table_cache::{Cache, Table};
 
-/// Neighbouring tables are read together up to so many bytes.
+/// Maximum number of bytes of adjacent tables that are read together.
 const READ_AHEAD: u64 = 64 << 10;
-/// The most entries of the directory that are looked at for tables to be read together.
+/// Maximum number of directory entries that are examined for tables to be read together.
 const LOOKS: usize = 1 << 12;
 
-/// How the tables of an extent are built.
+/// How the tables of an extent are structured.
 #[derive(Clone, Debug)]
 pub(super) enum Kind {
     /// "KDMV".
     Hosted,
     /// "COWD".
     Cowd,
-    /// Space-efficient: where the first table and the first grain are, in bytes.
+    /// Space-efficient: the offsets of the first table and the first grain, in bytes.
     SeSparse { tables: u64, grains: u64 },
 }
 
@@ -43,18 +43,18 @@ pub(super) struct Sparse {
     pub(super) slot: StorageSlot,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) kind: Kind,
-    /// Bytes of a grain.
+    /// Size of a grain in bytes.
     pub(super) grain: u64,
-    /// Entries of a table.
+    /// Entries per table.
     pub(super) per_table: u64,
-    /// Bytes of the guest.
+    /// Size in guest bytes.
     pub(super) len: AtomicU64,
     pub(super) compressed: bool,
-    /// A footer at the end of the file names the directory.
+    /// A footer at the end of the file locates the directory.
     pub(super) has_footer: bool,
-    /// Entry 1 stands for zeroes.
+    /// A table entry of 1 stands for zeroes.
     pub(super) zeroed: bool,
-    /// Where the header and the embedded descriptor of a hosted extent stand.
+    /// Where the header and the embedded descriptor of a hosted extent are.
     pub(super) head: Range<u64>,
     pub(super) descriptor: Range<u64>,
     /// No grain begins before this offset.
@@ -62,68 +62,68 @@ pub(super) struct Sparse {
     pub(super) directory: RwLock<Directory>,
     pub(super) cache: Arc<Cache>,
     pub(super) read_ahead: ReadAhead,
-    /// What is known of the length of the file.
+    /// The length of the file, as far as it is known.
     pub(super) file_len: AtomicU64,
-    /// What changes it.
+    /// The state of changes to it.
     pub(super) changes: Mutex<Changes>,
 }
 
-/// The grain directories, one entry for each table: its first sector, or one more than its number where
-/// tables are numbered; 0 where there is none.
+/// The grain directories, with one entry per table: its first sector, or one more than its number if tables are
+/// numbered; 0 if there is none.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
     pub(super) entries: Vec<u32>,
-    /// The redundant one; empty where there is none.
+    /// The redundant one; empty if there is none.
     pub(super) redundant: Vec<u32>,
     /// The first sectors of both in the file.
     pub(super) places: Places,
 }
 
-/// Where the directories of an extent stand that can be written to, in sectors.
+/// Where the directories of a writable extent are, in sectors.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Places {
     pub(super) primary: u64,
     pub(super) redundant: u64,
-    /// Entries of each there: in memory there may be more, of an extent that is being made longer.
+    /// Number of entries of each there: in memory there may be more while an extent is being extended.
     pub(super) count: usize,
 }
 
-/// What an image that is written to knows of an extent.
+/// The state of an extent that is written to.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Where the next grain goes; 0 until it was looked for.
+    /// Where the next grain goes; 0 if that has not been determined yet.
     pub(super) next: u64,
-    /// The header was made to say that the extent is not closed.
+    /// The header was changed to say that the extent is not closed.
     pub(super) marked: bool,
     /// It said so before.
     pub(super) was_unclean: bool,
-    /// Entries of the directory that are not on disk yet.
+    /// Directory entries that are not on disk yet.
     pub(super) new_tables: Vec<u32>,
 }
 
-/// What an extent holds of a grain.
+/// What an extent contains for a grain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Grain {
     /// Nothing.
     Absent,
     /// Zeroes.
     Zero,
-    /// It begins at that offset of the file.
+    /// It begins at this offset of the file.
     At(u64),
 }
 
 /// A table of the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TablePlace {
-    /// There is none: nothing is held.
+    /// There is none: nothing is stored.
     Absent,
-    /// There is none: zeroes are held.
+    /// There is none: everything is zero.
     Zero,
-    /// It begins at that offset of the file.
+    /// It begins at this offset of the file.
     At(u64),
 }
 
-/// What [`Sparse::hosted`], [`Sparse::cowd`] and [`Sparse::se_sparse`] begin with.
+/// Common parameters of [`Sparse::hosted`], [`Sparse::cowd`] and [`Sparse::se_sparse`].
 pub(super) struct SparseInput<'a> {
     pub(super) id: u32,
     pub(super) slot: StorageSlot,
@@ -136,7 +136,7 @@ impl Sparse {
     /// A hosted extent whose header is valid.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], or of reading the grain directory.
+    /// [`crate::ErrorKind::Corrupt`]; if the grain directory cannot be read.
     pub(super) fn hosted(place: &SparseInput<'_>, header: &SparseHeader) -> Result<Self> {
         header.check_directories()?;
         let entries = header.directory_entries();
@@ -179,7 +179,7 @@ impl Sparse {
         })
     }
 
-    /// An extent of ESX.
+    /// An extent of an ESX redo log.
     ///
     /// # Errors
     /// As [`Sparse::hosted`].
@@ -271,18 +271,18 @@ impl Sparse {
         }
     }
 
-    /// Bytes of the guest.
+    /// Size in guest bytes.
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
     }
 
-    /// How many tables it can have.
+    /// Maximum number of tables.
     pub(super) fn tables(&self) -> u32 {
         let tables = self.len().div_ceil(self.per_table * self.grain);
         u32::try_from(tables).unwrap_or(u32::MAX)
     }
 
-    /// Bytes of a word of a table on disk.
+    /// Size of a table entry on disk, in bytes.
     pub(super) fn word_len(&self) -> u64 {
         match self.kind {
             Kind::SeSparse { .. } => 8,
@@ -290,7 +290,7 @@ impl Sparse {
         }
     }
 
-    /// Where the table of a grain stands.
+    /// Where a table is.
     pub(super) fn table_place(&self, index: u32) -> Result<TablePlace> {
         let entry = self.directory.read().entries.get(index as usize).copied();
         let offset = match (entry, &self.kind) {
@@ -307,7 +307,7 @@ impl Sparse {
             .ok_or_else(|| Error::corrupt(format!("Grain table {index} lies outside of any file")))
     }
 
-    /// A grain table; None where there is none.
+    /// A grain table; `None` if there is none.
     pub(super) fn table(&self, index: u32) -> Result<Option<Arc<Table>>> {
         loop {
             if let Some(table) = self.cache.get((self.id, index)) {
@@ -331,7 +331,7 @@ impl Sparse {
         }
     }
 
-    /// How many tables from that one on stand in a row in the file.
+    /// Number of tables, from this one on, that are adjacent in the file.
     fn neighbours(&self, index: u32, offset: u64) -> u64 {
         let bytes = self.per_table * self.word_len();
         let most = (READ_AHEAD / bytes).max(1);
@@ -345,7 +345,7 @@ impl Sparse {
         1 + in_row.count() as u64
     }
 
-    /// The words of tables that stand in a row. Only the first has to lie in the file.
+    /// Reads the entries of adjacent tables. Only the first table has to lie within the file.
     fn read_tables(&self, offset: u64, count: u64) -> Result<Vec<u64>> {
         self.check_table_place(offset)?;
         let word = self.word_len();
@@ -363,13 +363,13 @@ impl Sparse {
         })
     }
 
-    /// See [`crate::format::Format::map_ahead`]; offsets of the extent.
+    /// See [`crate::format::Format::map_ahead`]; offsets are those within the extent.
     pub(super) fn look_ahead(&self, offset: u64, end: u64) {
         let last = self.indices(end.saturating_sub(1)).0;
         self.tables_ahead(self.indices(offset).0..last.saturating_add(1), |_| false);
     }
 
-    /// Brings the first ones of those tables into memory, without those that `is_skipped`, unless the first is there.
+    /// Reads the first of these tables into memory, except for those that `is_skipped`, unless the first one is there.
     pub(super) fn tables_ahead(&self, indices: Range<u32>, is_skipped: impl Fn(u32) -> bool) {
         if !self.read_ahead.is_on() || indices.len() < 2 {
             return;
@@ -382,7 +382,7 @@ impl Sparse {
             Ok(TablePlace::At(offset)) if !self.cache.has((self.id, index)) => Some(offset),
             _ => None,
         };
-        // A run goes on into the next one.
+        // A run may continue in the next table.
         let is_needed = || place(first).is_some() || place(first.saturating_add(1)).is_some();
         self.read_ahead.run(most, is_needed, |count| {
             let mut places = Vec::new();
@@ -399,7 +399,7 @@ impl Sparse {
         });
     }
 
-    /// Whether a table can stand at an offset: in the file, and not where something else is.
+    /// Checks that a table can be at an offset: within the file, and not in the place of something else.
     pub(super) fn check_table_place(&self, offset: u64) -> Result<()> {
         let what = match offset.checked_add(self.per_table * self.word_len()) {
             Some(end) if self.is_taken(offset..end) => "stands in the place of other metadata",
@@ -413,7 +413,7 @@ impl Sparse {
         .with_offset(offset))
     }
 
-    /// Whether a part of the file holds the header, the descriptor or a grain directory.
+    /// Whether a range of the file overlaps the header, the descriptor or a grain directory.
     fn is_taken(&self, range: Range<u64>) -> bool {
         if !matches!(self.kind, Kind::Hosted) {
             return false;
@@ -434,7 +434,7 @@ impl Sparse {
             .any(|other| range.start < other.end && other.start < range.end)
     }
 
-    /// The length of the file, looked up again where it was shorter than `end`.
+    /// The length of the file, queried again if the known one is less than `end`.
     pub(super) fn file_len_at_least(&self, end: u64) -> u64 {
         let known = self.file_len.load(Ordering::Acquire);
         if known >= end {
@@ -444,22 +444,22 @@ impl Sparse {
         self.file_len.fetch_max(now, Ordering::AcqRel).max(now)
     }
 
-    /// What an entry for the grain at guest offset `guest` says.
+    /// The meaning of an entry for the grain at guest offset `guest`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where it points to what is no grain.
+    /// [`crate::ErrorKind::Corrupt`] if it refers to a place where no grain can be.
     pub(super) fn grain_of(&self, word: u64, guest: u64) -> Result<Grain> {
         self.grain_within(word, guest, |end| self.file_len_at_least(end))
             .ok_or_else(|| self.bad_entry(word, guest))
     }
 
-    /// As [`Sparse::grain_of`], as far as the length of the file is known, without an error of its own for each of
-    /// many entries.
+    /// As [`Sparse::grain_of`], but with the known length of the file, and without creating an error for each of many
+    /// entries.
     pub(super) fn known_grain(&self, word: u64, guest: u64) -> Option<Grain> {
         self.grain_within(word, guest, |_| self.file_len.load(Ordering::Acquire))
     }
 
-    /// The same where the file is as long as that.
+    /// The same for a file of this length.
     pub(super) fn grain_in(&self, word: u64, guest: u64, file_len: u64) -> Option<Grain> {
         self.grain_within(word, guest, |_| file_len)
     }
@@ -493,7 +493,7 @@ impl Sparse {
         fits.then_some(Grain::At(offset))
     }
 
-    /// What is left of a grain that a file of that length ends within.
+    /// What is left of a grain if a file of this length ends within it.
     pub(super) fn cut_grain(&self, word: u64, file_len: u64) -> Option<Range<u64>> {
         let offset = match &self.kind {
             Kind::SeSparse { .. } => None,
@@ -514,7 +514,7 @@ impl Sparse {
         }
     }
 
-    /// Where the entry of a grain stands in the file.
+    /// File offset of the entry of a grain.
     fn entry_offset(&self, guest: u64) -> Option<u64> {
         let (index, entry) = self.indices(guest);
         match self.table_place(index) {
@@ -523,15 +523,15 @@ impl Sparse {
         }
     }
 
-    /// The table of a guest offset, and the entry in it.
+    /// The table for a guest offset, and the index of the entry in it.
     pub(super) fn indices(&self, guest: u64) -> (u32, u64) {
         let grain = guest / self.grain;
-        // A directory of more entries is never read.
+        // A directory with more entries is never read.
         let table = u32::try_from(grain / self.per_table).unwrap_or(u32::MAX);
         (table, grain % self.per_table)
     }
 
-    /// What the extent holds of the grain at a guest offset.
+    /// What the extent contains for the grain at a guest offset.
     pub(super) fn lookup(&self, guest: u64) -> Result<Grain> {
         let (index, entry) = self.indices(guest);
         match self.table(index)? {
@@ -605,7 +605,7 @@ fn kind_of(grain: Grain, at: u64, sparse: &Sparse) -> ExtentKind {
     }
 }
 
-/// Makes a run longer by what follows it; false where that is of another kind.
+/// Extends a run by what follows it; returns false if that is of another kind.
 fn extend(run: &mut Option<Extent>, kind: ExtentKind, len: u64) -> bool {
     match run {
         None => *run = Some(Extent { len, kind }),
@@ -615,7 +615,7 @@ fn extend(run: &mut Option<Extent>, kind: ExtentKind, len: u64) -> bool {
     true
 }
 
-/// The entries of a grain directory.
+/// Reads the entries of a grain directory.
 fn read_directory(storage: &dyn Storage, offset: u64, entries: u64) -> Result<Vec<u32>> {
     let len = usize::try_from(entries.saturating_mul(4)).map_err(|_| memory::lack())?;
     if offset
@@ -626,7 +626,7 @@ fn read_directory(storage: &dyn Storage, offset: u64, entries: u64) -> Result<Ve
             "The grain directory at {offset} lies outside of any file"
         )));
     }
-    // Before memory is taken for what is not there.
+    // Before memory is allocated for something that does not exist.
     if len > 0 {
         read_exact_at(storage, &mut [0], offset + len as u64 - 1)?;
     }

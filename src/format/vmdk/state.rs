@@ -25,9 +25,9 @@ pub(super) struct Vmdk {
     pub(super) storage: Arc<dyn Storage>,
     /// Virtual size.
     pub(super) len: AtomicU64,
-    /// The extents in guest order; none is empty.
+    /// The extents in guest order; none is empty, except for the only one of an empty disk.
     pub(super) parts: Newest<Vec<Arc<Part>>>,
-    /// The last slot that a file has got.
+    /// The last slot that was given to a file.
     pub(super) slots: Mutex<u16>,
     pub(super) stored: Mutex<PlacedDescriptor>,
     pub(super) cache: Arc<Cache>,
@@ -36,7 +36,7 @@ pub(super) struct Vmdk {
     pub(super) durability: Durability,
     /// How grains of streams are compressed.
     pub(super) compression: Compression,
-    /// The content ID is no longer the one that was there when the image was opened.
+    /// The content ID has been changed since the image was opened.
     pub(super) is_changed: AtomicBool,
     /// Held while tables are written.
     pub(super) flushing: Mutex<()>,

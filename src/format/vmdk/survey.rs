@@ -1,40 +1,40 @@
-//! What the tables of an extent name, as a whole: tables and grains that stand in each other's place.
+//! Surveys what the tables of an extent refer to, for tables and grains that overlap one another.
 //!
-//! No entry of such a table means anything, so that none may be repaired: that would write over what stands there.
-//! Where the other copy of the table is whole, that takes its place.
+//! The entries of such a table mean nothing, so none may be repaired: that would overwrite what is there. If the other
+//! copy of the table is intact, it is used instead.
 
 use crate::error::{ErrorKind, Result};
 use crate::memory;
 
 use super::sparse::{Grain, Sparse};
 
-/// The most grains of a file of which it is noted whether something names them.
+/// Maximum number of grains of a file for which it is recorded whether something refers to them.
 const MAX_GRAINS: u64 = 1 << 27;
 
-/// The most tables, and grains that do not stand side by side with the others, that are compared.
+/// Maximum number of tables, and of misaligned grains, that are compared.
 const MAX_COMPARED: usize = 1 << 20;
 
-/// Which table: its number, and 0 for the redundant one or 1 for the one that counts.
+/// Identifies a table: its number, and 0 for the redundant copy or 1 for the primary one.
 type At = (u32, usize);
 
-/// What was found of one extent.
+/// The findings about one extent.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
-    /// One bit for each table that overlaps another table or a grain: redundant ones, and those that count.
+    /// One bit for each table that overlaps another table or a grain: redundant copies, and primary tables.
     overlapping: [Vec<u64>; 2],
-    /// The grains that entries of the tables that count name.
+    /// The grains to which entries of primary tables refer.
     pub(super) named: NamedGrains,
-    /// Where tables stand, in ascending order.
+    /// Offsets of tables, in ascending order.
     tables: Vec<u64>,
-    /// Where grains stand that overlap others by a part.
+    /// Offsets of grains that partly overlap others.
     pub(super) crossing: Vec<u64>,
 }
 
 impl Survey {
-    /// Looks at all tables, of which there are `tables`.
+    /// Examines all tables, of which there are `tables`.
     ///
     /// # Errors
-    /// Of I/O, or where there is no memory.
+    /// If I/O fails, or memory cannot be allocated.
     pub(super) fn of(sparse: &Sparse, tables: u32) -> Result<Self> {
         let none = || memory::filled(tables.div_ceil(64) as usize, 0);
         let mut survey = Self {
@@ -48,7 +48,7 @@ impl Survey {
         for index in 0..tables {
             let copies = sparse.copy_places(index);
             for (copy, place) in copies.iter().enumerate() {
-                // A table that both directories name has no redundant copy.
+                // A table that both directories refer to has no redundant copy.
                 let same = copy == 0 && copies[1] == *place;
                 if let Some(place) = place.filter(|_| !same)
                     && places.len() < MAX_COMPARED
@@ -73,7 +73,7 @@ impl Survey {
         Ok(survey)
     }
 
-    /// Whether a place may hold a grain that nothing names so far.
+    /// Whether a place may hold a grain to which nothing refers so far.
     pub(super) fn is_free(&self, place: u64, sparse: &Sparse) -> bool {
         let bytes = sparse.per_table * sparse.word_len();
         let after = self.tables.partition_point(|table| table + bytes <= place);
@@ -88,7 +88,7 @@ impl Survey {
         }
     }
 
-    /// Whether the redundant table, and the one that counts, overlap something.
+    /// Whether the redundant copy of a table, and the primary one, overlap something.
     pub(super) fn overlaps(&self, index: u32) -> [bool; 2] {
         let set = |words: &Vec<u64>| {
             let word = words.get(index as usize / 64);
@@ -144,19 +144,19 @@ impl Survey {
     }
 }
 
-/// The grains of a file that something names: those that stand where grains are written here, side by side.
+/// The grains of a file to which something refers, if they are aligned like those that are written here.
 #[derive(Debug, Default)]
 pub(super) struct NamedGrains {
     grain: u64,
-    /// Where the first one may stand.
+    /// Offset of the first place for a grain.
     first: u64,
     bits: Vec<u64>,
-    /// Those that were noted more than once.
+    /// Those that were recorded more than once.
     shared: Vec<u64>,
 }
 
 impl NamedGrains {
-    /// None yet; of a compressed extent or a very large one nothing is noted.
+    /// Nothing is recorded yet; for a compressed or very large extent, nothing ever is.
     pub(super) fn new(sparse: &Sparse) -> Result<Self> {
         let count = sparse.storage.len()?.div_ceil(sparse.grain);
         let words = match count <= MAX_GRAINS && !sparse.compressed {
@@ -171,7 +171,7 @@ impl NamedGrains {
         })
     }
 
-    /// Notes a grain; whether it was noted before. None where it stands askew, and is not noted.
+    /// Records a grain; returns whether it was recorded before. `None` if it is misaligned, and not recorded.
     pub(super) fn note(&mut self, place: u64) -> Option<bool> {
         let (word, bit) = self.bit(place)?;
         let Some(noted) = self.bits.get_mut(word) else {
@@ -185,19 +185,19 @@ impl NamedGrains {
         Some(before)
     }
 
-    /// Whether a grain was noted more than once.
+    /// Whether a grain was recorded more than once.
     pub(super) fn is_shared(&self, place: u64) -> bool {
         let at = self.bit(place);
         at.is_some_and(|(word, bit)| self.shared.get(word).is_some_and(|found| found & bit != 0))
     }
 
-    /// Whether a grain stands where others do, and nothing was noted there.
+    /// Whether a grain is aligned, and was not recorded.
     fn is_free(&self, place: u64) -> bool {
         let at = self.bit(place);
         at.is_some_and(|(word, bit)| self.bits.get(word).is_some_and(|found| found & bit == 0))
     }
 
-    /// The word and the bit of a grain; None where it stands askew.
+    /// The word and the bit of a grain; `None` if it is misaligned.
     fn bit(&self, place: u64) -> Option<(usize, u64)> {
         let offset = place.checked_sub(self.first)?;
         let number = offset / self.grain;
@@ -206,7 +206,7 @@ impl NamedGrains {
             .then_some(((number / 64) as usize, 1 << (number % 64)))
     }
 
-    /// Whether a grain that stands askew overlaps one that was noted.
+    /// Whether a misaligned grain overlaps one that was recorded.
     fn crosses(&self, place: u64) -> bool {
         let end = (place + self.grain - 1).saturating_sub(self.first) / self.grain;
         let start = place.checked_sub(self.first).map(|at| at / self.grain);

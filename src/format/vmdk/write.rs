@@ -1,5 +1,4 @@
-//! Writing guest data: in place where the grain has its place, else to a new one that the tables name
-//! afterwards.
+//! Writing guest data: in place if the grain has a place, else to a new one, to which the tables refer afterwards.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -78,7 +77,7 @@ impl FormatWrite for Vmdk {
             PartKind::Flat {
                 storage, offset, ..
             } => {
-                // What it reads as afterwards is known.
+                // Unlike a discard, this defines what the range reads as.
                 let flags = ZeroFlags::MAY_UNMAP | ZeroFlags::NO_FALLBACK;
                 storage.write_zeroes(offset + within, len, flags)
             }
@@ -91,7 +90,7 @@ impl FormatWrite for Vmdk {
     }
 
     fn resizer(&self) -> Option<&dyn Resize> {
-        // A reader of a stream from its beginning meets its tables where they are.
+        // Programs that read a stream from its beginning need its tables where they are.
         (!self.is_stream()).then_some(self)
     }
 
@@ -101,7 +100,7 @@ impl FormatWrite for Vmdk {
     }
 }
 
-/// Grains of streams are compressed, and those of other images never: asked for that, they are stored plain.
+/// Grains of streams are always compressed, those of other images never: if that is requested, they are stored plain.
 impl Compress for Vmdk {
     fn encode_unit(&self) -> u32 {
         self.cluster_size().unwrap_or(1)
@@ -122,12 +121,12 @@ impl Compress for Vmdk {
         if !offset.is_multiple_of(unit) || !whole || len > unit {
             return Err(Error::partial_compressed_write());
         }
-        // What is written covers the grain up to the end of the image: nothing shows from below.
+        // The data covers the grain up to the end of the image: nothing shows through from below.
         self.write(buf, offset, &ZeroBelow)
     }
 }
 
-/// The error of a write to where the descriptor has nothing but zeroes.
+/// The error for a write to where the descriptor has nothing but zeroes.
 fn of_zeroes() -> Error {
     Error::new(
         ErrorKind::ReadOnly,
@@ -144,7 +143,7 @@ impl Vmdk {
         }
     }
 
-    /// Runs `change` on each extent of a range.
+    /// Calls `change` for each extent of a range.
     fn in_parts(
         &self,
         offset: u64,
@@ -167,7 +166,7 @@ impl Vmdk {
         Ok(())
     }
 
-    /// Refuses changes of an image that is open to be read only.
+    /// Fails if the image is open read-only.
     pub(super) fn check_writable(&self) -> Result<()> {
         match self.read_only {
             true => Err(Error::read_only_image()),
@@ -175,10 +174,10 @@ impl Vmdk {
         }
     }
 
-    /// What must happen once before the first change: the disk gets another content ID.
+    /// Done once, before the first change: the disk gets another content ID.
     ///
     /// # Errors
-    /// [`ErrorKind::ReadOnly`], or of I/O.
+    /// [`ErrorKind::ReadOnly`]; if I/O fails.
     pub(super) fn prepare_write(&self) -> Result<()> {
         if self.is_changed.load(Ordering::Acquire) {
             return Ok(());
@@ -190,16 +189,16 @@ impl Vmdk {
         }
         let cid = random_cid(stored.descriptor.cid)?;
         let new = stored.descriptor.with_cid(cid)?;
-        // No data may be there before it.
+        // It must be on disk before any data.
         stored.replace(new, self.durability)?;
         self.is_changed.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Writes everything that is held back, and makes it durable.
+    /// Writes everything that is pending, and makes it durable.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn flush_all(&self, durability: Durability) -> Result<()> {
         let _one = self.flushing.lock();
         for part in self.parts.iter() {
@@ -212,19 +211,19 @@ impl Vmdk {
         self.storage.sync(durability)
     }
 
-    /// Writes what one extent holds back, and makes it durable.
+    /// Writes what is pending in one extent, and makes it durable.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn flush_extent(&self, sparse: &Sparse) -> Result<()> {
         let _one = self.flushing.lock();
         sparse.flush(self.durability)
     }
 
-    /// Ends the use.
+    /// Flushes the image, and marks its extents as closed.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn end_use(&self) -> Result<()> {
         if self.read_only {
             return Ok(());
@@ -238,7 +237,7 @@ impl Vmdk {
         Ok(())
     }
 
-    /// Writes tables when too many wait.
+    /// Writes tables if too many have changed.
     pub(super) fn write_back_if_full(&self) -> Result<()> {
         if self.cache.is_full() {
             self.flush_all(self.durability)?;
@@ -273,7 +272,7 @@ impl ExtentWriter<'_> {
         Ok(())
     }
 
-    /// Overwrites grains that have their place; returns how many bytes from the start of `buf`.
+    /// Overwrites grains that have a place; returns the number of bytes, from the start of `buf`.
     fn write_in_place(&self, buf: &[u8], offset: u64) -> Result<u64> {
         let run = self.sparse.map(offset, buf.len() as u64)?;
         let ExtentKind::Data { host_offset, .. } = run.kind else {
@@ -285,7 +284,7 @@ impl ExtentWriter<'_> {
         Ok(run.len)
     }
 
-    /// The grains of a range that lie in the table of its beginning.
+    /// The grains of a range that belong to the table of its beginning.
     fn grains(&self, range: &Range<u64>) -> Range<u64> {
         let grain = self.sparse.grain;
         let first = range.start / grain;
@@ -293,7 +292,7 @@ impl ExtentWriter<'_> {
         first..range.end.div_ceil(grain).min(table_end)
     }
 
-    /// Holds grains against other changes.
+    /// Reserves grains against other changes.
     pub(super) fn hold(&self, grains: &Range<u64>) -> crate::format::inflight::Reservation<'_> {
         let guest = |grain: u64| self.base + grain * self.sparse.grain;
         self.image
@@ -301,8 +300,7 @@ impl ExtentWriter<'_> {
             .reserve(guest(grains.start)..guest(grains.end))
     }
 
-    /// Writes the beginning of `buf` to grains without a place; 0 where another write has given them one
-    /// meanwhile.
+    /// Writes the beginning of `buf` to grains without a place; returns 0 if another write has placed them meanwhile.
     fn write_new(&self, buf: &[u8], offset: u64, below: &dyn Below) -> Result<u64> {
         let sparse = self.sparse;
         let grains = self.grains(&(offset..offset + buf.len() as u64));
@@ -321,7 +319,7 @@ impl ExtentWriter<'_> {
         let head = self.around(*first, start..offset, below)?;
         let tail = self.around(*last, end..whole, below)?;
         let host = sparse.reserve(count * sparse.grain)?;
-        // What is new in a file reads as zeroes.
+        // New space in the file reads as zeroes.
         let fresh = sparse.storage.limits().grown_is_zero;
         let needed = |around: &Around| !(fresh && around.is_zero);
         let (head, tail) = (head.filter(needed), tail.filter(needed));
@@ -342,7 +340,7 @@ impl ExtentWriter<'_> {
         Ok(end - offset)
     }
 
-    /// What stands beside written data in a new grain that held `old` before.
+    /// The bytes next to written data in a new grain that was `old` before.
     fn around(&self, old: Grain, range: Range<u64>, below: &dyn Below) -> Result<Option<Around>> {
         let len = range.end.saturating_sub(range.start);
         if len == 0 {
@@ -380,7 +378,7 @@ impl ExtentWriter<'_> {
         Ok(())
     }
 
-    /// Hides what lies below the beginning of a range that nothing holds; returns how many bytes.
+    /// Hides what lies below the beginning of an unallocated range; returns the number of bytes.
     fn hide(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
         let sparse = self.sparse;
         let guest = self.base + range.start;
@@ -397,7 +395,7 @@ impl ExtentWriter<'_> {
             let (index, entry) = sparse.indices(range.start);
             let table = sparse.table_to_change(index)?;
             let held = sparse.without_place(&table, entry, grains)?;
-            // The last grain may be covered in part.
+            // The last grain may be covered only in part.
             let covered = |n: u64| {
                 let end = range.start + (n + 1) * sparse.grain;
                 end <= range.end || range.end == sparse.len()
@@ -416,7 +414,7 @@ impl ExtentWriter<'_> {
         self.store_zeroes(range.start..range.start + len.min(next), flags, below)
     }
 
-    /// Writes zeroes to the beginning of a range as data; returns how many bytes.
+    /// Writes zeroes to the beginning of a range as data; returns the number of bytes.
     fn store_zeroes(&self, range: Range<u64>, flags: ZeroFlags, below: &dyn Below) -> Result<u64> {
         if flags.contains(ZeroFlags::NO_FALLBACK) {
             return Err(Error::unsupported(
@@ -429,14 +427,14 @@ impl ExtentWriter<'_> {
     }
 }
 
-/// Bytes beside written data.
+/// The bytes next to written data.
 struct Around {
     bytes: IoBuf,
     is_zero: bool,
 }
 
 impl Sparse {
-    /// Gives the room of whole grains back to the host: they keep their places and read as zeroes.
+    /// Returns the space of whole grains to the host: they keep their places and read as zeroes.
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let end = offset + len;
         let end = match end == self.len() {

@@ -1,5 +1,5 @@
-//! What stands behind the end of a disk. A footer says twice how large its disk is, and either may be wrong: bytes
-//! there may be the user's.
+//! What lies past the end of a disk. A footer states the size of its disk in two ways, and either may be wrong, so
+//! bytes there may be the user's.
 
 use std::ops::Range;
 
@@ -11,16 +11,16 @@ use crate::zero::is_zero;
 use super::disk::{FOOTER_LEN, Footer};
 
 impl Footer {
-    /// As large as any program takes the disk for.
+    /// The largest size that any program takes the disk to have.
     pub(super) fn largest_size(&self) -> u64 {
         self.size(Some(false)).max(self.size(Some(true)))
     }
 }
 
-/// Whether a range of the file holds anything but zeroes and footers of the same disk. Asks `go_on` now and then.
+/// Whether a range of the file holds anything but zeroes and footers of the same disk. Calls `go_on` from time to time.
 ///
 /// # Errors
-/// Of reading, or of `go_on`.
+/// If reading fails, or `go_on` returns an error.
 pub(super) fn holds_data(
     storage: &dyn Storage,
     range: Range<u64>,
@@ -34,7 +34,7 @@ pub(super) fn holds_data(
     behind::holds_data(storage, range, is_left_over, go_on)
 }
 
-/// The error of a disk that would be made longer over what may be its own.
+/// The error for extending a disk over what may be its own data.
 pub(super) fn two_sizes(footer: &Footer) -> Error {
     Error::unsupported(format!(
         "The footer says that the disk has {} bytes and that it has {}, and there is data between both ends; convert the image, opened by the size that is right",

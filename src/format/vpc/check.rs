@@ -16,19 +16,19 @@ use super::disk::{FOOTER_LEN, VpcLayout};
 use super::dynamic::Dynamic;
 use super::open::Damage;
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Blocks that do not stand within the data of the file: there is nothing, or no guest data.
+    /// Blocks that are not within the data of the file: nothing is there, or something other than guest data.
     outside: u64,
-    /// Blocks that the file ends within, and where the last of them ends.
+    /// Blocks that are cut short by the end of the file, and where the last of them ends.
     cut: u64,
     cut_end: u64,
-    /// Blocks that overlap one of an entry before, or a name of the parent.
+    /// Blocks that overlap the block of an earlier entry, or a name of the parent.
     overlapping: u64,
     /// What is wrong with the footers.
     damage: Option<Damage>,
-    /// Blocks that there is unused space for between used ones.
+    /// The number of blocks that would fit into unused space between used ones.
     unused: u64,
 }
 
@@ -38,7 +38,7 @@ impl check::Findings for Findings {
         blocks + u64::from(self.damage == Some(Damage::Front))
     }
 
-    /// Without the footer at the end nothing is lost: the other one counts.
+    /// Without the footer at the end nothing is lost, because the other one counts.
     fn leaks(&self) -> u64 {
         self.unused + u64::from(self.damage == Some(Damage::Last))
     }
@@ -57,7 +57,7 @@ impl Check for Dynamic {
 impl Repairable for Dynamic {
     type Found = Findings;
 
-    /// Goes through the table.
+    /// Scans the table.
     fn look(&self, _: RepairMode, job: Option<&mut Job>) -> Result<Findings> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
@@ -136,20 +136,20 @@ impl Repairable for Dynamic {
     }
 }
 
-/// Where blocks stand that overlap nothing of an entry before, and what else is in the file.
+/// Where the blocks are that overlap nothing named by an earlier entry, and what else is in the file.
 struct Placed {
     layout: VpcLayout,
     blocks: Places,
     /// In ascending order.
     others: Vec<Range<u64>>,
-    /// The file cannot become shorter than that.
+    /// The file cannot become shorter than this.
     least_len: u64,
-    /// The space behind the last block can go back.
+    /// The space after the last block can be returned.
     has_tail: bool,
 }
 
 impl Placed {
-    /// No block yet, in a file of that length.
+    /// Without any block yet, in a file of that length.
     fn of(image: &Dynamic, file_len: u64) -> Self {
         let layout = image.blocks.layout();
         let mut others = image.blocks.keeper.reserved(&layout);
@@ -165,7 +165,7 @@ impl Placed {
         }
     }
 
-    /// Takes the place of a block whose data stands at `host`; false where something stands in it.
+    /// Takes the place of a block whose data is at `host`; returns false if it overlaps something.
     fn take(&mut self, host: u64) -> Result<bool> {
         let start = host - self.layout.lead();
         let end = host + self.layout.block_size();
@@ -176,7 +176,7 @@ impl Placed {
         self.blocks.take(start)
     }
 
-    /// How many blocks there is unused space for in a file of that length, which a repair gives back.
+    /// How many blocks would fit into unused space that a repair returns, in a file of that length.
     fn room(&self, file_len: u64) -> Result<u64> {
         let layout = &self.layout;
         let unit = layout.lead() + layout.block_size();
@@ -203,13 +203,13 @@ impl Placed {
     }
 }
 
-/// Whether there is nothing where a block stands, or no guest data.
+/// Whether nothing, or something other than guest data, is where a block should be.
 fn is_outside(layout: &VpcLayout, host: u64, file_len: u64) -> bool {
     let place = host - layout.lead()..host + layout.block_size();
     host >= file_len || layout.is_headers(&place)
 }
 
-/// How many blocks there is space for.
+/// How many blocks fit into a range.
 fn room(layout: &impl Layout, from: u64, to: u64) -> u64 {
     let unit = layout.lead() + layout.block_size();
     let first = layout.next_tight(from) - layout.lead();

@@ -28,16 +28,16 @@ use super::parent::{self, NAME_SPACE};
 use super::records::{ALL_SECTORS, write_bitmap};
 use super::{DRIVER, MAX_FIXED, MAX_SIZE, too_large};
 
-/// Guest bytes of a block of a new disk, as all programs make them.
+/// Guest bytes per block of a new disk; all programs create blocks of this size.
 const BLOCK_SIZE: u32 = 2 << 20;
 
-/// The smallest part of a block that a child is given of its own: sectors could be, and this is a page.
+/// The smallest part of a block that a child owns: sectors would be possible, but this is a page.
 const OWN_PART: u32 = 4096;
 
 /// Where the headers of a new dynamic disk end, and the table of blocks begins.
 const TABLE_OFFSET: u64 = (FOOTER_LEN + HEADER_LEN) as u64;
 
-/// Options of creation.
+/// Creation options.
 pub(super) const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "backing_file",
@@ -88,15 +88,15 @@ pub(super) const SUMMARY: &[(&str, Option<&str>)] = &[
     ("force_size", None),
 ];
 
-/// What the options ask for.
+/// What the options request.
 #[derive(Debug)]
 struct Spec {
     disk_type: DiskType,
-    /// The virtual size, which may be larger than what was asked for.
+    /// The virtual size, which may be larger than the requested one.
     size: u64,
     geometry: Geometry,
     preallocation: Preallocation,
-    /// The names of the parent, with their places.
+    /// The names of the parent, with their locations.
     names: Vec<(Locator, Vec<u8>)>,
     backing: Option<BackingRef>,
 }
@@ -138,7 +138,7 @@ impl Spec {
         let nearest = Geometry::at_least(params.size / 512);
         let geometry = match by_number {
             true => Geometry::MAX,
-            // A child is as large as its parent.
+            // A child is exactly as large as its parent.
             false if params.backing.is_some() && nearest.total() * 512 != params.size => {
                 Geometry::MAX
             }
@@ -167,7 +167,7 @@ impl Spec {
         VpcLayout::of(&self.header(), FOOTER_LEN as u64)
     }
 
-    /// Where the first block can begin.
+    /// The lowest offset for the first block.
     fn first(&self) -> u64 {
         let names = self.names.len() as u64 * u64::from(NAME_SPACE);
         self.layout().table().end + names
@@ -178,7 +178,7 @@ impl Spec {
         DynamicHeader::new(TABLE_OFFSET, entries as u32, BLOCK_SIZE)
     }
 
-    /// Bytes of the file with so many blocks.
+    /// Length of the file with that many blocks.
     fn len_with(&self, blocks: u64) -> u64 {
         let footer = FOOTER_LEN as u64;
         if self.disk_type == DiskType::Fixed {
@@ -211,7 +211,7 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
     let spec = Spec::new(params)?;
     let all = spec.size.div_ceil(u64::from(BLOCK_SIZE));
     let data = match &mut contents.data_units {
-        // What is zero and hides data of the parent takes its place too.
+        // Zeroes that hide data of the parent take up space too.
         Some(_) if spec.backing.is_some() => all,
         Some(count) => count(u64::from(BLOCK_SIZE))?,
         None => 0,
@@ -234,7 +234,7 @@ pub(super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// A disk that is to be made.
+/// A disk to be created.
 #[derive(Debug)]
 struct NewVpc {
     spec: Spec,
@@ -307,7 +307,7 @@ impl NewImage for NewVpc {
     }
 }
 
-/// Ends a new dynamic disk.
+/// Completes a new dynamic disk.
 #[derive(Debug)]
 struct Finisher {
     footer: Footer,
@@ -349,7 +349,7 @@ impl Finish<VpcLayout> for Finisher {
     }
 
     fn end(&self, storage: &dyn Storage, layout: &VpcLayout, end: u64) -> Result<()> {
-        // The table ends with a whole sector, and entries that nothing uses are free too.
+        // The table ends with a whole sector, and the unused entries in it are free too.
         let table = layout.table();
         let last = table.end.saturating_sub(FOOTER_LEN as u64).max(table.start);
         if last < table.end {
@@ -372,14 +372,14 @@ impl Finish<VpcLayout> for Finisher {
         storage.write_at(&self.footer.to_bytes(), 0)
     }
 
-    /// Other programs read the one at the end first, or alone.
+    /// Other programs read the footer at the end first, or only that one.
     fn repeat(&self, storage: &dyn Storage, _: &VpcLayout, end: u64) -> Result<()> {
         let at = footer_place(storage, end)?;
         storage.write_at(&self.footer.to_bytes(), at)
     }
 }
 
-/// Where the footer at the end goes: behind what the file holds, or at the end of a device, where it is looked for.
+/// Where the footer at the end goes: after the contents of the file, or at the end of a device, as expected there.
 fn footer_place(storage: &dyn Storage, end: u64) -> Result<u64> {
     Ok(match storage.limits().fixed_len {
         true => last_footer(storage.len()?).max(end),

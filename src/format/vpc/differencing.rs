@@ -1,4 +1,4 @@
-//! What a differencing disk does otherwise: each sector of a block is its own or the parent's.
+//! What differs in a differencing disk: each sector of a block is its own or the parent's.
 //!
 //! The order on disk: data, a barrier, the bitmaps, a barrier, the entries of the table.
 
@@ -20,20 +20,20 @@ use super::records::{ALL_SECTORS, write_bitmap};
 use super::sectors::{Bits, Changed};
 
 const SECTOR: u64 = 512;
-/// The most runs of blocks that are looked at for those whose bitmaps are read together.
+/// Maximum number of runs of blocks to examine for one batch of bitmaps.
 const LOOKS: usize = 1 << 12;
 
 /// A part of one block.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     index: u64,
-    /// Where it begins and ends in the block.
+    /// Where it begins and ends within the block.
     start: u64,
     end: u64,
 }
 
 impl Dynamic {
-    /// The first part of a range, which lies in one block.
+    /// The first part of a range, which lies within one block.
     fn part(&self, offset: u64, len: u64) -> Part {
         let block = self.blocks.layout().block_size();
         let start = offset % block;
@@ -44,15 +44,15 @@ impl Dynamic {
         }
     }
 
-    /// The bitmap of a block whose data stands at `host`.
+    /// The bitmap of a block whose data is at `host`.
     fn bits(&self, own: &Differencing, index: u64, host: u64) -> Result<std::sync::Arc<Bits>> {
         let lead = self.blocks.layout().lead();
         own.sectors
             .get(&*self.blocks.storage, index, host - lead, lead)
     }
 
-    /// The blocks in the file that hold guest bytes from one offset to another, with where their bitmaps stand, as
-    /// far as the table is in memory.
+    /// The blocks in the file that hold guest bytes of a range, with the offsets of their bitmaps, as far as the table
+    /// is in memory.
     fn bitmaps_of(&self, offset: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
         let layout = self.blocks.layout();
         let block = layout.block_size();
@@ -114,7 +114,7 @@ impl Dynamic {
         let host = self.own_block(own, part.index)?;
         let bits = self.bits(own, part.index, host)?;
         let sectors = part.start / SECTOR..part.end.div_ceil(SECTOR);
-        // What a sector that is the parent's lacks comes with it.
+        // The missing rest of a sector that is the parent's is written as well.
         let start = match bits.has(sectors.start) {
             true => part.start,
             false => sectors.start * SECTOR,
@@ -137,13 +137,13 @@ impl Dynamic {
         own.sectors.set(part.index, &bits, sectors)
     }
 
-    /// Where the data of a block stands; one that the disk has not yet gets its place, without any sector.
-    /// The caller has reserved the block.
+    /// Where the data of a block is; a block that the disk lacks is allocated, without any sector. The caller has
+    /// reserved the block.
     fn own_block(&self, own: &Differencing, index: u64) -> Result<u64> {
         let layout = self.blocks.layout();
         let (entry, _) = self.blocks.run(index * layout.block_size(), 1)?;
         if let Entry::At(host) = entry {
-            // The bitmap is written too.
+            // The bitmap will be written too.
             let len = layout.lead() + layout.block_size();
             self.blocks.check_place(host - layout.lead(), len)?;
             return Ok(host);
@@ -170,7 +170,7 @@ impl Dynamic {
         Ok(())
     }
 
-    /// Zeroes the beginning of a part; returns how much.
+    /// Zeroes the beginning of a part; returns how much was zeroed.
     fn zero_part(
         &self,
         own: &Differencing,
@@ -207,7 +207,7 @@ impl Dynamic {
         Ok(len)
     }
 
-    /// Writes the bitmaps of what was written, then the table.
+    /// Writes the changed bitmaps, then the table.
     fn flush_sectors(&self, own: &Differencing, durability: Durability) -> Result<()> {
         if self.blocks.check_writable().is_ok() {
             let _one = own.pass.lock();
@@ -235,7 +235,7 @@ impl Dynamic {
         Ok(())
     }
 
-    /// Lets the bitmaps say of every block that the disk has all of it, as those of a dynamic disk do.
+    /// Marks all sectors of every block as the disk's own, as in a dynamic disk.
     fn own_all_sectors(&self) -> Result<()> {
         let layout = self.blocks.layout();
         self.each_block(|_, host| {
@@ -244,7 +244,7 @@ impl Dynamic {
         })
     }
 
-    /// Lets the sectors that are the parent's be zeroes in the file, where nothing reads them yet.
+    /// Zeroes the sectors that are the parent's in the file, where nothing reads them yet.
     fn empty_sectors_of_parent(&self, own: &Differencing) -> Result<()> {
         let block = self.blocks.layout().block_size();
         self.each_block(|index, host| {
@@ -265,7 +265,7 @@ impl Dynamic {
         })
     }
 
-    /// Visits the blocks in the file with their index and where their data stands, if it stands where it can.
+    /// Visits the blocks in the file with their index and the offset of their data; refuses those outside the data.
     fn each_block(&self, mut visit: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
         let layout = self.blocks.layout();
         let file_len = self.blocks.storage.len()?;
@@ -285,8 +285,7 @@ impl Dynamic {
         })
     }
 
-    /// Lets nothing of the parent show between the old end and the new one: in memory alone the disk is
-    /// larger already.
+    /// Hides data of the parent between the old end and the new one; for that, the disk is larger in memory only.
     pub(super) fn hide_below(&self, old: u64, len: u64, below: &dyn Below) -> Result<()> {
         let Some(own) = self.sectors() else {
             return Ok(());
@@ -342,7 +341,7 @@ impl BlockParts for Dynamic {
         self.zero_sectors(&self.own.differencing, offset, len, flags, below)
     }
 
-    /// Sectors stay the disk's own, and become holes.
+    /// Sectors remain the disk's own, and become holes.
     fn discard(&self, offset: u64, len: u64) -> Result<()> {
         let own = &self.own.differencing;
         let end = offset + len;
@@ -420,7 +419,7 @@ impl BackingChange for Dynamic {
             None => DiskType::Dynamic,
         };
         self.replace_header(&alone, offset, (disk_type, names), |header| {
-            // The recorded parent under another name was changed when it was.
+            // The recorded parent under another name keeps its modification time.
             header.parent_time = match parent {
                 None if header.parent == uuid => header.parent_time,
                 _ => modified.map_or(0, seconds),
@@ -430,7 +429,7 @@ impl BackingChange for Dynamic {
         })?;
         if backing.is_none() {
             self.set_parent(None);
-            // Until here the parent showed wherever the bitmaps say so.
+            // Up to here, the parent showed through wherever the bitmaps say so.
             self.own_all_sectors()?;
             self.blocks.barrier()?;
         } else {
@@ -439,11 +438,11 @@ impl BackingChange for Dynamic {
             let parent = parent::read(&*self.blocks.storage, &header, file_len)?;
             self.set_parent(Some(parent));
         }
-        // What the old names took, which a damaged image may say is more than a block.
+        // Returns the space of the old names, which a damaged image may claim to be more than a block.
         self.gather(&alone, &JobControl::default())
     }
 
-    /// The UUID of a VHD does not change with its contents, but its time does.
+    /// The UUID of a VHD does not change with its contents, but its modification time does.
     fn note_parent(&self, parent: &NewParent) -> Result<()> {
         self.blocks.check_writable()?;
         let header = &mut *self.own.header.lock();
@@ -453,7 +452,7 @@ impl BackingChange for Dynamic {
         if !is_recorded || new.parent_time == header.parent_time {
             return Ok(());
         }
-        // The checksum stands in the same sector.
+        // The checksum is in the same sector.
         let bytes = new.to_bytes();
         let (first, _) = first_sector(&bytes);
         let at = self.blocks.keeper.footer().data_offset;

@@ -1,4 +1,4 @@
-//! A dynamic disk: blocks that are allocated when they are written.
+//! A dynamic disk: blocks are allocated when they are first written.
 
 use parking_lot::Mutex;
 
@@ -16,25 +16,25 @@ use super::sectors::Sectors;
 /// An open dynamic disk.
 pub(super) type Dynamic = BlockImage<DynamicFormat>;
 
-/// What is kept of an open dynamic disk beside its blocks.
+/// The state of an open dynamic disk besides its blocks.
 #[derive(Debug)]
 pub(super) struct DynamicFormat {
     pub(super) header: Mutex<DynamicHeader>,
-    /// What counts while there is a parent.
+    /// What matters while there is a parent.
     pub(super) differencing: Differencing,
 }
 
-/// What a differencing disk has beyond a dynamic one.
+/// What a differencing disk has in addition to a dynamic one.
 #[derive(Debug)]
 pub(super) struct Differencing {
     pub(super) parent: Mutex<Option<ParentRef>>,
     pub(super) sectors: Sectors,
-    /// Held by who writes bitmaps out.
+    /// Held while bitmaps are written.
     pub(super) pass: Mutex<()>,
 }
 
 impl Differencing {
-    /// Of bitmaps of that many bytes in a storage.
+    /// For bitmaps of that many bytes in a storage.
     fn new(parent: Option<ParentRef>, storage: &dyn Storage, bitmap: u64) -> Self {
         Self {
             parent: Mutex::new(parent),
@@ -58,12 +58,12 @@ impl Dynamic {
         Self::new(blocks, own, is_whole)
     }
 
-    /// Which sectors are the disk's own; None where all are.
+    /// Which sectors are the disk's own; None if all are.
     pub(super) fn sectors(&self) -> Option<&Differencing> {
         self.blocks.is_overlay().then_some(&self.own.differencing)
     }
 
-    /// The disk has that parent from now on, or none; nothing of what was known of sectors counts.
+    /// Replaces or removes the parent; discards what was known of sectors.
     pub(super) fn set_parent(&self, parent: Option<ParentRef>) {
         let is_overlay = parent.is_some();
         self.own.differencing.sectors.clear();
@@ -80,7 +80,7 @@ impl BlockFormat for DynamicFormat {
         DRIVER.name
     }
 
-    /// Makes both footers whole.
+    /// Repairs both footers.
     fn note_first_change(image: &Dynamic) -> Result<()> {
         let end = image.blocks.used()?;
         image.blocks.keeper.repair(&*image.blocks.storage, end)

@@ -1,4 +1,4 @@
-//! A fixed disk: the guest bytes in a line, the footer behind them.
+//! A fixed disk: contiguous guest bytes, followed by the footer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -187,8 +187,8 @@ impl FormatWrite for Fixed {
 }
 
 impl Resize for Fixed {
-    /// At every instant a footer ends the file: one with the old size stands behind the new space until that
-    /// is ready, and one write of one sector makes the size the new one. What is behind the new end goes last.
+    /// At all times the file ends with a footer: one with the old size is written after the new space until that is
+    /// ready, and a single write of one sector puts the new size into effect. What is past the new end is removed last.
     fn resize_above(
         &self,
         len: u64,
@@ -247,17 +247,17 @@ impl Resize for Fixed {
                 .and_then(|()| self.barrier())
                 .and_then(|()| make_space(storage, file_len, len, preallocation, control));
             if let Err(error) = made {
-                // The footer where it was is as good as the other one.
+                // The old footer is as good as the new one.
                 let _ = storage.set_len(file_len, Preallocation::Off);
                 return Err(error);
             }
         }
         if len > old {
-            // What was behind the old end is the guest's now.
+            // What was past the old end belongs to the guest now.
             storage.write_zeroes(old, file_len.min(len) - old, ZeroFlags::empty())?;
             self.barrier()?;
         }
-        // Until the file is cut, the footer says that what is behind the disk is no data.
+        // Until the file is truncated, the footer says that what is past the disk is not data.
         let mut published = new.clone();
         published.shrunk_from = (len < last).then_some(last);
         storage.write_at(&published.to_bytes(), last.max(len))?;
@@ -274,18 +274,18 @@ impl Resize for Fixed {
     }
 }
 
-/// Whether the footer, which stands at `last`, says that a shrink has begun there.
+/// Whether the footer, which is at `last`, says that a shrink has begun there.
 pub(super) fn is_being_cut(footer: &Footer, last: u64) -> bool {
     footer.shrunk_from == Some(last)
 }
 
-/// Where the footer stands in a file of that length; one of 511 bytes is a whole one, too.
+/// The offset of the footer in a file of that length; a footer of 511 bytes counts as complete, too.
 pub(super) fn last_footer(file_len: u64) -> u64 {
     let len = FOOTER_LEN as u64;
     file_len.saturating_sub(len - 1) / len * len
 }
 
-/// Lets `start..end`, where nothing was written yet, be zeroes with the room asked for.
+/// Fills `start..end`, where nothing has been written yet, with zeroes, preallocated as requested.
 fn make_space(
     storage: &dyn Storage,
     start: u64,
@@ -299,7 +299,7 @@ fn make_space(
     let is_full = preallocation == Preallocation::Full;
     if preallocation != Preallocation::Off || !storage.limits().grown_is_zero {
         control.expect(end - start);
-        // Of what is to be full, too: a full disk is found before any time is spent.
+        // Even for a full preallocation: a full disk is noticed before any time is spent.
         zero(storage, start, end, ZeroFlags::empty(), control).context(|| match is_full {
             true => ZEROES_FAILED.into(),
             false => "Could not preallocate new data".into(),
@@ -344,6 +344,6 @@ impl Immediate for Fixed {
     }
 
     fn note_failed_flush(&self) {
-        // The storage remembers it.
+        // The storage remembers the failure.
     }
 }

@@ -1,4 +1,4 @@
-//! The consistency check of a fixed disk, of which only the footer can be wrong. QEMU has none for this format.
+//! The consistency check of a fixed disk, in which only the footer can be wrong. QEMU has none for this format.
 
 use std::sync::atomic::Ordering;
 
@@ -13,14 +13,14 @@ use super::behind::holds_data;
 use super::disk::FOOTER_LEN;
 use super::fixed::{Fixed, is_being_cut, last_footer};
 
-/// What was found.
+/// The findings of a check.
 #[derive(Debug)]
 pub(super) struct Findings {
     /// The checksum of the footer is wrong.
     is_damaged: bool,
-    /// Where the disk ends, if there is more between it and its footer.
+    /// Where the disk ends, if there is anything between it and its footer.
     unused_from: Option<u64>,
-    /// That is more than zeroes: perhaps the rest of a disk of which the footer says too little.
+    /// This contains more than zeroes: perhaps the rest of a disk whose footer says too small a size.
     is_kept: bool,
 }
 
@@ -80,7 +80,7 @@ impl Repairable for Fixed {
         })
     }
 
-    /// Writes the footer; behind the disk where there are but zeroes up to it, and cuts the file behind it then.
+    /// Rewrites a damaged footer; then moves it to the end of the disk and truncates the file, unless data is kept.
     fn repair(&self, found: &Findings, _: &JobControl) -> Result<()> {
         if !self.writable {
             return Err(Error::os(libc::EROFS));

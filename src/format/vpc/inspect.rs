@@ -15,7 +15,7 @@ use super::{check_header, check_names, name_places, parent};
 /// The table is read in pieces of this many bytes.
 const PIECE: u64 = 64 << 10;
 
-/// A file that is longer than its blocks explain by more than this hides something.
+/// Maximum excess of the file over what its blocks explain; a longer file hides something.
 const SLACK: u64 = 64 << 20;
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -70,7 +70,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     Ok(found)
 }
 
-/// Every name of the parent; without a name its UUID.
+/// Adds every name of the parent, or its UUID if it has no name.
 fn list_parent(
     found: &mut Inspection,
     ctx: &InspectContext<'_>,
@@ -96,7 +96,7 @@ fn list_parent(
     Ok(())
 }
 
-/// The headers cannot be understood.
+/// Reports headers that cannot be understood.
 fn refuse(found: &mut Inspection, error: &Error) {
     let (bad, other) = match error.kind() {
         ErrorKind::Unsupported => (Requirement::KnownFeatures, Requirement::HeaderConsistent),
@@ -189,7 +189,7 @@ fn judge_tables(
     Ok(())
 }
 
-/// What is wrong with a block's place, if something is.
+/// What is wrong with the place of a block, if anything.
 fn misplaced(
     ctx: &InspectContext<'_>,
     header: &DynamicHeader,

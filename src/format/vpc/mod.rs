@@ -37,10 +37,10 @@ use fixed::Fixed;
 use open::Damage;
 use records::Records;
 
-/// The largest disk in blocks, and the largest whose geometry counts: 2040 GiB.
+/// The maximum size of a disk with blocks, and of one whose geometry counts: 2040 GiB.
 const MAX_SIZE: u64 = 2040 << 30;
 
-/// The largest fixed disk that is as long as its footer says: what Azure takes, 32 TiB.
+/// The maximum size of a fixed disk that is as large as its footer says: 32 TiB, the limit of Azure.
 const MAX_FIXED: u64 = 32 << 40;
 
 /// The VHD format.
@@ -135,17 +135,17 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
             let mut names = name_places(&header);
             let lost = names.iter().find(|name| name.end > file_len);
             if let Some(name) = lost.filter(|_| writable || context.for_check) {
-                // What is written there would become a name.
+                // What is written there would become part of the name.
                 let text = "A name of the parent reaches past the end of the file";
                 return Err(Error::corrupt(text).with_offset(name.start));
             }
-            // One that is not in the file takes none of it.
+            // A name that is not in the file takes up none of it.
             names.retain(|name| name.start < file_len);
             (Some(parent::read(&*storage, &header, file_len)?), names)
         }
         false => (None, Vec::new()),
     };
-    // Entries beyond the largest disk mean nothing.
+    // Entries beyond the largest disk have no meaning.
     let entries = u64::from(header.entries).min(MAX_SIZE / u64::from(header.block_size));
     let table = Table::on_disk(entries, header.table_offset, ByteOrder::Big)?;
     Ok(Box::new(Dynamic::with_header(
@@ -170,7 +170,7 @@ fn open(context: OpenContext<'_>) -> Result<Box<dyn Format>> {
     )))
 }
 
-/// Where the names of the parent stand.
+/// Where the names of the parent are.
 fn name_places(header: &DynamicHeader) -> Vec<Range<u64>> {
     let known = header.locators().filter(|locator| locator.len > 0);
     let places = known.filter_map(|locator| {
@@ -180,7 +180,7 @@ fn name_places(header: &DynamicHeader) -> Vec<Range<u64>> {
     places.collect()
 }
 
-/// Whether the numbers of the headers fit each other and the file.
+/// Checks that the fields of the headers are consistent with each other and with the file.
 fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64) -> Result<()> {
     if len > MAX_SIZE {
         return Err(Error::new(ErrorKind::Limit, "The disk is too large").with_errno(libc::EFBIG));
@@ -215,8 +215,8 @@ fn check_header(footer: &Footer, header: &DynamicHeader, len: u64, file_len: u64
     Ok(())
 }
 
-/// Refuses names of the parent that stand where other metadata does: the next change of one would be the end
-/// of the other, and nothing says which of them is right.
+/// Refuses names of the parent that overlap other metadata: the next change to one would destroy the other, and nothing
+/// says which of them is right.
 fn check_names(layout: &VpcLayout, header: &DynamicHeader, file_len: u64) -> Result<()> {
     let others = [
         (0..FOOTER_LEN as u64, "The footer"),
@@ -236,7 +236,7 @@ fn check_names(layout: &VpcLayout, header: &DynamicHeader, file_len: u64) -> Res
     Ok(())
 }
 
-/// Refuses a size that no footer can say.
+/// Refuses a size that no footer can express.
 fn check_size(len: u64, most: u64) -> Result<()> {
     if !len.is_multiple_of(512) {
         return Err(Error::odd_new_size());

@@ -1,4 +1,4 @@
-//! Finding the footer that counts, and the header behind it.
+//! Finding the footer that counts, and the header to which it points.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::magic::FOOTERS;
@@ -6,35 +6,35 @@ use crate::storage::Storage;
 
 use super::disk::{DiskType, DynamicHeader, FOOTER_LEN, Footer, HEADER_LEN, not_an_image};
 
-/// Which footers of a disk with blocks are missing, damaged or out of date.
+/// Which footer of a disk with blocks is missing, damaged or out of date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Damage {
     /// Neither.
     None,
-    /// The one at the end, which counts where the other is no good.
+    /// The one at the end, which counts if the other is unusable.
     Last,
-    /// The one in front, that most programs read.
+    /// The one in front, which most programs read.
     Front,
 }
 
-/// What the file is.
+/// The footer and the header that were found.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) footer: Footer,
-    /// The header of a disk with blocks.
+    /// The header, of a disk with blocks.
     pub(super) header: Option<DynamicHeader>,
-    /// Where the footer of a fixed disk stands.
+    /// The offset of the footer of a fixed disk.
     pub(super) footer_at: u64,
     pub(super) damage: Damage,
 }
 
-/// Reads the footers: the one at the end decides whether the disk is fixed; else that in front counts,
-/// if it is whole.
+/// Reads the footers: the one at the end decides whether the disk is fixed; otherwise the one in front counts, if it is
+/// intact.
 ///
 /// # Errors
-/// [`ErrorKind::NotAnImage`] where there is none, [`ErrorKind::Corrupt`], or of reading.
+/// [`ErrorKind::NotAnImage`] if there is none, [`ErrorKind::Corrupt`], or if reading fails.
 pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
-    // That of a fixed disk has no copy in front of the data.
+    // A fixed disk has no copy of its footer in front of the data.
     let front = footer_at(storage, file_len, 0)?.and_then(|footer| match footer.disk_type {
         DiskType::Fixed => Err(Error::corrupt(
             "The footer at the beginning is that of a fixed disk",
@@ -76,7 +76,7 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
     let footer = match (front, last) {
         (Ok(front), _) => front,
         (Err(_), Ok(last)) => last,
-        // What stands in front says more, unless there is nothing.
+        // The error from the footer in front says more, unless there is no footer.
         (Err(front), Err(last)) if front.kind() == ErrorKind::NotAnImage => return Err(last),
         (Err(front), Err(_)) => return Err(front),
     };
@@ -95,11 +95,11 @@ pub(super) fn find(storage: &dyn Storage, file_len: u64) -> Result<Found> {
     })
 }
 
-/// A fixed disk in whose footer nothing but the checksum is wrong, as far as can be told: it says that the disk
-/// ends where it stands.
+/// A fixed disk whose footer seems to have nothing wrong but its checksum: the size in it says that the disk ends where
+/// the footer is.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn find_despite_checksum(storage: &dyn Storage, file_len: u64) -> Result<Option<Found>> {
     for at in FOOTERS
         .into_iter()
@@ -127,7 +127,7 @@ pub(super) fn find_despite_checksum(storage: &dyn Storage, file_len: u64) -> Res
 /// The footer at an offset, or why there is none.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 fn footer_at(storage: &dyn Storage, file_len: u64, at: u64) -> Result<Result<Footer>> {
     let mut bytes = vec![0; FOOTER_LEN];
     if file_len.saturating_sub(at) >= FOOTERS[1] {

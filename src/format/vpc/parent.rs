@@ -13,13 +13,13 @@ use crate::storage::Storage;
 use super::DRIVER;
 use super::disk::{DynamicHeader, Locator, Platform, from_utf16, to_url, to_windows, without_dot};
 
-/// Each name of a new disk has so many bytes.
+/// Bytes reserved for each name of a new disk.
 const SPACE: u32 = 4096;
 
-/// The parent that the header and the names of a disk tell of.
+/// The parent according to the header and the names of a disk.
 ///
 /// # Errors
-/// Of reading the names.
+/// If the names cannot be read.
 pub(super) fn read(
     storage: &dyn Storage,
     header: &DynamicHeader,
@@ -63,7 +63,7 @@ pub(super) fn read(
     })
 }
 
-/// The UUID by which a child knows its parent; `recorded` is that of the parent which it has.
+/// The UUID by which a child identifies its parent; `recorded` is that of its current parent.
 pub(super) fn uuid_of(
     backing: &BackingRef,
     id: Option<ParentId>,
@@ -87,7 +87,7 @@ fn is_no_vhd(backing: &BackingRef) -> Error {
     ))
 }
 
-/// The names that a new disk records, each with its place; they stand one after the other from `offset`.
+/// The names that a new disk records, each with its location; they are stored one after the other from `offset`.
 pub(super) fn names(backing: &BackingRef, offset: u64) -> Result<Vec<(Locator, Vec<u8>)>> {
     let name = &backing.name;
     let mut names = vec![(Platform::MacUrl, to_url(name))];
@@ -107,5 +107,5 @@ pub(super) fn names(backing: &BackingRef, offset: u64) -> Result<Vec<(Locator, V
     Ok(placed)
 }
 
-/// Bytes of the file that a name takes.
+/// Bytes of the file that a name takes up.
 pub(super) const NAME_SPACE: u32 = SPACE;

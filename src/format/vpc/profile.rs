@@ -1,4 +1,4 @@
-//! What clouds and hypervisors want of a VHD.
+//! What clouds and hypervisors require of a VHD.
 
 use crate::error::Result;
 use crate::format::InspectContext;
@@ -9,7 +9,7 @@ use super::disk::{DiskType, FOOTER_LEN};
 use super::open::{Damage, find};
 use super::{DRIVER, MAX_FIXED, MAX_SIZE};
 
-/// A disk to be uploaded to Azure.
+/// A disk for upload to Azure.
 pub static AZURE: Profile = Profile {
     name: "azure",
     product: "Microsoft Azure",
@@ -27,7 +27,7 @@ pub static AZURE: Profile = Profile {
     check: check_azure,
 };
 
-/// A disk of a virtual machine of Xen.
+/// A disk of a Xen virtual machine.
 pub static XEN: Profile = Profile {
     name: "xen",
     product: "XenServer and XCP-ng",

@@ -15,7 +15,7 @@ use super::fixed::last_footer;
 use super::open::Damage;
 use super::sectors::FullBitmaps;
 
-/// What the bitmap of a block consists of that has all of its sectors.
+/// The bytes of the bitmap of a block that has all its sectors.
 pub(super) const ALL_SECTORS: u8 = 0xff;
 
 /// The footer in memory.
@@ -23,11 +23,11 @@ pub(super) const ALL_SECTORS: u8 = 0xff;
 pub(super) struct Records {
     footer: Mutex<Footer>,
     lead: u64,
-    /// New blocks have none of their sectors, else all.
+    /// New blocks have none of their sectors; otherwise they have all.
     is_differencing: AtomicBool,
-    /// Where names of the parent stand.
+    /// Where the names of the parent are.
     names: Mutex<Vec<Range<u64>>>,
-    /// What is wrong with those on disk.
+    /// What is wrong with the footers on disk.
     damage: Mutex<Damage>,
     durability: Durability,
     full: FullBitmaps,
@@ -56,7 +56,7 @@ impl Records {
         self.footer.lock().clone()
     }
 
-    /// The names of the parent stand elsewhere.
+    /// Sets where the names of the parent are.
     pub(super) fn set_names(&self, names: Vec<Range<u64>>) {
         *self.names.lock() = names;
     }
@@ -72,10 +72,10 @@ impl Records {
         *self.damage.lock()
     }
 
-    /// Lets the one in front be whole, before the file gets another length: the one at the end may be the only good one.
+    /// Repairs the footer in front before the file length changes, as the one at the end may be the only good one.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn repair_front(&self, storage: &dyn Storage) -> Result<()> {
         if self.damage() != Damage::Front {
             return Ok(());
@@ -84,10 +84,10 @@ impl Records {
         self.sync(storage)
     }
 
-    /// Lets both be whole: the one at the end stands behind `end`, and nothing behind it.
+    /// Repairs both: the one at the end is written after `end`, with nothing behind it.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn repair(&self, storage: &dyn Storage, end: u64) -> Result<()> {
         let bytes = self.footer.lock().to_bytes();
         let len = storage.len()?.next_multiple_of(FOOTER_LEN as u64);
@@ -95,16 +95,16 @@ impl Records {
         storage.write_at(&bytes, last)?;
         self.sync(storage)?;
         storage.write_at(&bytes, 0)?;
-        // The one at the end makes room for blocks, and may be the only one on disk until then.
+        // The one at the end will give way to blocks, and may be the only one on disk until this completes.
         self.sync(storage)?;
         *self.damage.lock() = Damage::None;
         Ok(())
     }
 
-    /// Changes the footers, the one that is read first in front. A failure leaves the memory as it was.
+    /// Changes the footers, first the one in front, which is read first. If writing that fails, memory is unchanged.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn change(
         &self,
         storage: &dyn Storage,
@@ -144,7 +144,7 @@ impl Keeper for Records {
     }
 
     fn extend(&self, storage: &dyn Storage, end: u64) -> Result<()> {
-        // New blocks go where the footer is: the next one stands behind them first.
+        // New blocks go where the footer is, so the next one is written after them first.
         storage.write_at(&self.footer.lock().to_bytes(), end)
     }
 
@@ -156,8 +156,8 @@ impl Keeper for Records {
         write_bitmap(storage, (self.lead, fill), host)
     }
 
-    /// In a dynamic disk bitmaps are not looked at here; other programs do, and one may say of a sector that it
-    /// was never written: as products leave them, and a disk that has lost its parent just before a crash.
+    /// This library ignores the bitmaps of a dynamic disk, but other programs do not, and they may mark sectors as
+    /// never written: some products leave them that way, as does a crash right after a disk has lost its parent.
     fn touch_block(&self, storage: &dyn Storage, index: u64, host: u64) -> Result<()> {
         let mut bytes = memory::zeroed(self.lead as usize)?;
         let at = host.saturating_sub(self.lead);
@@ -180,7 +180,7 @@ impl Keeper for Records {
         storage.write_at(&self.footer.lock().to_bytes(), end)?;
         self.sync(storage)?;
         shorten::cut(storage, end + FOOTER_LEN as u64)?;
-        // Readers look at the end of the file, wherever that stays.
+        // Readers look at the end of the file, wherever that remains.
         let last = last_footer(storage.len()?);
         match last > end {
             true => storage.write_at(&self.footer.lock().to_bytes(), last),
@@ -189,7 +189,7 @@ impl Keeper for Records {
     }
 }
 
-/// All or none of the sectors of the block whose data stands at `host` are its own.
+/// Marks all or none of the sectors of the block whose data is at `host` as its own.
 pub(super) fn write_bitmap(
     storage: &dyn Storage,
     (lead, fill): (u64, u8),

@@ -47,10 +47,10 @@ impl Resize for Dynamic {
         let storage = &*blocks.storage;
         let block = blocks.layout().block_size();
         let is_growth = len > old;
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         let end = alone.end()?;
         let count = len.div_ceil(block);
-        // With the largest geometry this number is what all programs go by.
+        // With the largest geometry, all programs go by this number.
         blocks.keeper.change(storage, end, |footer| {
             footer.current_size = len;
             footer.geometry = Geometry::MAX;
@@ -58,11 +58,11 @@ impl Resize for Dynamic {
         blocks.barrier()?;
         blocks.set_len(len);
         if is_growth {
-            // A name of the parent may have had more space than it takes: no older footer may stand behind.
+            // A name of the parent may have had more space than it needs: no older footer may remain behind.
             blocks.keeper.cut(storage, &blocks.layout(), end)?;
             return alone.set_end(end);
         }
-        // From here on the size is the new one: what follows gives space back.
+        // From here on the new size is in effect; the rest returns space.
         self.flush(blocks.durability())?;
         if let Some(own) = self.sectors() {
             own.sectors.clear();
@@ -73,7 +73,7 @@ impl Resize for Dynamic {
     }
 }
 
-/// Whether the names of the parent stay where they are, and the header with them: one is not understood, or too long.
+/// Whether the header and the names of the parent must stay in place: a name is unknown, too long, or cut short.
 fn names_stay(header: &DynamicHeader, file_len: u64) -> bool {
     header.locators().any(|locator| {
         let end = locator.offset.saturating_add(u64::from(locator.len));
@@ -82,7 +82,7 @@ fn names_stay(header: &DynamicHeader, file_len: u64) -> bool {
 }
 
 impl Dynamic {
-    /// Refuses growth where the footer says of blocks behind the end that they are the disk's, and there is data.
+    /// Refuses growth if one of the sizes in the footer includes blocks past the end that hold data.
     fn check_behind(&self, old: u64, control: &JobControl) -> Result<()> {
         let footer = self.blocks.keeper.footer();
         let storage = &*self.blocks.storage;
@@ -104,11 +104,11 @@ impl Dynamic {
         Ok(())
     }
 
-    /// Lets the table have an entry for each block of a larger disk, and nothing stand there yet.
+    /// Provides a table entry for each block of a larger disk, and frees those blocks.
     fn make_room(&self, old: u64, len: u64, control: &JobControl) -> Result<()> {
         let alone = self.blocks.exclusive();
         let block = self.blocks.layout().block_size();
-        // Damage is found before anything changes.
+        // Detect damage before anything changes.
         alone.end()?;
         self.blocks.zero_last_block(len)?;
         alone.clear_behind(old.div_ceil(block), control)?;
@@ -120,8 +120,8 @@ impl Dynamic {
         Ok(())
     }
 
-    /// Moves blocks from the end of the file into unused space; a table, a header or names of the parent that
-    /// stand behind blocks which are no more follow them.
+    /// Moves blocks from the end of the file into unused space; a table, a header or names of the parent located after
+    /// blocks that are gone follow them.
     pub(super) fn gather(
         &self,
         alone: &Exclusive<'_, Records>,
@@ -141,7 +141,7 @@ impl Dynamic {
         Ok(())
     }
 
-    /// The end of the header and of the names of the parent where they stay where they are, else 0.
+    /// The end of the header and the names of the parent if they must stay in place, otherwise 0.
     pub(super) fn unmovable_end(&self, file_len: u64) -> u64 {
         let header = self.own.header.lock();
         if !names_stay(&header, file_len) {
@@ -152,8 +152,8 @@ impl Dynamic {
         ends.map(|place| place.end).max().unwrap_or(0)
     }
 
-    /// Lets the header and the names of the parent stand behind the last block where one of them leaves room
-    /// for another block; whether they have moved.
+    /// Moves the header and the names of the parent to just after the last block, if moving one of them makes room for
+    /// another block; returns whether they have moved.
     fn move_header_down(&self, alone: &Exclusive<'_, Records>) -> Result<bool> {
         let layout = self.blocks.layout();
         let header = self.own.header.lock().clone();
@@ -183,8 +183,8 @@ impl Dynamic {
         Ok(true)
     }
 
-    /// Writes another header, with names of the parent, to unused space at `offset`, and lets the footers name
-    /// it and tell the type of the disk: one write of one sector.
+    /// Writes another header, with names of the parent, to unused space at `offset`, and makes the footers point to it
+    /// and state the type of the disk: a single write of one sector.
     pub(super) fn replace_header(
         &self,
         alone: &Exclusive<'_, Records>,
@@ -201,7 +201,7 @@ impl Dynamic {
         new.set_locators(&locators, NAME_SPACE);
         let at = offset + names.len() as u64 * u64::from(NAME_SPACE);
         let end = alone.end()?.max(at + HEADER_LEN as u64);
-        // Names go where the footer at the end is: it stands behind them first.
+        // Names go where the footer at the end is, so it is written after them first.
         alone.reserve_up_to(end)?;
         for (locator, bytes) in &names {
             let mut name = memory::zeroed(NAME_SPACE as usize)?;
@@ -223,8 +223,8 @@ impl Dynamic {
         alone.set_end(end)
     }
 
-    /// Writes a table of `count` entries to unused space at `offset` or behind, and lets the header name it,
-    /// which is one write of one sector. Gives the end of what is in use.
+    /// Writes a table of `count` entries to unused space at or after `offset`, and makes the header point to it, in a
+    /// single write of one sector. Returns the end of the space in use.
     fn move_table(&self, alone: &Exclusive<'_, Records>, count: u64, offset: u64) -> Result<u64> {
         let blocks = &self.blocks;
         let storage = &*blocks.storage;

@@ -1,5 +1,5 @@
-//! The bitmaps of a differencing disk: which sectors of a block are its own, the first one in the most
-//! significant bit.
+//! The bitmaps of a differencing disk: which sectors of a block are its own, with the first one in the most significant
+//! bit.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,7 +30,7 @@ impl Bits {
         byte.is_some_and(|byte| byte.load(Ordering::Acquire) & (0x80 >> (sector % 8)) != 0)
     }
 
-    /// How many sectors from the first of them on are like it.
+    /// How many sectors, starting with the first, are alike.
     pub(super) fn run(&self, sectors: Range<u64>) -> u64 {
         let first = self.has(sectors.start);
         let mut at = sectors.start + 1;
@@ -57,23 +57,23 @@ impl Bits {
     }
 }
 
-/// So many bytes of bitmaps are kept.
+/// Maximum size of cached bitmaps in bytes.
 const MOST_BYTES: u64 = 8 << 20;
 
-/// A bitmap that was changed, with its block, as it is to be written.
+/// A changed bitmap with its block, and its bytes as they are to be written.
 pub(super) type Changed = (u64, Arc<Bits>, IoBuf);
 
-/// The bitmaps that were used, by the index of their block.
+/// The bitmaps that have been used, by the index of their block.
 #[derive(Debug)]
 pub(super) struct Sectors {
     known: Kept<Bits>,
-    /// Those that the disk does not have.
+    /// Those that are not on disk yet.
     dirty: Mutex<HashMap<u64, Arc<Bits>>>,
     read_ahead: ReadAhead,
 }
 
 impl Sectors {
-    /// Of bitmaps of that many bytes in a storage.
+    /// For bitmaps of that many bytes in a storage.
     pub(super) fn new(storage: &dyn Storage, len: u64) -> Self {
         Self {
             known: Kept::new((MOST_BYTES / len.max(1)) as usize),
@@ -82,10 +82,10 @@ impl Sectors {
         }
     }
 
-    /// The bitmap of block `index`, which is `len` bytes long and stands at `at`.
+    /// The bitmap of block `index`, which is `len` bytes long and located at `at`.
     ///
     /// # Errors
-    /// Of reading it.
+    /// If reading it fails.
     pub(super) fn get(
         &self,
         storage: &dyn Storage,
@@ -100,12 +100,12 @@ impl Sectors {
         })
     }
 
-    /// Whether bitmaps are read before they are needed.
+    /// Whether bitmaps are read ahead.
     pub(super) fn looks_ahead(&self) -> bool {
         self.read_ahead.is_on()
     }
 
-    /// Brings bitmaps of `len` bytes into memory together, of blocks with where they stand in the file.
+    /// Reads bitmaps of `len` bytes into memory in batches; `blocks` are blocks with the offsets of their bitmaps.
     pub(super) fn bring(
         &self,
         storage: &dyn Storage,
@@ -117,19 +117,19 @@ impl Sectors {
             .bring(&self.known, storage, blocks, len as usize, bits);
     }
 
-    /// A new block has none of its sectors.
+    /// Adds a new block, which has none of its sectors.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn begin(&self, index: u64, len: u64) -> Result<()> {
         let bits = Bits::of(&memory::zeroed(len as usize)?)?;
         self.known.put(index, bits)
     }
 
-    /// The data of these sectors is in the file.
+    /// Marks these sectors as present in the file.
     ///
     /// # Errors
-    /// Where there is no memory; nothing has changed then.
+    /// If there is not enough memory; nothing has changed then.
     pub(super) fn set(&self, index: u64, bits: &Arc<Bits>, sectors: Range<u64>) -> Result<()> {
         let mut dirty = self.dirty.lock();
         dirty.try_reserve(1).map_err(|_| memory::lack())?;
@@ -138,17 +138,17 @@ impl Sectors {
         Ok(())
     }
 
-    /// Forgets all of them; what was changed must be on disk.
+    /// Discards all of them; changes must be on disk.
     pub(super) fn clear(&self) {
         self.dirty.lock().clear();
         self.known.clear();
     }
 
-    /// The changed bitmaps, as they are now. They are to be held until they are written: what is read of the
-    /// disk before is out of date.
+    /// Takes the changed bitmaps, as they are now. They must be held until they are written, because what the disk has
+    /// until then is out of date.
     ///
     /// # Errors
-    /// Where there is no memory; nothing is taken then.
+    /// If there is not enough memory; nothing is taken then.
     pub(super) fn take(&self) -> Result<Vec<Changed>> {
         let mut dirty = self.dirty.lock();
         let mut taken = Vec::new();
@@ -160,17 +160,17 @@ impl Sectors {
         Ok(taken)
     }
 
-    /// These were not written after all.
+    /// Puts back bitmaps that were not written after all.
     pub(super) fn put_back(&self, taken: Vec<Changed>) {
         let taken = taken.into_iter().map(|(index, bits, _)| (index, bits));
         self.dirty.lock().extend(taken);
     }
 }
 
-/// Of so many blocks of a dynamic disk is known at once that their bitmaps are full.
+/// Number of blocks of a dynamic disk whose bitmaps can be known to be full at the same time.
 const SLOTS: usize = 1 << 15;
 
-/// Blocks whose bitmaps say that all of their sectors are there, the last one of each slot.
+/// Blocks whose bitmaps mark all their sectors as present, the latest one of each slot.
 #[derive(Debug, Default)]
 pub(super) struct FullBitmaps(OnceLock<Box<[AtomicU32]>>);
 
@@ -182,14 +182,14 @@ impl FullBitmaps {
         slot.is_some_and(|slot| u64::from(slot.load(Ordering::Acquire)) == index + 1)
     }
 
-    /// That of a block is full.
+    /// Notes that the bitmap of a block is full.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If there is not enough memory.
     pub(super) fn note(&self, index: u64) -> Result<()> {
         if self.0.get().is_none() {
             let slots = memory::collect((0..SLOTS).map(|_| AtomicU32::new(0)))?;
-            // The first thread has the same.
+            // If another thread was first, its value is the same.
             let _ = self.0.set(slots.into_boxed_slice());
         }
         let slots = self.0.get();
@@ -199,7 +199,7 @@ impl FullBitmaps {
         Ok(())
     }
 
-    /// Nothing is known any more.
+    /// Forgets everything.
     pub(super) fn forget(&self) {
         for slot in self.0.get().into_iter().flatten() {
             slot.store(0, Ordering::Release);
@@ -228,7 +228,7 @@ mod tests {
         assert!(!full.has(0) && !full.has(other));
     }
 
-    /// Many readers need room while bitmaps are on their way to the disk, which does not have them yet.
+    /// Many readers compete for the cache while bitmaps are being written, which the disk does not have yet.
     #[test]
     fn bitmaps_stay_until_they_are_written() {
         let disk = MemoryStorage::with_bytes("m", vec![0; 512]);

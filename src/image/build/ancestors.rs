@@ -1,4 +1,4 @@
-//! The images that are being opened, from the top: to find chains that refer to themselves.
+//! The images that are being opened, from the top, in order to detect chains that refer to themselves.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::image::nodes::{Nodes, OpeningNodes};
 use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 
-/// The layers of a chain so far, and the chain inside which this one is opened.
+/// The layers of a chain opened so far, and the chain inside which this one is opened.
 #[derive(Debug, Default)]
 pub(super) struct Ancestors<'a> {
     ids: Vec<Option<Identity>>,
@@ -21,7 +21,7 @@ pub(super) struct Ancestors<'a> {
 }
 
 impl<'a> Ancestors<'a> {
-    /// An empty one, of an image that is opened beside those of `nodes`.
+    /// An empty chain, for an image that is opened beside those of `nodes`.
     pub(super) fn beside(nodes: Nodes) -> Self {
         Self {
             nodes: OpeningNodes::beside(nodes),
@@ -29,7 +29,7 @@ impl<'a> Ancestors<'a> {
         }
     }
 
-    /// An empty one inside `above`, below `nested` nodes.
+    /// An empty chain inside `above`, below `nested` nodes.
     pub(super) fn inside(above: &'a Ancestors<'a>, nested: u32) -> Self {
         Self {
             ids: Vec::new(),
@@ -52,8 +52,7 @@ impl<'a> Ancestors<'a> {
     /// Adds the file `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where the file is on the way already, [`ErrorKind::Limit`] where the
-    /// chain is too long.
+    /// [`ErrorKind::Invalid`] if the file is already part of the chain, [`ErrorKind::Limit`] if the chain is too long.
     pub(super) fn step(
         &mut self,
         id: Option<Identity>,
@@ -68,7 +67,7 @@ impl<'a> Ancestors<'a> {
         Ok(())
     }
 
-    /// Refuses `layers` more, beginning with `name`, where the chain gets too long.
+    /// Refuses to add `layers` layers, beginning with `name`, if that makes the chain too long.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].
@@ -83,7 +82,7 @@ impl<'a> Ancestors<'a> {
         }
     }
 
-    /// Whether the file is on the way.
+    /// Whether the file is already part of the chain.
     pub(super) fn contains(&self, id: Option<&Identity>) -> bool {
         id.is_some()
             && self

@@ -1,4 +1,4 @@
-//! What lies below a layer: the image that it names, or that the user described in its place.
+//! What lies below a layer: the image that it names, or the one that the user described instead.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitFiles, ImplicitRole, O
 use crate::printable::shown_name;
 use crate::value::{Map, Value};
 
-/// How the layers below one are opened: to be read only.
+/// The options for opening the layers below another one: read-only.
 pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
     OpenOptions {
         format: None,
@@ -38,11 +38,11 @@ pub(super) fn of_layer(options: &OpenOptions) -> OpenOptions {
 pub(super) enum Next {
     /// A layer to open.
     Layer(Box<Start>),
-    /// What there is in its place.
+    /// What to use in place of a layer.
     End(Backing),
 }
 
-/// What follows a layer that is the last one opened so far.
+/// Determines what follows the last layer opened so far.
 pub(super) fn next(
     image: &mut Image,
     options: &OpenOptions,
@@ -82,7 +82,7 @@ pub(super) fn next(
     Ok(Next::Layer(Box::new(start)))
 }
 
-/// Lets a layer stand on a node that is open already.
+/// Uses a node that is already open as the layer below.
 fn open_already(
     image: &mut Image,
     node: NamedNode,
@@ -115,7 +115,7 @@ fn open_already(
     Ok(Next::End(Backing::Open(below)))
 }
 
-/// Whether `below` may be what `above` records as its `parent`; if not as it should be, why.
+/// Checks whether `below` may be what `above` records as its `parent`.
 fn check_parent(
     above: &Image,
     parent: &ParentRef,
@@ -134,10 +134,10 @@ fn check_parent(
     }
 }
 
-/// The options that the user gave for what is below, to open it once more.
+/// The options given by the user for what is below, in order to open it again.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] where that is a node that was open already.
+/// [`ErrorKind::Unsupported`] if it is a node that was open already.
 pub(super) fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String, Value>>> {
     match below {
         Some(ChildPlan::Tree(tree)) => Ok(Some(tree)),
@@ -148,13 +148,13 @@ pub(super) fn described(below: Option<&ChildPlan>) -> Result<Option<&Map<String,
     }
 }
 
-/// Whether there is something below that the image has no name for which leads there from here.
+/// Whether the image has a parent but no name for it that is usable here.
 pub(super) fn has_nameless_parent(image: &Image) -> bool {
     let parent = image.format.parent();
     parent.is_some_and(|parent| parent.is_nameless())
 }
 
-/// The error of a parent that is not looked for either.
+/// The error for a parent that has no usable name and cannot be searched for.
 fn nameless(image: &Image) -> Error {
     let named = image.backing_file();
     Error::new(
@@ -176,8 +176,8 @@ pub(super) fn recorded(image: &Image) -> Option<BackingRef> {
     named.filter(|named| !named.name.is_empty())
 }
 
-/// The layer below `above`: what the first name of its parent led to, or else the first of the other names
-/// that leads to what the image expects. A name under which there is nothing is passed over.
+/// The layer below `above`: what the first name of its parent refers to, or else the first of the other names that
+/// refers to what the image expects. Names that do not exist are skipped.
 pub(super) fn first_that_fits(
     above: &Image,
     first: Result<Image>,
@@ -222,7 +222,7 @@ pub(super) fn first_that_fits(
     }
 }
 
-/// What the names of a parent lead to that come after the first.
+/// What the names of a parent after the first one refer to.
 ///
 /// # Errors
 /// As [`described`].
@@ -251,8 +251,8 @@ pub(super) fn by_other_names<'a>(
 }
 
 impl Image {
-    /// What is to be opened below: the file that the image names, with the user's options from
-    /// `tree`, which may name another.
+    /// What to open below: the file that the image names, with the user's options from `tree`, which may name another
+    /// file.
     pub(super) fn start_below(
         &self,
         named: Option<BackingRef>,
@@ -292,11 +292,11 @@ impl Image {
         })
     }
 
-    /// The name of the file that stands for the disk where a name of the parent is that of a directory: the
-    /// policy is asked about what is opened.
+    /// If a name of the parent is that of a directory, returns the name of the file in it that represents the disk: the
+    /// policy must be asked about the file that is opened.
     fn entered(&self, mut name: BString, format: Option<&str>, options: &OpenOptions) -> BString {
         let policy = &options.policy;
-        // Nothing is looked at that may not be opened.
+        // Do not look at anything that may not be opened.
         if matches!(policy.implicit_files, ImplicitFiles::Deny) {
             return name;
         }
@@ -309,7 +309,7 @@ impl Image {
         name
     }
 
-    /// What a name of the parent leads to.
+    /// What a name of the parent refers to.
     fn named(
         &self,
         role: ImplicitRole,
@@ -318,7 +318,7 @@ impl Image {
     ) -> Result<ResolvedName> {
         let relative = !name.starts_with(b"/") && protocol_of(OsStr::from_bytes(name)).is_none();
         if relative && self.base.is_empty() {
-            // The working directory is not where the image is.
+            // The image is not in the working directory.
             return Err(Error::invalid(format!(
                 "Cannot generate a base directory for {}",
                 match self.storage.limits() {
@@ -337,8 +337,8 @@ impl Image {
         )
     }
 
-    /// Makes sure that this image, where it knows its parent by the identity alone, will find `new`, whose
-    /// identity is `id` and which the user calls `name`.
+    /// If this image records only the identity of its parent, makes sure that it will find `new`, whose identity is
+    /// `id` and which the user calls `name`.
     ///
     /// # Errors
     /// As [`Search::check_leads_to`].
@@ -365,7 +365,7 @@ impl Image {
         .check_leads_to(&parent.id, name, self.storage.identity().as_ref())
     }
 
-    /// The parent that the image knows by its identity alone.
+    /// Finds the parent of which the image records only the identity.
     fn look_for_parent(&self, options: &OpenOptions) -> Result<ResolvedName> {
         let (parent, places) = match (self.format.parent(), self.format.parent_search()) {
             (Some(parent), Some(places)) if parent.names.is_empty() => (parent, places),
@@ -427,7 +427,7 @@ mod tests {
         fake.with_parent(parent).image(None)
     }
 
-    /// What is on the host: names, and the identity of the image there.
+    /// The files on the host: their names, and the identity of the image in each.
     fn opened(name: &str) -> Result<Image> {
         let id = match name {
             "right" => 7,

@@ -1,4 +1,4 @@
-//! A storage of the caller, for what finds its file by a name.
+//! Passes a storage of the caller to code that finds its file by name.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::image::OpenOptions;
 use crate::location::Location;
 use crate::storage::{NamedStorages, Storage, StorageOpen};
 
-/// A storage under its own name, before those that the caller keeps by names.
+/// A storage under its own name, which takes precedence over the named storages of the caller.
 #[derive(Debug)]
 struct Given {
     name: OsString,
@@ -26,7 +26,7 @@ impl NamedStorages for Given {
     }
 }
 
-/// Options with which `location`, whose name is that of the storage, leads to it.
+/// Options with which `location`, whose name is that of the storage, refers to it.
 pub(super) fn with_storage(
     location: &Location,
     storage: Arc<dyn Storage>,

@@ -1,4 +1,4 @@
-//! Opens one layer: its file, its format, and what stands beside the file.
+//! Opens one layer: its file, its format, and the files beside its own.
 
 use std::cell::RefCell;
 use std::os::unix::ffi::OsStrExt;
@@ -25,7 +25,7 @@ use crate::memory;
 use crate::newest::Newest;
 use crate::storage::Storage;
 
-/// Opens one layer; those below it stay closed. Errors do not name the location.
+/// Opens one layer, but not those below it. Errors do not name the location.
 pub(super) fn open(
     start: Start,
     options: &OpenOptions,
@@ -66,7 +66,7 @@ fn check_access(plan: &NodePlan, options: &OpenOptions) -> Result<()> {
     Ok(())
 }
 
-/// Opens the file below a format; of a node without a format, the node.
+/// Opens the file below a format; for a node without a format, the node.
 fn open_file(plan: &NodePlan, builder: &Builder<'_>) -> Result<Node> {
     let writable = builder.options.writable;
     if stands_alone(plan) {
@@ -77,13 +77,13 @@ fn open_file(plan: &NodePlan, builder: &Builder<'_>) -> Result<Node> {
     let file = file.ok_or_else(|| Error::new(ErrorKind::Internal, "A format has a file"))?;
     let file = match builder.named_by_image {
         true => file,
-        // What an image names is what the policy was asked about.
+        // For a name in an image, use exactly what the policy was asked about.
         false => directory::entered(file, &plan.driver),
     };
     builder.node(&file, writable)
 }
 
-/// Whether the node is an image by itself: a protocol or a filter in a format's place.
+/// Whether the node is an image by itself: a protocol or filter in place of a format.
 fn stands_alone(plan: &NodePlan) -> bool {
     matches!(plan.driver, Driver::Host(_) | Driver::Filter(_))
 }
@@ -104,7 +104,7 @@ fn open_over(
     let force_share = options.force_share || plan.common.force_share;
     let bare = stands_alone(&plan);
     let node_name = match bare {
-        // The node has it.
+        // The node has taken the name.
         true => file.name.clone(),
         false => ancestors.nodes().take(plan.common.node_name.as_deref())?,
     };
@@ -135,7 +135,7 @@ fn open_over(
     let is_unsaid = discard.is_none() && options.detect_zeroes.is_none() && !options.may_unmap;
     check_unmapping(detect_zeroes, !ignore_discard && !is_unsaid)?;
     let values = if bare {
-        // They were those of the node.
+        // They were applied to the node.
         Default::default()
     } else {
         plan.take_children(driver.children)?;
@@ -250,7 +250,7 @@ fn open_over(
     });
     options.policy.check_virtual_size(image.len())?;
     if probed && driver.is_transparent && options.writable {
-        // That of an image within a node is only known now.
+        // The name of an image within a node is only known now.
         let name = match image.location.text().is_empty() {
             true => image.filename.to_string().into(),
             false => image.location.display(),
@@ -261,7 +261,7 @@ fn open_over(
     Ok(image)
 }
 
-/// The format's driver, whether it was guessed, and the other format that the name stands for.
+/// The driver of the format, whether it was probed, and the other format that the name suggests.
 fn choose_driver(
     plan: &NodePlan,
     storage: &dyn Storage,
@@ -278,7 +278,7 @@ fn choose_driver(
             let driver = guess.driver;
             let ends_count = footers || guess.misnamed.is_some();
             if driver.is_transparent && ends_count && options.writable {
-                // A guest that writes to its end could make it look like an image at the next guess.
+                // By writing to its end, a guest could make it look like an image at the next probe.
                 return Err(Error::new(
                     ErrorKind::Denied,
                     "What looks like a plain disk is not opened for writing where the end of a file tells \
@@ -290,7 +290,7 @@ fn choose_driver(
     }
 }
 
-/// Refuses what was said of a backing file that the format cannot have, or that is not opened.
+/// Refuses options for a backing file that the format cannot have, or that is not opened.
 fn check_backing(plan: &NodePlan, driver: &FormatDriver, options: &OpenOptions) -> Result<()> {
     let name = ChildSpec::BACKING.name;
     if !options.backing {
@@ -304,7 +304,7 @@ fn check_backing(plan: &NodePlan, driver: &FormatDriver, options: &OpenOptions) 
     Ok(())
 }
 
-/// Refuses a backing file for an image that shows none, though others of its format do.
+/// Refuses a backing file for an image that has none, although others of its format do.
 fn check_parent(plan: &NodePlan, driver: &FormatDriver, format: &dyn Format) -> Result<()> {
     let mut specs = driver.children.iter();
     let of_image = specs.any(|spec| *spec == ChildSpec::PARENT);
@@ -322,7 +322,7 @@ fn no_backing() -> Error {
     Error::unsupported("Driver doesn't support backing files")
 }
 
-/// What the user of a writable image learns when its raw format was guessed; three lines.
+/// The warning for the user of a writable image that was probed as raw; three lines.
 fn probed_raw_warning(name: &str) -> String {
     format!(
         "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n\

@@ -1,4 +1,4 @@
-//! Opens plans: a node, the nodes that are its children, and the chain of backing files, from the top.
+//! Opens plans: a node, its child nodes, and the chain of backing files, from the top.
 
 mod ancestors;
 mod below;
@@ -48,8 +48,8 @@ impl Image {
             .map_err(|error| error.could_not_open(location.display()))
     }
 
-    /// Opens an image over a storage that the caller made: a descriptor, memory, callbacks. Names
-    /// inside the image are relative to the storage's name.
+    /// Opens an image over a storage that the caller created: a descriptor, memory, callbacks. Names inside the image
+    /// are relative to the storage's name.
     ///
     /// # Errors
     /// As [`Image::open`].
@@ -74,20 +74,20 @@ impl Image {
     }
 }
 
-/// What the first use of an image takes that does not follow its size: options, names, texts of errors.
+/// Memory for the first use of an image that does not depend on its size: options, names, error messages.
 const FIRST_USE: u64 = 256 << 10;
 
-/// The end of an opening.
+/// The final steps of opening.
 fn whole(image: Image, options: &OpenOptions) -> Result<Image> {
-    // Where that is lacking, the opening is what can still say so.
+    // If memory is too short, opening is the last chance to report it.
     memory::headroom(FIRST_USE)?;
     let image = image.kept_from_writers(options)?;
     image.claim_disk()?;
     Ok(image)
 }
 
-/// Opens a layer and all those below it; `over` is the image whose parent it is, and `above` the chain in which it
-/// stands, below so many nodes. Errors do not name the location.
+/// Opens a layer and all those below it; `over` is the image whose parent it is, and `above` is the chain that contains
+/// it, with the number of nodes around it. Errors do not name the location.
 fn open_chain(
     first: Start,
     options: &OpenOptions,
@@ -122,7 +122,7 @@ fn open_chain(
             Next::End(last) => break last,
         }
     };
-    // Each layer takes the one below it, and its warnings.
+    // Each layer takes ownership of the one below it, and copies its warnings.
     let mut below = last;
     while let Some(mut image) = layers.pop() {
         if let Backing::Open(base) = &below {
@@ -150,7 +150,7 @@ fn open_chain(
     Err(Error::new(ErrorKind::Internal, "An empty chain"))
 }
 
-/// Says for each layer above the one that failed that its backing file could not be opened.
+/// Adds to the error, for each layer above the one that failed, that its backing file could not be opened.
 fn name_depth<T>(result: Result<T>, depth: usize) -> Result<T> {
     result.map_err(|error| {
         (0..depth).fold(error, |error, _| {

@@ -1,4 +1,4 @@
-//! Further files of an open image: they are made beside it, under the policy that it was opened with.
+//! Additional files of an open image: they are created beside it, under the policy that it was opened with.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +19,7 @@ use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole};
 use crate::storage::driver::StorageOpen;
 use crate::storage::{Creation, Identity, Storage, file};
 
-/// Makes and removes the files of the pieces of an image.
+/// Creates and removes the extent files of an image.
 #[derive(Debug)]
 pub(in crate::image) struct MoreFiles {
     /// The image's file name.
@@ -28,21 +28,21 @@ pub(in crate::image) struct MoreFiles {
     pub(super) force_share: bool,
 }
 
-/// A file that was made. It is removed unless it is kept.
+/// A file that was created. It is removed unless it is kept.
 #[derive(Debug)]
 pub(in crate::image) struct MoreFile {
     child: Child,
     creation: Creation,
-    /// It was there before.
+    /// It existed before.
     is_given: bool,
 }
 
 impl MoreFiles {
-    /// Makes a file under a name as the image will have it, a child of that number; with the permissions of
-    /// another one. It changes nothing that is there.
+    /// Creates a file under a name as recorded by the image, as the child with that number, with the permissions of
+    /// another file. Existing files are not changed.
     ///
     /// # Errors
-    /// [`ErrorKind::Denied`] by policy, [`ErrorKind::Exists`], or of the host.
+    /// [`ErrorKind::Denied`] by policy, [`ErrorKind::Exists`], or errors of the host.
     pub(in crate::image) fn make(
         &self,
         name: &BStr,
@@ -112,11 +112,11 @@ impl MoreFiles {
         Ok((Creation::new(Box::new(new)), false))
     }
 
-    /// Removes the file that the image had under that name. What the user described under another one, and
-    /// what has other names, stays.
+    /// Removes the file that the image had under that name. A file that the user described under another name, or that
+    /// has other names, is kept.
     ///
     /// # Errors
-    /// Of the host.
+    /// Errors of the host.
     pub(in crate::image) fn remove(&self, name: &BStr, child: &Child) -> Result<()> {
         let node = &child.node;
         if !matches!(node.kind, NodeKind::Host) || node.base != self.resolved(name) {
@@ -135,21 +135,21 @@ impl MoreFile {
         &self.child
     }
 
-    /// What tells the file from others, where it was there before.
+    /// The identity of the file, if it existed before.
     pub(in crate::image) fn given_id(&self) -> Option<Identity> {
         let storage = self.is_given.then(|| self.creation.storage());
         storage.and_then(|storage| storage.identity())
     }
 
-    /// Empties the file, where one was given that is not new.
+    /// Empties the file, if it existed before.
     ///
     /// # Errors
-    /// Of the host.
+    /// Errors of the host.
     pub(in crate::image) fn empty(&mut self) -> Result<()> {
         self.creation.empty().map(drop)
     }
 
-    /// The image has it from now on.
+    /// Keeps the file, because the image references it from now on.
     pub(in crate::image) fn keep(self) {
         self.creation.keep();
     }

@@ -1,4 +1,4 @@
-//! Opens a node that serves another as a child.
+//! Opens a node that serves as a child of another one.
 
 use bstr::{BStr, ByteSlice};
 
@@ -17,16 +17,16 @@ use crate::location::tree::{flatten, flatten_values};
 use crate::memory;
 use crate::options::{OptionSpec, Values, valid_keys};
 
-/// Each node in a node takes stack, which callers' threads have little of.
+/// Each nested node takes stack space, which is scarce on callers' threads.
 const MOST_NESTED: u32 = 32;
 
-/// More than the many small parts take of which a node, or a layer over it, is made.
+/// More memory than is needed for the many small parts of a node, or of a layer over it.
 pub(super) const NODE: u64 = 64 << 10;
 
 impl Builder<'_> {
     /// Opens a node. Its files are not locked, except by images among its children.
     pub(super) fn node(&self, plan: &NodePlan, writable: bool) -> Result<Node> {
-        // An image may name any number of them.
+        // An image may name any number of nodes.
         memory::headroom(NODE)?;
         if self.nested >= MOST_NESTED {
             return Err(Error::new(
@@ -45,14 +45,14 @@ impl Builder<'_> {
                 check_access(plan, writable)?;
                 self.filter(driver, plan, writable)?
             }
-            // Its layer has the name.
+            // The name belongs to its layer.
             Driver::Open(name) => return self.open_node(name.as_bstr(), writable),
             Driver::Format(_) | Driver::Probed => return self.image(plan, writable),
         };
         Ok(node.called(self.ancestors.nodes().take(name)?))
     }
 
-    /// A node that is open already, for another one to read.
+    /// Shares an open node for reading by another one.
     fn open_node(&self, name: &BStr, writable: bool) -> Result<Node> {
         let node = self.named(name)?.share();
         match writable {
@@ -64,11 +64,11 @@ impl Builder<'_> {
         }
     }
 
-    /// The open node of that name. Names that stand in images lead to none: a few of them could make a tree
+    /// The open node with that name. Names inside images never refer to open nodes: a few of them could form a tree
     /// that is too large to walk.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where there is none, [`ErrorKind::Locked`] where another image writes to it.
+    /// [`ErrorKind::Invalid`] if there is none, [`ErrorKind::Locked`] if another image writes to it.
     pub(super) fn named(&self, name: &BStr) -> Result<NamedNode> {
         let known = match name.to_str() {
             Ok(name) if !self.named_by_image => self.ancestors.nodes().find(name)?,
@@ -90,7 +90,7 @@ impl Builder<'_> {
             may_unmap: true,
             ..self.options.clone()
         };
-        // Its name is only known once it is open.
+        // Its name is not known until it is open.
         let mut start = Start::new(&Location::from_path(""), plan.clone());
         start.named_by_image = self.named_by_image;
         let image = open_chain(
@@ -110,7 +110,7 @@ impl Builder<'_> {
         writable: bool,
     ) -> Result<Node> {
         self.options.control.checkpoint()?;
-        // One that has file names is a protocol in QEMU's words.
+        // In QEMU's terms, a driver with file names is a protocol.
         let words = match driver.file_names {
             Some(_) => format!("Block protocol '{}' doesn't", driver.name),
             None => format!("Block format '{}' does not", driver.name),
@@ -130,7 +130,7 @@ impl Builder<'_> {
                 continue;
             };
             let within = Self {
-                // What passes for the file of the filter is opened as a file is, for its bytes.
+                // The file of the filter is opened like any file, for its bytes.
                 metadata_only: self.metadata_only && spec.name != ChildSpec::FILE.name,
                 deny_writers: self.deny_writers || driver.keeps_writers_out,
                 ..within
@@ -169,7 +169,7 @@ fn check_access(plan: &NodePlan, writable: bool) -> Result<()> {
     }
 }
 
-/// The refusal of an option that a format does not know.
+/// The error for an option that a format does not have.
 pub(super) fn unknown_option(driver: &FormatDriver, key: &str) -> Error {
     let name = driver.name;
     Error::invalid(format!(
@@ -178,17 +178,17 @@ pub(super) fn unknown_option(driver: &FormatDriver, key: &str) -> Error {
     .with_hint(valid_keys(driver.open_options))
 }
 
-/// The options of a plan, checked against those of its driver. `words` begin the refusal of what is not
-/// among them, and end in "does not".
+/// The options of a plan, checked against those of its driver. `words` is the beginning of the message about an unknown
+/// one, and ends in "does not".
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] that names what the driver does not know.
+/// [`ErrorKind::Invalid`], naming an option that the driver does not have.
 pub(super) fn checked_options(
     words: &str,
     table: &[OptionSpec],
     plan: &NodePlan,
 ) -> Result<Values> {
-    // A null is no value, but what it is given to must be known.
+    // A null is not a value, but its key must be known.
     let given = flatten_values(&plan.given);
     let known = |key: &str| table.iter().any(|spec| spec.matches(key));
     if let Some(key) = given.keys().find(|key| !known(key)) {

@@ -1,5 +1,5 @@
-//! Opens the files that stand beside the file of a layer: those that the user described, and those that
-//! the image names, under the policy.
+//! Opens the files beside the file of a layer: those described by the user, and those named by the image, under the
+//! policy.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -29,13 +29,13 @@ use crate::value::{Map, Value};
 
 /// The [`Opener`] of a layer that is being opened.
 pub(super) struct LayerOpener<'a> {
-    /// How the layer is opened, and what is open above it.
+    /// How the layer is opened, and what is open above it already.
     builder: Builder<'a>,
     driver: &'static FormatDriver,
     plan: &'a NodePlan,
     /// The image's file name.
     base: OsString,
-    /// What is open by now.
+    /// What has been opened so far.
     children: Mutex<Adopted>,
 }
 
@@ -43,14 +43,14 @@ pub(super) struct LayerOpener<'a> {
 struct Adopted {
     /// The image's own file first.
     children: Vec<Child>,
-    /// How many of them each list has, by its name.
+    /// Number of children of each list, by the name of the list.
     listed: HashMap<&'static str, usize>,
-    /// Those that the user described and the format wanted.
+    /// The children that the user described and the format requested.
     wanted: HashSet<String>,
 }
 
 impl Adopted {
-    /// The name of the child that comes next of those that `spec` stands for.
+    /// The name of the next child that matches `spec`.
     fn next_name(&self, spec: &ChildSpec) -> String {
         match spec.list() {
             None => spec.name.to_owned(),
@@ -62,7 +62,7 @@ impl Adopted {
     }
 }
 
-/// What a name inside an image leads to.
+/// What a name inside an image refers to.
 pub(super) enum ResolvedName {
     /// A location to open.
     Location(Location),
@@ -70,10 +70,10 @@ pub(super) enum ResolvedName {
     Storage(Node),
 }
 
-/// Where the name of a backing file leads from an image, and its whole name.
+/// What the name of a backing file refers to, as seen from an image, and its full name.
 ///
 /// # Errors
-/// Of parsing the name.
+/// If the name cannot be parsed.
 pub(super) fn located(
     base: &OsStr,
     name: &OsStr,
@@ -93,7 +93,7 @@ pub(super) fn located(
 /// Applies the policy to a name inside an image.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Denied`] by policy; of parsing the name.
+/// [`crate::ErrorKind::Denied`] by policy; or if the name cannot be parsed.
 pub(super) fn resolve(
     role: ImplicitRole,
     name: &OsStr,
@@ -103,7 +103,7 @@ pub(super) fn resolve(
     options: &OpenOptions,
 ) -> Result<ResolvedName> {
     let policy = &options.policy;
-    // A data file is named as seen from the working directory, other files as seen from the image.
+    // The name of a data file is relative to the working directory, other names are relative to the image.
     let base = match role {
         ImplicitRole::DataFile => OsStr::new(""),
         ImplicitRole::Backing | ImplicitRole::ParentLocator | ImplicitRole::Extent => base,
@@ -138,8 +138,8 @@ pub(super) fn resolve(
     }
 }
 
-/// Refuses an extent whose name is a link that leads out of the directory of the image, as a name that does so
-/// itself is refused. A policy that lists directories, or asks, has said what may be opened.
+/// Refuses an extent whose name is a link to a place outside the directory of the image, just as a name of such a place
+/// is refused. A policy that lists directories, or asks, has already decided what may be opened.
 fn check_beside(
     file: &dyn Storage,
     name: &OsStr,
@@ -174,16 +174,16 @@ fn check_beside(
     ))
 }
 
-/// Where an open file of this system stands.
+/// The real path of an open host file.
 fn real_path(storage: &dyn Storage) -> Option<PathBuf> {
     let fd = storage.host()?.fd().as_raw_fd();
     std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
-/// The file that the policy has open for a name inside an image.
+/// Wraps the descriptor that the policy supplied for a name inside an image.
 ///
 /// # Errors
-/// Of looking at the descriptor.
+/// If the descriptor cannot be examined.
 pub(super) fn given(fd: OwnedFd, name: &OsStr, writable: bool, cache: CacheMode) -> Result<Node> {
     let open = file::FileOpen {
         writable,
@@ -196,7 +196,7 @@ pub(super) fn given(fd: OwnedFd, name: &OsStr, writable: bool, cache: CacheMode)
 }
 
 impl<'a> LayerOpener<'a> {
-    /// Of a layer whose own file is open.
+    /// For a layer whose own file is open.
     pub(super) fn new(
         builder: Builder<'a>,
         driver: &'static FormatDriver,
@@ -216,13 +216,13 @@ impl<'a> LayerOpener<'a> {
         }
     }
 
-    /// What was opened.
+    /// The children that were opened.
     pub(super) fn into_children(self) -> Vec<Child> {
         self.children.into_inner().children
     }
 
-    /// Refuses what was described of children that the image does not have. Where its metadata alone is wanted,
-    /// not all of them were asked for.
+    /// Refuses descriptions of children that the image does not have. If only its metadata is opened, not all children
+    /// have been requested.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`].
@@ -245,7 +245,7 @@ impl<'a> LayerOpener<'a> {
         }
     }
 
-    /// What the user described of a child, now that the format wants it.
+    /// The user's description of a child that the format has requested.
     fn described(&self, name: &str) -> Option<&ChildPlan> {
         let described = self.plan.child(name)?;
         self.children.lock().wanted.insert(name.to_owned());
@@ -256,7 +256,7 @@ impl<'a> LayerOpener<'a> {
         self.base.as_bytes().as_bstr()
     }
 
-    /// The node that a name inside the image leads to; `options` are what the user says of it beside the name.
+    /// The node that a name inside the image refers to; `options` are the user's options for it, besides the name.
     fn resolved(
         &self,
         role: ImplicitRole,
@@ -355,7 +355,7 @@ impl Opener for LayerOpener<'_> {
     fn files_below(&self, role: ImplicitRole, directory: &BStr) -> Result<Arc<dyn FilesBelow>> {
         let options = self.builder.options;
         let path = resolve_plain_name(&self.base, OsStr::from_bytes(directory));
-        // What the caller keeps under names has no directories.
+        // Named storages of the caller have no directories.
         if options.storages.is_none() && !Path::new(&path).is_dir() {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -376,7 +376,7 @@ impl Opener for LayerOpener<'_> {
         };
         let spec = self.spec(|spec| spec.covers(name))?;
         if spec.list().is_some() && !child.names_a_file() {
-            // It says something of the file that the image names.
+            // It only has options for the file that the image names.
             return Ok(None);
         }
         let Some(plan) = child.file()? else {
@@ -457,7 +457,7 @@ impl FilesBelow for Below {
     }
 
     fn each_name(&self, show: &mut dyn FnMut(&BStr) -> Result<bool>) -> Result<bool> {
-        // What the caller keeps under names tells none of them.
+        // Named storages of the caller cannot be listed.
         if self.options.storages.is_some() {
             return Ok(false);
         }

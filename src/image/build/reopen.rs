@@ -1,4 +1,4 @@
-//! Opens what lies below an open image once more: to write to it, or for its metadata alone.
+//! Reopens what lies below an open image: to write to it, or for its metadata only.
 
 use super::below::{described, has_nameless_parent, of_layer, recorded};
 use super::open_chain;
@@ -10,9 +10,8 @@ use crate::printable::shown_name;
 use crate::value::{Map, Value};
 
 impl Image {
-    /// Opens the open layer below, and its own chain, once more and for writing; the policy is asked
-    /// again. The open one gives up the locks that would be in the way, and must not be read any
-    /// more once the new one is written to.
+    /// Opens the layer below, and its own chain, again and for writing; the policy is asked again. The open one
+    /// releases the locks that would be in the way, and must not be read any more once the new one is written to.
     ///
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.
@@ -32,14 +31,14 @@ impl Image {
         self.start_below(recorded(self), tree, &options)
             .and_then(|start| open_chain(start, &options, Some(self), None))
             .map_err(|error| match error.kind() {
-                // The file is open; it is the change of its locks that failed.
+                // The file has been opened; changing its locks failed.
                 ErrorKind::Locked => error,
                 _ => error.could_not_open(base.location.display()),
             })
     }
 
-    /// Opens what an open of the image would open below it, alone and for its metadata, under the
-    /// policy of `options`. None where there is nothing below.
+    /// Opens what an open of the image would open below it, without its own chain and only for its metadata, under the
+    /// policy of `options`. None if there is nothing below.
     ///
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.
@@ -65,8 +64,8 @@ impl Image {
             .map_err(|error| error.could_not_open(name))
     }
 
-    /// Opens the backing file that the image names, alone and for its metadata, under the policy
-    /// of `options`: the next step of `info` along a chain. None where it names none.
+    /// Opens the backing file that the image names, without its own chain and only for its metadata, under the policy
+    /// of `options`: the next step of `info` along a chain. None if the image names none.
     ///
     /// # Errors
     /// As [`Image::open`], beginning with the name of the backing file.

@@ -1,4 +1,4 @@
-//! Looks for a parent that an image knows by its identity alone, among the files beside the image.
+//! Searches the files near an image for its parent, of which the image records only the identity.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirEntry, File, OpenOptions as FileOptions};
@@ -17,50 +17,50 @@ use crate::memory;
 use crate::policy::OpenPolicy;
 use crate::storage::Identity;
 
-/// So many entries of directories are looked at.
+/// Maximum number of directory entries to examine.
 const MOST_ENTRIES: usize = 10_000;
 
-/// What the user can do about a parent that is not found.
+/// Advice for a parent that is not found.
 pub(super) const REMEDY: &str =
     "Give the file of the parent as 'backing' in the options of the image.";
 
-/// What the user can do about a new parent that would not be found.
+/// Advice for a new parent that would not be found.
 const PLACE: &str =
     "Keep the image and its parent in one directory, the parent as a file and not as a link.";
 
-/// What the user can do about a new parent that another file would be taken for.
+/// Advice for a new parent that could be confused with another file.
 const MOVE: &str = "Move the file that is not meant to another directory.";
 
-/// What is looked for, and from where.
+/// What to look for, and from where.
 #[derive(Clone, Copy)]
 pub(crate) struct Search<'a> {
     /// The name of the image, for messages.
     pub(crate) image: &'a BStr,
     /// The file to which names are relative.
     pub(crate) base: &'a OsStr,
-    /// The parent's identity, which is recorded.
+    /// The recorded identity of the parent.
     pub(crate) id: ParentId,
     pub(crate) places: &'a ParentSearch,
     pub(crate) policy: &'a OpenPolicy,
 }
 
-/// A file that is the parent by what its beginning says.
+/// A file whose beginning matches the parent.
 struct Candidate {
     file: Identity,
     /// As the image would name it.
     name: OsString,
 }
 
-/// What was seen on the way.
+/// The state of a search.
 #[derive(Default)]
 struct Seen {
     entries: usize,
     candidates: Vec<Candidate>,
-    /// Where it was looked.
+    /// The directories that were searched.
     directories: Vec<PathBuf>,
-    /// What could not be looked at, the first of it.
+    /// The first place that could not be examined.
     closed: Option<(PathBuf, std::io::Error)>,
-    /// What may not be looked at, the first of it.
+    /// The first place that the policy does not permit.
     denied: Option<PathBuf>,
 }
 
@@ -68,9 +68,8 @@ impl Search<'_> {
     /// The name of the parent as seen from the image.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`], or [`ErrorKind::Denied`] where the policy kept it from being looked for
-    /// everywhere, [`ErrorKind::Invalid`] where there are several, [`ErrorKind::Limit`] where
-    /// there are too many files.
+    /// [`ErrorKind::NotFound`], or [`ErrorKind::Denied`] if the policy prevented a complete search,
+    /// [`ErrorKind::Invalid`] if there are several candidates, [`ErrorKind::Limit`] if there are too many files.
     pub(super) fn find(&self) -> Result<BString> {
         let seen = self.look().map_err(|error| error.with_hint(REMEDY))?;
         let wanted = self.id;
@@ -111,13 +110,13 @@ impl Search<'_> {
         }
     }
 
-    /// Makes sure that an image which is about to record the identity will find its parent: the file
-    /// `parent`, which the user calls `name`. `own` is the file of the image. Where the policy does not let
-    /// it be looked for, the image opens with a parent that the user gives, or not at all.
+    /// Makes sure that an image that is about to record the identity will find its parent: the file `parent`, which the
+    /// user calls `name`. `own` is the file of the image. If the policy does not permit the search, the image can only
+    /// be opened with a parent given by the user.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where it would not, the error of I/O where that may be why, [`ErrorKind::Invalid`] where another file would be
-    /// found as well, [`ErrorKind::Limit`] where there are too many files.
+    /// [`ErrorKind::Unsupported`] if it would not, or the I/O error that may be the reason, [`ErrorKind::Invalid`] if
+    /// another file would be found as well, [`ErrorKind::Limit`] if there are too many files.
     pub(crate) fn check_leads_to(
         &self,
         parent: &Identity,
@@ -125,7 +124,7 @@ impl Search<'_> {
         own: Option<&Identity>,
     ) -> Result<()> {
         if matches!(parent, Identity::Own(_)) {
-            // The caller keeps it.
+            // It is a storage of the caller.
             return Ok(());
         }
         let mut seen = self.look()?;
@@ -151,7 +150,7 @@ impl Search<'_> {
                 let text =
                     format!("The image would know its parent by the {id} alone, and {places}");
                 match seen.closed {
-                    // It may be that one.
+                    // The parent may be there.
                     Some((path, error)) => {
                         Err(Error::io(&error).context(format!("{text}: '{}'", path.display())))
                     }
@@ -166,7 +165,7 @@ impl Search<'_> {
         resolve_plain_name(self.base, name).display().to_string()
     }
 
-    /// Looks wherever the parent may be.
+    /// Searches all places where the parent may be.
     fn look(&self) -> Result<Seen> {
         let mut seen = Seen::default();
         if !self.base.is_empty() && protocol_of(self.base).is_none() {
@@ -175,7 +174,8 @@ impl Search<'_> {
         Ok(seen)
     }
 
-    /// The image's own directory, that of the children in it, and the one above if it is that of the children.
+    /// Searches the image's own directory, its subdirectory for children, and, if the image is in a directory for
+    /// children, the parent directory.
     fn look_around(&self, seen: &mut Seen) -> Result<()> {
         let children = self.places.children;
         let own = self.look_in("", seen)?;
@@ -187,7 +187,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Looks at the files of one directory; where that really is, if it is there.
+    /// Searches the files of one directory; returns its real path, if it exists.
     fn look_in(&self, place: &str, seen: &mut Seen) -> Result<Option<PathBuf>> {
         let any = resolve_plain_name(self.base, OsStr::new(&format!("{place}_")));
         let path = match Path::new(&any).parent() {
@@ -207,7 +207,7 @@ impl Search<'_> {
                 return Ok(None);
             }
         };
-        // What is looked at is the directory that the policy was asked about, whatever its name leads to by now.
+        // Search exactly the directory that the policy is asked about, even if its name refers to another one by now.
         let held = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         let real = held.read_link().map_err(|error| Error::io(&error))?;
         if !self.policy.allows_directory(&real) {
@@ -244,12 +244,12 @@ impl Search<'_> {
                 Ok(Some(file)) => {
                     let mut name = OsString::from(place);
                     name.push(entry.file_name());
-                    // Two names of one file are one candidate.
+                    // Several names of one file count as one candidate.
                     if seen.candidates.iter().all(|known| known.file != file) {
                         memory::push(&mut seen.candidates, Candidate { file, name })?;
                     }
                 }
-                // It went away meanwhile, or became a link.
+                // It was removed in the meantime, or replaced by a link.
                 Err(error)
                     if error.kind() == IoKind::NotFound
                         || error.raw_os_error() == Some(libc::ELOOP) => {}
@@ -263,7 +263,7 @@ impl Search<'_> {
         Ok(Some(real))
     }
 
-    /// The identity of the file, if it is a regular one and its beginning is that of the parent.
+    /// The identity of the file, if it is a regular file whose beginning matches the parent.
     fn candidate(&self, entry: &DirEntry) -> std::io::Result<Option<Identity>> {
         if !entry.file_type()?.is_file() {
             return Ok(None);
@@ -286,7 +286,7 @@ impl Search<'_> {
 }
 
 impl Seen {
-    /// Where it was looked, for messages.
+    /// The directories that were searched, for messages.
     fn places(&self) -> String {
         let places = self.directories.iter();
         let places: Vec<String> = places
@@ -296,7 +296,7 @@ impl Seen {
     }
 }
 
-/// The first bytes of a file, fewer where it is shorter.
+/// The first bytes of a file; fewer if it is shorter.
 fn beginning(file: File, len: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes

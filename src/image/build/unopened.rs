@@ -1,4 +1,4 @@
-//! What lies below an image, where that stays closed: for who writes to the image, or makes one over it.
+//! The chain below an image if it is not opened: for writing to the image, or creating an overlay.
 
 use bstr::ByteSlice;
 
@@ -16,7 +16,7 @@ use crate::location::Location;
 use crate::memory;
 use crate::value::Map;
 
-/// Refuses to write to an image where one of its files is also a file of the chain that stays closed.
+/// Refuses to write to an image if one of its files also belongs to the chain below, which stays closed.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].
@@ -27,7 +27,7 @@ pub(super) fn check_apart(
 ) -> Result<()> {
     let written = image.written_files()?;
     if written.len() < 2 {
-        // Who stands on itself is met where the chain is opened.
+        // An image that refers to itself is detected when the chain is opened.
         return Ok(());
     }
     let walking = walking(options);
@@ -39,8 +39,8 @@ pub(super) fn check_apart(
 }
 
 impl Image {
-    /// Refuses to write to this image where one of its files, if it has several, is also a file of what is to be
-    /// named as its backing file and is not opened.
+    /// Refuses to write to this image if one of its files, provided it has several, also belongs to an image that is to
+    /// become its backing file and is not opened.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -55,7 +55,7 @@ impl Image {
         }
         let walking = walking(options);
         let Ok(start) = start_of(self, backing, &walking) else {
-            // A name that leads nowhere leads to no file of this image.
+            // A name that refers to nothing cannot refer to a file of this image.
             return Ok(());
         };
         let mut ancestors = Ancestors::default();
@@ -65,10 +65,10 @@ impl Image {
     }
 }
 
-/// The files of an image and its chain that a new image is to name and that need not be there.
+/// The files of an image and of its chain that a new image is to name and that need not exist.
 ///
 /// # Errors
-/// Where there is no memory for them.
+/// If memory is exhausted.
 pub(crate) fn unopened_files(
     location: &Location,
     options: &OpenOptions,
@@ -78,7 +78,7 @@ pub(crate) fn unopened_files(
         return Ok(Vec::new());
     };
     let mut start = Start::new(location, plan);
-    // Nothing that could wait is opened for a name alone.
+    // Nothing that might block is opened on the strength of a name.
     start.named_by_image = true;
     let mut files = Vec::new();
     let mut ancestors = Ancestors::default();
@@ -100,8 +100,8 @@ fn walking(options: &OpenOptions) -> OpenOptions {
     }
 }
 
-/// Shows the files of these images and of their chains. Only the metadata of files on this machine is looked at, and
-/// no server is asked. Of what cannot be opened, or may not be, the names count that lead there.
+/// Visits the files of these images and of their chains. Only the metadata of local files is read, and no server is
+/// contacted. For files that cannot be opened, or must not be, their names count.
 fn visit(
     mut starts: Vec<Start>,
     walking: &OpenOptions,
@@ -159,7 +159,7 @@ fn visit_named(
     visited
 }
 
-/// Where a recorded name leads, also where the format that is recorded with it does not fit it.
+/// What a recorded name refers to, even if the recorded format is wrong.
 fn start_of(above: &Image, named: &BackingRef, walking: &OpenOptions) -> Result<Start> {
     let with = |format| BackingRef {
         name: named.name.clone(),
@@ -169,7 +169,7 @@ fn start_of(above: &Image, named: &BackingRef, walking: &OpenOptions) -> Result<
     start(with(named.format.clone())).or_else(|_| start(with(None)))
 }
 
-/// What follows a layer: of several names of a parent, all.
+/// Adds what follows a layer; if a parent has several names, all of them.
 fn push_next(
     above: &mut Image,
     walking: &OpenOptions,
@@ -193,7 +193,7 @@ fn push_next(
     Ok(())
 }
 
-/// What a node that is not opened stands on.
+/// Adds what an unopened node stands on.
 fn push_parts(
     (location, plan, named_by_image): (&Location, &NodePlan, bool),
     starts: &mut Vec<Start>,

@@ -1,4 +1,4 @@
-//! Locks that an image takes after it was opened.
+//! Locks that an image takes after it has been opened.
 
 use std::ops::Range;
 
@@ -8,20 +8,20 @@ use crate::format::FileRole;
 use crate::image::{Child, Image, Node, OpenOptions, lock};
 use crate::storage::{LockRequest, Storage};
 
-/// More than the locks of an open plain disk, until it is dropped.
+/// Additional locks of an open plain disk, held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct StrongerLocks<'a>(&'a Image);
 
 impl Drop for StrongerLocks<'_> {
     fn drop(&mut self) {
-        // Dropping a lock fails only where taking it would have.
+        // Downgrading the locks fails only where upgrading them would have failed.
         let _ = self.0.lock_disk(self.0.plain_locks(false), true);
     }
 }
 
 impl Image {
-    /// The right to change the size: a plain disk does not take it until somebody changes it.
-    /// None for a format that has it since it was opened.
+    /// Acquires the right to change the size: a plain disk does not hold it until the size is changed. None for a
+    /// format that has held it since it was opened.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`], as if the image could not be opened.
@@ -30,7 +30,7 @@ impl Image {
             .map_err(|error| error.could_not_open(self.location.display()))
     }
 
-    /// The right to change the keys of a plain disk: those who have it open know the old ones.
+    /// Acquires the right to change the keys of a plain disk: others that have it open rely on the old ones.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
@@ -38,7 +38,7 @@ impl Image {
         self.strengthen(lock::of_key_change(self.settings.deny_writers), false)
     }
 
-    /// This layer may not be read any more, because one below it is about to change.
+    /// Makes this layer unreadable for others, because one below it is about to change.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
@@ -46,7 +46,7 @@ impl Image {
         self.lock_files(lock::of_hidden_layer())
     }
 
-    /// Changes the locks of every file of this layer, down to the images that serve as its files.
+    /// Changes the locks of every file of this layer, including those of images that serve as its files.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Locked`].
@@ -54,8 +54,8 @@ impl Image {
         lock_nodes(self.children(), request, &|image| image.lock_files(request))
     }
 
-    /// Keeps writers out of the whole chain where `options` ask for that, and out of the chains of the
-    /// images that serve as its files.
+    /// If `options` request it, keeps writers out of the whole chain, and of the chains of images that serve as its
+    /// files.
     pub(in crate::image) fn kept_from_writers(self, options: &OpenOptions) -> Result<Self> {
         if options.deny_writers {
             self.keep_writers_out(options.metadata_only)?;
@@ -73,18 +73,18 @@ impl Image {
                 deny_writers: true,
                 force_share: false,
             });
-            // An image that serves as a file is never open for its metadata alone.
+            // An image that serves as a file is never opened only for its metadata.
             lock_nodes(&layer.children, request, &|image| {
                 image.keep_writers_out(false)
             })
         })
     }
 
-    /// Says what this process writes to through this image, so that no other handle of it does. An image with metadata
-    /// has locks that say so.
+    /// Registers what this process writes to through this image, so that no other handle in this process writes to it.
+    /// An image with metadata is protected by its locks.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Locked`] where another handle does.
+    /// [`crate::ErrorKind::Locked`] if another handle writes to it.
     pub(in crate::image) fn claim_disk(&self) -> Result<()> {
         if !self.writable || self.settings.force_share {
             return Ok(());
@@ -101,7 +101,7 @@ impl Image {
             ExtentKind::Data { host_offset, .. } if self.driver.is_transparent => {
                 host_offset..part.end.saturating_add(host_offset - part.start)
             }
-            // There may be a header besides.
+            // There may also be a header.
             _ => 0..u64::MAX,
         };
         let mut nodes = self.children.iter().map(Child::node);
@@ -111,7 +111,7 @@ impl Image {
         })
     }
 
-    /// Those of a plain disk that is open for writing.
+    /// The locks of a plain disk that is open for writing.
     fn plain_locks(&self, resizes: bool) -> LockRequest {
         lock::of_plain_disk(resizes, self.settings.deny_writers)
     }
@@ -124,14 +124,14 @@ impl Image {
         if !self.is_plain() {
             return Ok(None);
         }
-        // Made first: it gives back what a failure leaves half taken.
+        // Created first, so that it releases the locks if only some of them can be taken.
         let stronger = StrongerLocks(self);
         self.lock_disk(request, header_too)?;
         Ok(Some(stronger))
     }
 
-    /// Changes the locks of the files of a plain disk, down to those of a plain disk that serves as its file:
-    /// other images have had theirs since they were opened.
+    /// Changes the locks of the files of a plain disk, including those of a plain disk that serves as its file: other
+    /// images have held theirs since they were opened.
     fn lock_disk(&self, request: LockRequest, header_too: bool) -> Result<()> {
         let inner = |image: &Self| match image.is_plain() {
             true => image.lock_disk(request, header_too),
@@ -150,7 +150,7 @@ impl Image {
     }
 }
 
-/// Claims a part of a file; one that reaches to its end may grow.
+/// Claims a part of a file; if the part reaches the end of the file, it may grow.
 fn claim_file(storage: &dyn Storage, part: Range<u64>) -> Result<()> {
     let Some(host) = storage.host() else {
         return Ok(());
@@ -161,8 +161,8 @@ fn claim_file(storage: &dyn Storage, part: Range<u64>) -> Result<()> {
     }
 }
 
-/// Changes the locks of the files of these nodes; `inner` is called with each image among them and below
-/// filters. What else a filter needs of its children it adds by itself.
+/// Changes the locks of the files of these nodes; `inner` is called for each image among them and below filters. A
+/// filter adds any other locks that it needs on its children itself.
 fn lock_nodes(
     nodes: &[Child],
     request: LockRequest,
@@ -180,7 +180,7 @@ fn lock_nodes(
         })
 }
 
-/// Calls `inner` with each image below a filter.
+/// Calls `inner` for each image below a filter.
 fn images_below(node: &Node, inner: &dyn Fn(&Image) -> Result<()>) -> Result<()> {
     let children = node.filter().map_or(&[][..], |(_, children)| children);
     let mut nodes = children.iter().map(Child::node);
@@ -211,7 +211,7 @@ mod tests {
         Image::open(&Location::parse(name).unwrap(), &options).unwrap()
     }
 
-    /// What keeps `request` from being granted on the file; it is given back at once.
+    /// Why `request` is not granted on the file, if so; if it is granted, it is released at once.
     fn refused(path: &str, request: LockRequest) -> Option<ErrorKind> {
         let options = OpenOptions::default();
         let (file, _) = open_file(&Location::from_path(path), &options).unwrap();
@@ -296,7 +296,7 @@ mod tests {
             assert_eq!(refused(&path, read), None, "{name}");
             drop(image);
 
-            // One that writes and is to be alone stays so when it has been resized.
+            // A writer that denies other writers still does so after a resize.
             let image = open(
                 &name,
                 &OpenOptions {

@@ -1,29 +1,29 @@
-//! Which permissions an open takes on its files, so that QEMU's tools and this library exclude
-//! each other as they do among themselves.
+//! The permissions that an open image takes on its files, so that QEMU's tools and this library exclude each other in
+//! the same way as each does by itself.
 
 mod held;
 
 use crate::storage::{LockRequest, Permissions};
 
-/// What an image file is opened for.
+/// The purpose for which an image file is opened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Use {
-    /// The format keeps metadata; else the file is the disk itself.
+    /// The format has metadata; otherwise the file is the disk itself.
     pub(super) has_metadata: bool,
     /// Guest bytes are written.
     pub(super) writable: bool,
     /// No guest bytes are read.
     pub(super) metadata_only: bool,
-    /// Others must not write meanwhile, whatever the format.
+    /// Others must not write in the meantime, whatever the format.
     pub(super) deny_writers: bool,
-    /// Take no lock that excludes others.
+    /// Take no exclusive locks.
     pub(super) force_share: bool,
 }
 
 const CHANGE: Permissions = Permissions::WRITE.union(Permissions::RESIZE);
 
-/// The locks of a file that is about to be emptied. Of what others have open as a plain disk, only
-/// metadata is in the way.
+/// The locks of a file that is about to be emptied. Others that write to a plain disk are only in the way if the new
+/// image has metadata.
 pub(super) fn of_creator(has_metadata: bool) -> LockRequest {
     let mut denies = Permissions::RESIZE;
     denies.set(Permissions::WRITE, has_metadata);
@@ -46,7 +46,7 @@ pub(super) fn of_image(open: Use) -> LockRequest {
         if open.has_metadata {
             uses |= Permissions::RESIZE;
         } else if !open.deny_writers {
-            // Two writers of a plain disk may know of each other.
+            // Two writers of a plain disk may be coordinated with each other.
             denies = Permissions::empty();
         }
     } else if open.metadata_only {
@@ -69,7 +69,8 @@ pub(super) fn of_new_image(has_metadata: bool) -> LockRequest {
     })
 }
 
-/// The locks of a plain disk that is open for writing, with the right to change its size or not, alone or not.
+/// The locks of a plain disk that is open for writing, with or without the right to change its size, and with other
+/// writers denied or not.
 pub(super) fn of_plain_disk(resizes: bool, deny_writers: bool) -> LockRequest {
     let mut uses = Permissions::CONSISTENT_READ | Permissions::WRITE;
     if resizes {
@@ -84,7 +85,7 @@ pub(super) fn of_plain_disk(resizes: bool, deny_writers: bool) -> LockRequest {
     }
 }
 
-/// The locks of a plain disk whose keys change: in the meantime no one reads or writes it.
+/// The locks of a plain disk whose keys are being changed: no one may read or write it in the meantime.
 pub(super) fn of_key_change(deny_writers: bool) -> LockRequest {
     let plain = of_plain_disk(false, deny_writers);
     LockRequest {
@@ -93,7 +94,7 @@ pub(super) fn of_key_change(deny_writers: bool) -> LockRequest {
     }
 }
 
-/// The locks of a layer that shows nothing sensible while another below it changes.
+/// The locks of a layer that must not be read while one below it changes.
 pub(super) fn of_hidden_layer() -> LockRequest {
     LockRequest {
         uses: Permissions::CONSISTENT_READ,
@@ -101,7 +102,7 @@ pub(super) fn of_hidden_layer() -> LockRequest {
     }
 }
 
-/// The locks of a file that is open beside another handle of this process that writes to it.
+/// The locks of a file that is open alongside another handle in this process that writes to it.
 pub(super) fn of_neighbour() -> LockRequest {
     LockRequest {
         uses: Permissions::CONSISTENT_READ,
@@ -109,7 +110,7 @@ pub(super) fn of_neighbour() -> LockRequest {
     }
 }
 
-/// The locks of a file that holds the header of a plain disk.
+/// The locks of a file that contains the header of a plain disk.
 pub(super) fn of_header(writable: bool, metadata_only: bool) -> LockRequest {
     of_image(Use {
         has_metadata: false,

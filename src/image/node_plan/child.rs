@@ -1,4 +1,4 @@
-//! The children of a node, as they were described.
+//! The children of a node, as described by the user.
 
 use crate::error::{Error, Result};
 use crate::filter::registry::is_child_name;
@@ -8,25 +8,25 @@ use crate::value::{Map, Value};
 
 use super::{Driver, NodePlan, driver_named, no_driver};
 
-/// The child below an overlay.
+/// The child that is the backing file of an overlay.
 const BACKING: &str = ChildSpec::BACKING.name;
 
-/// The warning of `"backing": ""`.
+/// The warning for `"backing": ""`.
 const EMPTY_BACKING: &str = "Use of \"backing\": \"\" is deprecated; use \"backing\": null instead";
 
-/// A child that was described.
+/// The description of a child.
 #[derive(Clone, Debug)]
 pub(in crate::image) enum ChildPlan {
-    /// There is to be none.
+    /// There must be no such child.
     Null,
-    /// Options for it, not taken apart yet.
+    /// Options for it that have not been parsed yet.
     Tree(Map<String, Value>),
     /// A plan.
     Node(Box<NodePlan>),
 }
 
 impl ChildPlan {
-    /// What a value says of a child; None where that is nothing.
+    /// Interprets a value as the description of a child; None if it is not one.
     fn of_value(value: Value) -> Result<Option<Self>> {
         match value {
             Value::Null => Ok(Some(Self::Null)),
@@ -39,7 +39,7 @@ impl ChildPlan {
         }
     }
 
-    /// Whether it says which file it is.
+    /// Whether it specifies which file to use.
     pub(in crate::image) fn names_a_file(&self) -> bool {
         match self {
             Self::Null => false,
@@ -48,8 +48,7 @@ impl ChildPlan {
         }
     }
 
-    /// The first option that says something of it, as a child of that name; None where it says that there is
-    /// to be none.
+    /// The first option that describes the child with that name; None if it is described as absent.
     pub(in crate::image) fn first_option(&self, name: &str) -> Option<String> {
         match self {
             Self::Null => None,
@@ -61,7 +60,7 @@ impl ChildPlan {
         }
     }
 
-    /// The plan of it as what `spec` says; None where there is to be none.
+    /// The plan of a child of the kind in `spec`; None if it is described as absent.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -72,7 +71,7 @@ impl ChildPlan {
         }
     }
 
-    /// The plan of it where a file is expected; None where there is to be none.
+    /// The plan of a child for which a file is expected; None if it is described as absent.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -86,10 +85,10 @@ impl ChildPlan {
 }
 
 impl NodePlan {
-    /// Takes what the options say of children, as soon as it is known which there are.
+    /// Takes the descriptions of children out of the options, once the possible children are known.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for what describes no child.
+    /// [`crate::ErrorKind::Invalid`] for an invalid description.
     pub(in crate::image) fn take_children(&mut self, specs: &[ChildSpec]) -> Result<()> {
         if !specs.iter().any(|spec| spec.name == BACKING) {
             self.take_no_backing();
@@ -100,7 +99,7 @@ impl NodePlan {
                     continue;
                 };
                 let child = match spec.name {
-                    // The old way to say null.
+                    // The old spelling of null.
                     BACKING if value.as_str() == Some("") => {
                         self.warnings.push(EMPTY_BACKING);
                         Some(ChildPlan::Null)
@@ -133,7 +132,7 @@ impl NodePlan {
         Ok(())
     }
 
-    /// What has nothing below may be told so.
+    /// Allows the description of an absent backing file for a driver that never has one.
     fn take_no_backing(&mut self) {
         let is_none = match self.given.get(BACKING) {
             Some(Value::Null) => true,
@@ -148,7 +147,7 @@ impl NodePlan {
         }
     }
 
-    /// Refuses a plan without a child that its driver requires.
+    /// Refuses a plan that lacks a child required by its driver.
     pub(super) fn check_children(&self) -> Result<()> {
         for spec in self.driver.children().iter().filter(|spec| spec.required) {
             match self.child(spec.name) {
@@ -158,7 +157,7 @@ impl NodePlan {
                 _ => return Err(no_child(spec.name)),
             }
         }
-        // An image knows the others of its own list; a filter has no others.
+        // An image checks its own lists of children; for a filter the description is everything.
         let Driver::Filter(driver) = self.driver else {
             return Ok(());
         };
@@ -184,7 +183,7 @@ impl NodePlan {
     }
 }
 
-/// Whether a tree describes a node with a file of its own.
+/// Whether a tree describes a node that specifies its own file.
 pub(in crate::image) fn names_a_file(tree: &Map<String, Value>) -> bool {
     let driver = tree.get("driver").and_then(Value::as_str);
     let specs = match driver.map(driver_named) {

@@ -1,4 +1,4 @@
-//! The options that every node takes.
+//! The options that every node has.
 
 use super::take::{take_bool, take_word};
 use crate::error::{Error, ErrorKind, Result};
@@ -7,10 +7,10 @@ use crate::image::node_options::NODE_OPTIONS;
 use crate::storage::CacheMode;
 use crate::value::{Map, Value};
 
-/// The longest name of a node.
+/// Maximum length of a node name.
 const MAX_NODE_NAME: usize = 31;
 
-/// Options that every node takes.
+/// Options that every node has.
 #[derive(Clone, Debug, Default)]
 pub(in crate::image) struct Common {
     /// `read-only`.
@@ -23,7 +23,7 @@ pub(in crate::image) struct Common {
     no_flush: Option<bool>,
     /// `discard`: whether discards reach the host.
     pub(in crate::image) discard: Option<bool>,
-    /// `active=off`: as a node of a machine that is still elsewhere, which must not be written to.
+    /// `active=off`: a node of a machine that still runs elsewhere, which must not be written to.
     pub(in crate::image) inactive: bool,
     /// `node-name`.
     pub(in crate::image) node_name: Option<String>,
@@ -32,7 +32,7 @@ pub(in crate::image) struct Common {
 }
 
 impl Common {
-    /// Refuses to write to a node that is only to be read.
+    /// Refuses to write to a read-only node.
     ///
     /// # Errors
     /// [`ErrorKind::ReadOnly`].
@@ -45,7 +45,7 @@ impl Common {
         Err(Error::new(ErrorKind::ReadOnly, refusal))
     }
 
-    /// The cache mode with the options of the node put over it.
+    /// The cache mode after applying the options of the node.
     pub(in crate::image) fn cache(&self, mode: CacheMode) -> CacheMode {
         let direct = self.direct.unwrap_or(mode.direct());
         let no_flush = self.no_flush.unwrap_or(mode == CacheMode::Unsafe);
@@ -65,13 +65,13 @@ pub(super) fn take_common(tree: &mut Map<String, Value>) -> Result<Common> {
     Ok(common)
 }
 
-/// Takes the options that every node takes; what is not given stays.
+/// Takes the options that every node has; those that are not given stay unchanged.
 pub(super) fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> Result<()> {
     let mut cache = match tree.get_mut("cache") {
         Some(Value::Object(cache)) => std::mem::take(cache),
         Some(_) | None => Map::new(),
     };
-    // A null is no value.
+    // A null is not a value.
     let is_ours = |name: &str| NODE_OPTIONS.iter().any(|spec| spec.name == name);
     tree.retain(|name, value| *value != Value::Null || !is_ours(name));
     cache.retain(|name, value| *value != Value::Null || !is_ours(&format!("cache.{name}")));
@@ -110,7 +110,7 @@ pub(super) fn add_common(tree: &mut Map<String, Value>, common: &mut Common) -> 
         }
         common.node_name = Some(name);
     }
-    // What is left is unknown; the format names it when it refuses it.
+    // What remains is unknown, and will be reported when the format refuses it.
     match tree.get_mut("cache") {
         Some(Value::Object(left)) if !cache.is_empty() => *left = cache,
         Some(Value::Object(_)) => drop(tree.shift_remove("cache")),

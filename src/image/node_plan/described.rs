@@ -1,4 +1,4 @@
-//! The plan of a tree of options, alone or beside a name.
+//! The plan of an option tree, by itself or in addition to a name.
 
 use bstr::ByteSlice;
 
@@ -14,10 +14,11 @@ use crate::location::{Location, tree};
 use crate::value::{Map, Value};
 
 impl NodePlan {
-    /// The plan of a location with the options of an opening.
+    /// The plan of a location with the options for opening it.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for options that do not go together, that no driver has, or that the location has too.
+    /// [`crate::ErrorKind::Invalid`] for options that conflict, that no driver has, or that the location also
+    /// specifies.
     pub(in crate::image) fn of(location: &Location, options: &OpenOptions) -> Result<Self> {
         let mut more = tree::of_options(&options.driver_options)?;
         let driver = take_word(&mut more, "driver");
@@ -33,10 +34,10 @@ impl NodePlan {
         Ok(plan)
     }
 
-    /// As [`NodePlan::of`], for an image whose own file is open already: no option says anything of that.
+    /// As [`NodePlan::of`], for an image whose own file is open already: options must not refer to that file.
     ///
     /// # Errors
-    /// For an option of the file; else as [`NodePlan::of`].
+    /// If an option refers to the file; otherwise as [`NodePlan::of`].
     pub(in crate::image) fn of_open_file(
         location: &Location,
         options: &OpenOptions,
@@ -51,7 +52,7 @@ impl NodePlan {
         Self::of(location, options)
     }
 
-    /// Adds options to those that it has.
+    /// Adds further options to the plan.
     fn add(&mut self, mut more: Map<String, Value>) -> Result<()> {
         if more.is_empty() {
             return Ok(());
@@ -84,7 +85,7 @@ impl NodePlan {
         self.check_children()
     }
 
-    /// The plan of a tree of options.
+    /// The plan of an option tree.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -92,7 +93,7 @@ impl NodePlan {
         mut tree: Map<String, Value>,
         format: Option<&str>,
     ) -> Result<Self> {
-        // What is no text names no driver.
+        // A value that is not text does not name a driver.
         let named = match tree.shift_remove("driver") {
             Some(Value::String(name)) => Some(name.to_str_lossy().into_owned()),
             _ => None,
@@ -118,7 +119,7 @@ impl NodePlan {
         Ok(plan)
     }
 
-    /// The plan of a tree that stands where a file is expected: a protocol, or a format or filter again.
+    /// The plan of a tree where a file is expected: a protocol, or another format or filter.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -128,7 +129,7 @@ impl NodePlan {
         }
         let mut tree = tree;
         tree.shift_remove("driver");
-        // A bare file name is a plain file, whatever it looks like.
+        // A file name without a driver is a regular file, whatever it looks like.
         let common = take_common(&mut tree)?;
         let host = HostFile {
             protocol: None,
@@ -144,7 +145,7 @@ impl NodePlan {
         })
     }
 
-    /// The plan of a file that an image names, with what the user says of it beside the name.
+    /// The plan of a file that an image names, with the user's additional options for it.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -155,15 +156,15 @@ impl NodePlan {
         let driver = take_word(&mut tree, "driver");
         let mut plan = Self::new(named, driver.as_deref())?;
         if driver.is_none() {
-            // The contents of what a name alone leads to are not looked at.
+            // A name alone does not cause the contents to be probed.
             plan = plan.without_format()?;
         }
         plan.add(tree)?;
         Ok(plan)
     }
 
-    /// The plan of a backing file: the tree that the user gave for it over the location that the
-    /// image names. None of both opens nothing else than the tree says.
+    /// The plan of a backing file: the tree given by the user for it, applied to the location that the image names.
+    /// Without such a location, or if the tree names a file, the tree alone determines what is opened.
     ///
     /// # Errors
     /// As [`NodePlan::new`].

@@ -1,4 +1,4 @@
-//! A host storage, by a name or by options alone.
+//! A host storage, given by name or by options alone.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,25 +13,25 @@ use crate::value::{Map, Value};
 /// A host storage.
 #[derive(Clone, Debug)]
 pub(in crate::image) struct HostFile {
-    /// The protocol's name; None where the name decides.
+    /// The protocol's name; None if it follows from the name.
     pub(in crate::image) protocol: Option<String>,
-    /// The path or URI, where one is given.
+    /// The path or URI, if given.
     pub(in crate::image) name: HostName,
 }
 
-/// How a host storage is called.
+/// The name of a host storage.
 #[derive(Clone, Debug)]
 pub(in crate::image) enum HostName {
     /// A path.
     Path(PathBuf),
     /// `protocol:rest`.
     Uri {
-        /// Before the first colon.
+        /// The part before the first colon.
         protocol: String,
-        /// The whole.
+        /// The whole name.
         uri: BString,
     },
-    /// Not by a name: the options say all.
+    /// No name: it is described by options alone.
     None,
 }
 
@@ -40,7 +40,7 @@ fn takes_paths(scheme: &str) -> bool {
 }
 
 impl HostName {
-    /// The path, where it is that of a file or device.
+    /// The path, if it refers to a file or device.
     pub(in crate::image) fn path(&self) -> Option<PathBuf> {
         match self {
             Self::Path(path) => Some(path.clone()),
@@ -49,7 +49,7 @@ impl HostName {
         }
     }
 
-    /// The name to which names in the image are relative.
+    /// The name to which names inside the image are relative.
     pub(in crate::image) fn base(&self) -> OsString {
         match (self.path(), self) {
             (Some(path), _) => path.into_os_string(),
@@ -61,7 +61,7 @@ impl HostName {
 
 pub(super) fn take_file_name(protocol: Option<&str>, tree: &mut Map<String, Value>) -> HostName {
     let driver = protocol.and_then(protocols::find);
-    // To other protocols it is an option like any other: one that they may not know.
+    // For other protocols it is an ordinary option, which they may not have.
     if driver.is_some_and(|driver| !driver.takes("filename")) {
         return HostName::None;
     }

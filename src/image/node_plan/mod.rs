@@ -1,4 +1,4 @@
-//! What a location asks to open, taken apart: a driver, its options, and its children.
+//! The parsed form of what a location asks to open: a driver, its options, and its children.
 
 mod child;
 mod common;
@@ -27,20 +27,20 @@ pub(super) use host_file::{HostFile, HostName};
 pub(in crate::image) struct NodePlan {
     /// What opens it.
     pub(in crate::image) driver: Driver,
-    /// Its options as they were given, nested.
+    /// Its options as they were given, in nested form.
     pub(in crate::image) given: Map<String, Value>,
-    /// Options that every node takes.
+    /// Options that every node has.
     pub(in crate::image) common: Common,
-    /// What the user should know of how it was described.
+    /// Warnings about its description.
     pub(in crate::image) warnings: Vec<&'static str>,
-    /// The children that were described, in the order of the driver's list.
+    /// The children that were described, in the order in which the driver lists them.
     children: Vec<(String, ChildPlan)>,
 }
 
 /// What opens a node.
 #[derive(Clone, Debug)]
 pub(in crate::image) enum Driver {
-    /// The format that the contents of the file show.
+    /// The format is probed from the contents of the file.
     Probed,
     /// A format.
     Format(&'static FormatDriver),
@@ -48,7 +48,7 @@ pub(in crate::image) enum Driver {
     Filter(&'static FilterDriver),
     /// A protocol.
     Host(HostFile),
-    /// None: the node is open already, and has this name.
+    /// No driver: the node is open already, and has this name.
     Open(BString),
 }
 
@@ -64,7 +64,7 @@ impl NodePlan {
         })
     }
 
-    /// What was described for a child.
+    /// The description of a child.
     pub(in crate::image) fn child(&self, name: &str) -> Option<&ChildPlan> {
         self.children()
             .find(|(of, _)| *of == name)
@@ -78,7 +78,7 @@ impl NodePlan {
             .map(|(name, plan)| (name.as_str(), plan))
     }
 
-    /// The path of the file at the end of it, where there is one.
+    /// The path of the file at the bottom of the plan, if there is one.
     pub(in crate::image) fn path(&self) -> Option<PathBuf> {
         match &self.driver {
             Driver::Host(host) => host.name.path(),
@@ -86,10 +86,10 @@ impl NodePlan {
         }
     }
 
-    /// The host storage at the end of it, with its options.
+    /// The host storage at the bottom of the plan, with its options.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is none.
     pub(in crate::image) fn into_host(self) -> Result<(HostFile, Map<String, Value>)> {
         if let Driver::Host(host) = self.driver {
             return Ok((host, self.given));
@@ -119,7 +119,7 @@ impl NodePlan {
 }
 
 impl Driver {
-    /// The children that it can have, as far as it is known.
+    /// The children that it can have, as far as that is known.
     fn children(&self) -> &'static [ChildSpec] {
         match self {
             Self::Probed => const { &[ChildSpec::FILE] },
@@ -130,10 +130,10 @@ impl Driver {
     }
 }
 
-/// The driver of that name, a protocol without a file name yet.
+/// The driver with that name; a protocol has no file name yet.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`] where there is none here.
+/// [`crate::ErrorKind::Unsupported`] if there is none here.
 fn driver_named(name: &str) -> Result<Driver> {
     if let Some(driver) = registry::by_name(name) {
         return Ok(Driver::Format(driver));
@@ -154,7 +154,7 @@ fn no_driver() -> Error {
     Error::invalid("Must specify either driver or file")
 }
 
-/// The error of a name that no open node has.
+/// The error for a name that no open node has.
 pub(in crate::image) fn no_such_node(name: &BStr) -> Error {
     Error::invalid(format!(
         "Cannot find device='{name}' nor node-name='{name}'"

@@ -1,4 +1,4 @@
-//! The plan of a name: a path, a URI, or one that stands for options.
+//! The plan of a name: a path, a URI, or a name that stands for options.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -17,7 +17,7 @@ use crate::storage::{StorageDriver, registry as protocols};
 use crate::value::Map;
 
 impl NodePlan {
-    /// The plan of a location; `format` was named beside it and wins over the tree's driver.
+    /// The plan of a location; `format` was given separately and takes precedence over the tree's driver.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`], one line without the location's name.
@@ -54,10 +54,10 @@ impl NodePlan {
         Self::over(Self::host(HostFile { protocol, name }), format)
     }
 
-    /// The same over what its file holds, which is compressed.
+    /// The same plan over the decompressed contents of its file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for an unknown kind, and where there is no file.
+    /// [`crate::ErrorKind::Invalid`] for an unknown kind, and if there is no file.
     pub(in crate::image) fn decompressing(mut self, kind: &str) -> Result<Self> {
         decompress::kind_named(kind)?;
         let file = ChildSpec::FILE.name;
@@ -79,10 +79,10 @@ impl NodePlan {
         Ok(self)
     }
 
-    /// The plan of a file name that stands for options; None where the protocol takes the name itself.
+    /// The plan of a file name that stands for options; None if the protocol parses the name itself.
     ///
     /// # Errors
-    /// Of the protocol, for a name that it does not know.
+    /// Those of the protocol, for a name that it does not understand.
     fn of_protocol_name(scheme: &str, name: &BStr) -> Result<Option<Self>> {
         let driver = protocols::for_scheme(scheme);
         driver.map_or(Ok(None), |driver| Self::parsed(driver, name))
@@ -102,7 +102,7 @@ impl NodePlan {
         }))
     }
 
-    /// The plan of a filter by what a file name says.
+    /// The plan of a filter from a parsed file name.
     fn of_filter_name(driver: &'static FilterDriver, name: ParsedName) -> Result<Self> {
         let mut plan = Self {
             given: name.options,
@@ -114,10 +114,10 @@ impl NodePlan {
         Ok(plan)
     }
 
-    /// Takes the options that name children as parts of a file name do.
+    /// Takes options that name children in the way that parts of a file name do.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a child that is described too.
+    /// [`crate::ErrorKind::Invalid`] for a child that is also described.
     pub(super) fn take_named_children(&mut self) -> Result<()> {
         let Driver::Filter(driver) = self.driver else {
             return Ok(());
@@ -151,7 +151,7 @@ impl NodePlan {
         Ok(())
     }
 
-    /// The same where a file is wanted: of a name alone, which says no format, the file.
+    /// The same plan where a file is expected: for a name alone, which does not specify a format, the file.
     ///
     /// # Errors
     /// As [`NodePlan::new`].
@@ -164,8 +164,7 @@ impl NodePlan {
         Ok(file.unwrap_or(self))
     }
 
-    /// The plan of the format of that name over a file, or of the file itself where the name is that of
-    /// a protocol.
+    /// The plan of the named format over a file, or of the file itself if the name is that of a protocol.
     fn over(file: Self, format: Option<&str>) -> Result<Self> {
         let driver = match format.map(driver_named).transpose()? {
             None => Driver::Probed,
@@ -188,7 +187,7 @@ impl NodePlan {
         if let (Driver::Filter(filter), Driver::Filter(of_name)) = (&driver, &file.driver)
             && filter.name == of_name.name
         {
-            // The name says all of it already.
+            // The name already includes the filter.
             return Ok(file);
         }
         let mut plan = Self::bare(driver);

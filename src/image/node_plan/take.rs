@@ -1,4 +1,4 @@
-//! Options that are taken out of a tree, and put into one.
+//! Taking options out of a tree, and merging trees.
 
 use bstr::{BString, ByteSlice};
 
@@ -7,7 +7,7 @@ use crate::location::tree::leaf_text;
 use crate::options::{OptionKind, OptionSpec, OptionValue, parse_value};
 use crate::value::{Map, Value};
 
-/// Takes the value below a dotted name.
+/// Takes the value at a dotted name.
 pub(super) fn take_at(tree: &mut Map<String, Value>, name: &str) -> Option<Value> {
     let Some((list, rest)) = name.split_once('.') else {
         return tree.shift_remove(name);
@@ -20,7 +20,7 @@ pub(super) fn take_at(tree: &mut Map<String, Value>, name: &str) -> Option<Value
     value
 }
 
-/// Puts the options of one tree into another, which has none of them.
+/// Merges the options of one tree into another, which must not have any of them yet.
 pub(super) fn merge(tree: &mut Map<String, Value>, more: Map<String, Value>) -> Result<()> {
     for (key, value) in more {
         match (tree.get_mut(&key), value) {
@@ -44,7 +44,7 @@ pub(super) fn take_text(tree: &mut Map<String, Value>, key: &str) -> Option<BStr
     Some(text)
 }
 
-/// As [`take_text`], where only words are known: bytes that are no text are part of none.
+/// As [`take_text`], for options whose values are words: invalid UTF-8 cannot match any of them.
 pub(super) fn take_word(tree: &mut Map<String, Value>, key: &str) -> Option<String> {
     Some(take_text(tree, key)?.to_str_lossy().into_owned())
 }

@@ -42,7 +42,7 @@ pub(in crate::image) struct Fake {
     parent: Option<ParentRef>,
     id: Option<ParentId>,
     pub(in crate::image) closes: Arc<AtomicU64>,
-    /// Bytes of all runs that were looked up: what that takes time for.
+    /// Total bytes of all runs that were looked up, as a measure of the time taken.
     pub(in crate::image) looked_up: Arc<AtomicU64>,
 }
 
@@ -78,7 +78,7 @@ impl Fake {
         self
     }
 
-    /// Stands on a storage that likes many requests at once.
+    /// Uses a storage that prefers many requests at once.
     pub(in crate::image) fn on_many(mut self) -> Self {
         self.storage = Arc::new(GatheringStorage::new(self.storage, 8));
         self
@@ -96,7 +96,7 @@ impl Fake {
         self
     }
 
-    /// Has nothing that writes.
+    /// Does not support writing.
     pub(in crate::image) fn read_only(mut self) -> Self {
         self.read_only = true;
         self
@@ -147,7 +147,7 @@ impl Fake {
         );
     }
 
-    /// Fills a cluster from below if it is not data yet, and makes it data.
+    /// Turns a cluster into data, filling it from below if it is unallocated.
     fn take(&self, index: u64, below: &dyn Below) -> Result<()> {
         let mut states = self.states.lock();
         let state = &mut states[index as usize];

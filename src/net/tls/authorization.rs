@@ -1,4 +1,4 @@
-//! Which of the peers that proved who they are may come in.
+//! Which authenticated peers are admitted.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,11 @@ use bstr::{BStr, ByteSlice};
 use super::error::untrusted;
 use crate::error::{Error, Result};
 
-/// Decides by the name that a peer proved to have: the distinguished name of its certificate, or the name of
-/// its key.
+/// Decides by the identity that a peer has proved: the distinguished name of its certificate, or the name of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authorization {
     rules: Vec<Rule>,
-    /// What holds where no rule does.
+    /// The decision if no rule matches.
     allow: bool,
 }
 
@@ -24,7 +23,7 @@ struct Rule {
 }
 
 impl Authorization {
-    /// Allows that one name.
+    /// Admits only that identity.
     pub fn of(identity: impl Into<String>) -> Self {
         let rule = Rule {
             pattern: identity.into(),
@@ -38,7 +37,7 @@ impl Authorization {
     }
 
     /// From the properties of an object: `identity`, or `policy` (`deny` or `allow`) with `rules.N.match`,
-    /// `rules.N.policy` and `rules.N.format` (`exact` or `glob`), of which the first that fits decides.
+    /// `rules.N.policy` and `rules.N.format` (`exact` or `glob`); the first matching rule decides.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`].
@@ -86,7 +85,7 @@ impl Authorization {
         Ok(Self { rules, allow })
     }
 
-    /// Whether a name may come in.
+    /// Whether an identity is admitted.
     pub fn allows(&self, identity: &str) -> bool {
         let fits = |rule: &&Rule| {
             if rule.glob {
@@ -99,7 +98,7 @@ impl Authorization {
         decided.map_or(self.allow, |rule| rule.allow)
     }
 
-    /// As [`Authorization::allows`], for a peer that may have proved nothing.
+    /// As [`Authorization::allows`], for a peer that may not have proved any identity.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Denied`].
@@ -137,10 +136,10 @@ fn no_others(properties: &BTreeMap<&str, &BStr>, known: impl Fn(&str) -> bool) -
     }
 }
 
-/// `*` is any text, `?` any byte. Takes time in proportion to both lengths at most.
+/// `*` matches any text, `?` any byte. Takes time at most proportional to the product of both lengths.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where the last star stands, and how far it reaches.
+    // Position of the last star, and how far its match extends.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {

@@ -12,14 +12,13 @@ use crate::memory;
 use crate::net::socket::Socket;
 use crate::net::wait::Wait;
 
-/// Bytes of the peer that are read at once: some records.
+/// Number of bytes to read from the peer at once: several records.
 const INPUT: usize = 64 << 10;
 
-/// The most bytes that a peer may send before the ends have agreed on keys. Chains of certificates have a
-/// few thousand.
+/// Maximum number of bytes accepted from the peer during the handshake. Certificate chains have a few thousand.
 const MOST_HANDSHAKE: usize = 256 << 10;
 
-/// What ends the whole work says so itself.
+/// A cancellation needs no context.
 fn in_handshake(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Cancelled => error,
@@ -27,7 +26,7 @@ fn in_handshake(error: Error) -> Error {
     }
 }
 
-/// Bytes of the peer that the session did not take yet.
+/// Bytes of the peer that the session has not consumed yet.
 struct Input {
     bytes: Vec<u8>,
     start: usize,
@@ -43,7 +42,7 @@ impl Input {
         self.start == self.end
     }
 
-    /// Reads more when there are none; gives how many.
+    /// Reads more when there are none left; returns how many.
     fn fill(&mut self, socket: &Socket, wait: Wait<'_>) -> Result<usize> {
         self.end = socket.read(&mut self.bytes, wait)?;
         self.start = 0;
@@ -51,7 +50,7 @@ impl Input {
     }
 }
 
-/// Bytes for the peer that were not sent yet.
+/// Bytes for the peer that have not been sent yet.
 #[derive(Default)]
 struct Output {
     bytes: Vec<u8>,
@@ -69,13 +68,13 @@ impl Output {
         Ok(())
     }
 
-    /// Sends what the kernel takes at once; the rest goes with what is sent next.
+    /// Sends what the kernel accepts without blocking; the rest is sent along with the next output.
     fn try_send(&mut self, socket: &Socket) {
         self.sent += socket.try_write(&self.bytes[self.sent..]);
     }
 }
 
-/// A session over a socket. Locks are taken in the order output, session; input is the reader's alone.
+/// A session over a socket. Locks are taken in the order output, session; only the reader uses input.
 pub(in crate::net) struct Channel {
     session: Mutex<Box<dyn Session>>,
     input: Mutex<Input>,
@@ -92,7 +91,7 @@ impl fmt::Debug for Channel {
 }
 
 impl Channel {
-    /// Agrees with the peer on keys.
+    /// Performs the handshake with the peer.
     pub(super) fn new(
         socket: &Socket,
         mut session: Box<dyn Session>,
@@ -124,7 +123,7 @@ impl Channel {
             match session.feed(input.waiting()) {
                 Ok(n) => input.start += n,
                 Err(error) => {
-                    // Tells the peer why, if it listens.
+                    // Tells the peer why, if it is listening.
                     if session.take(&mut output.bytes).is_ok() {
                         output.try_send(socket);
                     }
@@ -140,12 +139,12 @@ impl Channel {
         })
     }
 
-    /// Who the peer proved to be.
+    /// The identity that the peer has proved.
     pub(in crate::net) fn identity(&self) -> Option<&str> {
         self.identity.as_deref()
     }
 
-    /// Some plain bytes; 0 is the end, which the peer must have announced.
+    /// Reads some decrypted bytes; 0 at the end, which the peer must have announced.
     pub(in crate::net) fn read(
         &self,
         socket: &Socket,
@@ -185,17 +184,17 @@ impl Channel {
         }
     }
 
-    /// Sends what the session wants to say by itself, without waiting: for a writer, who sends it too, or
-    /// for room.
+    /// Sends what the session has to send on its own account, without waiting for a writer, which would send it too, or
+    /// for space in the socket.
     fn answer(&self, session: &mut dyn Session, socket: &Socket) {
         if let Some(mut output) = self.output.try_lock() {
-            // What it cannot say now is said with the next bytes.
+            // What cannot be sent now is sent with the next bytes.
             let _ = session.take(&mut output.bytes);
             output.try_send(socket);
         }
     }
 
-    /// All bytes of all of them, in order.
+    /// Writes all of the buffers, in order.
     pub(in crate::net) fn write_all(
         &self,
         socket: &Socket,
@@ -220,12 +219,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Tells the peer that nothing more comes, without waiting.
+    /// Announces the end to the peer, without blocking.
     pub(in crate::net) fn close(&self, socket: &Socket) {
         if let Some(mut output) = self.output.try_lock() {
             let mut session = self.session.lock();
             session.close();
-            // A peer that takes nothing any more gets no alert.
+            // A peer that accepts nothing any more gets no alert.
             let _ = session.take(&mut output.bytes);
             output.try_send(socket);
         }

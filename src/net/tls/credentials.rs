@@ -1,4 +1,4 @@
-//! What one end proves itself by, and what it asks of the other.
+//! How one end authenticates itself, and what it requires of the other.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::net::socket::Socket;
 use crate::net::wait::Wait;
 use crate::secret::Secret;
 
-/// Credentials of one end. A copy shares them.
+/// Credentials of one end. Clones share them.
 #[derive(Clone, Debug)]
 pub struct TlsCredentials {
     endpoint: Endpoint,
@@ -28,7 +28,7 @@ pub struct TlsCredentials {
 }
 
 impl PartialEq for TlsCredentials {
-    /// Whether both are copies of one.
+    /// Whether both are clones of the same credentials.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.kind, &other.kind)
     }
@@ -42,17 +42,17 @@ enum Kind {
     Psk(Psk),
 }
 
-/// Gives the secret of an ID.
+/// Looks up the secret with an ID.
 pub type FindSecret<'a> = &'a dyn Fn(&str) -> Result<Secret>;
 
 impl TlsCredentials {
     /// Certificates, from the properties of an object: `dir` with the files `ca-cert.pem`, `ca-crl.pem`,
-    /// `server-cert.pem` and `server-key.pem`, or `client-cert.pem` and `client-key.pem`; or in its place
-    /// the same as text, `ca-cert`, `ca-crl`, `cert` and `key`; `endpoint` (`client` or `server`),
-    /// `verify-peer`, `priority`, `passwordid` (the secret that opens an encrypted key) and `sanity-check`.
+    /// `server-cert.pem` and `server-key.pem`, or `client-cert.pem` and `client-key.pem`; or instead the same as text,
+    /// `ca-cert`, `ca-crl`, `cert` and `key`; `endpoint` (`client` or `server`), `verify-peer`, `priority`,
+    /// `passwordid` (the secret that decrypts an encrypted key) and `sanity-check`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], of reading the files, or of `secret`.
+    /// [`crate::ErrorKind::Invalid`]; if a file cannot be read, or `secret` fails.
     pub fn x509(properties: &BTreeMap<&str, &BStr>, secret: FindSecret<'_>) -> Result<Self> {
         let known = [
             "dir",
@@ -103,11 +103,11 @@ impl TlsCredentials {
         })
     }
 
-    /// A client without a certificate that trusts whom this machine trusts, or whom `SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR` name; without `verify_peer` it believes every peer.
+    /// A client without a certificate that trusts the authorities that this machine trusts, or those given by
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`; without `verify_peer` it accepts every peer.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where no authority is found.
+    /// [`crate::ErrorKind::Invalid`] if no authority is found.
     pub fn system(verify_peer: bool) -> Result<Self> {
         let authorities = match verify_peer {
             true => system_authorities()?,
@@ -128,14 +128,14 @@ impl TlsCredentials {
         })
     }
 
-    /// Keys that both ends know, from the properties of an object: `dir` with the file `keys.psk`, or in its
-    /// place its text, `keys`: lines of a name, a colon, and the key in hexadecimal digits; `endpoint` (`client`
-    /// or `server`), `username` (whose key a client has; `qemu` where it is not given), `priority`, and
-    /// `verify-peer`, which is always so: who has a key is known by it.
+    /// Pre-shared keys, from the properties of an object: `dir` with the file `keys.psk`, or instead its text, `keys`:
+    /// lines of a name, a colon, and the key in hexadecimal digits; `endpoint` (`client` or `server`), `username` (the
+    /// name of a client's key; `qemu` by default), `priority`, and `verify-peer`, which has no effect: possession of
+    /// the key authenticates a peer.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`], of reading the file; [`crate::ErrorKind::Unsupported`] where the system has
-    /// no library for them.
+    /// [`crate::ErrorKind::Invalid`]; if the file cannot be read; [`crate::ErrorKind::Unsupported`] if the system lacks
+    /// the library for them.
     pub fn psk(properties: &BTreeMap<&str, &BStr>) -> Result<Self> {
         let known = [
             "dir",
@@ -175,7 +175,7 @@ impl TlsCredentials {
     }
 
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where they are for the other end.
+    /// [`crate::ErrorKind::Invalid`] if they are for the other end.
     pub fn expect(&self, endpoint: Endpoint) -> Result<()> {
         if self.endpoint == endpoint {
             return Ok(());
@@ -189,7 +189,7 @@ impl TlsCredentials {
         )))
     }
 
-    /// A session with a server.
+    /// Creates a session with a server.
     pub(super) fn client_session(&self, host: Option<&str>) -> Result<Box<dyn Session>> {
         match &*self.kind {
             Kind::X509(x509) => x509.connect(host),
@@ -197,7 +197,7 @@ impl TlsCredentials {
         }
     }
 
-    /// A session with a client.
+    /// Creates a session with a client.
     pub(super) fn server_session(&self) -> Result<Box<dyn Session>> {
         match &*self.kind {
             Kind::X509(x509) => x509.accept(),
@@ -231,7 +231,7 @@ impl TlsCredentials {
     }
 }
 
-/// The texts of credentials.
+/// The files of credentials, as text.
 struct Files {
     ca_cert: Text,
     ca_crl: Option<Text>,
@@ -288,7 +288,7 @@ impl Files {
     }
 }
 
-/// Properties of an object, each of which is known.
+/// Properties of an object, all of which are known.
 pub(super) struct Properties<'a>(&'a BTreeMap<&'a str, &'a BStr>);
 
 impl<'a> Properties<'a> {
@@ -308,7 +308,7 @@ impl<'a> Properties<'a> {
         text.map_err(|_| Error::invalid(format!("Parameter '{key}' is not UTF-8")))
     }
 
-    /// On unless it says otherwise.
+    /// True unless the property is off.
     pub(super) fn flag(&self, key: &str) -> Result<bool> {
         match self.get(key).map(|value| value.as_bytes()) {
             None | Some(b"on" | b"yes" | b"true" | b"y") => Ok(true),

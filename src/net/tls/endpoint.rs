@@ -5,6 +5,6 @@
 pub enum Endpoint {
     /// The one that connects.
     Client,
-    /// The one that is connected to.
+    /// The one that accepts the connection.
     Server,
 }

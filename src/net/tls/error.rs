@@ -1,22 +1,22 @@
-//! Messages for users when TLS fails, in the words that they know from other tools.
+//! Messages for users when TLS fails, worded as in other tools.
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, PeerIncompatible};
 
 use crate::error::{Error, ErrorKind};
 
-/// The connection ended without the peer's saying so: someone else may have cut it.
+/// The connection ended without being closed by the peer: someone else may have cut it.
 pub(super) fn cut() -> Error {
     let message = "The TLS connection was non-properly terminated.";
     Error::new(ErrorKind::Os, message).with_errno(libc::ECONNRESET)
 }
 
-/// The peer, or someone between, does not keep to the protocol.
+/// The peer, or someone in between, violates the protocol.
 pub(super) fn broken(reason: &str) -> Error {
     let message = format!("TLS handshake failed: {reason}");
     Error::new(ErrorKind::Os, message).with_errno(libc::EPROTO)
 }
 
-/// The peer is not who it should be, or does not take us for whom it wants.
+/// The peer is not who it should be, or rejects our identity.
 pub(super) fn untrusted(reason: impl Into<String>) -> Error {
     Error::new(ErrorKind::Denied, reason)
 }
@@ -53,7 +53,7 @@ fn incompatible(reason: &PeerIncompatible) -> String {
     }
 }
 
-/// Why a certificate is not accepted.
+/// Why a certificate is rejected.
 pub(super) fn certificate(reason: &CertificateError, host: Option<&str>) -> String {
     use CertificateError as E;
     match reason {
@@ -79,7 +79,7 @@ pub(super) fn certificate(reason: &CertificateError, host: Option<&str>) -> Stri
     }
 }
 
-/// What the peer says of us before it goes.
+/// The reason that the peer gives before it disconnects.
 fn alert_received(alert: AlertDescription) -> Error {
     use AlertDescription as A;
     let reason = match alert {

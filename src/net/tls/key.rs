@@ -1,4 +1,4 @@
-//! Private keys, also those that are encrypted under a passphrase.
+//! Private keys, including those that are encrypted with a passphrase.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,14 +12,14 @@ use crate::secret::Secret;
 
 const BEGIN: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const END: &[u8] = b"-----END ENCRYPTED PRIVATE KEY-----";
-/// RFC 1421, which other tools wrote into keys before there was PKCS #8.
+/// RFC 1421, which other tools used for keys before PKCS #8.
 const OLD: &[u8] = b"Proc-Type: 4,ENCRYPTED";
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     bstr::ByteSlice::find(text, what)
 }
 
-/// The private key of a text.
+/// The private key in a text.
 pub(super) fn private_key(
     text: &Text,
     passphrase: Option<&Secret>,
@@ -66,6 +66,6 @@ fn decrypted(
             format!("The secret does not open the key {}", text.name),
         )
     })?;
-    // Wiped by who takes it.
+    // Wiped by its consumer.
     Ok(PrivatePkcs8KeyDer::from(plain.as_bytes().to_vec()).into())
 }

@@ -1,7 +1,7 @@
-//! TLS over a stream: by certificates or by keys that both ends know, as client and as server.
+//! TLS over a stream: with certificates or pre-shared keys, as client and as server.
 //!
-//! A session knows no sockets: it turns bytes of the peer into plain ones and back. Its lock is never held
-//! while bytes move, so one thread may read while another one writes.
+//! A session is independent of sockets: it converts bytes of the peer to decrypted ones and back. Its lock is never
+//! held during I/O, so one thread may read while another one writes.
 
 mod authorization;
 mod channel;

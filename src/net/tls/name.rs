@@ -1,14 +1,14 @@
-//! Distinguished names: RFC 5280, 4.1.2.4, as text by RFC 4514.
+//! Distinguished names: RFC 5280, 4.1.2.4, converted to text by RFC 4514.
 
 use std::fmt::Write;
 
-/// One element of DER: its tag and its contents, and what follows it.
+/// One element of DER: its tag, its contents, and the bytes that follow it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (len, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
-        // Longer ones than 64 KiB are no names.
+        // Elements of 64 KiB and more are not names.
         0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
         0x82 => {
             let len = rest.first_chunk::<2>()?;
@@ -26,7 +26,7 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 /// The contents of the OID of the common name, 2.5.4.3.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 
-/// Short names of attributes: RFC 4514, 3, and those that the certificates of other tools have.
+/// Short names of attributes: RFC 4514, 3, and those common in certificates of other tools.
 const SHORT: [(&[u8], &str); 13] = [
     (COMMON_NAME, "CN"),
     (&[0x55, 4, 4], "SN"),
@@ -52,10 +52,10 @@ const SHORT: [(&[u8], &str); 13] = [
 /// 1.2.840.113549.1.9.1
 const EMAIL: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 1];
 
-/// An attribute: the contents of its OID, the tag and the contents of its value.
+/// An attribute: the contents of its OID, and the tag and contents of its value.
 type Attribute<'a> = (&'a [u8], u8, &'a [u8]);
 
-/// The attributes of a name, those of one relative name together; None where it is damaged.
+/// The attributes of a name, grouped by relative distinguished name; None if it is damaged.
 fn parts(mut name: &[u8]) -> Option<Vec<Vec<Attribute<'_>>>> {
     let mut parts = Vec::new();
     while !name.is_empty() {
@@ -83,8 +83,7 @@ fn parts(mut name: &[u8]) -> Option<Vec<Vec<Attribute<'_>>>> {
     Some(parts)
 }
 
-/// A name as text, in the order that it has in the certificate; `name` is what its sequence holds. None
-/// where it is damaged.
+/// A name as text, in the order of the certificate; `name` is the contents of its sequence. None if it is damaged.
 pub(super) fn text(name: &[u8]) -> Option<String> {
     let mut text = String::new();
     for part in parts(name)? {
@@ -101,7 +100,7 @@ pub(super) fn text(name: &[u8]) -> Option<String> {
                 (None, Some(value)) if oid == EMAIL => {
                     let _ = write!(text, "EMAIL={}", escaped(&value));
                 }
-                // RFC 4514, 2.4: by the number, with the value as it is encoded.
+                // RFC 4514, 2.4: the dotted OID, with the encoded value.
                 _ => {
                     let _ = write!(text, "{}=#", dotted(oid));
                     encode(&mut text, tag, value);
@@ -122,9 +121,9 @@ pub(super) fn common_name(name: &[u8]) -> Option<String> {
 
 fn string(tag: u8, value: &[u8]) -> Option<String> {
     match tag {
-        // UTF8String, and those that are ASCII.
+        // UTF8String, and the types that are subsets of ASCII.
         0x0c | 0x12 | 0x13 | 0x16 => String::from_utf8(value.to_vec()).ok(),
-        // TeletexString, as everyone writes it.
+        // TeletexString, which everyone writes as Latin-1.
         0x14 => Some(value.iter().map(|byte| char::from(*byte)).collect()),
         // BMPString
         0x1e if value.len().is_multiple_of(2) => {
@@ -236,7 +235,7 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = name.clone();
                 bad[at] ^= 1 << bit;
-                // Whatever comes out, it comes out.
+                // Any result will do, as long as there is no panic.
                 let _ = (text(&bad), common_name(&bad));
             }
         }

@@ -1,4 +1,4 @@
-//! Where certificates and keys come from: files of a directory, or text that the caller has.
+//! Where certificates and keys come from: files in a directory, or text supplied by the caller.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,23 +10,23 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory;
 
-/// The longest file that is read: lists of revoked certificates may be long.
+/// Maximum length of a file: certificate revocation lists may be long.
 const MAX_FILE: u64 = 64 << 20;
 
-/// A text and what it is called in messages.
+/// A text, and its name in messages.
 pub(super) struct Text {
     pub name: String,
     pub bytes: Zeroizing<Vec<u8>>,
 }
 
 impl Text {
-    /// A file that must be there.
+    /// Reads a file that must exist.
     pub(super) fn file(dir: &Path, name: &str) -> Result<Self> {
         let path = dir.join(name);
         Self::read(&path).map_err(|error| unreadable(&path, &error))
     }
 
-    /// A file that may be there.
+    /// Reads a file that may be missing.
     pub(super) fn file_if_any(dir: &Path, name: &str) -> Result<Option<Self>> {
         let path = dir.join(name);
         match Self::read(&path) {
@@ -36,7 +36,7 @@ impl Text {
         }
     }
 
-    /// What a caller has.
+    /// Text supplied by a caller.
     pub(super) fn given(name: &str, bytes: &[u8]) -> Self {
         Self {
             name: name.to_owned(),
@@ -53,7 +53,7 @@ impl Text {
         if found.len() > MAX_FILE {
             return Err(std::io::Error::from_raw_os_error(libc::EFBIG));
         }
-        // At its length from the start: what a growing vector leaves behind is not wiped.
+        // Allocated at its full length: the memory that a growing vector leaves behind is not wiped.
         let none = |_| std::io::Error::from_raw_os_error(libc::ENOMEM);
         let mut bytes = Zeroizing::new(memory::filled(found.len() as usize, 0).map_err(none)?);
         file.read_exact(&mut bytes)?;
@@ -63,7 +63,7 @@ impl Text {
         })
     }
 
-    /// The certificates in it; `what` stands for them in messages.
+    /// The certificates in it; `what` names them in messages.
     pub(super) fn certificates(&self, what: &str) -> Result<Vec<CertificateDer<'static>>> {
         let found: std::result::Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(&self.bytes).collect();
@@ -73,7 +73,7 @@ impl Text {
         }
     }
 
-    /// The lists of revoked certificates in it.
+    /// The certificate revocation lists in it.
     pub(super) fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>> {
         let found: std::result::Result<Vec<_>, _> =
             CertificateRevocationListDer::pem_slice_iter(&self.bytes).collect();

@@ -1,5 +1,5 @@
-//! Priority strings of GnuTLS, as far as they can be kept: they choose versions of the protocol. Algorithms
-//! are always those that are held secure today.
+//! GnuTLS priority strings, as far as they can be honoured: they select versions of the protocol. The algorithms are
+//! always those that are considered secure today.
 
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
@@ -23,10 +23,10 @@ impl Default for Priority {
 }
 
 impl Priority {
-    /// From the text.
+    /// Parses the text.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for what cannot be kept.
+    /// [`crate::ErrorKind::Unsupported`] for anything that cannot be honoured.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let refused = |token: &str| {
             Err(Error::unsupported(format!(
@@ -55,7 +55,7 @@ impl Priority {
                 }
                 "VERS-TLS1.3" => priority.tls13 = on,
                 "VERS-TLS1.2" => priority.tls12 = on,
-                // Never used anyway.
+                // These are never used anyway.
                 "VERS-TLS1.1" | "VERS-TLS1.0" | "VERS-SSL3.0" if !on => {}
                 _ => return refused(token),
             }
@@ -68,7 +68,7 @@ impl Priority {
         Ok(priority)
     }
 
-    /// As the library of TLS takes them.
+    /// As the TLS library expects them.
     pub(super) fn versions(self) -> Vec<&'static SupportedProtocolVersion> {
         let known = [(self.tls13, &TLS13), (self.tls12, &TLS12)];
         let chosen = known.into_iter().filter(|(on, _)| *on);

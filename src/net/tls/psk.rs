@@ -1,4 +1,4 @@
-//! Sessions by keys that both ends know.
+//! Sessions with pre-shared keys.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -16,16 +16,16 @@ use crate::error::{Error, Result};
 use crate::secret::Secret;
 use crate::sys::openssl::{self, Keys, Maker, Outcome, Versions};
 
-/// The most plain bytes that become records at once.
+/// Maximum number of bytes to encrypt at once.
 const MOST_WRITTEN: usize = 64 << 10;
 
-/// Makes sessions.
+/// Creates sessions.
 #[derive(Debug)]
 pub(super) struct Psk {
     maker: Maker,
 }
 
-/// The keys of a text: lines of a name, a colon, and bytes in hexadecimal digits.
+/// The keys in a text: lines of a name, a colon, and bytes in hexadecimal digits.
 fn keys(text: &Text) -> Result<BTreeMap<Vec<u8>, Secret>> {
     let mut keys = BTreeMap::new();
     for line in text.bytes.split(|byte| *byte == b'\n') {
@@ -37,7 +37,7 @@ fn keys(text: &Text) -> Result<BTreeMap<Vec<u8>, Secret>> {
             continue;
         };
         let (name, digits) = (&line[..colon], &line[colon + 1..]);
-        // Of a name that is there twice the first counts.
+        // If a name occurs twice, the first one counts.
         if let std::collections::btree_map::Entry::Vacant(free) = keys.entry(name.to_vec()) {
             free.insert(Secret::new(
                 hex(digits).ok_or_else(|| damaged(text, name))?.to_vec(),
@@ -99,7 +99,7 @@ impl Psk {
 
     pub(super) fn session(&self) -> Result<Box<dyn Session>> {
         let mut session = self.maker.session().map_err(|reason| broken(&reason))?;
-        // A client begins.
+        // The client speaks first.
         session.handshake().map_err(|reason| broken(&reason))?;
         Ok(Box::new(PskSession { session }))
     }
@@ -109,10 +109,10 @@ struct PskSession {
     session: openssl::Session,
 }
 
-/// In the words that tell what to look at.
+/// Rephrases the messages that would not tell the user what to check.
 fn failed(reason: &str) -> Error {
     match reason {
-        // What each end says when the other one's key differs, or is unknown to it.
+        // Reported by each end when the other one's key differs, or is unknown to it.
         "binder does not verify"
         | "decryption failed or bad record mac"
         | "digest check failed"

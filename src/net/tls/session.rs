@@ -1,44 +1,44 @@
-//! What every session offers, however keys are agreed on.
+//! The interface of all sessions, whatever their key exchange.
 
 use std::io::IoSlice;
 
 use crate::error::Result;
 
-/// What comes out of a session.
+/// The result of reading from a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plain {
     /// That many bytes.
     Bytes(usize),
-    /// Nothing yet: it wants bytes of the peer.
+    /// Nothing yet: more bytes of the peer are needed.
     Nothing,
-    /// Nothing any more: the peer said so.
+    /// The end: the peer has announced it.
     End,
 }
 
-/// One end of a connection, without the connection. What it holds is bounded.
+/// One end of a connection, without its transport. The memory it uses is bounded.
 pub(super) trait Session: Send {
-    /// Whether the ends still agree on keys.
+    /// Whether the handshake is still in progress.
     fn is_handshaking(&self) -> bool;
 
-    /// Takes bytes of the peer; gives how many, fewer where plain ones must be read before, and none for a
-    /// session that is over.
+    /// Consumes bytes of the peer; returns how many: fewer if decrypted ones must be read first, and none if the
+    /// session is over.
     fn feed(&mut self, bytes: &[u8]) -> Result<usize>;
 
-    /// Appends what is to be sent to the peer.
+    /// Appends the bytes to send to the peer.
     fn take(&mut self, to: &mut Vec<u8>) -> Result<()>;
 
-    /// Whether there is something to be sent.
+    /// Whether there are bytes to send.
     fn has_output(&self) -> bool;
 
-    /// Reads plain bytes.
+    /// Reads decrypted bytes.
     fn read(&mut self, buf: &mut [u8]) -> Result<Plain>;
 
-    /// Writes plain bytes; gives how many, fewer where what is to be sent must be taken before.
+    /// Writes bytes to encrypt; returns how many: fewer if output must be taken first.
     fn write(&mut self, bufs: &[IoSlice<'_>]) -> Result<usize>;
 
-    /// Tells the peer that nothing more comes.
+    /// Announces the end to the peer.
     fn close(&mut self);
 
-    /// Who the peer proved to be: the distinguished name of its certificate, or the name of its key.
+    /// The identity that the peer has proved: the distinguished name of its certificate, or the name of its key.
     fn identity(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! Both ends in one process, by hand and over sockets, with certificates that `openssl` makes.
+//! Both ends in one process, by hand and over sockets, with certificates created by `openssl`.
 
 mod pki;
 mod psk;

@@ -1,4 +1,4 @@
-//! Whether a server is the one that was asked for.
+//! Whether a server is the one that was requested.
 
 use std::sync::Arc;
 
@@ -11,16 +11,16 @@ use webpki::EndEntityCert;
 
 use super::name::common_name;
 
-/// How much of a server is checked.
+/// How thoroughly a server is checked.
 #[derive(Debug)]
 pub(super) enum Check {
-    /// Who signed its certificate, and the name in it.
+    /// The issuer of its certificate, and the name in it.
     Name(Arc<WebPkiServerVerifier>),
-    /// Nothing: every peer is believed.
+    /// Nothing: every peer is accepted.
     Nothing,
 }
 
-/// Checks a server, and that it has the key of its certificate.
+/// Checks a server, and that it has the private key of its certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub check: Check,
@@ -36,8 +36,8 @@ fn is_name_error(error: &Error) -> bool {
     )
 }
 
-/// Whether the certificate names a host as they did before there were lists of names: in its subject, and
-/// nowhere else. Numbers never stand there.
+/// Whether the certificate names the host in the old way: in its subject, and without a list of names. IP addresses are
+/// never given there.
 fn is_old_name(cert: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
     let ServerName::DnsName(host) = host else {
         return false;
@@ -49,7 +49,7 @@ fn is_old_name(cert: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
         && common_name(parsed.subject()).is_some_and(|name| matches(&name, host.as_ref()))
 }
 
-/// A `*` stands for the first label of a host of three or more.
+/// A `*` matches the first label of a host name that has at least three.
 fn matches(pattern: &str, host: &str) -> bool {
     let host = host.trim_end_matches('.');
     if pattern.eq_ignore_ascii_case(host) {
@@ -76,7 +76,7 @@ impl ServerCertVerifier for Verifier {
             Check::Nothing => return Ok(ServerCertVerified::assertion()),
         };
         match inner.verify_server_cert(cert, intermediates, host, ocsp_response, now) {
-            // The name is looked at last, when everything else is as it should be.
+            // The name is checked last, when everything else is valid.
             Err(error) if is_name_error(&error) && is_old_name(cert, host) => {
                 Ok(ServerCertVerified::assertion())
             }

@@ -1,4 +1,4 @@
-//! Sessions by certificates.
+//! Sessions with certificates.
 
 use std::io::{ErrorKind as IoKind, IoSlice, Read, Write};
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use super::session::{Plain, Session};
 use super::verify::{Check, Verifier};
 use crate::error::{Error, Result};
 
-/// What sessions are made of, parsed.
+/// What sessions are created from, parsed.
 pub(super) struct Material {
     pub endpoint: Endpoint,
     pub verify_peer: bool,
     pub priority: Priority,
     pub sanity_check: bool,
-    /// Who signs certificates of peers, and the name of where that came from.
+    /// The authorities that sign certificates of peers, and the name of their source.
     pub authorities: (Vec<CertificateDer<'static>>, String),
     pub revoked: Vec<CertificateRevocationListDer<'static>>,
     pub own: Option<Own>,
 }
 
-/// One's own certificate, with those up to the authority behind it.
+/// Our own certificate, followed by those up to the authority.
 pub(super) struct Own {
     pub chain: Vec<CertificateDer<'static>>,
     pub chain_name: String,
@@ -44,15 +44,15 @@ pub(super) struct Own {
     pub key_name: String,
 }
 
-/// Makes sessions.
+/// Creates sessions.
 #[derive(Debug)]
 pub(super) enum X509 {
     Client {
         config: Arc<ClientConfig>,
-        /// Whether servers are checked at all.
+        /// Whether servers are verified at all.
         verified: bool,
     },
-    /// Clients without a certificate come in only where none is asked for.
+    /// Clients without a certificate are admitted only if none is required.
     Server(Arc<ServerConfig>),
 }
 
@@ -69,7 +69,7 @@ impl X509 {
         }
     }
 
-    /// A session with the server of that name.
+    /// Creates a session with the server of that name.
     pub(super) fn connect(&self, host: Option<&str>) -> Result<Box<dyn Session>> {
         let Self::Client { config, verified } = self else {
             return Err(Error::invalid(
@@ -77,7 +77,7 @@ impl X509 {
             ));
         };
         let name = match host {
-            // A number of an interface is no part of the address.
+            // The interface index or name is not part of the address.
             Some(host) => host.split('%').next().unwrap_or_default(),
             None if *verified => {
                 return Err(untrusted("No hostname for certificate validation"));
@@ -96,7 +96,7 @@ impl X509 {
         }))
     }
 
-    /// A session with a client.
+    /// Creates a session with a client.
     pub(super) fn accept(&self) -> Result<Box<dyn Session>> {
         let Self::Server(config) = self else {
             return Err(Error::invalid(
@@ -126,7 +126,7 @@ fn roots(material: &Material) -> Result<Arc<RootCertStore>> {
     Ok(Arc::new(roots))
 }
 
-/// Whom this machine trusts. Certificates that are damaged, or of a kind that is not known, vouch for nobody.
+/// The authorities that this machine trusts. Certificates that are damaged or of an unknown kind are ignored.
 pub(super) fn system_authorities() -> Result<Vec<CertificateDer<'static>>> {
     let mut found = rustls_native_certs::load_native_certs();
     let mut known = RootCertStore::empty();
@@ -145,7 +145,7 @@ pub(super) fn system_authorities() -> Result<Vec<CertificateDer<'static>>> {
         .with_hint("The environment variable SSL_CERT_FILE names a file of them"))
 }
 
-/// Fails early where every peer would refuse the certificate.
+/// Fails early if every peer would reject the certificate.
 fn check_own(
     material: &Material,
     roots: &Arc<RootCertStore>,
@@ -198,7 +198,7 @@ fn client_verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>> {
     WebPkiClientVerifier::builder_with_provider(roots, provider)
         .with_crls(revoked)
-        // Authorities without a list revoke nothing.
+        // Authorities without a revocation list revoke nothing.
         .allow_unknown_revocation_status()
         .enforce_revocation_expiration()
         .build()
@@ -268,7 +268,7 @@ fn server(
         .with_client_cert_verifier(verifier)
         .with_single_cert(own.chain.clone(), own.key.clone_key())
         .map_err(|error| not_loaded(&own, &error))?;
-    // Nothing is kept of clients that have gone.
+    // Nothing is remembered of clients that have disconnected.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(X509::Server(Arc::new(config)))
@@ -291,7 +291,7 @@ struct X509Session {
     connection: Connection,
     /// The name that the peer must have.
     host: Option<String>,
-    /// Whether the peer proves who it is.
+    /// Whether the peer is verified.
     verified: bool,
 }
 
@@ -312,7 +312,7 @@ impl Session for X509Session {
                 .connection
                 .process_new_packets()
                 .map_err(|error| of_session(&error, self.host.as_deref()))?;
-            // Plain bytes are read before there are more, so that they never pile up.
+            // Decrypted bytes are read before more are processed, so that they never pile up.
             if state.plaintext_bytes_to_read() > 0 || state.peer_has_closed() {
                 break;
             }

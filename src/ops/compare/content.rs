@@ -14,15 +14,15 @@ use crate::memory::IoBuf;
 use crate::ops::forecast::{self, Forecast, Run};
 use crate::zero::is_zero;
 
-/// Bytes read at a time from each image, at least.
+/// Minimum number of bytes read at a time from each image.
 const CHUNK: u64 = 1 << 20;
-/// The same at most: of larger clusters the parts are read one after the other.
+/// Maximum number of bytes read at a time: larger clusters are read in parts, one after the other.
 const MAX_CHUNK: u64 = 2 << 20;
 
-/// The first difference among the first `limit` bytes: the offset of a byte in the sector.
+/// The first difference within the first `limit` bytes: the offset of a byte in the sector.
 ///
 /// # Errors
-/// Of mapping or reading, unless a difference comes before it; cancellation.
+/// If mapping or reading fails, unless a difference comes before that; cancellation.
 pub(super) fn first_difference(
     images: [&Image; 2],
     limit: u64,
@@ -52,7 +52,7 @@ pub(super) fn first_difference(
             len: limit - at,
             moved: 0,
         }),
-        // It counts where it lies: a difference before it comes first.
+        // It counts at its offset: a difference before it takes precedence.
         Err(failed) => {
             shared.record_lookup(failed);
             Ok(Run {
@@ -74,7 +74,7 @@ pub(super) fn first_difference(
     std::thread::scope(|scope| {
         let workers: Vec<_> = (1..threads)
             .map_while(|n| {
-                // Fewer threads than asked for do the same work.
+                // Fewer threads than requested do the same work.
                 without_signals(|| {
                     crew::thread(&format!("compare-{n}"))
                         .spawn_scoped(scope, || {
@@ -85,7 +85,7 @@ pub(super) fn first_difference(
                 })
             })
             .collect();
-        // This thread works too, and it alone may call back.
+        // This thread works too, and only this one may invoke callbacks.
         let mut outcome = shared.work(|| {
             forecast.update(&shared.control)?;
             job.tick()
@@ -108,7 +108,7 @@ pub(super) fn first_difference(
 struct Shared<'a> {
     images: [&'a Image; 2],
     pieces: Mutex<Pieces<'a>>,
-    /// Where the first event so far stands; pieces from there on need no look.
+    /// Offset of the first event so far; pieces from there on need not be compared.
     first: AtomicU64,
     /// That event: a difference, or the error that hides whether there is one.
     found: Mutex<Option<(u64, Result<u64>)>>,
@@ -119,7 +119,7 @@ impl Shared<'_> {
     /// Takes pieces until none is left before the first event.
     ///
     /// # Errors
-    /// Of `between`, which is called between pieces. The other threads stop too then.
+    /// Any error of `between`, which is called between pieces. The other threads then stop too.
     fn work(&self, mut between: impl FnMut() -> Result<()>) -> Result<()> {
         let mut buffers = [IoBuf::new(), IoBuf::new()];
         while let Some(piece) = self.take() {
@@ -141,7 +141,7 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// The next piece that needs a look.
+    /// The next piece that must be compared.
     fn take(&self) -> Option<GuestPiece> {
         let mut pieces = self.pieces.lock();
         match pieces.next() {
@@ -153,7 +153,7 @@ impl Shared<'_> {
         }
     }
 
-    /// Records that what an image holds could not be looked up.
+    /// Records that the contents of an image could not be looked up.
     fn record_lookup(&self, failed: LookupFailed) {
         let error = status_failed(self.images[failed.side], failed.error);
         self.record(failed.offset, Err(error));
@@ -188,7 +188,7 @@ impl Shared<'_> {
             }
             Task::Both => {
                 let [a, b] = buffers;
-                // Of two read errors the first image's is reported, as when read one after the other.
+                // Of two read errors, that of the first image is reported, as if they were read one after the other.
                 let a = self.read(0, piece, a);
                 let b = self.read(1, piece, b);
                 let (a, b) = match (a, b) {
@@ -224,7 +224,7 @@ impl Shared<'_> {
     }
 }
 
-/// Where in a range that cannot be read the first cluster stands that cannot.
+/// The first cluster that cannot be read, within a range that cannot be read.
 fn first_failure(image: &Image, buf: &mut [u8], start: u64, error: Error) -> (u64, Error) {
     let unit = u64::from(image.format().cluster_size().unwrap_or(4096)).max(SECTOR);
     let mut at = 0;
@@ -237,7 +237,7 @@ fn first_failure(image: &Image, buf: &mut [u8], start: u64, error: Error) -> (u6
         }
         at = end;
     }
-    // It was readable this time.
+    // This time it was readable.
     (start, error)
 }
 

@@ -1,4 +1,4 @@
-//! Which files the layers of an image are, to find ranges that two images share.
+//! The files of the layers of an image, for finding ranges that two images share.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ struct Layer {
     slots: Vec<(StorageSlot, Option<Arc<Identity>>)>,
 }
 
-/// A place whose bytes are the same for everyone who reads it.
+/// A location whose bytes are the same for everyone who reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum BytesAt {
-    /// Bytes of a file as they are.
+    /// Verbatim bytes of a file.
     Host(Arc<Identity>, u64),
     /// Guest bytes that the image in the file encodes.
     Guest(Arc<Identity>, &'static str, u64),
@@ -42,7 +42,7 @@ impl Files {
         }
     }
 
-    /// Where the run stands, if that is known.
+    /// Where the run is stored, if that is known.
     pub(crate) fn place(&self, found: &ChainExtent<'_>, guest_offset: u64) -> Option<BytesAt> {
         let layer = self.layers.get(usize::try_from(found.depth).ok()?)?;
         match found.extent.kind {

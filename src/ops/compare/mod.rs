@@ -11,16 +11,16 @@ use crate::image::Image;
 use crate::job::Job;
 use crate::ops::error_text;
 
-/// How two images compare.
+/// The result of comparing two images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
-    /// Same contents (and, where strict, same allocation and size).
+    /// Same contents (and, in strict mode, same allocation and size).
     Identical,
     /// Different guest bytes: the start of the first 512-byte sector that differs.
     ContentMismatch(u64),
-    /// Strict: allocation differs from this offset on, or in the run that begins there.
+    /// Strict mode: allocation differs from this offset on, or in the run that begins there.
     StatusMismatch(u64),
-    /// Strict: the sizes differ.
+    /// Strict mode: the sizes differ.
     SizeMismatch,
 }
 
@@ -29,7 +29,7 @@ pub enum Comparison {
 pub struct CompareReport {
     /// The result.
     pub result: Comparison,
-    /// The sizes differ and the images agree over the shorter one: worth a warning where not strict.
+    /// The sizes differ and the images agree over the shorter one: worth a warning outside strict mode.
     pub size_mismatch: bool,
 }
 
@@ -38,7 +38,7 @@ pub struct CompareReport {
 /// Both images are read on several threads, yet the result is always the first difference.
 ///
 /// # Errors
-/// Of mapping or reading either image; the message names it, a hint says more.
+/// If mapping or reading either image fails; the message names it, a hint gives details.
 pub fn compare(a: &Image, b: &Image, strict: bool, job: &mut Job) -> Result<CompareReport> {
     let lengths_differ = a.len() != b.len();
     if strict && lengths_differ {
@@ -53,7 +53,7 @@ pub fn compare(a: &Image, b: &Image, strict: bool, job: &mut Job) -> Result<Comp
     } else {
         None
     };
-    // The status is looked at first, but a difference of contents before it comes first.
+    // The status is compared first, but a content difference before it takes precedence.
     let limit = status.as_ref().map_or(whole, |found| found.offset);
     let result = match (content::first_difference([a, b], limit, job)?, status) {
         (Some(offset), _) => Comparison::ContentMismatch(offset / SECTOR * SECTOR),
@@ -88,13 +88,13 @@ fn read_failed(image: &Image, offset: u64, error: Error) -> Error {
     .with_stage(stage.unwrap_or(Stage::Read))
 }
 
-/// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be
-/// opened or set up, 3 the status of a block could not be found, 4 a read failed.
+/// The exit code of `qemu-img compare` for an outcome: 0 identical, 1 different, 2 could not be opened or set up, 3
+/// looking up the status of a block failed, 4 a read failed.
 pub fn exit_code(outcome: &Result<CompareReport>) -> i32 {
     match outcome {
         Ok(report) if report.result == Comparison::Identical => 0,
         Ok(_) => 1,
-        // The sides of a filter that compares them differ.
+        // The children of a filter that compares them differ.
         Err(error) if error.stage() == Some(Stage::Verify) => 1,
         Err(error) if error.stage() == Some(Stage::BlockStatus) => 3,
         Err(error) if error.stage() == Some(Stage::Read) => 4,

@@ -4,7 +4,7 @@ use super::side::Side;
 use crate::error::Error;
 use crate::image::Image;
 
-/// What has to be done with a piece.
+/// What must be done with a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     /// Read both images.
@@ -38,9 +38,9 @@ pub(super) struct Pieces<'a> {
     sides: [Side<'a>; 2],
     at: u64,
     limit: u64,
-    /// The longest piece; pieces end at multiples of it, so that a cluster is cut in two only where it is longer.
+    /// Maximum length of a piece; pieces end at multiples of it, so that only a longer cluster is split.
     longest: u64,
-    /// What ended the last piece, and comes next.
+    /// What ended the last piece, and is returned next.
     failed: Option<LookupFailed>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct LookupFailed {
 }
 
 impl<'a> Pieces<'a> {
-    /// Over the first `limit` bytes.
+    /// For the first `limit` bytes.
     pub(super) fn new(images: [&'a Image; 2], limit: u64, longest: u64) -> Self {
         Self {
             sides: images.map(|image| Side::new(Some(image))),
@@ -74,7 +74,7 @@ impl<'a> Pieces<'a> {
         while self.at < self.limit {
             let (next, end) = match self.run() {
                 Ok(run) => run,
-                // The piece so far counts. What fails is not asked for again: it may succeed then.
+                // The piece so far counts. The failed lookup is not retried: it might succeed then.
                 Err(failed) if task.is_some() => {
                     self.failed = Some(failed);
                     break;

@@ -1,4 +1,4 @@
-//! An image or chain that is gone through in guest order, with the run that was looked up last.
+//! An image or chain that is traversed in guest order, with the run that was looked up last.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::identity::{BytesAt, Files};
 use crate::error::Result;
 use crate::image::{Image, ReadsAs};
 
-/// One of two images that are gone through side by side: each is asked again only where its last
-/// answer is used up, however short the other's runs are.
+/// One of two images that are traversed in parallel: each is only queried again when its last answer is used up,
+/// however short the other's runs are.
 #[derive(Clone)]
 pub(crate) struct Side<'a> {
     /// None reads as zeroes throughout.
@@ -31,8 +31,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Makes the run cover `at`; it is looked for up to `limit`. Past the end of the image there
-    /// are zeroes.
+    /// Makes the run cover `at`; the lookup is limited to `limit`. Past the end of the image there are zeroes.
     pub(crate) fn look_up(&mut self, at: u64, limit: u64) -> Result<()> {
         if (self.start..self.end).contains(&at) {
             return Ok(());
@@ -44,7 +43,7 @@ impl<'a> Side<'a> {
         };
         self.end = at;
         let found = image.map(at, limit.min(image.len()) - at)?;
-        // What is not known is read, which says why it cannot be.
+        // A run with unknown contents is read, which reports why it cannot be.
         self.zero = found.reads_as() == ReadsAs::Zero;
         self.place = self.files.place(&found, at);
         self.end = at.saturating_add(found.extent.len);
@@ -61,7 +60,7 @@ impl<'a> Side<'a> {
         self.zero
     }
 
-    /// The place of `at`, which the run covers.
+    /// Where `at`, which the run covers, is stored.
     pub(crate) fn place_at(&self, at: u64) -> Option<BytesAt> {
         let skip = at - self.start;
         self.place.clone().map(|place| match place {

@@ -1,13 +1,13 @@
-//! Strict mode: whether two images of one size are allocated alike.
+//! Strict mode: whether two images of the same size have the same allocation.
 
 use super::status_failed;
 use crate::error::Result;
 use crate::image::{Image, Status, Statuses};
 use crate::job::Job;
 
-/// Where the block status differs, or could not be found out.
+/// Where the block status differs, or could not be looked up.
 pub(super) struct Found {
-    /// Contents count up to here.
+    /// Contents are compared up to here.
     pub offset: u64,
     /// The offset to report, or why it is not known.
     pub result: Result<u64>,
@@ -39,7 +39,7 @@ impl<'a> Side<'a> {
             .at(at, self.image.len() - at)
             .map_err(|error| status_failed(self.image, error))?;
         let end = at.saturating_add(status.len);
-        // The tables of each layer down to the one that decides were asked.
+        // The tables of all layers down to the one that decides have been consulted.
         let layers = self.image.layers().take(status.depth as usize + 1);
         let spans = layers.filter_map(|layer| layer.format().status_span());
         let end = spans.fold(end, |end, span| {
@@ -50,8 +50,8 @@ impl<'a> Side<'a> {
     }
 }
 
-/// The first run whose flags differ. That a run is the rest of its image is one of the flags, as it is
-/// for `qemu-img`: images of unlike tables differ in it even where they hold the same.
+/// The first run whose flags differ. Whether a run is the last of its image is one of the flags, as in `qemu-img`:
+/// images with different tables can differ in it even if they hold the same data.
 ///
 /// # Errors
 /// Cancellation; a failed lookup is part of the result.

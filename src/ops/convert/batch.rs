@@ -1,4 +1,4 @@
-//! Writes that are neighbours in the target, collected into one system call.
+//! Writes that are adjacent in the target, collected into one system call.
 
 use std::io::IoSlice;
 
@@ -9,10 +9,10 @@ use crate::format::Bulk;
 use super::piece::TargetPlace;
 use super::sink::at_byte;
 
-/// The most buffers in one system call.
+/// Maximum number of buffers in one system call.
 const MAX_VECTORS: usize = 256;
 
-/// Collects writes that are neighbours in the target into one system call.
+/// Collects writes that are adjacent in the target into one system call.
 pub(super) struct Batch<'a, 'b> {
     bulk: &'a dyn Bulk,
     slices: Vec<&'b [u8]>,
@@ -37,14 +37,14 @@ impl<'a, 'b> Batch<'a, 'b> {
         }
     }
 
-    /// Guest bytes as they are.
+    /// Adds plain guest bytes.
     pub fn push(&mut self, guest: u64, place: TargetPlace, bytes: &'b [u8]) -> Result<()> {
-        // A cipher may number its sectors by the guest's offsets.
+        // A cipher may number its sectors by guest offset.
         let follows = !self.by_guest || guest == self.guest + self.len;
         self.add(guest, place, bytes, follows)
     }
 
-    /// A unit in the form in which the image keeps it.
+    /// Adds a unit in the encoded form in which the image stores it.
     pub fn push_encoded(&mut self, guest: u64, place: TargetPlace, bytes: &'b [u8]) -> Result<()> {
         self.add(guest, place, bytes, true)
     }

@@ -15,11 +15,11 @@ use super::sources::Sources;
 pub(super) struct Chosen {
     /// In the order of the source.
     bitmaps: Vec<BitmapInfo>,
-    /// Names of those that are left out.
+    /// Names of the bitmaps that are left out.
     skipped: Vec<BString>,
 }
 
-/// The bitmaps to copy, where that was asked for.
+/// The bitmaps to copy, if that was requested.
 pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result<Option<Chosen>> {
     if !request.source.bitmaps {
         return Ok(None);
@@ -30,7 +30,7 @@ pub(super) fn choose(request: &ConvertRequest, source: Option<&Image>) -> Result
     let (broken, bitmaps): (Vec<_>, Vec<_>) = listed(source, bitmaps)?
         .into_iter()
         .partition(|bitmap| bitmap.inconsistent);
-    // QEMU goes through them from the last to the first.
+    // QEMU processes them from the last to the first.
     let skipped: Vec<_> = broken.into_iter().rev().map(|bitmap| bitmap.name).collect();
     match skipped.first() {
         Some(name) if !request.source.skip_broken_bitmaps => Err(Error::corrupt(format!(
@@ -48,12 +48,12 @@ fn listed(image: &Image, bitmaps: &dyn Bitmaps) -> Result<Vec<BitmapInfo>> {
 }
 
 impl Chosen {
-    /// Refuses a target that takes nothing but raw bytes.
+    /// Refuses a target that only takes raw bytes.
     pub fn refuse_stream(&self) -> Result<()> {
         Err(Error::no_bitmaps(registry::plain().name))
     }
 
-    /// Refuses a new image that could not hold them.
+    /// Refuses a new image that could not store them.
     pub fn check_new(&self, driver: &FormatDriver, outline: Outline) -> Result<()> {
         match outline.bitmaps {
             true => Ok(()),
@@ -84,7 +84,7 @@ impl Chosen {
         Ok(())
     }
 
-    /// Copies them; those that were left out become warnings.
+    /// Copies them; the ones left out become warnings.
     pub fn copy(
         &self,
         target: Option<&dyn Bitmaps>,
@@ -104,7 +104,7 @@ impl Chosen {
     }
 }
 
-/// The bitmaps of the only source; none where it is empty.
+/// The bitmaps of the only source; None if it is empty.
 fn source(sources: &Sources) -> Option<&dyn Bitmaps> {
     sources.layers().next().and_then(Image::bitmaps)
 }

@@ -1,5 +1,5 @@
-//! The buffer of a range in work. Page-aligned: the kernel copies to such memory twice as fast as
-//! to an odd address, and direct I/O needs no other buffer.
+//! The buffer of a range being processed. Page-aligned: the kernel copies to such memory twice as fast as to an odd
+//! address, and direct I/O needs no bounce buffer.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::AlignedBuf;
@@ -7,14 +7,14 @@ use crate::sys::AlignedBuf;
 /// The alignment of every buffer.
 const PAGE: usize = 4096;
 
-/// A buffer of fixed size that takes memory when it is first used.
+/// A buffer of fixed size that is allocated on first use.
 pub(super) struct Buffer {
     bytes: Option<AlignedBuf>,
     capacity: usize,
 }
 
 impl Buffer {
-    /// Of `capacity` bytes.
+    /// A buffer of `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
         Self {
             bytes: None,
@@ -22,10 +22,10 @@ impl Buffer {
         }
     }
 
-    /// `len` bytes at `at`, with whatever they hold.
+    /// `len` bytes at `at`, with arbitrary contents.
     ///
     /// # Errors
-    /// Where there is no memory for the buffer, or the range does not lie in it.
+    /// If there is no memory for the buffer, or the range is not within it.
     pub fn room(&mut self, at: usize, len: usize) -> Result<&mut [u8]> {
         let bytes = match &mut self.bytes {
             Some(bytes) => bytes,

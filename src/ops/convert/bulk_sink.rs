@@ -17,7 +17,7 @@ use super::report::Counters;
 use super::sink::{Sink, at_byte};
 use super::sources::Sources;
 
-/// Buffer of zeroes, and for what could not be copied inside the host after all.
+/// Buffer for zeroes, and for what could not be copied inside the host after all.
 const BOUNCE: usize = 256 << 10;
 
 /// A new image.
@@ -28,15 +28,15 @@ pub(super) struct BulkSink<'a> {
     pub counters: &'a Counters,
     /// The backing file: zeroes before its end must be recorded.
     pub below: Option<&'a Image>,
-    /// What is not reserved reads as zeroes.
+    /// Whether unreserved space reads as zeroes.
     pub unreserved_is_zero: bool,
-    /// What is reserved reads as zeroes before it is written.
+    /// Whether reserved space reads as zeroes before it is written.
     pub unwritten_is_zero: bool,
 }
 
 impl BulkSink<'_> {
-    /// Reserves for one piece, which falls into as many as the target has runs for it; none where it
-    /// takes no space.
+    /// Reserves space for one piece, which is split into as many as the target has runs for it; none if it takes no
+    /// space.
     fn place_piece(&self, piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         match &piece.kind {
             PieceKind::Zero => {
@@ -64,7 +64,7 @@ impl BulkSink<'_> {
         self.store(piece, placed)
     }
 
-    /// Reserves for a piece that takes the space of all its bytes.
+    /// Reserves space for all bytes of a piece.
     fn store(&self, mut piece: Piece, placed: &mut Vec<(Piece, TargetPlace)>) -> Result<()> {
         loop {
             let run = self.bulk.reserve(piece.offset, piece.len)?;
@@ -87,7 +87,7 @@ impl BulkSink<'_> {
         }
     }
 
-    /// Records zeroes where something lies below; false where the image can only store them.
+    /// Records zeroes over data of the backing file; false if the image can only store them.
     fn records_zero(&self, piece: &Piece) -> Result<bool> {
         if self.below.is_none_or(|below| piece.offset >= below.len()) {
             return Ok(self.unreserved_is_zero);
@@ -99,7 +99,7 @@ impl BulkSink<'_> {
         }
     }
 
-    /// Reserves for zeroes that can only be stored, where the backing file does not read as zeroes anyway.
+    /// Reserves space for zeroes that can only be stored, unless the backing file reads as zeroes anyway.
     fn store_zeroes(
         &self,
         below: &Image,
@@ -112,7 +112,7 @@ impl BulkSink<'_> {
             true => Ok(()),
             false => self.store(Piece::zero(range.start, range.end - range.start), placed),
         };
-        // What is to be stored and not yet reserved.
+        // What is to be stored but not yet reserved.
         let mut pending = piece.offset..piece.offset;
         let mut at = piece.offset;
         while at < end.min(below.len()) {

@@ -27,10 +27,10 @@ use super::report::ConvertReport;
 use super::request::ConvertRequest;
 use super::sources::Sources;
 
-/// The longest ending of a name that is taken for that of a format.
+/// Maximum length of a name's extension that is taken for that of a format.
 const MAX_ENDING: usize = 6;
 
-/// Converts every layer of the source, the lowest first. What was made is removed when it fails.
+/// Converts every layer of the source, starting with the lowest. What was created is removed on failure.
 pub(super) fn convert(request: &ConvertRequest, job: &mut Job) -> Result<ConvertReport> {
     let source = request.source.images.first();
     let source = source.ok_or_else(no_source)?;
@@ -86,7 +86,7 @@ fn convert_layer(
     super::fill(request, sources, bitmaps, job)
 }
 
-/// The conversion of one layer, over the image that the layer below has become.
+/// The conversion of one layer, on top of the image converted from the layer below.
 fn of_layer(
     request: &ConvertRequest,
     layer: &Image,
@@ -108,7 +108,7 @@ fn of_layer(
     request
 }
 
-/// A policy that also lets images name those that were just made.
+/// A policy that also lets images name those that were just created.
 fn within(policy: &OpenPolicy, directory: &Path) -> OpenPolicy {
     let directory = directory.to_owned();
     let implicit_files = match &policy.implicit_files {
@@ -125,7 +125,7 @@ fn within(policy: &OpenPolicy, directory: &Path) -> OpenPolicy {
     }
 }
 
-/// The names of the new images: those of the layers, with the format for an ending.
+/// The names of the new images: those of the layers, with the format as extension.
 fn names(layers: &[Arc<Image>], format: &str) -> Vec<OsString> {
     let mut taken = HashSet::new();
     let names = layers.iter().map(|layer| {
@@ -139,7 +139,7 @@ fn names(layers: &[Arc<Image>], format: &str) -> Vec<OsString> {
             with_ending(&name, format)
         });
         let mut candidates = [short, long].into_iter().chain(numbered);
-        // One of them is free: the numbers do not end before the layers do.
+        // One of them is free: there are more numbers than layers.
         let free = candidates.find(|name| taken.insert(name.clone()));
         free.unwrap_or_default()
     });
@@ -153,7 +153,7 @@ fn with_ending(name: &OsStr, ending: &str) -> OsString {
     name
 }
 
-/// The name without an ending that might be that of a format; a number is none.
+/// The name without an extension that might be that of a format; a number is not.
 fn without_ending(name: &OsStr) -> &OsStr {
     let bytes = name.as_bytes();
     let Some(dot) = bytes.iter().rposition(|byte| *byte == b'.') else {
@@ -169,7 +169,7 @@ fn without_ending(name: &OsStr) -> &OsStr {
     }
 }
 
-/// A directory that was made here; unless it is kept, it goes with all that is in it.
+/// A directory created here; unless it is kept, it is removed with everything in it.
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
@@ -197,7 +197,7 @@ impl Directory {
         })
     }
 
-    /// Keeps it, and its name as far as that is asked for.
+    /// Keeps it, and makes its name as durable as requested.
     fn keep(mut self, durability: Durability) -> Result<()> {
         if durability == Durability::Synced {
             sync_name(&self.path)

@@ -1,11 +1,11 @@
-//! The digest of bytes that are taken while they are copied.
+//! The digest of bytes, computed while they are copied.
 
 use std::fmt;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-/// A digest by SHA-256.
+/// A SHA-256 digest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Sha256Sum(pub [u8; 32]);
 
@@ -21,17 +21,17 @@ impl fmt::Debug for Sha256Sum {
     }
 }
 
-/// A digest while bytes come in order.
+/// A digest in progress; bytes arrive in order.
 #[derive(Debug, Default)]
 pub(super) struct Checksum(Mutex<Sha256>);
 
 impl Checksum {
-    /// Takes further bytes.
+    /// Adds further bytes.
     pub fn update(&self, bytes: &[u8]) {
         self.0.lock().update(bytes);
     }
 
-    /// The digest of what came so far.
+    /// The digest of the bytes so far.
     pub fn sum(&self) -> Sha256Sum {
         Sha256Sum(self.0.lock().clone().finalize().into())
     }

@@ -1,4 +1,4 @@
-//! Settings of a conversion that make no sense, by themselves or together.
+//! Settings of a conversion that are invalid, by themselves or in combination.
 
 use std::ffi::CStr;
 
@@ -7,16 +7,16 @@ use crate::error::{Error, Result};
 use super::profile::applied;
 use super::request::ConvertRequest;
 
-/// The largest sparse size.
+/// Maximum sparse size.
 const MAX_SPARSE: u32 = 16 << 20;
 
-/// The most workers.
+/// Maximum number of workers.
 pub(super) const MAX_PARALLEL: u32 = 16;
 
-/// The size of a run of zeroes that stays sparse.
+/// Checks the minimum length of a run of zeroes that stays sparse.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for what is no multiple of 512 up to 16 MiB.
+/// [`crate::ErrorKind::Invalid`] if it is not a multiple of 512 up to 16 MiB.
 pub(crate) fn check_sparse_size(bytes: u64) -> Result<u32> {
     let size = u32::try_from(bytes).ok();
     size.filter(|size| size % 512 == 0 && *size <= MAX_SPARSE)
@@ -27,10 +27,10 @@ pub(crate) fn check_sparse_size(bytes: u64) -> Result<u32> {
         })
 }
 
-/// How many pieces of work are done at a time.
+/// Checks how many pieces of work are done at a time.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for what is not 1 to 16.
+/// [`crate::ErrorKind::Invalid`] if it is not between 1 and 16.
 pub(crate) fn check_parallel(pieces: u64) -> Result<u32> {
     let count = u32::try_from(pieces).ok();
     count
@@ -46,7 +46,7 @@ pub(crate) fn check_parallel(pieces: u64) -> Result<u32> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Conflict {
-    /// Broken bitmaps are to be left out, but no bitmaps are to be copied.
+    /// Broken bitmaps are to be left out, but no bitmaps are copied.
     SkipWithoutBitmaps,
     /// Copying inside the host excludes compression.
     CopyRangeAndCompress,
@@ -54,19 +54,19 @@ pub enum Conflict {
     CopyRangeAndSparseSize,
     /// Copying inside the host excludes salvaging.
     CopyRangeAndSalvage,
-    /// An image that exists takes no creation options.
+    /// An existing image takes no creation options.
     OptionsOfExisting,
-    /// Only an image that exists can be said to read as zeroes.
+    /// Only an existing image can be declared to read as zeroes.
     ZeroOfNew,
-    /// Several sources have no backing file in common.
+    /// Several sources have no common backing file.
     BackingOfSeveral,
-    /// A snapshot is one of the only source.
+    /// A snapshot requires a single source.
     SnapshotOfSeveral,
-    /// Bitmaps are those of the only source.
+    /// Bitmaps require a single source.
     BitmapsOfSeveral,
-    /// A profile decides how a new image is made.
+    /// A profile determines how a new image is created.
     ProfileOfExisting,
-    /// A whole chain is that of the only source, and becomes new images.
+    /// A whole chain requires a single source, and becomes new images.
     WholeChain,
 }
 
@@ -86,7 +86,7 @@ impl Conflict {
         Self::WholeChain,
     ];
 
-    /// The first one of these settings.
+    /// The first conflict in these settings.
     pub fn find(request: &ConvertRequest) -> Option<Self> {
         let (source, target, tuning) = (&request.source, &request.target, &request.tuning);
         let several = source.images.len() > 1;
@@ -172,12 +172,12 @@ impl Conflict {
     }
 }
 
-/// The error of a conversion of nothing.
+/// The error of a conversion without sources.
 pub(super) fn no_source() -> Error {
     Error::invalid("A conversion takes at least one source")
 }
 
-/// Refuses settings that make no sense, before any file is touched.
+/// Refuses invalid settings, before any file is touched.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`].

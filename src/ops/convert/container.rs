@@ -1,5 +1,5 @@
-//! The checksum of compressed files that are read in parts, or kept in a temporary file: they are read once more, from
-//! their first byte to their last.
+//! The checksum of compressed files that are read in parts, or spooled to a temporary file: they are read once more,
+//! from the first byte to the last.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::memory;
 use super::checksum::Checksum;
 use super::request::ConvertRequest;
 
-/// Bytes that are read at once.
+/// Bytes read at once.
 const STEP: u64 = 1 << 20;
 
-/// That of the compressed files that these layers stand on, one behind the other, where it is asked for. They are
-/// open, so that nobody changes them who keeps to locks.
+/// The checksum of the compressed files below these layers, concatenated, if requested. They are open, so that no one
+/// who respects the locks changes them.
 ///
 /// # Errors
-/// Of reading them.
+/// If reading them fails.
 pub(super) fn checksum<'a>(
     request: &ConvertRequest,
     layers: impl Iterator<Item = &'a Image>,

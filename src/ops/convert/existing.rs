@@ -1,4 +1,4 @@
-//! Writes into an image that exists.
+//! Writes to an existing image.
 
 use bstr::BStr;
 
@@ -23,7 +23,7 @@ use super::sink::{Sink, at_byte};
 use super::sizes::{CopySizes, Writers};
 use super::sources::{BackedBelow, Sources};
 
-/// Converts into an image that exists; returns its virtual size.
+/// Converts into an existing image; returns its virtual size.
 pub(super) fn fill_existing(
     request: &ConvertRequest,
     mut sources: Sources,
@@ -35,7 +35,7 @@ pub(super) fn fill_existing(
     let kept = sources.kept(request)?;
     let written = written_at(&request.target.location);
     kept.check(&written).map_err(could_not_open)?;
-    // The target may know better what it stands on, and then this name is not opened.
+    // The target may know its backing file by itself, and then this name is not opened.
     named_below(request)
         .check(&written)
         .map_err(could_not_open)?;
@@ -53,9 +53,9 @@ pub(super) fn fill_existing(
     };
     let (looked, mut named) = look(request, &options, &sources, bitmaps, job)?;
     let image = Image::open(&request.target.location, &options)?;
-    // Not before: a server may end with its last client.
+    // Not before: a server may shut down with its last client.
     drop(looked);
-    // Its data file too, which only the open has found.
+    // Including its data file, which is only known once it is open.
     kept.check(&written_by(&image)?).map_err(could_not_open)?;
     for warning in image.warnings() {
         job.warn(warning.clone());
@@ -118,8 +118,8 @@ pub(super) fn fill_existing(
     Ok(len)
 }
 
-/// Opening an image for writing may repair it, so what refuses the conversion is asked of one that is only
-/// looked at. Returns it, with the backing file that was named for an image that records none.
+/// Opening an image for writing may repair it, so anything that prevents the conversion is checked on a read-only open
+/// first. Returns that image, and the backing file that was named for an image that records none.
 fn look(
     request: &ConvertRequest,
     options: &OpenOptions,
@@ -133,7 +133,7 @@ fn look(
         force_share: true,
         ..options.clone()
     };
-    // What keeps it from being opened is reported by the open for writing.
+    // Whatever prevents this open is reported by the open for writing.
     let Ok(image) = Image::open(&request.target.location, &options) else {
         return Ok((None, None));
     };
@@ -146,7 +146,7 @@ fn look(
     Ok((Some(image), named))
 }
 
-/// Refuses a target that cannot take what is asked for.
+/// Refuses a target that cannot do what is requested.
 fn check(
     image: &Image,
     request: &ConvertRequest,
@@ -171,13 +171,13 @@ fn check(
     }
 }
 
-/// Whether it records a backing file, open or not.
+/// Whether it records a backing file, opened or not.
 fn has_backing(image: &Image) -> bool {
     image.backing().is_some() || image.backing_missing()
 }
 
-/// Refuses a target that is written to the file of the backing file which was named, as seen from the open target:
-/// not every name of it is one to which another is relative.
+/// Refuses a target that is written to the file of the named backing file, as seen from the open target: not every name
+/// of the target is one that others can be relative to.
 fn check_named_below(image: &Image, request: &ConvertRequest) -> Result<()> {
     let Some(name) = request.target.backing_name() else {
         return Ok(());
@@ -194,7 +194,7 @@ fn could_not_open(request: &ConvertRequest, error: Error) -> Error {
     }
 }
 
-/// The files at the name of the backing file, if there are any.
+/// The files that the name of the backing file denotes, if any.
 fn named_below(request: &ConvertRequest) -> KeptFiles {
     match request.target.backing_name() {
         Some(name) => files_below(name, location_beside(&request.target.location, name)),
@@ -212,18 +212,18 @@ fn files_below(name: &BStr, location: Result<Location>) -> KeptFiles {
     kept
 }
 
-/// The backing file that was named for an image that records none.
+/// Opens the backing file that was named for an image that records none.
 fn open_named(request: &ConvertRequest, name: &BStr, job: &mut Job) -> Result<Image> {
     let format = request.target.backing_format();
     let backing = BackingRef::to_record(name.to_owned(), format.as_deref());
     open_backing(request, &backing, job)
 }
 
-/// An image that exists already.
+/// An existing image.
 struct ImageSink<'a> {
     image: &'a Image,
     counters: &'a Counters,
-    /// The image reads as zeroes: runs of zeroes need not be written.
+    /// Whether the image reads as zeroes, so that runs of zeroes need not be written.
     is_zero: bool,
 }
 
@@ -286,7 +286,7 @@ impl Sink for ImageSink<'_> {
     }
 }
 
-/// The error of an existing target into which the sources do not fit.
+/// The error of an existing target that is too small for the sources.
 fn too_small() -> Error {
     Error::invalid("output file is smaller than input file")
 }

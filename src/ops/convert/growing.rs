@@ -1,4 +1,4 @@
-//! Fills a new raw disk whose length is known only at its end.
+//! Fills a new raw disk whose length is only known at the end.
 
 use crate::codec::Encoder;
 use crate::error::{Result, ResultExt};
@@ -56,11 +56,11 @@ pub(super) fn fill_growing(
     Ok(len)
 }
 
-/// A new raw disk whose length is known only at its end.
+/// A new raw disk whose length is only known at the end.
 struct GrowingSink<'a> {
     bulk: &'a dyn Bulk,
     counters: &'a Counters,
-    /// What is not written reads as zeroes.
+    /// Whether unwritten space reads as zeroes.
     unwritten_is_zero: bool,
 }
 

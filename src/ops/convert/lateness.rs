@@ -1,24 +1,24 @@
-//! Whether a storage answers at once or lets wait.
+//! Whether a storage answers promptly or makes requests wait.
 
 use std::time::Duration;
 
-/// Requests that take longer on the average wait for their storage more than they keep a processor busy.
+/// Requests that take longer on average spend more time waiting for their storage than using a processor.
 const PROMPT: Duration = Duration::from_millis(2);
 
-/// What one request counts at most: a thread that gets no processor for a while is no slow storage.
+/// Maximum that one request counts: a thread that was not scheduled for a while is not a slow storage.
 const MOST: Duration = PROMPT.saturating_mul(4);
 
-/// Of about so many requests the average is taken.
+/// The average covers about this many requests.
 const WEIGHT: u32 = 16;
 
-/// How long the last requests of one kind took.
+/// How long recent requests of one kind took.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     average: Duration,
 }
 
 impl Lateness {
-    /// Notes how long a request took; whether they are late on the average.
+    /// Records how long a request took; returns whether they are late on average.
     pub fn note(&mut self, time: Duration) -> bool {
         self.average = (self.average * (WEIGHT - 1) + time.min(MOST)) / WEIGHT;
         self.average > PROMPT
@@ -40,7 +40,7 @@ mod tests {
     fn a_slow_storage_is_noticed_soon() {
         let slow = Duration::from_millis(6);
         assert_eq!(late_at([slow; 20]), Some(6));
-        // Half of them come from a cache.
+        // Half of them are answered from a cache.
         let halves = [SHORT, Duration::from_millis(50)].repeat(10);
         assert!(late_at(halves).is_some_and(|n| n < 10));
     }

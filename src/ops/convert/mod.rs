@@ -1,8 +1,7 @@
 //! `convert`: copies the guest bytes of one or more images into another.
 //!
-//! Workers claim ranges in guest order, read, test and compress them side by side, take turns to
-//! reserve space in the target, and write side by side again. So the layout of the target is the
-//! same however many workers there are.
+//! Workers claim ranges in guest order, read, test and compress them in parallel, take turns to reserve space in the
+//! target, and write in parallel again. So the layout of the target is the same for any number of workers.
 
 mod batch;
 mod bitmaps;
@@ -63,9 +62,9 @@ use report::Counters;
 use sources::Sources;
 use stream_source::Opened;
 
-/// Runs the conversion. A target that it created is removed when it fails or is cancelled.
+/// Runs the conversion. A target that it created is removed if it fails or is cancelled.
 ///
-/// Progress counts the guest bytes that must be copied. Memory is bounded whatever the images hold.
+/// Progress counts the guest bytes that must be copied. Memory is bounded, whatever the images hold.
 ///
 /// # Errors
 /// One line that names the file.
@@ -86,7 +85,7 @@ fn convert_checked(request: &ConvertRequest, job: &mut Job) -> Result<ConvertRep
     fill(request, sources, bitmaps, job)
 }
 
-/// Fills the target from sources that are open.
+/// Fills the target from open sources.
 fn fill(
     request: &ConvertRequest,
     mut sources: Sources,
@@ -116,7 +115,7 @@ fn fill(
         }
         None => new::fill_new(request, sources, bitmaps, &counters, job)?,
     };
-    // The target is complete: a callback that cancels now comes too late.
+    // The target is complete: it is too late for a callback to cancel.
     let _ = job.finish();
     Ok(ConvertReport {
         checksum: checksum.map(|checksum| checksum.sum()),
@@ -144,12 +143,12 @@ fn open_sources(request: &ConvertRequest, job: &mut Job) -> Result<(Sources, Opt
         }
         Opened::Images => {
             for location in &request.source.images {
-                // Those before it may have nodes that it stands on.
+                // The previous ones may have nodes that this one refers to.
                 images.extend(next.take().map(Image::into_shared));
                 next = Some(open_source(location, request, job)?);
             }
             let opened = images.iter().map(|image| &**image).chain(next.as_ref());
-            // What the target stands on is not copied.
+            // The target's backing chain is not copied.
             let read = match request.target.backing_name() {
                 Some(_) => 1,
                 None => usize::MAX,
@@ -176,7 +175,7 @@ fn open_source(location: &Location, request: &ConvertRequest, job: &mut Job) -> 
     Ok(opened(image, job))
 }
 
-/// Passes the warnings of opening on.
+/// Passes on the warnings from opening an image.
 fn opened(image: Image, job: &mut Job) -> Image {
     for warning in image.warnings() {
         job.warn(warning.clone());

@@ -73,7 +73,7 @@ pub(super) fn fill_new(
     if len.is_none() && (!driver.is_stream || preallocated) {
         return Err(unknown_length(request, name));
     }
-    // Progress is that of the copy alone.
+    // Progress covers the copy only.
     let control = Job::heeding(job.control()).control().clone();
     let create = create::TargetRequest {
         location: &location,
@@ -129,7 +129,7 @@ pub(super) fn fill_new(
     };
     let backing_end = below.as_ref().map_or(0, Image::len);
     let sizes = CopySizes::for_new(request, bulk, backing_end);
-    // Encryption takes the time of all processors, and a server is waited for.
+    // Encryption keeps all processors busy, and a server has latency.
     let writers = Writers::of(request, sizes.in_flight > 1 || !bulk.takes_raw_writes());
     let sizes = sizes.reading_from(&sources);
     run(request, &sources, &offload, &sink, sizes, writers, job)?;
@@ -152,7 +152,7 @@ fn unknown_length(request: &ConvertRequest, format: &str) -> Error {
     ))
 }
 
-/// The storages of every layer of the sources that might share blocks with the target.
+/// Finds the storages, in any layer of the sources, that can share blocks with the target.
 fn detect_offload(
     request: &ConvertRequest,
     sources: &Sources,
@@ -163,7 +163,7 @@ fn detect_offload(
     let Some(target) = targets.first() else {
         return Ok(Offload::default());
     };
-    // Shared blocks would replace those that were reserved; odd clusters never line up.
+    // Shared blocks would replace the reserved ones; clusters of odd size never align.
     if !bulk.takes_raw_writes()
         || preallocated
         || request.target.compress

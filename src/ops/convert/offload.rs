@@ -1,4 +1,4 @@
-//! Copying inside the host: by sharing blocks where both files allow it, or by the kernel.
+//! Copying inside the host: by sharing blocks if both files allow it, or by the kernel.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use crate::storage::{CopyOutcome, Preallocation, Storage};
 
 use super::sizes::MIN_STEP;
 
-/// Where the trial copy goes: far behind what a new target holds.
+/// Where the trial copy goes: far beyond the contents of a new target.
 const TRIAL_OFFSET: u64 = 1 << 30;
 
-/// Which storages of the sources can be copied from without being read.
+/// The storages of the sources from which data can be copied without being read.
 #[derive(Debug, Default)]
 pub(super) struct Offload {
     sharing: Vec<Arc<dyn Storage>>,
@@ -22,8 +22,8 @@ fn same(a: &Arc<dyn Storage>, b: &Arc<dyn Storage>) -> bool {
 }
 
 impl Offload {
-    /// Tries, for each storage of the sources, whether it can share blocks with the new, empty
-    /// `target`. With `by_kernel` data is copied by the kernel where blocks cannot be shared.
+    /// Tests, for each storage of the sources, whether it can share blocks with the new, empty `target`. With
+    /// `by_kernel`, data is copied by the kernel if blocks cannot be shared.
     pub fn detect<'a>(
         storages: impl Iterator<Item = &'a Arc<dyn Storage>>,
         target: &Arc<dyn Storage>,
@@ -72,7 +72,7 @@ impl Offload {
     }
 }
 
-/// Shares one block with the target, and takes it away again.
+/// Shares one block with the target, and removes it again.
 fn trial(storage: &dyn Storage, target: &dyn Storage) -> Result<bool> {
     let Some((from, to)) = storage.host().zip(target.host()) else {
         return Ok(false);

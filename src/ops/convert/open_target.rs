@@ -1,5 +1,4 @@
-//! What is checked and opened of a target before anything is written: its format, its files and
-//! its backing file.
+//! What is checked and opened for a target before anything is written: its format, its files and its backing file.
 
 use bstr::ByteSlice;
 
@@ -15,7 +14,7 @@ use crate::storage::Durability;
 use super::request::ConvertRequest;
 use super::sources::Sources;
 
-/// The driver of that name, if it can create.
+/// The driver with that name, if it can create images.
 pub(super) fn creatable(request: &ConvertRequest, name: &str) -> Result<TargetFormat> {
     if !TargetFormat::is_known(name) {
         return Err((request.wording.unknown_format)(name));
@@ -58,7 +57,7 @@ pub(super) fn check_features(
     Ok(())
 }
 
-/// What a new image is worth: nothing else has seen it yet.
+/// The durability that a new image needs: nobody else has seen it yet.
 pub(super) fn final_durability(request: &ConvertRequest) -> Durability {
     match request.target.cache.durability() {
         Durability::Ordered => Durability::None,
@@ -87,8 +86,8 @@ pub(super) fn open_backing(
         .map_err(|error| error.could_not_open(request.target.location.display()))
 }
 
-/// From which layer of the source on `below` holds the same: the layer that is the same file,
-/// else the whole of the source's chain below its top.
+/// The depth of the source from which on `below` holds the same: that of the layer which is the same file, otherwise
+/// the whole chain below the top of the source.
 pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
     let wanted = below.identity();
     sources
@@ -99,7 +98,7 @@ pub(super) fn replaced_depth(sources: &Sources, below: &Image) -> u32 {
         .map_or(1, |(_, depth)| depth)
 }
 
-/// The files of a target that exists, as far as its name tells.
+/// The files of an existing target, as far as its name reveals them.
 pub(super) fn written_at(target: &Location) -> Vec<Written> {
     let files = location_files(target, true).into_iter();
     files
@@ -114,7 +113,7 @@ pub(super) fn written_at(target: &Location) -> Vec<Written> {
 /// The files that writing to an open image changes.
 ///
 /// # Errors
-/// Where there is no memory for them.
+/// If there is no memory for them.
 pub(super) fn written_by(image: &Image) -> Result<Vec<Written>> {
     let files = image.written_files()?.into_iter();
     memory::collect(files.map(|file| Written {

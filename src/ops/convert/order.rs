@@ -1,5 +1,5 @@
-//! Puts what the workers prepared back into guest order, so that the layout of the target does
-//! not depend on how many they are.
+//! Puts what the workers have prepared back into guest order, so that the layout of the target does not depend on their
+//! number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,44 +14,44 @@ use super::piece::Prepared;
 use super::plan::Planner;
 use super::sink::Sink;
 
-/// How long a waiting worker sleeps before it looks again, so that progress is reported.
+/// How long a waiting worker sleeps before it checks again, so that progress is reported.
 const NAP: Duration = Duration::from_millis(50);
 
 /// What the workers share.
 pub(super) struct Order {
     state: Mutex<State>,
     changed: Condvar,
-    /// All may work, or nothing is left.
+    /// Signals that all workers may work, or that nothing is left.
     all_wanted: Condvar,
-    /// How many may write at once. File systems let one writer at a time into a file: the others
-    /// had better read on than wait there.
+    /// Maximum number of concurrent writers. File systems admit one writer to a file at a time: the others had better
+    /// read on than wait there.
     writers: usize,
-    /// Whether a checksum is taken of each range before it is placed.
+    /// Whether a checksum is computed for each range before it is placed.
     sums: bool,
 }
 
 struct State {
-    /// The turn that is placed next.
+    /// The turn to be placed next.
     next: u64,
-    /// The turn whose checksum is taken next.
+    /// The turn to be checksummed next.
     next_sum: u64,
-    /// A worker is taking a checksum.
+    /// Whether a worker is computing a checksum.
     summing: bool,
-    /// Prepared, of which the checksum was not taken yet.
+    /// Prepared, but not yet checksummed.
     unsummed: BTreeMap<u64, Prepared>,
     /// Prepared out of turn.
     parked: BTreeMap<u64, Prepared>,
     /// Placed, to be written by the next free worker.
     placed: VecDeque<Prepared>,
-    /// How many are writing.
+    /// Number of workers that are writing.
     writing: usize,
     /// Buffers not in use.
     free: Vec<Buffer>,
-    /// More of them, for when all workers are wanted.
+    /// Additional ones, for when all workers are wanted.
     spare: Vec<Buffer>,
-    /// The storages are slow to answer, or nothing is left: none has to wait for being wanted.
+    /// The storages are slow to answer, or nothing is left: no worker has to wait until it is wanted.
     all_wanted: bool,
-    /// Ranges that were read or written.
+    /// Ranges read or written.
     steps: u64,
     reads: Lateness,
     writes: Lateness,
@@ -62,21 +62,21 @@ struct State {
 
 /// What a worker does next.
 pub(super) enum Step {
-    /// Take the checksum of what comes next, and hand it in by [`Order::summed`].
+    /// Compute the checksum of what comes next, and return it through [`Order::summed`].
     Sum(Prepared),
     /// Write what was placed.
     Write(Prepared),
     /// Prepare another range in this buffer.
     Prepare(Buffer),
-    /// Look again.
+    /// Check again.
     Again,
-    /// Nothing is left for this worker.
+    /// Nothing is left for this worker to do.
     Done,
 }
 
 impl Order {
-    /// With one range in work at once per buffer, `writers` of them being written; those of `spare` come in when all
-    /// workers are wanted. With `sums` each goes through [`Step::Sum`].
+    /// One range per buffer is in progress at a time, and `writers` of them are being written; those in `spare` are
+    /// added when all workers are wanted. With `sums`, each range goes through [`Step::Sum`].
     pub fn new(free: Vec<Buffer>, spare: Vec<Buffer>, writers: usize, sums: bool) -> Self {
         Self {
             state: Mutex::new(State {
@@ -116,7 +116,7 @@ impl Order {
                 return Ok(Step::Sum(prepared));
             }
         }
-        // Under the lock: places are given one at a time, in guest order.
+        // Under the lock: space is assigned to one range at a time, in guest order.
         while let Some(mut prepared) = {
             let next = state.next;
             state.parked.remove(&next)
@@ -151,7 +151,7 @@ impl Order {
         Ok(Step::Again)
     }
 
-    /// Hands in a range whose checksum was taken.
+    /// Returns a range whose checksum was computed.
     pub fn summed(&self, prepared: Prepared) {
         let mut state = self.state.lock();
         state.summing = false;
@@ -178,7 +178,7 @@ impl Order {
         }
     }
 
-    /// Gives the buffer of a range back that was written.
+    /// Returns the buffer of a range that was written.
     pub fn written(&self, buffer: Buffer) {
         let mut state = self.state.lock();
         state.writing -= 1;
@@ -186,18 +186,18 @@ impl Order {
         self.changed.notify_one();
     }
 
-    /// Gives a buffer back that was not used.
+    /// Returns an unused buffer.
     pub fn recycle(&self, buffer: Buffer) {
         self.state.lock().free.push(buffer);
         self.changed.notify_one();
     }
 
-    /// Notes how long it took to read a range.
+    /// Records how long it took to read a range.
     pub fn read_took(&self, time: Duration) {
         self.took(time, |state| &mut state.reads);
     }
 
-    /// Notes how long it took to write a range.
+    /// Records how long it took to write a range.
     pub fn write_took(&self, time: Duration) {
         self.took(time, |state| &mut state.writes);
     }
@@ -210,8 +210,8 @@ impl Order {
         }
     }
 
-    /// Waits until all workers are wanted: few of them keep their buffers in the processor's cache, as long as they
-    /// hardly wait for a storage. One of those that wait `watches` whether the few come on at all.
+    /// Waits until all workers are wanted: as long as they hardly wait for a storage, a few workers keep their buffers
+    /// in the processor's cache. One of the waiting workers `watches` whether the few make any progress.
     pub fn wait_until_wanted(&self, watches: bool) {
         let mut state = self.state.lock();
         while !state.all_wanted {
@@ -229,14 +229,14 @@ impl Order {
     fn want_all(&self, state: &mut State) {
         if !std::mem::replace(&mut state.all_wanted, true) {
             let spare = std::mem::take(&mut state.spare);
-            // Those with memory are taken first.
+            // The ones that already have memory are taken first.
             state.free.splice(0..0, spare);
             self.all_wanted.notify_all();
             self.changed.notify_all();
         }
     }
 
-    /// Stops every worker; of several failures that with the lowest turn is kept.
+    /// Stops every worker; of several failures, the one with the lowest turn is kept.
     pub fn fail(&self, turn: u64, error: Error) {
         let mut state = self.state.lock();
         if state
@@ -251,7 +251,7 @@ impl Order {
         self.changed.notify_all();
     }
 
-    /// Stops every worker without a failure of its own: one of them panics.
+    /// Stops every worker without recording a failure: one of them is panicking.
     pub fn stop(&self) {
         let mut state = self.state.lock();
         state.stopped = true;

@@ -1,4 +1,4 @@
-//! An image whose file comes in order.
+//! An image whose file arrives in order.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use crate::memory::IoBuf;
 use crate::policy::OpenPolicy;
 use crate::storage::stream::Stream;
 
-/// An image that goes by.
+/// An image that is read as it passes.
 pub(super) struct PassingImage {
     reader: Box<dyn ReadInOrder>,
     file: File,
-    /// Bytes of the guest that were given.
+    /// Guest bytes delivered so far.
     given: u64,
 }
 
-/// What is still to come of the file.
+/// The rest of the file.
 struct File {
-    /// Of its beginning, what was read to recognise it.
+    /// The part of its beginning that was read to recognise it.
     head: IoBuf,
     used: usize,
     stream: Stream,
@@ -43,10 +43,10 @@ impl File {
 }
 
 impl PassingImage {
-    /// Reads the beginning of an image, of which `head` was read already.
+    /// Reads the beginning of an image, of which `head` was already read.
     ///
     /// # Errors
-    /// Where it is none, or one that cannot be read in order; by the policy; of reading.
+    /// If it is not an image, or one that cannot be read in order; if the policy refuses it; if reading fails.
     pub(super) fn open(
         open: ReadInOrderFn,
         (stream, head): (Stream, IoBuf),
@@ -70,7 +70,7 @@ impl PassingImage {
         })
     }
 
-    /// Bytes of the guest.
+    /// The size of the guest disk in bytes.
     pub(super) fn virtual_size(&self) -> u64 {
         self.reader.virtual_size()
     }
@@ -81,13 +81,13 @@ impl PassingImage {
         self.file.named(zeroes)
     }
 
-    /// Leaves out so many of them.
+    /// Skips this many of them.
     pub(super) fn pass(&mut self, len: u64) {
         self.reader.pass(len);
         self.given += len;
     }
 
-    /// Fills `buf`; fewer bytes only at the end of the guest.
+    /// Fills `buf`; fewer bytes only at the end of the guest disk.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         let left = self.virtual_size().saturating_sub(self.given);
         let len = usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len()));
@@ -100,7 +100,7 @@ impl PassingImage {
         Ok(len)
     }
 
-    /// Reads on to the end of the file, which must be whole.
+    /// Reads to the end of the file, which must be complete.
     pub(super) fn end(&mut self) -> Result<()> {
         let ended = self.reader.end(&mut |buf| self.file.next(buf));
         self.file.named(ended)

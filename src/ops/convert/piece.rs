@@ -1,4 +1,4 @@
-//! A range that was read and tested, ready to get its place in the target.
+//! A range that was read and tested, ready to be given its place in the target.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use crate::storage::Storage;
 
 use super::buffer::Buffer;
 
-/// What becomes of a run of guest bytes.
+/// How a run of guest bytes is handled.
 pub(super) enum PieceKind {
     /// Must read as zeroes.
     Zero,
     /// Takes space in the target; [`Prepared::spans`] says which of its bytes are written.
     Data,
-    /// A unit to be stored compressed: `len` bytes at `at` of the buffer.
+    /// A unit to be stored compressed: `len` bytes at `at` in the buffer.
     Encoded { at: usize, len: usize },
-    /// Takes space in the target and comes from `host_offset` of `storage` without being read.
+    /// Takes space in the target and is copied from `host_offset` of `storage` without being read.
     Offload {
         storage: Arc<dyn Storage>,
         host_offset: u64,
     },
 }
 
-/// A run of guest bytes that is treated alike. What the target's backing file holds is no piece.
+/// A run of guest bytes that is handled uniformly. What the target's backing file holds is not a piece.
 pub(super) struct Piece {
     pub offset: u64,
     pub len: u64,
@@ -39,8 +39,7 @@ impl Piece {
         }
     }
 
-    /// Cuts the piece off behind its first `len` bytes, unless it ends there; returns the rest. Not for
-    /// encoded units.
+    /// Cuts the piece off after its first `len` bytes, unless it ends there; returns the rest. Not for encoded units.
     pub fn split_off(&mut self, len: u64) -> Option<Self> {
         let left = self.len.checked_sub(len).filter(|left| *left > 0)?;
         let kind = match &self.kind {
@@ -71,7 +70,7 @@ pub(super) struct TargetPlace {
     pub host: u64,
 }
 
-/// Guest bytes to be written: `len` bytes at `at` of the buffer.
+/// Guest bytes to be written: `len` bytes at `at` in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub offset: u64,
@@ -80,7 +79,7 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// What is left of the span behind its first `len` bytes.
+    /// What remains of the span after its first `len` bytes.
     pub fn after(self, len: usize) -> Self {
         Self {
             offset: self.offset + len as u64,
@@ -90,7 +89,7 @@ impl Span {
     }
 }
 
-/// Guest bytes as they were read, all of them: `len` bytes at `at` of a buffer.
+/// Guest bytes as they were read, all of them: `len` bytes at `at` in a buffer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plain {
     pub offset: u64,
@@ -108,21 +107,20 @@ pub(super) struct Prepared {
     pub buf: Buffer,
     /// How much of the buffer holds bytes of this task.
     pub used: usize,
-    /// Where a checksum is taken: what was read, in guest order, be it zeroes or not.
+    /// If a checksum is computed: what was read, in guest order, whether zeroes or not.
     pub plain: Vec<Plain>,
-    /// The buffer of these bytes, where it is not that of the task.
+    /// The buffer of these bytes, if it is not that of the task.
     pub kept: Option<Buffer>,
     /// In guest order.
     pub pieces: Vec<Piece>,
     /// In guest order; each lies within data.
     pub spans: Vec<Span>,
-    /// The pieces that take space, and where each begins in the target; they move here when the turn
-    /// comes.
+    /// The pieces that take space, and where each begins in the target; they are moved here when their turn comes.
     pub placed: Vec<(Piece, TargetPlace)>,
 }
 
 impl Prepared {
-    /// Guest bytes that are no piece: the target's backing file holds them.
+    /// Guest bytes that belong to no piece: the target's backing file holds them.
     pub fn left_out(&self) -> u64 {
         let pieces: u64 = self.pieces.iter().map(|piece| piece.len).sum();
         self.len.saturating_sub(pieces)

@@ -1,4 +1,4 @@
-//! Hands out the guest range in tasks, in guest order; runs of zeroes are one task however long.
+//! Hands out the guest range in tasks, in guest order; a run of zeroes is one task, however long.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,10 +23,10 @@ pub(super) enum TaskKind {
     Backed,
 }
 
-/// A range to be worked on.
+/// A range to be processed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Task {
-    /// Its turn.
+    /// Its position in guest order.
     pub turn: u64,
     pub start: u64,
     pub len: u64,
@@ -40,22 +40,22 @@ pub(super) struct Planner<'a> {
     sizes: CopySizes,
     end: u64,
     cursor: Mutex<Cursor>,
-    /// How many tasks there are, once that is known: asked for while the cursor waits for a stream.
+    /// The number of tasks, once that is known: read while the cursor waits for a stream.
     turns: AtomicU64,
 }
 
-/// Tasks may still come.
+/// Further tasks may follow.
 const OPEN: u64 = u64::MAX;
 
 struct Cursor {
     offset: u64,
     turn: u64,
-    /// Up to here the range goes by chunks: a long run is looked up once and not per chunk.
+    /// Up to here the range is handed out in chunks: a long run is looked up once and not for every chunk.
     chunks_until: u64,
 }
 
 impl<'a> Planner<'a> {
-    /// Tasks for the range from `start` to `end`; the first has the turn `turn`.
+    /// Tasks for `range`, whose turns count from 0.
     pub fn new(
         sources: &'a Sources,
         offload: &'a Offload,
@@ -76,7 +76,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// How many tasks were handed out, once none is left.
+    /// The number of tasks handed out, once none is left.
     pub fn turns_if_done(&self) -> Option<u64> {
         let turns = self.turns.load(Ordering::Acquire);
         (turns != OPEN).then_some(turns)
@@ -125,7 +125,7 @@ impl<'a> Planner<'a> {
         Ok(Some(task))
     }
 
-    /// Long runs that need no reading are one task; everything else goes by chunks.
+    /// Long runs that need no reading are one task; everything else is handed out in chunks.
     fn classify(&self, start: u64, chunks_until: &mut u64) -> Result<(u64, TaskKind)> {
         let left = self.end - start;
         let chunk = left.min(self.sizes.chunk_at(start));
@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
             return Ok((chunk, TaskKind::Copy));
         }
         let mut len = run.len;
-        // Extents of one kind may come in pieces; a few more look-ups keep zero tasks long.
+        // Extents of one kind may come in several parts; a few more lookups keep zero tasks long.
         while kind != TaskKind::Copy && len < left && len < MAX_LONG_TASK {
             let next = self.sources.map(start + len, left - len)?;
             let same = matches!(

@@ -16,10 +16,10 @@ use super::sink::Sink;
 use super::sizes::{CopySizes, MIN_STEP};
 use super::sources::Sources;
 
-/// The shortest extent that is worth a system call of its own to share it.
+/// Minimum length of an extent that is worth a system call of its own to share it.
 const MIN_OFFLOAD: u64 = 64 << 10;
 
-/// How a step of the range is treated. Ordered: a step that holds several kinds gets the last.
+/// How a step of the range is handled. Ordered: a step with several kinds gets the last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Class {
     Untouched,
@@ -29,7 +29,7 @@ enum Class {
     Read,
 }
 
-/// Neighbouring steps that are treated alike.
+/// Adjacent steps that are handled alike.
 #[derive(Clone, Copy)]
 struct Group {
     class: Class,
@@ -37,7 +37,7 @@ struct Group {
     len: usize,
 }
 
-/// A worker's tools for preparing.
+/// What a worker needs for preparing ranges.
 pub(super) struct Preparer<'a> {
     sources: &'a Sources,
     offload: &'a Offload,
@@ -73,7 +73,7 @@ impl<'a> Preparer<'a> {
         }
     }
 
-    /// Maps, reads, tests and compresses the range of `task`; `buf` is a buffer to use.
+    /// Maps, reads, tests and compresses the range of `task`; `buf` is the buffer to use.
     pub fn prepare(&mut self, task: &Task, buf: Buffer) -> Result<Prepared> {
         let mut prepared = Prepared {
             turn: task.turn,
@@ -148,7 +148,7 @@ impl<'a> Preparer<'a> {
         Ok(())
     }
 
-    /// Neighbouring steps that are treated alike.
+    /// Adjacent steps that are handled alike.
     fn groups(&self, task: &Task) -> Vec<Group> {
         let step = self.sizes.step;
         let end = task.start + task.len;
@@ -180,7 +180,7 @@ impl<'a> Preparer<'a> {
         Ok(runs)
     }
 
-    /// Finds for each step of the range how it is treated.
+    /// Determines how each step of the range is handled.
     fn classify(&mut self, task: &Task, runs: &[(u64, Run<'_>)]) {
         let step = self.sizes.step;
         let index = |offset: u64| ((offset - task.start) / step) as usize;
@@ -197,7 +197,7 @@ impl<'a> Preparer<'a> {
                 *slot = match (*slot, class) {
                     (Class::Untouched, class) => class,
                     (old, class) if old == class => class,
-                    // Mixed: what the step holds must be put together from its parts.
+                    // Mixed: the contents of the step must be assembled from its parts.
                     _ => Class::Read,
                 };
             }
@@ -219,7 +219,7 @@ impl<'a> Preparer<'a> {
         };
         let skip = offset.next_multiple_of(self.sizes.step) - offset;
         let to = offset + run.len;
-        // The last step of the whole range may be short, the last block cannot be shared then.
+        // The last step of the whole range may be short, and then its block cannot be shared.
         let to = to - to % self.sizes.step;
         let from = offset + skip;
         let fits = !self.sizes.compress
@@ -230,7 +230,7 @@ impl<'a> Preparer<'a> {
         fits.then_some((from, to))
     }
 
-    /// What becomes of a group; where it is read, its bytes are the next in the buffer.
+    /// Handles a group; if it is read, its bytes come next in the buffer.
     fn group(&self, group: &Group, runs: &[(u64, Run<'_>)], prepared: &mut Prepared) {
         let Group { class, offset, len } = *group;
         match class {
@@ -271,7 +271,7 @@ impl<'a> Preparer<'a> {
         }
     }
 
-    /// Compresses what was read; where a checksum is taken, the bytes stay with the task until then.
+    /// Compresses what was read; if a checksum is computed, the plain bytes stay with the task until then.
     fn encode_groups(
         &mut self,
         groups: &[Group],
@@ -291,15 +291,15 @@ impl<'a> Preparer<'a> {
                     }
                     at += len;
                 }
-                // Nothing that is compressed is copied as it is.
+                // Data that is compressed is never copied as it is.
                 Class::Untouched | Class::Backed | Class::Offload => {}
             }
         }
         Ok(())
     }
 
-    /// Fills `buffer` with the guest bytes of the groups that are read, one behind the other: all that must be read
-    /// for them is asked for at once, and runs of zeroes are not read.
+    /// Fills `buffer` with the guest bytes of the groups that are read, one after the other: everything they need is
+    /// requested at once, and runs of zeroes are not read.
     fn read(&self, buffer: &mut Buffer, groups: &[Group], runs: &[(u64, Run<'_>)]) -> Result<()> {
         let read = || groups.iter().filter(|group| group.class == Class::Read);
         let total = read().map(|group| group.len).sum();
@@ -348,7 +348,7 @@ impl<'a> Preparer<'a> {
         Ok(())
     }
 
-    /// Units for a sink that compresses them itself.
+    /// Splits into units for a sink that compresses them itself.
     fn split_units(&self, at: usize, offset: u64, prepared: &mut Prepared) {
         let unit = self.sizes.encode_unit as usize;
         let mut from = at;
@@ -371,7 +371,7 @@ impl<'a> Preparer<'a> {
         }
     }
 
-    /// Finds the units that hold data, and within them the bytes to write.
+    /// Finds the units that hold data, and the bytes to write within them.
     fn split_plain(&self, at: usize, offset: u64, prepared: &mut Prepared) {
         let end = offset + (prepared.used - at) as u64;
         if !self.sizes.keeps_sparse() {
@@ -381,7 +381,7 @@ impl<'a> Preparer<'a> {
         }
         let unit = self.sizes.zero_unit;
         let spans = data_spans(prepared.buf.get(at, prepared.used - at), self.sizes.sparse);
-        // Up to here everything has its piece.
+        // Everything up to here has its piece.
         let mut done = offset;
         for (from, to) in spans {
             let (from, to) = (offset + from as u64, offset + to as u64);
@@ -413,8 +413,8 @@ impl<'a> Preparer<'a> {
     }
 }
 
-/// Cuts the guest bytes at `offset` into what must be read, where neighbouring runs are one, and runs of zeroes,
-/// which are filled.
+/// Splits the guest bytes at `offset` into parts that must be read, with adjacent runs merged, and runs of zeroes,
+/// which are filled in.
 fn cut<'b>(
     mut buf: &'b mut [u8],
     offset: u64,
@@ -442,7 +442,7 @@ fn cut<'b>(
     }
 }
 
-/// The parts of `buf` without runs of zeroes of `sparse` bytes or more.
+/// The parts of `buf` between runs of zeroes of at least `sparse` bytes.
 fn data_spans(buf: &[u8], sparse: u64) -> Vec<(usize, usize)> {
     let grain = if sparse >= MIN_STEP {
         MIN_STEP as usize
@@ -521,7 +521,7 @@ mod tests {
         assert_eq!(data_spans(&buf, 16384), [(0, 24576)]);
         assert_eq!(data_spans(&buf, 65536), [(0, 65536)]);
         assert_eq!(data_spans(&buf, 512), [(4608, 5120), (20480, 20992)]);
-        // A short rest at the end belongs to the data before it.
+        // A short remainder at the end belongs to the data before it.
         buf.truncate(25000);
         assert_eq!(data_spans(&buf, 4096), [(4096, 8192), (20480, 25000)]);
     }

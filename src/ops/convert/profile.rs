@@ -1,4 +1,4 @@
-//! What a product wants of its images, put into a conversion.
+//! Applies a product's requirements for its images to a conversion.
 
 use bstr::BStr;
 
@@ -7,10 +7,10 @@ use crate::format::Profile;
 
 use super::request::ConvertRequest;
 
-/// The same conversion with what the profile decides.
+/// The same conversion with the profile's settings applied.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] where the caller wants something else.
+/// [`crate::ErrorKind::Invalid`] if the caller requested something else.
 pub(super) fn applied(
     request: &ConvertRequest,
     profile: &'static Profile,

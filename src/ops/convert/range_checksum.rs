@@ -1,5 +1,5 @@
-//! The checksum of ranges that were prepared: they are prepared in any order and come here in that of the guest,
-//! one at a time, before they get their place in the target.
+//! The checksum of prepared ranges: they are prepared in any order and arrive here in guest order, one at a time,
+//! before they are given their place in the target.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use super::checksum::Checksum;
 use super::piece::{PieceKind, Prepared};
 use super::sources::Sources;
 
-/// So many bytes are taken between two looks at whether the work was cancelled.
+/// Bytes processed between two checks for cancellation.
 const STEP: usize = 1 << 20;
 
-/// Zeroes that stay in the cache of a processor.
+/// A block of zeroes that stays in a processor's cache.
 static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
 
-/// Takes the bytes of a range that was prepared. What was not read for it, as the target's backing file
-/// holds it or the host copies it, is read now.
+/// Adds the bytes of a prepared range. What was not read for it, because the target's backing file holds it or the host
+/// copies it, is read now.
 pub(super) fn take(
     checksum: &Checksum,
     prepared: &Prepared,
@@ -36,7 +36,7 @@ pub(super) fn take(
     gap(checksum, prepared, at..end, sources, control)
 }
 
-/// A part of a range of which no bytes are at hand.
+/// Adds a part of a range whose bytes are not in memory.
 fn gap(
     checksum: &Checksum,
     prepared: &Prepared,

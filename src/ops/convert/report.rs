@@ -17,18 +17,18 @@ pub struct ConvertReport {
     pub zero_bytes: u64,
     /// Guest bytes that the target's backing file holds already.
     pub backed_bytes: u64,
-    /// Compressed units, and the bytes that they take.
+    /// Number of compressed units.
     pub compressed_units: u64,
     /// Bytes of the compressed units.
     pub compressed_bytes: u64,
-    /// The digest of the guest's bytes, where it was asked for.
+    /// The digest of the guest's bytes, if requested.
     pub checksum: Option<Sha256Sum>,
-    /// The same of the compressed file or stream, where it was read from its first byte to its last.
+    /// The digest of the compressed file or stream, if it was read from its first byte to its last.
     pub container_checksum: Option<Sha256Sum>,
 }
 
 impl ConvertReport {
-    /// Adds what a further conversion did, whose target lies over the one before.
+    /// Adds the results of a further conversion, whose target is on top of the previous one.
     pub(super) fn add(&mut self, other: &Self) {
         self.virtual_size = other.virtual_size;
         self.checksum = other.checksum;
@@ -42,7 +42,7 @@ impl ConvertReport {
     }
 }
 
-/// The report while the workers fill it.
+/// The report while the workers fill it in.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub data: AtomicU64,

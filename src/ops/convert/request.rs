@@ -20,17 +20,17 @@ use crate::sys::fd;
 use super::window::Window;
 use super::wording::Wording;
 
-/// A descriptor that is read or written in order, from its position on.
+/// A descriptor that is read or written sequentially, from its current position on.
 #[derive(Clone, Debug)]
 pub struct NamedFd {
     /// The descriptor.
     pub fd: Arc<OwnedFd>,
-    /// What stands for it in messages.
+    /// Its name in messages.
     pub name: String,
 }
 
 impl NamedFd {
-    /// The stream over a duplicate, for bytes that go in this direction.
+    /// A stream over a duplicate of the descriptor, for transfers in this direction.
     pub(super) fn stream(&self, direction: Direction) -> Result<Stream> {
         let fd = fd::duplicate(self.fd.as_fd()).map_err(|error| Error::io(&error))?;
         Stream::from_fd(fd, self.name.as_str(), direction)
@@ -46,7 +46,7 @@ pub struct ConvertRequest {
     pub target: ConvertTarget,
     /// How the work is done.
     pub tuning: Tuning,
-    /// What some errors are called.
+    /// The wording of some errors.
     pub wording: &'static Wording,
 }
 
@@ -57,11 +57,11 @@ pub struct ConvertSource {
     pub images: Vec<Location>,
     /// How each of them is opened.
     pub options: OpenOptions,
-    /// Read this descriptor, from its position on and in order, instead of any image.
+    /// Read this descriptor, sequentially from its current position on, instead of any image.
     pub fd: Option<NamedFd>,
-    /// Read character devices too, in order.
+    /// Read character devices too, sequentially.
     pub devices: bool,
-    /// What of the input is copied.
+    /// The part of the input that is copied.
     pub window: Window,
     /// `-l`: an internal snapshot of the only image.
     pub snapshot: Option<BString>,
@@ -69,46 +69,45 @@ pub struct ConvertSource {
     pub salvage: bool,
     /// `--bitmaps`: copy the persistent dirty bitmaps of the only image.
     pub bitmaps: bool,
-    /// `--skip-broken-bitmaps`: leave inconsistent ones out, with a warning each.
+    /// `--skip-broken-bitmaps`: leave out inconsistent ones, with a warning each.
     pub skip_broken_bitmaps: bool,
 }
 
 /// What a conversion writes.
 #[derive(Clone, Debug)]
 pub struct ConvertTarget {
-    /// Where.
+    /// The location of the target.
     pub location: Location,
-    /// Write raw bytes to this descriptor, in order, instead of to the location.
+    /// Write raw bytes to this descriptor, sequentially, instead of to the location.
     pub fd: Option<NamedFd>,
     /// `-O`: the format; None with `exists` probes.
     pub format: Option<String>,
-    /// The product that is to take the image, which decides on its format, its options and its size.
+    /// The product that is to use the image, which determines its format, options and size.
     pub profile: Option<&'static Profile>,
     /// `-o`: creation options.
     pub options: Options,
     /// `-t`. The default for convert is [`CacheMode::Unsafe`].
     pub cache: CacheMode,
-    /// The location is that of a new directory: every layer of the only source becomes an image there,
-    /// over the one below it.
+    /// The location is that of a new directory: every layer of the only source becomes an image in it, on top of the
+    /// one below.
     pub whole_chain: bool,
     /// `-n`: write into an existing image.
     pub exists: bool,
-    /// Overwrite nothing: a file that is there already is refused.
+    /// Overwrite nothing: an existing file is refused.
     pub exclusive: bool,
     /// `--target-is-zero`: the existing image reads as zeroes.
     pub is_zero: bool,
-    /// `-B`: the backing file; source data that it holds already is not copied.
+    /// `-B`: the backing file; source data that it already holds is not copied.
     pub backing_file: Option<BString>,
     /// `-F`.
     pub backing_format: Option<String>,
     /// `-c`.
     pub compress: bool,
-    /// The objects that its options name by ID.
+    /// The objects that the target's options name by ID.
     pub objects: Objects,
-    /// What opening it and its backing file may do.
+    /// What opening the target and its backing file may do.
     pub policy: OpenPolicy,
-    /// Storages under names of the caller's own, asked for the target and what it names before the
-    /// protocols.
+    /// Storages under the caller's own names, consulted before the protocols for the target and what it names.
     pub storages: Option<Arc<dyn NamedStorages>>,
 }
 
@@ -117,18 +116,18 @@ pub struct ConvertTarget {
 pub struct Tuning {
     /// `-S`: runs of zeroes of at least this many bytes stay sparse; 0 allocates everything.
     pub sparse_size: Option<u32>,
-    /// `-m`: parallel work; None chooses by the machine and the storages.
+    /// `-m`: parallel work; None chooses according to the machine and the storages.
     pub parallel: Option<u32>,
     /// `-W`: the host order of clusters need not follow the guest order.
     pub out_of_order: bool,
-    /// `-C`: copy inside the host where possible (tried anyway; kept for those who set it).
+    /// `-C`: copy inside the host if possible (attempted anyway; retained for callers that set it).
     pub copy_range: bool,
-    /// Take the digest of the guest's bytes by SHA-256, which is reported.
+    /// Compute the SHA-256 digest of the guest's bytes, which is reported.
     pub checksum: bool,
 }
 
 impl ConvertRequest {
-    /// From `source` to `target` with every default of `qemu-img convert`.
+    /// A conversion from `source` to `target` with all defaults of `qemu-img convert`.
     pub fn new(source: Location, target: Location) -> Self {
         Self {
             source: ConvertSource {
@@ -179,7 +178,7 @@ impl ConvertRequest {
         request
     }
 
-    /// The same with compression, where the target `requires` it.
+    /// The same with compression, if the target `requires` it.
     pub(super) fn compressing(&self, requires: bool) -> Cow<'_, Self> {
         let mut request = Cow::Borrowed(self);
         if requires && !self.target.compress {
@@ -190,12 +189,12 @@ impl ConvertRequest {
 }
 
 impl ConvertTarget {
-    /// What the product wants around the image.
+    /// The package that the product requires around the image.
     pub(super) fn package(&self) -> Option<&'static Package> {
         self.profile.and_then(|profile| profile.package)
     }
 
-    /// The backing file, as a field or as an option.
+    /// The backing file, from the field or from the option.
     pub(super) fn backing_name(&self) -> Option<&BStr> {
         self.backing_file
             .as_ref()
@@ -203,7 +202,7 @@ impl ConvertTarget {
             .or_else(|| self.options.get("backing_file"))
     }
 
-    /// Its format, as a field or as an option.
+    /// The format of the backing file, from the field or from the option.
     pub(super) fn backing_format(&self) -> Option<String> {
         let option = || self.options.get("backing_fmt");
         self.backing_format

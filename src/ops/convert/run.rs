@@ -23,7 +23,7 @@ pub(super) fn run(
 ) -> Result<()> {
     let (workers, buffers) = crew_for(request, &sizes);
     let workers = workers as usize;
-    // Of an encoding conversion some only wait for storages.
+    // Some workers of an encoding conversion only wait for storages.
     let computing = Computing::among(workers).filter(|_| sizes.encode_early);
     let work = Work {
         computing: computing.as_ref(),
@@ -47,7 +47,7 @@ pub(super) fn run(
     let Some(total) = sources.known_len() else {
         return work.run(0..u64::MAX, &mut forecast, job);
     };
-    // The end comes last and alone: a raw disk that an interrupted run leaves is too short.
+    // The end comes last and separately: a raw disk left by an interrupted run is too short.
     let last = total.saturating_sub(1) / sizes.step * sizes.step;
     work.run(0..last, &mut forecast, job)?;
     let tail = Work {
@@ -60,7 +60,7 @@ pub(super) fn run(
     sources.finish().map(drop)
 }
 
-/// How much there is to copy; of a stream, all of it, where its length is known.
+/// How much there is to copy; for a stream, all of it, if its length is known.
 fn forecast(sources: &Sources, sizes: CopySizes) -> Ahead<'_> {
     let len = sources.known_len().unwrap_or(0);
     let estimate = match sources.is_stream() {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use crate::storage::Storage;
 
-/// What the sources hold at some offset.
+/// What the sources hold at an offset.
 pub(super) enum RunKind<'a> {
     /// Reads as zeroes.
     Zero,
     /// The target's backing file holds the same.
     Backed,
-    /// Must be copied; `plain` where the bytes stand verbatim in a storage.
+    /// Must be copied; `plain` if the bytes are stored verbatim in a storage.
     Data {
         plain: Option<(&'a Arc<dyn Storage>, u64)>,
     },

@@ -8,7 +8,7 @@ use super::piece::Prepared;
 
 /// A target.
 pub(super) trait Sink: Sync {
-    /// Compresses the unit at `offset`; false where it does not shrink.
+    /// Compresses the unit at `offset`; false if it does not shrink.
     fn encode(
         &self,
         encoder: &mut Encoder,

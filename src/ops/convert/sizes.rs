@@ -1,4 +1,4 @@
-//! The numbers that a conversion goes by: sizes of steps and buffers, how many workers and writers.
+//! The parameters of a conversion: sizes of steps and buffers, numbers of workers and writers.
 
 use crate::crew::{Load, MEMORY};
 use crate::format::Bulk;
@@ -11,61 +11,61 @@ use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::sources::Sources;
 
-/// The smallest step in which the range is divided: a page and file system block.
+/// Minimum step into which the range is divided: a page and file system block.
 pub(super) const MIN_STEP: u64 = 4096;
 
-/// The largest step: more at once copies no faster.
+/// Maximum step: more at once is not faster to copy.
 const MAX_STEP: u64 = 2 << 20;
 
-/// The largest extent that is skipped as one task.
+/// Maximum extent that is skipped as one task.
 pub(super) const MAX_LONG_TASK: u64 = 1 << 40;
 
-/// The largest extent that is copied by the kernel, or written as zeroes, as one task: what is
-/// cancelled ends soon, progress moves, and a rate is kept.
+/// Maximum extent that is copied by the kernel, or written as zeroes, as one task: this keeps cancellation prompt,
+/// progress moving and a rate limit accurate.
 pub(super) const MAX_MOVED_TASK: u64 = 16 << 20;
 
-/// The most guest bytes that are read at once.
+/// Maximum number of guest bytes that are read at once.
 const MAX_CHUNK: u64 = 1 << 20;
 
-/// The same where the target keeps larger units as a whole.
+/// The same if the target stores larger units as a whole.
 const MAX_UNIT: u64 = 4 << 20;
 
-/// The same where units are compressed: smaller, so that the workers share the work evenly.
+/// The same if units are compressed: smaller, so that the work is spread evenly over the workers.
 const MAX_CODED_CHUNK: u64 = 512 << 10;
 
-/// The most workers while the storages answer at once: their buffers stay in the processor's cache.
+/// Maximum number of workers while the storages answer promptly: their buffers stay in the processor's cache.
 pub(super) const FEW: usize = 4;
 
-/// Writers at once into a file in the page cache, which lets in one at a time: a second one may
-/// as well wait there, more would only be missing elsewhere.
+/// Concurrent writers to a file in the page cache, which admits one at a time: a second one may as well wait there, but
+/// more would be missing elsewhere.
 pub(super) const CACHED_WRITERS: usize = 2;
 
-/// The numbers that a conversion goes by; all in bytes.
+/// The parameters of a conversion; all sizes in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopySizes {
     /// Guest bytes that are compressed together.
     pub encode_unit: u64,
-    /// Zeroes are left out in multiples of this.
+    /// Granularity at which zeroes are left out.
     pub zero_unit: u64,
-    /// Guest ranges are classified in steps of this, a multiple of the one that counts.
+    /// Guest ranges are classified in steps of this size, a multiple of the relevant unit.
     pub step: u64,
-    /// The most guest bytes that are read at once, a multiple of the step.
+    /// Maximum number of guest bytes that are read at once, a multiple of the step.
     pub chunk: u64,
-    /// Chunks end at multiples of their size.
+    /// Whether chunks end at multiples of their size.
     pub aligned: bool,
     /// Shortest run of zeroes that is left out; 0 for none.
     pub sparse: u64,
-    /// Reserved bytes that are not written read as zeroes.
+    /// Whether reserved bytes that are not written read as zeroes.
     pub unwritten_is_zero: bool,
-    /// Runs of zeroes are written out, byte by byte.
+    /// Whether runs of zeroes are written out, byte by byte.
     pub zeroes_cost: bool,
-    /// The longest run of zeroes that is one task, a multiple of the step.
+    /// Maximum run of zeroes that is one task, a multiple of the step.
     pub longest_zeroes: u64,
-    /// Units are compressed.
+    /// Whether units are compressed.
     pub compress: bool,
-    /// How many requests the files of sources and target like to have in flight.
+    /// Number of requests that the files of sources and target prefer to have in flight.
     pub in_flight: u32,
-    /// The sink takes encoded units; else it encodes them itself.
+    /// Whether the sink takes encoded units; otherwise it encodes them itself.
     pub encode_early: bool,
 }
 
@@ -75,7 +75,7 @@ impl CopySizes {
         self.sparse > 0
     }
 
-    /// Bytes of the buffer for a chunk: units that do not shrink may take more than they have.
+    /// Size of the buffer for a chunk: units that do not shrink may take more space than they hold.
     pub fn buffer_len(&self) -> u64 {
         match self.compress && self.encode_early {
             true => self.chunk.div_ceil(self.encode_unit) * most_encoded(self.encode_unit),
@@ -83,7 +83,7 @@ impl CopySizes {
         }
     }
 
-    /// How many bytes of a run are to be moved.
+    /// How many bytes of a run must be moved.
     pub fn moved(&self, run: &Run<'_>) -> u64 {
         match run.kind {
             RunKind::Data { .. } => run.len,
@@ -94,8 +94,8 @@ impl CopySizes {
 }
 
 impl CopySizes {
-    /// For a target that leaves out zeroes in multiples of `zero_unit`, in steps that are good for
-    /// copying: of the unit that is compressed, where there is one.
+    /// For a target that leaves out zeroes in multiples of `zero_unit`, with steps suitable for copying: the unit that
+    /// is compressed, if there is one.
     pub fn new(request: &ConvertRequest, zero_unit: u64, encode_unit: Option<u32>) -> Self {
         let zero_unit = zero_unit.max(SECTOR);
         let encode_unit = encode_unit.map_or(zero_unit, u64::from).max(SECTOR);
@@ -108,7 +108,7 @@ impl CopySizes {
             encode_unit,
             zero_unit,
             step,
-            // The same however many workers: the layout of the target depends on it.
+            // Independent of the number of workers: the layout of the target depends on it.
             chunk: most.max(step).next_multiple_of(step),
             aligned: false,
             sparse: request.tuning.sparse(),
@@ -121,12 +121,12 @@ impl CopySizes {
         }
     }
 
-    /// For a new image; zeroes before `backing_end` have to be recorded.
+    /// For a new image; zeroes before `backing_end` must be recorded.
     pub fn for_new(request: &ConvertRequest, bulk: &dyn Bulk, backing_end: u64) -> Self {
         let initial = bulk.initial_content();
         let limits = || bulk.data_storages().into_iter().map(|s| s.limits());
         let units = limits().map(|limits| limits.write_unit);
-        // Of use where guest bytes lie as they lie in the guest.
+        // Useful only if guest bytes are contiguous in the target over a whole unit.
         let units = units.filter(|unit| *unit <= bulk.alignment());
         let sizes = Self {
             unwritten_is_zero: initial.unwritten_is_zero,
@@ -142,7 +142,7 @@ impl CopySizes {
         sizes.in_units_of(units.max().unwrap_or(1))
     }
 
-    /// For an image that exists, in whole clusters, unless they are larger than is good for copying.
+    /// For an existing image, in whole clusters, unless they are too large for efficient copying.
     pub fn for_existing(request: &ConvertRequest, image: &Image) -> Self {
         let cluster = u64::from(image.format().cluster_size().unwrap_or(0));
         let encode_unit = image
@@ -160,7 +160,7 @@ impl CopySizes {
         sizes.in_units_of(image.write_unit())
     }
 
-    /// Into what is written in such units: in whole ones, or parts of one alone.
+    /// For a target that is written in units of this size: in whole units, or parts of a single one.
     pub fn in_units_of(self, unit: u64) -> Self {
         match unit {
             0 | 1 => self,
@@ -180,7 +180,7 @@ impl CopySizes {
         }
     }
 
-    /// With sources that like so many requests in flight.
+    /// Takes into account how many requests the sources prefer to have in flight.
     pub fn reading_from(self, sources: &Sources) -> Self {
         Self {
             in_flight: self.in_flight.max(sources.in_flight()),
@@ -189,8 +189,8 @@ impl CopySizes {
     }
 }
 
-/// How many workers, and how many ranges in work at once: one per worker, and some that wait for
-/// their turn. Large units make few of both.
+/// The number of workers, and of ranges in progress at once: one per worker, and some that wait for their turn. Large
+/// units reduce both.
 pub(super) fn crew_for(request: &ConvertRequest, sizes: &CopySizes) -> (u64, u64) {
     let affordable = MEMORY / sizes.chunk;
     let load = Load {
@@ -203,7 +203,7 @@ pub(super) fn crew_for(request: &ConvertRequest, sizes: &CopySizes) -> (u64, u64
         None => load.threads() as u64,
     };
     if request.target.compress {
-        // Each worker has a buffer of plain bytes besides.
+        // Each worker also has a buffer of plain bytes.
         let workers = wanted.min(affordable.saturating_sub(1) / 3).max(1);
         (workers, workers + workers.min(8) + 1)
     } else {

@@ -17,45 +17,44 @@ use super::runs::{Run, RunKind};
 use super::stream_source::{Fetched, StreamSource, Zeroes};
 use super::window::{Window, grown_for_product, output_len};
 
-/// The unit in which unreadable bytes are located and salvaged.
+/// The granularity at which unreadable bytes are located and salvaged.
 const SECTOR: usize = 512;
 
 /// The part of the source's chain that the target's backing file replaces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BackedBelow {
-    /// Layers of this depth and deeper are not copied.
+    /// Layers at this depth and deeper are not copied.
     pub depth: u32,
     /// The length of the target's backing file: beyond it everything is copied.
     pub end: u64,
 }
 
-/// The sources in their order.
+/// The sources in order.
 pub(super) struct Sources {
     parts: Vec<Part>,
-    /// Where the bytes of the parts end: from there on everything is zero.
+    /// The end of the bytes of the parts: from there on everything is zero.
     data_end: u64,
-    /// None for a stream whose length is not known before its end.
+    /// None for a stream whose length is not known before it ends.
     len: Option<u64>,
     stream: Option<StreamSource>,
     backed: Option<BackedBelow>,
     salvage: Option<Mutex<Vec<String>>>,
-    /// Of the guest's bytes, where it is asked for.
+    /// The checksum of the guest's bytes, if requested.
     checksum: Option<Arc<Checksum>>,
-    /// Of the compressed bytes that they come from, where those are read once and in order.
+    /// The checksum of the compressed bytes that they come from, if those are read once and in order.
     container: Option<Arc<Checksum>>,
 }
 
 struct Part {
     start: u64,
-    /// Where in the image the part begins.
+    /// Where the part begins in the image.
     skip: u64,
     len: u64,
     image: Arc<Image>,
 }
 
 impl Sources {
-    /// Concatenates `images` and takes the window of the first; with `salvage`, unreadable sectors
-    /// become zeroes and a warning.
+    /// Concatenates `images`, of each only the window; with `salvage`, unreadable sectors become zeroes and a warning.
     pub fn new(images: Vec<Arc<Image>>, window: &Window, salvage: bool) -> Result<Self> {
         let mut end = 0u64;
         let mut parts = Vec::with_capacity(images.len());
@@ -87,7 +86,7 @@ impl Sources {
         })
     }
 
-    /// One source that is read in order.
+    /// A single source that is read in order.
     pub fn from_stream(stream: StreamSource) -> Result<Self> {
         Ok(Self {
             parts: Vec::new(),
@@ -101,12 +100,12 @@ impl Sources {
         })
     }
 
-    /// Guest bytes of all sources together, if that is known already.
+    /// Total number of guest bytes of all sources, if it is known already.
     pub fn known_len(&self) -> Option<u64> {
         self.len
     }
 
-    /// What there is to say of the size of the output, where the product has changed it by more than a little.
+    /// The message about the size of the output, if the product has changed it by more than a little.
     pub fn grown_for_product(&self, window: &Window) -> Option<String> {
         let data = match &self.stream {
             Some(stream) => stream.known_data()?,
@@ -115,7 +114,7 @@ impl Sources {
         grown_for_product(data, self.len?, window)
     }
 
-    /// Whether the bytes come in order, and nothing is known of them before.
+    /// Whether the bytes arrive in order, with nothing known about them in advance.
     pub fn is_stream(&self) -> bool {
         self.stream.is_some()
     }
@@ -128,7 +127,7 @@ impl Sources {
         }
     }
 
-    /// Once all was copied: fails where a stream holds more. Gives the length.
+    /// After everything was copied: fails if a stream holds more. Returns the length.
     pub fn finish(&self) -> Result<u64> {
         match &self.stream {
             Some(stream) => stream.finish(),
@@ -136,22 +135,22 @@ impl Sources {
         }
     }
 
-    /// Has a checksum of all bytes taken.
+    /// Requests a checksum of all bytes.
     pub fn set_checksum(&mut self, checksum: Arc<Checksum>) {
         self.checksum = Some(checksum);
     }
 
-    /// The checksum that is taken.
+    /// The checksum that is being computed.
     pub fn checksum(&self) -> Option<&Checksum> {
         self.checksum.as_deref()
     }
 
-    /// Has the checksum of the compressed bytes, too.
+    /// Sets the checksum of the compressed bytes, too.
     pub fn set_container_checksum(&mut self, container: Option<Arc<Checksum>>) {
         self.container = container;
     }
 
-    /// That of the compressed bytes, which are read in order.
+    /// The checksum of the compressed bytes, which are read in order.
     pub fn container_checksum(&self) -> Option<Arc<Checksum>> {
         self.container.clone()
     }
@@ -161,10 +160,10 @@ impl Sources {
         self.backed = Some(backed);
     }
 
-    /// The files that are read, which the conversion must not change.
+    /// The files being read, which the conversion must not change.
     ///
     /// # Errors
-    /// Where there is no memory for them.
+    /// If there is no memory for them.
     pub fn kept(&self, request: &ConvertRequest) -> Result<KeptFiles> {
         let reason = request.wording.source;
         let mut kept = KeptFiles::default();
@@ -186,13 +185,13 @@ impl Sources {
         })
     }
 
-    /// How many requests their files like to have in flight.
+    /// Number of requests that their files prefer to have in flight.
     pub fn in_flight(&self) -> u32 {
         let images = self.parts.iter().map(|part| &*part.image);
         images.map(Image::requests_in_flight).max().unwrap_or(1)
     }
 
-    /// Warnings of salvaging since the last call, by offset.
+    /// Warnings from salvaging since the last call.
     pub fn take_warnings(&self) -> Vec<String> {
         match &self.salvage {
             Some(warnings) => std::mem::take(&mut *warnings.lock()),
@@ -230,7 +229,7 @@ impl Sources {
         let len = len.min(part.len - relative);
         let found = match part.image.map(part.skip + relative, len) {
             Ok(found) => found,
-            // Reading finds out, sector by sector, what can be salvaged.
+            // Reading determines, sector by sector, what can be salvaged.
             Err(_) if self.salvage.is_some() => {
                 return Ok(Run {
                     len: len.min(64 << 10),
@@ -258,7 +257,7 @@ impl Sources {
             (ReadsAs::Data, ExtentKind::Data { slot, host_offset }) => RunKind::Data {
                 plain: Some((found.layer.format().storage(slot)?, host_offset)),
             },
-            // Of what is not known, reading says why.
+            // For unknown contents, reading reports the reason.
             (ReadsAs::Data | ReadsAs::Unknown, _) => RunKind::Data { plain: None },
         };
         Ok(Run { len, kind })
@@ -275,7 +274,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Asks for all ranges at once; false where they are to be read one by one, if only to learn which one fails.
+    /// Reads all ranges with one request; false if they must be read one by one, if only to learn which one fails.
     fn read_together(&self, ranges: &mut [ReadRange<'_>]) -> bool {
         let [(first, _), ..] = ranges else {
             return true;
@@ -335,7 +334,7 @@ impl Sources {
     }
 }
 
-/// Where the window of an image begins, and how long it is.
+/// Where the window of an image begins, and its length.
 fn window_of(image: &Image, window: &Window) -> Result<(u64, u64)> {
     let len = match window.input_size {
         Some(size) if size > image.len() => {
@@ -357,7 +356,7 @@ fn window_of(image: &Image, window: &Window) -> Result<(u64, u64)> {
     ))
 }
 
-/// Where in the range the first sector that cannot be read begins; 0 if all can be read now.
+/// Where in the range the first unreadable sector begins; 0 if all can be read this time.
 fn first_bad_sector(image: &Image, buf: &mut [u8], offset: u64) -> u64 {
     let mut at = 0;
     for step in [64 << 10, 4 << 10, SECTOR] {

@@ -1,5 +1,5 @@
-//! A source that can only be read in order. The worker that claims a range reads its bytes while it is its
-//! turn; what comes after that runs in parallel as for any source.
+//! A source that can only be read in order. The worker that claims a range reads its bytes while it is its turn; what
+//! follows runs in parallel as for any source.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,30 +27,30 @@ use super::request::ConvertRequest;
 use super::runs::{Run, RunKind};
 use super::window::{Window, longer_than_output, output_len};
 
-/// Bytes that are skipped at a time.
+/// Bytes skipped at a time.
 const SKIP_CHUNK: u64 = 256 << 10;
 
-/// What a range of the guest turned out to hold.
+/// What a range of the guest turned out to contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fetched {
-    /// Nothing was read: the source is read at any offset.
+    /// Nothing was read: the source can be read at any offset.
     Positional,
-    /// So many bytes, ready to be taken.
+    /// This many bytes, ready to be taken.
     Data(u64),
-    /// So many zeroes; without a number the input has ended, and the rest of the output is zero.
+    /// This many zeroes; None means that the input has ended, and the rest of the output is zero.
     Zeroes(Option<u64>),
     /// The input has ended, and the output with it.
     End,
 }
 
-/// How many zeroes may be reported at once, where there is no need to read them.
+/// How many zeroes may be reported at once, if they need not be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Zeroes {
-    /// No fewer, unless the input ends with them.
+    /// The minimum, unless the input ends with them.
     pub least: u64,
-    /// No more.
+    /// The maximum.
     pub most: u64,
-    /// In whole steps, unless the input ends with them.
+    /// A whole number of steps, unless the input ends with them.
     pub step: u64,
 }
 
@@ -58,20 +58,20 @@ pub(super) struct Zeroes {
 struct Origin {
     bytes: Bytes,
     name: BString,
-    /// What tells the file from others, if it is one.
+    /// The identity of the file, if it is one.
     identity: Option<Identity>,
-    /// How many there are, where that is known before the end.
+    /// The number of bytes, if it is known before the end.
     len: Option<u64>,
-    /// Of the packed bytes, where it is asked for.
+    /// The checksum of the compressed bytes, if requested.
     checksum: Option<Arc<Checksum>>,
 }
 
 enum Bytes {
-    /// As they stand in a stream.
+    /// The bytes of a stream as they are.
     Plain(Stream),
-    /// Those that a compressed file or stream holds.
+    /// The decompressed bytes of a compressed file or stream.
     Packed(Box<Mutex<Unpacker>>),
-    /// Those of the guest of an image.
+    /// The guest bytes of an image.
     Image(Box<Mutex<PassingImage>>),
 }
 
@@ -158,7 +158,7 @@ impl Origin {
         }
     }
 
-    /// Leaves out the zeroes that come next, where that is known of them; gives how many.
+    /// Skips the zeroes that come next, if they are known to be zeroes; returns how many.
     fn pass_zeroes(&self, zeroes: Zeroes, left: u64) -> Result<u64> {
         let Bytes::Image(image) = &self.bytes else {
             return Ok(0);
@@ -176,7 +176,7 @@ impl Origin {
         Ok(len)
     }
 
-    /// Once all of it was read: whether it is whole.
+    /// After all of it was read: checks that it is complete.
     fn end(&self) -> Result<()> {
         match &self.bytes {
             Bytes::Image(image) => image.lock().end(),
@@ -184,7 +184,7 @@ impl Origin {
         }
     }
 
-    /// The guest of the image that a stream holds, of which `head` was read already.
+    /// The guest bytes of the image in a stream, of which `head` was already read.
     fn of_image(
         self,
         head: IoBuf,
@@ -207,7 +207,7 @@ impl Origin {
         })
     }
 
-    /// What a compressed one holds, behind the bytes of `head`, in any order.
+    /// Retains the contents of a compressed stream, after the bytes of `head`, for reading in any order.
     fn keep(self, head: &[u8], policy: &OpenPolicy, control: &Arc<JobControl>) -> Result<Opened> {
         let name = self.name.as_bstr();
         match self.bytes {
@@ -220,7 +220,7 @@ impl Origin {
         }
     }
 
-    /// Whether its length is only what it says of itself, and its last bytes tell whether it is whole.
+    /// Whether its length is only a claim of the file, and only its last bytes show whether it is complete.
     fn is_packed(&self) -> bool {
         matches!(self.bytes, Bytes::Packed(_))
     }
@@ -230,25 +230,25 @@ impl Origin {
 enum Start {
     /// A plain disk.
     Disk(Box<StreamSource>),
-    /// An image in the format of that name, and what was read of it.
+    /// An image in the format with that name, and what was read of it.
     Image(&'static str, Origin, IoBuf),
 }
 
-/// What a request has for a source.
+/// The source of a request.
 pub(super) enum Opened {
-    /// What is read in order.
+    /// A source that is read in order.
     Stream(Box<StreamSource>),
-    /// What a compressed stream holds, to be opened as an image, and the checksum of the stream.
+    /// The contents of a compressed stream, to be opened as an image, and the checksum of the stream.
     Kept(Arc<dyn Storage>, Option<Arc<Checksum>>),
-    /// Images that lie somewhere.
+    /// Images at their locations.
     Images,
 }
 
-/// The stream, and what was read of it but not taken yet.
+/// The stream, and what was read of it but not yet taken.
 pub(super) struct StreamSource {
     origin: Origin,
     window: Window,
-    /// The bytes to copy, where they are known before the end.
+    /// The number of bytes to copy, if it is known before the end.
     known: Option<u64>,
     control: Arc<JobControl>,
     max_size: u64,
@@ -258,9 +258,9 @@ pub(super) struct StreamSource {
 
 #[derive(Default)]
 struct State {
-    /// Read already, of the part to be copied.
+    /// Data of the part to be copied that was already read.
     ahead: IoBuf,
-    /// So much of it was handed on.
+    /// How much of it was passed on.
     used: usize,
     taken: u64,
     ended: bool,
@@ -272,8 +272,7 @@ struct Pieces {
     spare: Vec<IoBuf>,
 }
 
-/// The source of a request: a stream, also one that was decompressed, or something else. Skips what is to be
-/// skipped.
+/// The source of a request: a stream, possibly decompressed, or something else. Skips what is to be skipped.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
     let control = job.control().clone();
     let options = &request.source.options;
@@ -281,7 +280,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
     let kind = kind.map(decompress::kind_named).transpose()?;
     let mut window = request.source.window;
     if window.output_size.is_none() {
-        // A caller that knows the length of a stream may say so where an image's size is given.
+        // A caller that knows the length of a stream may give it where an image's size is given.
         let size = request.target.options.get("size");
         window.output_size = size.and_then(|size| crate::size::parse_size(&size.to_str_lossy()));
     }
@@ -324,7 +323,7 @@ pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Opened> {
     Ok(Opened::Stream(source))
 }
 
-/// The format of that name, if its images can be read in order.
+/// The format with that name, if its images can be read in order.
 fn reader_in_order(name: &str) -> Option<(&'static FormatDriver, ReadInOrderFn)> {
     let driver = registry::by_name(name)?;
     Some((driver, driver.read_in_order?))
@@ -359,12 +358,12 @@ fn open_stream(request: &ConvertRequest, control: &JobControl) -> Result<Option<
     }
 }
 
-/// Whether the caller keeps a storage under that name, which is used instead of any file.
+/// Whether the caller provides a storage under that name, which is used instead of any file.
 pub(super) fn is_kept(path: &Path, storages: Option<&Arc<dyn NamedStorages>>) -> bool {
     storages.is_some_and(|storages| storages.find(path, &StorageOpen::default()).is_some())
 }
 
-/// Takes the checksum of what is decompressed, where one is asked for and all of it is read.
+/// Starts the checksum of what is decompressed, if it is requested and all of it is read.
 fn of_container(request: &ConvertRequest) -> Option<Arc<Checksum>> {
     let window = &request.source.window;
     let whole = window.limit.is_none() && window.input_size.is_none();
@@ -382,7 +381,7 @@ fn locks(request: &ConvertRequest) -> LockRequest {
     }
 }
 
-/// Whether more is asked for than the bytes of a plain disk in their order.
+/// Whether more is requested than the bytes of a plain disk in order.
 fn asks_for_more(request: &ConvertRequest) -> bool {
     let source = &request.source;
     let format = source.options.format.as_deref();
@@ -394,8 +393,8 @@ fn asks_for_more(request: &ConvertRequest) -> bool {
         || format.is_some_and(|name| name != registry::plain().name)
 }
 
-/// A compressed stream that holds a plain disk is read in one pass. Where it holds an image, where more than its
-/// bytes is asked for, or where the target needs a length, what it holds is kept.
+/// A compressed stream that holds a plain disk is read in one pass. If it holds an image, if more than its bytes is
+/// requested, or if the target needs a length, its contents are retained.
 fn open_packed_stream(
     request: &ConvertRequest,
     stream: Stream,
@@ -416,9 +415,8 @@ fn open_packed_stream(
     }
 }
 
-/// A compressed file that holds a plain disk, which needs no temporary file: it is read in one pass. Images where it
-/// holds an image, where more than its bytes is asked for, or where the target needs a length that the file
-/// does not tell.
+/// A compressed file that holds a plain disk, which needs no temporary file: it is read in one pass. Images if it holds
+/// an image, if more than its bytes is requested, or if the target needs a length that the file does not state.
 fn open_packed_file(
     request: &ConvertRequest,
     kind: Option<Container>,
@@ -434,7 +432,7 @@ fn open_packed_file(
     if asks_for_more(request) || !may_probe {
         return Ok(Opened::Images);
     }
-    // Whatever is wrong is found again, and reported, by who opens the image.
+    // Any error is found again, and reported, when the image is opened.
     let Ok((file, format)) = crate::image::open_file(location, options) else {
         return Ok(Opened::Images);
     };
@@ -453,7 +451,7 @@ fn open_packed_file(
     }
 }
 
-/// Whether the target must know from the beginning how long it becomes.
+/// Whether the target must know its length from the beginning.
 fn needs_length(request: &ConvertRequest) -> bool {
     let target = &request.target;
     let format = target.format.as_deref().unwrap_or(registry::plain().name);
@@ -482,7 +480,7 @@ impl StreamSource {
         self.origin.checksum.clone()
     }
 
-    /// What tells the file from others, if it is one, and its name.
+    /// The identity of the file, if it is one, and its name.
     pub fn file(&self) -> Option<(Identity, &BStr)> {
         Some((self.origin.identity.clone()?, self.origin.name.as_bstr()))
     }
@@ -508,7 +506,7 @@ impl StreamSource {
         Self::begin(origin, ahead, window, control, policy).map(Start::Disk)
     }
 
-    /// Skips what is to be skipped; `ahead` was read already.
+    /// Skips what is to be skipped; `ahead` was already read.
     fn begin(
         origin: Origin,
         ahead: IoBuf,
@@ -561,7 +559,7 @@ impl StreamSource {
         }))
     }
 
-    /// The length of the output, if that is known already.
+    /// The length of the output, if it is known already.
     pub fn output_len(&self) -> Result<Option<u64>> {
         match (self.known, self.window.output_size) {
             (None, None) => Ok(None),
@@ -569,12 +567,12 @@ impl StreamSource {
         }
     }
 
-    /// The bytes to copy, where they or the size of the output are known already.
+    /// The number of bytes to copy, if it or the size of the output is known already.
     pub fn known_data(&self) -> Option<u64> {
         self.known.or(self.window.output_size)
     }
 
-    /// The most bytes that are copied.
+    /// Maximum number of bytes to copy.
     fn most(&self) -> u64 {
         let size = self.window.output_size;
         self.known
@@ -612,7 +610,7 @@ impl StreamSource {
                 ));
             }
             if got > 0 {
-                // Disks are made of whole sectors; where the output goes on, of whole pieces.
+                // Disks consist of whole sectors; if the output continues, of whole pieces.
                 let whole = match self.output_len()? {
                     Some(_) => len,
                     None => round_up_sector(got).unwrap_or(got),
@@ -640,7 +638,7 @@ impl StreamSource {
         Ok((head + got) as u64)
     }
 
-    /// The stream has ended `got` bytes behind what was taken.
+    /// Handles the end of the stream, `got` bytes after what was taken.
     fn end(&self, state: &mut State, got: u64) -> Result<()> {
         state.ended = true;
         match self.known {
@@ -657,7 +655,7 @@ impl StreamSource {
         }
     }
 
-    /// What stands at `offset`: bytes that were read, or the zeroes behind them.
+    /// What is at `offset`: bytes that were read, or the zeroes after them.
     pub fn map(&self, offset: u64, len: u64) -> Run<'static> {
         let pieces = self.pieces.lock();
         let found = pieces.ready.iter().find_map(|(start, piece)| {
@@ -701,7 +699,7 @@ impl StreamSource {
         Ok(())
     }
 
-    /// Once all was copied: the input must not go on. Gives the length of the output.
+    /// After everything was copied: the input must not continue. Returns the length of the output.
     pub fn finish(&self) -> Result<u64> {
         let mut state = self.state.lock();
         let cut = self.known.is_none() && self.window.limit.is_none_or(|l| l > state.taken);
@@ -710,7 +708,7 @@ impl StreamSource {
         {
             return Err(longer_than_output(size));
         }
-        // Only the end of a compressed file tells whether it is whole.
+        // Only the end of a compressed file shows whether it is complete.
         let whole = self.window.limit.is_none() && self.window.input_size.is_none();
         if whole {
             self.origin.end()?;
@@ -727,7 +725,7 @@ impl StreamSource {
     }
 }
 
-/// The format of the image that begins so; it was hardly meant to be copied as a disk.
+/// The format of the image that begins like this; it was hardly meant to be copied as a disk.
 fn recognised(head: &[u8]) -> Option<&'static str> {
     probe::recognise(&Probe {
         head,

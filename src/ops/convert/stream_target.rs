@@ -24,7 +24,7 @@ use super::sizes::{CopySizes, MAX_LONG_TASK, MIN_STEP, Writers};
 use super::sources::Sources;
 use super::stream_source::is_kept;
 
-/// The stream that a request writes to, if its target is one.
+/// The stream that a request writes to, if its target is a stream.
 pub(super) fn open(request: &ConvertRequest, job: &mut Job) -> Result<Option<Stream>> {
     let stream = match (&request.target.fd, request.target.location.node()) {
         (Some(named), _) => {
@@ -72,13 +72,13 @@ fn refuse_format(request: &ConvertRequest, shown: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the options ask for an image that can be written in order.
+/// Whether the options result in an image that can be written in order.
 fn is_in_order(request: &ConvertRequest, driver: &FormatDriver) -> bool {
     let values = Values::check(&request.target.options, driver.create_options);
     values.is_ok_and(|values| (driver.outline)(&values).in_order)
 }
 
-/// Writes everything in order. Gives the length.
+/// Writes everything in order. Returns the length.
 pub(super) fn fill(
     request: &ConvertRequest,
     sources: Sources,
@@ -107,7 +107,7 @@ pub(super) fn fill(
         control: &control,
     };
     let sizes = CopySizes {
-        // Zeroes are bytes like others here.
+        // Here, zeroes are bytes like any others.
         sparse: 0,
         ..CopySizes::new(request, MIN_STEP, None)
     };
@@ -180,7 +180,7 @@ fn fill_image(
         if passes > 1 {
             control.begin_part(u64::from(pass - 1), 1, u64::from(passes));
         }
-        // What is only tried out counts for nothing.
+        // Passes that only try out the sizes do not count.
         let unseen = Counters::default();
         let sink = ImageSink {
             image: &*image,
@@ -198,7 +198,7 @@ fn fill_image(
     Ok(len)
 }
 
-/// An image on its way into a stream.
+/// An image being written to a stream.
 struct ImageSink<'a> {
     image: &'a dyn InOrder,
     stream: &'a Stream,

@@ -31,8 +31,8 @@ use crate::storage::memory::MemoryStorage;
 use crate::storage::testing::GatheringStorage;
 use crate::storage::{Durability, Storage, ZeroFlags};
 
-/// An image of blocks that are allocated in the order of their first use, each behind a gap, in parts
-/// of a fixed number of guest bytes.
+/// An image of blocks that are allocated in the order of first use, each after a gap, in parts of a fixed number of
+/// guest bytes.
 #[derive(Debug)]
 struct Blocks {
     parts: Vec<Arc<dyn Storage>>,
@@ -51,7 +51,7 @@ struct State {
     next_guest: u64,
     ends: BTreeMap<u64, u64>,
     blocks: BTreeMap<u64, u64>,
-    /// Zero units that are reserved.
+    /// Reserved zero units.
     reserved: BTreeSet<u64>,
     encoded: BTreeMap<u64, (u64, u32)>,
 }
@@ -267,7 +267,7 @@ fn sources(path: &Path) -> Sources {
     Sources::new(vec![image.into()], &Window::default(), false).unwrap()
 }
 
-/// Fills `target` from the file; gives the numbers that this went by.
+/// Fills `target` from the file; returns the sizes used.
 fn fill(target: &Blocks, path: &Path, change: impl FnOnce(&mut ConvertRequest)) -> CopySizes {
     fill_from(target, sources(path), change)
 }
@@ -377,7 +377,7 @@ fn blocks_behind_gaps_and_parts_of_a_fixed_length_are_filled() {
     std::fs::write(&path, &bytes).unwrap();
     let len = bytes.len() as u64;
     let one = 1 << 40;
-    // A bitmap sector before each block of 2 MiB; parts; blocks that no chunk is a multiple of.
+    // A bitmap sector before each block of 2 MiB; parts; blocks that do not divide any chunk.
     let shapes = [
         (2 << 20, 512, one),
         (64 << 10, 0, 3 << 20),
@@ -421,7 +421,7 @@ fn blocks_of_256_mib_take_no_more_memory_than_small_ones() {
     let source = std::fs::File::create(&path).unwrap();
     source.set_len(LEN).unwrap();
     let bytes = model(3 << 20);
-    // The second run lies across the border of two blocks.
+    // The second run crosses the border between two blocks.
     for at in [0, 255 << 20, LEN - 512] {
         let len = bytes.len().min((LEN - at) as usize);
         source.write_all_at(&bytes[..len], at).unwrap();

@@ -7,19 +7,19 @@ use crate::size::{human_size, round_up_sector};
 /// The part of the input that is copied; all in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// Left out at the beginning.
+    /// Bytes left out at the beginning.
     pub skip: u64,
-    /// The most that is copied behind that.
+    /// Maximum number of bytes copied after that.
     pub limit: Option<u64>,
-    /// The size of the input. A stream must hold so much, of an image no more is looked at.
+    /// The size of the input. A stream must hold this much; of an image, no more is used.
     pub input_size: Option<u64>,
     /// The size of the output: what the input does not fill reads as zeroes.
     pub output_size: Option<u64>,
-    /// The product whose sizes the output has: it is rounded up to the next one.
+    /// The product whose permitted sizes the output must have: it is rounded up to the next one.
     pub product: Option<&'static Profile>,
 }
 
-/// The length of the output for so many bytes of input.
+/// The length of the output for this many bytes of input.
 pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
     if let Some(size) = window.output_size
         && size < data
@@ -41,7 +41,7 @@ pub(super) fn output_len(data: u64, window: &Window) -> Result<u64> {
     })
 }
 
-/// What to say of a disk that got its `len` bytes because the product takes no smaller ones.
+/// The message about a disk that was enlarged to `len` bytes because the product takes no smaller ones.
 pub(super) fn grown_for_product(data: u64, len: u64, window: &Window) -> Option<String> {
     let product = window.product?;
     let size = window.output_size.unwrap_or(data);

@@ -1,26 +1,26 @@
-//! What errors are called by those whose users know a conversion under another name.
+//! The wording of errors for callers whose users know a conversion by another name.
 
 use crate::driver_names::unknown_format;
 use crate::error::Error;
 use crate::ops::create::Reason;
 
-/// The words of a caller.
+/// The wording of a caller.
 #[derive(Debug)]
 pub struct Wording {
-    /// What failed where an image of this format could not be made; stands behind its name.
+    /// What failed if an image of this format could not be created.
     pub(in crate::ops) creating: fn(format: &str) -> String,
     /// The error of an unknown format.
     pub(in crate::ops) unknown_format: fn(format: &str) -> Error,
-    /// Where the size is given that a stream does not tell.
+    /// Where to give the size that a stream does not state.
     pub(in crate::ops) size: &'static str,
-    /// What a source is to the user.
+    /// What a source is called.
     pub(in crate::ops) source: Reason,
-    /// A target that is refused for the files of a source is named in front.
+    /// Whether the target is named in front when it is refused because of the files of a source.
     pub(in crate::ops) names_target: bool,
 }
 
 impl Wording {
-    /// Those of `convert`.
+    /// The wording of `convert`.
     pub const CONVERT: Self = Self {
         creating: |format| format!("error while converting {format}"),
         unknown_format,

@@ -1,4 +1,4 @@
-//! The workers: each prepares ranges, places what is in turn, and writes.
+//! The workers: each prepares ranges, places those whose turn it is, and writes.
 
 use std::time::Instant;
 
@@ -29,22 +29,22 @@ pub(super) struct Work<'a> {
     pub offload: &'a Offload,
     pub sink: &'a dyn Sink,
     pub sizes: CopySizes,
-    /// Lets in the workers that encode, where not all of them may at once.
+    /// Limits the workers that encode, if not all of them may at once.
     pub computing: Option<&'a Computing>,
-    /// How many workers; the calling thread is one of them.
+    /// Number of workers; the calling thread is one of them.
     pub workers: usize,
-    /// How many of them work while the storages answer at once.
+    /// Number of workers that are active while the storages answer promptly.
     pub first_workers: usize,
-    /// How many ranges may be in work at once.
+    /// Maximum number of ranges in progress at once.
     pub buffers: usize,
-    /// How many ranges may be written at once.
+    /// Maximum number of ranges written at once.
     pub writers: usize,
 }
 
-/// Counts ahead how much there is to copy.
+/// Counts in advance how much there is to copy.
 pub(super) type Ahead<'a> = Forecast<Box<dyn FnMut(u64) -> Result<Run> + 'a>>;
 
-/// A turn later than any: for failures that belong to no range.
+/// A turn later than any other: for failures that belong to no range.
 const NO_TURN: u64 = u64::MAX;
 
 impl Work<'_> {
@@ -85,7 +85,7 @@ impl Work<'_> {
                         self.work(planner, order, control, &mut || Ok(()));
                     })
                 });
-                // Fewer threads than asked for do the same work.
+                // Fewer threads than requested do the same work.
                 if spawned.is_err() {
                     break;
                 }
@@ -132,7 +132,7 @@ impl Work<'_> {
         }
     }
 
-    /// One step of a worker; false when nothing is left. `turn` says which range failed.
+    /// One step of a worker; false when nothing is left. `turn` is set to the range that failed.
     fn step(
         &self,
         planner: &Planner<'_>,
@@ -189,7 +189,7 @@ impl Work<'_> {
     }
 }
 
-/// Wakes the other workers when this one panics; they would wait for its range for ever.
+/// Wakes the other workers when this one panics; otherwise they would wait for its range forever.
 struct StopOnPanic<'a>(&'a Order);
 
 impl Drop for StopOnPanic<'_> {

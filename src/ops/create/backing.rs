@@ -1,4 +1,4 @@
-//! The backing file of a new image: it must be there, and its format must be named.
+//! The backing file of a new image: it must exist, and its format must be named.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,8 +16,8 @@ use crate::job::Job;
 use crate::location::{Location, resolve_name};
 use crate::storage::Storage;
 
-/// Opens the backing file and looks at its chain; returns what the new image may have to know of it, and
-/// adds the files of the chain to those that are to be kept. Nothing is locked and no data file is opened.
+/// Opens the backing file and checks its chain; returns what the new image may have to record about it, and adds the
+/// files of the chain to those that must be kept. Nothing is locked and no data file is opened.
 pub(super) fn open(
     request: &CreateRequest,
     file: &BStr,
@@ -40,7 +40,7 @@ pub(super) fn open(
     Ok(parent)
 }
 
-/// What an image records of a backing file that need not be there, where it is.
+/// What an image records about a backing file that need not exist, if it does.
 pub(super) fn identity(
     request: &CreateRequest,
     file: &BStr,
@@ -52,10 +52,10 @@ pub(super) fn identity(
         .map(|image| parent_of(&image))
 }
 
-/// Adds what a backing file that need not be there, and its chain, stand on to the files that are to be kept.
+/// Adds the files of a backing file that need not exist, and of its chain, to those that must be kept.
 ///
 /// # Errors
-/// Where there is no memory for them.
+/// If there is no memory for them.
 pub(super) fn keep_unopened(
     request: &CreateRequest,
     file: &BStr,
@@ -83,7 +83,7 @@ fn options(request: &CreateRequest, format: Option<&str>, job: &Job) -> OpenOpti
     }
 }
 
-/// What a new image may have to know of its parent.
+/// What a new image may have to record about its parent.
 pub(crate) fn parent_of(image: &Image) -> NewParent {
     NewParent {
         size: image.len(),
@@ -94,27 +94,26 @@ pub(crate) fn parent_of(image: &Image) -> NewParent {
     }
 }
 
-/// When a file was last changed, where it is one of this system.
+/// When a file was last changed, if it is a file of this system.
 pub(crate) fn modified(storage: &dyn Storage) -> Option<SystemTime> {
     let fd = storage.host()?.fd().try_clone_to_owned().ok()?;
     File::from(fd).metadata().ok()?.modified().ok()
 }
 
-/// Opens the backing file of the new image at `target`, by its name as that is to record it. The error
-/// names neither.
+/// Opens the backing file of the new image at `target`, by the name that the image is to record. The error names
+/// neither.
 pub(crate) fn open_beside(target: &Location, name: &BStr, options: &OpenOptions) -> Result<Image> {
     Image::open(&location_beside(target, name)?, options).map_err(unnamed)
 }
 
-/// Where the backing file of that name is, of an image at `target`.
+/// The location of the backing file with that name, for an image at `target`.
 pub(crate) fn location_beside(target: &Location, name: &BStr) -> Result<Location> {
     Location::parse_name(resolve_name(target.text(), OsStr::from_bytes(name)))
 }
 
 const NOT_OPEN: &str = "Could not open backing image.";
 
-/// Opens every further image of the chain for its metadata: one that is gone makes the new image
-/// useless.
+/// Opens every further image of the chain for its metadata: a missing one makes the new image useless.
 fn check_chain(image: Image, kept: &mut KeptFiles, options: &OpenOptions) -> Result<()> {
     let mut image = image;
     for _ in 0..options.policy.chain_limit() {
@@ -122,7 +121,7 @@ fn check_chain(image: Image, kept: &mut KeptFiles, options: &OpenOptions) -> Res
         match image.open_below_metadata(options) {
             Ok(Some(next)) => image = next,
             Ok(None) => return Ok(()),
-            // What may not be opened need not be there.
+            // An image that may not be opened need not exist.
             Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
             Err(error) => {
                 return Err(unnamed(error)
@@ -138,12 +137,12 @@ fn check_chain(image: Image, kept: &mut KeptFiles, options: &OpenOptions) -> Res
     .with_hint(NOT_OPEN))
 }
 
-/// The error of a backing file whose format is left to be guessed each time.
+/// The error for a backing file whose format would have to be guessed each time.
 pub(super) fn without_format() -> Error {
     Error::invalid("Backing file specified without backing format")
 }
 
-/// Drops the outermost "Could not open": the new image's name stands there instead.
+/// Drops the outermost "Could not open": the name of the new image takes its place.
 fn unnamed(error: Error) -> Error {
     let inner = error
         .cause()

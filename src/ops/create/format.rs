@@ -1,4 +1,4 @@
-//! The format of a new image by its name.
+//! The format of a new image, by name.
 
 use crate::driver_names::unknown_format;
 use crate::error::{Error, Result};
@@ -9,17 +9,17 @@ use crate::options::OptionSpec;
 use crate::storage::StorageDriver;
 use crate::storage::registry as protocols;
 
-/// What a new image can be made as: a format, or in its place a protocol, whose files are plain disks.
+/// What a new image can be created as: a format, or instead a protocol, whose files are plain disks.
 #[derive(Clone, Copy, Debug)]
 pub struct TargetFormat {
     /// The format's driver.
     pub driver: &'static FormatDriver,
-    /// The protocol that was named in its place.
+    /// The protocol that was named instead of a format.
     pub protocol: Option<&'static StorageDriver>,
 }
 
 impl TargetFormat {
-    /// The format of that name, if there is one, whether it can create or not.
+    /// The format with that name, if there is one, whether or not it can create images.
     pub fn find(name: &str) -> Option<Self> {
         let of = |driver, protocol| Self { driver, protocol };
         match registry::by_name(name) {
@@ -28,16 +28,15 @@ impl TargetFormat {
         }
     }
 
-    /// Whether there is a driver of that name, including one that creates nothing.
+    /// Whether there is a driver with that name, including one that cannot create images.
     pub fn is_known(name: &str) -> bool {
         Self::find(name).is_some() || filters::by_name(name).is_some()
     }
 
-    /// As [`TargetFormat::find`], if it can create.
+    /// As [`TargetFormat::find`], if it can create images.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] where it
-    /// cannot create.
+    /// [`crate::ErrorKind::Invalid`] for an unknown name, [`crate::ErrorKind::Unsupported`] if it cannot create images.
     pub fn creatable(name: &str) -> Result<Self> {
         if filters::by_name(name).is_some() {
             return Err(Error::no_creation(name));
@@ -59,7 +58,7 @@ impl TargetFormat {
             .map_or(self.driver.name, |protocol| protocol.name)
     }
 
-    /// The options of creation by themselves, without those of a target's protocol.
+    /// The creation options of the format alone, without those of a target's protocol.
     pub fn create_options(&self) -> &'static [OptionSpec] {
         match self.protocol {
             Some(protocol) => protocol.create_options,
@@ -67,7 +66,7 @@ impl TargetFormat {
         }
     }
 
-    /// Where the file name leads with this format.
+    /// The location that the file name denotes with this format.
     pub fn location(&self, location: &Location) -> Location {
         match self.protocol {
             Some(protocol) => location.clone().with_protocol(protocol.name),

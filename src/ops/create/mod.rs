@@ -1,4 +1,4 @@
-//! `create`: a new image.
+//! `create`: creates a new image.
 
 mod backing;
 mod format;
@@ -26,10 +26,10 @@ use crate::options::{Options, Values};
 use crate::policy::OpenPolicy;
 use crate::storage::{CacheMode, Durability, NamedStorages};
 
-/// What to create. Backing file and format may come as fields or as options; the fields win.
+/// What to create. Backing file and format may be given as fields or as options; the fields take precedence.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
-    /// Where.
+    /// The location of the image.
     pub location: Location,
     /// The format: `raw`, `qcow2`…
     pub format: String,
@@ -43,17 +43,17 @@ pub struct CreateRequest {
     pub backing_format: Option<String>,
     /// `-u`: the backing file need not exist.
     pub backing_unsafe: bool,
-    /// Overwrite nothing: a file that is there already is refused.
+    /// Overwrite nothing: an existing file is refused.
     pub exclusive: bool,
     /// The secrets and other objects that options name by ID.
     pub objects: Objects,
     /// What opening the backing file may do.
     pub policy: OpenPolicy,
-    /// Storages under names of the caller's own, asked for every file before the protocols.
+    /// Storages under the caller's own names, consulted for every file before the protocols.
     pub storages: Option<Arc<dyn NamedStorages>>,
 }
 
-/// A creation that can be described: names, options and the backing file are checked, nothing is
+/// A creation that can be described: names, options and the backing file have been checked, but nothing has been
 /// touched yet.
 #[derive(Debug)]
 pub struct CreatePlan {
@@ -61,7 +61,7 @@ pub struct CreatePlan {
     driver: &'static FormatDriver,
     values: Values,
     size: u64,
-    /// The backing file, where it was opened.
+    /// The backing file, if it was opened.
     parent: Option<NewParent>,
     /// What the image is to record; a format without a name is refused by [`CreatePlan::run`].
     backing: (Option<BString>, Option<String>),
@@ -71,9 +71,9 @@ pub struct CreatePlan {
 }
 
 impl CreatePlan {
-    /// Checks what `qemu-img` checks before it prints the "Formatting" line: format, protocol,
-    /// option keys and types, size; opens the backing file for its size. The values themselves
-    /// are checked by [`CreatePlan::run`], before it touches a file.
+    /// Checks what `qemu-img` checks before it prints the "Formatting" line: format, protocol, option keys and types,
+    /// size; opens the backing file for its size. The values themselves are checked by [`CreatePlan::run`], before it
+    /// touches a file.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] and others, one line that begins with the file name.
@@ -151,7 +151,7 @@ impl CreatePlan {
             summary,
             request,
         };
-        // What else is wrong is said by `run`.
+        // Anything else that is wrong is reported by `run`.
         if let Ok(backing) = new.backing_ref()
             && let Ok(planned) = new.target_request(backing.as_ref(), job.control()).plan()
         {
@@ -165,18 +165,18 @@ impl CreatePlan {
         self.summary.as_bstr()
     }
 
-    /// Creates the image. A failure leaves no new file; a file that was there before is then
-    /// unchanged, or empty when the failure came after the checks.
+    /// Creates the image. A failure leaves no new file; an existing file is then unchanged, or empty if the failure
+    /// came after the checks.
     ///
     /// # Errors
-    /// Of the creation, one line that begins with the file name.
+    /// If the creation fails, one line that begins with the file name.
     pub fn run(self, job: &mut Job) -> Result<()> {
         self.create(job)
             .map_err(|error| self.too_large(error))
             .context(|| self.request.location.display().into_owned())
     }
 
-    /// What the host calls too large, in the words of the formats that have limits of their own.
+    /// Rewords the host's error for a file that is too large, like that of formats with limits of their own.
     fn too_large(&self, error: Error) -> Error {
         if error.kind() != ErrorKind::Os || error.os_errno() != Some(libc::EFBIG) {
             return error;
@@ -204,7 +204,7 @@ impl CreatePlan {
             job.warn(warning.clone());
         }
         job.tick()?;
-        // The files are kept only where this succeeds as a whole.
+        // The files are only kept if this succeeds as a whole.
         target.finish_with(Durability::Synced, || job.finish())
     }
 
@@ -241,7 +241,7 @@ impl CreatePlan {
     }
 }
 
-/// The backing file and format that fields or options name, where the format can record them.
+/// The backing file and format that fields or options name, if the format can record them.
 fn named_backing(
     request: &CreateRequest,
     driver: &FormatDriver,

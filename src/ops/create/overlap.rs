@@ -1,5 +1,5 @@
-//! No operation changes a file that an image of the same operation stands on, whatever the file is to
-//! that image and whatever name it goes by.
+//! No operation changes a file that an image of the same operation depends on, whatever role the file has for that
+//! image and whatever name it is given by.
 
 use bstr::{BStr, BString};
 
@@ -9,20 +9,20 @@ use crate::image::{Image, StandingFile};
 use crate::memory;
 use crate::storage::Identity;
 
-/// Why a file has to stay as it is.
+/// Why a file must not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// A source of a conversion reads it.
     Source,
     /// The input of `dd` reads it.
     Input,
-    /// The new image is to stand on it.
+    /// The new image is to depend on it.
     Backing,
-    /// The same of what has not been opened.
+    /// The same for a file that has not been opened.
     Unopened,
 }
 
-/// The files that an operation must leave alone.
+/// The files that an operation must not change.
 #[derive(Debug, Default)]
 pub(crate) struct KeptFiles(Vec<(Reason, StandingFile)>);
 
@@ -30,7 +30,7 @@ pub(crate) struct KeptFiles(Vec<(Reason, StandingFile)>);
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) id: Identity,
-    /// What it is to the new image.
+    /// Its role in the new image.
     pub(crate) role: FileRole,
     /// Its name, as the user gave it.
     pub(crate) name: BString,
@@ -40,7 +40,7 @@ impl KeptFiles {
     /// Adds all files of an image and of its open chain.
     ///
     /// # Errors
-    /// Where there is no memory for them.
+    /// If there is no memory for them.
     pub(crate) fn add(&mut self, reason: Reason, image: &Image) -> Result<()> {
         for file in image.standing_files()? {
             memory::push(&mut self.0, (reason, file))?;
@@ -48,7 +48,7 @@ impl KeptFiles {
         Ok(())
     }
 
-    /// Adds a file that is read and is no image.
+    /// Adds a file that is read but is not an image.
     pub(crate) fn add_file(&mut self, reason: Reason, id: Identity, name: &BStr) {
         let file = StandingFile {
             id,
@@ -59,24 +59,24 @@ impl KeptFiles {
         self.0.push((reason, file));
     }
 
-    /// Adds files that the new image is to stand on, of which none was opened.
+    /// Adds files that the new image is to depend on, none of which was opened.
     pub(crate) fn add_unopened(&mut self, files: Vec<StandingFile>) {
         let files = files.into_iter();
         self.0.extend(files.map(|file| (Reason::Unopened, file)));
     }
 
-    /// The file of the backing file, where that has one.
+    /// The file of the backing file, if there is one.
     pub(crate) fn backing(&self) -> Option<&StandingFile> {
         let mut kept = self.0.iter();
         kept.find(|(reason, _)| *reason == Reason::Backing)
             .map(|(_, file)| file)
     }
 
-    /// Refuses the operation where a file that it writes has to stay as it is, or is to be two files
-    /// of the new image at once.
+    /// Refuses the operation if a file that it writes must not be changed, or would be two files of the new image at
+    /// once.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`], or [`ErrorKind::Locked`] as where a lock had found it out.
+    /// [`ErrorKind::Invalid`], or [`ErrorKind::Locked`] as if a lock had detected it.
     pub(crate) fn check(&self, written: &[Written]) -> Result<()> {
         for (at, file) in written.iter().enumerate() {
             if let Some(first) = written[..at].iter().find(|first| first.id == file.id) {

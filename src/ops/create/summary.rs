@@ -10,11 +10,11 @@ use crate::format::FormatDriver;
 use crate::options::{OptionValue, Values, double_commas};
 use crate::printable::without_passwords;
 
-/// Keys of protocols that are shown after those of the format; those of other protocols come behind them.
+/// Protocol keys that are shown after those of the format; those of other protocols follow them.
 const PROTOCOL_KEYS: &[&str] = &["nocow", "preallocation", "extent_size_hint"];
 
-/// `Formatting 'NAME', fmt=FORMAT key=value…`. Strings and switches stand as typed, numbers in
-/// decimal; what is not given shows only where the format has a default to show.
+/// `Formatting 'NAME', fmt=FORMAT key=value…`. Strings and switches appear as typed, numbers in decimal; what is not
+/// given is only shown if the format has a default to show.
 pub(super) fn summary(
     request: &CreateRequest,
     driver: &FormatDriver,
@@ -60,7 +60,7 @@ pub(super) fn summary(
 fn given(request: &CreateRequest, values: &Values, key: &str) -> Option<BString> {
     let typed = request.options.get(key)?;
     Some(match values.get(key)? {
-        // A number below 0 keeps its sign; sizes cannot be.
+        // A negative number keeps its sign; sizes cannot be negative.
         OptionValue::Num(n) if typed.starts_with(b"-") => (*n as i64).to_string().into(),
         OptionValue::Num(n) => n.to_string().into(),
         OptionValue::Str(_) | OptionValue::Name(_) | OptionValue::Bool(_) => {

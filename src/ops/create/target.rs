@@ -31,15 +31,15 @@ use crate::storage::{
 
 use super::overlap::{KeptFiles, Written};
 
-/// More than what a file takes in memory that is made together with others.
+/// More memory than a file takes that is created together with others.
 const FILE: u64 = 16 << 10;
 
-/// The options that `create` takes for this format at this location: those of the format and
-/// those of the protocol, sorted by name.
+/// The options that `create` accepts for this format at this location: those of the format and those of the protocol,
+/// sorted by name.
 ///
 /// # Errors
-/// [`ErrorKind::Invalid`] for an unknown protocol, [`ErrorKind::Unsupported`] where format or
-/// protocol cannot create.
+/// [`ErrorKind::Invalid`] for an unknown protocol, [`ErrorKind::Unsupported`] if the format or the protocol cannot
+/// create.
 pub fn option_table(driver: &FormatDriver, location: &Location) -> Result<Vec<OptionSpec>> {
     let protocol = creating_protocol(driver, location)?;
     let mut table = driver.create_options.to_vec();
@@ -52,7 +52,7 @@ pub fn option_table(driver: &FormatDriver, location: &Location) -> Result<Vec<Op
     Ok(table)
 }
 
-/// The protocol of the location, when an image of the format can be created there.
+/// The protocol of the location, if an image of the format can be created there.
 pub(super) fn creating_protocol(
     driver: &FormatDriver,
     location: &Location,
@@ -70,7 +70,7 @@ pub(super) fn creating_protocol(
 /// What [`target`] creates.
 #[derive(Clone, Copy, Debug)]
 pub struct TargetRequest<'a> {
-    /// Where.
+    /// The location of the target.
     pub location: &'a Location,
     /// The format.
     pub driver: &'static FormatDriver,
@@ -81,21 +81,21 @@ pub struct TargetRequest<'a> {
     pub values: &'a Values,
     /// The backing file to record.
     pub backing: Option<&'a BackingRef>,
-    /// Overwrite nothing: every file of it is new.
+    /// Overwrite nothing: every file of the image is new.
     pub exclusive: bool,
     /// How the target's storage is opened.
     pub cache: CacheMode,
-    /// All of it is written right away.
+    /// Whether the whole target is written right away.
     pub is_filled: bool,
     /// The secrets and other objects that options name by ID.
     pub objects: &'a Objects,
     /// What creating further files (a data file) may do.
     pub policy: &'a OpenPolicy,
-    /// Asked for each file that is created, before the protocols.
+    /// Consulted for each file that is created, before the protocols.
     pub storages: Option<&'a dyn NamedStorages>,
-    /// Ends what takes long.
+    /// Can end operations that take long.
     pub control: &'a Arc<JobControl>,
-    /// What the image is put into, if that is not the file itself.
+    /// The package that the image is put into, if it is not the file itself.
     pub package: Option<&'static Package>,
 }
 
@@ -103,7 +103,7 @@ impl<'a> TargetRequest<'a> {
     /// Checks the options without touching a file.
     ///
     /// # Errors
-    /// Of the format; the message does not name the target.
+    /// If the format refuses them; the message does not name the target.
     pub fn plan(&self) -> Result<Planned<'a>> {
         creating_protocol(self.driver, self.location)?;
         self.policy.check_format(self.driver.name)?;
@@ -111,7 +111,7 @@ impl<'a> TargetRequest<'a> {
             self.check_backing(backing)?;
         }
         let image = plan_new(self.driver, self.package, &self.params()?)?;
-        // After the format's own limit, whose words users know.
+        // After the format's own limit, whose wording users know.
         self.policy.check_virtual_size(self.size)?;
         Ok(Planned {
             request: *self,
@@ -147,7 +147,7 @@ impl<'a> TargetRequest<'a> {
     }
 }
 
-/// The error of a backing format that belongs to no backing file.
+/// The error of a backing format without a backing file.
 pub(super) fn format_without_file(format: &str) -> Error {
     match may_be_recorded(format) {
         true => Error::invalid("Backing format cannot be used without backing file"),
@@ -159,18 +159,18 @@ fn unknown_backing_format(format: &str) -> Error {
     Error::refused_value("backing-fmt", format)
 }
 
-/// A new image whose options are checked; no file has been touched.
+/// A new image whose options have been checked; no file has been touched.
 #[derive(Debug)]
 pub struct Planned<'a> {
     request: TargetRequest<'a>,
     image: Box<dyn NewImage>,
 }
 
-/// A new image that is being filled. Dropped before [`UnfinishedImage::finish`] it removes the files that
-/// it created; a file that was there before stays, empty.
+/// A new image that is being filled. If dropped before [`UnfinishedImage::finish`], it removes the files that it
+/// created; an existing file stays, empty.
 #[derive(Debug)]
 pub struct UnfinishedImage {
-    // Before the files, so that nothing writes to them when they go.
+    // Before the files, so that nothing writes to them when they are removed.
     bulk: Box<dyn Bulk>,
     files: Vec<Creation>,
     storage: Arc<dyn Storage>,
@@ -180,13 +180,13 @@ pub struct UnfinishedImage {
 /// Creates (or empties) the target file and starts the image.
 ///
 /// # Errors
-/// Of the checks and the creation; the message does not name the target in front, callers add it.
+/// If the checks or the creation fail; the message does not begin with the target's name, which callers add.
 pub fn target(request: &TargetRequest<'_>) -> Result<UnfinishedImage> {
     request.plan()?.create(&KeptFiles::default(), None)
 }
 
 impl Planned<'_> {
-    /// The files that the creation will write, of those that exist by now.
+    /// The files that the creation will write, as far as they exist already.
     pub(crate) fn written(&self) -> Vec<Written> {
         let files = self.image.files().into_iter();
         files
@@ -201,11 +201,11 @@ impl Planned<'_> {
             .collect()
     }
 
-    /// Opens the files, makes sure of everything that could be in the way, `kept` included, and only
-    /// then empties them and starts the image. `parent` is the backing file, where it was opened.
+    /// Opens the files, checks everything that could prevent the creation, including `kept`, and only then empties them
+    /// and starts the image. `parent` is the backing file, if it was opened.
     ///
     /// # Errors
-    /// As [`target`]. Files are as they were, except for an error of I/O after the first change.
+    /// As [`target`]. Files are unchanged, except after an I/O error that follows the first change.
     pub(crate) fn create(
         mut self,
         kept: &KeptFiles,
@@ -226,7 +226,7 @@ impl Planned<'_> {
             parent,
             control: self.request.control,
         })?;
-        // The first change.
+        // This is the first change.
         let mut warnings = Vec::new();
         for file in &mut files {
             warnings.extend(file.empty()?);
@@ -243,7 +243,7 @@ impl Planned<'_> {
         })
     }
 
-    /// Makes sure that an image without a name for its parent will find it, where the parent had to be there.
+    /// Checks that an image that records no name for its parent will find it, if the parent had to exist.
     fn check_parent(
         &self,
         files: &[Creation],
@@ -270,7 +270,7 @@ impl Planned<'_> {
         .check_leads_to(&below.id, backing.name.as_bstr(), own.as_ref())
     }
 
-    /// A name of the creator's own is a path, whatever it looks like, relative to the current directory.
+    /// The separate name of a further file is a path, whatever it looks like, relative to the current directory.
     fn location(&self, file: &PlannedFile) -> Location {
         match &file.name {
             None => self.request.location.clone(),
@@ -334,7 +334,7 @@ impl Planned<'_> {
                 && storage.limits().fixed_len
                 && storage.is_empty()?
             {
-                // What is written to such a device cannot be read again.
+                // What is written to such a device could not be read back.
                 return Err(Error::new(
                     ErrorKind::NotAnImage,
                     format!("Image is not in {} format", self.request.driver.name),
@@ -343,7 +343,7 @@ impl Planned<'_> {
             if plan.role == FileRole::Image && self.request.driver.is_transparent {
                 let asked = (self.request.driver.outline)(self.request.values).preallocation;
                 if storage.limits().fixed_len && asked != Preallocation::Off {
-                    // It refuses that in its own words.
+                    // This refuses it with its own message.
                     storage.set_len(storage.len()?, asked)?;
                 }
             }
@@ -377,7 +377,7 @@ impl UnfinishedImage {
         &*self.bulk
     }
 
-    /// What was asked for and could not be had, though the image is good without.
+    /// What was requested but could not be done, although the image is usable without it.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -387,18 +387,18 @@ impl UnfinishedImage {
         &self.storage
     }
 
-    /// Writes tables and header, makes them durable as asked, and keeps the files.
+    /// Writes tables and header, makes them as durable as requested, and keeps the files.
     ///
     /// # Errors
-    /// Of I/O; the files are removed then.
+    /// If I/O fails; the files are removed then.
     pub fn finish(self, durability: Durability) -> Result<()> {
         self.finish_with(durability, || Ok(()))
     }
 
-    /// As [`UnfinishedImage::finish`]; the files are only kept where `last` succeeds too.
+    /// As [`UnfinishedImage::finish`]; the files are only kept if `last` succeeds too.
     ///
     /// # Errors
-    /// Of I/O or of `last`; the files are removed then.
+    /// If I/O or `last` fails; the files are removed then.
     pub(crate) fn finish_with(
         self,
         durability: Durability,
@@ -408,10 +408,10 @@ impl UnfinishedImage {
         self.keep_after(last)
     }
 
-    /// Keeps the files as they are: for who has written everything without the writer.
+    /// Keeps the files as they are: for callers that have written everything without the writer.
     ///
     /// # Errors
-    /// Of ending their use; they are removed then.
+    /// If ending their use fails; they are removed then.
     pub(in crate::ops) fn keep(self) -> Result<()> {
         self.keep_after(|| Ok(()))
     }
@@ -426,10 +426,10 @@ impl UnfinishedImage {
 }
 
 impl UnfinishedImage {
-    /// As [`UnfinishedImage::finish`], and changes the new image before it is kept.
+    /// As [`UnfinishedImage::finish`], but also applies `change` to the new image before it is kept.
     ///
     /// # Errors
-    /// Of I/O or of opening the image, with `context` in front; of `change`. The files are removed then.
+    /// If I/O or opening the image fails, with `context` prepended; if `change` fails. The files are removed then.
     pub fn finish_and(
         self,
         request: &TargetRequest<'_>,

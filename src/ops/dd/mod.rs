@@ -1,4 +1,4 @@
-//! `dd`: copies a part of an image or of a stream, in blocks; a conversion with a window.
+//! `dd`: copies part of an image or stream, in blocks; a conversion with a window.
 
 mod request;
 
@@ -11,12 +11,11 @@ use crate::ops::convert::{ConvertReport, convert};
 
 pub use crate::ops::convert::NamedFd;
 
-/// Copies. A target that it created is removed when it fails or is cancelled; what went into a
-/// pipe is gone.
+/// Copies. A target that it created is removed if it fails or is cancelled; what was written to a pipe is gone.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`] for numbers out of range, a skip past the end of the input and an
-/// input that is the output as well; else as [`convert`].
+/// [`crate::ErrorKind::Invalid`] for numbers out of range, a skip past the end of the input and an input that is also
+/// the output; otherwise as [`convert`].
 pub fn dd(request: &DdRequest, job: &mut Job) -> Result<ConvertReport> {
     convert(&request.conversion()?, job)
 }

@@ -16,15 +16,15 @@ use crate::policy::OpenPolicy;
 use crate::size::check_image_size;
 use crate::storage::{CacheMode, NamedStorages};
 
-/// The largest block.
+/// Maximum block size.
 const MAX_BLOCK_SIZE: u64 = i32::MAX as u64;
 
-/// Its users know inputs and outputs.
+/// Its users speak of inputs and outputs.
 const WORDING: Wording = Wording {
     creating: |_| "error while creating output image".to_owned(),
     unknown_format: |format| match is_known(format) {
         true => unknown_format(format),
-        // It does not say which.
+        // The message does not say which.
         false => Error::invalid("Unknown file format"),
     },
     size: "that of the input or of the output",
@@ -35,9 +35,9 @@ const WORDING: Wording = Wording {
 /// Where bytes come from or go to.
 #[derive(Clone, Debug)]
 pub enum DdEnd {
-    /// An image, or the path of a pipe or device that is used in order.
+    /// An image, or the path of a pipe or device that is accessed sequentially.
     Location(Location),
-    /// A descriptor that is used in order, from its position on. Plain bytes.
+    /// A descriptor that is accessed sequentially, from its current position on. Plain bytes.
     Fd(NamedFd),
 }
 
@@ -56,30 +56,30 @@ pub struct DdRequest {
     pub output_format: String,
     /// How the page cache is used for the output.
     pub output_cache: CacheMode,
-    /// `-n`: write into an image that exists.
+    /// `-n`: write into an existing image.
     pub output_exists: bool,
-    /// Overwrite nothing: a file that is there already is refused.
+    /// Overwrite nothing: an existing file is refused.
     pub output_exclusive: bool,
-    /// `bs=`: bytes in a block.
+    /// `bs=`: bytes per block.
     pub block_size: u64,
-    /// `count=`: the most blocks that are copied.
+    /// `count=`: maximum number of blocks to copy.
     pub count: Option<u64>,
-    /// `skip=`: blocks of the input that are left out in front.
+    /// `skip=`: number of blocks at the beginning of the input to leave out.
     pub skip: u64,
-    /// `isize=`: the size of the input in bytes. A stream must hold so much.
+    /// `isize=`: the size of the input in bytes. A stream must hold this much.
     pub input_size: Option<u64>,
     /// `osize=`: the size of the output in bytes; what the input does not fill reads as zeroes.
     pub output_size: Option<u64>,
     /// The secrets and other objects that options name by ID.
     pub objects: Objects,
-    /// What opening an output that exists may do.
+    /// What opening an existing output may do.
     pub policy: OpenPolicy,
-    /// Storages under names of the caller's own, asked for the output and what it names before the protocols.
+    /// Storages under the caller's own names, consulted before the protocols for the output and what it names.
     pub storages: Option<Arc<dyn NamedStorages>>,
 }
 
 impl DdRequest {
-    /// From `input` to `output` with every default of `qemu-img dd`.
+    /// A copy from `input` to `output` with all defaults of `qemu-img dd`.
     pub fn new(input: DdEnd, output: DdEnd) -> Self {
         Self {
             input,
@@ -101,7 +101,7 @@ impl DdRequest {
         }
     }
 
-    /// The conversion that copies this.
+    /// The conversion that does the copying.
     pub(super) fn conversion(&self) -> Result<ConvertRequest> {
         check_block_size(self.block_size)?;
         for size in [self.input_size, self.output_size].into_iter().flatten() {
@@ -124,7 +124,7 @@ impl DdRequest {
         request.source.options = self.input_options.clone();
         request.source.snapshot.clone_from(&self.snapshot);
         request.source.window = Window {
-            // What lies beyond every image is beyond this one.
+            // An offset beyond every possible image is beyond this one, too.
             skip: self.skip.saturating_mul(self.block_size),
             limit: self
                 .count
@@ -137,7 +137,7 @@ impl DdRequest {
     }
 }
 
-/// The size of a block.
+/// Checks a block size.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Invalid`] for a size out of range.

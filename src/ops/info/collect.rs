@@ -1,4 +1,4 @@
-//! Collecting what `info` shows, over one image or its chain.
+//! Collects what `info` shows, for one image or its chain.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ use crate::storage::Identity;
 /// Collects the report. Opens no data file; opens backing files only for `chain`.
 ///
 /// # Errors
-/// As opening the image; a chain that names a file twice, or is longer than the policy allows.
+/// As for opening the image; a chain that names a file twice, or is longer than the policy allows.
 pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<InfoReport> {
     let options = OpenOptions {
         writable: false,
@@ -32,7 +32,7 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
     let mut next = Some(Image::open(location, &options)?);
     while let Some(image) = next {
         let name = image.filename().to_owned();
-        // The same file under another name is the same loop.
+        // The same file under another name is a loop as well.
         let known = image
             .identity()
             .is_some_and(|id| !seen.insert(Key::File(id)));
@@ -63,11 +63,11 @@ pub fn info(location: &Location, options: &OpenOptions, chain: bool) -> Result<I
     })
 }
 
-/// The report of an image that is open, and with `chain` of those below it that are open with it. What is cached
-/// is written out first, so that the report tells what stands in the file.
+/// The report on an open image and, with `chain`, on the open images below it. Cached data is written out first, so
+/// that the report shows what is in the file.
 ///
 /// # Errors
-/// Of writing out, and of reading metadata.
+/// If writing out or reading metadata fails.
 pub fn info_of_open(image: &Image, control: &JobControl, chain: bool) -> Result<InfoReport> {
     if image.writable() {
         image.flush()?;
@@ -87,7 +87,7 @@ pub fn info_of_open(image: &Image, control: &JobControl, chain: bool) -> Result<
     })
 }
 
-/// What tells one image of a chain from another.
+/// What distinguishes the images of a chain.
 #[derive(PartialEq, Eq, Hash)]
 enum Key {
     File(Identity),

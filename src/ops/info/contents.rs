@@ -1,4 +1,4 @@
-//! What a plain disk holds where it is an archive, or the like: each thing with the name that opens it.
+//! The contents of a plain disk that is an archive, or the like: each item with the name that opens it.
 
 use std::ops::ControlFlow;
 
@@ -11,13 +11,13 @@ use crate::job::JobControl;
 use crate::location::json_name;
 use crate::value::{Map, Value};
 
-/// So many are listed at most.
+/// Maximum number of items listed.
 const MAX_LISTED: usize = 1000;
 
-/// What the image holds; nothing where it is no plain disk. Of what is damaged, all in front of the damage.
+/// The contents of the image; none if it is not a plain disk. If it is damaged, everything before the damage.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn contents(image: &Image, control: &JobControl) -> Result<Vec<ContentInfo>> {
     let mut found = Vec::new();
     let file = image.children().first().map(|file| file.node());

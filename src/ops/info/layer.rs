@@ -1,4 +1,4 @@
-//! What `info` shows of one open image and of the nodes that it stands on.
+//! What `info` shows of one open image and of the nodes below it.
 
 use super::LayerInfo;
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::value::Value;
 /// The report of one layer.
 ///
 /// # Errors
-/// Of reading metadata.
+/// If reading metadata fails.
 pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     let mut info = layer_alone(image)?;
     if let Some(base) = image.backing() {
@@ -24,15 +24,15 @@ pub(super) fn layer_info(image: &Image) -> Result<LayerInfo> {
     Ok(info)
 }
 
-/// The same without what lies below it.
+/// The same without its backing file.
 ///
 /// # Errors
-/// Of reading metadata.
+/// If reading metadata fails.
 pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     if image.format_name() != image.format().driver()
         && let Some(node) = image.children().first()
     {
-        // A protocol or a filter in the place of the format: the node is all there is.
+        // A protocol or a filter instead of a format: there is nothing but the node.
         return Ok(LayerInfo {
             filename: image.filename().to_owned(),
             ..node_info(node.node())?
@@ -43,14 +43,14 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     })?;
     let children = children_info(image.children())?;
     let file = children.last().map(|(_, file)| file);
-    // What has clusters of its own shows it over any file.
+    // A format with clusters of its own shows the flag, whatever the file.
     let dirty = details.dirty.or(details.cluster_size.map(|_| false));
     let dirty = dirty.or(file.and_then(|file| file.dirty));
     let dirty = dirty.filter(|_| !details.hides_dirty);
-    // An image shows through a raw layer over it.
+    // An image below a raw layer shows through it.
     let shown = file.filter(|_| image.driver().is_transparent);
     let cluster_size = details.cluster_size;
-    // A disk without tables has the clusters of what it lies in.
+    // A disk without tables has the cluster size of its file.
     let below = file.filter(|_| !image.driver().has_metadata);
     let cluster_size = cluster_size.or(below.and_then(|file| file.cluster_size));
     let mut snapshots = details.snapshots;
@@ -85,10 +85,10 @@ pub(super) fn layer_alone(image: &Image) -> Result<LayerInfo> {
     })
 }
 
-/// What the report of a child takes at most, with what is printed of it.
+/// Maximum memory for the report on a child, including what is printed of it.
 const CHILD: u64 = 4 << 10;
 
-/// The reports of children by their names, the one that was opened last first.
+/// The reports on children by their names, the last one opened first.
 fn children_info(children: &[Child]) -> Result<Vec<(String, LayerInfo)>> {
     memory::headroom(children.len() as u64 * CHILD)?;
     let children = children.iter().rev();
@@ -100,7 +100,7 @@ fn children_info(children: &[Child]) -> Result<Vec<(String, LayerInfo)>> {
 /// The report of a node.
 ///
 /// # Errors
-/// Of reading metadata, or of asking for its length.
+/// If reading metadata or querying its length fails.
 fn node_info(node: &Node) -> Result<LayerInfo> {
     if let Some(image) = node.image() {
         return layer_info(image);
@@ -120,7 +120,7 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
     let mut shown = children.iter();
     let shown = shown.find(|(name, _)| Some(&**name) == driver.shows);
     let shown = shown.map(|(_, shown)| shown);
-    // Most filters have nothing to tell of themselves.
+    // Most filters have nothing to report about themselves.
     let told = storage.report().map(StorageReport::details).transpose()?;
     Ok(LayerInfo {
         filename: node.filename(),
@@ -142,10 +142,10 @@ fn node_info(node: &Node) -> Result<LayerInfo> {
     })
 }
 
-/// The report of a file (or another storage) as a node of its own.
+/// The report on a file (or another storage) as a node of its own.
 ///
 /// # Errors
-/// Of asking for its length.
+/// If querying its length fails.
 fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     let driver = registry::find(storage.driver());
     let kind = driver.and_then(|driver| driver.info_type);
@@ -164,8 +164,8 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
         format: storage.driver().to_owned(),
         virtual_size: round_up(storage.len()?),
         actual_size: storage.allocated_size(),
-        // QEMU shows it for what lies on the host and for images that a server keeps as such, but not for
-        // other remote storages.
+        // QEMU shows it for what is on the host and for images that a server stores as such, but not for other remote
+        // storages.
         dirty: (is_image
             || driver.is_some_and(|driver| {
                 driver.is_local && driver.features.contains(StorageFeatures::PLACES)
@@ -179,7 +179,7 @@ fn file_info(storage: &dyn Storage) -> Result<LayerInfo> {
     })
 }
 
-/// What a driver tells by its own keys.
+/// What a driver reports under its own keys.
 fn specific_value(specific: Vec<(&'static str, Value)>) -> Value {
     let members = specific.into_iter();
     let members = members.map(|(key, value)| (key.to_owned(), value));
@@ -200,7 +200,7 @@ mod tests {
     use crate::storage::MemoryStorage;
     use crate::storage::forward::forward;
 
-    /// A filter that has something to tell.
+    /// A filter that has something to report.
     #[derive(Debug)]
     struct Told {
         child: MemoryStorage,

@@ -1,4 +1,4 @@
-//! `info`: what an image is.
+//! `info`: describes an image.
 
 mod collect;
 mod contents;
@@ -15,11 +15,11 @@ pub(super) use render::write_snapshots;
 /// The report of `info` on an image or its chain.
 #[derive(Clone, Debug)]
 pub struct InfoReport {
-    /// One per layer, top first; one alone without the chain.
+    /// One per layer, top first; just one without the chain.
     pub layers: Vec<LayerInfo>,
-    /// Whether the chain was asked for: the JSON is an array then.
+    /// Whether the chain was requested: the JSON is an array then.
     pub chain: bool,
-    /// What users should know beside the report.
+    /// What users should know besides the report.
     pub warnings: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ pub struct InfoReport {
 pub struct LayerInfo {
     /// `filename`.
     pub filename: BString,
-    /// `format`; the driver of the protocol where the node has no format.
+    /// `format`; the driver of the protocol if the node has no format.
     pub format: String,
     /// `virtual-size` in bytes.
     pub virtual_size: u64,
@@ -48,22 +48,22 @@ pub struct LayerInfo {
     pub backing_format: Option<BString>,
     /// `snapshots`.
     pub snapshots: Vec<crate::format::SnapshotInfo>,
-    /// How many persistent bitmaps it holds.
+    /// The number of persistent bitmaps in it.
     pub bitmaps: u64,
     /// `type` of `format-specific`.
     pub specific_type: Option<&'static str>,
     /// `data` of `format-specific`.
     pub specific: Option<Value>,
-    /// What a disk that is an archive, or the like, holds.
+    /// The contents of a disk that is an archive, or the like.
     pub contents: Vec<ContentInfo>,
     /// `children`, by name.
     pub children: Vec<(String, LayerInfo)>,
 }
 
-/// One thing of several that a file holds: a member of an archive.
+/// One item among several in a file: a member of an archive.
 #[derive(Clone, Debug)]
 pub struct ContentInfo {
-    /// Its name there.
+    /// Its name in the file.
     pub name: BString,
     /// Its length in bytes.
     pub len: u64,

@@ -18,7 +18,7 @@ impl InfoReport {
     /// The JSON that `qemu-img info --output=json` prints, with its final newline.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -26,7 +26,7 @@ impl InfoReport {
     /// Writes [`InfoReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         match self.layers.first() {
             _ if self.chain => json::write_list(out, &self.layers, 0, |out, layer, depth| {
@@ -40,7 +40,7 @@ impl InfoReport {
     /// The text that `qemu-img info` prints.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<BString> {
         human::text(|out| self.write_text(out))
     }
@@ -48,7 +48,7 @@ impl InfoReport {
     /// Writes [`InfoReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: Write + ?Sized>(&self, out: &mut W) -> io::Result<()> {
         for (i, layer) in self.layers.iter().enumerate() {
             if i > 0 {
@@ -125,7 +125,7 @@ impl LayerInfo {
         object.end()
     }
 
-    /// The lines of one node at `depth`; `path` is its place in the tree of nodes, ending in a slash.
+    /// The lines of one node at `depth`; `path` is its position in the tree of nodes, ending in a slash.
     fn write_text<W: Write + ?Sized>(
         &self,
         out: &mut W,
@@ -138,7 +138,7 @@ impl LayerInfo {
             write_name(out, value)?;
             out.write_all(b"\n")
         };
-        // A child without children is a file or another end of the tree.
+        // A child without children is a file or another leaf of the tree.
         let protocol = depth > 0 && self.children.is_empty();
         let [name, driver, length] = if protocol {
             ["filename", "protocol type", "file length"]
@@ -207,7 +207,7 @@ impl LayerInfo {
     }
 }
 
-/// Writes a member where there is one.
+/// Writes a member if it is present.
 fn text<W: fmt::Write + ?Sized>(
     object: &mut Members<'_, W>,
     key: &str,
@@ -218,10 +218,10 @@ fn text<W: fmt::Write + ?Sized>(
     })
 }
 
-/// Writes the list of snapshots as `info --output=json` has it.
+/// Writes the list of snapshots as it appears in `info --output=json`.
 ///
 /// # Errors
-/// Of the writer.
+/// If the writer fails.
 pub(in crate::ops) fn write_snapshots<W: fmt::Write + ?Sized>(
     out: &mut W,
     snapshots: &[SnapshotInfo],

@@ -1,4 +1,4 @@
-//! Opens the file and asks its format.
+//! Opens the file and inspects it according to its format.
 
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ use crate::location::Location;
 use crate::policy::OpenPolicy;
 use crate::storage::{BoundedStorage, Storage};
 
-/// Read beside the tables: headers, snapshot table, signatures.
+/// Data read in addition to the tables: headers, snapshot table, signatures.
 const READ_BESIDE_TABLES: u64 = 16 << 20;
 
-/// Inspects the file at `location`. Of `options`, the format, the cache mode, `force_share` and the
-/// ceilings of the policy count; nothing that the file names is opened, whatever the policy allows.
+/// Inspects the file at `location`. Of `options`, only the format, the cache mode, `force_share` and the limits of the
+/// policy are used; nothing that the file names is opened, whatever the policy allows.
 ///
 /// # Errors
-/// Of opening and reading the file; an unknown format that is asked for.
+/// If opening or reading the file fails; an unknown format that was requested.
 pub fn inspect(location: &Location, options: &OpenOptions) -> Result<InspectReport> {
     inspect_at(location, options, None)
 }
 
-/// As [`inspect`], and whether a product would take the file. Where it takes packages, the image is the
-/// first one in the file, which is read as a whole.
+/// As [`inspect`], and also whether a product would accept the file. If it takes packages, the image is the first one
+/// in the file, which is read as a whole.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -50,7 +50,7 @@ fn inspect_at(
         .context(|| format!("Could not inspect '{}'", location.display()))
 }
 
-/// As [`inspect`], over a storage that the caller made.
+/// As [`inspect`], for a storage that the caller created.
 ///
 /// # Errors
 /// As [`inspect`].
@@ -73,7 +73,7 @@ fn inspect_open(
     let found = signatures::find(&*view, file_len)?;
     let format = match (named, profile) {
         (Some(name), _) => known(name)?,
-        // What the product takes for one may not begin like one.
+        // What the product accepts as its format may not begin like it.
         (None, Some(profile)) => profile.driver.name.to_owned(),
         (None, None) => guessed(&found),
     };
@@ -81,7 +81,7 @@ fn inspect_open(
     let driver = registry::by_name(&format);
     let has_metadata = driver.is_none_or(|driver| driver.has_metadata);
     lock_for_inspection(&*storage, has_metadata, options)?;
-    // What was seen before the lock may have changed since.
+    // What was seen before the lock was taken may have changed since.
     let file_len = storage.len()?;
     let whole = PackageContext {
         storage: &storage,
@@ -103,7 +103,7 @@ fn inspect_open(
     let found = signatures::find(&*context.storage, context.file_len)?;
     let inspection = match driver {
         Some(driver) => (driver.inspect)(&context)?,
-        // Every requirement is then left open.
+        // Every requirement is then undecided.
         None => Inspection::default(),
     };
     let profile = match profile {
@@ -150,7 +150,7 @@ fn bounded(storage: &Arc<dyn Storage>, policy: &OpenPolicy) -> Arc<dyn Storage> 
     Arc::new(BoundedStorage::new(storage.clone(), bytes))
 }
 
-/// A format by its name: one with a driver here, or one that is only recognised.
+/// A format by its name: one with a driver in this build, or one that is only recognised.
 fn known(name: &str) -> Result<String> {
     if registry::by_name(name).is_some() || probe::is_recognised(canonical(name)) {
         Ok(canonical(name).to_owned())
@@ -159,7 +159,7 @@ fn known(name: &str) -> Result<String> {
     }
 }
 
-/// What opening would take the file for.
+/// The format that opening would guess.
 fn guessed(signatures: &[Signature]) -> String {
     let first = signatures
         .iter()

@@ -1,4 +1,4 @@
-//! The verdict on every requirement: what the format found, and what holds for every format.
+//! The verdict on every requirement: from what the format found, and from what applies to every format.
 
 use bstr::ByteSlice;
 
@@ -8,7 +8,7 @@ use crate::format::inspect::{Finding, Inspection, Reference, Requirement, Verdic
 use crate::ops::create::TargetFormat;
 use crate::policy::{ImplicitRole, OpenPolicy};
 
-/// What the verdicts rest on.
+/// The basis of the verdicts.
 pub(super) struct Judged<'a> {
     pub(super) format: &'a str,
     pub(super) named: bool,
@@ -71,7 +71,7 @@ fn rule(judged: &Judged<'_>, requirement: Requirement) -> Ruling {
     }
 }
 
-/// What the format says. What it passed at first glance may fail on a closer look.
+/// What the format found. What it passed at first may fail on closer inspection.
 fn of_format_itself(judged: &Judged<'_>, requirement: Requirement) -> Ruling {
     let findings = judged.inspection.findings.iter();
     let mut findings = findings.filter(|found| found.requirement == requirement);
@@ -89,7 +89,7 @@ fn images<'a>(judged: &'a Judged<'_>) -> impl Iterator<Item = &'static str> + us
     images.map(|found| found.name)
 }
 
-/// What it holds is the disk, and bears whatever signature the disk does.
+/// Whether its contents are the disk, which may have any signature.
 fn is_transparent(judged: &Judged<'_>) -> bool {
     judged.driver.is_some_and(|driver| driver.is_transparent)
 }
@@ -114,7 +114,7 @@ fn format_matches(judged: &Judged<'_>) -> Ruling {
 
 fn single_format(judged: &Judged<'_>) -> Ruling {
     let format = judged.format;
-    // A disk may hold a file system or a partition table; an image may not be one at the same time.
+    // A disk may hold a file system or a partition table; an image must not be one at the same time.
     let mut others = judged
         .signatures
         .iter()
@@ -142,7 +142,7 @@ fn format_allowed(judged: &Judged<'_>) -> Ruling {
     }
 }
 
-/// Why what was found cannot be relied on to be complete, if so.
+/// Why the findings may be incomplete, if so.
 fn doubt(judged: &Judged<'_>) -> Option<Ruling> {
     if judged.driver.is_none() {
         Some(unknown("nothing here understands the format"))

@@ -18,7 +18,7 @@ impl InspectReport {
     /// One JSON object with its final newline; the order of keys is fixed.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn json(&self) -> Result<String> {
         json::text(|out| self.write_json(out))
     }
@@ -26,7 +26,7 @@ impl InspectReport {
     /// Writes [`InspectReport::json`] without the newline, in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         let mut object = Members::begin(out, 0)?;
         for (key, value) in &self.fields() {
@@ -48,7 +48,7 @@ impl InspectReport {
         object.end()
     }
 
-    /// What holds for the file as a whole, with the keys of the JSON.
+    /// What applies to the file as a whole, under the keys of the JSON.
     pub fn fields(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("filename".into(), self.filename.as_bstr().into());
@@ -72,10 +72,10 @@ impl InspectReport {
         map
     }
 
-    /// The report for people, a line per requirement. What comes out of the file cannot steer a terminal.
+    /// The report for people, one line per requirement. Text from the file cannot control a terminal.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is no memory for it.
     pub fn text(&self) -> Result<String> {
         memory::text(|out| self.write_text(out))
     }
@@ -83,7 +83,7 @@ impl InspectReport {
     /// Writes [`InspectReport::text`], in pieces.
     ///
     /// # Errors
-    /// Of the writer.
+    /// If the writer fails.
     pub fn write_text<W: fmt::Write + ?Sized>(&self, out: &mut W) -> fmt::Result {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", human_size(bytes));
         let mut line = |key: &str, value: &str| writeln!(out, "{key}: {value}");
@@ -174,7 +174,7 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
-/// A verdict in the margin: what is wrong stands out.
+/// A verdict in the margin: failures stand out.
 fn shown(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
@@ -185,7 +185,7 @@ fn shown(verdict: Verdict) -> &'static str {
 }
 
 impl Reference {
-    /// With the keys of the JSON.
+    /// The members, under the keys of the JSON.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let traits = self.traits();
         let mut map = Map::new();
@@ -227,7 +227,7 @@ impl Reference {
 }
 
 impl Objection {
-    /// With the keys of the JSON.
+    /// The members, under the keys of the JSON.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("reason".into(), self.reason.as_str().into());
@@ -237,7 +237,7 @@ impl Objection {
 }
 
 impl Finding {
-    /// With the keys of the JSON.
+    /// The members, under the keys of the JSON.
     pub(crate) fn fields(&self) -> Map<String, Value> {
         let mut map = Map::new();
         map.insert("id".into(), self.requirement.id().into());

@@ -1,5 +1,5 @@
-//! Every signature that a file bears, at its beginning and at its end: an image that two programs take
-//! for two things is an attack on one of them.
+//! Every signature in a file, at its beginning and at its end: an image that two programs take for two different things
+//! is an attack on one of them.
 
 use crate::codec::container::Container;
 use crate::error::Result;
@@ -13,19 +13,19 @@ use crate::storage::Storage;
 pub struct Signature {
     /// The format or kind of contents.
     pub name: &'static str,
-    /// It is that of an image format; else of what a disk may well hold.
+    /// Whether it is that of an image format; otherwise of something that a disk may well hold.
     pub image: bool,
-    /// It stands where opening looks for it when no format is named.
+    /// Whether it is where opening looks for it if no format is named.
     pub at_start: bool,
 }
 
-/// Where the first volume descriptor of an ISO 9660 file system stands.
+/// Offset of the first volume descriptor of an ISO 9660 file system.
 const ISO_DESCRIPTOR: u64 = 0x8000;
 
-/// Looks for all of them; what an image must not be beside its own format comes first.
+/// Looks for all of them; what an image must not be besides its own format comes first.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
     let mut head = [0; PROBE_BYTES];
     storage.read_at(&mut head, 0)?;
@@ -74,8 +74,8 @@ pub fn find(storage: &dyn Storage, file_len: u64) -> Result<Vec<Signature>> {
     Ok(found)
 }
 
-/// A master boot record: the mark at its end, and a partition table that makes sense. The mark alone
-/// could be chance.
+/// Whether there is a master boot record: the mark at its end, and a plausible partition table. The mark alone could be
+/// chance.
 fn has_partitions(head: &[u8; PROBE_BYTES]) -> bool {
     let entries = head[446..510].chunks_exact(16);
     head[510..] == [0x55, 0xaa]

@@ -12,11 +12,11 @@ use crate::size::human_size;
 use crate::sys::time::local_time;
 use crate::value::Value;
 
-/// The members of an object, one line per scalar, nested by four blanks from `depth` on. Dashes of
-/// keys become blanks.
+/// The members of an object, one line per scalar, nested by four spaces per level from `depth` on. Dashes in keys
+/// become spaces.
 ///
 /// # Errors
-/// Of the writer, as all here.
+/// If the writer fails, as in all functions here.
 pub fn write_tree<W: Write + ?Sized>(out: &mut W, value: &Value, depth: usize) -> io::Result<()> {
     match value {
         Value::Object(map) => {
@@ -68,15 +68,15 @@ fn write_item<W: Write + ?Sized>(
     }
 }
 
-/// What is written, as one text.
+/// The text that `write` writes.
 ///
 /// # Errors
-/// Where there is no memory for it.
+/// If there is no memory for it.
 pub fn text(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<BString> {
     memory::bytes(write).map(BString::from)
 }
 
-/// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it; each line behind
+/// The table of internal snapshots with its heading, as `snapshot -l` and `info` print it; each line is prefixed with
 /// `indent`.
 ///
 /// # Errors

@@ -1,4 +1,4 @@
-//! QEMU's JSON style: four blanks per level, `"key": value`, everything beyond ASCII escaped.
+//! QEMU's JSON style: four spaces per level, `"key": value`, everything beyond ASCII escaped.
 
 use std::fmt::{self, Write};
 
@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::memory;
 use crate::value::{Value, json_string};
 
-/// `value` over several lines, with a final newline. Keys keep their order. It is for values of few members:
-/// what grows with an image is [`text`].
+/// `value` over several lines, with a final newline. Keys keep their order. For values with few members only: for what
+/// grows with an image, use [`text`].
 pub fn pretty(value: &Value) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
@@ -16,10 +16,10 @@ pub fn pretty(value: &Value) -> String {
     out
 }
 
-/// What is written, as one text with a final newline.
+/// The text that `write` writes, with a final newline.
 ///
 /// # Errors
-/// Where there is no memory for it.
+/// If there is no memory for it.
 pub fn text(write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> Result<String> {
     memory::text(|out| {
         write(out)?;
@@ -27,10 +27,10 @@ pub fn text(write: impl FnOnce(&mut dyn Write) -> fmt::Result) -> Result<String>
     })
 }
 
-/// Writes `value`, its inner lines behind `depth` levels of blanks.
+/// Writes `value`, its inner lines indented by `depth` levels.
 ///
 /// # Errors
-/// Of the writer, as all here.
+/// If the writer fails, as in all functions here.
 pub fn write_value<W: Write + ?Sized>(out: &mut W, value: &Value, depth: usize) -> fmt::Result {
     match value {
         Value::Array(items) => write_list(out, items, depth, write_value),
@@ -45,7 +45,7 @@ pub fn write_value<W: Write + ?Sized>(out: &mut W, value: &Value, depth: usize) 
     }
 }
 
-/// Writes a list of whatever `each` writes, one item after the other, so that a long one is never in memory as a
+/// Writes a list of whatever `each` writes, one item after the other, so that a long one is never held in memory as a
 /// whole.
 ///
 /// # Errors

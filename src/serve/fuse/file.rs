@@ -1,4 +1,4 @@
-//! The image as the one file of a mount.
+//! The image as the only file of a mount.
 
 use std::io;
 use std::sync::Arc;
@@ -19,20 +19,19 @@ use crate::serve::export::Export;
 use crate::serve::shared::Shared;
 use crate::storage::{AskedAnew, Preallocation, ZeroFlags};
 
-/// The most bytes of one request.
+/// Maximum length of one request.
 const REQUEST: u32 = 1 << 20;
-/// Requests that the kernel sends ahead of what programs wait for.
+/// Maximum number of background requests of the kernel.
 const AHEAD: u16 = 64;
-/// Runs that are looked up for one answer of `lseek`.
+/// Maximum number of runs to look up for one `lseek`.
 const MAX_LOOKUPS: usize = 64 << 10;
-/// Sizes of images are multiples of this.
+/// Image sizes are multiples of this.
 const SECTOR: u64 = 512;
 
-/// The export, until it is offered no more. Requests hold it for reading; who holds it for writing is alone with
-/// the image.
+/// The export, until it is no longer offered. Requests hold it shared; a writer has the image to itself.
 pub(super) type Gate = RwLock<Option<Export>>;
 
-/// What of `stat` can be changed.
+/// The attributes in `stat` that can be changed.
 #[derive(Clone, Copy, Debug)]
 struct Attributes {
     mode: u16,
@@ -51,7 +50,7 @@ pub(super) struct ImageFile {
     mountpoint: String,
     writable: bool,
     growable: bool,
-    /// Nothing can change the bytes, so that the kernel may keep them.
+    /// Nothing can change the bytes, so the kernel may cache them.
     constant: bool,
     attributes: Mutex<Attributes>,
 }
@@ -91,7 +90,7 @@ impl ImageFile {
         }
     }
 
-    /// The export, for the time of a request.
+    /// Borrows the export for the duration of a request.
     fn enter(&self) -> Result<RwLockReadGuard<'_, Option<Export>>> {
         let export = self.gate.read();
         match export.is_some() {
@@ -100,7 +99,7 @@ impl ImageFile {
         }
     }
 
-    /// Does something with the export; an error becomes what a system call returns.
+    /// Runs `work` on the export; an error becomes an errno.
     fn with<T>(
         &self,
         what: &str,
@@ -115,7 +114,7 @@ impl ImageFile {
     fn failed(&self, what: &str, error: Error) -> Errno {
         let errno = errno(&error);
         self.shared.counters.failure();
-        // That something cannot be done is an answer like any other.
+        // An operation that is unsupported or not allowed is not worth reporting.
         if !matches!(
             error.kind(),
             ErrorKind::Unsupported | ErrorKind::ReadOnly | ErrorKind::Invalid
@@ -159,12 +158,12 @@ impl ImageFile {
         })
     }
 
-    /// How long the kernel may keep what `stat` says.
+    /// How long the kernel may cache the result of `stat`.
     fn lifetime(&self) -> Duration {
         Duration::from_secs(u64::from(self.constant))
     }
 
-    /// Makes the image so long at least, with no other request in it.
+    /// Grows the image to at least this length, while no other request uses it.
     fn grow(
         &self,
         what: &str,
@@ -224,7 +223,7 @@ impl ImageFile {
         match size {
             _ if size == len => Ok(()),
             _ if !self.writable => Err(Errno::EROFS),
-            // What is cut off is lost: that takes more than a tool that writes files again from their beginning.
+            // Truncation loses data: more than a tool that rewrites files from the beginning is needed to ask for it.
             _ if size < len || !self.growable => Err(Errno::EPERM),
             _ => {
                 self.grow("grow", size, Preallocation::Off)?;
@@ -262,7 +261,7 @@ impl ImageFile {
                     }
                 })?;
             }
-            // What is there already cannot be allocated without a write.
+            // Existing ranges cannot be allocated without writing to them.
             0 if longer && offset >= size => self.grow("grow", end, Preallocation::Falloc)?,
             _ => return Err(Errno::EOPNOTSUPP),
         }
@@ -284,7 +283,7 @@ impl ImageFile {
             }
             export.with(|image| {
                 let found = next(image, export.place(start), export.place(len), data)?;
-                // The end is a hole, but no data.
+                // The end counts as a hole, but not as data.
                 let found = found.map(|at| at - export.place(0));
                 Ok(found.or((!data).then_some(len)))
             })
@@ -301,7 +300,7 @@ impl ImageFile {
     }
 }
 
-/// The first place from `at` on, before `end`, that reads as zeroes, or of data the first that may not.
+/// The first offset in `at..end` that reads as zeroes or, if `data`, the first that may not.
 fn next(image: &Image, mut at: u64, end: u64, data: bool) -> Result<Option<u64>> {
     let _anew = AskedAnew::from_now();
     let mut statuses = image.statuses();
@@ -315,7 +314,7 @@ fn next(image: &Image, mut at: u64, end: u64, data: bool) -> Result<Option<u64>>
         }
         at = at.saturating_add(status.len);
     }
-    // Zeroes may be called data, so that the search can end here.
+    // Zeroes may be reported as data, so the search may end here.
     Ok(data.then_some(at))
 }
 
@@ -323,7 +322,7 @@ fn gone() -> Error {
     Error::os(libc::ENOTCONN)
 }
 
-/// What a system call returns for a failure: `EINVAL` would blame its caller.
+/// The errno for a failure: `EINVAL` would blame the caller.
 fn errno(error: &Error) -> Errno {
     Errno::from_i32(match (error.os_errno(), error.kind()) {
         (_, ErrorKind::NoSpace) => libc::ENOSPC,
@@ -352,13 +351,13 @@ fn answer(reply: ReplyEmpty, done: std::result::Result<(), Errno>) {
 impl Filesystem for ImageFile {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
-            // That a file is opened to be overwritten changes nothing.
+            // Opening a file to overwrite it changes nothing.
             InitFlags::FUSE_ATOMIC_O_TRUNC,
             InitFlags::FUSE_ASYNC_DIO,
             InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
         ];
         for one in wanted {
-            // An older kernel does without.
+            // An older kernel works without it.
             let _ = config.add_capabilities(one);
         }
         let _ = config.set_max_write(REQUEST);
@@ -397,7 +396,7 @@ impl Filesystem for ImageFile {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        // What is not offered for writing cannot be written.
+        // An export that is not writable cannot become so.
         if mode.is_some_and(|mode| mode & 0o222 != 0) && !self.writable {
             return reply.error(Errno::EROFS);
         }
@@ -443,7 +442,7 @@ impl Filesystem for ImageFile {
             let left = self.len(export).saturating_sub(offset);
             let len = left.min(u64::from(size.min(REQUEST)));
             let mut held = self.shared.buffer(len as usize)?;
-            // Behind the end there is nothing to read.
+            // There is nothing to read past the end.
             if len > 0 {
                 let at = export.place(offset);
                 export.with(|image| image.read_at(held.buffer_mut(), at))?;

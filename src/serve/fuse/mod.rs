@@ -1,4 +1,4 @@
-//! An image as a file of this machine: the mount, and its end.
+//! An image as a file on this machine: mounting and unmounting.
 
 mod file;
 mod mounts;
@@ -27,38 +27,38 @@ use crate::sys;
 use file::{Gate, ImageFile};
 use mounts::{Device, Mounts};
 
-/// How long threads may take to hear that a mount is gone, where its connection could not be cut.
+/// How long threads may take to notice that a mount is gone, if its connection could not be aborted.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Who may use a mount beside the user who made it, as the permissions of the file allow them.
+/// Who may use a mount besides the user who created it, subject to the permissions of the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Others {
     /// Nobody.
     #[default]
     Off,
-    /// Others, where the system lets this user have others in.
+    /// Others, if the system allows this user to admit them.
     Auto,
-    /// Others; a system that does not let this user have them in refuses the mount.
+    /// Others; the mount fails if the system does not allow this user to admit them.
     On,
 }
 
 /// How an image is mounted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Writes past the end make the image longer.
+    /// Writes past the end grow the image.
     pub growable: bool,
     /// Who else may use it.
     pub others: Others,
 }
 
 impl Server {
-    /// Offers an export as a file of this machine: it lies over the file `mountpoint` until the server ends or
+    /// Offers an export as a file on this machine: it is mounted over the file `mountpoint` until the server stops or
     /// somebody unmounts it. It counts as one client.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for a mount point that is no file, and for a growable mount of what is not all of
-    /// an image that is offered for writing; [`ErrorKind::Unsupported`] where the image cannot grow or the
-    /// system has no FUSE; else of the system.
+    /// [`ErrorKind::Invalid`] for a mount point that is not a file, and for a growable mount unless the whole image is
+    /// offered for writing; [`ErrorKind::Unsupported`] if the image cannot grow or the system has no FUSE; if a system
+    /// call fails.
     pub fn mount(&self, export: Export, mountpoint: &Path, options: MountOptions) -> Result<()> {
         if options.growable {
             check_growable(&export)?;
@@ -114,7 +114,7 @@ fn check_growable(export: &Export) -> Result<()> {
     }
 }
 
-/// The mount point by its full name.
+/// The canonical path of the mount point.
 fn check_mountpoint(path: &Path) -> Result<PathBuf> {
     let found = fs::metadata(path).map_err(|error| {
         let stale = error.raw_os_error() == Some(libc::ENOTCONN);
@@ -131,12 +131,12 @@ fn check_mountpoint(path: &Path) -> Result<PathBuf> {
         return Err(Error::invalid("The mount point is not a regular file")
             .with_hint("The image is one file: an empty one can be made for it to lie over"));
     }
-    // Who may not read it may not mount there.
+    // A user who may not read it may not mount over it.
     File::open(path).map_err(|error| Error::io(&error))?;
     fs::canonicalize(path).map_err(|error| Error::io(&error))
 }
 
-/// Whether this user may speak to the kernel.
+/// Checks that this user may use FUSE.
 fn check_device() -> Result<()> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/fuse");
     let Err(error) = opened else { return Ok(()) };
@@ -153,7 +153,7 @@ fn check_device() -> Result<()> {
     }
 }
 
-/// Mounts, and agrees with the kernel on how.
+/// Mounts, and negotiates the settings with the kernel.
 fn begin(
     file: impl Fn() -> ImageFile,
     mountpoint: &Path,
@@ -192,10 +192,10 @@ fn begin(
     ))
 }
 
-/// Why a mount failed: the words of the system in one line.
+/// Why a mount failed: the system's message in one line.
 fn refused(error: &io::Error) -> Error {
     match error.raw_os_error() {
-        // The kernel has left it to the helper, which cannot be run.
+        // The mount was left to the helper, which cannot be run.
         Some(libc::ENOENT | libc::EACCES) => Error::io(error)
             .context("fusermount3, by which users other than root mount, could not be run")
             .with_hint("It comes with FUSE 3, and has to belong to root with the bit setuid"),
@@ -208,7 +208,7 @@ fn refused(error: &io::Error) -> Error {
     }
 }
 
-/// Occupies those of the standard streams that are closed: what talks to the kernel must not become one.
+/// Occupies those standard streams that are closed: the connection to the kernel must not become one of them.
 fn standard_streams() -> io::Result<Vec<File>> {
     let mut taken = Vec::new();
     loop {
@@ -220,13 +220,13 @@ fn standard_streams() -> io::Result<Vec<File>> {
     }
 }
 
-/// A mount that is there.
+/// An active mount.
 #[derive(Debug)]
 struct Mount {
     shared: Arc<Shared>,
     id: u64,
     gate: Arc<Gate>,
-    /// None where the system does not tell.
+    /// None if it cannot be determined.
     device: Option<Device>,
     unmounter: Mutex<SessionUnmounter>,
     ended: Mutex<bool>,
@@ -234,7 +234,7 @@ struct Mount {
 }
 
 impl Mount {
-    /// The life of the thread that waits for the threads that answer.
+    /// Main function of the thread that waits for the threads that serve requests.
     fn serve(&self, session: Session<ImageFile>) {
         if let Err(error) = session.run() {
             let error = Error::io(&error).context("A mount ended");
@@ -243,7 +243,7 @@ impl Mount {
         self.left();
     }
 
-    /// No thread answers any more: the image is let go.
+    /// Releases the image: no thread serves requests any more.
     fn left(&self) {
         *self.gate.write() = None;
         let mut ended = self.ended.lock();
@@ -254,16 +254,16 @@ impl Mount {
         self.changed.notify_all();
     }
 
-    /// Unmounts where no file is open; what programs have mapped is written back.
+    /// Unmounts if no file is open; what programs have mapped is written back.
     fn unmount_idle(&self) {
         if let Some(path) = self.place() {
-            // Else it is taken away by force.
+            // Otherwise it is unmounted by force later.
             let _ = sys::mount::unmount(&path, false);
         }
     }
 
-    /// Takes the mount away although files may be open, and cuts its connection, which has the threads end;
-    /// false where that cannot be done.
+    /// Unmounts even if files are open, and aborts the connection, which ends the threads; false if that is not
+    /// possible.
     fn cut(&self) -> bool {
         let forced = self
             .place()
@@ -271,7 +271,7 @@ impl Mount {
         if forced {
             return true;
         }
-        // Who may not unmount has a helper that may.
+        // A user who may not unmount has a helper that may.
         let _ = self.unmounter.lock().unmount();
         self.device.is_some_and(|device| {
             let switch = format!("/sys/fs/fuse/connections/{}/abort", device.minor);
@@ -279,13 +279,13 @@ impl Mount {
         })
     }
 
-    /// Where it is, unless something else lies over it.
+    /// Where it is mounted, unless something else is mounted over it.
     fn place(&self) -> Option<PathBuf> {
         let mounts = Mounts::now().ok()?;
         mounts.place_of(self.device?).map(Path::to_owned)
     }
 
-    /// Waits until the threads have ended; false at the deadline.
+    /// Waits until the threads have finished; false if the deadline passes first.
     fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut ended = self.ended.lock();
         while !*ended {
@@ -318,11 +318,11 @@ impl Door for Arc<Mount> {
             }
         }
         let cut = self.cut();
-        // Requests under way are carried out.
+        // Requests in progress are carried out.
         *self.gate.write() = None;
         let deadline = (!cut).then(|| Instant::now() + FAREWELL);
         if !self.wait(deadline) {
-            // They wait for requests of files that are still open, and refuse each.
+            // They wait for requests on files that are still open, and refuse each one.
             self.left();
         }
     }

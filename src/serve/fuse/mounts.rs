@@ -1,4 +1,4 @@
-//! What is mounted where, as the kernel tells (proc_pid_mountinfo(5)).
+//! What is mounted where, as reported by the kernel (proc_pid_mountinfo(5)).
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use bstr::ByteSlice;
 
-/// The device number of a mounted file system: its connection to its server has it as its name too.
+/// The device number of a mounted file system; its FUSE connection is named after it too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Device {
     major: u32,
     pub(super) minor: u32,
 }
 
-/// All mounts, those that lie on top of others after them.
+/// All mounts; later ones cover earlier ones.
 #[derive(Debug)]
 pub(super) struct Mounts(Vec<(Device, PathBuf)>);
 
 impl Mounts {
-    /// As they are now.
+    /// The current mounts.
     pub(super) fn now() -> io::Result<Self> {
         Ok(Self::from_text(&fs::read("/proc/self/mountinfo")?))
     }
@@ -29,13 +29,13 @@ impl Mounts {
         Self(text.lines().filter_map(entry).collect())
     }
 
-    /// What is on top at `path`.
+    /// The topmost mount at `path`.
     pub(super) fn at(&self, path: &Path) -> Option<Device> {
         let on_top = self.0.iter().rfind(|(_, at)| at == path);
         on_top.map(|(device, _)| *device)
     }
 
-    /// Where a file system is, unless another one lies over it there.
+    /// Where a file system is mounted, unless another one is mounted over it there.
     pub(super) fn place_of(&self, device: Device) -> Option<&Path> {
         let mut places = self.0.iter().filter(|(of, _)| *of == device);
         let (_, path) = places.find(|(_, path)| self.at(path) == Some(device))?;
@@ -54,7 +54,7 @@ fn entry(line: &[u8]) -> Option<(Device, PathBuf)> {
     Some((device, OsString::from_vec(path).into()))
 }
 
-/// Blanks, line ends and backslashes are written as three octal digits.
+/// Blanks, newlines and backslashes are escaped as three octal digits.
 fn unescaped(mut text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     while let Some((&first, rest)) = text.split_first() {

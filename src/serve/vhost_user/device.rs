@@ -1,4 +1,4 @@
-//! The device as the protocol sees it: what it offers, and the queues that its requests come from.
+//! The device as the protocol sees it: its features, and the queues that requests arrive in.
 
 use std::fmt;
 use std::io;
@@ -23,15 +23,15 @@ use crate::sys::event::Event;
 use super::layout::{self, SECTOR, feature};
 use super::request::{Chain, Others, QuickReads, carry_out};
 
-/// Entries of a queue.
+/// Number of entries of a queue.
 const QUEUE: usize = 1024;
-/// Requests of one queue that are under way at once.
+/// Maximum number of requests of one queue in progress.
 const MOST_REQUESTS: usize = 256;
-/// Answers that may wait until the guest is notified of them all at once.
+/// Maximum number of completions before the guest is notified of them all at once.
 const MOST_UNTOLD: usize = 32;
-/// Requests that a worker answers before it looks after others.
+/// Number of requests that a worker handles before it turns to other tasks.
 const MOST_IN_A_ROW: usize = 64;
-/// The longest answer to a question for the configuration.
+/// Maximum length of the configuration space.
 const MOST_CONFIG: usize = 256;
 
 /// A block device for one front end.
@@ -39,7 +39,7 @@ pub(super) struct Device {
     shared: Arc<Shared>,
     export: Arc<Export>,
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
-    /// What is under way, by queue.
+    /// What is in progress, by queue.
     loads: Vec<Arc<Load>>,
     accepted: AtomicU64,
     ending: Arc<AtomicBool>,
@@ -65,7 +65,7 @@ impl Device {
         })
     }
 
-    /// What the threads of the queues wait for beside their queues: its descriptor and its number.
+    /// What the queues' threads wait for besides their queues: its descriptor and its index.
     pub(super) fn end_event(&self) -> (i32, u64) {
         (self.end.as_fd().as_raw_fd(), self.loads.len() as u64 + 1)
     }
@@ -76,17 +76,17 @@ impl Device {
         self.end.signal();
     }
 
-    /// Waits for what is under way.
+    /// Waits for the requests in progress.
     pub(super) fn rest(&self, deadline: Option<std::time::Instant>) {
         for load in &self.loads {
             load.wait_for_rest(deadline);
         }
     }
 
-    /// Takes the requests that wait in a queue: reads that do not block are answered at once, the rest by the
+    /// Takes the requests waiting in a queue: reads that do not block are carried out immediately, the rest by the
     /// workers.
     fn take(&self, vring: &VringMutex, load: &Arc<Load>) -> io::Result<()> {
-        // The queue does not rest before the guest was told of every answer, however this ends.
+        // The queue counts as busy until the guest has been notified of every completion, however this returns.
         let _answering = load.answering();
         let mut answers = Answers { vring, untold: 0 };
         let mut quick = QuickReads::new(&self.shared, &self.export);
@@ -94,9 +94,9 @@ impl Device {
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
             let before = position(vring);
-            // What is not taken any more stays in the queue, for the next server.
+            // Requests that are no longer taken stay in the queue, for the next server.
             while !is_ending(&self.ending, &self.shared) {
-                // Counted before it is taken: who waits for the queue to rest misses none.
+                // Charged before it is taken: whoever waits for the queue to become idle misses none.
                 let charge = load.charge(0, MOST_REQUESTS, u64::MAX);
                 let Some((chain, more)) = next(vring, &self.memory)? else {
                     break;
@@ -109,7 +109,7 @@ impl Device {
                     answers.give(chain.head_index(), written);
                     continue;
                 }
-                // It may wait for a worker that waits for memory.
+                // It may wait for a worker that is waiting for memory.
                 quick.release();
                 self.hand_over(vring, chain, charge);
             }
@@ -118,8 +118,8 @@ impl Device {
             if !more || is_ending(&self.ending, &self.shared) {
                 return Ok(());
             }
-            // They came behind the last look, and the guest has not told of them: it notifies of the first alone that
-            // comes once that is wanted again. Where they were seen before and none could be taken, the queue is broken.
+            // They arrived after the last check without a notification: once enabled, the guest notifies only of the
+            // next one. If they were there on the last pass and none could be taken, the queue is broken.
             let stands = position(vring);
             let still = (stands == before).then_some(stands);
             if still.is_some() && still == stood {
@@ -129,9 +129,9 @@ impl Device {
         }
     }
 
-    /// Lets a worker answer a request, and some of those that come behind: waking it takes as long as answering one.
+    /// Leaves a request to a worker, along with some of those that follow: waking it takes as long as one request.
     fn hand_over(&self, vring: &VringMutex, chain: Chain, charge: Charge) {
-        // Without the feature, the guest does not know that a write may be lost.
+        // Without the feature, the guest does not know that a completed write may be lost.
         let durable = self.accepted.load(Ordering::Relaxed) & feature::FLUSH == 0;
         let (shared, export, vring) = (self.shared.clone(), self.export.clone(), vring.clone());
         let (memory, ending) = (self.memory.clone(), self.ending.clone());
@@ -146,7 +146,7 @@ impl Device {
                 });
                 let _ = vring.get_mut().add_used(chain.head_index(), written);
                 tell(&vring);
-                // A guest may have switched the queue off meanwhile.
+                // The guest may have disabled the queue in the meantime.
                 let goes_on = left > 0 && vring.get_ref().is_enabled();
                 if !goes_on || is_ending(&ending, &shared) {
                     break;
@@ -166,7 +166,7 @@ fn is_ending(ending: &AtomicBool, shared: &Shared) -> bool {
     ending.load(Ordering::Acquire) || shared.offer.is_ending()
 }
 
-/// The next request of a queue, and whether more wait behind it. The thread that takes one is counted already.
+/// The next request of a queue, and whether more are waiting. The thread that takes it has been charged already.
 fn next(
     vring: &VringMutex,
     memory: &GuestMemoryAtomic<GuestMemoryMmap>,
@@ -180,12 +180,12 @@ fn next(
     Ok(chain.map(|chain| (chain, more)))
 }
 
-/// Where the next request of a queue will be; the workers take requests as well.
+/// Index of the next request of a queue; the workers take requests as well.
 fn position(vring: &VringMutex) -> u16 {
     vring.get_ref().get_queue().next_avail()
 }
 
-/// Answers of a queue, of several of which the guest is told at once: of all of them at the end.
+/// Completions of a queue: the guest is notified of several at once, and of the remaining ones on drop.
 struct Answers<'a> {
     vring: &'a VringMutex,
     untold: usize,
@@ -193,7 +193,7 @@ struct Answers<'a> {
 
 impl Answers<'_> {
     fn give(&mut self, head: u16, written: u32) {
-        // A guest without a place for answers gets none.
+        // A guest without a used ring gets no completions.
         let _ = self.vring.get_mut().add_used(head, written);
         self.untold += 1;
         if self.untold == MOST_UNTOLD {
@@ -215,7 +215,7 @@ impl Drop for Answers<'_> {
     }
 }
 
-/// Notifies the guest of answers, if it wants that.
+/// Notifies the guest of completions, if it wants that.
 fn tell(vring: &VringMutex) {
     let wanted = vring.get_mut().needs_notification();
     if wanted.unwrap_or(true) {
@@ -223,8 +223,8 @@ fn tell(vring: &VringMutex) {
     }
 }
 
-/// Whether all of a region lies in its file: touching what does not ends the process. How long a device is, such as
-/// memory that keeps its contents, does not show.
+/// Whether all of a region is within its file: accessing memory past the end would kill the process. The length of a
+/// device, such as persistent memory, cannot be seen.
 fn is_there(region: &GuestRegionMmap) -> bool {
     let Some(place) = region.file_offset() else {
         return true;
@@ -288,7 +288,7 @@ impl VhostUserBackend for Device {
     }
 
     fn set_event_idx(&self, _enabled: bool) {
-        // The queues keep it by themselves.
+        // The queues handle it by themselves.
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -296,14 +296,14 @@ impl VhostUserBackend for Device {
         let queues = u16::try_from(self.loads.len()).unwrap_or(u16::MAX);
         let sectors = self.export.len() / SECTOR;
         let mut config = layout::config(sectors, queues, self.export.writable());
-        // Members that came later are 0.
+        // Fields added by later versions are 0.
         config.resize(MOST_CONFIG, 0);
         let end = offset.saturating_add(size);
         config.get(offset..end).unwrap_or_default().to_vec()
     }
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
-        // It is the one that it was made with, and has the new regions already.
+        // It is the memory that the device was created with, and already has the new regions.
         if self.memory.memory().iter().all(is_there) {
             return Ok(());
         }
@@ -339,7 +339,7 @@ impl VhostUserBackend for Device {
             return Ok(());
         };
         if vring.get_ref().is_enabled() {
-            // A queue that is not what it should be stands still.
+            // A broken queue is not processed any further.
             let _ = self.take(vring, load);
         }
         Ok(())

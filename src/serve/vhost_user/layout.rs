@@ -1,18 +1,18 @@
 //! The structures of a virtio block device ("Virtual I/O Device (VIRTIO) Version 1.2", section 5.2).
 
-/// Sizes and places of the device are counted in these, whatever its block size.
+/// Sizes and offsets of the device are counted in these, whatever its block size.
 pub(super) const SECTOR: u64 = 512;
-/// Most segments of one request to discard, or to write zeroes.
+/// Maximum number of segments of one discard or write-zeroes request.
 pub(super) const SEGMENTS: u32 = 32;
-/// Most sectors of such a segment.
+/// Maximum number of sectors of such a segment.
 pub(super) const SEGMENT_SECTORS: u32 = 1 << 22;
-/// Bytes of such a segment in the request.
+/// Length in bytes of such a segment in the request.
 pub(super) const SEGMENT: usize = 16;
-/// Most pieces of the data of one request.
+/// Maximum number of data segments of one request.
 const DATA_SEGMENTS: u32 = 126;
-/// Bytes of the head of each request.
+/// Length in bytes of the head of each request.
 pub(super) const HEAD: usize = 16;
-/// Bytes that name a device.
+/// Length in bytes of the device's ID.
 pub(super) const ID: usize = 20;
 
 /// Feature bits of the device and its queues.
@@ -31,7 +31,7 @@ pub(super) mod feature {
     pub(in super::super) const VERSION_1: u64 = 1 << 32;
 }
 
-/// What a request asks for.
+/// The type of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     In,
@@ -45,7 +45,7 @@ pub(super) enum Kind {
 /// The head of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// None for a kind that is not known.
+    /// None for an unknown type.
     pub kind: Option<Kind>,
     pub sector: u64,
 }
@@ -69,7 +69,7 @@ impl Head {
     }
 }
 
-/// A range to discard, or to write zeroes to.
+/// A range to discard, or to fill with zeroes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
     pub sector: u64,
@@ -78,7 +78,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// The flag that lets zeroes be given back to the host.
+    /// The flag that allows zeroes to be deallocated on the host.
     pub(super) const UNMAP: u32 = 1;
 
     pub(super) fn from_bytes(bytes: [u8; SEGMENT]) -> Self {
@@ -91,7 +91,7 @@ impl Segment {
     }
 }
 
-/// The configuration space of a device of so many sectors.
+/// The configuration space of a device with this many sectors.
 pub(super) fn config(sectors: u64, queues: u16, writable: bool) -> Vec<u8> {
     let (most, segments) = match writable {
         true => (SEGMENT_SECTORS, SEGMENTS),
@@ -105,17 +105,17 @@ pub(super) fn config(sectors: u64, queues: u16, writable: bool) -> Vec<u8> {
         // A geometry is not offered.
         &[0; 4],
         &(SECTOR as u32).to_le_bytes(),
-        // Physical blocks of 2^3 sectors, from the first sector on.
+        // Physical blocks of 2^3 sectors, aligned to the first sector.
         &[3, 0],
-        // The best requests are multiples of so many sectors, of the least and of the best size.
+        // Minimum and optimal I/O size, in sectors.
         &8u16.to_le_bytes(),
         &2048u32.to_le_bytes(),
-        // The device caches writes, which cannot be changed.
+        // The device has a write cache, which cannot be turned off.
         &[1, 0],
         &queues.to_le_bytes(),
         &most.to_le_bytes(),
         &segments.to_le_bytes(),
-        // Discards of whole clusters have an effect; these many sectors are not too many.
+        // Only discards of whole clusters have an effect; an alignment of this many sectors is not too coarse.
         &8u32.to_le_bytes(),
         &most.to_le_bytes(),
         &segments.to_le_bytes(),

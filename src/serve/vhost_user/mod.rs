@@ -1,4 +1,4 @@
-//! An image as a block device of virtual machines: front ends come to a socket, one at a time.
+//! An image as a block device of virtual machines: front ends connect to a socket, one at a time.
 
 mod device;
 mod layout;
@@ -33,16 +33,16 @@ use crate::serve::shared::Shared;
 
 use device::Device;
 
-/// Most queues of a device.
+/// Maximum number of queues of a device.
 const MOST_QUEUES: u16 = 64;
 
 impl Server {
-    /// Offers an export as a block device for virtual machines, whose front ends come to the socket `path` by the
-    /// protocol vhost-user, one at a time; each counts as a client. A socket that is there is replaced.
+    /// Offers an export as a block device for virtual machines, whose front ends connect to the socket `path` and speak
+    /// the vhost-user protocol, one at a time; each counts as a client. An existing socket is replaced.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for no queues, or more than 64, and once the server was stopped; else of the
-    /// system.
+    /// [`crate::ErrorKind::Invalid`] for no queues, or more than 64, and if the server has been stopped; if a system
+    /// call fails.
     pub fn listen_vhost_user(&self, export: Export, path: &Path, queues: u16) -> Result<()> {
         if !(1..=MOST_QUEUES).contains(&queues) {
             return Err(Error::invalid(format!(
@@ -90,7 +90,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// The file of a socket; removed when dropped, unless another one has taken its place.
+/// The file of a socket; removed on drop, unless it has been replaced by another one.
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
@@ -100,19 +100,19 @@ struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.identity.is_some() && identity(&self.path) == self.identity {
-            // No one is left to report it to.
+            // Nobody is left to report an error to.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A front end that is there.
+/// A connected front end.
 struct Present {
     device: Arc<Device>,
     connection: ShutdownHandle,
 }
 
-/// Where front ends come to.
+/// The socket that front ends connect to.
 struct Socket {
     shared: Arc<Shared>,
     export: Arc<Export>,
@@ -124,7 +124,7 @@ struct Socket {
 }
 
 impl Socket {
-    /// Serves one front end after the other.
+    /// Serves one front end after another.
     fn run(&self, listener: UnixListener) {
         let mut listener = Listener::from(listener);
         while !self.shared.offer.is_ending() {
@@ -141,7 +141,7 @@ impl Socket {
         }
     }
 
-    /// Whether the socket still takes front ends.
+    /// Whether the socket still accepts front ends.
     fn listens(&self) -> bool {
         SockRef::from(&self.listener)
             .is_listener()
@@ -181,7 +181,7 @@ impl Socket {
         if id.is_err() || self.shared.offer.is_ending() {
             connection.shutdown();
         }
-        // How a front end leaves is its own affair.
+        // How a front end disconnects is its own affair.
         let _ = daemon.wait();
         *self.present.lock() = None;
         drop(ending);
@@ -214,7 +214,7 @@ impl Door for Arc<Socket> {
         let Some(thread) = self.thread.lock().take() else {
             return;
         };
-        // A thread that waits in it gets an error.
+        // A thread that is blocked in it gets an error.
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         let device = {
             let present = self.present.lock();
@@ -226,7 +226,7 @@ impl Door for Arc<Socket> {
         if let Some(present) = self.present.lock().as_ref() {
             present.connection.shutdown();
         }
-        // A panic of it is a defect that its clients have noticed.
+        // A panic in it is a bug that its clients have already noticed.
         let _ = thread.join();
         *self.file.lock() = None;
     }

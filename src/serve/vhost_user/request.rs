@@ -1,4 +1,4 @@
-//! One request of a guest, which may say anything.
+//! One request of a guest, which is untrusted.
 
 use std::io::{IoSliceMut, Read, Write};
 use std::time::Instant;
@@ -18,28 +18,28 @@ use crate::sys::rw::{try_preadv_shared, zero_shared};
 
 use super::layout::{HEAD, Head, ID, Kind, SECTOR, SEGMENT, SEGMENT_SECTORS, SEGMENTS, Segment};
 
-/// Memory of the guest as it was when the request was taken.
+/// The guest's memory as it was when the request was taken.
 pub(super) type Memory = GuestMemoryLoadGuard<GuestMemoryMmap>;
-/// The pieces of a request.
+/// The descriptors of a request.
 pub(super) type Chain = DescriptorChain<Memory>;
 
-/// Data is carried in pieces of this size.
+/// Data is transferred in pieces of this size.
 const PIECE: usize = 1 << 20;
-/// Reads up to this length are answered at once where that does not block: handing one to another thread takes longer
-/// than copying it.
+/// Reads up to this length are carried out immediately if that does not block: handing one to another thread takes
+/// longer than copying it.
 const QUICK: usize = 256 << 10;
-/// Copying as much as this takes longer than that.
+/// From this length on, copying takes longer than that.
 const LONG: usize = 64 << 10;
 
 const STATUS_OK: u8 = 0;
 const STATUS_IOERR: u8 = 1;
 const STATUS_UNSUPP: u8 = 2;
 
-/// Carries a request out and writes its status; returns how many bytes of the guest were written.
+/// Carries out a request and writes its status; returns how many bytes of guest memory were written.
 pub(super) fn carry_out(shared: &Shared, export: &Export, durable: bool, chain: &Chain) -> u32 {
     shared.counters.request();
     let answered = answer(shared, export, durable, chain);
-    // A chain without a place for the status gets no answer.
+    // A chain without space for the status gets none.
     answered.unwrap_or_else(|| {
         shared.counters.failure();
         0
@@ -76,12 +76,12 @@ fn answer(shared: &Shared, export: &Export, durable: bool, chain: &Chain) -> Opt
     u32::try_from(writer.bytes_written() + 1).ok()
 }
 
-/// What else a queue has for its thread to do.
+/// What else the thread of a queue has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Others {
-    /// More requests wait, and no other thread is at work on one.
+    /// More requests are waiting, and no other thread is working on one.
     Wait,
-    /// Nothing, or others are at work already.
+    /// Nothing, or other threads are already working on it.
     AtWork,
 }
 
@@ -91,11 +91,11 @@ enum Straight {
     Impossible,
 }
 
-/// Reads that do not block, of the requests that one thread takes from a queue.
+/// Reads that do not block, among the requests that one thread takes from a queue.
 pub(super) struct QuickReads<'a> {
     shared: &'a Shared,
     export: &'a Export,
-    /// Memory for what is not read straight into the guest's, once there is some.
+    /// Memory for what is not read directly into guest memory, once it is needed.
     buffer: Option<Held>,
 }
 
@@ -108,8 +108,8 @@ impl<'a> QuickReads<'a> {
         }
     }
 
-    /// Carries a request out as [`carry_out`] does; None where it may block, does not succeed, or is better done by
-    /// another thread: it is still to be carried out.
+    /// Carries out a request as [`carry_out`] does; None if it may block, fails, or is better done by another thread:
+    /// it still has to be carried out then.
     pub(super) fn read(&mut self, chain: &Chain, others: Others) -> Option<u32> {
         let memory = chain.memory();
         let mut reader: Reader<'_> = chain.clone().reader(memory).ok()?;
@@ -150,7 +150,7 @@ impl<'a> QuickReads<'a> {
         u32::try_from(len + 1).ok()
     }
 
-    /// Lets its memory go: who holds some must not wait for more.
+    /// Releases its memory: a thread that holds some must not wait for more.
     pub(super) fn release(&mut self) {
         self.buffer = None;
     }
@@ -204,7 +204,7 @@ fn malformed() -> Error {
     Error::invalid("A request of the guest is malformed")
 }
 
-/// The place in the export, where the range lies in the device.
+/// The offset in the export, if the range lies within the device.
 fn checked_place(export: &Export, sector: u64, len: u64) -> Result<u64> {
     let at = sector.checked_mul(SECTOR).ok_or_else(malformed)?;
     let end = at.checked_add(len).ok_or_else(malformed)?;
@@ -218,7 +218,7 @@ fn checked_place(export: &Export, sector: u64, len: u64) -> Result<u64> {
 struct Request<'a, 'm> {
     shared: &'a Shared,
     export: &'a Export,
-    /// What is written is durable before the answer.
+    /// Whether writes must be durable before they are completed.
     durable: bool,
     reader: &'a mut Reader<'m>,
     writer: &'a mut Writer<'m>,
@@ -287,7 +287,7 @@ impl Request<'_, '_> {
         self.sync_if_durable()
     }
 
-    /// Changes ranges of the device; all are checked before the first is changed.
+    /// Changes ranges of the device; all are checked before the first one is changed.
     fn change(
         &mut self,
         known: u32,

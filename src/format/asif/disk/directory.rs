@@ -1,5 +1,4 @@
-//! The directory: which chunk of the file each table is in. It has two copies, of which the one that was
-//! written last counts.
+//! The directory: which chunk of the file each table is in. It has two copies, of which the one written last counts.
 
 use crate::bytes::be64;
 use crate::error::{Error, Result};
@@ -11,7 +10,7 @@ use super::HEADER_LEN;
 use super::entry::chunk_of_table;
 use super::header::Header;
 
-/// The entries as they are in the file.
+/// The entries as stored in the file.
 #[derive(Debug)]
 pub(in super::super) struct Directory(IoBuf);
 
@@ -19,8 +18,8 @@ impl Directory {
     /// Reads the first `count` entries of the copy that counts.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] by the
-    /// policy, or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Limit`] under the policy,
+    /// or if reading fails.
     pub(in super::super) fn read(
         (storage, file_len): (&dyn Storage, u64),
         header: &Header,
@@ -62,7 +61,7 @@ impl Directory {
         at.ok().and_then(|at| be64(&self.0, at)).unwrap_or_default()
     }
 
-    /// Which chunk a table is in; None where there is no such table.
+    /// The chunk that a table is in; None if there is no such table.
     pub(in super::super) fn table(&self, index: u64) -> Option<u64> {
         chunk_of_table(self.word(index)).ok().flatten()
     }

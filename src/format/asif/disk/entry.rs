@@ -1,24 +1,24 @@
 //! The entries of directories and tables, and the states of sectors.
 
-/// The bits that tell the number of a chunk.
+/// The bits with the number of a chunk.
 const NUMBER: u64 = (1 << 55) - 1;
 
-/// Bits that are not known to be used.
+/// Bits without a known use.
 const RESERVED: u64 = 0x7f << 55;
 
-/// What an entry says of a chunk of the disk.
+/// What an entry says about a chunk of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Entry {
     /// It was never written.
     Hole,
     /// All of it is in that chunk of the file.
     Whole(u64),
-    /// Those of its sectors that were written are in that chunk of the file; a bitmap tells which.
+    /// Those of its sectors that were written are in that chunk of the file; a bitmap says which.
     Partly(u64),
 }
 
 impl Entry {
-    /// From an entry of a table, or what is wrong with that.
+    /// Decodes an entry of a table, or returns what is wrong with it.
     pub(in super::super) fn of(word: u64) -> Result<Self, &'static str> {
         let number = word & NUMBER;
         match (word >> 62, number) {
@@ -48,7 +48,7 @@ pub(in super::super) fn chunk_of_table(word: u64) -> Result<Option<u64>, &'stati
     }
 }
 
-/// The chunk of the bitmap behind a group of entries.
+/// The chunk of the bitmap for a group of entries.
 pub(in super::super) fn chunk_of_bitmap(word: u64) -> Result<Option<u64>, &'static str> {
     match word >> 62 {
         0 | 1 => chunk_of_table(word & !(1 << 62)),
@@ -56,7 +56,7 @@ pub(in super::super) fn chunk_of_bitmap(word: u64) -> Result<Option<u64>, &'stat
     }
 }
 
-/// What a bitmap says of a sector.
+/// What a bitmap says about a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum State {
     /// It was never written.
@@ -66,7 +66,7 @@ pub(in super::super) enum State {
 }
 
 impl State {
-    /// From a word of the bitmap, which is little-endian, for a sector of the chunk.
+    /// Decodes the state of a sector of the chunk from a word of the bitmap, which is little-endian.
     pub(in super::super) fn of(word: u64, sector: u64) -> Self {
         match word >> (sector % 32 * 2) & 3 {
             0 => Self::Hole,

@@ -6,34 +6,34 @@ use crate::size::SECTOR;
 
 use super::{CHUNK, COVERED};
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(in super::super) const HEADER_LEN: usize = 512;
 
-/// What it begins with.
+/// The first bytes of the header.
 pub(in super::super) const MAGIC: &[u8; 4] = b"shdw";
 
-/// The only version that is known.
+/// The only known version.
 const VERSION: u32 = 1;
 
-/// Where the fields end whose meaning is known.
+/// Where the fields with a known meaning end.
 const KNOWN_LEN: usize = 80;
 
-/// What the header says.
+/// The contents of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Header {
-    /// Where the two copies of the directory are.
+    /// Offsets of the two copies of the directory.
     pub(in super::super) directories: [u64; 2],
     /// The virtual size in bytes.
     pub(in super::super) len: u64,
-    /// What that can grow to.
+    /// The maximum size to which it can grow.
     pub(in super::super) max_len: u64,
 }
 
 impl Header {
-    /// From the first sector of a file.
+    /// Decodes the first sector of a file.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`] where a field has a value that is not known, or
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`] if a field has an unknown value, or
     /// [`ErrorKind::Corrupt`].
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let word = |at| be32(bytes, at).unwrap_or_default();
@@ -51,7 +51,7 @@ impl Header {
             ("set of flags", word(12), 0),
             ("chunk size", word(64), CHUNK as u32),
             ("sector size", u32::from(short(68)), SECTOR as u32),
-            // One file has one, or does not count.
+            // A single file has one segment, or leaves the number at 0.
             ("number of segments", u32::from(short(70)).max(1), 1),
         ] {
             if found != known {
@@ -60,7 +60,7 @@ impl Header {
                 )));
             }
         }
-        // Flags, and what an image may want beside itself: a layer of a stack shows something else than its file.
+        // Flags, and what an image may need besides itself: a layer of a stack shows something other than its file.
         let rest = bytes.iter().enumerate().skip(KNOWN_LEN);
         let mut rest = rest.take(HEADER_LEN - KNOWN_LEN);
         if let Some((at, byte)) = rest.find(|(_, byte)| **byte != 0) {
@@ -91,12 +91,12 @@ impl Header {
         })
     }
 
-    /// How many tables the disk has.
+    /// The number of tables of the disk.
     pub(in super::super) fn tables(&self) -> u64 {
         self.len.div_ceil(COVERED)
     }
 
-    /// How many a directory has room for.
+    /// The number of tables for which a directory has room.
     pub(in super::super) fn max_tables(&self) -> u64 {
         self.max_len.div_ceil(COVERED)
     }
@@ -106,7 +106,7 @@ impl Header {
 mod tests {
     use super::*;
 
-    /// The first sector of an image of 500 GB that Apple's tool made, as it was published.
+    /// The first sector of an image of 500 GB created by Apple's tool, as published.
     fn published() -> Vec<u8> {
         let mut bytes = vec![0; HEADER_LEN];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{at}: {error}");
             assert!(error.to_string().ends_with(&format!("(0x80 at byte {at})")));
         }
-        // Every image has another identity.
+        // Every image has an identity of its own.
         let mut bytes = published();
         bytes[32..48].fill(0xa5);
         assert!(Header::from_bytes(&bytes).is_ok());

@@ -11,7 +11,7 @@ use super::header::Header;
 /// The entry of an extent that was never written.
 const ABSENT: u32 = u32::MAX;
 
-/// The entries as they are in the file.
+/// The entries as stored in the file.
 #[derive(Debug)]
 pub(in super::super) struct Catalog(IoBuf);
 
@@ -19,7 +19,7 @@ impl Catalog {
     /// Reads the catalog.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] by the policy, or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] under the policy, or if reading fails.
     pub(in super::super) fn read(
         storage: &dyn Storage,
         file_len: u64,
@@ -37,13 +37,13 @@ impl Catalog {
         Ok(Self(bytes))
     }
 
-    /// The number of the extent of the file that holds that one of the guest, if one does.
+    /// The number of the extent of the file that holds an extent of the guest, if one does.
     pub(in super::super) fn get(&self, index: u64) -> Option<u32> {
         let at = usize::try_from(index.checked_mul(4)?).ok()?;
         le32(&self.0, at).filter(|number| *number != ABSENT)
     }
 
-    /// The number of each extent of the guest that is there.
+    /// The numbers of all extents of the guest that are present.
     pub(in super::super) fn present(&self) -> impl Iterator<Item = (u64, u32)> {
         let entries = (self.0.len() / 4) as u64;
         (0..entries).filter_map(|index| Some((index, self.get(index)?)))

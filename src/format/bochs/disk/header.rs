@@ -5,38 +5,38 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::printable::printable;
 use crate::size::SECTOR;
 
-/// Bytes that are read of the header.
+/// Bytes of the header that are read.
 pub(in super::super) const HEADER_LEN: usize = 512;
 
 const VERSION_1: u32 = 0x1_0000;
 const VERSION_2: u32 = 0x2_0000;
 
-/// The most entries of a catalog.
+/// Maximum number of entries of a catalog.
 const MAX_CATALOG: u32 = 0x10_0000;
 
-/// The largest extent.
+/// Maximum size of an extent.
 const MAX_EXTENT: u32 = 0x80_0000;
 
 const MAGIC: &[u8] = b"Bochs Virtual HD Image";
 const TYPE: &[u8] = b"Redolog";
 const GROWING: &[u8] = b"Growing";
 
-/// What the header says.
+/// The contents of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Header {
-    /// Where the catalog begins in the file.
+    /// Offset of the catalog in the file.
     pub(in super::super) catalog_at: u64,
-    /// How many entries it has.
+    /// The number of its entries.
     pub(in super::super) catalog: u32,
     /// Bytes before the data of an extent: its bitmap, in whole sectors.
     pub(in super::super) bitmap: u64,
-    /// Guest bytes of an extent.
+    /// Guest bytes per extent.
     pub(in super::super) extent: u64,
     /// Virtual size in bytes.
     pub(in super::super) len: u64,
 }
 
-/// Whether a file that begins so is a disk that grows, of a version that is known.
+/// Whether a file that begins like this is a growing disk of a known version.
 pub(in super::super) fn is_growing(head: &[u8]) -> bool {
     is_redo_log(head)
         && text(head, 48, 16) == Some(GROWING)
@@ -48,10 +48,10 @@ fn is_redo_log(head: &[u8]) -> bool {
 }
 
 impl Header {
-    /// From the first [`HEADER_LEN`] bytes of the file.
+    /// Decodes the first [`HEADER_LEN`] bytes of the file.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] for other kinds of redo logs, [`ErrorKind::NotAnImage`] for other files, else
+    /// [`ErrorKind::Unsupported`] for other kinds of redo logs, [`ErrorKind::NotAnImage`] for other files, otherwise
     /// [`ErrorKind::Corrupt`].
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if !is_growing(bytes) {
@@ -98,23 +98,23 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of a bitmap that hold bits of sectors.
+    /// Bytes of a bitmap that hold the bits of sectors.
     pub(in super::super) fn bits(&self) -> u64 {
         (self.extent / SECTOR).div_ceil(8)
     }
 
-    /// Where the catalog ends, and the first extent begins.
+    /// The end of the catalog, where the first extent begins.
     pub(in super::super) fn catalog_end(&self) -> u64 {
         self.catalog_at + u64::from(self.catalog) * 4
     }
 
-    /// Where the bitmap of an extent is in the file.
+    /// The offset of the bitmap of an extent in the file.
     pub(in super::super) fn extent_at(&self, number: u32) -> u64 {
         self.catalog_end() + u64::from(number) * (self.bitmap + self.extent)
     }
 }
 
-/// The error of what is no disk that grows.
+/// The error for a file that is not a growing disk.
 fn other(head: &[u8]) -> Error {
     let subtype = text(head, 48, 16).unwrap_or_default();
     if is_redo_log(head) && subtype != GROWING {

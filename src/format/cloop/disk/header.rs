@@ -1,4 +1,4 @@
-//! The shell script at the beginning, and the two numbers behind it.
+//! The shell script at the beginning, and the two numbers after it.
 
 use crate::bytes::be32;
 use crate::error::{Error, Result};
@@ -6,33 +6,33 @@ use crate::error::{Error, Result};
 /// Bytes before the table of offsets.
 pub(in super::super) const HEADER_LEN: usize = 136;
 
-/// What the script of version 2 begins with.
+/// The first bytes of the script of version 2.
 pub(in super::super) const SCRIPT: &[u8] =
     b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount -r -t iso9660 /dev/cloop $1\n";
 
 const BLOCK_SIZE_AT: usize = 128;
 const BLOCKS_AT: usize = 132;
 
-/// The largest block.
+/// Maximum size of a block.
 pub(super) const MAX_BLOCK: u32 = 64 << 20;
 
-/// The most blocks that can be numbered.
+/// Maximum number of blocks.
 const MAX_BLOCKS: u32 = u32::MAX / 8;
 
-/// The longest table of offsets.
+/// Maximum length of the table of offsets.
 const MAX_TABLE: u64 = 512 << 20;
 
-/// The numbers.
+/// The numbers in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Header {
-    /// Guest bytes of a block.
+    /// Guest bytes per block.
     pub(in super::super) block_size: u32,
-    /// How many there are.
+    /// The number of blocks.
     pub(in super::super) blocks: u32,
 }
 
 impl Header {
-    /// From the first [`HEADER_LEN`] bytes of the file; the text of the script does not matter.
+    /// Decodes the first [`HEADER_LEN`] bytes of the file; the text of the script does not matter.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -66,7 +66,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Bytes of the table of offsets, which stands behind the header.
+    /// Length in bytes of the table of offsets, which follows the header.
     pub(in super::super) fn table_len(&self) -> u64 {
         (u64::from(self.blocks) + 1) * 8
     }

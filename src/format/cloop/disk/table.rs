@@ -8,10 +8,10 @@ use crate::storage::Storage;
 
 use super::header::{HEADER_LEN, Header, MAX_BLOCK};
 
-/// The longest compressed block.
+/// Maximum length of a compressed block.
 const MAX_ENCODED: u64 = 2 * MAX_BLOCK as u64;
 
-/// The offsets as they are in the file.
+/// The offsets as stored in the file.
 #[derive(Debug)]
 pub(in super::super) struct Table(IoBuf);
 
@@ -19,7 +19,7 @@ impl Table {
     /// Reads the table, and checks that the blocks follow each other.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] by the policy, or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`] under the policy, or if reading fails.
     pub(in super::super) fn read(
         storage: &dyn Storage,
         file_len: u64,
@@ -56,12 +56,12 @@ impl Table {
         be64(&self.0, usize::try_from(index.checked_mul(8)?).ok()?)
     }
 
-    /// Where a block begins and ends in the file; None where there is no such block.
+    /// Where a block begins and ends in the file; None if there is no such block.
     pub(in super::super) fn block(&self, index: u64) -> Option<(u64, u64)> {
         Some((self.get(index)?, self.get(index.checked_add(1)?)?))
     }
 
-    /// Where the last block ends.
+    /// The end of the last block.
     pub(in super::super) fn end(&self) -> u64 {
         let last = (self.0.len() / 8).saturating_sub(1);
         self.get(last as u64).unwrap_or_default()

@@ -1,23 +1,23 @@
-//! Checksums of the trailer and of block tables: a kind, a number of bits, the value.
+//! Checksums in the trailer and in block tables: a kind, a number of bits, the value.
 
 use crate::bytes::be32;
 
 const NONE: u32 = 0;
 const CRC32: u32 = 2;
 
-/// What an image says of a part of itself.
+/// The recorded checksum of a part of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Checksum {
-    /// Nothing.
+    /// None is recorded.
     None,
-    /// Its CRC-32.
+    /// A CRC-32.
     Crc32(u32),
-    /// Something of a kind that is not compared.
+    /// A checksum of a kind that is not compared.
     Other(u32),
 }
 
 impl Checksum {
-    /// From the structure at an offset.
+    /// Decodes the structure at an offset.
     pub(super) fn from_bytes(bytes: &[u8], at: usize) -> Self {
         let word = |n: usize| be32(bytes, at + n * 4).unwrap_or_default();
         match (word(0), word(1)) {

@@ -18,18 +18,18 @@ const ENTRY_LEN: usize = 40;
 const COMMENT: u32 = 0x7fff_fffe;
 const END: u32 = 0xffff_ffff;
 
-/// How the bytes of a chunk are kept.
+/// How the bytes of a chunk are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Coding {
     /// They are zeroes.
     Zero,
-    /// They were never written to: zeroes that no checksum counts.
+    /// They were never written: zeroes that are not part of any checksum.
     Free,
-    /// As they are.
+    /// Uncompressed.
     Raw,
     /// Compressed.
     Packed(Packing),
-    /// In a way that is not known.
+    /// In an unknown way.
     Unknown(u32),
 }
 
@@ -54,11 +54,11 @@ impl Coding {
 pub(in super::super) struct Chunk {
     /// Its first guest byte.
     pub(in super::super) guest: u64,
-    /// Guest bytes; not 0.
+    /// Its length in guest bytes; not 0.
     pub(in super::super) len: u64,
-    /// Where it is in the file.
+    /// Its offset in the file.
     pub(in super::super) host: u64,
-    /// Bytes in the file.
+    /// Its length in the file.
     pub(in super::super) held: u64,
     pub(in super::super) coding: Coding,
 }
@@ -70,31 +70,31 @@ impl Chunk {
     }
 }
 
-/// What is said of the chunks of a table together.
+/// What applies to all chunks of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Table {
     /// Its first sector.
     pub(in super::super) first: u64,
-    /// Its chunks, as they are numbered in all tables.
+    /// Its chunks, numbered across all tables.
     pub(in super::super) chunks: Range<usize>,
-    /// Of what they decode to.
+    /// The checksum of the decoded chunks.
     pub(in super::super) sum: Checksum,
 }
 
 /// All tables of an image.
 #[derive(Debug, Default)]
 pub(in super::super) struct Tables {
-    /// In the order in which they stand.
+    /// In the order in which they are stored.
     pub(in super::super) list: Vec<Table>,
     /// Their chunks, in that order.
     pub(in super::super) chunks: Vec<Chunk>,
 }
 
-/// Takes the chunks out of block tables.
+/// Collects the chunks of block tables.
 pub(in super::super) struct TableReader<'a> {
     policy: &'a OpenPolicy,
     data_at: u64,
-    /// Bytes of the tables so far.
+    /// Total length of the tables so far.
     bytes: u64,
     tables: Tables,
 }
@@ -110,15 +110,15 @@ impl<'a> TableReader<'a> {
         }
     }
 
-    /// What was taken out.
+    /// The collected tables.
     pub(in super::super) fn into_tables(self) -> Tables {
         self.tables
     }
 
-    /// Adds the chunks of a table; other resources are passed over.
+    /// Adds the chunks of a table; other resources are ignored.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], or [`crate::ErrorKind::Limit`] by the policy.
+    /// [`crate::ErrorKind::Corrupt`], or [`crate::ErrorKind::Limit`] under the policy.
     pub(in super::super) fn add(&mut self, table: &[u8]) -> Result<()> {
         let long = |at| be64(table, at).unwrap_or_default();
         if !table.starts_with(MAGIC) || table.len() < ENTRIES_AT {
@@ -132,7 +132,7 @@ impl<'a> TableReader<'a> {
         let Tables { list, chunks } = &mut self.tables;
         let before = chunks.len();
         memory::reserve(chunks, entries.len() / ENTRY_LEN)?;
-        // The number of entries that stands before them is not to be relied on.
+        // The number of entries stored before them is unreliable.
         for (index, entry) in entries.chunks_exact(ENTRY_LEN).enumerate() {
             let kind = be32(entry, 0).unwrap_or_default();
             let long = |at| be64(entry, at).unwrap_or_default();
@@ -156,7 +156,7 @@ impl<'a> TableReader<'a> {
                 Chunk {
                     guest,
                     len,
-                    // One that is past the end of any file is met when it is read.
+                    // An offset past the end of any file is detected on reading.
                     host: host.unwrap_or(u64::MAX),
                     held,
                     coding,

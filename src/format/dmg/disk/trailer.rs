@@ -6,37 +6,37 @@ use crate::size::SECTOR;
 
 use super::checksum::Checksum;
 
-/// Bytes of the trailer.
+/// Length of the trailer in bytes.
 pub(in super::super) const TRAILER_LEN: usize = 512;
 
-/// What it begins with.
+/// The first bytes of the trailer.
 pub(in super::super) const MAGIC: &[u8; 4] = b"koly";
 
-/// What the trailer says; offsets and lengths in bytes.
+/// The contents of the trailer; offsets and lengths in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Trailer {
     pub(in super::super) version: u32,
-    /// The data fork: where the data of chunks is.
+    /// The data fork, which holds the data of chunks.
     pub(in super::super) data: (u64, u64),
-    /// Of the data fork, as it is in the file.
+    /// The checksum of the data fork as stored in the file.
     pub(in super::super) data_sum: Checksum,
-    /// Of the checksums of all tables.
+    /// The checksum of the checksums of all tables.
     pub(in super::super) master: Checksum,
     /// The resource fork.
     pub(in super::super) fork: (u64, u64),
     /// The property list.
     pub(in super::super) plist: (u64, u64),
-    /// How many files the image has.
+    /// The number of files of the image.
     pub(in super::super) segments: u32,
     /// Virtual size in bytes.
     pub(in super::super) len: u64,
 }
 
 impl Trailer {
-    /// From the [`TRAILER_LEN`] bytes at `offset` of the file.
+    /// Decodes the [`TRAILER_LEN`] bytes at `offset` in the file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], or [`crate::ErrorKind::Unsupported`] for one of several files.
+    /// [`crate::ErrorKind::Corrupt`], or [`crate::ErrorKind::Unsupported`] if it is one of several files.
     pub(in super::super) fn from_bytes(bytes: &[u8], offset: u64) -> Result<Self> {
         let short = |at| be32(bytes, at).unwrap_or_default();
         let long = |at| be64(bytes, at).unwrap_or_default();

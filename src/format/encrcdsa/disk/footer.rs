@@ -7,19 +7,19 @@ use super::volume::{
     KeyCipher, Lock, MAX_SALT, Volume, Wrapped, bytes_of, check_derivation, counted, damaged_key,
 };
 
-/// Bytes of the trailer.
+/// Length of the trailer in bytes.
 pub(in super::super) const FOOTER_LEN: usize = 1276;
 
-/// What it ends with.
+/// The last bytes of the trailer.
 pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"cdsaencr";
 
 const VERSION: u32 = 1;
 
-/// The most bytes of a wrapped key.
+/// Maximum length of a wrapped key in bytes.
 const MAX_WRAPPED: usize = 256;
 
 impl Volume {
-    /// From the [`FOOTER_LEN`] bytes at the offset `at`, which end the file.
+    /// Decodes the [`FOOTER_LEN`] bytes at the offset `at`, which end the file.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] or [`crate::ErrorKind::Corrupt`].
@@ -31,7 +31,7 @@ impl Volume {
                 word(1264)
             )));
         }
-        // The data begins with the file; what is said to be its offset is the upper half of its length.
+        // The data begins at offset 0; the field that looks like its offset is the upper half of its length.
         let len = be64(bytes, 1256).unwrap_or_default();
         if len.next_multiple_of(16) > at {
             return Err(Error::corrupt(format!(

@@ -9,7 +9,7 @@ use super::volume::{
     KeyCipher, Lock, MAX_SALT, Volume, Wrapped, check_derivation, counted, damaged_key,
 };
 
-/// What it begins with.
+/// The first bytes of the header.
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"encrcdsa";
 
 const VERSION: u32 = 2;
@@ -17,20 +17,20 @@ const HEADER_LEN: usize = 76;
 const DESCRIPTOR_LEN: usize = 20;
 const LOCK_LEN: usize = 616;
 
-/// A key that a passphrase unlocks; others need a certificate or a key bag.
+/// A key that a passphrase unlocks; other kinds need a certificate or a key bag.
 const PASSPHRASE: u32 = 1;
 
-/// The most keys that are looked at.
+/// Maximum number of keys to examine.
 const MAX_LOCKS: u32 = 64;
 
-/// The most bytes of wrapped keys: up to the end of their structure.
+/// Maximum length of wrapped keys in bytes: up to the end of their structure.
 const MAX_WRAPPED: usize = LOCK_LEN - 104;
 
 impl Volume {
-    /// From a file that begins with [`HEADER_MAGIC`].
+    /// Decodes a file that begins with [`HEADER_MAGIC`].
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Corrupt`], or of reading.
+    /// [`crate::ErrorKind::Unsupported`], [`crate::ErrorKind::Corrupt`], or if reading fails.
     pub(in super::super) fn from_header(storage: &dyn Storage, file_len: u64) -> Result<Self> {
         let mut header = [0; HEADER_LEN];
         storage.read_at(&mut header, 0)?;

@@ -1,49 +1,49 @@
-//! What both versions say: how blocks are encrypted, and by what their keys are unlocked.
+//! What both versions specify: how blocks are encrypted, and what unlocks their keys.
 
 use crate::bytes::be32;
 use crate::error::{Error, Result};
 
-/// Identifiers of methods, as those of Apple's security architecture.
+/// Identifiers of algorithms, as in Apple's security architecture.
 const TRIPLE_DES: u32 = 17;
 const SHA1_HMAC: u32 = 91;
 pub(super) const PBKDF2: u32 = 103;
 const AES: u32 = 0x8000_0001;
 
-/// Modes: all of them chain blocks.
+/// Modes, all of which are CBC.
 const CBC_MODES: [u32; 3] = [4, 5, 6];
 
-/// The longest salt.
+/// Maximum length of a salt.
 pub(super) const MAX_SALT: usize = 32;
 
-/// Encrypted guest data.
+/// The encrypted guest data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Volume {
     /// 1 or 2.
     pub(in super::super) version: u32,
-    /// Where it is in the file, and how long it is when decrypted.
+    /// Its offset in the file, and its length when decrypted.
     pub(in super::super) data: (u64, u64),
-    /// Bytes that are encrypted by themselves: a multiple of 16.
+    /// Size of the individually encrypted blocks in bytes: a multiple of 16.
     pub(in super::super) block_size: u32,
-    /// Bytes of the key of AES: 16 or 32.
+    /// Length of the AES key in bytes: 16 or 32.
     pub(in super::super) key_len: usize,
-    /// Bytes of the key of what begins each block.
+    /// Length in bytes of the key for the IVs of the blocks.
     pub(in super::super) iv_key_len: usize,
-    /// What a passphrase unlocks the keys by.
+    /// The locks that a passphrase may open.
     pub(in super::super) locks: Vec<Lock>,
 }
 
-/// Keys, wrapped by one that is derived from a passphrase.
+/// Keys, wrapped with a key that is derived from a passphrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Lock {
     pub(in super::super) iterations: u32,
     pub(in super::super) salt: Vec<u8>,
     pub(in super::super) cipher: KeyCipher,
-    /// Bytes of the derived key.
+    /// Length of the derived key in bytes.
     pub(in super::super) key_len: usize,
     pub(in super::super) wrapped: Wrapped,
 }
 
-/// What keys are wrapped with.
+/// The cipher that keys are wrapped with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum KeyCipher {
     TripleDes,
@@ -53,7 +53,7 @@ pub(in super::super) enum KeyCipher {
 /// The wrapped keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) enum Wrapped {
-    /// Both in one, as in version 2.
+    /// Both together, as in version 2.
     Joint { iv: Vec<u8>, keys: Vec<u8> },
     /// Each wrapped twice, as in version 1.
     Apart { key: Vec<u8>, iv_key: Vec<u8> },
@@ -65,17 +65,16 @@ fn unknown(what: &str, method: u32) -> Error {
     ))
 }
 
-/// Bytes of a number of bits.
+/// Converts a number of bits to bytes.
 pub(super) fn bytes_of(bits: u32) -> usize {
     (bits / 8) as usize
 }
 
 impl Volume {
-    /// A volume without locks, from the numbers that say how blocks are encrypted.
+    /// A volume without locks, from the numbers that specify how blocks are encrypted.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for methods that are not known, [`crate::ErrorKind::Corrupt`] for
-    /// numbers that cannot be.
+    /// [`crate::ErrorKind::Unsupported`] for unknown algorithms, [`crate::ErrorKind::Corrupt`] for impossible numbers.
     pub(super) fn new(
         version: u32,
         [block_size, method, mode, key_bits]: [u32; 4],
@@ -115,7 +114,7 @@ impl Volume {
         })
     }
 
-    /// Checks that the data is in the file.
+    /// Checks that the data lies within the file.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -132,7 +131,7 @@ impl Volume {
 }
 
 impl KeyCipher {
-    /// From what is stored, with the bits of its key.
+    /// From the stored identifiers, and the length of its key in bits.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`].
@@ -145,7 +144,7 @@ impl KeyCipher {
         }
     }
 
-    /// Bytes of its blocks.
+    /// Block size of the cipher in bytes.
     pub(in super::super) fn block_len(self) -> usize {
         match self {
             Self::TripleDes => 8,
@@ -154,18 +153,18 @@ impl KeyCipher {
     }
 }
 
-/// Bytes behind their number, which is at `at`; None where there are more than `most`.
+/// The bytes after their length, which is at `at`; None if there are more than `most`.
 pub(super) fn counted(bytes: &[u8], at: usize, most: usize) -> Option<&[u8]> {
     let len = be32(bytes, at)? as usize;
     bytes.get(at + 4..)?.get(..len).filter(|_| len <= most)
 }
 
-/// The error of a key that is not as it should be.
+/// The error for a malformed key.
 pub(super) fn damaged_key() -> Error {
     Error::corrupt("The key of the encrypted image is damaged")
 }
 
-/// Checks the method of the derivation.
+/// Checks the algorithm of the key derivation.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`].

@@ -1,4 +1,4 @@
-//! The checksums of structures: Adler-32, behind what they are of.
+//! The checksums of structures: Adler-32, stored after the bytes that they cover.
 
 use crate::bytes::le32;
 

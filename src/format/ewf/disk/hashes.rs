@@ -1,17 +1,17 @@
-//! The digests of the disk: `hash` and `digest`.
+//! The digests of the disk, in the sections `hash` and `digest`.
 
 use super::checksum::is_whole;
 
-/// Bytes of the data of either section.
+/// Length of the data of either section in bytes.
 const HASH_LEN: usize = 36;
 const DIGEST_LEN: usize = 80;
 
-/// What is known of the disk; zeroes stand for nothing.
+/// The recorded digests of the disk; zeroes mean that there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in super::super) struct Hashes {
     pub(in super::super) md5: Option<[u8; 16]>,
     pub(in super::super) sha1: Option<[u8; 20]>,
-    /// A section does not have its checksum.
+    /// The checksum of a section is wrong.
     pub(in super::super) is_damaged: bool,
 }
 
@@ -21,7 +21,7 @@ fn digest<const LEN: usize>(bytes: &[u8], at: usize) -> Option<[u8; LEN]> {
 }
 
 impl Hashes {
-    /// Adds what a section says; other sections say nothing.
+    /// Adds the digests in a section; other sections are ignored.
     pub(in super::super) fn add(&mut self, kind: &[u8], data: &[u8]) {
         let len = match kind {
             b"hash" => HASH_LEN,
@@ -38,7 +38,7 @@ impl Hashes {
         }
     }
 
-    /// Whether the section is one of those, and how many bytes of it are read.
+    /// Whether the section is one of those, and how many bytes of it to read.
     pub(in super::super) fn wants(kind: &[u8]) -> Option<usize> {
         match kind {
             b"hash" => Some(HASH_LEN),

@@ -1,19 +1,19 @@
-//! What each segment begins with.
+//! The header at the beginning of each segment.
 
 use crate::bytes::le16;
 use crate::error::{Error, Result};
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(in super::super) const HEADER_LEN: usize = 13;
 
-/// What images of disks begin with.
+/// The first bytes of disk images.
 pub(in super::super) const MAGIC: &[u8; 8] = b"EVF\x09\x0d\x0a\xff\x00";
 
-/// What other files of the family begin with: those of logical evidence, and those of the second version.
+/// The first bytes of other files of the family: those of logical evidence, and those of the second version.
 const LOGICAL: &[u8] = b"LVF\x09\x0d\x0a\xff\x00";
 const SECOND: &[u8] = b"EVF2\x0d\x0a\x81\x00";
 
-/// What the header says.
+/// The contents of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct FileHeader {
     /// The number of the segment, from 1 on.
@@ -21,11 +21,10 @@ pub(in super::super) struct FileHeader {
 }
 
 impl FileHeader {
-    /// From the first [`HEADER_LEN`] bytes of a file.
+    /// Decodes the first [`HEADER_LEN`] bytes of a file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for other files of the family, else
-    /// [`crate::ErrorKind::NotAnImage`].
+    /// [`crate::ErrorKind::Unsupported`] for other files of the family, otherwise [`crate::ErrorKind::NotAnImage`].
     pub(in super::super) fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Result<Self> {
         if bytes.starts_with(MAGIC) {
             let segment = le16(bytes, 9).unwrap_or_default();

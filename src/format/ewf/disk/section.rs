@@ -1,4 +1,4 @@
-//! What each section of a segment begins with.
+//! The descriptor at the beginning of each section of a segment.
 
 use crate::bytes::{le64, text};
 use crate::error::{Error, Result};
@@ -8,19 +8,19 @@ use super::checksum::is_whole;
 /// Bytes before the data of a section.
 pub(in super::super) const SECTION_LEN: u64 = 76;
 
-/// What a section is, and where.
+/// The type and location of a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Section {
     /// Its type: `volume`, `table`…
     pub(in super::super) kind: Vec<u8>,
-    /// Where it begins in its segment.
+    /// Its offset in its segment.
     pub(in super::super) at: u64,
-    /// Where the next one begins; the last one of a segment names itself.
+    /// The offset of the next one; the last one of a segment points to itself.
     pub(in super::super) next: u64,
 }
 
 impl Section {
-    /// From the bytes at the offset `at` of a segment.
+    /// Decodes the bytes at the offset `at` in a segment.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -39,7 +39,7 @@ impl Section {
         })
     }
 
-    /// Where its data begins.
+    /// The offset of its data.
     pub(in super::super) fn data(&self) -> u64 {
         self.at + SECTION_LEN
     }

@@ -8,23 +8,23 @@ use super::checksum::is_whole;
 /// Bytes before the entries.
 pub(in super::super) const TABLE_HEADER_LEN: usize = 24;
 
-/// Bytes of an entry.
+/// Length of an entry in bytes.
 pub(in super::super) const ENTRY_LEN: u64 = 4;
 
-/// The bit of an entry whose chunk is compressed.
+/// The bit that marks the entry of a compressed chunk.
 const COMPRESSED: u32 = 1 << 31;
 
-/// What stands before the entries.
+/// What precedes the entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct TableHeader {
-    /// How many entries there are.
+    /// The number of entries.
     pub(in super::super) count: u32,
-    /// What their offsets are counted from, in the segment.
+    /// The base of their offsets, in the segment.
     pub(in super::super) base: u64,
 }
 
 impl TableHeader {
-    /// From the first bytes of the section's data.
+    /// Decodes the first bytes of the section's data.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -41,12 +41,12 @@ impl TableHeader {
     }
 }
 
-/// Whether entries, with their checksum behind them, are as they were written.
+/// Whether entries match the checksum that follows them.
 pub(in super::super) fn entries_fit(bytes: &[u8]) -> bool {
     is_whole(bytes)
 }
 
-/// The offset of a chunk, counted from the base, and whether it is compressed.
+/// The offset of a chunk, relative to the base, and whether it is compressed.
 pub(in super::super) fn entry(bytes: &[u8], index: u64) -> Option<(u64, bool)> {
     let at = usize::try_from(index.checked_mul(ENTRY_LEN)?).ok()?;
     let word = le32(bytes, at)?;

@@ -6,25 +6,25 @@ use crate::size::SECTOR;
 
 use super::checksum::is_whole;
 
-/// Bytes of the section's data as EnCase and FTK Imager write it.
+/// Length of the section's data as written by EnCase and FTK Imager.
 const LEN: usize = 1052;
 
-/// Bytes as the first specification has it, and SMART writes it.
+/// Length as in the first specification, and as written by SMART.
 const SHORT_LEN: usize = 94;
 
-/// What the section says.
+/// The contents of the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Volume {
-    /// Guest bytes of a chunk.
+    /// Guest bytes per chunk.
     pub(in super::super) chunk: u64,
     /// The virtual size in bytes.
     pub(in super::super) len: u64,
-    /// Chunks stand within the sections of tables, whose entries have no checksum.
+    /// Chunks are within the sections of tables, whose entries have no checksum.
     pub(in super::super) is_short: bool,
 }
 
 impl Volume {
-    /// From the data of the section.
+    /// Decodes the data of the section.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] or [`crate::ErrorKind::Unsupported`].
@@ -60,7 +60,7 @@ impl Volume {
         }
     }
 
-    /// How many chunks the disk has.
+    /// The number of chunks of the disk.
     pub(in super::super) fn chunks(&self) -> u64 {
         self.len.div_ceil(self.chunk)
     }

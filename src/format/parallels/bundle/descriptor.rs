@@ -1,4 +1,4 @@
-//! The text that says of which files a bundle consists ("Description file").
+//! The text that lists the files of a bundle ("Description file").
 
 use std::collections::BTreeMap;
 
@@ -13,38 +13,38 @@ use crate::size::SECTOR;
 use crate::storage::{Storage, read_exact_at};
 use crate::xml::{self, Preamble};
 
-/// The element that everything is in.
+/// The element that contains everything.
 const ROOT: &str = "Parallels_disk_image";
 
-/// The longest text: far more than a disk with as many snapshots as any program allows has.
+/// Maximum length of the text: far more than a disk needs with as many snapshots as any program allows.
 const MAX_LEN: u64 = 1 << 20;
 
-/// The image of that identity is what the guest sees, where nothing else is named.
+/// The identity of the image that the guest sees, unless another one is named.
 const TOP: Uuid = Uuid::from_u128(0x5fbaabe3_6958_40ff_92a7_860e329aab41);
 
 /// A file of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ImageFile {
     pub(super) id: Uuid,
-    /// It holds the bytes as they are; else it is an image with a table.
+    /// It holds the bytes as they are; otherwise it is an image with a table.
     pub(super) is_plain: bool,
     pub(super) name: String,
-    /// Where the name stands in the text.
+    /// Offset of the name in the text.
     pub(super) at: u64,
 }
 
-/// A part of the disk, with a file of each snapshot.
+/// A part of the disk, with one file per snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    /// In the guest, in bytes.
+    /// Its offset in the guest, in bytes.
     pub(super) start: u64,
     pub(super) len: u64,
-    /// Bytes of a cluster of images with a table.
+    /// Bytes per cluster of images with a table.
     pub(super) cluster: u64,
     pub(super) images: Vec<ImageFile>,
 }
 
-/// What the text says.
+/// The contents of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Descriptor {
     /// The virtual size in bytes.
@@ -62,8 +62,8 @@ pub(super) fn is_descriptor(head: &[u8]) -> bool {
     head.windows(mark.len()).any(|part| part == mark.as_bytes())
 }
 
-/// See [`crate::format::Signature::fits`]: by the name too, so that a disk that a guest has written such a text
-/// to is none.
+/// See [`crate::format::Signature::fits`]: also by name, so that a disk to which a guest has written such a text is not
+/// taken for one.
 pub(in super::super) fn fits(file: &Probe<'_>) -> bool {
     let name = file
         .name
@@ -72,10 +72,10 @@ pub(in super::super) fn fits(file: &Probe<'_>) -> bool {
     name == super::DESCRIPTOR.as_bytes() && is_descriptor(file.head)
 }
 
-/// The text of a file.
+/// Reads the text of a file.
 ///
 /// # Errors
-/// [`ErrorKind::Limit`] where it is too long, [`ErrorKind::Corrupt`] where it is none, or of reading.
+/// [`ErrorKind::Limit`] if it is too long, [`ErrorKind::Corrupt`] if it is none, or if reading fails.
 pub(super) fn read(storage: &dyn Storage) -> Result<String> {
     let len = storage.len()?;
     if len > MAX_LEN {
@@ -119,7 +119,7 @@ fn id(text: &str) -> Result<Uuid> {
     Uuid::try_parse(text).map_err(|_| bad("an identity is no GUID"))
 }
 
-/// Where a number of sectors ends in bytes.
+/// Converts a number of sectors to bytes.
 fn bytes(sectors: u64) -> Result<u64> {
     let bytes = sectors.checked_mul(SECTOR);
     bytes
@@ -162,10 +162,10 @@ impl Part {
 }
 
 impl Descriptor {
-    /// Takes the text in.
+    /// Parses the text.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`], or [`ErrorKind::Unsupported`] where the disk is of a kind that is not read.
+    /// [`ErrorKind::Corrupt`], or [`ErrorKind::Unsupported`] if the kind of disk is not supported.
     pub(super) fn parse(text_of_all: &str) -> Result<Self> {
         let document = xml::parse(text_of_all, Preamble::Bare).map_err(|why| bad(&why))?;
         let root = document.root_element();
@@ -211,7 +211,7 @@ impl Descriptor {
         Ok(found)
     }
 
-    /// The parts follow each other, and are the disk.
+    /// Checks that the parts are contiguous and add up to the disk.
     fn check_parts(&mut self) -> Result<()> {
         self.parts.sort_by_key(|part| part.start);
         let mut end = 0;
@@ -227,15 +227,15 @@ impl Descriptor {
         }
     }
 
-    /// How many snapshots there are, without what the guest sees.
+    /// The number of snapshots, not counting what the guest sees.
     pub(super) fn snapshots(&self) -> u64 {
         (self.parents.len() as u64).saturating_sub(1)
     }
 
-    /// The images of a part that the guest sees, the top first; at most `most` of them.
+    /// The images that the guest sees of a part, from the top down; at most `most` of them.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where one is missing, or cannot be where it is.
+    /// [`ErrorKind::Corrupt`] if one is missing, or cannot be where it is.
     pub(super) fn chain<'a>(&self, part: &'a Part, most: u32) -> Result<Vec<&'a ImageFile>> {
         let mut chain = Vec::new();
         let mut next = Some(self.top);
@@ -287,7 +287,7 @@ mod tests {
     const TOP_ID: &str = "{5fbaabe3-6958-40ff-92a7-860e329aab41}";
     const NONE: &str = "{00000000-0000-0000-0000-000000000000}";
 
-    /// Of a disk of 4096 sectors in two parts.
+    /// The text for a disk of 4096 sectors in two parts.
     fn text() -> String {
         let part = |start: u64, end: u64, n: u64| {
             format!(

@@ -1,4 +1,4 @@
-//! Inspecting a descriptor: every file that it names is listed, none is opened.
+//! Inspecting a descriptor: every file that it names is listed, but none is opened.
 
 use crate::error::{ErrorKind, Result};
 use crate::format::inspect::{InspectContext, Inspection, Reference, Requirement, Verdict};
@@ -8,10 +8,10 @@ use crate::policy::ImplicitRole;
 use super::super::DRIVER;
 use super::descriptor::{self, Descriptor};
 
-/// Looks at a descriptor.
+/// Inspects a descriptor.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(in super::super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     let mut found = Inspection::default();
     let parsed = descriptor::read(&*ctx.storage).and_then(|text| Descriptor::parse(&text));

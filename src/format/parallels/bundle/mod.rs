@@ -1,5 +1,5 @@
-//! Bundles: a directory whose descriptor names the files of a disk, in parts and with snapshots ("Parallels
-//! Disk Format"). Only read.
+//! Bundles: a directory whose descriptor names the files of a disk, in parts and with snapshots ("Parallels Disk
+//! Format"). Read-only.
 
 mod descriptor;
 mod inspect;
@@ -28,13 +28,13 @@ use descriptor::{Descriptor, ImageFile};
 pub(super) use descriptor::fits;
 pub(super) use inspect::inspect;
 
-/// The descriptor in the directory.
+/// The name of the descriptor in the directory.
 pub(super) const DESCRIPTOR: &str = "DiskDescriptor.xml";
 
 /// Whether a file is the descriptor of a bundle.
 ///
 /// # Errors
-/// Of reading.
+/// If reading fails.
 pub(super) fn is_one(storage: &dyn Storage) -> Result<bool> {
     let mut head = [0; PROBE_BYTES];
     storage.read_at(&mut head, 0)?;
@@ -44,7 +44,7 @@ pub(super) fn is_one(storage: &dyn Storage) -> Result<bool> {
 /// What a snapshot holds of a part.
 #[derive(Debug)]
 enum Held {
-    /// All of it, as it is.
+    /// All of it, uncompressed.
     Plain,
     /// Clusters.
     Clusters(Box<Parallels>),
@@ -64,7 +64,7 @@ struct Layer {
 struct Part {
     start: u64,
     len: u64,
-    /// The top first.
+    /// From the top down.
     layers: Vec<Layer>,
 }
 
@@ -75,14 +75,14 @@ struct Bundle {
     file: Arc<dyn Storage>,
     len: u64,
     parts: Vec<Part>,
-    /// By their slots, from 1 on.
+    /// By slot, from 1 on.
     files: Vec<Arc<dyn Storage>>,
 }
 
-/// Opens the disk of a descriptor.
+/// Opens the disk described by a descriptor.
 ///
 /// # Errors
-/// Of the descriptor, of opening what it names, and where that does not fit.
+/// If the descriptor is bad, or what it names cannot be opened or does not fit.
 pub(super) fn open(context: &OpenContext<'_>) -> Result<Box<dyn Format>> {
     let text = descriptor::read(&*context.storage)?;
     let descriptor = Descriptor::parse(&text)?;
@@ -96,7 +96,7 @@ pub(super) fn open(context: &OpenContext<'_>) -> Result<Box<dyn Format>> {
             let layer = open_layer(context, part, image, &mut files)?;
             memory::push(&mut layers, layer)?;
         }
-        // Snapshots may be smaller than what was made of the disk since.
+        // Snapshots may be smaller than what the disk has become since.
         if layers.first().is_some_and(|top| top.len < part.len) {
             return Err(Error::corrupt(
                 "An image is smaller than its part of the disk",
@@ -164,7 +164,7 @@ fn open_image(
 }
 
 impl Layer {
-    /// The longest run that it holds, or does not, at an offset of the part.
+    /// The longest run at an offset of the part that it either holds or lacks.
     fn run(&self, offset: u64, len: u64) -> Result<(Option<u64>, u64)> {
         if offset >= self.len {
             return Ok((None, len));
@@ -268,7 +268,7 @@ impl Format for Bundle {
     }
 }
 
-/// Of all files with a table; what they count is added up.
+/// Checks all files that have a table, and adds up their counts.
 impl Check for Bundle {
     fn repairs(&self) -> RepairMode {
         RepairMode::Report

@@ -1,4 +1,4 @@
-//! An entry of a table of the lower level ("Cluster block reference – version 1" of libqcow's documentation).
+//! An entry of a lower table ("Cluster block reference – version 1" of libqcow's documentation).
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ const COMPRESSED: u64 = 1 << 63;
 pub(in crate::format::qcow) enum ClusterPlace {
     /// Nowhere in this file.
     Absent,
-    /// As they are, at that offset of the file.
+    /// Uncompressed, at that offset in the file.
     Plain(u64),
     /// Compressed, in `len` bytes at `host`.
     Packed { host: u64, len: u64 },
 }
 
 impl ClusterPlace {
-    /// The bytes of the file, of which an image has clusters of that length.
+    /// The range of bytes in the file, in an image with clusters of that length.
     pub(in crate::format::qcow) fn range(self, cluster: u64) -> Option<Range<u64>> {
         let (host, len) = match self {
             Self::Absent => return None,
@@ -30,7 +30,7 @@ impl ClusterPlace {
     }
 }
 
-/// What an entry says. Whether the file has such a place is another question.
+/// The meaning of an entry, whether or not the file has such a place.
 pub(in crate::format::qcow) fn place_of(word: u64, geometry: Geometry) -> ClusterPlace {
     if word == 0 {
         return ClusterPlace::Absent;
@@ -46,12 +46,12 @@ pub(in crate::format::qcow) fn place_of(word: u64, geometry: Geometry) -> Cluste
     }
 }
 
-/// The entry of a cluster that stands at `host` as it is; None where none can say that.
+/// The entry of an uncompressed cluster at `host`; None if no entry can express that.
 pub(in crate::format::qcow) fn word_of(host: u64) -> Option<u64> {
     (host < COMPRESSED && host != 0).then_some(host)
 }
 
-/// The entry of a cluster that is compressed, in `len` bytes at `host`; None where none can say that.
+/// The entry of a compressed cluster, in `len` bytes at `host`; None if no entry can express that.
 pub(in crate::format::qcow) fn word_of_packed(
     host: u64,
     len: u64,
@@ -74,7 +74,7 @@ mod tests {
         };
         assert_eq!(place_of(0, geometry), ClusterPlace::Absent);
         assert_eq!(place_of(0x2000, geometry), ClusterPlace::Plain(0x2000));
-        // As QEMU's tools write it: 22 bytes at 0x2000.
+        // As written by QEMU's tools: 22 bytes at 0x2000.
         let word = 0x80b0_0000_0000_2000;
         let place = ClusterPlace::Packed {
             host: 0x2000,

@@ -1,4 +1,4 @@
-//! The header, and how the tables follow from it ("File header – version 1" of libqcow's documentation).
+//! The header, and the tables that follow from it ("File header – version 1" of libqcow's documentation).
 
 use std::ops::Range;
 
@@ -6,16 +6,16 @@ use crate::bytes::{be32, be64, put};
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 
-/// What a file begins with, the version included.
+/// The first bytes of a file, including the version.
 pub(in crate::format::qcow) const MAGIC: &[u8; 8] = b"QFI\xfb\0\0\0\x01";
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(in crate::format::qcow) const HEADER_LEN: usize = 48;
 
-/// The longest name of a backing file that QEMU's tools read.
+/// Maximum length of the name of a backing file that QEMU's tools read.
 pub(in crate::format::qcow) const MAX_NAME: usize = 1023;
 
-/// The most tables of the lower level: the upper one has less than 2 GiB, as in QEMU's tools.
+/// Maximum number of lower tables: the upper one is smaller than 2 GiB, as in QEMU's tools.
 pub(in crate::format::qcow) const fn most_tables() -> u64 {
     (i32::MAX as u64) / 8
 }
@@ -24,33 +24,33 @@ pub(in crate::format::qcow) const fn most_tables() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::qcow) enum Crypt {
     None,
-    /// AES-128-CBC under the passphrase.
+    /// AES-128-CBC with the passphrase.
     Aes,
 }
 
 /// The header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::format::qcow) struct Header {
-    /// Where the name of the backing file stands; 0 where there is none.
+    /// Offset of the name of the backing file; 0 if there is none.
     pub(in crate::format::qcow) name_offset: u64,
     pub(in crate::format::qcow) name_len: u32,
-    /// When the backing file was changed last; QEMU's tools write 0.
+    /// When the backing file was last changed; QEMU's tools write 0.
     pub(in crate::format::qcow) mtime: u32,
-    /// The virtual size; a part of a sector at its end does not count.
+    /// The virtual size; a partial sector at its end does not count.
     pub(in crate::format::qcow) size: u64,
     pub(in crate::format::qcow) cluster_bits: u8,
-    /// Entries of a table of the lower level: `1 << l2_bits`.
+    /// Entries per lower table: `1 << l2_bits`.
     pub(in crate::format::qcow) l2_bits: u8,
     pub(in crate::format::qcow) crypt: Crypt,
-    /// Where the upper table stands.
+    /// Offset of the upper table.
     pub(in crate::format::qcow) l1_offset: u64,
 }
 
 impl Header {
-    /// Reads the header; what a short file lacks counts as zeroes.
+    /// Decodes the header; what a short file lacks counts as zeroes.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] for another version,
+    /// [`ErrorKind::NotAnImage`] if it is none, [`crate::ErrorKind::Unsupported`] for another version,
     /// [`crate::ErrorKind::Corrupt`] for numbers that mean nothing; in QEMU's words.
     pub(in crate::format::qcow) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let mut head = [0; HEADER_LEN];
@@ -103,7 +103,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Whether the numbers fit each other.
+    /// Checks that the fields are consistent with each other.
     fn check(&self) -> Result<()> {
         let bad = |text: &str| Err(Error::corrupt(text));
         if self.size <= 1 {
@@ -129,7 +129,7 @@ impl Header {
             _ => return bad("The L1 table lies outside of any file"),
         };
         if let Some(name) = self.name_place() {
-            // It would change with the next write of them.
+            // It would change when those are next written.
             let is_apart = name.end <= self.l1_offset || end <= name.start;
             if name.start < HEADER_LEN as u64 || !is_apart {
                 return bad("The backing file name stands in the place of other metadata");
@@ -138,7 +138,7 @@ impl Header {
         Ok(())
     }
 
-    /// Where the name of the backing file stands, if there is one.
+    /// The range of the name of the backing file, if there is one.
     pub(in crate::format::qcow) fn name_place(&self) -> Option<Range<u64>> {
         if self.name_offset == 0 || self.name_len == 0 {
             return None;
@@ -147,7 +147,7 @@ impl Header {
         Some(self.name_offset..end)
     }
 
-    /// How clusters and tables lie.
+    /// The layout of clusters and tables.
     pub(in crate::format::qcow) fn geometry(&self) -> Geometry {
         Geometry {
             cluster_bits: u32::from(self.cluster_bits),
@@ -160,12 +160,12 @@ impl Header {
         self.size - self.size % SECTOR
     }
 
-    /// Tables of the lower level.
+    /// Number of lower tables.
     pub(in crate::format::qcow) fn tables(&self) -> u64 {
         self.geometry().tables(self.size)
     }
 
-    /// Where the upper table ends.
+    /// The end of the upper table.
     pub(in crate::format::qcow) fn l1_end(&self) -> Option<u64> {
         self.l1_offset.checked_add(self.tables() * 8)
     }
@@ -177,7 +177,7 @@ impl Header {
             Crypt::None => 0,
             Crypt::Aes => 1,
         };
-        // The places lie within the header.
+        // The fields lie within the header.
         let _ = put(&mut bytes, 0, MAGIC);
         for (at, value) in [(16, self.name_len), (20, self.mtime), (36, crypt)] {
             let _ = put(&mut bytes, at, &value.to_be_bytes());
@@ -190,7 +190,7 @@ impl Header {
     }
 }
 
-/// How clusters and tables lie.
+/// The layout of clusters and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::qcow) struct Geometry {
     pub(in crate::format::qcow) cluster_bits: u32,
@@ -198,27 +198,27 @@ pub(in crate::format::qcow) struct Geometry {
 }
 
 impl Geometry {
-    /// Bytes of a cluster.
+    /// Size of a cluster in bytes.
     pub(in crate::format::qcow) fn cluster(self) -> u64 {
         1 << self.cluster_bits
     }
 
-    /// Entries of a table of the lower level.
+    /// Entries per lower table.
     pub(in crate::format::qcow) fn per_table(self) -> u64 {
         1 << self.l2_bits
     }
 
-    /// Bytes of a table of the lower level.
+    /// Length of a lower table in bytes.
     pub(in crate::format::qcow) fn table_len(self) -> u64 {
         self.per_table() * 8
     }
 
-    /// Guest bytes that a table of the lower level stands for.
+    /// Guest bytes covered by a lower table.
     pub(in crate::format::qcow) fn covered(self) -> u64 {
         self.cluster() << self.l2_bits
     }
 
-    /// Tables of the lower level of a disk of that size.
+    /// Number of lower tables of a disk of that size.
     pub(in crate::format::qcow) fn tables(self, size: u64) -> u64 {
         size.div_ceil(self.covered())
     }

@@ -1,4 +1,4 @@
-//! From version 3 to version 2: what that does not know is refused or taken out.
+//! From version 3 to version 2: features that it lacks are refused or removed.
 
 use std::sync::atomic::Ordering;
 
@@ -14,10 +14,9 @@ use crate::job::{Job, JobControl};
 use super::ALL;
 
 impl Qcow2 {
-    /// Refuses an image that version 2 cannot hold. `size` is the virtual size that it will have,
-    /// where that changes.
+    /// Refuses an image that version 2 cannot represent. `size` is its new virtual size, if that changes.
     pub(super) fn check_downgrade(&self, size: Option<u64>) -> Result<()> {
-        // Zero clusters are replaced in the tables of snapshots too.
+        // Zero clusters are replaced in the tables of snapshots, too.
         self.views.check_none()?;
         let image = self.header.lock().clone();
         if image.has_data_file() {
@@ -79,11 +78,11 @@ impl Qcow2 {
         Ok(false)
     }
 
-    /// Makes the image one of version 2, which [`Qcow2::check_downgrade`] has allowed.
+    /// Converts the image to version 2, after [`Qcow2::check_downgrade`] has allowed it.
     pub(super) fn downgrade(&self, job: &mut Job) -> Result<()> {
         let _all = self.inflight.reserve(ALL);
         self.write_out_and_reclaim()?;
-        // References go and COPIED flags come: not in one write.
+        // References are dropped and COPIED flags are set: not in one write.
         let begun = self.begin_flags()?;
         let replaced = self.replace_zero_clusters(job);
         let marked = self
@@ -91,7 +90,7 @@ impl Qcow2 {
             .and_then(|()| self.mark_active(false, &JobControl::default()))
             .and_then(|()| self.end_flags(begun));
         if marked.is_err() {
-            // The dirty bit stays, so that the next one to write begins with the refcounts.
+            // The dirty bit stays set, so that the next writer starts by rebuilding the refcounts.
             self.give_up_writing();
         }
         replaced.and(marked)?;
@@ -104,7 +103,7 @@ impl Qcow2 {
             header.autoclear = Autoclear::empty();
             header.compression = CompressionType::Zlib;
             header.rest.clear();
-            // Bitmaps that nothing vouched for are gone; their clusters are leaked.
+            // Bitmaps whose consistency is not certain are dropped; their clusters are leaked.
             image.extensions.retain(|extension| {
                 !matches!(
                     extension,

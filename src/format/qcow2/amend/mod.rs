@@ -1,9 +1,8 @@
 //! Changing the options of an open image.
 //!
-//! All that can be refused is refused first. Then each change is a step of its own that leaves a
-//! valid image: key slots, version 3, the bits of the header, the width of refcounts, the size, and
-//! version 2 last. An amended image stays open and takes part in what changed; but refcounts are no
-//! longer written late in it.
+//! Everything that can be refused is refused first. Then each change is a separate step that leaves a valid image: key
+//! slots, version 3, the header's bits, the refcount width, the size, and finally version 2. An amended image stays
+//! open and reflects the changes, except that it no longer writes refcounts late.
 
 mod downgrade;
 mod options;
@@ -29,7 +28,7 @@ use super::state::Qcow2;
 pub use options::OPTIONS;
 use options::{Amended, Present};
 
-/// Guest clusters that nothing else remaps meanwhile.
+/// All guest clusters: nothing else remaps any in the meantime.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Amend for Qcow2 {
@@ -97,8 +96,7 @@ impl Qcow2 {
         })
     }
 
-    /// The ID of the secret that opened the image and the place of its key slots, where these are
-    /// to change.
+    /// The ID of the secret that opened the image and the offset of its key slots, if these are to change.
     fn keyslot_place(&self, values: &Values) -> Result<Option<(String, u64)>> {
         if !crypt::changes_keyslots(values, "encrypt.") {
             return Ok(None);
@@ -119,7 +117,7 @@ impl Qcow2 {
         }
     }
 
-    /// Refuses a size that the image cannot get, at the version that it will have then.
+    /// Refuses a size that the image cannot have, at the version that it will have then.
     fn check_new_size(&self, size: u64, version: u32) -> Result<()> {
         if size > i64::MAX as u64 {
             return Err(Error::invalid("Image size cannot be negative"));
@@ -127,12 +125,12 @@ impl Qcow2 {
         self.check_resizable(size, version)
     }
 
-    /// Ends the writing of refcounts under the dirty bit.
+    /// Stops writing refcounts late, under the dirty bit.
     fn write_refcounts_at_once(&self) -> Result<()> {
         if !self.lazy() {
             return Ok(());
         }
-        // First: each pass from now on writes refcounts.
+        // This comes first: each pass from now on writes refcounts.
         self.lazy.store(false, Ordering::Release);
         self.write_metadata(true, Durability::None)?;
         self.barrier()?;
@@ -140,7 +138,7 @@ impl Qcow2 {
         self.barrier()
     }
 
-    /// The changes that the header alone records.
+    /// Makes the changes that only the header records.
     fn amend_header(&self, target: &Amended) -> Result<()> {
         if self.version() >= 3 {
             self.update_header(|header| {
@@ -167,11 +165,11 @@ impl Qcow2 {
         })
     }
 
-    /// Rewrites the header cluster, with a barrier on both sides. After a failure it is unknown
-    /// which header counts: no more writes then.
+    /// Rewrites the header cluster, with a barrier on both sides. After a failure it is unknown which header is in
+    /// effect: no more writes are allowed then.
     fn switch_whole_header(&self, change: impl Fn(&mut super::disk::ImageHeader)) -> Result<()> {
         self.barrier()?;
-        // What does not fit is found before anything is written.
+        // A header that does not fit is detected before anything is written.
         self.check_replacement(&change)?;
         let switched = self.replace_header(change).and_then(|()| self.barrier());
         if switched.is_err() {
@@ -180,13 +178,13 @@ impl Qcow2 {
         switched
     }
 
-    /// The state of the disk is not known any more: nothing is written from now on.
+    /// The state of the disk is no longer known: nothing is written from now on.
     pub(super) fn give_up_writing(&self) {
         self.lost.store(true, Ordering::Release);
         self.broken.store(true, Ordering::Release);
     }
 
-    /// The error of an image whose tables contradict each other.
+    /// The error for an image whose tables contradict each other.
     fn damaged(&self, what: &str) -> Error {
         Error::new(
             ErrorKind::Corrupt,

@@ -1,4 +1,4 @@
-//! The options of `amend`, and what they ask for.
+//! The options of `amend`, and the changes that they request.
 
 use bstr::{BStr, BString, ByteSlice};
 
@@ -62,7 +62,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     option("size", OptionKind::Size, "Virtual disk size"),
 ];
 
-/// What the image is to be.
+/// The requested state of the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Amended {
     /// 2 or 3.
@@ -71,15 +71,15 @@ pub(super) struct Amended {
     pub(super) width: RefcountWidth,
     /// Refcounts may be written late.
     pub(super) lazy: bool,
-    /// Another virtual size.
+    /// The new virtual size, if it changes.
     pub(super) size: Option<u64>,
-    /// Another name of the data file; an empty one takes the name out.
+    /// The new name of the data file, if it changes; an empty one removes the name.
     pub(super) data_file: Option<BString>,
-    /// The data file need not stay valid as a raw image any more.
+    /// The data file no longer has to be valid as a raw image.
     pub(super) drop_raw: bool,
 }
 
-/// What counts of the image as it is.
+/// The relevant state of the image as it is.
 #[derive(Clone, Debug)]
 pub(super) struct Present {
     pub(super) version: u32,
@@ -92,11 +92,10 @@ pub(super) struct Present {
 }
 
 impl Amended {
-    /// What the options make of the image.
+    /// Applies the options to the state of the image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for values that are none, or that contradict each other or
-    /// the image.
+    /// [`crate::ErrorKind::Invalid`] for invalid values, or values that contradict each other or the image.
     pub(super) fn new(values: &Values, now: &Present) -> Result<Self> {
         let version = match values.str("compat") {
             None => now.version,
@@ -125,7 +124,7 @@ impl Amended {
             values.name("backing_file"),
             values.str("backing_fmt").map(BStr::new),
         ];
-        // What the image has already is no change.
+        // Values that the image already has are no change.
         let has = [&now.backing_file, &now.backing_format]
             .map(|name| name.as_ref().map(|name| name.as_bstr()));
         if names != [None, None] && (names != has || names.contains(&None)) {
@@ -150,7 +149,7 @@ impl Amended {
     }
 }
 
-/// The width that refcounts are to have.
+/// The requested refcount width.
 fn new_width(bits: Option<u64>, version: u32, now: &Present) -> Result<RefcountWidth> {
     let Some(bits) = bits else {
         if version < 3 && now.width.bits() != 16 {

@@ -1,8 +1,8 @@
-//! Another width of refcounts: a new table and new blocks beside the old ones, which the header
-//! names from one instant on; only then are the old ones free.
+//! Changing the refcount width: a new table and new blocks are written beside the old ones, and the header switches to
+//! them in one step; only then are the old ones freed.
 //!
-//! They go behind everything that is in use, so that a crash before that instant leaves a file that
-//! is longer, and one after it leaves the clusters of the old structures leaked.
+//! They go behind everything that is in use, so that a crash before the switch leaves a longer file, and one after it
+//! leaks the clusters of the old structures.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -28,12 +28,12 @@ struct New {
 }
 
 impl New {
-    /// The clusters that the table takes.
+    /// The clusters of the table.
     fn table(&self) -> Range<u64> {
         self.start..self.start + self.place.reftable_clusters
     }
 
-    /// The clusters that the blocks take.
+    /// The clusters of the blocks.
     fn blocks(&self) -> Range<u64> {
         let first = self.start + self.place.reftable_clusters;
         first..first + self.place.blocks
@@ -41,11 +41,11 @@ impl New {
 }
 
 impl Qcow2 {
-    /// Gives all refcounts another width.
+    /// Changes the width of all refcounts.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where a refcount does not fit, [`ErrorKind::Limit`], or of I/O: the
-    /// image is as it was then, unless the header could not be written.
+    /// [`ErrorKind::Invalid`] if a refcount does not fit, [`ErrorKind::Limit`], or if I/O fails: the image is unchanged
+    /// then, unless the header could not be written.
     pub(super) fn change_refcount_width(&self, width: RefcountWidth, job: &mut Job) -> Result<()> {
         let _all = self.inflight.reserve(ALL);
         self.write_out_and_reclaim()?;
@@ -72,12 +72,12 @@ impl Qcow2 {
         let table = match written {
             Ok(table) => table,
             Err(error) => {
-                // What cannot be cut off is space that nothing names, but it is not zero any more.
+                // What cannot be cut off is unreferenced space, but it no longer reads as zeroes.
                 alloc.high_water = alloc
                     .high_water
                     .max(new.place.end << self.layout.cluster_bits());
                 if !self.storage.limits().fixed_len {
-                    // Writes in place may have lengthened the file up to the last cluster's end.
+                    // Writes in place may have extended the file up to the end of the last cluster.
                     let kept = self
                         .storage
                         .len()?
@@ -90,7 +90,7 @@ impl Qcow2 {
         self.switch_structures(alloc, &new, table)
     }
 
-    /// Checks that all refcounts fit into the width; the first cluster behind all in use.
+    /// Checks that all refcounts fit into the width; returns the first cluster behind all those in use.
     fn check_counts(&self, alloc: &Alloc, width: RefcountWidth, job: &mut Job) -> Result<u64> {
         let old = self.counts().refcount_width();
         let per_block = self.counts().refcount_block_entries();
@@ -124,7 +124,7 @@ impl Qcow2 {
         Ok(end)
     }
 
-    /// A refcount block as it is on disk; None where there is none.
+    /// A refcount block as stored on disk; None if there is none.
     fn old_block(&self, alloc: &Alloc, index: u64) -> Result<Option<IoBuf>> {
         let offset = alloc.block(index);
         if offset == 0 {
@@ -140,8 +140,8 @@ impl Qcow2 {
         Ok(Some(block))
     }
 
-    /// Writes the new blocks, which count themselves and the new table beside all that was counted
-    /// before, then the table; returns its entries.
+    /// Writes the new blocks, which count themselves and the new table in addition to all that was counted before, then
+    /// the table; returns its entries.
     fn write_structures(&self, alloc: &Alloc, new: &New, job: &mut Job) -> Result<Vec<u64>> {
         let cluster = self.layout.cluster_size();
         let (old, width) = (self.counts(), new.geometry.refcount_width());
@@ -186,7 +186,7 @@ impl Qcow2 {
         Ok(table)
     }
 
-    /// Lets the header name the new structures, then gives up the old ones.
+    /// Switches the header to the new structures, then releases the old ones.
     fn switch_structures(&self, alloc: &mut Alloc, new: &New, table: Vec<u64>) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let order = new.geometry.refcount_width().order();
@@ -208,7 +208,7 @@ impl Qcow2 {
         let blocks = blocks.filter(|cluster| *cluster != 0);
         let freed = old_table..old_table + alloc.table_clusters;
         for cluster in freed.clone().chain(blocks) {
-            // No slice of the old width may be found again.
+            // Slices of the old width must not be found again.
             let len = self.layout.cluster_size();
             self.cache.invalidate(cluster << bits, len);
             self.meta.remove_table(cluster);

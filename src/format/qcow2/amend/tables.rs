@@ -7,25 +7,25 @@ use crate::format::qcow2::disk::L1Entry;
 use crate::format::qcow2::state::Qcow2;
 use crate::memory;
 
-/// So many bytes of L1 tables per byte of the file are read, and so many always.
+/// Limit for the total size of L1 tables to read, per byte of the file, and a fixed allowance in bytes.
 const MAX_VISITS: u64 = 16;
 const FREE_VISITS: u64 = 64 << 20;
-/// What one more table may take in a tree of them.
+/// Maximum memory for one more table in the map of tables.
 const TABLE: u64 = 1 << 10;
 
 /// An L2 table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table {
-    /// The index of the L1 entries that name it.
+    /// The index of the L1 entries that refer to it.
     pub(super) l1_index: u64,
-    /// How many L1 tables name it.
+    /// Number of L1 tables that refer to it.
     pub(super) users: u64,
-    /// The active one is among them.
+    /// The active L1 table is among them.
     pub(super) active: bool,
 }
 
 impl Qcow2 {
-    /// All L2 tables by offset. What is in memory must be on disk.
+    /// All L2 tables by offset. Changes in memory must have been written to disk.
     pub(super) fn all_tables(&self) -> Result<BTreeMap<u64, Table>> {
         let mut tables = BTreeMap::new();
         let limit = self.storage.len()?.saturating_mul(MAX_VISITS) + FREE_VISITS;

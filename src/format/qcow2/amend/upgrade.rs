@@ -1,4 +1,4 @@
-//! From version 2 to version 3: snapshots with all their fields, then another header.
+//! From version 2 to version 3: completes the fields of all snapshots, then replaces the header.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,7 @@ use crate::format::qcow2::disk::Extension;
 use crate::format::qcow2::state::Qcow2;
 
 impl Qcow2 {
-    /// Gives the image a header of version 3.
+    /// Gives the image a version 3 header.
     pub(super) fn upgrade(&self) -> Result<()> {
         self.complete_snapshots()?;
         let roomy = self.layout.cluster_size() >= MIN_CLUSTER_FOR_NAMES;
@@ -21,7 +21,7 @@ impl Qcow2 {
                 return;
             }
             image.extensions.push(Extension::known_feature_names());
-            // The names only help with messages: a header that is full goes without.
+            // The names only improve messages: a header that is full goes without.
             if image.to_bytes().is_err() {
                 image.extensions.pop();
             }

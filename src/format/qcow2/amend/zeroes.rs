@@ -1,5 +1,5 @@
-//! Zero clusters, which version 2 does not know, become what it knows: nothing, where no backing
-//! file shows through, or data.
+//! Replaces zero clusters, which version 2 lacks: with unallocated ones if no backing file shows through, else with
+//! data.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::limbo::Freed;
@@ -13,8 +13,8 @@ use crate::job::Job;
 use super::tables::Table;
 
 impl Qcow2 {
-    /// Replaces all zero clusters of the active state and of the snapshots. What the guest sees
-    /// stays the same, in each of them.
+    /// Replaces all zero clusters of the active state and of the snapshots. What the guest sees stays the same in each
+    /// of them.
     pub(super) fn replace_zero_clusters(&self, job: &mut Job) -> Result<()> {
         let tables = self.all_tables()?;
         job.control().set_total(tables.len() as u64);
@@ -57,7 +57,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// The entry in the place of a zero cluster, and the references that it gives up.
+    /// The entry that replaces a zero cluster, and the references that this releases.
     fn without_zero(
         &self,
         word: L2Entry,
@@ -73,7 +73,7 @@ impl Qcow2 {
             let index = host >> self.layout.cluster_bits();
             let count = self.refcount(&self.alloc.lock(), index)?;
             if count == 1 {
-                // Nothing else can have it: its bytes may change.
+                // Nothing else can refer to it: its bytes may change.
                 self.check_data_place(host, cluster)?;
                 self.write_zero_data(cluster, host, guest)?;
                 return Ok((L2Entry(word.0 & !L2Entry::ZERO), freed));
@@ -102,7 +102,7 @@ impl Qcow2 {
         Ok((L2Entry::data(host, own), freed))
     }
 
-    /// Allocates a cluster with that many references.
+    /// Allocates a cluster with this many references.
     fn alloc_for(&self, references: u64) -> Result<u64> {
         let alloc = &mut *self.alloc.lock();
         if references > self.counts().max_refcount() {
@@ -122,10 +122,10 @@ impl Qcow2 {
         Ok(host)
     }
 
-    /// Gives back the references of a cluster that no table names.
+    /// Drops the references to a cluster that no table refers to.
     fn take_back(&self, alloc: &mut Alloc, host: u64, references: u64) {
         let cluster = host >> self.layout.cluster_bits();
-        // A failure leaks the cluster, which harms nothing; the caller reports its own error.
+        // A failure leaks the cluster, which does no harm; the caller reports its own error.
         let _ = self.drop_references(alloc, (0..references).map(|_| cluster));
     }
 }

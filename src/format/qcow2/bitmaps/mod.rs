@@ -1,9 +1,9 @@
 //! Persistent dirty bitmaps (specification: "Bitmaps").
 //!
-//! While an image may change, the bitmaps that record are in use on disk, and what is written is
-//! noted in memory: bits in the finest of their granularities, one record for all of them. When the
-//! image is closed, or the list of bitmaps changes, the record goes into each of them. So a crash
-//! leaves bitmaps that say that they miss something, never ones that are silently short.
+//! While an image may change, the bitmaps that record are marked in use on disk, and writes are recorded in memory: in
+//! the finest of their granularities, with one record for all of them. When the image is closed, or the list of bitmaps
+//! changes, the record is merged into each of them. So a crash leaves bitmaps that are known to be incomplete, never
+//! ones that silently lack something.
 
 mod protect;
 mod record;
@@ -126,7 +126,7 @@ impl Bitmaps for Qcow2 {
             self.bitmap_clusters(self.virtual_size(), bits)?;
             (self.virtual_size(), u32::from(bits))
         };
-        // The ranges may come from this very image: no lock is held while they do.
+        // The ranges may come from this very image: no lock is held while they are collected.
         let marks = Arc::new(Record::new(size, granularity)?);
         ranges(&mut |offset, len| marks.set(offset..offset.saturating_add(len)))?;
         let session = &mut *self.changing_bitmaps()?;
@@ -150,7 +150,7 @@ impl Qcow2 {
     fn changing_bitmaps(&self) -> Result<RwLockWriteGuard<'_, Session>> {
         self.check_writable()?;
         if self.lazy() {
-            // Refcounts change: the dirty bit comes first.
+            // Refcounts will change: the dirty bit has to be set first.
             self.prepare_write()?;
         }
         self.loaded_bitmaps()
@@ -167,7 +167,7 @@ impl Qcow2 {
         })
     }
 
-    /// Changes a consistent bitmap; `change` learns whether guest data may be changing.
+    /// Changes a consistent bitmap; `change` is told whether guest data may be changing.
     fn change_one(
         &self,
         name: &BStr,
@@ -245,7 +245,7 @@ impl Qcow2 {
 }
 
 impl Next {
-    /// Lets it record or not; `begun` says that guest data may be changing.
+    /// Sets whether it records; `begun`: guest data may be changing.
     fn set_enabled(&mut self, enabled: bool, begun: bool) {
         let flags = &mut self.known.entry.flags;
         flags.set(BitmapFlags::AUTO, enabled);
@@ -263,7 +263,7 @@ fn describe(known: &Known) -> BitmapInfo {
     }
 }
 
-/// Where a bitmap stands in the list.
+/// The index of a bitmap in the list.
 fn find(session: &Session, name: &BStr) -> Result<usize> {
     let mut known = session.known.iter();
     known

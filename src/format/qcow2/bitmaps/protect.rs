@@ -1,4 +1,4 @@
-//! Where bitmaps stand, so that nothing else is written there.
+//! Where bitmaps are stored, so that nothing else is written there.
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{BitmapEntry, BitmapTableEntry, read_bitmap_directory};
@@ -6,8 +6,8 @@ use crate::format::qcow2::open::read_table;
 use crate::format::qcow2::state::Qcow2;
 
 impl Qcow2 {
-    /// Notes the tables and the bits of all bitmaps. Damaged ones are reported where they are
-    /// used; that they claim more than the file has only ends the list.
+    /// Registers the tables and the bits of all bitmaps. Damaged ones are reported where they are used; if they claim
+    /// more clusters than the file has, this only ends the registration.
     pub(in crate::format::qcow2) fn protect_bitmaps(&self) -> Result<()> {
         let Some(extension) = self.header.lock().consistent_bitmaps() else {
             return Ok(());
@@ -18,7 +18,7 @@ impl Qcow2 {
         let Ok(bitmaps) = read_bitmap_directory(&*self.storage, &extension, size, cluster) else {
             return Ok(());
         };
-        // No more than the file has: tables that overlap could name the same bytes over and over.
+        // No more than the file has: overlapping tables could refer to the same bytes over and over.
         let mut budget = file.div_ceil(cluster);
         for bitmap in &bitmaps {
             let len = u64::from(bitmap.table_entries) * 8;

@@ -1,4 +1,4 @@
-//! What was written since a bitmap was stored: bits in memory, set without a lock.
+//! Writes since a bitmap was stored: bits in memory, set without a lock.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::Result;
 use crate::memory;
 
-/// Words of a page.
+/// Words per page.
 const PAGE_WORDS: usize = 512;
-/// Bits of a page.
+/// Bits per page.
 const PAGE_BITS: u64 = PAGE_WORDS as u64 * 64;
 
 type Page = [AtomicU64; PAGE_WORDS];
 
-/// Bits of a guest disk. Memory grows with what is set and not with the disk: pages come as they
-/// are touched, and one that is set as a whole takes a single bit.
+/// Bits for a guest disk. Memory grows with what is set and not with the disk: pages are allocated when they are
+/// touched, and one that is set completely takes a single bit.
 #[derive(Debug)]
 pub(super) struct Record {
     granularity_bits: u32,
@@ -26,10 +26,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Nothing set, for a disk of `size` bytes.
+    /// An empty record for a disk of `size` bytes.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn new(size: u64, granularity_bits: u32) -> Result<Self> {
         let bits = size.div_ceil(1 << granularity_bits);
         let pages = bits.div_ceil(PAGE_BITS);
@@ -94,7 +94,7 @@ impl Record {
             .is_some_and(|word| word.load(Ordering::Acquire) >> (page % 64) & 1 != 0)
     }
 
-    /// All bits of a page, where they are equal without a look at them.
+    /// The value of all bits of a page, if they are known to be equal without reading them.
     fn uniform(&self, page: u64) -> Option<bool> {
         if self.is_full(page) {
             return Some(true);
@@ -110,7 +110,7 @@ impl Record {
             .map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// The first bit from `bit` on, below `end`, that is (not) set; `end` where there is none.
+    /// The first bit from `bit` on, below `end`, that equals `set`; `end` if there is none.
     fn find(&self, mut bit: u64, end: u64, set: bool) -> u64 {
         while bit < end {
             let page = bit / PAGE_BITS;
@@ -130,7 +130,7 @@ impl Record {
         end
     }
 
-    /// Hands the runs of guest bytes whose bits are set to `visit`, as far as they lie in `bytes`.
+    /// Calls `visit` with the runs of guest bytes whose bits are set, as far as they lie in `bytes`.
     pub(super) fn visit(&self, bytes: Range<u64>, mut visit: impl FnMut(Range<u64>)) {
         let mut bit = bytes.start >> self.granularity_bits;
         let end = bytes
@@ -191,7 +191,7 @@ mod tests {
             ranges in proptest::collection::vec((0u64..80_000, 0u64..80_000), 0..6),
             from in 0u64..80_000,
         ) {
-            // Bits of 512 bytes; offsets in units of 256 bytes, so that some bits are touched in part.
+            // Bits of 512 bytes; offsets in units of 256 bytes, so that some bits are only partly covered.
             let size = 80_000 * 256;
             let record = Record::new(size, 9).unwrap();
             let mut model = vec![false; 40_000];

@@ -1,4 +1,4 @@
-//! What an open image knows of its bitmaps, in memory.
+//! The state of an open image's bitmaps, in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,12 +11,12 @@ use crate::format::qcow2::table_place::TablePlace;
 
 use super::record::Record;
 
-/// What one open image knows of its bitmaps.
+/// The state of an open image's bitmaps.
 ///
 /// The session's lock comes before `pass` in the lock order.
 #[derive(Debug, Default)]
 pub(in crate::format::qcow2) struct Recorder {
-    /// Some bitmap records: what a write looks at, without a lock.
+    /// Some bitmap records: checked by each write, without a lock.
     pub(super) recording: AtomicBool,
     pub(super) session: RwLock<Session>,
 }
@@ -26,7 +26,7 @@ pub(in crate::format::qcow2) struct Recorder {
 pub(super) struct Known {
     /// Its entry in the directory, as on disk.
     pub(super) entry: BitmapEntry,
-    /// It is in use on disk because this image records into it.
+    /// It is marked in use on disk because this image records into it.
     pub(super) live: bool,
 }
 
@@ -59,10 +59,10 @@ pub(super) struct Session {
     pub(super) loaded: bool,
     /// In the order of the directory.
     pub(super) known: Vec<Known>,
-    /// The directory.
+    /// The place of the directory.
     pub(super) place: TablePlace,
-    /// What was written since the live bitmaps were stored, in their finest granularity.
+    /// Writes since the live bitmaps were stored, in their finest granularity.
     pub(super) record: Option<Arc<Record>>,
-    /// Guest data may change: bitmaps that record are in use on disk.
+    /// Guest data may change: bitmaps that record are marked in use on disk.
     pub(super) begun: bool,
 }

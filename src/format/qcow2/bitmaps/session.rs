@@ -1,4 +1,4 @@
-//! The bitmaps of an open image: which there are, and which of them record what is written.
+//! The bitmaps of an open image: which exist, and which of them record writes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::memory;
 use super::record::Record;
 use super::recorder::{Known, Session};
 
-/// Bytes that a change takes for each bitmap beside its name: as it was, as it is to be, and its entry.
+/// Memory that a change takes for each bitmap besides its name: its old and its new state, and its entry.
 const CHANGED: u64 = 640;
-/// Where the flags stand in an entry of the bitmap directory.
+/// Offset of the flags in an entry of the bitmap directory.
 const FLAGS_AT: u64 = 12;
 
-/// What becomes of a bitmap.
+/// The next state of a bitmap.
 pub(super) struct Next {
-    /// The bitmap afterwards; the place of its table as it was before, 0 for a new one.
+    /// The bitmap afterwards; the offset of its table is still the old one, 0 for a new bitmap.
     pub(super) known: Known,
-    /// Its stored bits stay.
+    /// Its stored bits are kept.
     pub(super) keep: bool,
-    /// Bits to set besides.
+    /// Bits to set in addition.
     pub(super) add: Vec<Arc<Record>>,
 }
 
 impl Qcow2 {
-    /// Reads the directory, where that has not been done. A read-only image may change by other
-    /// hands, so there it is read each time.
+    /// Reads the directory, unless that has been done. A read-only image may be changed by others, so there it is read
+    /// each time.
     pub(super) fn load_bitmaps(&self, session: &mut Session) -> Result<()> {
         if session.loaded && !self.read_only {
             return Ok(());
@@ -59,8 +59,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Before guest data changes for the first time: bitmaps that record are marked in use on disk,
-    /// so that after a crash they are not taken for complete.
+    /// Called before guest data changes for the first time: bitmaps that record are marked in use on disk, so that
+    /// after a crash they are not taken for complete.
     pub(in crate::format::qcow2) fn begin_recording(&self) -> Result<()> {
         let session = &mut *self.recorder.session.write();
         self.load_bitmaps(session)?;
@@ -87,7 +87,7 @@ impl Qcow2 {
         for index in marked {
             if let Some(known) = session.known.get_mut(index) {
                 known.entry.flags |= BitmapFlags::IN_USE;
-                // One that is too large to work with stays in use: it misses what is written.
+                // One that is too large to work with stays in use, because it misses writes.
                 known.live = self
                     .bitmap_clusters(size, known.entry.granularity_bits)
                     .is_ok();
@@ -97,10 +97,10 @@ impl Qcow2 {
         self.start_record(session, size)
     }
 
-    /// An empty record for the bitmaps that are live.
+    /// Starts an empty record for the live bitmaps.
     ///
     /// # Errors
-    /// Where there is no memory: the bitmaps stay in use then, for they miss what is written.
+    /// If memory cannot be allocated: the bitmaps stay in use then, because they miss writes.
     pub(super) fn start_record(&self, session: &mut Session, size: u64) -> Result<()> {
         let live = session.known.iter().filter(|known| known.live);
         let finest = live.map(|known| known.entry.granularity_bits).min();
@@ -124,7 +124,7 @@ impl Qcow2 {
         outcome
     }
 
-    /// Notes that guest bytes were changed, or may have been: called when the change has ended.
+    /// Records that guest bytes were changed, or may have been; called when the change is complete.
     pub(in crate::format::qcow2) fn record(&self, offset: u64, len: u64) {
         if !self.recorder.recording.load(Ordering::Acquire) {
             return;
@@ -134,8 +134,8 @@ impl Qcow2 {
         }
     }
 
-    /// At the end of use: what was recorded is stored, and the bitmaps are not in use any more.
-    /// Ended by `control`, it leaves those that record in use.
+    /// Called on closing: stores what was recorded, so that the bitmaps are no longer in use. If `control` ends it,
+    /// those that record stay in use.
     pub(in crate::format::qcow2) fn end_recording(&self, control: &JobControl) -> Result<()> {
         let session = &mut *self.recorder.session.write();
         session.begun = false;
@@ -160,7 +160,7 @@ impl Qcow2 {
         ended
     }
 
-    /// Changes the list of bitmaps; what was recorded so far goes into the live ones.
+    /// Changes the list of bitmaps; what was recorded so far is merged into the live ones.
     pub(super) fn change_bitmaps(
         &self,
         session: &mut Session,
@@ -171,7 +171,7 @@ impl Qcow2 {
         self.flush_all(self.durability)
     }
 
-    /// Changes the virtual size together with the bitmaps; false where there are none.
+    /// Changes the virtual size together with the bitmaps; returns false if there are none.
     pub(in crate::format::qcow2) fn resize_bitmaps(
         &self,
         size: u64,
@@ -219,7 +219,7 @@ impl Qcow2 {
         }
     }
 
-    /// Refuses a size to which the bitmaps cannot follow.
+    /// Refuses a size to which the bitmaps cannot be resized.
     pub(in crate::format::qcow2) fn check_bitmap_sizes(&self, size: u64) -> Result<()> {
         let session = &mut *self.recorder.session.write();
         self.load_bitmaps(session)?;
@@ -237,7 +237,7 @@ impl Qcow2 {
         Ok(!session.known.is_empty())
     }
 
-    /// Hands the runs of dirty guest bytes within `range` to `visit`.
+    /// Calls `visit` with the runs of dirty guest bytes within `range`.
     pub(super) fn visit_bitmap(
         &self,
         session: &Session,

@@ -1,5 +1,5 @@
-//! Storing bitmaps: bits, tables and the directory are written beside what is there, with refcounts
-//! that hold both, and take effect by one write of the header; only then are the old ones given up.
+//! Storing bitmaps: bits, tables and the directory are written beside the old ones, with refcounts for both, and take
+//! effect by one write of the header; only then are the old ones released.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -41,8 +41,8 @@ impl Moved {
 }
 
 impl Qcow2 {
-    /// Makes `next` the bitmaps of the image, for a virtual size of `size`, together with a change
-    /// of header fields. After a failure, or ended by `control`, everything is as it was.
+    /// Makes `next` the bitmaps of the image, for a virtual size of `size`, together with a change of header fields.
+    /// After a failure, or if `control` ends it, everything is as it was.
     pub(super) fn store_bitmaps(
         &self,
         session: &mut Session,
@@ -80,7 +80,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Writes what is new and lets the header name it.
+    /// Writes the new structures and makes the header refer to them.
     fn write_bitmaps(
         &self,
         session: &Session,
@@ -145,7 +145,7 @@ impl Qcow2 {
         Ok((known, place))
     }
 
-    /// Writes the bits that change and a table that names them.
+    /// Writes the bits that change and a table that refers to them.
     fn write_bitmap(
         &self,
         next: &Next,
@@ -182,7 +182,7 @@ impl Qcow2 {
             let old = kept.get(index as usize).copied().unwrap_or_default();
             let start = index * span;
             let covered = start..start.saturating_add(span).min(size);
-            // Bits past the former end, or past the new one, must not show up later.
+            // Bits past the former end, or past the new one, must not reappear later.
             let limit = old_size.min(size);
             let cut = size != old_size
                 && old != BitmapTableEntry::default()
@@ -221,8 +221,8 @@ impl Qcow2 {
         Ok(known)
     }
 
-    /// The table entry for the bits of `old`, with those of `add`; bits from the guest byte `valid`
-    /// of the entry on are cleared first.
+    /// The table entry for the bits of `old` combined with those of `add`; bits from the guest byte `valid` of the
+    /// entry on are cleared first.
     fn write_bits(
         &self,
         old: BitmapTableEntry,
@@ -258,11 +258,11 @@ impl Qcow2 {
         Ok(BitmapTableEntry(place.offset))
     }
 
-    /// Adds all clusters of a bitmap to those that are left behind.
+    /// Adds all clusters of a bitmap to those left behind.
     fn leave_bitmap(&self, bitmap: &BitmapEntry, moved: &mut Moved) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let table = match self.bitmap_table(bitmap) {
-            // Nothing that a damaged table names is safe to free: it is leaked.
+            // Nothing that a damaged table refers to is safe to free: it is leaked.
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(()),
             table => table?,
         };
@@ -279,7 +279,7 @@ impl Qcow2 {
         first..first + self.layout.clusters_for(len)
     }
 
-    /// Refuses to give up clusters that hold something else, or that count fewer references.
+    /// Refuses to release clusters that hold something else, or whose refcounts are too low.
     fn check_left(&self, clusters: &mut [u64]) -> Result<()> {
         for cluster in clusters.iter() {
             if let Some(what) = self.meta.overlap_other(*cluster) {
@@ -295,13 +295,13 @@ impl Qcow2 {
             .map_err(|error| error.context("The bitmaps' tables are damaged"))
     }
 
-    /// Lets the header name other bitmaps, with a barrier on both sides.
+    /// Switches the header to other bitmaps, with a barrier on both sides.
     fn switch_image_header(&self, change: impl FnOnce(&mut ImageHeader)) -> Result<()> {
         self.barrier()?;
         self.note_header_change(self.replace_header(change).and_then(|()| self.barrier()))
     }
 
-    /// Guards the directory against other writes.
+    /// Protects the directory against other writes.
     fn protect_directory(&self, place: TablePlace) {
         self.meta.set_area(
             Area::BitmapDirectory,
@@ -310,7 +310,7 @@ impl Qcow2 {
     }
 }
 
-/// Replaces the extension that names the bitmaps, and the bit that vouches for it.
+/// Replaces the bitmaps extension, and updates the autoclear bit that vouches for it.
 fn name_bitmaps(image: &mut ImageHeader, extension: Option<BitmapsExtension>) {
     let is_bitmaps = |extension: &Extension| matches!(extension, Extension::Bitmaps(_));
     let at = image.extensions.iter().position(is_bitmaps);
@@ -321,7 +321,7 @@ fn name_bitmaps(image: &mut ImageHeader, extension: Option<BitmapsExtension>) {
         .set(Autoclear::BITMAPS, extension.is_some());
     if let Some(extension) = extension {
         let names = |extension: &Extension| matches!(extension, Extension::FeatureNames(_));
-        // Before the long list of names: near the fields that change with it.
+        // Before the long feature name table: close to the fields that change with it.
         let at = at
             .or_else(|| image.extensions.iter().position(names))
             .unwrap_or(image.extensions.len());

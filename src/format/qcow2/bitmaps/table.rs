@@ -1,4 +1,4 @@
-//! Bitmap tables, and the bits that they name.
+//! Bitmap tables, and the bits that they refer to.
 
 use std::ops::Range;
 
@@ -13,11 +13,11 @@ use crate::memory::{self, IoBuf};
 
 use super::record::Record;
 
-/// The most bytes of bits in one bitmap: as QEMU has it.
+/// Maximum size of one bitmap's bits in bytes, as in QEMU.
 const MAX_BYTES: u64 = 512 << 20;
 
 impl Qcow2 {
-    /// How many table entries a bitmap needs for a disk of `size` bytes.
+    /// Number of table entries that a bitmap needs for a disk of `size` bytes.
     pub(super) fn bitmap_clusters(&self, size: u64, granularity_bits: u8) -> Result<u64> {
         let bytes = size.div_ceil(1 << granularity_bits.min(63)).div_ceil(8);
         if bytes > MAX_BYTES {
@@ -29,14 +29,14 @@ impl Qcow2 {
         Ok(bytes.div_ceil(self.layout.cluster_size()))
     }
 
-    /// Guest bytes of one table entry.
+    /// Number of guest bytes per table entry.
     pub(super) fn bitmap_span(&self, granularity_bits: u8) -> u64 {
         let shift = self.layout.cluster_bits() + 3 + u32::from(granularity_bits);
         1u64.checked_shl(shift).unwrap_or(u64::MAX)
     }
 
-    /// All entries of a bitmap's table. Refuses one that is longer than any bitmap can need, that
-    /// passes the end of the file, or that has an entry which makes no sense.
+    /// All entries of a bitmap's table. Refuses a table that is longer than any bitmap can need, that passes the end of
+    /// the file, or that has an invalid entry.
     pub(super) fn bitmap_table(&self, bitmap: &BitmapEntry) -> Result<Vec<BitmapTableEntry>> {
         let damaged = |what: &str| {
             Error::corrupt(format!("Bitmap '{}': {what}", bitmap.name_text()))
@@ -66,7 +66,7 @@ impl Qcow2 {
         Ok(table)
     }
 
-    /// The bytes of the bits that a table entry stands for.
+    /// The bytes of the bits that a table entry refers to.
     pub(super) fn bitmap_bytes(&self, entry: BitmapTableEntry) -> Result<IoBuf> {
         let fill = if entry.all_ones() { 0xff } else { 0 };
         let mut bytes = memory::zeroed(self.layout.cluster_size() as usize)?;
@@ -77,8 +77,8 @@ impl Qcow2 {
         Ok(bytes)
     }
 
-    /// Hands the runs of dirty guest bytes within `range` to `visit`, in order and as long as they
-    /// are: what is stored, and what was recorded since.
+    /// Calls `visit` with the runs of dirty guest bytes within `range`, in order and at full length: those that are
+    /// stored, and those recorded since.
     pub(super) fn visit_stored(
         &self,
         bitmap: &BitmapEntry,
@@ -115,7 +115,7 @@ impl Qcow2 {
     }
 }
 
-/// Sets the bits of a cluster, which stands for the guest bytes `covered`, that a record has set.
+/// Sets those bits of a cluster, which covers the guest bytes `covered`, that are set in a record.
 pub(super) fn add_record(
     bytes: &mut [u8],
     record: &Record,

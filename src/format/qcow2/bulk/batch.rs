@@ -1,13 +1,13 @@
-//! Contiguous table writes gathered into large ones.
+//! Contiguous table writes combined into large ones.
 
 use crate::error::Result;
 use crate::memory::IoBuf;
 use crate::storage::Storage;
 
-/// How much is gathered, in bytes.
+/// How much is combined, in bytes.
 const BATCH_BYTES: u64 = 1 << 20;
 
-/// Bytes that wait to be written at one place.
+/// Bytes waiting to be written at one offset.
 #[derive(Debug)]
 pub(super) struct Batch {
     offset: u64,
@@ -16,7 +16,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Gathers pieces of `unit` bytes.
+    /// Combines pieces of `unit` bytes.
     pub fn new(unit: u64) -> Self {
         Self {
             offset: 0,
@@ -25,10 +25,10 @@ impl Batch {
         }
     }
 
-    /// Adds a piece; writes what waits where it is full or does not reach up to `offset`.
+    /// Adds a piece; what is waiting is written first if it is full or does not end at `offset`.
     ///
     /// # Errors
-    /// Of the write.
+    /// If the write fails.
     pub fn push(&mut self, offset: u64, piece: &[u8], out: &dyn Storage) -> Result<()> {
         let continues = self.offset.checked_add(self.bytes.len() as u64) == Some(offset);
         if !continues || self.bytes.len() + piece.len() > self.limit {
@@ -38,10 +38,10 @@ impl Batch {
         self.bytes.extend_from_slice(piece)
     }
 
-    /// Writes what waits.
+    /// Writes what is waiting.
     ///
     /// # Errors
-    /// Of the write.
+    /// If the write fails.
     pub fn flush(&mut self, out: &dyn Storage) -> Result<()> {
         if !self.bytes.is_empty() {
             out.write_at(&self.bytes, self.offset)?;

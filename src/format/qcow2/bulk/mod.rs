@@ -1,5 +1,4 @@
-//! Writing of a fresh image: host space from a cursor, one L2 table open, one refcount block
-//! open, header last.
+//! Writing a new image: host space from a cursor, one open L2 table, one open refcount block, and the header last.
 //!
 //! Until [`Bulk::finish`] the header cluster holds zeroes, so that an interrupted run leaves a
 //! file that no program takes for an image. Memory: two clusters, a write buffer of 1 MiB, and
@@ -36,28 +35,28 @@ use crate::storage::{
     Durability, Preallocation, Storage, ZeroFlags, first_sector, grow, write_fresh, zero,
 };
 
-/// How far the growth of the file is announced beforehand.
+/// How far ahead the growth of the file is announced.
 const EXPECTED: u64 = 256 << 20;
 
 use space::HostSpace;
 use tables::{Linear, Tables};
 
-/// What [`Qcow2Bulk::new`] starts with.
+/// The arguments of [`Qcow2Bulk::new`].
 #[derive(Debug)]
 pub struct NewFiles {
     /// The empty image file.
     pub storage: Arc<dyn Storage>,
     /// The external data file.
     pub data: Option<Arc<dyn Storage>>,
-    /// The header, except for the places of tables.
+    /// The header, except for the offsets of tables.
     pub header: ImageHeader,
     /// How clusters are compressed.
     pub compression: Compression,
-    /// Anything but `Off` gives every guest cluster its place at once.
+    /// Anything but `Off` allocates every guest cluster at once.
     pub preallocation: Preallocation,
-    /// Ends what takes long.
+    /// Ends long operations.
     pub control: Arc<JobControl>,
-    /// What was made before the files were opened.
+    /// What was prepared before the files were opened.
     pub draft: Draft,
 }
 
@@ -71,10 +70,10 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Of an empty image; `encryption` where the header says that its data is encrypted.
+    /// The tables of an empty image; `encryption` is given if the header says that its data is encrypted.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn new(
         geometry: Geometry,
         l1_entries: u64,
@@ -94,7 +93,7 @@ impl Draft {
 pub enum NewEncryption {
     /// The legacy cipher.
     Aes(DataCipher),
-    /// By the volume that this header describes.
+    /// Encrypted by the volume that this header describes.
     Luks(Box<NewVolume>),
 }
 
@@ -110,9 +109,9 @@ pub struct Qcow2Bulk {
     version: u32,
     compression: Compression,
     preallocation: Preallocation,
-    /// New space of the storages reads as zeroes.
+    /// New space in the storages reads as zeroes.
     fresh: bool,
-    /// Ends what takes long.
+    /// Ends long operations.
     control: Arc<JobControl>,
     state: Mutex<State>,
 }
@@ -122,22 +121,22 @@ struct State {
     header: ImageHeader,
     space: HostSpace,
     tables: Tables,
-    /// Guest bytes before this are dealt with.
+    /// Guest bytes before this offset are done.
     next_guest: u64,
-    /// The storage expects writes up to here.
+    /// The storage has been told to expect writes up to here.
     expected: u64,
-    /// Where the next compressed unit may go.
+    /// Where the next compressed data may go.
     partial: PartialClusters,
-    /// Some units are compressed.
+    /// Some clusters are compressed.
     compressed: bool,
     finished: bool,
 }
 
 impl Qcow2Bulk {
-    /// Starts the image; with preallocation, lays it out.
+    /// Starts the image; with preallocation, also lays it out.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`], or of I/O.
+    /// [`ErrorKind::Limit`], or if I/O fails.
     pub fn new(target: NewFiles) -> Result<Self> {
         let NewFiles {
             storage,
@@ -157,7 +156,7 @@ impl Qcow2Bulk {
         let holds_data = data.as_ref().unwrap_or(&storage);
         let fresh = holds_data.limits().grown_is_zero && holds_data.is_empty()?;
         if !storage.is_empty()? {
-            // A device, or a file of another tool: what was there must not pass for the header.
+            // A device, or a file of another tool: old contents must not be taken for the header.
             storage.write_zeroes(0, geometry.cluster_size(), ZeroFlags::empty())?;
         }
         let size = header.header.size;
@@ -194,7 +193,7 @@ impl Qcow2Bulk {
         Ok(bulk)
     }
 
-    /// Gives all L2 tables and guest clusters their places: tables first, then the data in a line.
+    /// Allocates all L2 tables and guest clusters: tables first, then the data contiguously.
     fn preallocate(&self) -> Result<()> {
         let control = &*self.control;
         let state = &mut *self.state.lock();
@@ -209,7 +208,7 @@ impl Qcow2Bulk {
             state.tables.preallocate(first_table, linear, &self.control);
             return Ok(());
         }
-        // The refcounts are all one, so that their blocks can stand before the data too.
+        // The refcounts are all 1, so that their blocks can go before the data too.
         let place = state.space.finish(clusters, &*self.storage, control)?;
         state.header.header.reftable_offset = place.reftable_offset;
         state.header.header.reftable_clusters = place.reftable_clusters;
@@ -238,7 +237,7 @@ impl Qcow2Bulk {
         }
     }
 
-    /// Tells the storage in large steps how far the file is about to grow.
+    /// Announces to the storage, in large steps, how far the file is about to grow.
     fn hint_growth(&self, state: &mut State) {
         let used = state.space.next() * self.geometry.cluster_size();
         if used <= state.expected {
@@ -255,8 +254,8 @@ impl Qcow2Bulk {
         }
     }
 
-    /// Where the finished file ends: with its last cluster, but with the last sector of its L1 table where
-    /// it is compressed, since clusters of megabytes would give back much of what was won.
+    /// Where the finished file ends: with its last cluster, but with the last sector of its L1 table if it is
+    /// compressed, since clusters of megabytes would undo much of the savings.
     fn end_of_file(&self, state: &State, l1_bytes: u64) -> u64 {
         let end = state.space.next() * self.geometry.cluster_size();
         let l1 = state.header.header.l1_offset;
@@ -287,7 +286,7 @@ impl Qcow2Bulk {
         }
     }
 
-    /// The subclusters of guest cluster `cluster` that `guest..end` covers: first and count.
+    /// The subclusters of guest cluster `cluster` that `guest..end` covers: the first and their number.
     fn subclusters(&self, cluster: u64, guest: u64, end: u64) -> (u32, u32) {
         let size = self.geometry.subcluster_size();
         let start = cluster << self.geometry.cluster_bits();
@@ -299,15 +298,14 @@ impl Qcow2Bulk {
         (first as u32, last.saturating_sub(first) as u32)
     }
 
-    /// Whether a part of guest cluster `first` was dealt with already, and its place is not given from
-    /// the start.
+    /// Whether part of guest cluster `first` has already been written, and its place is not fixed in advance.
     fn continues(&self, state: &State, first: u64) -> bool {
         let begun = first << self.geometry.cluster_bits() < state.next_guest;
         begun && self.data.is_none() && state.tables.linear().is_none()
     }
 
-    /// The host offset of guest cluster `first`, with `count` clusters in a line from it; one alone where
-    /// it continues a cluster.
+    /// The host offset of guest cluster `first`, the first of `count` contiguous clusters; of a single one if it
+    /// continues a cluster.
     fn host_run(&self, state: &mut State, first: u64, count: u64) -> Result<u64> {
         let cluster = self.geometry.cluster_size();
         if let Some(linear) = state.tables.linear() {
@@ -387,7 +385,7 @@ impl Bulk for Qcow2Bulk {
 
     fn initial_content(&self) -> InitialContent {
         let linear = self.preallocation != Preallocation::Off;
-        // Zeroes of the host decrypt to noise.
+        // Zeroes on the host decrypt to noise.
         let zero = self.fresh && self.cipher.is_none();
         InitialContent {
             // Subclusters of preallocated clusters start unallocated.
@@ -410,7 +408,7 @@ impl Bulk for Qcow2Bulk {
         if unit.len() >= size {
             return scratch.encode(self.compression, unit, size, out);
         }
-        // The cluster at the end of the image is stored whole.
+        // The cluster at the end of the image is stored in full.
         let mut padded = memory::zeroed(size)?;
         for (to, from) in padded.iter_mut().zip(unit) {
             *to = *from;
@@ -423,7 +421,7 @@ impl Bulk for Qcow2Bulk {
         let asked = self.check_order(state, guest_offset, len)?;
         let first = self.geometry.cluster_of(guest_offset);
         let end = match self.continues(state, first) {
-            // Other clusters may have been taken since this one.
+            // Other clusters may have been allocated since this one.
             true => asked.min((first + 1) << self.geometry.cluster_bits()),
             false => asked,
         };
@@ -458,7 +456,7 @@ impl Bulk for Qcow2Bulk {
         );
         let behind = end.next_multiple_of(self.geometry.subcluster_size()) - end;
         if behind > 0 && self.data.is_none() && !self.initial_content().unwritten_is_zero {
-            // A larger disk would show what was there.
+            // A larger disk would expose the old contents.
             self.write_zero_data((slot, offset + len), end, behind)?;
         }
         Ok(Reserved { slot, offset, len })
@@ -564,7 +562,7 @@ impl Bulk for Qcow2Bulk {
         }
         let end = self.end_of_file(state, l1.len() as u64);
         let len = out.len()?;
-        // More may have been expected than came.
+        // Less may have been written than was announced.
         let spare = (1..u64::MAX).contains(&state.expected) && len > end;
         if (len < end || spare) && !out.limits().fixed_len {
             out.set_len(end, Preallocation::Off)?;
@@ -597,10 +595,10 @@ impl Bulk for Qcow2Bulk {
 }
 
 impl NewEncryption {
-    /// The legacy cipher under a passphrase.
+    /// The legacy cipher with a passphrase.
     ///
     /// # Errors
-    /// Of the cipher.
+    /// If the cipher cannot be set up.
     pub fn aes(passphrase: &Secret) -> Result<Self> {
         DataCipher::aes(passphrase.bytes()).map(Self::Aes)
     }
@@ -619,7 +617,7 @@ impl NewEncryption {
             .map(Self::Luks)
     }
 
-    /// Gives the cipher; a LUKS header takes its space and is written at once.
+    /// Returns the cipher; for LUKS, the header is allocated and written at once.
     fn start(
         self,
         storage: &Arc<dyn Storage>,
@@ -644,7 +642,7 @@ impl NewEncryption {
 }
 
 impl State {
-    /// Host bytes for a compressed unit of `len` bytes, packed behind others where there is room.
+    /// Reserves host bytes for compressed data of `len` bytes, packed behind other data if there is space.
     fn pack(&mut self, len: u64, geometry: &Geometry, out: &dyn Storage) -> Result<u64> {
         let fitting = self.partial.fitting(len);
         if let Some(at) = fitting.or_else(|| self.partial.newest()) {

@@ -1,4 +1,4 @@
-//! Host space from a cursor, with refcount blocks that are written as the cursor leaves them.
+//! Host space from a cursor, with refcount blocks that are written once the cursor leaves them.
 
 use std::collections::VecDeque;
 
@@ -10,11 +10,10 @@ use crate::storage::Storage;
 
 use super::batch::Batch;
 
-/// The first host offset that no table entry can name.
+/// The first host offset that no table entry can hold.
 const HOST_LIMIT: u64 = 1 << 56;
 
-/// Clusters are given out in ascending order and never given back, so that only one refcount
-/// block is open at any time.
+/// Clusters are allocated in ascending order and never freed, so that only one refcount block is open at any time.
 #[derive(Debug)]
 pub(super) struct HostSpace {
     geometry: Geometry,
@@ -23,7 +22,7 @@ pub(super) struct HostSpace {
     /// The open refcount block and its index in the refcount table.
     block: IoBuf,
     block_index: u64,
-    /// Complete blocks before it that have no place yet: they get one where no run is broken.
+    /// Complete blocks before it that have no place yet: they get one where that breaks no run.
     closed: VecDeque<IoBuf>,
     /// Offsets of the blocks before those.
     written: Vec<u64>,
@@ -41,10 +40,10 @@ pub(super) struct TablePlace {
 }
 
 impl HostSpace {
-    /// All space after the header cluster is free.
+    /// Starts with all space after the header cluster free.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn new(geometry: Geometry) -> Result<Self> {
         let mut space = Self {
             geometry,
@@ -63,7 +62,7 @@ impl HostSpace {
         self.next
     }
 
-    /// The refcount of `cluster`, where it can still be raised.
+    /// The refcount of `cluster`, if it can still be raised.
     pub fn count(&self, cluster: u64) -> Option<u64> {
         if !self.is_open(cluster) {
             return None;
@@ -77,10 +76,10 @@ impl HostSpace {
         cluster / self.geometry.refcount_block_entries() == self.block_index
     }
 
-    /// Takes `clusters` contiguous clusters, each with refcount 1; returns the offset of the first.
+    /// Allocates `clusters` contiguous clusters, each with refcount 1; returns the offset of the first.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`], or of writing a refcount block.
+    /// [`ErrorKind::Limit`], or if a refcount block cannot be written.
     pub fn take(&mut self, clusters: u64, out: &dyn Storage) -> Result<u64> {
         while let Some(block) = self.closed.pop_front() {
             let offset = self.take_next(1)?;
@@ -90,7 +89,7 @@ impl HostSpace {
         self.take_next(clusters)
     }
 
-    /// As [`HostSpace::take`], but right behind the clusters taken last.
+    /// As [`HostSpace::take`], but directly behind the clusters allocated last.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].
@@ -124,8 +123,8 @@ impl HostSpace {
         ))
     }
 
-    /// Takes the space of the refcount table, the remaining refcount blocks and an L1 table of
-    /// `l1_clusters`, in this order, and writes the first two.
+    /// Allocates the refcount table, the remaining refcount blocks and an L1 table of `l1_clusters`, in this order, and
+    /// writes the first two.
     ///
     /// # Errors
     /// As [`HostSpace::take`].
@@ -199,20 +198,20 @@ impl HostSpace {
     }
 }
 
-/// The clusters that the tables behind the data take, counted so that they count themselves.
+/// The clusters of the tables behind the data, calculated so that the refcounts cover their own clusters.
 #[derive(Debug)]
 pub(in crate::format::qcow2) struct TableLayout {
     /// Clusters of the refcount table.
     pub reftable_clusters: u64,
-    /// Refcount blocks beyond those written already.
+    /// Refcount blocks beyond those already written.
     pub blocks: u64,
-    /// The first cluster behind all of it.
+    /// The first cluster behind all of them.
     pub end: u64,
 }
 
 impl TableLayout {
-    /// The tables that start at cluster `next`, for a file whose first `written` refcount blocks
-    /// are elsewhere already; an L1 table of `l1_clusters` comes last.
+    /// The tables that start at cluster `next`, for a file whose first `written` refcount blocks are already elsewhere;
+    /// an L1 table of `l1_clusters` comes last.
     ///
     /// # Errors
     /// [`ErrorKind::Limit`].

@@ -1,4 +1,4 @@
-//! The L1 table and the one L2 table that is open.
+//! The L1 table and the one open L2 table.
 
 use std::sync::Arc;
 
@@ -11,12 +11,12 @@ use crate::storage::Storage;
 use super::batch::Batch;
 use super::space::HostSpace;
 
-/// Where preallocated clusters are: guest offset 0 at `base`, all others in a line behind it.
+/// Where preallocated clusters are: guest offset 0 at `base`, all others contiguously behind it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Linear {
     /// Host offset of guest offset 0.
     pub base: u64,
-    /// Guest clusters of the image.
+    /// Number of guest clusters in the image.
     pub clusters: u64,
 }
 
@@ -24,7 +24,7 @@ pub(super) struct Linear {
 #[derive(Debug)]
 pub(super) struct Tables {
     geometry: Geometry,
-    /// Offsets of the L2 tables; 0 where there is none.
+    /// Offsets of the L2 tables; 0 if there is none.
     l1: Vec<u64>,
     /// The index of the open table, and its bytes.
     open: Option<usize>,
@@ -36,10 +36,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// For `l1_entries` L2 tables, without a place yet.
+    /// For `l1_entries` L2 tables, which have no place yet.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn new(geometry: Geometry, l1_entries: u64) -> Result<Self> {
         Ok(Self {
             geometry,
@@ -52,7 +52,7 @@ impl Tables {
         })
     }
 
-    /// Gives every L2 table a place and every cluster an entry; `control` ends the writing of tables.
+    /// Assigns a place to every L2 table and an entry to every cluster; `control` can end the writing of tables.
     pub fn preallocate(&mut self, first_table: u64, linear: Linear, control: &Arc<JobControl>) {
         for (offset, index) in self.l1.iter_mut().zip(0u64..) {
             *offset = first_table + index * self.geometry.cluster_size();
@@ -61,7 +61,7 @@ impl Tables {
         self.control = Some(control.clone());
     }
 
-    /// Whether every cluster has an entry from the start.
+    /// The layout of the clusters, if every one of them has an entry from the start.
     pub fn linear(&self) -> Option<Linear> {
         self.linear
     }
@@ -71,7 +71,7 @@ impl Tables {
         self.l1.len()
     }
 
-    /// Gives the L2 tables of guest clusters `first..=last` a place where they have none.
+    /// Allocates those L2 tables of guest clusters `first..=last` that have no place yet.
     ///
     /// # Errors
     /// As [`HostSpace::take`].
@@ -92,7 +92,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The entry of a guest cluster: of the open table, else a fresh one.
+    /// The entry of a guest cluster: from the open table, or else from a new one.
     pub fn get(&mut self, cluster: u64, out: &dyn Storage) -> Result<(L2Entry, SubclusterBitmap)> {
         self.switch_to((cluster >> self.geometry.l2_bits()) as usize, out)?;
         let at = self.position(cluster);
@@ -111,7 +111,7 @@ impl Tables {
     /// Sets the entry of a guest cluster, whose table has a place.
     ///
     /// # Errors
-    /// Of writing the table that was open before.
+    /// If writing the previously open table fails.
     pub fn set(
         &mut self,
         cluster: u64,
@@ -132,10 +132,10 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes all tables that wait; preallocated ones up to the last.
+    /// Writes all pending tables; preallocated ones up to the last.
     ///
     /// # Errors
-    /// Of the writes.
+    /// If a write fails.
     pub fn finish(&mut self, out: &dyn Storage) -> Result<()> {
         if self.linear.is_some() && !self.l1.is_empty() {
             self.switch_to(self.l1.len() - 1, out)?;
@@ -147,7 +147,7 @@ impl Tables {
     /// The bytes of the L1 table.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn l1_bytes(&self) -> Result<IoBuf> {
         let entry = |&offset: &u64| L1Entry::new(offset, offset != 0).0;
         memory::bytes_of(self.l1.iter().map(entry))
@@ -158,7 +158,7 @@ impl Tables {
         index as usize * self.geometry.l2_entry_size()
     }
 
-    /// Opens table `index`, which is not before the open one.
+    /// Opens table `index`, which must not be before the open one.
     fn switch_to(&mut self, index: usize, out: &dyn Storage) -> Result<()> {
         if self.open == Some(index) {
             return Ok(());

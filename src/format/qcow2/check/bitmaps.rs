@@ -1,6 +1,6 @@
-//! Bitmaps: counted, and dropped where they cannot be trusted.
+//! Checking bitmaps: they are counted, and dropped if they cannot be trusted.
 //!
-//! A bitmap that is gone costs its user a full backup; one that is wrong costs data.
+//! A lost bitmap costs its user a full backup; a wrong one costs data.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::qcow2::disk::{
@@ -16,13 +16,13 @@ use super::walk::{CheckedFile, Walker};
 
 /// Bitmap tables are read in pieces of this many bytes.
 const PIECE: u64 = 1 << 20;
-/// Where the autoclear features stand in the header.
+/// Offset of the autoclear features in the header.
 const AUTOCLEAR_AT: u64 = 88;
 
 /// What a repair does to the bitmaps.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum BitmapRepair {
-    /// Nothing: they are sound, or not looked at.
+    /// Nothing: they are sound, or not examined.
     #[default]
     AsTheyAre,
     /// Keeps these.
@@ -32,10 +32,10 @@ pub(super) enum BitmapRepair {
 }
 
 impl BitmapRepair {
-    /// Looks for bitmaps that cannot be used, and tells that they go.
+    /// Looks for bitmaps that cannot be used, and reports that they will be removed.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub fn survey(
         layout: CheckedFile<'_>,
         header: &ImageHeader,
@@ -92,7 +92,7 @@ impl BitmapRepair {
     /// Counts the bitmap directory, the tables and their clusters.
     ///
     /// # Errors
-    /// Where they are damaged and not repaired, or of I/O.
+    /// If they are damaged and not repaired, or if I/O fails.
     pub fn count(&self, walker: &mut Walker<'_, '_>, header: &ImageHeader) -> Result<()> {
         let Some(extension) = header.consistent_bitmaps() else {
             return Ok(());
@@ -118,11 +118,11 @@ impl BitmapRepair {
         }
     }
 
-    /// Writes the change. The bitmaps are marked as not consistent meanwhile, so that a crash
-    /// leaks them at most. `alone` says that nothing else stands where the directory is.
+    /// Writes the change. The bitmaps are marked as inconsistent in the meantime, so that a crash leaks them at worst.
+    /// `alone`: nothing else is stored where the directory is.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub fn write(
         &self,
         storage: &dyn Storage,
@@ -160,7 +160,7 @@ impl BitmapRepair {
         Ok(())
     }
 
-    /// Where a directory that is kept stands, and how long it is.
+    /// Offset and length of the directory, if it is rewritten to keep some bitmaps.
     pub fn rewritten(&self, header: &ImageHeader) -> Option<(u64, u64)> {
         let extension = header.consistent_bitmaps()?;
         matches!(self, Self::Keep(_))
@@ -168,7 +168,7 @@ impl BitmapRepair {
     }
 }
 
-/// The check cannot go on; with the errno of QEMU's message.
+/// The error if the check cannot continue; with the errno of QEMU's message.
 fn damaged(what: &str) -> Error {
     Error::corrupt(what).with_errno(libc::EINVAL)
 }
@@ -208,7 +208,7 @@ fn replace_extension(
     header_change::replace(storage, image, changed, &|| storage.sync(durability))
 }
 
-/// The entries of the directory; None where it is not one.
+/// The entries of the directory; None if it is not a valid one.
 fn read_directory(
     layout: CheckedFile<'_>,
     extension: &BitmapsExtension,
@@ -233,7 +233,7 @@ fn read_directory(
     Ok(Some(entries))
 }
 
-/// Calls `visit` with each entry of a bitmap's table that lies in the file.
+/// Calls `visit` with the entries of a bitmap's table that lie in the file, piece by piece.
 fn for_table(
     layout: CheckedFile<'_>,
     bitmap: &BitmapEntry,
@@ -267,7 +267,7 @@ fn is_damaged(entry: BitmapTableEntry, layout: CheckedFile<'_>) -> bool {
     entry.has_reserved_bits() || layout.geometry.in_cluster(entry.offset()) != 0
 }
 
-/// Whether a bitmap's table and all that it names lie in the file.
+/// Whether a bitmap's table and everything that it refers to lie in the file.
 fn table_is_sound(layout: CheckedFile<'_>, bitmap: &BitmapEntry) -> Result<bool> {
     let cluster = layout.geometry.cluster_size();
     let end = layout.file_len.next_multiple_of(cluster);

@@ -1,4 +1,4 @@
-//! The refcounts that the file holds against those that were counted, and the COPIED flags.
+//! Compares the refcounts in the file with those that were counted, and checks the COPIED flags.
 
 use crate::error::Result;
 use crate::format::RepairMode;
@@ -10,8 +10,7 @@ use super::report::Findings;
 use super::stored_refcounts::StoredRefcounts;
 use super::walk::{CheckedFile, Walker};
 
-/// Counts the refcount table and its blocks, and tells which entries are bad; whether they can be
-/// used as they are.
+/// Counts the refcount table and its blocks, and reports bad entries; returns what is wrong with them.
 pub(super) fn refcount_structures(
     walker: &mut Walker<'_, '_>,
     stored: &StoredRefcounts<'_>,
@@ -59,7 +58,7 @@ pub(super) fn refcount_structures(
     }
     let first = geometry.cluster_of(offset);
     let shared = |cluster: u64| walker.counts.get(cluster) != 1;
-    // What is shared after all was counted: a block that came first, the table itself.
+    // Sharing shows only once everything is counted: with a block that came first, or with the table itself.
     found.table_shared = (first..first + u64::from(clusters)).any(shared);
     found.shared = stored
         .table()
@@ -75,39 +74,39 @@ pub(super) struct Structures {
     pub unusable: bool,
     /// A block lies past the end of the file.
     pub outside: bool,
-    /// Something else stands in the clusters of blocks: nothing may be written to them.
+    /// The clusters of blocks hold something else as well: nothing may be written to them.
     pub shared: bool,
     /// The same for the table.
     pub table_shared: bool,
-    /// A cluster that is in use has a refcount of 0.
+    /// A cluster in use has a refcount of 0.
     pub zeroes: bool,
-    /// A cluster that is in use has no refcount block.
+    /// A cluster in use has no refcount block.
     pub missing: bool,
-    /// Corruptions among what was reported of the structures.
+    /// Number of corruptions among the findings about the structures.
     pub corruptions: u64,
-    /// Refcounts that are too low, too high, and that cannot be read.
+    /// Number of refcounts that are too low, too high, and that cannot be read.
     pub errors: u64,
     pub leaks: u64,
     pub unread: u64,
 }
 
 impl Structures {
-    /// QEMU repairs such structures by writing new ones only.
+    /// Whether they are damaged in a way that QEMU repairs only by writing new ones.
     pub fn are_broken(self) -> bool {
         self.unusable || self.zeroes
     }
 
-    /// They cannot be repaired where they are.
+    /// Whether they cannot be repaired in place.
     pub fn need_rebuild(self) -> bool {
         self.unusable || self.outside || self.shared || self.table_shared || self.missing
     }
 }
 
-/// Compares every cluster of the file; returns whether all refcounts are right. Wrong ones are
-/// counted, and planned to be repaired, where `plan` is given; else they are only reported.
+/// Compares the refcounts of all clusters of the file; returns whether all are right. Wrong ones are counted, and
+/// planned to be repaired, if `plan` is given; otherwise they are only reported.
 ///
 /// # Errors
-/// Of I/O, or cancelled.
+/// If I/O fails, or when cancelled.
 pub(super) fn refcounts(
     walker: &mut Walker<'_, '_>,
     stored: &mut StoredRefcounts<'_>,
@@ -119,7 +118,7 @@ pub(super) fn refcounts(
     let per_block = geometry.refcount_block_entries();
     let bits = geometry.refcount_block_bits();
     let (pages, page_len) = walker.counts.ranges()?;
-    // Where neither a block nor a reference is, both counts are 0.
+    // Where there is neither a block nor a reference, both counts are 0.
     let mut blocks = Vec::new();
     for (index, entry) in (0u64..).zip(stored.table()) {
         if entry.offset() != 0 {
@@ -226,19 +225,18 @@ pub(super) fn refcounts(
     Ok(clean)
 }
 
-/// What a repair is to change.
+/// The changes of a repair.
 #[derive(Debug, Default)]
 pub(super) struct RepairPlan {
     pub(super) repair: RepairMode,
-    /// Clusters and the refcounts that they are to have, in ascending order.
+    /// Clusters and their new refcounts, in ascending order.
     pub(super) refcounts: Vec<(u64, u64)>,
-    /// Something else is wrong: what was counted may be too little.
+    /// Something else is wrong: the counts may be too low.
     pub(super) doubtful: bool,
 }
 
 impl RepairPlan {
-    /// Whether a wrong refcount is repaired: it lies in a block, and is raised, or no reference can
-    /// have been missed.
+    /// Whether a wrong refcount is repaired: if it lies in a block, and is raised or no reference can have been missed.
     fn repairs(&self, leak: bool, block: bool) -> bool {
         match self.repair {
             RepairMode::Report => false,
@@ -247,7 +245,7 @@ impl RepairPlan {
         }
     }
 
-    /// The refcount that a cluster will have.
+    /// The refcount that a cluster will have, if it changes.
     fn planned(&self, cluster: u64) -> Option<u64> {
         let at = self
             .refcounts
@@ -275,13 +273,13 @@ pub(super) struct Flags<'a> {
     counts: &'a ReferenceCounts,
     tables: &'a ReferenceCounts,
     geometry: Geometry,
-    /// Entries by offset, to be written before a refcount is lowered, and after.
+    /// Entries by offset: to be written before a refcount is lowered, and after.
     pub clear: Vec<(u64, u64)>,
     pub set: Vec<(u64, u64)>,
 }
 
 impl<'a> Flags<'a> {
-    /// None yet.
+    /// Starts without any.
     pub fn new(
         counts: &'a ReferenceCounts,
         tables: &'a ReferenceCounts,
@@ -296,13 +294,13 @@ impl<'a> Flags<'a> {
         }
     }
 
-    /// Whether the L2 table in that cluster is nothing else.
+    /// Whether the cluster of the L2 table holds nothing else.
     fn owns(&self, table: u64) -> bool {
         let cluster = self.geometry.cluster_of(table);
         self.geometry.in_cluster(table) == 0 && self.counts.get(cluster) == self.tables.get(cluster)
     }
 
-    /// Whether the part of the L1 table in that cluster is nothing else.
+    /// Whether the cluster of that part of the L1 table holds nothing else.
     fn owns_l1(&self, place: u64) -> bool {
         self.counts.get(self.geometry.cluster_of(place)) == 1
     }
@@ -316,7 +314,7 @@ impl<'a> Flags<'a> {
     }
 }
 
-/// Notes a wrong flag, in `flags` where it is to be repaired; the first word of the finding.
+/// Counts a wrong flag, and adds it to `flags` if it is to be repaired; returns the first word of the finding.
 fn repair_flag(
     findings: &mut Findings<'_>,
     flags: Option<&mut Flags<'_>>,
@@ -335,9 +333,9 @@ fn repair_flag(
     })
 }
 
-/// The refcount that a COPIED flag is held against.
+/// The refcount with which a COPIED flag is compared.
 pub(super) trait Refcount {
-    /// Of one cluster, whose flag is `copied`.
+    /// The refcount of a cluster, whose flag is `copied`.
     fn of(&mut self, cluster: u64, copied: bool) -> Result<u64>;
 }
 
@@ -353,7 +351,7 @@ impl Refcount for super::reference_counts::Reader<'_> {
     }
 }
 
-/// A refcount, where its block can be read.
+/// A refcount, if its block can be read.
 fn where_known(count: Result<u64>) -> Result<Option<u64>> {
     match count {
         Err(error) if error.is_of_one_place() => Ok(None),
@@ -364,7 +362,7 @@ fn where_known(count: Result<u64>) -> Result<Option<u64>> {
 /// Checks that a COPIED flag is set exactly where the refcount is one (active L1 table).
 ///
 /// # Errors
-/// Of I/O, or cancelled.
+/// If I/O fails, or when cancelled.
 pub(super) fn copied_flags(
     layout: CheckedFile<'_>,
     findings: &mut Findings<'_>,
@@ -374,7 +372,7 @@ pub(super) fn copied_flags(
 ) -> Result<()> {
     let geometry = layout.geometry;
     let mut buffer = IoBuf::new();
-    // Without a refcount that can be read there is nothing to hold the flags against.
+    // Without a readable refcount there is nothing to compare the flags with.
     let mut blind = false;
     layout.for_l1(l1_offset, l1_entries, |found| {
         let found: Vec<(u32, L1Entry)> = found

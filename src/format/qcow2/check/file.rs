@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::storage::{Durability, Storage};
 
-/// The file that is repaired, and how durable each step is made.
+/// The file under repair, and the durability of each step.
 #[derive(Clone, Copy)]
 pub(super) struct RepairedFile<'a> {
     pub storage: &'a dyn Storage,

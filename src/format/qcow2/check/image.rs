@@ -1,4 +1,4 @@
-//! The check of an open image.
+//! Checking an open image.
 
 use std::sync::atomic::Ordering;
 
@@ -14,19 +14,19 @@ impl Check for Qcow2 {
     }
 
     fn check(&self, repair: RepairMode, job: &mut Job) -> Result<CheckReport> {
-        // What is cached must be on disk, where the check looks.
+        // Cached changes must be on disk, which is what the check reads.
         if !self.read_only && !self.broken.load(Ordering::Acquire) {
             self.flush_counted(self.durability)?;
         }
         if repair != RepairMode::Report {
-            // Even an image that is marked corrupt may be repaired; nothing is cached of it.
+            // Even an image that is marked corrupt may be repaired; nothing of it is cached.
             if self.read_only || self.protected {
                 return Err(Error::invalid(
                     "A repair needs an image that was opened for it, for writing",
                 ));
             }
-            // Before the first change: features that this program does not know end with it.
-            // So does the claim that a data file is raw where there is none: QEMU refuses that.
+            // Before the first change: clears autoclear features unknown to this program, and the claim that a data
+            // file is raw if there is none, which QEMU refuses.
             let raw = Autoclear::RAW_DATA_FILE;
             let none = if self.has_data_file {
                 Autoclear::empty()
@@ -43,7 +43,7 @@ impl Check for Qcow2 {
         };
         let mut image = self.header.lock().clone();
         let result = super::repair::check(target, &mut image, repair, job);
-        // The header changes under way, also where the repair fails after that.
+        // The header may change during the repair, even if that fails later.
         *self.header.lock() = image;
         let mut report = result?;
         report.corruptions_fixed += repeated;
@@ -59,8 +59,8 @@ impl Check for Qcow2 {
 }
 
 impl Qcow2 {
-    /// Takes out the bitmaps where nothing can use them, so that the image opens; how many
-    /// extensions that was.
+    /// Removes the bitmaps if nothing can use them, so that the image can be opened; returns the number of extensions
+    /// that this concerns.
     fn drop_unusable(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {
         let Some(why) = self.header.lock().unusable.clone() else {
             return Ok(0);
@@ -74,8 +74,8 @@ impl Qcow2 {
         Ok(1)
     }
 
-    /// Tells of extensions of the header that do not count, which other programs may see otherwise,
-    /// and takes them out where all is repaired; how many it took out.
+    /// Reports header extensions that are not in effect, which other programs may interpret differently, and removes
+    /// them if everything is to be repaired; returns the number removed.
     fn tell_superseded(&self, repair: RepairMode, job: &mut Job) -> Result<u64> {
         let superseded = self.header.lock().superseded.clone();
         let all = repair == RepairMode::All;

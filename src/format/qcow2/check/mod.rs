@@ -28,12 +28,12 @@ use bitmaps::BitmapRepair;
 use snapshots::Snapshots;
 use walk::{CheckedFile, Role, Walker};
 
-/// Checks the image; each finding is a note of `job`. Nothing is written.
+/// Checks the image; each finding becomes a note of `job`. Nothing is written.
 ///
 /// `header` must have passed [`crate::format::qcow2::disk::Header::validate`] for a check.
 ///
 /// # Errors
-/// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
+/// If the check cannot be carried out, with the errno of QEMU's message; or if I/O fails.
 pub fn check(storage: &dyn Storage, header: &ImageHeader, job: &mut Job) -> Result<CheckReport> {
     let mut header = header.clone();
     let target = file::RepairedFile {
@@ -56,7 +56,7 @@ fn layout<'a>(
     })
 }
 
-/// Counts everything that the header refers to but the refcount structures.
+/// Counts everything that the header refers to except the refcount structures.
 fn references(
     walker: &mut Walker<'_, '_>,
     header: &ImageHeader,

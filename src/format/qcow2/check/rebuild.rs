@@ -1,5 +1,5 @@
-//! New refcounts, counted, written beside the old ones, and switched to by the header; a snapshot
-//! table that is to be rewritten goes with them.
+//! Rebuilds refcounts: counted, written beside the old ones, and switched to by the header; a snapshot table to be
+//! rewritten is switched along with them.
 
 use std::sync::Arc;
 
@@ -19,19 +19,18 @@ use super::stored_refcounts::StoredRefcounts;
 use super::walk::Walker;
 use super::{compare, layout, references};
 
-/// Where the refcount table's place stands in the header; the snapshot table's follows.
+/// Offset of the refcount table's fields in the header; the snapshot table's follow.
 const REFTABLE_AT: u64 = 48;
 
-/// Counts all references of a dirty image and writes refcounts that agree with them; `header` then
-/// names them. The dirty bit stays set: COPIED flags that are missing come next. The image must be
-/// open for writing by no one else.
+/// Counts all references of a dirty image and writes refcounts that match them; `header` then refers to these. The
+/// dirty bit stays set: missing COPIED flags are set next. Nobody else may have the image open for writing.
 ///
-/// The new table and blocks go behind the last used cluster; the old ones are free once the header
-/// names the new, so that a crash at any time leaves the old state or the new one.
+/// The new table and blocks go behind the last used cluster; the old ones are free once the header refers to the new
+/// ones, so that a crash at any time leaves either the old state or the new one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where more than refcounts is wrong, or [`crate::ErrorKind::Cancelled`]
-/// by `control`: nothing has changed then. Else of I/O, or [`crate::ErrorKind::Limit`].
+/// [`crate::ErrorKind::Corrupt`] if more than refcounts is wrong, or [`crate::ErrorKind::Cancelled`] by `control`:
+/// nothing has changed then. Otherwise if I/O fails, or [`crate::ErrorKind::Limit`].
 pub fn rebuild_refcounts(
     storage: &dyn Storage,
     header: &mut ImageHeader,
@@ -40,7 +39,7 @@ pub fn rebuild_refcounts(
 ) -> Result<()> {
     let geometry = header.header.validate(false)?;
     let layout = layout(storage, header, geometry)?;
-    // Its findings are not reported, but it can be ended.
+    // Its findings are not reported, but it can be cancelled.
     let mut job = Job::heeding(control);
     let mut findings = Findings::new(Some(&mut job));
     let snapshots = Snapshots::read(storage, header, false, &mut findings)?;
@@ -71,12 +70,12 @@ pub fn rebuild_refcounts(
     write(target, header, &counts, &[], None, None)
 }
 
-/// As [`rebuild_refcounts`] for a repair: whatever else is wrong stays so. `keep` says that
-/// clusters that seem unreferenced are not to be given up. A table of `snapshots` that is to be
-/// rewritten is named by the header from the same moment on.
+/// As [`rebuild_refcounts`], for a repair: whatever else is wrong stays as it is. `keep`: clusters that seem
+/// unreferenced are not released. If the table of `snapshots` has to be rewritten, the header refers to the new one
+/// from the same moment on.
 ///
 /// # Errors
-/// Of I/O, or [`crate::ErrorKind::Limit`]; the header then names the old structures.
+/// If I/O fails, or [`crate::ErrorKind::Limit`]; the header then refers to the old structures.
 pub(super) fn replace_structures(
     target: RepairedFile<'_>,
     header: &mut ImageHeader,
@@ -101,7 +100,7 @@ pub(super) fn replace_structures(
     )
 }
 
-/// Writes the structures for `counts` and switches to them. Nothing may go where `wild` entries name
+/// Writes the structures for `counts` and switches to them. Nothing may be placed where `wild` entries refer to
 /// clusters past the end of the file: they would take it for guest data or tables.
 fn write(
     target: RepairedFile<'_>,
@@ -124,8 +123,8 @@ fn write(
     let mut first = counts.highest().map_or(1, |last| last + 1).max(in_file);
     let mut place = TableLayout::after(first + table_clusters, 0, 0, geometry)?;
     if let Some(snapshots) = snapshots {
-        // Where the damaged table is read, past the end of the file too, its salvage must find the
-        // same if it is interrupted.
+        // Stay clear of where the damaged table is read, even past the end of the file: if this is interrupted, its
+        // salvage must find the same again.
         let at = header.header.snapshots_offset;
         let len = snapshots.table_len.min(MAX_SNAPSHOT_TABLE);
         let end = geometry.clusters_for(at.saturating_add(len));
@@ -176,25 +175,25 @@ fn write(
     storage.sync(durability)
 }
 
-/// The refcounts that are to be written.
+/// The refcounts to write.
 struct Wanted<'a> {
     counts: &'a ReferenceCounts,
     geometry: Geometry,
-    /// From here on are the new structures.
+    /// The new structures begin at this cluster.
     own: u64,
-    /// Clusters of the file before.
+    /// Number of clusters in the file before the rebuild.
     in_file: u64,
-    /// The refcounts so far, where nothing is given up.
+    /// The previous refcounts, if nothing is to be released.
     keep: Option<StoredRefcounts<'a>>,
 }
 
 impl Wanted<'_> {
-    /// Fills the block of that index; the block is all zeroes before.
+    /// Fills the block with this index, which must be all zeroes.
     fn fill(&mut self, block: &mut [u8], index: u64, end: u64) -> Result<()> {
         let width = self.geometry.refcount_width();
         let first = index * self.geometry.refcount_block_entries();
         let mut counted = self.counts.reader();
-        // What cannot be read may be anything.
+        // A block that cannot be read may hold anything.
         let held = self.keep.as_mut().map(|stored| {
             let block = stored.block(index).ok();
             block.map(|block| block.map(<[u8]>::to_vec))
@@ -223,7 +222,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Writes the blocks behind the table's place, then the table.
+/// Writes the blocks behind the table, then the table.
 fn write_blocks(
     storage: &dyn Storage,
     wanted: &mut Wanted<'_>,
@@ -250,7 +249,7 @@ fn write_blocks(
     storage.write_at(&table, offset)
 }
 
-/// A cluster with one reference may lack its COPIED flag: that costs a copy, not data.
+/// A cluster with one reference may lack its COPIED flag: that costs a copy, but no data.
 struct Lenient<'a>(super::reference_counts::Reader<'a>);
 
 impl compare::Refcount for Lenient<'_> {

@@ -1,28 +1,28 @@
-//! How often each host cluster is referred to, found by walking the tables.
+//! The number of references to each host cluster, found by walking the tables.
 
 use std::collections::HashMap;
 
 use crate::error::Result;
 use crate::memory;
 
-/// Clusters of one page. Small, so that references strewn over a huge sparse file cost little.
+/// Clusters per page. Small, so that references scattered over a huge sparse file cost little.
 const PAGE: u64 = 64;
 
-/// Counts by cluster: a byte each, in pages that exist where something is referred to.
+/// Counts by cluster: one byte each, in pages that exist only where there are references.
 #[derive(Debug, Default)]
 pub(super) struct ReferenceCounts {
     index: HashMap<u64, usize>,
     pages: Vec<[u8; PAGE as usize]>,
-    /// Counts beyond a byte.
+    /// Counts that do not fit in a byte.
     large: HashMap<u64, u64>,
-    /// The page used last: page number and place.
+    /// The page used last: its number and its index.
     last: Option<(u64, usize)>,
-    /// There was no memory for a page: counts are missing.
+    /// Memory for a page could not be allocated: counts are missing.
     incomplete: bool,
 }
 
 impl ReferenceCounts {
-    /// Fails where counts are missing because memory ran out.
+    /// Fails if counts are missing because memory ran out.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -34,8 +34,8 @@ impl ReferenceCounts {
         }
     }
 
-    /// Adds a reference unless there are `max` already; false then. Where memory is lacking it is
-    /// [`ReferenceCounts::check_complete`] that fails.
+    /// Adds a reference unless there are already `max`, in which case it returns false. If memory runs out, this
+    /// succeeds and [`ReferenceCounts::check_complete`] fails.
     pub fn add(&mut self, cluster: u64, max: u64) -> bool {
         let Some(place) = self.place(cluster / PAGE) else {
             self.incomplete = true;
@@ -67,7 +67,7 @@ impl ReferenceCounts {
         true
     }
 
-    /// The references to a cluster.
+    /// The number of references to a cluster.
     pub fn get(&self, cluster: u64) -> u64 {
         let count = self
             .index
@@ -86,14 +86,13 @@ impl ReferenceCounts {
         }
     }
 
-    /// The references to the clusters of the page that starts at `first`, capped at 255; None
-    /// where there are none.
+    /// The reference counts of a page's clusters, capped at 255; None if it has none.
     fn page(&self, page: u64) -> Option<&[u8; PAGE as usize]> {
         let place = self.index.get(&page)?;
         self.pages.get(*place)
     }
 
-    /// A reader that is fast for neighbours.
+    /// A reader that is fast for adjacent clusters.
     pub fn reader(&self) -> Reader<'_> {
         Reader {
             counts: self,
@@ -101,10 +100,10 @@ impl ReferenceCounts {
         }
     }
 
-    /// The clusters of whole pages that may have references: ascending starts and their length.
+    /// The clusters of whole pages that may have references: ascending starts, and their common length.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn ranges(&self) -> Result<(Vec<u64>, u64)> {
         let mut starts = memory::collect(self.index.keys().map(|page| page * PAGE))?;
         starts.sort_unstable();
@@ -148,7 +147,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The references to a cluster.
+    /// The number of references to a cluster.
     pub fn get(&mut self, cluster: u64) -> u64 {
         let number = cluster / PAGE;
         let page = match self.last {

@@ -1,4 +1,4 @@
-//! One check, and what it repairs, in an order that at no time makes the image worse.
+//! One check and its repairs, in an order that never makes the image worse.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use super::stored_refcounts::StoredRefcounts;
 use super::walk::{CheckedFile, Walker};
 use super::{layout, references};
 
-/// Checks, and repairs what `mode` says; `image` is the header as it is in the file at any time.
+/// Checks, and repairs what `mode` says; `image` always matches the header in the file.
 ///
 /// # Errors
-/// When the check cannot be carried out, with the errno of QEMU's message; or of I/O.
+/// If the check cannot be carried out, with the errno of QEMU's message; or if I/O fails.
 pub(super) fn check(
     target: RepairedFile<'_>,
     image: &mut ImageHeader,
@@ -33,7 +33,7 @@ pub(super) fn check(
     match found {
         Outcome::Done(report) => Ok(report),
         Outcome::Rebuilt(before) => {
-            // The refcounts are new: what is left is to be repaired with them.
+            // The refcounts are new: anything left is repaired with them.
             let Outcome::Done(report) = check_once(target, image, mode, false, job)? else {
                 return Ok(before);
             };
@@ -48,11 +48,11 @@ pub(super) fn check(
 
 enum Outcome {
     Done(CheckReport),
-    /// New refcount structures were written; the numbers of what was repaired so far.
+    /// New refcount structures were written; the report of what has been repaired so far.
     Rebuilt(CheckReport),
 }
 
-/// What a walk over all tables found.
+/// The result of a walk over all tables.
 struct Walked<'a, 'b> {
     walker: Walker<'a, 'b>,
     stored: StoredRefcounts<'a>,
@@ -102,7 +102,7 @@ fn check_once(
 }
 
 impl<'a> Run<'a> {
-    /// Walks all tables; a second time where the first finds entries that can be repaired.
+    /// Walks all tables; a second time if the first walk finds entries that can be repaired.
     fn walk<'b>(&self, mut findings: Findings<'b>) -> Result<Walked<'a, 'b>> {
         let base = findings.report;
         if self.mode == RepairMode::All {
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
         let (corruptions, doubtful) =
             (walker.findings.report.corruptions, walker.findings.doubtful);
         let mut structures = compare::refcount_structures(&mut walker, &stored, header);
-        // Refcounts are not what names guest data.
+        // Damaged refcount structures lose no references to guest data.
         walker.findings.doubtful = doubtful;
         structures.corruptions = walker.findings.report.corruptions - corruptions;
         Ok(Walked {
@@ -144,7 +144,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Compares refcounts and flags, and writes what is to be repaired.
+    /// Compares refcounts and flags, and writes the repairs.
     fn finish(
         self,
         walked: Walked<'_, '_>,
@@ -220,8 +220,8 @@ impl<'a> Run<'a> {
         Ok(Outcome::Done(walker.findings.report))
     }
 
-    /// Leaks cannot be distinguished from clusters whose references are lost: counts what is wrong, the flags
-    /// too, and changes nothing.
+    /// Leaks cannot be distinguished from clusters whose references are lost: counts what is wrong, including flags,
+    /// and changes nothing.
     fn refuse(
         self,
         mut walker: Walker<'_, '_>,
@@ -249,8 +249,8 @@ impl<'a> Run<'a> {
         self.bitmaps.write(storage, image, alone, durability)
     }
 
-    /// Checks the COPIED flags and clears those that are wrong; those to be set after a refcount
-    /// was lowered.
+    /// Checks the COPIED flags and clears those that are wrong; returns those to be set after refcounts have been
+    /// lowered.
     fn flags(
         &self,
         walker: &mut Walker<'_, '_>,
@@ -276,7 +276,7 @@ impl<'a> Run<'a> {
         };
         let to = repairs.then_some(&mut flags);
         if sound && report.leaks == 0 && (clean || repairs) {
-            // What was counted is what the file will hold, and is at hand.
+            // The counts are what the file will hold, and are at hand.
             compare::copied_flags(self.layout, findings, counts.reader(), l1, to)?;
         } else {
             let planned = Planned(plan, stored);
@@ -289,7 +289,7 @@ impl<'a> Run<'a> {
         Ok(set)
     }
 
-    /// Writes new refcount structures, and the snapshot table where it is damaged.
+    /// Writes new refcount structures, and the snapshot table if it is damaged.
     fn rebuild(
         self,
         mut walker: Walker<'_, '_>,
@@ -323,8 +323,8 @@ impl<'a> Run<'a> {
             }
             other => other?,
         }
-        // An entry that is repaired may have named a cluster that the new refcounts hold: it goes
-        // only now, and is a leak until the next walk.
+        // An entry that is repaired may have referred to a cluster that the new refcounts count: it is written only
+        // now, which leaves a leak until the next walk.
         if !words.is_empty() {
             self.target
                 .write_words(words.iter().map(|(place, word)| (*place, *word)))?;
@@ -361,7 +361,7 @@ impl<'a> Blocks<'a> {
         })
     }
 
-    /// Writes the planned refcounts that are higher than they were, or the others.
+    /// Writes the planned refcounts that are higher than before, or the others.
     fn set_all(mut self, plan: &RepairPlan, raise: bool) -> Result<()> {
         for (cluster, count) in &plan.refcounts {
             self.set(*cluster, *count, raise)?;
@@ -369,7 +369,7 @@ impl<'a> Blocks<'a> {
         self.finish()
     }
 
-    /// Sets a refcount where that raises it, or where it does not.
+    /// Sets a refcount if that raises it or, without `raise`, if it does not.
     fn set(&mut self, cluster: u64, count: u64, raise: bool) -> Result<()> {
         let geometry = self.geometry;
         let index = cluster >> geometry.refcount_block_bits();
@@ -396,7 +396,7 @@ impl<'a> Blocks<'a> {
         Ok(())
     }
 
-    /// Writes the block at hand.
+    /// Writes the current block.
     fn finish(&mut self) -> Result<()> {
         if let Some((offset, block)) = self.held.take() {
             self.storage.write_at(&block, offset)?;

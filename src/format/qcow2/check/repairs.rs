@@ -1,4 +1,4 @@
-//! Which damaged table entries may be repaired: those whose table is surely a table.
+//! Which damaged table entries may be repaired: those in what is certainly a table.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -10,36 +10,36 @@ use crate::memory::{self, IoBuf};
 
 use super::reference_counts::ReferenceCounts;
 
-/// Bytes that an entry to be written takes, at most.
+/// Maximum memory for an entry to be written.
 const WORD: u64 = 64;
 
-/// What one walk may repair, or what a walk that only looks would like to.
+/// What one walk may repair, or what a walk that only examines would repair.
 ///
-/// Nothing else may stand in the clusters of a table that is changed, and none of its entries may
-/// point nowhere: else it may be guest data that a damaged entry takes for a table.
+/// The clusters of a table that is changed may hold nothing else, and none of its entries may point nowhere: otherwise
+/// it may be guest data to which a damaged entry refers as a table.
 #[derive(Debug, Default)]
 pub(super) struct Repairs {
-    /// The clusters of L2 tables, and of L1 tables, that have something to repair.
+    /// The clusters of L2 tables, and of L1 tables, with something to repair.
     wanted: Marks,
     wanted_l1: Marks,
     /// Those that may be changed.
     allowed: Marks,
     allowed_l1: Marks,
-    /// What is to be written: entries by offset.
+    /// Entries to write, by offset.
     pub words: BTreeMap<u64, u64>,
-    /// An entry of the table at hand points nowhere.
+    /// An entry of the current table points nowhere.
     pub insane: bool,
-    /// The cluster of the table at hand; None where it is not aligned to one.
+    /// The cluster of the current table; None if it is not aligned.
     table: Option<u64>,
     wish: bool,
     may: bool,
 }
 
 impl Repairs {
-    /// So many entries of an L2 table follow.
+    /// Begins an L2 table with this many entries.
     ///
     /// # Errors
-    /// Where there is no memory to repair all of them.
+    /// If there is not enough memory to repair all of them.
     pub fn begin_table(&mut self, table: u64, entries: usize, geometry: Geometry) -> Result<()> {
         self.table = cluster(table, geometry);
         (self.wish, self.insane) = (false, false);
@@ -50,10 +50,10 @@ impl Repairs {
         }
     }
 
-    /// The table is complete.
+    /// Ends the table.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn end_table(&mut self) -> Result<()> {
         self.may = false;
         match self.table {
@@ -62,10 +62,10 @@ impl Repairs {
         }
     }
 
-    /// An L2 table as it will be, where it was visited before and something in it is repaired.
+    /// An L2 table as it will be, if it was visited before and something in it is repaired.
     ///
     /// # Errors
-    /// Where there is no memory for it.
+    /// If memory cannot be allocated for it.
     pub fn overlaid(&self, at: u64, table: &[u8]) -> Result<Option<IoBuf>> {
         let mut words = self
             .words
@@ -84,16 +84,16 @@ impl Repairs {
         Ok(Some(copy))
     }
 
-    /// Whether the entry at hand, which is damaged in a way that has one cure, is repaired.
+    /// Whether the current entry, whose damage has only one remedy, is repaired.
     pub fn l2(&mut self) -> bool {
         self.wish = true;
         self.may
     }
 
-    /// The same for an entry of the L1 table at that offset.
+    /// The same for an entry of the L1 table at this offset.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn l1(&mut self, table: u64, geometry: Geometry) -> Result<bool> {
         let Some(table) = cluster(table, geometry) else {
             return Ok(false);
@@ -106,10 +106,10 @@ impl Repairs {
         Ok(may)
     }
 
-    /// After a walk: what the next may repair, if anything.
+    /// After a walk: what the next one may repair, if anything.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn next(self, counts: &ReferenceCounts, tables: &ReferenceCounts) -> Result<Option<Self>> {
         let is_table = |table| counts.get(table) == tables.get(table);
         let allowed = those(&self.wanted, is_table)?;
@@ -125,13 +125,13 @@ impl Repairs {
     }
 }
 
-/// The cluster of a table that stands where one may.
+/// The cluster of a table at a valid offset.
 fn cluster(table: u64, geometry: Geometry) -> Option<u64> {
     let is_aligned = geometry.in_cluster(table) == 0;
     (is_aligned && table != 0).then(|| geometry.cluster_of(table))
 }
 
-/// The tables of which `may` says so, if there are any.
+/// Those tables for which `may` returns true, if there are any.
 fn those(tables: &Marks, may: impl Fn(u64) -> bool) -> Result<Option<Marks>> {
     let (mut found, mut failed) = (None, Ok(()));
     let _ = tables.each_from(0, |table| {

@@ -1,23 +1,23 @@
-//! Findings on their way to the caller.
+//! Passes findings to the caller.
 
 use crate::error::Result;
 use crate::format::CheckReport;
 use crate::format::notes::NoteCount;
 use crate::job::Job;
 
-/// The numbers so far, and where the findings go.
+/// The counts so far, and where the findings go.
 pub(super) struct Findings<'a> {
     pub report: CheckReport,
-    /// What is unreferenced may be what a damaged entry meant: nothing is given up then.
+    /// Unreferenced clusters may be what a damaged entry should refer to: nothing is released then.
     pub doubtful: bool,
     job: Option<&'a mut Job>,
     notes: NoteCount,
-    /// Lines that are held back until it is known whether the walk counts.
+    /// Lines that are held back until it is known whether the walk is valid.
     held: Option<Vec<String>>,
 }
 
 impl<'a> Findings<'a> {
-    /// Tells findings to `job`; without one they are only counted.
+    /// Reports findings to `job`; without one they are only counted.
     pub fn new(job: Option<&'a mut Job>) -> Self {
         Self {
             report: CheckReport::default(),
@@ -33,7 +33,7 @@ impl<'a> Findings<'a> {
         self.held = Some(Vec::new());
     }
 
-    /// Tells the lines that were held back.
+    /// Reports the lines that were held back.
     pub fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         if let Some(job) = &mut self.job {
@@ -43,7 +43,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Forgets all that was found since `base`; the job goes on.
+    /// Discards everything that was found since `base`; the job continues.
     pub fn restart(self, base: CheckReport) -> Self {
         Self {
             report: base,
@@ -51,7 +51,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Tells a line.
+    /// Reports a line.
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         let Some(job) = &mut self.job else { return };
         let Some(line) = self.notes.next(line) else {
@@ -63,19 +63,19 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// A corruption.
+    /// Reports a corruption.
     pub fn corruption(&mut self, line: impl FnOnce() -> String) {
         self.report.corruptions += 1;
         self.note(line);
     }
 
-    /// A corruption of something that names clusters: they may be what seems unreferenced.
+    /// Reports a corruption of something that refers to clusters: these may be the ones that seem unreferenced.
     pub fn lost(&mut self, line: impl FnOnce() -> String) {
         self.doubtful = true;
         self.corruption(line);
     }
 
-    /// A damaged entry that is repaired, or not; `line` gets the words before its kind.
+    /// Reports a damaged entry, repaired or not; `line` gets the words before its kind.
     pub fn repaired_or_not(&mut self, repaired: bool, line: impl FnOnce(&str) -> String) {
         if repaired {
             self.report.corruptions_fixed += 1;
@@ -85,13 +85,13 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Something that keeps the check from being complete.
+    /// Reports something that keeps the check from being complete.
     pub fn check_error(&mut self, line: impl FnOnce() -> String) {
         self.report.check_errors += 1;
         self.note(line);
     }
 
-    /// Moves progress on; fails where the job is cancelled.
+    /// Advances the progress; fails if the job is cancelled.
     pub fn advance(&mut self, bytes: u64) -> Result<()> {
         match &mut self.job {
             Some(job) => {
@@ -102,7 +102,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Sets the whole of the progress.
+    /// Sets the total of the progress.
     pub fn set_total(&mut self, bytes: u64) {
         if let Some(job) = &mut self.job {
             job.control().set_total(bytes);

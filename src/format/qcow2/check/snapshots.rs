@@ -1,4 +1,4 @@
-//! The snapshot table: what is wrong with it, and what it is to be.
+//! The snapshot table: what is wrong with it, and what it should be.
 
 use crate::error::{Error, Result};
 use crate::format::qcow2::disk::{
@@ -14,20 +14,20 @@ use super::walk::{Role, Walker};
 /// The snapshots of an image.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    /// Its entries, complete where they are repaired.
+    /// The entries, completed if they are repaired.
     pub entries: Vec<SnapshotEntry>,
-    /// Bytes of the table in the file.
+    /// Length of the table in the file, in bytes.
     pub table_len: u64,
     /// The table in the file is damaged: it has to be rewritten.
     pub rewrite: bool,
 }
 
 impl Snapshots {
-    /// Reads the table, with a finding for each entry that lacks what version 3 demands; those are
-    /// completed where `repair` says so.
+    /// Reads the table, with a finding for each entry that lacks what version 3 requires; with `repair`, those are
+    /// completed.
     ///
     /// # Errors
-    /// Where there is no table at the offset, with the errno of QEMU's message; or of I/O.
+    /// If there is no table at the offset, with the errno of QEMU's message; or if I/O fails.
     pub fn read(
         storage: &dyn Storage,
         header: &ImageHeader,
@@ -36,7 +36,7 @@ impl Snapshots {
     ) -> Result<Self> {
         let fixed = &header.header;
         let found = match Self::read_as_is(storage, header) {
-            // That is no damage.
+            // This is not damage.
             Err((_, error)) if error.os_errno() == Some(libc::ENOMEM) => Err(error),
             Err(_) if repair && fixed.snapshots == 0 => {
                 // QEMU does not check such an image at all.
@@ -85,7 +85,7 @@ impl Snapshots {
         Ok(found)
     }
 
-    /// Drops the last entries of a table that is too long now that its entries are complete.
+    /// Drops the last entries of a table that is too long once its entries are complete.
     fn shorten(&mut self, findings: &mut Findings<'_>) {
         let mut len = 0;
         let fit = self.entries.iter().take_while(|entry| {
@@ -101,7 +101,7 @@ impl Snapshots {
         }
     }
 
-    /// The table as other programs read it; else what to say of it, and why not.
+    /// The table as other programs read it; otherwise the lines to report, and the error.
     fn read_as_is(
         storage: &dyn Storage,
         header: &ImageHeader,
@@ -126,7 +126,7 @@ impl Snapshots {
             Err(error) => {
                 let mut lines = vec![format!("ERROR failed to read the snapshot table: {error}")];
                 if error.kind() != crate::ErrorKind::Corrupt {
-                    // Of the disk or of memory.
+                    // An error of the disk or of memory.
                     return Err((lines, error));
                 }
                 if let Ok(over @ 1..) = overhanging_snapshots(storage, fixed) {
@@ -140,7 +140,7 @@ impl Snapshots {
         }
     }
 
-    /// What is usable of the table.
+    /// The usable part of the table.
     fn salvage(
         storage: &dyn Storage,
         header: &ImageHeader,
@@ -188,7 +188,7 @@ impl Snapshots {
     /// The bytes of the table.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         memory::reserve(&mut bytes, self.bytes())?;
@@ -202,10 +202,10 @@ impl Snapshots {
         self.entries.iter().map(SnapshotEntry::padded_len).sum()
     }
 
-    /// The same entries as the table in the file is to be taken for.
+    /// A copy for counting references, in which a table to be rewritten has no length.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn copied(&self) -> Result<Self> {
         let records = self
             .entries
@@ -220,7 +220,7 @@ impl Snapshots {
     }
 }
 
-/// What can be done about snapshots past a limit.
+/// What can be done about snapshots beyond a limit.
 fn overhanging(over: u32) -> String {
     format!("Repairing all removes the last {over} snapshots")
 }

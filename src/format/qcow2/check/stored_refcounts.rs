@@ -1,4 +1,4 @@
-//! The refcounts that the file holds.
+//! The refcounts stored in the file.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) struct StoredRefcounts<'a> {
     storage: &'a dyn Storage,
     geometry: Geometry,
     table: Vec<RefcountTableEntry>,
-    /// Directly mapped: block index and bytes.
+    /// Direct-mapped: block index and bytes.
     slots: Vec<Option<(u64, IoBuf)>>,
     ahead: Arc<ReadAhead>,
 }
@@ -26,9 +26,9 @@ impl<'a> StoredRefcounts<'a> {
     /// Reads the refcount table; what lies past the end of the file reads as zeroes.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub fn read(storage: &'a dyn Storage, header: &Header, geometry: Geometry) -> Result<Self> {
-        // A table that is said to be where none can be has no entries.
+        // A table at an impossible offset has no entries.
         let clusters = match header.validate_reftable() {
             Ok(()) => header.reftable_clusters,
             Err(_) => 0,
@@ -58,10 +58,11 @@ impl<'a> StoredRefcounts<'a> {
         &self.table
     }
 
-    /// The block of that index; None where there is none: its refcounts are all 0. Those that follow it are read ahead.
+    /// The block with this index; None if there is none, in which case its refcounts are all 0. Those after it are read
+    /// ahead.
     ///
     /// # Errors
-    /// Of a block that is not aligned, or of I/O.
+    /// If the block is not aligned, or if I/O fails.
     pub fn block(&mut self, index: u64) -> Result<Option<&[u8]>> {
         let most = (MOST_BYTES / self.geometry.cluster_size()) as usize;
         let (most, is_needed) = (most.min(self.slots.len() / 2), self.is_missing(index));
@@ -86,7 +87,7 @@ impl<'a> StoredRefcounts<'a> {
             .with_offset(offset));
         }
         if i64::try_from(offset).is_err() {
-            // No file is so long: the same for every store, as if the read failed.
+            // No file is this long: fails the same on every storage, as if the read had failed.
             return Err(Error::os(libc::EIO));
         }
         let slots = self.slots.len() as u64;
@@ -109,19 +110,19 @@ impl<'a> StoredRefcounts<'a> {
         matches!(slot, Some(Some((held, _))) if *held == index)
     }
 
-    /// Whether there is a block of that index that is not in memory.
+    /// Whether there is a block with this index that is not in memory.
     fn is_missing(&self, index: u64) -> bool {
         let entry = self.table.get(index as usize);
         entry.is_some_and(|entry| entry.offset() != 0) && !self.holds(index)
     }
 
-    /// Reads blocks from that one on together.
+    /// Reads blocks from this one on together.
     fn read_ahead(&mut self, index: u64, count: usize) -> Result<()> {
         let file_len = self.storage.len()?;
         let cluster = self.geometry.cluster_size();
         let slots = self.slots.len() as u64;
         let entries = self.table.iter().zip(0u64..).skip(index as usize);
-        // No two of one slot.
+        // No two for the same slot.
         let wanted = entries
             .take(slots as usize)
             .map(|(entry, index)| (index, entry.offset()))

@@ -1,4 +1,4 @@
-//! Counting references: L1 tables, L2 tables and the clusters that they name.
+//! Counting references: L1 tables, L2 tables and the clusters that they refer to.
 
 use crate::error::Result;
 use crate::format::qcow2::disk::{Geometry, L1Entry, L2Entry, L2Kind, SubclusterBitmap};
@@ -13,43 +13,43 @@ use super::report::Findings;
 const L1_PIECE: u64 = 1 << 20;
 /// Adjacent L2 tables are read together, up to this many bytes.
 const L2_BATCH: u64 = 1 << 20;
-/// The same of tables wherever they are, where requests wait.
+/// The same for tables wherever they are, if the storage sends requests together.
 const L2_TOGETHER: u64 = 4 << 20;
-/// How many times the file's length tables may be visited before the check is given up.
+/// Total size of visited tables, in multiples of the file's length, beyond which the check is given up.
 const MAX_VISITS: u64 = 16;
-/// So many references past the end of the file are remembered.
+/// Maximum number of references past the end of the file that are remembered.
 const MAX_WILD: usize = 1 << 16;
-/// So many bytes of tables may always be visited.
+/// Total size of tables that may always be visited, in bytes.
 const FREE_VISITS: u64 = 64 << 20;
 
-/// Which L1 table is walked.
+/// Whose L1 table is walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The image's own: its clusters make the statistics.
+    /// The image's own: its clusters count in the statistics.
     Active,
     /// A snapshot's.
     Snapshot,
 }
 
-/// Where the tables are and what the file is.
+/// The file that is checked, and its geometry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CheckedFile<'a> {
     pub storage: &'a dyn Storage,
     pub geometry: Geometry,
     /// Guest data is in another file.
     pub data_file: bool,
-    /// Bytes of the image file.
+    /// Length of the image file in bytes.
     pub file_len: u64,
 }
 
 impl CheckedFile<'_> {
-    /// Clusters of the file, a last one that is cut included.
+    /// Number of clusters in the file, including a last one that is incomplete.
     pub fn clusters(&self) -> u64 {
         self.geometry.clusters_for(self.file_len)
     }
 
-    /// Calls `visit` with each L1 entry of a table that is not 0, in pieces: bytes past the end of
-    /// the file are zeroes.
+    /// Calls `visit` with the L1 entries of a table that are not 0, in pieces: bytes past the end of the file are
+    /// zeroes.
     pub fn for_l1(
         &self,
         offset: u64,
@@ -94,7 +94,7 @@ impl CheckedFile<'_> {
             one.1.offset().checked_add(cluster) == Some(next.1.offset())
         };
         for batch in entries.chunks(most) {
-            // Where requests wait, the tables of a batch are asked for together, wherever they are.
+            // Where requests are sent together, this is done for the tables of a batch, wherever they are.
             if together && self.read_together(batch, buffer).is_ok() {
                 visit_each(batch, buffer, cluster, &mut visit)?;
                 continue;
@@ -109,7 +109,7 @@ impl CheckedFile<'_> {
         Ok(())
     }
 
-    /// Fills the buffer with those tables; what lies past the end of the file reads as zeroes.
+    /// Fills the buffer with these tables; what lies past the end of the file reads as zeroes.
     fn read_together(&self, entries: &[(u32, L1Entry)], buffer: &mut IoBuf) -> Result<()> {
         let cluster = self.geometry.cluster_size() as usize;
         buffer.room(entries.len() * cluster)?;
@@ -144,14 +144,14 @@ pub(super) struct Walker<'a, 'b> {
     pub layout: CheckedFile<'a>,
     pub counts: ReferenceCounts,
     pub findings: Findings<'b>,
-    /// Clusters that are compared: those of the file, and one that is referred to just past it.
+    /// End of the clusters to compare: those of the file, and one that is referred to just past it.
     pub end: u64,
     /// How often each cluster was visited as an L2 table.
     pub tables: ReferenceCounts,
-    /// First and last clusters of regions past the end of the file that something refers to, the
-    /// first ones of many.
+    /// First and last clusters of regions past the end of the file that something refers to; if there are many, the
+    /// first ones.
     pub wild: Vec<(u64, u64)>,
-    /// Which entries are repaired on the way.
+    /// The entries to repair during the walk.
     pub repairs: Repairs,
     max: u64,
     visited: u64,
@@ -159,7 +159,7 @@ pub(super) struct Walker<'a, 'b> {
 }
 
 impl<'a, 'b> Walker<'a, 'b> {
-    /// Nothing counted yet.
+    /// Starts with nothing counted.
     pub fn new(layout: CheckedFile<'a>, findings: Findings<'b>) -> Self {
         Self {
             layout,
@@ -216,7 +216,7 @@ impl<'a, 'b> Walker<'a, 'b> {
     /// Counts an L1 table, its L2 tables and their clusters.
     ///
     /// # Errors
-    /// Of I/O, or cancelled.
+    /// If I/O fails, or when cancelled.
     pub fn l1_table(&mut self, offset: u64, entries: u32, role: Role) -> Result<()> {
         self.refer(offset, u64::from(entries) * 8);
         let layout = self.layout;
@@ -225,7 +225,7 @@ impl<'a, 'b> Walker<'a, 'b> {
             self.visit_bytes(found.len() as u64 * 8);
             let mut found = found;
             let place = |index: u32| offset + u64::from(index) * 8;
-            // Tables in a line are read at once, but reported one by one.
+            // Tables are read together, but reported one by one.
             while !found.is_empty() && !self.given_up() {
                 let batch = found.len().min(64);
                 let (now, later) = found.split_at(batch);
@@ -247,7 +247,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         Ok(())
     }
 
-    /// Fails where a reference could not be counted because memory ran out.
+    /// Fails if a reference could not be counted because memory ran out.
     ///
     /// # Errors
     /// `ENOMEM`.
@@ -256,7 +256,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         self.tables.check_complete()
     }
 
-    /// Whether the tables turned out to be a maze.
+    /// Whether the check was given up, because tables were visited over and over.
     pub fn given_up(&self) -> bool {
         self.visited > self.limit()
     }
@@ -342,7 +342,7 @@ impl<'a, 'b> Walker<'a, 'b> {
         Ok(())
     }
 
-    /// Counts what an entry refers to; the entry as it is to be.
+    /// Counts what an entry refers to; returns the entry as it should be.
     fn l2_entry(
         &mut self,
         entry: L2Entry,
@@ -367,7 +367,7 @@ impl<'a, 'b> Walker<'a, 'b> {
                     self.refer(bytes.offset, bytes.len);
                     stats.allocated += 1;
                     stats.compressed += 1;
-                    // Nothing follows a compressed cluster at its own offset.
+                    // Nothing can be contiguous with a compressed cluster.
                     stats.fragmented += 1;
                 }
                 return now;
@@ -481,7 +481,7 @@ impl<'a, 'b> Walker<'a, 'b> {
     }
 }
 
-/// What one L2 table adds to the statistics.
+/// The contribution of one L2 table to the statistics.
 #[derive(Debug, Default)]
 struct Stats {
     allocated: u64,

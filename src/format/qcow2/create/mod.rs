@@ -47,8 +47,8 @@ pub const SUMMARY: &[(&str, Option<&str>)] = &[
     ("refcount_bits", Some("16")),
 ];
 
-/// The smallest cluster for which the feature name table is written: it takes 400 bytes, which
-/// smaller header clusters had better leave to file names.
+/// Minimum cluster size for the feature name table: it takes 400 bytes, which smaller header clusters had better
+/// reserve for file names.
 pub(in crate::format::qcow2) const MIN_CLUSTER_FOR_NAMES: u64 = 8192;
 
 /// See [`Outline`].
@@ -79,15 +79,15 @@ pub fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewImage>> {
     }))
 }
 
-/// An image that is to be made.
+/// An image to be created.
 #[derive(Debug)]
 struct NewQcow2 {
     spec: Spec,
     size: u64,
-    /// Bytes that its file takes before guest data is written.
+    /// Length of its file, in bytes, before guest data is written.
     len: u64,
     header: ImageHeader,
-    /// What is in memory already.
+    /// What has been prepared in memory.
     draft: Option<Draft>,
 }
 
@@ -166,7 +166,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
         Some(_) => CryptMethod::Luks,
     };
     if crypt == CryptMethod::Luks {
-        // The place is filled in when it is known.
+        // The offset and length are filled in once they are known.
         extensions.push(Extension::Crypto(CryptoExtension { offset: 0, len: 0 }));
     }
     if spec.version >= 3 && spec.geometry.cluster_size() >= MIN_CLUSTER_FOR_NAMES {
@@ -203,7 +203,7 @@ fn header(params: &CreateParams<'_>, spec: &Spec) -> Result<ImageHeader> {
     })
 }
 
-/// Whether the header cluster holds all that it must.
+/// Checks that everything fits into the header cluster.
 fn fits(header: &mut ImageHeader, params: &CreateParams<'_>) -> Result<()> {
     let Some(backing) = params.backing else {
         return header.to_bytes().map(drop);

@@ -7,16 +7,16 @@ use crate::storage::Storage;
 
 use super::extension::BitmapsExtension;
 
-/// Bytes of a directory entry before its extra data.
+/// Length of a directory entry up to its extra data.
 const FIXED_LEN: usize = 24;
-/// How many times its bytes a directory takes in memory, in two copies: a record of fields for each 32 bytes,
+/// Memory that a directory takes, as a multiple of its length, for two copies: a record of fields for each 32 bytes,
 /// and an allocation for a name.
 const IN_MEMORY: u64 = 10;
 /// The only type of bitmap.
 pub const DIRTY_BITMAP: u8 = 1;
-/// The longest name, in bytes.
+/// Maximum length of a name, in bytes.
 pub const MAX_BITMAP_NAME: usize = 1023;
-/// The largest bitmap table that is accepted, in entries.
+/// Maximum number of entries of a bitmap table.
 pub const MAX_BITMAP_TABLE_ENTRIES: u32 = 0x800_0000;
 
 bitflags::bitflags! {
@@ -25,7 +25,7 @@ bitflags::bitflags! {
     pub struct BitmapFlags: u32 {
         /// Was not saved properly: the bits cannot be trusted.
         const IN_USE = 1;
-        /// Records writes from when the image is opened.
+        /// Records writes from the moment the image is opened.
         const AUTO = 1 << 1;
         /// Unknown extra data may be ignored.
         const EXTRA_DATA_COMPATIBLE = 1 << 2;
@@ -39,13 +39,13 @@ bitflags::bitflags! {
 pub struct BitmapEntry {
     /// Offset of the bitmap table.
     pub table_offset: u64,
-    /// Its entries.
+    /// Number of its entries.
     pub table_entries: u32,
     /// Flags.
     pub flags: BitmapFlags,
     /// 1 for a dirty bitmap.
     pub kind: u8,
-    /// log2 of the guest bytes of one bit.
+    /// log2 of the number of guest bytes per bit.
     pub granularity_bits: u8,
     /// The name.
     pub name: Vec<u8>,
@@ -57,7 +57,7 @@ impl BitmapEntry {
     /// The entries of a whole directory.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where they do not fill it exactly or are not `count`.
+    /// [`crate::ErrorKind::Corrupt`] if they do not fill it exactly, or if there are not `count` of them.
     pub fn parse_directory(bytes: &[u8], count: u32) -> Result<Vec<Self>> {
         Self::check_headroom(bytes.len() as u64)?;
         let mut entries = Vec::new();
@@ -78,15 +78,15 @@ impl BitmapEntry {
         )))
     }
 
-    /// Whether there is memory for the entries of a directory of so many bytes.
+    /// Checks that there is memory for the entries of a directory of this many bytes.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is not.
     pub fn check_headroom(directory: u64) -> Result<()> {
         memory::headroom(directory.saturating_mul(IN_MEMORY))
     }
 
-    /// The entry at the start of `bytes`, and its length with padding; None where it is cut.
+    /// The entry at the start of `bytes`, and its length with padding; None if it is truncated.
     pub fn from_bytes(bytes: &[u8]) -> Option<(Self, usize)> {
         let name_len = usize::from(be16(bytes, 18)?);
         let extra_len = be32(bytes, 20)? as usize;
@@ -127,10 +127,10 @@ impl BitmapEntry {
         String::from_utf8_lossy(&self.name).into_owned()
     }
 
-    /// Checks the entry's own numbers, for an image of `size` bytes in clusters of `cluster` bytes.
+    /// Checks the entry's own fields, for an image of `size` bytes with clusters of `cluster` bytes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] that names the bitmap.
+    /// [`crate::ErrorKind::Corrupt`] with the bitmap's name; extra data is not supported.
     pub fn validate(&self, size: u64, cluster: u64) -> Result<()> {
         let granularity = u32::from(self.granularity_bits);
         let known = BitmapFlags::IN_USE | BitmapFlags::AUTO;
@@ -166,7 +166,7 @@ impl BitmapEntry {
 /// [`BitmapEntry::validate`]; `size` is the virtual size and `cluster` the cluster size.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`], or of I/O.
+/// [`crate::ErrorKind::Corrupt`], or if I/O fails.
 pub fn read_bitmap_directory(
     storage: &dyn Storage,
     extension: &BitmapsExtension,
@@ -192,7 +192,7 @@ pub fn read_bitmap_directory(
     Ok(entries)
 }
 
-/// An entry of a bitmap table: a cluster of bits, or all equal.
+/// An entry of a bitmap table: a cluster of bits, or bits that are all equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct BitmapTableEntry(pub u64);
 
@@ -201,7 +201,7 @@ impl BitmapTableEntry {
     pub const ONES: Self = Self(1);
     /// The offset of the cluster.
     pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
-    /// Bits that must be 0; bit 0 too where there is an offset.
+    /// Bits that must be 0; bit 0 as well if there is an offset.
     pub const RESERVED_MASK: u64 = 0xff00_0000_0000_01fe;
 
     /// From the bytes of the table.
@@ -214,7 +214,7 @@ impl BitmapTableEntry {
         self.0.to_be_bytes()
     }
 
-    /// The offset of the cluster of bits; 0 where all bits are equal.
+    /// The offset of the cluster of bits; 0 if all bits are equal.
     pub fn offset(self) -> u64 {
         self.0 & Self::OFFSET_MASK
     }

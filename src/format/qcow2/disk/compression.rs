@@ -1,8 +1,8 @@
-//! How compressed clusters are compressed ("Compression type" in the header).
+//! Compression types of compressed clusters ("Compression type" in the header).
 
 use crate::codec::Method;
 
-/// The compression of all clusters of an image.
+/// The compression type of all compressed clusters of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub enum CompressionType {
     /// Raw deflate, which qcow2 calls zlib.
@@ -47,7 +47,7 @@ impl CompressionType {
         }
     }
 
-    /// What compresses and decompresses.
+    /// The method that compresses and decompresses.
     pub fn method(self) -> Method {
         match self {
             Self::Zlib => Method::Deflate,

@@ -13,26 +13,26 @@ use super::features::{Autoclear, Compatible, Incompatible};
 
 /// The type that ends the list.
 pub(in crate::format::qcow2) const END: u32 = 0;
-/// The type of the backing file's format.
+/// The type of the backing file format.
 pub(in crate::format::qcow2) const BACKING_FORMAT: u32 = 0xe279_2aca;
 const FEATURE_NAMES: u32 = 0x6803_f857;
 const BITMAPS: u32 = 0x2385_2875;
 const CRYPTO: u32 = 0x0537_be77;
-/// The type of the data file's name.
+/// The type of the data file name.
 pub(in crate::format::qcow2) const DATA_FILE: u32 = 0x4441_5441;
-/// The type of what keeps extensions away from the header; it says nothing to anyone.
+/// The type of padding that keeps extensions away from the header; it has no meaning for any reader.
 const PADDING: u32 = 0x5061_6464;
 
-/// How often the extensions are held at the same time: as parsed, in use, and for a change of the header,
-/// with the bytes that it becomes.
+/// Number of copies of the extensions that exist at the same time: as parsed, in use, and for a change of the header,
+/// with its serialized bytes.
 const COPIES: u64 = 4;
-/// Bytes of one entry of the feature name table.
+/// Length of an entry of the feature name table.
 const FEATURE_NAME_LEN: usize = 48;
-/// The longest format name that is accepted is one byte less.
+/// Limit for the length of a format name: it must be shorter.
 const BACKING_FORMAT_LIMIT: usize = 16;
-/// The most bitmaps of an image that are accepted.
+/// Maximum number of bitmaps of an image.
 pub const MAX_BITMAPS: u32 = 65535;
-/// The largest bitmap directory that is accepted: every entry of 1 KiB.
+/// Maximum size of a bitmap directory: every entry with 1 KiB.
 pub const MAX_BITMAP_DIRECTORY: u64 = MAX_BITMAPS as u64 * 1024;
 
 /// One extension.
@@ -48,9 +48,9 @@ pub enum Extension {
     Crypto(CryptoExtension),
     /// The name of the external data file.
     DataFile(Vec<u8>),
-    /// So many bytes without a meaning.
+    /// This many bytes without a meaning.
     Padding(usize),
-    /// One that this program does not know, kept as it is.
+    /// An extension unknown to this program, kept as it is.
     Unknown {
         /// Its type.
         kind: u32,
@@ -59,7 +59,7 @@ pub enum Extension {
     },
 }
 
-/// Which word a named feature bit belongs to.
+/// The word that a named feature bit belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeatureKind {
     /// [`Incompatible`].
@@ -68,7 +68,7 @@ pub enum FeatureKind {
     Compatible,
     /// [`Autoclear`].
     Autoclear,
-    /// A word that this program does not know.
+    /// A word unknown to this program.
     Other(u8),
 }
 
@@ -88,7 +88,7 @@ pub struct FeatureName {
 pub struct BitmapsExtension {
     /// Number of bitmaps.
     pub count: u32,
-    /// Bytes of the bitmap directory.
+    /// Length of the bitmap directory in bytes.
     pub directory_size: u64,
     /// Its offset.
     pub directory_offset: u64,
@@ -99,16 +99,16 @@ pub struct BitmapsExtension {
 pub struct CryptoExtension {
     /// Offset of the encryption header.
     pub offset: u64,
-    /// Its bytes.
+    /// Its length in bytes.
     pub len: u64,
 }
 
 impl Extension {
-    /// Bytes in front of what one holds.
+    /// Number of bytes in front of an extension's data.
     pub const HEAD_LEN: usize = 8;
 
-    /// All extensions of an area that starts after the header and ends at the backing file's name
-    /// or the cluster's end; `cluster` is the cluster size.
+    /// All extensions of an area that starts after the header and ends at the backing file name or at the end of the
+    /// cluster; `cluster` is the cluster size.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`].
@@ -116,10 +116,10 @@ impl Extension {
         Self::parse(area, cluster, |_, error| Err(error))
     }
 
-    /// As [`Extension::parse_all`], without the bitmaps where they cannot be used; why not.
+    /// As [`Extension::parse_all`], but without the bitmaps if they cannot be used; also returns the reason.
     ///
     /// # Errors
-    /// As [`Extension::parse_all`], of other extensions.
+    /// As [`Extension::parse_all`], for other extensions.
     pub fn parse_usable(area: &[u8], cluster: u64) -> Result<(Vec<Self>, Option<Error>)> {
         let mut unusable = None;
         let found = Self::parse(area, cluster, |kind, error| match kind {
@@ -163,7 +163,7 @@ impl Extension {
         Ok(found)
     }
 
-    /// How long the list is that an area begins with, and the mark that ends it.
+    /// Length of the list at the beginning of an area, including the mark that ends it.
     pub fn area_len(area: &[u8]) -> usize {
         let mut at = 0usize;
         while let (Some(kind), Some(len)) = (be32(area, at), be32(area, at.saturating_add(4))) {
@@ -176,7 +176,7 @@ impl Extension {
         at.min(area.len())
     }
 
-    /// The bytes without a meaning that an area begins with, behind their head.
+    /// The range of the padding's data at the beginning of an area; empty if there is none.
     pub fn leading_padding(area: &[u8]) -> Range<usize> {
         match (be32(area, 0), be32(area, 4)) {
             (Some(PADDING), Some(len)) => {
@@ -187,13 +187,13 @@ impl Extension {
         }
     }
 
-    /// Takes those out that do not count: of each type that is known, the last extension does, as for
-    /// QEMU, and padding never. Those of other types are left as they are.
+    /// Removes those that are not in effect: of each known type only the last extension is, as for QEMU, and padding
+    /// never is. Those of other types are left as they are.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn take_superseded(all: &mut Vec<Self>) -> Result<Vec<Self>> {
-        // In one pass: a hostile header has room for a quarter of a million of them.
+        // In one pass: a hostile header has space for a quarter of a million of them.
         let last = [BACKING_FORMAT, FEATURE_NAMES, BITMAPS, CRYPTO, DATA_FILE]
             .map(|kind| (kind, all.iter().rposition(|other| other.kind() == kind)));
         let mut at = 0..;
@@ -224,7 +224,7 @@ impl Extension {
         }
     }
 
-    /// What it holds, in the words of messages.
+    /// What it holds, for messages.
     pub fn what(&self) -> &'static str {
         match self {
             Self::BackingFormat(_) => "backing file format",
@@ -237,7 +237,7 @@ impl Extension {
         }
     }
 
-    /// The backing file's format, by its name.
+    /// The extension for the backing file's format, given its name.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a name that is too long to be read again.
@@ -296,12 +296,12 @@ impl Extension {
         out.resize(out.len().next_multiple_of(8), 0);
     }
 
-    /// Appends the mark that ends the extensions.
+    /// Appends the mark that ends the list of extensions.
     pub fn write_end(out: &mut Vec<u8>) {
         out.extend_from_slice(&[0; 8]);
     }
 
-    /// The feature name table of the bits that this program knows.
+    /// The feature name table for the bits known to this program.
     pub fn known_feature_names() -> Self {
         let name = |kind, mask: u64, name: &str| FeatureName {
             kind,
@@ -323,7 +323,7 @@ impl Extension {
 }
 
 impl FeatureName {
-    /// None where even the type and the bit are missing.
+    /// None if even the type and the bit are missing.
     fn from_bytes(entry: &[u8]) -> Option<Self> {
         let (&[kind, bit], name) = entry.split_first_chunk::<2>()?;
         let name = name.split(|&b| b == 0).next().unwrap_or_default();

@@ -32,7 +32,7 @@ bitflags::bitflags! {
     pub struct Autoclear: u64 {
         /// The bitmaps extension is consistent.
         const BITMAPS = 1;
-        /// The external data file is a raw image of the guest.
+        /// The external data file is a raw image of the guest disk.
         const RAW_DATA_FILE = 1 << 1;
         /// Every other bit is kept as it is.
         const _ = !0;
@@ -40,7 +40,7 @@ bitflags::bitflags! {
 }
 
 impl Incompatible {
-    /// The bits that this program knows.
+    /// The bits known to this program.
     pub const KNOWN: Self = Self::DIRTY
         .union(Self::CORRUPT)
         .union(Self::DATA_FILE)
@@ -49,6 +49,6 @@ impl Incompatible {
 }
 
 impl Autoclear {
-    /// The bits that this program knows and keeps true.
+    /// The bits that are known to this program and kept valid by it.
     pub const KNOWN: Self = Self::BITMAPS.union(Self::RAW_DATA_FILE);
 }

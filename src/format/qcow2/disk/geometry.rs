@@ -1,17 +1,16 @@
-//! The sizes that follow from the header's cluster bits, refcount order and L2 entry width.
+//! The sizes that follow from the header's cluster bits, refcount order and L2 entry size.
 
 use crate::error::{Error, Result};
 
 use super::refcount::RefcountWidth;
 
-/// The largest L1 table that is accepted, in bytes.
+/// Maximum size of an L1 table, in bytes.
 pub const MAX_L1_BYTES: u64 = 32 << 20;
-/// The largest refcount table that is accepted, in bytes.
+/// Maximum size of a refcount table, in bytes.
 pub const MAX_REFTABLE_BYTES: u64 = 8 << 20;
 
-/// Cluster, table and refcount sizes of an image (specification: "General" and
-/// "Cluster mapping"). The fields are checked when made, so no method overflows for guest or
-/// host offsets below 2^63.
+/// Cluster, table and refcount sizes of an image (specification: "General" and "Cluster mapping"). The fields are
+/// checked on construction, so no method overflows for guest or host offsets below 2^63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     cluster_bits: u32,
@@ -20,17 +19,17 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Smallest log2 of the cluster size.
+    /// Minimum log2 of the cluster size.
     pub const MIN_CLUSTER_BITS: u32 = 9;
-    /// Largest log2 of the cluster size.
+    /// Maximum log2 of the cluster size.
     pub const MAX_CLUSTER_BITS: u32 = 21;
-    /// Subclusters of a cluster with extended L2 entries.
+    /// Number of subclusters per cluster with extended L2 entries.
     pub const SUBCLUSTERS: u32 = 32;
 
-    /// Checks the numbers of a header.
+    /// Checks the values from a header.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] with the line for the number that is out of range.
+    /// [`crate::ErrorKind::Invalid`] with the message for the value that is out of range.
     pub fn new(cluster_bits: u32, extended_l2: bool, refcount_order: u32) -> Result<Self> {
         if !(Self::MIN_CLUSTER_BITS..=Self::MAX_CLUSTER_BITS).contains(&cluster_bits) {
             return Err(Error::invalid(format!(
@@ -53,7 +52,7 @@ impl Geometry {
         })
     }
 
-    /// The same with refcounts of another width.
+    /// The same sizes with refcounts of another width.
     pub fn with_refcount_width(&self, width: RefcountWidth) -> Self {
         Self { width, ..*self }
     }
@@ -63,22 +62,22 @@ impl Geometry {
         self.cluster_bits
     }
 
-    /// Bytes of a cluster.
+    /// Cluster size in bytes.
     pub fn cluster_size(&self) -> u64 {
         1 << self.cluster_bits
     }
 
-    /// `offset` within its cluster.
+    /// The part of `offset` within its cluster.
     pub fn in_cluster(&self, offset: u64) -> u64 {
         offset & (self.cluster_size() - 1)
     }
 
-    /// The index of the cluster that holds `offset`.
+    /// The index of the cluster that contains `offset`.
     pub fn cluster_of(&self, offset: u64) -> u64 {
         offset >> self.cluster_bits
     }
 
-    /// The clusters that `bytes` need.
+    /// Number of clusters that `bytes` bytes need.
     pub fn clusters_for(&self, bytes: u64) -> u64 {
         bytes.div_ceil(self.cluster_size())
     }
@@ -88,7 +87,7 @@ impl Geometry {
         self.extended_l2
     }
 
-    /// Subclusters of a cluster: 32, or 1 without extended L2 entries.
+    /// Number of subclusters per cluster: 32, or 1 without extended L2 entries.
     pub fn subclusters(&self) -> u32 {
         if self.extended_l2 {
             Self::SUBCLUSTERS
@@ -97,27 +96,27 @@ impl Geometry {
         }
     }
 
-    /// Bytes of a subcluster; the cluster size without extended L2 entries.
+    /// Subcluster size in bytes; the cluster size without extended L2 entries.
     pub fn subcluster_size(&self) -> u64 {
         self.cluster_size() / u64::from(self.subclusters())
     }
 
-    /// Bytes of an L2 entry: 8 or 16.
+    /// Size of an L2 entry in bytes: 8 or 16.
     pub fn l2_entry_size(&self) -> usize {
         if self.extended_l2 { 16 } else { 8 }
     }
 
-    /// log2 of the entries of an L2 table.
+    /// log2 of the number of entries per L2 table.
     pub fn l2_bits(&self) -> u32 {
         self.cluster_bits - if self.extended_l2 { 4 } else { 3 }
     }
 
-    /// Entries of an L2 table.
+    /// Number of entries per L2 table.
     pub fn l2_entries(&self) -> u64 {
         1 << self.l2_bits()
     }
 
-    /// log2 of the guest bytes that one L2 table maps.
+    /// log2 of the number of guest bytes that one L2 table maps.
     pub fn l1_shift(&self) -> u32 {
         self.cluster_bits + self.l2_bits()
     }
@@ -132,12 +131,12 @@ impl Geometry {
         (guest >> self.cluster_bits) & (self.l2_entries() - 1)
     }
 
-    /// L1 entries that a virtual size needs.
+    /// Number of L1 entries that a virtual size needs.
     pub fn l1_entries(&self, size: u64) -> u64 {
         size.div_ceil(1 << self.l1_shift())
     }
 
-    /// Guest clusters of a virtual size.
+    /// Number of guest clusters of a virtual size.
     pub fn guest_clusters(&self, size: u64) -> u64 {
         size.div_ceil(self.cluster_size())
     }
@@ -147,27 +146,27 @@ impl Geometry {
         self.width
     }
 
-    /// Refcounts of one refcount block.
+    /// Number of refcounts per refcount block.
     pub fn refcount_block_entries(&self) -> u64 {
         (self.cluster_size() * 8) >> self.width.order()
     }
 
-    /// log2 of the refcounts of one refcount block.
+    /// log2 of the number of refcounts per refcount block.
     pub fn refcount_block_bits(&self) -> u32 {
         self.cluster_bits + 3 - self.width.order()
     }
 
-    /// Entries of one cluster of the refcount table, or of the L1 table.
+    /// Number of entries per cluster of the refcount table or the L1 table.
     pub fn table_entries_per_cluster(&self) -> u64 {
         self.cluster_size() / 8
     }
 
-    /// Where the number of sectors starts in a compressed entry.
+    /// Position of the lowest bit of the sector count in a compressed entry.
     pub fn compressed_shift(&self) -> u32 {
         62 - (self.cluster_bits - 8)
     }
 
-    /// The first host offset that a compressed entry cannot name.
+    /// The first host offset that a compressed entry cannot hold.
     pub fn compressed_limit(&self) -> u64 {
         (1u64 << self.compressed_shift()).min(1 << 56)
     }

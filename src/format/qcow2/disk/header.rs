@@ -9,38 +9,38 @@ use super::geometry::{Geometry, MAX_L1_BYTES, MAX_REFTABLE_BYTES};
 
 /// The first four bytes.
 pub const MAGIC: [u8; 4] = *b"QFI\xfb";
-/// Bytes of a version 2 header.
+/// Length of a version 2 header.
 pub const V2_LEN: u32 = 72;
-/// The fewest bytes of a version 3 header.
+/// Minimum length of a version 3 header.
 pub const V3_MIN_LEN: u32 = 104;
-/// The bytes of the version 3 header that this program writes.
+/// Length of the version 3 header that this program writes.
 pub const V3_LEN: u32 = 112;
-/// The most internal snapshots that are accepted.
+/// Maximum number of internal snapshots.
 pub const MAX_SNAPSHOTS: u32 = 65536;
 
-/// Where the compression type stands.
+/// Offset of the compression type.
 const COMPRESSION_AT: usize = 104;
 
-/// How guest data is encrypted.
+/// The encryption method of guest data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CryptMethod {
-    /// It is not.
+    /// Not encrypted.
     #[default]
     None,
-    /// AES-128 in CBC mode, the old way.
+    /// AES-128 in CBC mode, the legacy method.
     Aes,
     /// A LUKS header inside the image.
     Luks,
 }
 
-/// The header without its extensions. Numbers are as in the file; [`Header::validate`] checks them.
+/// The header without its extensions. Values are as in the file; [`Header::validate`] checks them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// 2 or 3.
     pub version: u32,
-    /// Offset of the backing file's name; 0 without one.
+    /// Offset of the backing file name; 0 if there is none.
     pub backing_offset: u64,
-    /// Bytes of that name.
+    /// Length of that name.
     pub backing_len: u32,
     /// log2 of the cluster size.
     pub cluster_bits: u32,
@@ -48,13 +48,13 @@ pub struct Header {
     pub size: u64,
     /// Encryption.
     pub crypt: CryptMethod,
-    /// Entries of the active L1 table.
+    /// Number of entries of the active L1 table.
     pub l1_entries: u32,
     /// Its offset.
     pub l1_offset: u64,
     /// Offset of the refcount table.
     pub reftable_offset: u64,
-    /// Clusters of the refcount table.
+    /// Number of clusters of the refcount table.
     pub reftable_clusters: u32,
     /// Number of internal snapshots.
     pub snapshots: u32,
@@ -64,20 +64,20 @@ pub struct Header {
     pub incompatible: Incompatible,
     /// Compatible features.
     pub compatible: Compatible,
-    /// Features that an unaware writer clears.
+    /// Features that a writer clears if it does not know them.
     pub autoclear: Autoclear,
-    /// log2 of the refcount bits.
+    /// log2 of the refcount width in bits.
     pub refcount_order: u32,
-    /// Bytes of the header, where its extensions start.
+    /// Length of the header; its extensions start there.
     pub header_len: u32,
-    /// Compression of compressed clusters.
+    /// Compression type of compressed clusters.
     pub compression: CompressionType,
-    /// Bytes of the header beyond those known here, kept as they are.
+    /// Bytes of the header beyond the known fields, kept as they are.
     pub rest: Vec<u8>,
 }
 
 impl Header {
-    /// Whether `head` begins as a qcow2 image does, and the version it claims.
+    /// Checks that `head` begins like a qcow2 image, and returns the version that it claims.
     ///
     /// # Errors
     /// [`ErrorKind::NotAnImage`], or [`ErrorKind::Unsupported`] for another version.
@@ -98,9 +98,9 @@ impl Header {
         }
     }
 
-    /// From the first bytes of the file: up to one cluster of them, all of the header needed.
+    /// Parses the first bytes of the file: up to one cluster, including the whole header.
     ///
-    /// Checks what is needed to go on to the extensions: lengths, cluster size, encryption method.
+    /// Checks what is needed to continue with the extensions: lengths, cluster size, encryption method.
     ///
     /// # Errors
     /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`], [`ErrorKind::Invalid`].
@@ -170,7 +170,7 @@ impl Header {
         Ok(header)
     }
 
-    /// The bytes of the header, `header_len` of them. `header_len` is set to what is written.
+    /// The bytes of the header, `header_len` of them. `header_len` is updated to the length written.
     pub fn to_bytes(&mut self) -> Vec<u8> {
         self.header_len = if self.version < 3 {
             V2_LEN
@@ -221,11 +221,10 @@ impl Header {
         )
     }
 
-    /// Checks every number of the header against the others, but not against the file's length.
+    /// Checks all fields of the header against each other, but not against the file's length.
     ///
-    /// `for_check` lets pass what `check` reports itself: a missing refcount table and a bad
-    /// snapshot table. Unknown incompatible features are refused by [`super::ImageHeader::read`],
-    /// which knows their names.
+    /// `for_check` allows what `check` reports itself: a missing refcount table and a bad snapshot table. Unknown
+    /// incompatible features are refused by [`super::ImageHeader::read`], which knows their names.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`], [`ErrorKind::Invalid`] or [`ErrorKind::Unsupported`].
@@ -233,8 +232,7 @@ impl Header {
         self.validate_parts(for_check, true)
     }
 
-    /// As [`Header::validate`] for a check that may also repair: lets pass where the refcount table
-    /// is said to be, too.
+    /// As [`Header::validate`], for a check that may also repair: allows a bad refcount table location, too.
     ///
     /// # Errors
     /// As [`Header::validate`].
@@ -274,7 +272,7 @@ impl Header {
         Ok(geometry)
     }
 
-    /// Checks where the refcount table is said to be.
+    /// Checks the location and size of the refcount table.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`].
@@ -290,7 +288,7 @@ impl Header {
         Ok(())
     }
 
-    /// Checks where the snapshot table is said to be.
+    /// Checks the location of the snapshot table and the number of snapshots.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`].
@@ -300,7 +298,7 @@ impl Header {
                 .with_offset(60)
                 .with_errno(libc::EFBIG));
         }
-        // The peer looks at the offset although there is no snapshot.
+        // The peer checks the offset even if there are no snapshots.
         if !table_fits(self.snapshots_offset, 0, 1 << self.cluster_bits) {
             return Err(Error::corrupt("Snapshot table offset invalid")
                 .with_offset(64)

@@ -13,7 +13,7 @@ use super::extension::{BitmapsExtension, CryptoExtension, Extension, FeatureKind
 use super::features::{Autoclear, Incompatible};
 use super::header::{CryptMethod, Header};
 
-/// The longest backing file name, in bytes.
+/// Maximum length of a backing file name, in bytes.
 const MAX_BACKING_NAME: u64 = 1023;
 
 /// Everything that the first cluster holds (specification: "Header" and "Header extensions").
@@ -21,14 +21,14 @@ const MAX_BACKING_NAME: u64 = 1023;
 pub struct ImageHeader {
     /// The fixed part.
     pub header: Header,
-    /// The extensions, in the order of the file.
+    /// The extensions, in file order.
     pub extensions: Vec<Extension>,
-    /// Extensions of the file that do not count, for one of the same type follows. They go when the
-    /// header cluster is rewritten.
+    /// Extensions of the file that are not in effect: padding, or those followed by one of the same type. They are
+    /// dropped when the header cluster is rewritten.
     pub superseded: Vec<Extension>,
-    /// Why an extension of the file was left out, where a repair is to take it out.
+    /// Why an extension of the file was left out, if a repair has to remove it.
     pub unusable: Option<String>,
-    /// The backing file's name; bytes need not be UTF-8.
+    /// The backing file name; need not be valid UTF-8.
     pub backing_file: Option<Vec<u8>>,
 }
 
@@ -37,13 +37,13 @@ impl ImageHeader {
     /// [`Header::validate`] is left to the caller.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`], [`ErrorKind::Corrupt`], or of I/O.
+    /// [`ErrorKind::NotAnImage`], [`ErrorKind::Unsupported`], [`ErrorKind::Corrupt`], or if I/O fails.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let (head, len) = Self::read_head(storage)?;
         Self::parse(&head, len, false)
     }
 
-    /// As [`ImageHeader::read`] for a repair: leaves out the bitmaps where nothing can use them.
+    /// As [`ImageHeader::read`], for a repair: leaves out the bitmaps if nothing can use them.
     ///
     /// # Errors
     /// As [`ImageHeader::read`].
@@ -71,8 +71,7 @@ impl ImageHeader {
         Ok((head, len))
     }
 
-    /// From the bytes of the first cluster (shorter only where the file is); `file_len` is the
-    /// length of the file.
+    /// Parses the bytes of the first cluster (fewer only if the file is shorter); `file_len` is the length of the file.
     ///
     /// # Errors
     /// As [`ImageHeader::read`].
@@ -126,7 +125,7 @@ impl ImageHeader {
             .get(header.header_len as usize..have)
             .unwrap_or_default();
         if (head.len() as u64) < end && file_len < end {
-            // A file that ends within its first cluster reads as zeroes from there: no extension.
+            // A file that ends within its first cluster reads as zeroes from there: the end of the extensions.
             let mut area = memory::collect(area.iter().copied())?;
             let len = area.len().saturating_add(8);
             memory::resize(&mut area, len, 0)?;
@@ -135,11 +134,11 @@ impl ImageHeader {
         Ok(Cow::Borrowed(area))
     }
 
-    /// The bytes of the header cluster's beginning: header, extensions, backing file name.
-    /// Sets `header_len` and the position of the name, and forgets what is superseded.
+    /// The bytes at the beginning of the header cluster: header, extensions, backing file name. Sets `header_len` and
+    /// the position of the name, and drops superseded extensions.
     ///
     /// # Errors
-    /// [`ErrorKind::Limit`] where they do not fit into one cluster.
+    /// [`ErrorKind::Limit`] if they do not fit into one cluster.
     pub fn to_bytes(&mut self) -> Result<Vec<u8>> {
         self.superseded.clear();
         let (mut out, name) = self.serialize(None)?;
@@ -147,8 +146,7 @@ impl ImageHeader {
         Ok(out)
     }
 
-    /// The bytes of header and extensions, and those of the name, which is to stand at `name_at` or right behind
-    /// them.
+    /// The bytes of header and extensions, and those of the name, which is placed at `name_at` or directly behind them.
     ///
     /// # Errors
     /// As [`ImageHeader::to_bytes`].
@@ -183,7 +181,7 @@ impl ImageHeader {
         Ok((out, name))
     }
 
-    /// Where the backing file's name stands in the file; empty where there is none.
+    /// Where the backing file name is in the file; empty if there is none.
     pub fn name_range(&self) -> Range<usize> {
         let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
         let start = self.header.backing_offset;
@@ -191,7 +189,7 @@ impl ImageHeader {
         place(start)..place(end)
     }
 
-    /// The format recorded for the backing file; an empty name is none.
+    /// The format recorded for the backing file; None if the name is empty.
     pub fn backing_format(&self) -> Option<BString> {
         let recorded = self.extensions.iter().find_map(|e| match e {
             Extension::BackingFormat(name) => Some(text_of(name)),
@@ -200,7 +198,7 @@ impl ImageHeader {
         recorded.filter(|name| !name.is_empty())
     }
 
-    /// The external data file's name, as recorded.
+    /// The external data file name, as recorded.
     pub fn data_file_name(&self) -> Option<BString> {
         self.extensions.iter().find_map(|e| match e {
             Extension::DataFile(name) => Some(text_of(name)),
@@ -221,7 +219,7 @@ impl ImageHeader {
         })
     }
 
-    /// The bitmaps extension where the autoclear bit says that it is consistent.
+    /// The bitmaps extension, if the autoclear bit says that it is consistent.
     pub fn consistent_bitmaps(&self) -> Option<BitmapsExtension> {
         self.bitmaps()
             .filter(|_| self.header.autoclear.contains(Autoclear::BITMAPS))
@@ -254,7 +252,7 @@ fn read(storage: &dyn Storage, head: &mut [u8]) -> Result<()> {
         .context(|| "Could not read qcow2 header".to_owned())
 }
 
-/// A NUL ends a text, as it does for every program that reads it as a C string.
+/// Text ends at a NUL, as for any program that reads it as a C string.
 fn text_of(bytes: &[u8]) -> BString {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     bytes.get(..end).unwrap_or_default().into()
@@ -274,13 +272,13 @@ fn backing_name(header: &Header, head: &[u8]) -> Result<Option<Vec<u8>>> {
         .get(start..)
         .map(|rest| rest.get(..len as usize).unwrap_or(rest).to_vec())
         .unwrap_or_default();
-    // The name ends at a NUL, as it does for every program that reads it as a C string.
+    // The name ends at a NUL, as for any program that reads it as a C string.
     let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
     name.truncate(end);
     Ok((!name.is_empty()).then_some(name))
 }
 
-/// Refuses incompatible bits that this program does not know, by name where the image has one.
+/// Refuses incompatible bits unknown to this program, by name if the image has one.
 fn check_features(header: &Header, extensions: &[Extension]) -> Result<()> {
     let mut unknown = (header.incompatible - Incompatible::KNOWN).bits();
     if unknown == 0 {

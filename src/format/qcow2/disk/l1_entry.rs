@@ -5,7 +5,7 @@
 pub struct L1Entry(pub u64);
 
 impl L1Entry {
-    /// Set where the refcount of the L2 table is exactly one (active L1 table only).
+    /// Set if the refcount of the L2 table is exactly one (active L1 table only).
     pub const COPIED: u64 = 1 << 63;
     /// The offset of the L2 table.
     pub const OFFSET_MASK: u64 = 0x00ff_ffff_ffff_fe00;
@@ -27,17 +27,17 @@ impl L1Entry {
         self.0.to_be_bytes()
     }
 
-    /// The offset of the L2 table; 0 where there is none.
+    /// The offset of the L2 table; 0 if there is none.
     pub fn offset(self) -> u64 {
         self.0 & Self::OFFSET_MASK
     }
 
-    /// Whether the L2 table's refcount is said to be one.
+    /// Whether the entry claims that the L2 table's refcount is one.
     pub fn copied(self) -> bool {
         self.0 & Self::COPIED != 0
     }
 
-    /// Whether a bit is set that must be 0.
+    /// Whether any bit is set that must be 0.
     pub fn has_reserved_bits(self) -> bool {
         self.0 & Self::RESERVED_MASK != 0
     }

@@ -7,17 +7,17 @@ use super::geometry::Geometry;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Hash)]
 pub struct L2Entry(pub u64);
 
-/// What an entry says of its cluster. With extended L2 entries `Zero…` does not occur:
-/// the subcluster bitmap decides.
+/// What an entry says about its cluster. With extended L2 entries, `Zero…` does not occur: the subcluster bitmap
+/// decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum L2Kind {
-    /// Nothing here.
+    /// Not allocated.
     Unallocated,
-    /// Reads as zeroes, no host cluster.
+    /// Reads as zeroes, without a host cluster.
     Zero,
-    /// Reads as zeroes; the host cluster at this offset is kept for it.
+    /// Reads as zeroes; the host cluster at this offset is reserved for it.
     ZeroAllocated(u64),
-    /// The host cluster at this offset (of the data file, where there is one).
+    /// The host cluster at this offset (of the data file, if there is one).
     Data(u64),
     /// Compressed bytes.
     Compressed(CompressedRef),
@@ -28,12 +28,12 @@ pub enum L2Kind {
 pub struct CompressedRef {
     /// Offset of the first byte; need not be aligned.
     pub offset: u64,
-    /// Bytes up to the end of the last 512-byte sector; the stream may end before.
+    /// Number of bytes up to the end of the last 512-byte sector; the stream may end earlier.
     pub len: u64,
 }
 
 impl CompressedRef {
-    /// The first and the last host cluster that the sectors touch, as indexes.
+    /// Indexes of the first and the last host cluster that the sectors touch.
     pub fn clusters(&self, geometry: &Geometry) -> (u64, u64) {
         let last = self.offset.saturating_add(self.len.max(1) - 1);
         (geometry.cluster_of(self.offset), geometry.cluster_of(last))
@@ -41,7 +41,7 @@ impl CompressedRef {
 }
 
 impl L2Entry {
-    /// Set where the refcount of the host cluster is exactly one; never for compressed clusters.
+    /// Set if the refcount of the host cluster is exactly one; never for compressed clusters.
     pub const COPIED: u64 = 1 << 63;
     /// The cluster is compressed.
     pub const COMPRESSED: u64 = 1 << 62;
@@ -57,7 +57,7 @@ impl L2Entry {
         Self((offset & Self::OFFSET_MASK) | if copied { Self::COPIED } else { 0 })
     }
 
-    /// A cluster that reads as zeroes, with the host cluster kept for it, if any.
+    /// A cluster that reads as zeroes, with the host cluster reserved for it, if any.
     pub fn zero(kept: Option<u64>) -> Self {
         match kept {
             Some(offset) => Self(Self::data(offset, true).0 | Self::ZERO),
@@ -65,7 +65,7 @@ impl L2Entry {
         }
     }
 
-    /// A compressed cluster of `len` bytes at `offset`; None where the entry cannot hold it.
+    /// A compressed cluster of `len` bytes at `offset`; None if the entry cannot represent it.
     pub fn compressed(offset: u64, len: u64, geometry: &Geometry) -> Option<Self> {
         let shift = geometry.compressed_shift();
         if len == 0 || offset >= geometry.compressed_limit() {
@@ -89,12 +89,12 @@ impl L2Entry {
         self.0.to_be_bytes()
     }
 
-    /// The host offset as of a standard cluster; 0 where there is none.
+    /// The host offset as in a standard cluster descriptor; 0 if there is none.
     pub fn offset(self) -> u64 {
         self.0 & Self::OFFSET_MASK
     }
 
-    /// Whether the host cluster's refcount is said to be one.
+    /// Whether the entry claims that the host cluster's refcount is one.
     pub fn copied(self) -> bool {
         self.0 & Self::COPIED != 0
     }
@@ -104,16 +104,16 @@ impl L2Entry {
         self.0 & Self::COMPRESSED != 0
     }
 
-    /// Whether a bit is set that must be 0.
+    /// Whether any bit is set that must be 0.
     pub fn has_reserved_bits(self, geometry: &Geometry) -> bool {
         let mask = Self::RESERVED_MASK | u64::from(geometry.extended_l2());
         !self.is_compressed() && self.0 & mask != 0
     }
 
-    /// The compressed bytes, read as a compressed entry.
+    /// Where the compressed bytes are, if this is a compressed entry.
     pub fn compressed_ref(self, geometry: &Geometry) -> CompressedRef {
         let shift = geometry.compressed_shift();
-        // The field may be wider than a host offset can be: such offsets lie past every file.
+        // The field may be wider than a valid host offset: such offsets lie past the end of any file.
         let offset = self.0 & ((1 << shift) - 1);
         let sectors = ((self.0 >> shift) & ((1 << (62 - shift)) - 1)) + 1;
         CompressedRef {
@@ -122,10 +122,10 @@ impl L2Entry {
         }
     }
 
-    /// What the entry says. An offset is not checked for alignment here.
+    /// The kind of cluster that the entry describes. The alignment of an offset is not checked here.
     ///
-    /// With an external data file a standard entry of offset 0 may be allocated; pass
-    /// `data_file` so that the COPIED bit decides, as the specification says.
+    /// With an external data file, a standard entry with offset 0 may be allocated; pass `data_file` so that the COPIED
+    /// bit decides, as the specification says.
     pub fn kind(self, geometry: &Geometry, data_file: bool) -> L2Kind {
         if self.is_compressed() {
             return L2Kind::Compressed(self.compressed_ref(geometry));

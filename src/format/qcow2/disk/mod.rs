@@ -1,6 +1,7 @@
-//! The structures of a qcow2 file, one file each: plain bytes to typed values and back.
+//! The structures of a qcow2 file, one module each: from plain bytes to typed values and back.
 //!
-//! Nothing here does more I/O than to read the header; nothing here trusts what it reads.
+//! The only I/O here is reading the header, the snapshot table and the bitmap directory; nothing that is read is
+//! trusted.
 
 mod bitmap;
 mod compression;

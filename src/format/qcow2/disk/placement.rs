@@ -1,4 +1,4 @@
-//! A header with the places of its parts in the header cluster, so that two of them can be told to share it.
+//! A header with the locations of its parts in the header cluster, to find out whether two of them can share it.
 
 use std::ops::Range;
 
@@ -11,11 +11,11 @@ use super::image_header::ImageHeader;
 
 const UNIT: usize = SECTOR as usize;
 
-/// Bytes that a reader of a header looks at, and where.
+/// Bytes that a reader of a header examines, and their location.
 pub struct Part {
-    /// Where they begin in the cluster.
+    /// Their offset in the cluster.
     pub at: usize,
-    /// They themselves.
+    /// The bytes themselves.
     pub bytes: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ impl Part {
     }
 }
 
-/// A header, and where what it consists of stands. Other bytes of the cluster have no meaning.
+/// A header and the locations of its parts. Other bytes of the cluster have no meaning.
 pub struct Placement {
     /// The header.
     pub image: ImageHeader,
@@ -40,10 +40,10 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The header `image` as it was found in `cluster`, the beginning of its cluster.
+    /// The header `image` as found in `cluster`, the beginning of its cluster.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub fn found(image: &ImageHeader, cluster: &[u8]) -> Result<Self> {
         let first = image.header.header_len as usize;
         let name = image.name_range();
@@ -68,8 +68,8 @@ impl Placement {
         Ok(Self::new(image.clone(), parts))
     }
 
-    /// A header with padding before its extensions that reaches to an offset or a little behind it, and its name
-    /// at an offset, or behind the extensions. None where it does not fit so.
+    /// A header with padding before its extensions that reaches to an offset or slightly beyond, and with its name at
+    /// an offset or behind the extensions. None if it does not fit that way.
     pub fn at(
         mut image: ImageHeader,
         extensions_at: Option<usize>,
@@ -106,14 +106,14 @@ impl Placement {
         Self { image, parts }
     }
 
-    /// Where the last of its bytes ends.
+    /// The end of the last part.
     pub fn end(&self) -> usize {
         let ends = self.parts.iter().map(|part| part.range().end);
         ends.max().unwrap_or_default()
     }
 
-    /// The sector whose change turns this header into `next` once all that `next` has elsewhere is there, where
-    /// this one has nothing or the same. None where there is no such sector.
+    /// The sector whose change turns this header into `next`, once everything that `next` has elsewhere is in place,
+    /// where this one has nothing or the same. None if there is no such sector.
     pub fn decider(&self, next: &Self) -> Option<usize> {
         let mut decider = None;
         for (old, new) in self

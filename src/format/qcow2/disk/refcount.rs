@@ -20,12 +20,12 @@ impl RefcountTableEntry {
         self.0.to_be_bytes()
     }
 
-    /// The offset of the block; 0 where there is none: its refcounts are all 0.
+    /// The offset of the block; 0 if there is none: its refcounts are all 0.
     pub fn offset(self) -> u64 {
         self.0 & Self::OFFSET_MASK
     }
 
-    /// Whether a bit is set that must be 0.
+    /// Whether any bit is set that must be 0.
     pub fn has_reserved_bits(self) -> bool {
         self.0 & Self::RESERVED_MASK != 0
     }
@@ -33,7 +33,7 @@ impl RefcountTableEntry {
 
 /// The width of refcounts: 1, 2, 4, 8, 16, 32 or 64 bits.
 ///
-/// Refcounts narrower than a byte stand in it from its lowest bits up; wider ones are big-endian.
+/// Refcounts narrower than a byte fill it from its lowest bits up; wider ones are big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RefcountWidth(u32);
 
@@ -48,12 +48,12 @@ impl RefcountWidth {
         (bits.is_power_of_two() && bits <= 64).then(|| Self(bits.trailing_zeros()))
     }
 
-    /// log2 of the bits.
+    /// log2 of the number of bits.
     pub fn order(self) -> u32 {
         self.0
     }
 
-    /// Bits of one refcount.
+    /// Number of bits per refcount.
     pub fn bits(self) -> u32 {
         1 << self.0
     }
@@ -81,8 +81,8 @@ impl RefcountWidth {
         )
     }
 
-    /// Sets refcount `index` of a block; false past its end or above [`RefcountWidth::max`],
-    /// and nothing has changed then.
+    /// Sets refcount `index` of a block; false past its end or above [`RefcountWidth::max`], in which case nothing
+    /// changes.
     #[must_use]
     pub fn set(self, block: &mut [u8], index: usize, value: u64) -> bool {
         if value > self.max() {
@@ -108,14 +108,14 @@ impl RefcountWidth {
         true
     }
 
-    /// Sets the refcounts `first..first + count` of a block, cut at its end, to `value`, which
-    /// must not exceed [`RefcountWidth::max`].
+    /// Sets the refcounts `first..first + count` of a block, cut off at its end, to `value`, which must not exceed
+    /// [`RefcountWidth::max`].
     pub fn fill(self, block: &mut [u8], first: usize, count: usize, value: u64) {
         let mut index = first;
         let end = first.saturating_add(count);
         let per_byte = (8usize >> self.0.min(3)).max(1);
         if self.0 <= 3 {
-            // Whole bytes at once; the ends one by one.
+            // Whole bytes at once; the ends one at a time.
             while index < end && !index.is_multiple_of(per_byte) {
                 let _ = self.set(block, index, value);
                 index += 1;

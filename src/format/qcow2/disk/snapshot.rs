@@ -7,19 +7,19 @@ use crate::storage::Storage;
 
 use super::header::Header;
 
-/// Bytes of an entry before its extra data.
+/// Length of an entry up to its extra data.
 const FIXED_LEN: usize = 40;
-/// The longest extra data, in bytes.
+/// Maximum length of the extra data, in bytes.
 const MAX_EXTRA: u32 = 1024;
-/// The extra data that is known, in bytes.
+/// Length of the known extra data, in bytes.
 const KNOWN_EXTRA: u32 = 24;
-/// The largest snapshot table, in bytes; QEMU's tools refuse longer ones too.
+/// Maximum size of the snapshot table, in bytes; QEMU's tools refuse larger ones too.
 pub const MAX_SNAPSHOT_TABLE: u64 = 64 << 20;
-/// So few entries cannot be longer than that.
+/// Tables with up to this many entries cannot be larger than that.
 const FEW: u32 = 256;
-/// Bytes that an entry takes in memory beside its names.
+/// Memory that an entry takes besides its names, in bytes.
 const IN_MEMORY: u64 = 256;
-/// How often the bytes of a table are held beside the entries: by a list of their names, or by the next
+/// Number of copies of a table's bytes that exist besides the entries: for a list of their names, or for the next
 /// table.
 const COPIES: u64 = 2;
 /// The table is read in pieces of this many bytes.
@@ -30,7 +30,7 @@ const CHUNK: usize = 64 << 10;
 pub struct SnapshotEntry {
     /// Offset of its L1 table.
     pub l1_offset: u64,
-    /// Entries of its L1 table.
+    /// Number of entries of its L1 table.
     pub l1_entries: u32,
     /// Its ID.
     pub id: Vec<u8>,
@@ -38,49 +38,48 @@ pub struct SnapshotEntry {
     pub name: Vec<u8>,
     /// Seconds since the epoch.
     pub date_sec: u32,
-    /// Nanoseconds beyond them.
+    /// Additional nanoseconds.
     pub date_nsec: u32,
     /// Guest clock in nanoseconds.
     pub vm_clock_nsec: u64,
-    /// Bytes of VM state, as of the 32-bit field.
+    /// Size of the VM state in bytes, from the 32-bit field.
     pub vm_state_size_32: u32,
     /// The extra data.
     pub extra: SnapshotExtra,
 }
 
-/// What an entry's extra data says; each field is there only where the extra data is long enough.
+/// The contents of an entry's extra data; each field is present only if the extra data is long enough.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SnapshotExtra {
-    /// Bytes of VM state.
+    /// Size of the VM state in bytes.
     pub vm_state_size: Option<u64>,
     /// Virtual size in bytes.
     pub disk_size: Option<u64>,
-    /// Instruction count; the file holds -1 where there is none.
+    /// Instruction count; the file holds -1 if there is none.
     pub icount: Option<u64>,
-    /// Bytes beyond those known, kept as they are.
+    /// Bytes beyond the known fields, kept as they are.
     pub rest: Vec<u8>,
 }
 
 impl SnapshotEntry {
-    /// Bytes of VM state, from the wider field where it is there.
+    /// Size of the VM state in bytes, from the wider field if it is present.
     pub fn vm_state_size(&self) -> u64 {
         self.extra
             .vm_state_size
             .unwrap_or(u64::from(self.vm_state_size_32))
     }
 
-    /// Whether it has the fields that version 3 demands.
+    /// Whether it has the fields that version 3 requires.
     pub fn is_complete(&self) -> bool {
         self.extra.vm_state_size.is_some() && self.extra.disk_size.is_some()
     }
 
-    /// Gives it the fields that it lacks, with the values that their lack stands for; `size` is the
-    /// virtual size of the image.
+    /// Adds the missing fields, with the values that their absence implies; `size` is the virtual size of the image.
     pub fn complete(&mut self, size: u64) {
         let vm_state_size = self.vm_state_size();
         let extra = &mut self.extra;
         if extra.icount.is_none() {
-            // What was shorter than the known fields is no extra data of its own.
+            // Extra data that is shorter than the known fields has no unknown part.
             extra.rest.clear();
         }
         extra.vm_state_size = Some(vm_state_size);
@@ -93,11 +92,11 @@ impl SnapshotEntry {
         self.extra.icount.filter(|&n| n != u64::MAX)
     }
 
-    /// The entry at the start of `bytes`, and its length with padding. None where `bytes` ends
-    /// before the entry does: the length needed, as far as it is known.
+    /// The entry at the start of `bytes`, and its length with padding. If `bytes` ends before the entry does, the
+    /// length needed instead, as far as it is known.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] for extra data beyond the limit.
+    /// [`crate::ErrorKind::Corrupt`] for extra data that exceeds the limit.
     pub fn from_bytes(bytes: &[u8]) -> Result<std::result::Result<(Self, usize), usize>> {
         let (Some(id_len), Some(name_len), Some(extra_len)) =
             (be16(bytes, 12), be16(bytes, 14), be32(bytes, 36))
@@ -152,7 +151,7 @@ impl SnapshotEntry {
         Ok(Ok((entry, padded)))
     }
 
-    /// Bytes of the entry, with padding.
+    /// Length of the entry in bytes, with padding.
     pub fn padded_len(&self) -> usize {
         let extra = &self.extra;
         let known = [extra.vm_state_size, extra.disk_size, extra.icount];
@@ -202,12 +201,12 @@ impl SnapshotExtra {
     }
 }
 
-/// All snapshots of an image, in table order, and the bytes that the table occupies.
+/// All snapshots of an image, in table order, and the length of the table in bytes.
 ///
-/// Memory follows the bytes that the file really holds, not the header's number.
+/// Memory use follows the bytes that the file really holds, not the count in the header.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where the table passes the end of the file or its limit, or of I/O.
+/// [`crate::ErrorKind::Corrupt`] if the table passes the end of the file or its limit, or if I/O fails.
 pub fn read_snapshot_table(
     storage: &dyn Storage,
     header: &Header,
@@ -215,8 +214,7 @@ pub fn read_snapshot_table(
     read_table(storage, header, false)
 }
 
-/// As [`read_snapshot_table`], for `check`: what lies past the end of the file reads as empty
-/// entries.
+/// As [`read_snapshot_table`], for `check`: what lies past the end of the file reads as empty entries.
 ///
 /// # Errors
 /// As [`read_snapshot_table`].
@@ -227,28 +225,28 @@ pub fn read_damaged_snapshot_table(
     read_table(storage, header, true)
 }
 
-/// A snapshot table from which more was read than it should hold.
+/// What was read from a snapshot table that may exceed its limits.
 #[derive(Debug, Default)]
 pub struct SalvagedSnapshots {
-    /// The entries that there are, with the fields that are known of those with too much extra data.
+    /// The entries that exist; those with too much extra data have only the known fields.
     pub entries: Vec<SnapshotEntry>,
-    /// Bytes that the table occupies.
+    /// Length of the table in bytes.
     pub table_len: u64,
-    /// Entries with too much extra data, and its length.
+    /// Indexes of entries with too much extra data, and its length.
     pub trimmed: Vec<(u32, u32)>,
-    /// Entries that the header counts beyond the end of the file.
+    /// Number of entries that the header counts beyond the end of the file.
     pub missing: u32,
-    /// Entries that the header counts beyond the limit.
+    /// Number of entries that the header counts beyond the limit.
     pub over: u32,
-    /// Entries with which the table would pass its limit in bytes.
+    /// Number of entries with which the table would exceed its size limit.
     pub too_big: u32,
 }
 
-/// Reads for a repair what is usable of a table with too many entries, too much extra data, or an end past that of the
-/// file.
+/// Reads, for a repair, what is usable of a table with too many entries, too much extra data, or an end past that of
+/// the file.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] where the table's offset is not usable, or of I/O.
+/// [`crate::ErrorKind::Corrupt`] if the table's offset is not usable, or if I/O fails.
 pub fn salvage_snapshot_table(storage: &dyn Storage, header: &Header) -> Result<SalvagedSnapshots> {
     let mut header = header.clone();
     let limit = super::header::MAX_SNAPSHOTS;
@@ -333,7 +331,7 @@ fn read_table(
                     memory::push(&mut found, entry)?;
                     at = at.saturating_add(len);
                     if at > window.len() {
-                        // The padding of the last entry may lie past what was read.
+                        // The padding of the last entry may extend past what was read.
                         next = next.saturating_add((at - window.len()) as u64);
                         window.clear();
                         at = 0;
@@ -365,7 +363,7 @@ fn read_table(
     Ok((found, size))
 }
 
-/// Refuses a table that is too long before it takes memory.
+/// Refuses a table that is too long before memory is allocated for it.
 fn check_length(storage: &dyn Storage, header: &Header, file_len: u64) -> Result<()> {
     match overhanging(storage, header, file_len)? {
         0 => Ok(()),
@@ -375,10 +373,10 @@ fn check_length(storage: &dyn Storage, header: &Header, file_len: u64) -> Result
     }
 }
 
-/// How many entries of a table, from the end of the count, lie past its limit in bytes.
+/// How many entries at the end of a table lie beyond its size limit.
 ///
 /// # Errors
-/// Of I/O.
+/// If I/O fails.
 pub fn overhanging_snapshots(storage: &dyn Storage, header: &Header) -> Result<u32> {
     if header.snapshots <= FEW {
         return Ok(0);
@@ -386,7 +384,7 @@ pub fn overhanging_snapshots(storage: &dyn Storage, header: &Header) -> Result<u
     overhanging(storage, header, storage.len()?)
 }
 
-/// Walks over the entries without keeping them.
+/// Walks over the entries without storing them.
 fn overhanging(storage: &dyn Storage, header: &Header, file_len: u64) -> Result<u32> {
     let start = header.snapshots_offset;
     let mut at = start;

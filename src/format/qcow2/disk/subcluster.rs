@@ -12,7 +12,7 @@ impl SubclusterBitmap {
     /// All subclusters read as zeroes.
     pub const ALL_ZERO: Self = Self(0xffff_ffff << 32);
 
-    /// The bits of the first word for subclusters `first..first + count`; those past 31 are cut.
+    /// The bits of the first word for subclusters `first..first + count`; those past 31 are ignored.
     fn mask(first: u32, count: u32) -> u64 {
         let end = first.saturating_add(count).min(Geometry::SUBCLUSTERS);
         if first >= end {
@@ -48,7 +48,7 @@ impl SubclusterBitmap {
         Self((self.0 | mask) & !(mask << 32))
     }
 
-    /// Marks subclusters as reading zeroes.
+    /// Marks subclusters as reading as zeroes.
     #[must_use]
     pub fn with_zero(self, first: u32, count: u32) -> Self {
         let mask = Self::mask(first, count);
@@ -67,13 +67,12 @@ impl SubclusterBitmap {
         self.0 & 0xffff_ffff != 0
     }
 
-    /// Whether a subcluster claims both, which is a corruption.
+    /// Whether a subcluster has both bits set, which is a corruption.
     pub fn contradicts(self) -> bool {
         self.0 & (self.0 >> 32) & 0xffff_ffff != 0
     }
 
-    /// How many subclusters from `index` on have the same two bits as it; at least 1 for
-    /// an index below 32.
+    /// How many subclusters from `index` on have the same two bits as that one; at least 1 for an index below 32.
     pub fn run(self, index: u32) -> u32 {
         let same =
             |i: u32| self.allocated(i) == self.allocated(index) && self.zero(i) == self.zero(index);

@@ -1,25 +1,25 @@
-//! The tables that header, snapshots and bitmaps point to: inside the file, apart from each other.
+//! The tables that header, snapshots and bitmaps point to: they must be inside the file and must not overlap.
 
 use crate::error::{Error, Result};
 use crate::format::inspect::InspectContext;
 
 use super::super::disk::{Geometry, ImageHeader, SnapshotEntry, read_bitmap_directory};
 
-/// A range of the file with its name.
+/// A named range of the file.
 struct Area {
     start: u64,
     end: u64,
     name: String,
 }
 
-/// Areas in the order of the file.
+/// Areas in file order.
 pub(super) struct Areas(Vec<Area>);
 
 impl Areas {
     /// Collects and checks them.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or of reading.
+    /// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or if reading fails.
     pub(super) fn of(
         ctx: &InspectContext<'_>,
         image: &ImageHeader,
@@ -116,10 +116,10 @@ impl Areas {
         Ok(())
     }
 
-    /// The name of the area that a cluster at `start` overlaps with.
+    /// The name of the area that overlaps a cluster at `start`.
     pub(super) fn overlap(&self, start: u64, cluster: u64) -> Option<&str> {
         let end = start.saturating_add(cluster);
-        // The last area that begins before the end: the others lie apart from it.
+        // The last area that begins before the end: areas do not overlap, so if any of them matches, this one does.
         let after = self.0.partition_point(|area| area.start < end);
         let area = self.0.get(after.checked_sub(1)?)?;
         (area.end > start).then_some(area.name.as_str())

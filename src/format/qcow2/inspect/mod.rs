@@ -1,5 +1,5 @@
-//! Inspecting an untrusted image: the header cluster and the tables that it points to, each read once.
-//! What it names is listed even where the header cannot be understood.
+//! Inspecting an untrusted image: the header cluster and the tables that it points to, each read once. The files that
+//! it names are listed even if the header cannot be understood.
 
 mod areas;
 mod names;
@@ -15,7 +15,7 @@ use crate::storage::BoundedStorage;
 use super::disk::{Extension, ImageHeader, MAGIC, SnapshotEntry, read_snapshot_table};
 use numbers::Numbers;
 
-/// The most snapshots that pass: a check walks the tables of every one.
+/// Maximum number of snapshots that passes: a check walks the tables of every one.
 const MAX_PLAUSIBLE_SNAPSHOTS: u32 = 1024;
 
 /// See [`crate::format::FormatDriver::inspect`].
@@ -56,7 +56,7 @@ pub(super) fn inspect(ctx: &InspectContext<'_>) -> Result<Inspection> {
     Ok(found)
 }
 
-/// The first cluster, or what there is of it; at least as long as the header's fixed part.
+/// The first cluster, or what exists of it; at least as long as the header's fixed part.
 fn read_head(ctx: &InspectContext<'_>) -> Result<Vec<u8>> {
     let mut head = vec![0; numbers::FIXED_LEN];
     ctx.storage.read_at(&mut head, 0)?;
@@ -77,7 +77,7 @@ fn not_qcow2() -> Inspection {
     found
 }
 
-/// Judges what only a header that is understood can tell.
+/// Judges what requires a header that is understood.
 fn judge_image(
     found: &mut Inspection,
     ctx: &InspectContext<'_>,
@@ -85,7 +85,7 @@ fn judge_image(
 ) -> Result<()> {
     let header = &image.header;
     match image.crypto() {
-        // The header of the encryption has features of its own.
+        // The encryption header has features of its own.
         Some(place) if crypt::judge_header(found, ctx, place.offset)?.is_none() => {
             found.find(
                 Requirement::FileSize,
@@ -141,7 +141,7 @@ fn judge_image(
     Ok(())
 }
 
-/// Too much to look at is not known to be damaged.
+/// What is too large to examine is not known to be damaged.
 fn verdict_of(error: &crate::Error) -> Verdict {
     match error.kind() {
         ErrorKind::Limit | ErrorKind::Os => Verdict::Unknown,
@@ -149,7 +149,7 @@ fn verdict_of(error: &crate::Error) -> Verdict {
     }
 }
 
-/// The snapshots and the bytes of their table.
+/// The snapshots and the length of their table.
 fn read_snapshots(
     ctx: &InspectContext<'_>,
     image: &ImageHeader,
@@ -157,7 +157,7 @@ fn read_snapshots(
     if image.header.snapshots == 0 {
         return Ok((Vec::new(), 0));
     }
-    // Names may be long: a table is no longer than the policy allows.
+    // Names may be long: the table may be no longer than the policy allows.
     let view = BoundedStorage::new(ctx.storage.clone(), ctx.policy.max_table_bytes);
     read_snapshot_table(&view, &image.header)
 }
@@ -172,8 +172,8 @@ fn check_tables(
     tables::check(ctx, image, geometry, &areas)
 }
 
-/// Every guest byte of every snapshot can take space once, with tables and what deleted snapshots left
-/// behind; a file that is much longer hides something else.
+/// Every guest byte of every snapshot may take space once, along with tables and what deleted snapshots left behind; a
+/// file that is much longer hides something else.
 fn check_file_size(
     file_len: u64,
     image: &ImageHeader,

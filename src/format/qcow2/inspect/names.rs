@@ -1,5 +1,5 @@
-//! The files that a header names, found without trusting it: also of a version, with features or with
-//! damage that keep the image from being opened.
+//! The files that a header names, found without trusting it: also for a version, features or damage that keep the image
+//! from being opened.
 
 use crate::bytes::be32;
 use crate::format::inspect::Reference;
@@ -8,12 +8,12 @@ use crate::policy::ImplicitRole;
 use super::super::disk::{BACKING_FORMAT, DATA_FILE, END, Incompatible};
 use super::numbers::Numbers;
 
-/// Longer names are cut: no program accepts them.
+/// Longer names are truncated: no program accepts them.
 const MAX_NAME: usize = 4096;
-/// Where the feature word stands that says that there is a data file.
+/// Offset of the feature word that shows whether there is a data file.
 const INCOMPATIBLE_AT: u64 = 72;
 
-/// Every file that is named.
+/// All files that are named.
 pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
     let extensions = Extensions {
         head,
@@ -62,7 +62,7 @@ pub(super) fn references(head: &[u8], numbers: &Numbers) -> Vec<Reference> {
     found
 }
 
-/// Extensions end at the backing file's name, where one stands behind the header.
+/// Extensions end at the backing file name, if it is behind the header.
 fn extensions_end(head: &[u8], numbers: &Numbers) -> usize {
     let name = usize::try_from(numbers.backing_offset).unwrap_or(usize::MAX);
     if name > numbers.header_len as usize {
@@ -73,13 +73,13 @@ fn extensions_end(head: &[u8], numbers: &Numbers) -> usize {
 }
 
 fn name_of(bytes: &[u8]) -> Vec<u8> {
-    // A NUL ends it, as it does for programs that read it as a C string.
+    // A NUL ends it, as for programs that read it as a C string.
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     bytes[..end.min(MAX_NAME)].to_vec()
 }
 
-/// Walks header extensions: type, offset of the data, data. A length that passes the end cuts the
-/// data and ends the walk.
+/// Walks header extensions: type, offset of the data, data. If a length passes the end, the data is truncated and the
+/// walk ends.
 struct Extensions<'a> {
     head: &'a [u8],
     at: usize,

@@ -1,4 +1,4 @@
-//! The numbers of a header as they stand there, whatever they are.
+//! The fields of a header as stored, whatever their values are.
 
 use crate::bytes::{be32, be64};
 use crate::format::inspect::{Inspection, Requirement, Verdict};
@@ -7,7 +7,7 @@ use crate::size::human_size;
 
 use super::super::disk::{Incompatible, V2_LEN};
 
-/// Bytes of the fields that are looked at.
+/// Length of the fields that are examined.
 pub(super) const FIXED_LEN: usize = 112;
 
 /// Fields of the header; 0 past the end of the file.
@@ -43,14 +43,14 @@ impl Numbers {
         }
     }
 
-    /// The cluster size, where it is one that the format has.
+    /// The cluster size, if it is valid.
     pub(super) fn cluster_size(&self) -> Option<u64> {
         (9..=21)
             .contains(&self.cluster_bits)
             .then(|| 1 << self.cluster_bits)
     }
 
-    /// Judges what needs no more than these numbers.
+    /// Judges what depends only on these fields.
     pub(super) fn judge(&self, found: &mut Inspection, policy: &OpenPolicy) {
         let Some(cluster) = self.cluster_size() else {
             let reason = format!("the cluster size is 2^{}", self.cluster_bits);

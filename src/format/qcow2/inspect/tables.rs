@@ -1,5 +1,5 @@
-//! The L2 tables and refcount blocks that the active tables point to: inside the file, apart from
-//! everything else, each used once. A table that is used twice lets a small file claim endless data.
+//! The L2 tables and refcount blocks that the active tables point to: they must be inside the file, overlap nothing
+//! else, and each be used once. A table that is used twice lets a small file claim endless data.
 
 use crate::error::{Error, Result};
 use crate::format::inspect::InspectContext;
@@ -11,7 +11,7 @@ use super::areas::Areas;
 /// Checks them.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or of reading.
+/// [`crate::ErrorKind::Corrupt`], [`crate::ErrorKind::Limit`], or if reading fails.
 pub(super) fn check(
     ctx: &InspectContext<'_>,
     image: &ImageHeader,
@@ -55,11 +55,11 @@ pub(super) fn check(
     }
 }
 
-/// What is known of them so far.
+/// What is known about them so far.
 struct Tables<'a> {
     file_len: u64,
     cluster: u64,
-    /// More than the file can hold apart.
+    /// Maximum number of tables that the file can hold without overlaps.
     most: u64,
     areas: &'a Areas,
     starts: Vec<u64>,

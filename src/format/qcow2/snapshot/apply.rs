@@ -16,7 +16,7 @@ use crate::storage::Durability;
 use super::table::position;
 
 impl Qcow2 {
-    /// See [`crate::format::Snapshots::apply`]; nothing else remaps meanwhile.
+    /// See [`crate::format::Snapshots::apply`]; nothing else may be remapped in the meantime.
     pub(super) fn apply_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.write_out_and_reclaim()?;
         let (entries, _) = self.snapshot_table()?;
@@ -29,7 +29,7 @@ impl Qcow2 {
             self.complete_snapshots()?;
         }
         let mut tables = self.snapshot_l1(entry)?;
-        // All that the current state reaches must be in order before anything changes.
+        // Everything that the current state refers to must be valid before anything changes.
         let old_tables = self.active_l1()?;
         self.visit_tree(&old_tables, control, |_, _| Ok(()))?;
         self.raise_tree(&tables, control)?;
@@ -42,12 +42,12 @@ impl Qcow2 {
             }
         };
         self.switch_tables(&tables, place, size)?;
-        // Nothing on disk names the former tables, and soon no one reads what they reach.
+        // Nothing on disk refers to the former tables, and soon nobody reads what they refer to.
         self.drain();
         let never = JobControl::default();
         let ended = self.lower_tree(&old_tables, self.ends_lowering(control, &never));
         let ended = ended.inspect_err(|_| {
-            // That error is the one to report.
+            // The original error is the one to report.
             let _ = self.leave_uncounted();
         });
         ended
@@ -78,7 +78,7 @@ impl Qcow2 {
         Ok(size)
     }
 
-    /// Clears the COPIED flags of tables that are shared now, and writes the new L1 table.
+    /// Clears the COPIED flags of tables that are now shared, and writes the new L1 table.
     fn prepare_tables(
         &self,
         tables: &mut Vec<u64>,
@@ -105,7 +105,7 @@ impl Qcow2 {
         Ok(place)
     }
 
-    /// The header names the new L1 table from here on.
+    /// Switches the header to the new L1 table.
     fn switch_tables(&self, tables: &[u64], place: TablePlace, size: u64) -> Result<()> {
         let bits = self.layout.cluster_bits();
         let _one = self.pass.lock();

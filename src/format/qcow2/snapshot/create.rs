@@ -14,7 +14,7 @@ use crate::memory;
 use crate::storage::Durability;
 
 impl Qcow2 {
-    /// See [`crate::format::Snapshots::create`]; nothing else remaps meanwhile.
+    /// See [`crate::format::Snapshots::create`]; nothing else may be remapped in the meantime.
     pub(super) fn create_snapshot(
         &self,
         new: &NewSnapshot,
@@ -46,7 +46,7 @@ impl Qcow2 {
                 return Err(error);
             }
         };
-        // From here on a failure leaks references, and the dirty bit tells of it.
+        // From here on a failure leaks references, which the dirty bit indicates.
         self.write_flags()?;
         self.switch_header(|header| {
             Self::point(header, &entries, place);
@@ -60,17 +60,17 @@ impl Qcow2 {
         Ok(id)
     }
 
-    /// Adds a reference to all that the active tables reach, under the dirty bit; whether that was
-    /// not set before.
+    /// Adds a reference to everything that the active tables reach, under the dirty bit; returns whether that was not
+    /// set before.
     fn raise_all(&self, tables: &[u64], control: &JobControl) -> Result<bool> {
-        // The refcounts of what was allocated go with the same barrier as the dirty bit.
+        // The refcounts of what was allocated are covered by the same barrier as the dirty bit.
         self.write_metadata(true, Durability::None)?;
         let begun = self.begin_flags()?;
         let raised = self
             .unmark(control)
             .and_then(|()| self.raise_tree(tables, control));
         if let Err(error) = raised {
-            // All references were taken back: the image is as it was once the flags are.
+            // All references have been dropped again: the image is as it was once the flags are restored.
             self.mark_active(false, &JobControl::default())?;
             self.end_flags(begun)?;
             return Err(error);
@@ -80,16 +80,15 @@ impl Qcow2 {
 
     /// Clears all COPIED flags of the active tables.
     ///
-    /// They go no later than the references come: a flag that is missing costs a copy, a flag that
-    /// is left costs the snapshot. Version 2 has no dirty bit that would tell of it, so that there
-    /// they go first in the file too.
+    /// They are cleared no later than the references are added: a missing flag costs a copy, a leftover flag costs the
+    /// snapshot. Version 2 has no dirty bit that would indicate it, so there they are cleared first in the file too.
     fn unmark(&self, control: &JobControl) -> Result<()> {
         self.mark_active(true, control)?;
         if self.version() < 3 {
             self.write_metadata(true, Durability::None)?;
             self.barrier()?;
         }
-        // Writes in place that saw a COPIED flag must have landed.
+        // Writes in place that saw a COPIED flag must have completed.
         self.drain();
         Ok(())
     }
@@ -130,7 +129,7 @@ fn next_id(entries: &[SnapshotEntry]) -> BString {
     highest.saturating_add(1).to_string().into()
 }
 
-/// The number at the start of an ID; 0 where there is none.
+/// The number at the start of an ID; 0 if there is none.
 fn leading_number(id: &[u8]) -> u64 {
     id.iter()
         .take_while(|byte| byte.is_ascii_digit())

@@ -1,4 +1,4 @@
-//! Dropping a snapshot.
+//! Deleting a snapshot.
 
 use bstr::BStr;
 
@@ -13,7 +13,7 @@ use super::table::position;
 use super::tree::By;
 
 impl Qcow2 {
-    /// See [`crate::format::Snapshots::delete`]; nothing else remaps meanwhile.
+    /// See [`crate::format::Snapshots::delete`]; nothing else may be remapped in the meantime.
     pub(super) fn delete_snapshot(&self, id: &BStr, control: &JobControl) -> Result<()> {
         self.write_out_and_reclaim()?;
         let (mut entries, old) = self.snapshot_table()?;
@@ -21,7 +21,7 @@ impl Qcow2 {
         self.views.check_unused(id)?;
         let entry = entries.remove(at);
         let tables = self.snapshot_l1(&entry)?;
-        // What is given up must be in order before anything changes.
+        // What is released must be valid before anything changes.
         self.visit_tree(&tables, control, |_, clusters| {
             self.check_lowering(clusters)
         })?;
@@ -44,16 +44,16 @@ impl Qcow2 {
             .and_then(|()| self.end_delete(&entry, old, begun, control));
         ended.map_err(|error| {
             if self.version() < 3 {
-                // No dirty bit will tell that flags are missing: what failed once may not fail again.
+                // No dirty bit will indicate that flags are missing: a retry may succeed.
                 let _ = self.settle(begun, &never);
             }
-            // That error is the one to report.
+            // The original error is the one to report.
             let _ = self.leave_uncounted();
             error.context("It is deleted, but what it held alone is not freed")
         })
     }
 
-    /// Gives up the tables that named the snapshot, and sets the flags of what it shared.
+    /// Releases the tables that led to the snapshot, and sets the flags of what it shared.
     fn end_delete(
         &self,
         entry: &SnapshotEntry,
@@ -71,10 +71,10 @@ impl Qcow2 {
         self.settle(begun, self.ends_lowering(control, &never))
     }
 
-    /// Sets the flags of what the snapshot shared, behind the refcounts.
+    /// Sets the flags of what the snapshot shared, after the refcounts.
     fn settle(&self, begun: bool, control: &JobControl) -> Result<()> {
         if self.version() < 3 {
-            // No dirty bit tells of flags that are ahead of the refcounts.
+            // No dirty bit indicates that flags are ahead of the refcounts.
             self.write_metadata(true, Durability::None)?;
             self.barrier()?;
         }

@@ -1,8 +1,8 @@
 //! Internal snapshots: created, applied, deleted, and read.
 //!
-//! Each change is written beside what is there, with refcounts that hold both, and takes effect by
-//! one write of the header; only then are references lowered. While COPIED flags and refcounts of
-//! the active tables cannot change in one write, version 3 has the dirty bit set.
+//! Each change is written beside the old structures, with refcounts that cover both, and takes effect by one write of
+//! the header; only then are references dropped. As COPIED flags and refcounts of the active tables cannot change in
+//! one write, version 3 has the dirty bit set in the meantime.
 
 mod apply;
 mod create;
@@ -27,7 +27,7 @@ use crate::storage::Durability;
 use super::disk::Incompatible;
 use super::state::Qcow2;
 
-/// Guest clusters that nothing else remaps while a snapshot changes.
+/// All guest clusters: nothing else remaps any while a snapshot changes.
 const ALL: std::ops::Range<u64> = 0..u64::MAX;
 
 impl Snapshots for Qcow2 {
@@ -42,7 +42,7 @@ impl Snapshots for Qcow2 {
         self.check_snapshots()?;
         let _one = self.reshaping.lock();
         if self.has_bitmaps()? {
-            // They would not say what the change of contents changed.
+            // They would not reflect the change of contents.
             return Err(Error::unsupported("Device has active dirty bitmaps"));
         }
         self.prepare_write()?;
@@ -64,7 +64,7 @@ impl Snapshots for Qcow2 {
 }
 
 impl Qcow2 {
-    /// Refuses to change snapshots where that cannot be done.
+    /// Refuses to change snapshots if that is not possible.
     fn check_snapshots(&self) -> Result<()> {
         self.check_writable()?;
         if self.has_data_file {
@@ -73,8 +73,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Writes out the state in memory, with no cluster left that waits to be freed. No barrier is
-    /// implied at the end.
+    /// Writes out the state in memory, and leaves no cluster waiting to be freed. No barrier is implied at the end.
     pub(in crate::format::qcow2) fn write_out_and_reclaim(&self) -> Result<()> {
         if self.lazy() {
             // The dirty bit stays set until the image is closed.
@@ -86,7 +85,7 @@ impl Qcow2 {
         self.write_metadata(true, Durability::None)
     }
 
-    /// Sets the dirty bit for a change of flags and refcounts; whether it was not set before.
+    /// Sets the dirty bit for a change of flags and refcounts; returns whether it was not set before.
     pub(in crate::format::qcow2) fn begin_flags(&self) -> Result<bool> {
         let image = self.header.lock();
         let set = image.header.incompatible.contains(Incompatible::DIRTY);
@@ -98,7 +97,7 @@ impl Qcow2 {
         Ok(true)
     }
 
-    /// Writes the changes of flags and refcounts and, where `begun`, clears the dirty bit.
+    /// Writes the changes of flags and refcounts and, if `begun`, clears the dirty bit.
     pub(in crate::format::qcow2) fn end_flags(&self, begun: bool) -> Result<()> {
         self.write_flags()?;
         self.barrier()?;
@@ -108,8 +107,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// What ends the lowering of references that nothing holds any more. Without a dirty bit they would
-    /// be leaked, so nothing does in version 2.
+    /// The control for dropping references that nothing holds any more. If cancelled without a dirty bit, they would be
+    /// leaked, so in version 2 it cannot be cancelled.
     fn ends_lowering<'a>(&self, control: &'a JobControl, never: &'a JobControl) -> &'a JobControl {
         match self.version() {
             ..3 => never,
@@ -117,27 +116,27 @@ impl Qcow2 {
         }
     }
 
-    /// Ends a change after which refcounts are too high and COPIED flags are missing: the dirty bit
-    /// stays, so that the next open for writing finds both again.
+    /// Ends a change after which refcounts are too high and COPIED flags are missing: the dirty bit stays set, so that
+    /// the next open for writing rebuilds both.
     fn leave_uncounted(&self) -> Result<()> {
         self.uncounted.store(true, Ordering::Release);
         self.begin_flags().map(drop)
     }
 
-    /// Lets the header name something new, with a barrier on both sides. After a failure it is unknown
-    /// which of the two it names: no more writes then.
+    /// Switches the header to something new, with a barrier on both sides. After a failure it is unknown which of the
+    /// two it refers to: no more writes are allowed then.
     fn switch_header(&self, change: impl FnOnce(&mut super::disk::Header)) -> Result<()> {
         self.barrier()?;
         self.note_header_change(self.update_header(change).and_then(|()| self.barrier()))
     }
 
-    /// Waits until all I/O has ended that looked up its host clusters before now.
+    /// Waits for the completion of all I/O that looked up its host clusters before now.
     fn drain(&self) {
         let _one = self.reclaiming.lock();
         self.limbo.wait_for_users();
     }
 
-    /// The error of a snapshot that does not exist.
+    /// The error for a snapshot that does not exist.
     fn no_snapshot(id: &BStr) -> Error {
         Error::new(ErrorKind::NotFound, format!("There is no snapshot '{id}'"))
             .with_errno(libc::ENOENT)

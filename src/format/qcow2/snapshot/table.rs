@@ -1,4 +1,4 @@
-//! The snapshot table: read, and rewritten elsewhere.
+//! The snapshot table: reading it, and rewriting it elsewhere.
 
 use bstr::BStr;
 
@@ -26,7 +26,7 @@ impl Qcow2 {
         &self,
     ) -> Result<(Vec<SnapshotEntry>, TablePlace)> {
         let header = self.header.lock().header.clone();
-        // To read a snapshot that is there it does not matter which others are not.
+        // For reading an existing snapshot, it does not matter that others are missing.
         let (entries, len) = if self.read_only {
             read_damaged_snapshot_table(&*self.storage, &header)?
         } else {
@@ -44,7 +44,7 @@ impl Qcow2 {
         Ok((entries, place))
     }
 
-    /// The bytes of a table, whose entries get all fields that are known.
+    /// The bytes of a table, whose entries get all known fields.
     fn table_bytes(&self, entries: &mut [SnapshotEntry]) -> Result<Vec<u8>> {
         let size = self.virtual_size();
         entries.iter_mut().for_each(|entry| entry.complete(size));
@@ -60,7 +60,7 @@ impl Qcow2 {
         Ok(bytes)
     }
 
-    /// Writes a table where nothing was.
+    /// Writes a table to newly allocated clusters.
     pub(super) fn write_snapshot_table(&self, entries: &mut [SnapshotEntry]) -> Result<TablePlace> {
         self.write_area(self.table_bytes(entries)?)
     }
@@ -71,8 +71,8 @@ impl Qcow2 {
         self.table_bytes(&mut entries).map(drop)
     }
 
-    /// Rewrites the table where an entry lacks fields that version 3 demands: without them it
-    /// would take each new size of the image for its own.
+    /// Rewrites the table if an entry lacks fields that version 3 requires: without them it would take each new size of
+    /// the image for its own.
     pub(in crate::format::qcow2) fn complete_snapshots(&self) -> Result<()> {
         let (mut entries, old) = self.snapshot_table()?;
         if entries.iter().all(SnapshotEntry::is_complete) {
@@ -89,7 +89,7 @@ impl Qcow2 {
         self.flush_all(self.durability)
     }
 
-    /// Writes bytes to newly allocated clusters, whose rest becomes zero.
+    /// Writes bytes to newly allocated clusters and zeroes the rest of them.
     pub(in crate::format::qcow2) fn write_area(
         &self,
         bytes: impl AsRef<[u8]>,
@@ -124,7 +124,7 @@ impl Qcow2 {
         })
     }
 
-    /// Zeroes host bytes as far as the file reaches: what lies behind reads as zeroes already.
+    /// Zeroes host bytes up to the end of the file: what lies beyond already reads as zeroes.
     fn zero_in_file(&self, start: u64, end: u64) -> Result<()> {
         let end = end.min(self.storage.len()?);
         if start >= end {
@@ -134,7 +134,7 @@ impl Qcow2 {
             .write_zeroes(start, end - start, ZeroFlags::MAY_UNMAP)
     }
 
-    /// Gives up an area that no header on disk names any more.
+    /// Releases an area that no header on disk refers to any more.
     pub(in crate::format::qcow2) fn release(&self, place: TablePlace) {
         let clusters = place.first..place.first + place.clusters;
         self.limbo.queue(clusters.map(|cluster| Freed {
@@ -143,24 +143,24 @@ impl Qcow2 {
         }));
     }
 
-    /// Gives back an area that nothing on disk names any more and no one reads.
+    /// Releases at once an area that nothing on disk refers to any more and nobody reads.
     pub(super) fn release_at_once(&self, place: TablePlace) -> Result<()> {
         let clusters = place.first..place.first + place.clusters;
         self.drop_references(&mut self.alloc.lock(), clusters)
     }
 
-    /// Gives back an area that was never named.
+    /// Releases an area that was never referred to.
     pub(in crate::format::qcow2) fn forget(&self, place: TablePlace) {
         self.free_unused(place.first, place.clusters);
     }
 
-    /// Names the snapshot table in a header.
+    /// Makes a header refer to the snapshot table.
     pub(super) fn point(header: &mut Header, entries: &[SnapshotEntry], place: TablePlace) {
         header.snapshots = entries.len() as u32;
         header.snapshots_offset = place.offset;
     }
 
-    /// Guards the snapshot table and the L1 tables of the snapshots against other writes.
+    /// Protects the snapshot table and the L1 tables of the snapshots against other writes.
     pub(super) fn protect_snapshots(&self, entries: &[SnapshotEntry], place: TablePlace) {
         let range = place.first..place.first + place.clusters;
         self.meta.set_area(Area::SnapshotTable, range);
@@ -209,7 +209,7 @@ impl Qcow2 {
     }
 }
 
-/// Where a snapshot of that ID stands in the table.
+/// Index of the snapshot with this ID in the table.
 pub(super) fn position(entries: &[SnapshotEntry], id: &BStr) -> Result<usize> {
     entries
         .iter()

@@ -13,15 +13,15 @@ use crate::format::qcow2::state::Qcow2;
 use crate::job::JobControl;
 use crate::memory;
 
-/// How often the file's length tables may be visited before an image counts as a maze.
+/// Total size of visited tables, in multiples of the file's length, beyond which an image is refused.
 const MAX_VISITS: u64 = 16;
-/// So many bytes of tables may always be visited.
+/// Total size of tables that may always be visited, in bytes.
 const FREE_VISITS: u64 = 64 << 20;
 
-/// So many slices of a table are read at once.
+/// Number of slices of a table that are read together.
 const SLICES_AT_ONCE: u64 = 64;
 
-/// By how much references change.
+/// How the number of references changes: by one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::qcow2) enum By {
     Raise,
@@ -32,15 +32,14 @@ impl Qcow2 {
     /// The active L1 table as it is in memory.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(in crate::format::qcow2) fn active_l1(&self) -> Result<Vec<u64>> {
         let l1 = self.l1.read();
         let entries = l1.entries.iter();
         memory::collect(entries.map(|entry| entry.load(Ordering::Acquire)))
     }
 
-    /// Hands the host clusters that each L2 table reaches, itself among them, to `visit`, together
-    /// with the number of the table.
+    /// Calls `visit` with the index of each L2 table and the host clusters that it reaches, itself included.
     pub(super) fn visit_tree(
         &self,
         l1: &[u64],
@@ -129,7 +128,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// The entries of a slice of an L2 table whose first word says something, with their numbers.
+    /// The entries of a slice of an L2 table whose first word is not 0, with their indexes.
     fn named_entries(&self, slice: &Slice) -> Vec<(u64, Entry)> {
         let step = self.layout.entry_words();
         slice.read(|words| {
@@ -141,7 +140,7 @@ impl Qcow2 {
         })
     }
 
-    /// Adds a reference to all that an L1 table reaches; after a failure none is added.
+    /// Adds a reference to everything that an L1 table reaches; after a failure none is added.
     pub(super) fn raise_tree(&self, l1: &[u64], control: &JobControl) -> Result<()> {
         let mut done = 0;
         let raised = self.visit_tree(l1, control, |number, clusters| {
@@ -150,7 +149,7 @@ impl Qcow2 {
             self.write_flags_if_full()
         });
         if raised.is_err() {
-            // What cannot be taken back is leaked, which harms nothing.
+            // What cannot be dropped again is leaked, which does no harm.
             let _ = self.visit_tree(l1, &JobControl::default(), |number, clusters| {
                 if number >= done {
                     return Err(Error::cancelled());
@@ -161,7 +160,7 @@ impl Qcow2 {
         raised
     }
 
-    /// Takes a reference from all that an L1 table reaches; nothing on disk names it any more.
+    /// Drops a reference to everything that an L1 table reaches; nothing on disk refers to it any more.
     pub(super) fn lower_tree(&self, l1: &[u64], control: &JobControl) -> Result<()> {
         self.visit_tree(l1, control, |_, clusters| {
             self.change_references(clusters, By::Lower)?;
@@ -169,7 +168,7 @@ impl Qcow2 {
         })
     }
 
-    /// Writes refcounts and flags out where much of them waits; what is reached stays as it is.
+    /// Writes refcounts and flags out if many of them are pending; what the tables refer to stays the same.
     fn write_flags_if_full(&self) -> Result<()> {
         if self.cache.dirty_bytes() > self.cache.dirty_limit() {
             self.write_flags()?;
@@ -177,7 +176,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Changes the refcounts of clusters, which may repeat: all of them, or none.
+    /// Changes the refcounts of clusters, which may repeat: either all of them or none.
     pub(super) fn change_references(&self, clusters: &mut [u64], by: By) -> Result<()> {
         clusters.sort_unstable();
         self.check_references(clusters, by)?;
@@ -189,7 +188,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Refuses a change of the refcounts of sorted clusters that cannot be.
+    /// Refuses an impossible change of the refcounts of sorted clusters.
     pub(in crate::format::qcow2) fn check_references(
         &self,
         clusters: &[u64],
@@ -203,7 +202,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Whether the refcounts of one slice can change so.
+    /// Checks that the refcounts of one slice can change this way.
     fn check_change(&self, alloc: &Alloc, run: &[u64], by: By) -> Result<()> {
         let Some(&first) = run.first() else {
             return Ok(());
@@ -270,7 +269,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Whether the refcount of each cluster is one, by one look at the refcounts each.
+    /// Whether the refcount of each cluster is one.
     fn are_single(&self, clusters: &[u64]) -> Result<Vec<bool>> {
         let alloc = self.alloc.lock();
         let mut held: Option<(Range<u64>, Arc<Slice>)> = None;
@@ -297,7 +296,7 @@ impl Qcow2 {
         Ok(single)
     }
 
-    /// Sets the COPIED flags of the active tables as the refcounts say, or clears all of them.
+    /// Sets the COPIED flags of the active tables according to the refcounts, or clears all of them.
     pub(in crate::format::qcow2) fn mark_active(
         &self,
         clear: bool,
@@ -322,8 +321,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Sets the COPIED flags of an L2 table as the refcounts say, or clears them. Clusters of a data
-    /// file have no refcount: nothing but the entry refers to them.
+    /// Sets the COPIED flags of an L2 table according to the refcounts, or clears them. Clusters of a data file have no
+    /// refcount: nothing but the entry refers to them.
     pub(super) fn mark_table(&self, table: u64, clear: bool) -> Result<()> {
         self.for_slices(table, |slice| {
             let entries: Vec<(u64, Entry, u64)> = self

@@ -24,7 +24,7 @@ use super::table::position;
 const CACHE_BYTES: u64 = 8 << 20;
 
 impl Qcow2 {
-    /// The image as it was, read-only.
+    /// A read-only view of the image as it was.
     pub(super) fn view_snapshot(&self, id: &BStr) -> Result<Self> {
         let (entries, _) = self.snapshot_table()?;
         let at = position(&entries, id)?;

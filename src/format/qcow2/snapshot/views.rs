@@ -1,4 +1,4 @@
-//! Which snapshots are being read through views: they stay, and so do their tables.
+//! Which snapshots are being read through views: they must stay, and so must their tables.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug, Default)]
 pub(in crate::format::qcow2) struct Views(Arc<Mutex<Vec<Vec<u8>>>>);
 
-/// One view of a snapshot, until dropped.
+/// A view of a snapshot, registered until it is dropped.
 #[derive(Debug)]
 pub(in crate::format::qcow2) struct View {
     views: Views,
@@ -18,7 +18,7 @@ pub(in crate::format::qcow2) struct View {
 }
 
 impl Views {
-    /// Registers a view of the snapshot of that ID.
+    /// Registers a view of the snapshot with this ID.
     pub(super) fn enter(&self, id: &[u8]) -> View {
         self.0.lock().push(id.to_vec());
         View {
@@ -27,7 +27,7 @@ impl Views {
         }
     }
 
-    /// Refuses to drop a snapshot that is being read.
+    /// Refuses to delete a snapshot that is being read.
     pub(super) fn check_unused(&self, id: &[u8]) -> Result<()> {
         let used = self.0.lock().iter().any(|viewed| viewed == id);
         busy_if(used, "The snapshot is being read")

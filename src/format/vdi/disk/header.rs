@@ -1,24 +1,24 @@
-//! The header of a VDI file. There is no published specification: the fields are those that DiscUtils
-//! names, and what the product writes.
+//! The header of a VDI file. There is no published specification: the fields are those that DiscUtils names, and those
+//! that VirtualBox writes.
 
 use uuid::Uuid;
 
 use crate::bytes::{array, le32, le64, put};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of the file that hold the header of either version.
+/// Bytes of the file that hold the header in either version.
 pub(crate) const HEAD_LEN: usize = 512;
 
 /// The number at [`SIGNATURE_AT`].
 pub(crate) const SIGNATURE: u32 = 0xbeda_107f;
-/// Where the number that marks a VDI stands.
+/// Offset of the signature of a VDI.
 pub(crate) const SIGNATURE_AT: usize = 64;
 
-/// The most blocks of an image: its table and header stay below 2 GiB, which the offset of the data can
-/// say.
+/// Maximum number of blocks of an image: its table and header stay below 2 GiB, so that the offset of the data can be
+/// expressed.
 pub(crate) const MAX_BLOCKS: u32 = 0x1fff_ff80;
 
-/// The least and the largest block, in bytes.
+/// Minimum and maximum size of a block in bytes.
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=1 << 30;
 
 /// The version of the header.
@@ -26,18 +26,18 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 512..=1 << 30;
 pub(crate) enum Version {
     /// Before 2004: the table follows the header, the data the table.
     V0,
-    /// The places of both are in the header.
+    /// The header says where both are.
     V1,
 }
 
-/// What the blocks are for.
+/// How the blocks are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ImageType {
-    /// Blocks are allocated when they are written.
+    /// Blocks are allocated when they are first written.
     Dynamic,
     /// All blocks are allocated.
     Fixed,
-    /// Holds what was changed, to be undone.
+    /// Holds changes that can be undone.
     Undo,
     /// Holds what differs from a parent.
     Differencing,
@@ -64,7 +64,7 @@ impl ImageType {
     }
 }
 
-/// Where the fields of a version stand.
+/// Offsets of the fields in a version of the header.
 struct Fields {
     image_type: usize,
     sector_size: usize,
@@ -101,7 +101,7 @@ const V1: Fields = Fields {
     link: 0x1a8,
 };
 
-/// Fields of version 1 alone.
+/// Fields that only version 1 has.
 const HEADER_SIZE: usize = 0x48;
 const TABLE_OFFSET: usize = 0x154;
 const DATA_OFFSET: usize = 0x158;
@@ -110,13 +110,13 @@ const PARENT_MODIFICATION: usize = 0x1b8;
 /// The sector size of the second geometry.
 const LOGICAL_SECTOR_SIZE: usize = 0x1d4;
 
-/// Where the parent is named.
+/// Offset of the UUID of the parent.
 pub(crate) const LINK_AT: u64 = V1.link as u64;
 
-/// Where the table of a V0 stands.
+/// Offset of the table of a V0 image.
 const V0_TABLE: u32 = 0x1a4;
 
-/// What the header of a new image says of its size: up to the end of the second geometry.
+/// The size of the header that a new image states: up to the end of the second geometry.
 const NEW_HEADER_SIZE: u32 = 400;
 
 /// The header.
@@ -124,28 +124,28 @@ const NEW_HEADER_SIZE: u32 = 400;
 pub(crate) struct Header {
     pub(crate) version: Version,
     pub(crate) image_type: ImageType,
-    /// Where the table of blocks stands.
+    /// Offset of the table of blocks.
     pub(crate) table_offset: u32,
-    /// Where the blocks stand.
+    /// Offset of the blocks.
     pub(crate) data_offset: u32,
     /// The virtual size.
     pub(crate) disk_size: u64,
     pub(crate) block_size: u32,
-    /// Bytes before the data of each block.
+    /// Bytes that precede the data of each block.
     pub(crate) extra: u32,
-    /// Entries of the table.
+    /// Number of table entries.
     pub(crate) blocks: u32,
-    /// Blocks that have space in the file.
+    /// Number of blocks that have space in the file.
     pub(crate) allocated: u32,
-    /// Names the image.
+    /// Identifies the image.
     pub(crate) image: Uuid,
-    /// Changes when the contents do.
+    /// Changes when the contents change.
     pub(crate) modification: Uuid,
     /// The parent's [`Header::image`].
     pub(crate) link: Uuid,
-    /// The parent's [`Header::modification`] when the image was made.
+    /// The parent's [`Header::modification`] when the image was created.
     pub(crate) parent_modification: Uuid,
-    /// The bytes, for what stands between the fields.
+    /// The raw bytes, to preserve what is between the fields.
     raw: Vec<u8>,
 }
 
@@ -157,7 +157,7 @@ impl Header {
     /// Reads the header from the first [`HEAD_LEN`] bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Unsupported`] or
+    /// [`ErrorKind::NotAnImage`] if it is none, [`crate::ErrorKind::Unsupported`] or
     /// [`crate::ErrorKind::Corrupt`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let short = || Error::corrupt("The file ends within the VDI header");
@@ -172,7 +172,7 @@ impl Header {
         }
         let (version, fields) = match number(0x44)? {
             0x0001_0001 => (Version::V1, &V1),
-            // The minor number is whatever the program had then.
+            // The minor number is whatever the program used at the time.
             other if other >> 16 == 0 && other != 0 => (Version::V0, &V0),
             other => {
                 return Err(unsupported(format!(
@@ -273,7 +273,7 @@ impl Header {
         Ok(())
     }
 
-    /// Where the fields end.
+    /// The end of the fields.
     fn end(&self) -> u32 {
         match self.version {
             Version::V0 => V0_TABLE,
@@ -281,17 +281,17 @@ impl Header {
         }
     }
 
-    /// Where the table of blocks ends.
+    /// The end of the table of blocks.
     pub(crate) fn table_end(&self) -> u64 {
         u64::from(self.table_offset) + u64::from(self.blocks) * 4
     }
 
-    /// The largest virtual size with blocks of that size.
+    /// The maximum virtual size with blocks of that size.
     pub(crate) fn max_size(block_size: u32) -> u64 {
         u64::from(MAX_BLOCKS) * u64::from(block_size)
     }
 
-    /// The header of a new image; sizes and places are still to be set.
+    /// The header of a new image; sizes and offsets remain to be set.
     pub(crate) fn new(image_type: ImageType, block_size: u32) -> Self {
         let mut raw = vec![0; HEAD_LEN];
         let text = b"<<< Platter VM Virtual Disk Image >>>\n";
@@ -303,7 +303,7 @@ impl Header {
             (V1.sector_size, &512_u32.to_le_bytes()),
             (LOGICAL_SECTOR_SIZE, &512_u32.to_le_bytes()),
         ] {
-            // The places lie within the sector.
+            // The fields lie within the sector.
             let _ = put(&mut raw, at, bytes);
         }
         Self {
@@ -324,13 +324,13 @@ impl Header {
         }
     }
 
-    /// The first [`HEAD_LEN`] bytes of the file of version 1; images before that are never written to. What stands
-    /// between the fields stays.
+    /// The first [`HEAD_LEN`] bytes of a file of version 1; older images are never written. What is between the fields
+    /// is preserved.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.raw.clone();
         let fields = &V1;
         let mut number = |at: usize, value: &[u8]| {
-            // The places lie within the sector.
+            // The fields lie within the sector.
             let _ = put(&mut bytes, at, value);
         };
         number(fields.image_type, &self.image_type.number().to_le_bytes());

@@ -1,16 +1,16 @@
-//! Where the blocks of a VDI stand.
+//! Where the blocks of a VDI are.
 
 use crate::format::blocks::{Entry, FREE, Layout};
 
 use super::Header;
 
-/// The number of a block that was given back: it reads as zeroes, whatever the parent holds.
+/// The number of a discarded block, which reads as zeroes, whatever the parent holds.
 pub(crate) const DISCARDED: u32 = 0xffff_fffe;
 
 /// The data of new images begins at a multiple of this.
 pub(crate) const DATA_ALIGNMENT: u64 = 1 << 20;
 
-/// Blocks of one size one after the other, each with its extra bytes in front.
+/// Blocks of one size, one after the other, each preceded by its extra bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VdiLayout {
     data_offset: u64,
@@ -27,23 +27,23 @@ impl VdiLayout {
         }
     }
 
-    /// Bytes of the file that a block takes.
+    /// Bytes of the file per block.
     pub(crate) fn unit(&self) -> u64 {
         self.block_size + self.extra
     }
 
-    /// The blocks that there is space for up to `end`.
+    /// The number of blocks up to `end`, including a partial one.
     pub(crate) fn blocks_up_to(&self, end: u64) -> u64 {
         end.saturating_sub(self.data_offset).div_ceil(self.unit())
     }
 
-    /// Where the space of that many blocks ends.
+    /// The end of the space of that many blocks.
     pub(crate) fn end_of(&self, blocks: u64) -> u64 {
         self.data_offset
             .saturating_add(blocks.saturating_mul(self.unit()))
     }
 
-    /// The same with the data further back.
+    /// The same layout with the data further back.
     pub(crate) fn moved_by(self, units: u64) -> Self {
         Self {
             data_offset: self.end_of(units),
@@ -73,7 +73,7 @@ impl Layout for VdiLayout {
         match word {
             FREE => Entry::Free,
             DISCARDED => Entry::Zero,
-            // No product of these sizes passes 64 bits.
+            // No product of these sizes exceeds 64 bits.
             index => Entry::At(self.end_of(u64::from(index)) + self.extra),
         }
     }

@@ -1,4 +1,4 @@
-//! Fills a new image: blocks from a cursor, the block allocation table written as guest offsets pass it.
+//! Fills a new image: blocks are allocated in order, and the block allocation table is written as offsets advance.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::super::disk::{BatEntry, MIB};
 use super::front::Front;
 use super::spec::Spec;
 
-/// Zeroes are left out in units of this size: a block is as sparse as what it holds.
+/// Unit in which zeroes are omitted, so that a block is as sparse as its content.
 const ZERO_UNIT: u64 = 64 << 10;
 
-/// Entries of the table that are in memory at a time.
+/// Number of table entries in memory at a time.
 const WINDOW: u64 = 8192;
 
 /// A new image that is being filled.
 #[derive(Debug)]
 pub(super) struct VhdxBulk {
     storage: Arc<dyn Storage>,
-    /// What was never written reads as zeroes in the file.
+    /// Parts of the file that were never written read as zeroes.
     fresh: bool,
     spec: Spec,
     front: Front,
@@ -37,12 +37,12 @@ pub(super) struct VhdxBulk {
 struct State {
     /// The next free byte of the file.
     cursor: u64,
-    /// The guest bytes before this are done with.
+    /// Guest bytes before this offset are finished.
     next_guest: u64,
     /// The block that was allocated last.
     block: Option<Block>,
     table: Window,
-    /// Of a differencing image: which sectors of the last block's chunk are in the file.
+    /// For a differencing image: which sectors of the last block's chunk are in the file.
     bits: Bits,
     finished: bool,
 }
@@ -57,7 +57,7 @@ struct Block {
 /// A part of the block allocation table.
 #[derive(Debug)]
 struct Window {
-    /// The place of the first entry.
+    /// Index of the first entry.
     first: u64,
     entries: Vec<u64>,
 }
@@ -72,7 +72,7 @@ struct Bits {
 }
 
 impl VhdxBulk {
-    /// `fresh` tells whether what was never written reads as zeroes in the file.
+    /// `fresh`: parts of the file that were never written read as zeroes.
     pub(super) fn new(
         storage: Arc<dyn Storage>,
         fresh: bool,
@@ -101,7 +101,7 @@ impl VhdxBulk {
         Ok(bulk)
     }
 
-    /// Fills a window with the entries of blocks that nothing was written to.
+    /// Fills a window with the entries of blocks that have not been written.
     fn blank_window(&self, table: &mut Window) {
         let geometry = &self.spec.geometry;
         let per_chunk = geometry.chunk_blocks() + 1;
@@ -121,7 +121,7 @@ impl VhdxBulk {
         }
     }
 
-    /// Where a guest byte of a fixed disk is.
+    /// File offset of a guest byte of a fixed disk.
     fn fixed_host(&self, guest: u64) -> u64 {
         self.spec.data_start() + guest
     }
@@ -143,7 +143,7 @@ impl VhdxBulk {
         }
     }
 
-    /// Sets an entry. Those of earlier windows are written by then.
+    /// Sets an entry. Earlier windows have been written by then.
     fn set_entry(&self, table: &mut Window, place: u64, entry: BatEntry) -> Result<()> {
         self.move_window(table, place)?;
         let slot = table.entries.get_mut((place - table.first) as usize);
@@ -151,7 +151,7 @@ impl VhdxBulk {
         Ok(())
     }
 
-    /// Writes the windows before the one with that place.
+    /// Writes the windows before the one that contains `place`.
     fn move_window(&self, table: &mut Window, place: u64) -> Result<()> {
         if place < table.first {
             return Err(out_of_order());
@@ -164,7 +164,7 @@ impl VhdxBulk {
         Ok(())
     }
 
-    /// Checks a range that is to be reserved; gives where it ends.
+    /// Checks a range that is to be reserved, and returns its end.
     fn check_order(&self, state: &State, guest: u64, len: u64) -> Result<u64> {
         if state.finished || guest < state.next_guest {
             return Err(out_of_order());
@@ -175,7 +175,7 @@ impl VhdxBulk {
         end.filter(|_| len > 0).ok_or_else(Error::past_new_disk)
     }
 
-    /// The block of a guest offset, allocated if it is not yet; where it is in the file.
+    /// Returns the file offset of a block, which is allocated if necessary.
     fn block(&self, state: &mut State, number: u64) -> Result<u64> {
         if let Some(block) = state.block.filter(|block| block.number == number) {
             return Ok(block.host);
@@ -201,7 +201,7 @@ impl VhdxBulk {
         Ok(host)
     }
 
-    /// Nothing more comes into the block that was allocated last: says whether all of it is there.
+    /// Finishes the block that was allocated last, marking it as partially present unless it was filled entirely.
     fn leave_block(&self, state: &mut State) -> Result<()> {
         let geometry = &self.spec.geometry;
         let Some(block) = state.block.take().filter(|_| geometry.has_parent()) else {
@@ -217,14 +217,14 @@ impl VhdxBulk {
         self.set_entry(&mut state.table, place, BatEntry::partial(block.host))
     }
 
-    /// The bits of a guest range in its chunk.
+    /// The bits of a guest range in its chunk's bitmap.
     fn bits_of(&self, guest: Range<u64>) -> Range<u64> {
         let geometry = &self.spec.geometry;
         let first = geometry.bit(guest.start);
         first..first + (guest.end - guest.start).div_ceil(geometry.sector())
     }
 
-    /// Writes the bitmap of the chunk before.
+    /// Writes the bitmap of the previous chunk.
     fn enter_chunk(&self, state: &mut State, chunk: u64) -> Result<()> {
         if !self.spec.geometry.has_parent()
             || state.bits.chunk == chunk && !state.bits.bytes.is_empty()
@@ -251,7 +251,7 @@ impl VhdxBulk {
         self.set_entry(&mut state.table, place, BatEntry::present(host))
     }
 
-    /// Notes that the sectors of a guest range within one block are in the file.
+    /// Records that the sectors of a guest range within one block are in the file.
     fn note(&self, state: &mut State, guest: Range<u64>) {
         if self.spec.geometry.has_parent() {
             let bits = self.bits_of(guest);
@@ -259,7 +259,7 @@ impl VhdxBulk {
         }
     }
 
-    /// The parts of a guest range, block by block.
+    /// Splits a guest range into blocks.
     fn by_block(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, Range<u64>)> {
         let geometry = self.spec.geometry;
         let blocks = geometry.block(start)..geometry.blocks(end);
@@ -321,7 +321,7 @@ impl Bulk for VhdxBulk {
     }
 
     fn alignment(&self) -> u64 {
-        // Blocks of the disk begin at multiples of their size, those of the file at any MiB.
+        // Guest offsets of blocks are multiples of their size; file offsets are multiples of a MiB.
         MIB
     }
 
@@ -357,7 +357,7 @@ impl Bulk for VhdxBulk {
         let mut place = None;
         let mut done = guest_offset;
         for (number, part) in self.by_block(guest_offset, end) {
-            // A bitmap, or what was allocated meanwhile, may stand between two blocks.
+            // There may be a bitmap or a later allocation between two blocks.
             if let Some(place) = place
                 && (state.cursor != place + (part.start - guest_offset)
                     || self.leaves_chunk(state, number))
@@ -395,11 +395,11 @@ impl Bulk for VhdxBulk {
                 && (part.end - part.start == geometry.block_size() || part.end >= self.spec.size);
             if whole {
                 self.leave_block(state)?;
-                // The entry of a bitmap that is still due stands before.
+                // A bitmap that is still to be written has an earlier entry.
                 self.enter_chunk(state, geometry.chunk(number))?;
                 self.set_entry(&mut state.table, geometry.entry(number), BatEntry::ZERO)?;
             } else {
-                // The block is zeroes where nothing is written to it.
+                // The block reads as zeroes where nothing is written to it.
                 self.block(state, number)?;
                 self.note(state, part);
             }
@@ -433,7 +433,7 @@ impl Bulk for VhdxBulk {
 }
 
 impl VhdxBulk {
-    /// Whether the bitmap of the chunk before has to be written first.
+    /// Whether the bitmap of the previous chunk has to be written first.
     fn leaves_chunk(&self, state: &State, number: u64) -> bool {
         let geometry = &self.spec.geometry;
         geometry.has_parent() && geometry.chunk(number) != state.bits.chunk

@@ -18,7 +18,7 @@ pub(super) struct Front {
 }
 
 impl Front {
-    /// Of an image with that disk's identity and that parent, as far as they are known.
+    /// For an image with this disk identifier and parent, as far as they are known.
     pub(super) fn new(spec: &Spec, disk_id: Option<Uuid>, linkage: Option<Uuid>) -> Result<Self> {
         let locator = spec
             .parent
@@ -54,7 +54,7 @@ impl Front {
         })
     }
 
-    /// Writes all of it; what says that the file is a VHDX comes last.
+    /// Writes all of it; the identifier that marks the file as a VHDX comes last.
     pub(super) fn write(&self, storage: &dyn Storage, durability: Durability) -> Result<()> {
         storage.write_at(&self.metadata, self.regions.metadata.offset)?;
         let table = self.regions.to_bytes()?;

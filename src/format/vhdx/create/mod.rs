@@ -64,11 +64,11 @@ pub(super) fn measure(params: &CreateParams<'_>, contents: &mut Contents<'_>) ->
     })
 }
 
-/// An image that is to be made.
+/// An image that is to be created.
 #[derive(Debug)]
 struct NewVhdx {
     spec: Spec,
-    /// That of the parent, if it is known.
+    /// The parent's disk identifier, if it is known.
     disk_id: Option<Uuid>,
     parent: Option<Uuid>,
 }

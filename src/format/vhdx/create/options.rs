@@ -1,4 +1,4 @@
-//! The options of creation.
+//! The options for creating an image.
 
 use crate::options::{OptionKind, OptionSpec, option};
 
@@ -10,7 +10,7 @@ pub(in super::super) const OWN: &[&str] = &[
     "physical_sector_size",
 ];
 
-/// The sizes of a sector.
+/// The allowed sector sizes.
 const SECTORS: &[&str] = &["512", "4096"];
 
 /// The options, sorted by name.

@@ -1,4 +1,4 @@
-//! What a new image is to be: its options, checked, and what lies where.
+//! The specification of a new image: its options, checked, and its layout.
 
 use bstr::ByteSlice;
 
@@ -22,16 +22,16 @@ pub(super) struct Spec {
     pub(super) geometry: Geometry,
     pub(super) size: u64,
     pub(super) physical_sector: u32,
-    /// The sizes of sectors that were asked for.
+    /// The sector sizes that were requested: logical and physical.
     asked: (Option<u32>, Option<u32>),
     pub(super) log_len: u32,
     /// All blocks are allocated.
     pub(super) fixed: bool,
-    /// The entry of a block in which nothing was written.
+    /// The entry of a block that has not been written.
     pub(super) blank: BatEntry,
     /// The name of the parent.
     pub(super) parent: Option<String>,
-    /// Of the blocks of a fixed disk.
+    /// For the blocks of a fixed disk.
     pub(super) preallocation: Preallocation,
 }
 
@@ -88,10 +88,10 @@ impl Spec {
         })
     }
 
-    /// Takes over the sectors of the parent, where no others were asked for.
+    /// Adopts the sector sizes of the parent, where no others were requested.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] where its logical ones are not those that were.
+    /// [`ErrorKind::Invalid`] if its logical sector size is not the requested one.
     pub(super) fn inherit(&mut self, parent: Sectors) -> Result<()> {
         let (logical, physical) = self.asked;
         if let (Some(logical), Some(name)) = (logical, &self.parent) {
@@ -104,12 +104,12 @@ impl Spec {
         Ok(())
     }
 
-    /// Where the log is.
+    /// Offset of the log.
     pub(super) fn log_offset(&self) -> u64 {
         MIB
     }
 
-    /// Where the metadata is.
+    /// The region of the metadata.
     pub(super) fn metadata(&self) -> Region {
         Region {
             offset: self.log_offset() + u64::from(self.log_len),
@@ -117,7 +117,7 @@ impl Spec {
         }
     }
 
-    /// Where the block allocation table is.
+    /// The region of the block allocation table.
     pub(super) fn bat(&self) -> Region {
         let len = (self.geometry.entries(self.size) * 8)
             .next_multiple_of(MIB)
@@ -128,12 +128,12 @@ impl Spec {
         }
     }
 
-    /// Where blocks begin.
+    /// Offset of the first block.
     pub(super) fn data_start(&self) -> u64 {
         self.bat().end()
     }
 
-    /// The length of the file with every block in it.
+    /// Length of the file with every block allocated.
     pub(super) fn end_of_all(&self) -> u64 {
         let geometry = &self.geometry;
         let blocks = geometry.blocks(self.size);
@@ -153,7 +153,7 @@ fn sector(values: &Values, name: &str) -> Result<Option<u32>> {
     }
 }
 
-/// A size as a disk with sectors of that length has it.
+/// Rounds a size up to whole sectors.
 fn whole_sectors(size: u64, sector: u32) -> Result<u64> {
     size.checked_next_multiple_of(u64::from(sector))
         .filter(|size| *size <= Geometry::MAX_SIZE)

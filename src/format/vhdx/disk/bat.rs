@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 use super::MIB;
 
-/// An entry, as it stands on disk: three bits of state, and an offset in MiB.
+/// An entry as on disk: three bits of state, and an offset in MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct BatEntry(pub(in super::super) u64);
 
@@ -13,15 +13,15 @@ pub(in super::super) struct BatEntry(pub(in super::super) u64);
 pub(in super::super) enum State {
     /// Not in this file: in the parent, or zeroes.
     NotPresent,
-    /// Its contents do not matter.
+    /// Its content is undefined.
     Undefined,
     /// Zeroes.
     Zero,
-    /// It was given back.
+    /// It has been discarded.
     Unmapped,
-    /// All of it is at the offset.
+    /// All of it is at this offset.
     Present(u64),
-    /// The sectors whose bits are set are at the offset, the others in the parent.
+    /// The sectors whose bits are set are at this offset, the others in the parent.
     Partial(u64),
 }
 
@@ -30,7 +30,7 @@ pub(in super::super) enum State {
 pub(in super::super) enum BitmapState {
     /// There is none.
     NotPresent,
-    /// It is at the offset.
+    /// It is at this offset.
     Present(u64),
 }
 
@@ -43,12 +43,12 @@ impl BatEntry {
     /// Zeroes.
     pub(in super::super) const ZERO: Self = Self(2);
 
-    /// All of a payload block, or a sector bitmap, at an offset.
+    /// A fully present payload block, or a sector bitmap, at an offset.
     pub(in super::super) fn present(offset: u64) -> Self {
         Self(offset >> Self::MIB_SHIFT << Self::MIB_SHIFT | 6)
     }
 
-    /// A part of a payload block at an offset.
+    /// A partially present payload block at an offset.
     pub(in super::super) fn partial(offset: u64) -> Self {
         Self(offset >> Self::MIB_SHIFT << Self::MIB_SHIFT | 7)
     }
@@ -60,7 +60,7 @@ impl BatEntry {
     /// The state of a payload block.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] for a state that does not exist.
+    /// [`crate::ErrorKind::Corrupt`] for an undefined state.
     pub(in super::super) fn payload(self) -> Result<State> {
         Ok(match self.0 & Self::STATE {
             0 => State::NotPresent,
@@ -89,32 +89,32 @@ impl BatEntry {
         })
     }
 
-    /// Whether a payload block in that state has room of its own in the file.
+    /// The offset of a payload block that has space of its own in the file.
     pub(in super::super) fn host(self) -> Option<u64> {
         matches!(self.0 & Self::STATE, 6 | 7).then(|| self.offset())
     }
 }
 
-/// How a disk is cut into blocks.
+/// How a disk is divided into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Geometry {
     block_bits: u32,
     sector: u32,
-    /// log2 of the payload blocks for whose sectors one bitmap block has the bits.
+    /// log2 of the number of payload blocks that one bitmap block covers.
     chunk_bits: u32,
     has_parent: bool,
 }
 
 impl Geometry {
-    /// The largest disk.
+    /// Maximum size of a disk.
     pub(in super::super) const MAX_SIZE: u64 = 64 << 40;
-    /// Sectors for which one bitmap block has the bits.
+    /// Number of sectors that one bitmap block covers.
     const SECTORS_PER_BITMAP: u64 = 8 * MIB;
 
-    /// Of those sizes.
+    /// The geometry for these block and sector sizes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] for sizes that the format does not know.
+    /// [`crate::ErrorKind::Corrupt`] for sizes that the format does not allow.
     pub(in super::super) fn new(block_size: u32, sector: u32, has_parent: bool) -> Result<Self> {
         if !block_size.is_power_of_two() || !(1 << 20..=256 << 20).contains(&block_size) {
             return Err(Error::corrupt(format!(
@@ -136,17 +136,17 @@ impl Geometry {
         })
     }
 
-    /// The same with a parent, or without.
+    /// The same geometry with or without a parent.
     pub(in super::super) fn with_parent(self, has_parent: bool) -> Self {
         Self { has_parent, ..self }
     }
 
-    /// Bytes of a block.
+    /// Size of a block in bytes.
     pub(in super::super) fn block_size(&self) -> u64 {
         1 << self.block_bits
     }
 
-    /// Bytes of a logical sector.
+    /// Size of a logical sector in bytes.
     pub(in super::super) fn sector(&self) -> u64 {
         u64::from(self.sector)
     }
@@ -156,27 +156,27 @@ impl Geometry {
         self.has_parent
     }
 
-    /// The block of a guest offset.
+    /// The block that contains a guest offset.
     pub(in super::super) fn block(&self, offset: u64) -> u64 {
         offset >> self.block_bits
     }
 
-    /// How far into its block a guest offset is.
+    /// Position of a guest offset within its block.
     pub(in super::super) fn in_block(&self, offset: u64) -> u64 {
         offset & (self.block_size() - 1)
     }
 
-    /// Where a block begins in the disk.
+    /// Guest offset of the beginning of a block.
     pub(in super::super) fn start(&self, block: u64) -> u64 {
         block << self.block_bits
     }
 
-    /// How many blocks a disk of that size has.
+    /// Number of blocks of a disk of this size.
     pub(in super::super) fn blocks(&self, size: u64) -> u64 {
         size.div_ceil(self.block_size())
     }
 
-    /// Payload blocks for whose sectors one bitmap block has the bits.
+    /// Number of payload blocks that one bitmap block covers.
     pub(in super::super) fn chunk_blocks(&self) -> u64 {
         1 << self.chunk_bits
     }
@@ -186,22 +186,22 @@ impl Geometry {
         block >> self.chunk_bits
     }
 
-    /// The place in the table of a block's entry: a bitmap's entry follows those of each whole chunk.
+    /// Index in the table of a block's entry: a bitmap's entry follows those of each whole chunk.
     pub(in super::super) fn entry(&self, block: u64) -> u64 {
         block + (block >> self.chunk_bits)
     }
 
-    /// The place in the table of the entry of a chunk's bitmap.
+    /// Index in the table of the entry of a chunk's bitmap.
     pub(in super::super) fn bitmap_entry(&self, chunk: u64) -> u64 {
         (chunk << self.chunk_bits) + chunk + self.chunk_blocks()
     }
 
-    /// Whether an entry of the table is that of a bitmap.
+    /// Whether an entry of the table belongs to a bitmap.
     pub(in super::super) fn is_bitmap_entry(&self, place: u64) -> bool {
         place % (self.chunk_blocks() + 1) == self.chunk_blocks()
     }
 
-    /// How many entries the table of a disk of that size has.
+    /// Number of entries in the table of a disk of this size.
     pub(in super::super) fn entries(&self, size: u64) -> u64 {
         match self.blocks(size) {
             0 => 0,
@@ -212,7 +212,7 @@ impl Geometry {
         }
     }
 
-    /// The bit of a sector in its chunk's bitmap.
+    /// Number of a sector's bit in its chunk's bitmap.
     pub(in super::super) fn bit(&self, offset: u64) -> u64 {
         offset / self.sector() % Self::SECTORS_PER_BITMAP
     }

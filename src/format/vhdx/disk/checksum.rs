@@ -1,9 +1,9 @@
-//! CRC-32C over a structure whose own field counts as zeroes.
+//! CRC-32C over a structure, in which the checksum field itself counts as zeroes.
 
-/// Where the field stands in every structure that has one.
+/// Offset of the field in every structure that has one.
 const AT: usize = 4;
 
-/// The checksum that belongs into the structure.
+/// The correct checksum of the structure.
 pub(super) fn of(bytes: &[u8]) -> u32 {
     let (head, rest) = bytes.split_at(bytes.len().min(AT));
     let rest = rest.get(4..).unwrap_or_default();
@@ -12,12 +12,12 @@ pub(super) fn of(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, rest)
 }
 
-/// Whether the structure has the right one.
+/// Whether the structure has the correct checksum.
 pub(super) fn holds(bytes: &[u8]) -> bool {
     crate::bytes::le32(bytes, AT) == Some(of(bytes))
 }
 
-/// Puts the right one into the structure.
+/// Stores the correct checksum in the structure.
 pub(in super::super) fn seal(bytes: &mut [u8]) {
     let crc = of(bytes);
     if let Some(field) = bytes.get_mut(AT..AT + 4) {

@@ -1,5 +1,4 @@
-//! The header (section 2.2.2), of which there are two copies: the one with the higher sequence number
-//! counts.
+//! The header (section 2.2.2), of which there are two copies: the one with the higher sequence number is current.
 
 use uuid::Uuid;
 
@@ -8,7 +7,7 @@ use crate::error::{Error, Result};
 
 use super::{MIB, checksum};
 
-/// Where the copies stand.
+/// Offsets of the copies.
 pub(in super::super) const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 
 const SIGNATURE: &[u8; 4] = b"head";
@@ -16,29 +15,29 @@ const SIGNATURE: &[u8; 4] = b"head";
 /// A header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Header {
-    /// Grows with each header that is written.
+    /// Increases with each header that is written.
     pub(in super::super) sequence: u64,
-    /// Changes before the first change of any kind after an open.
+    /// Changed before the first modification of any kind after an open.
     pub(in super::super) file_write: Uuid,
-    /// Changes before the first change that the guest can see.
+    /// Changed before the first modification that the guest can see.
     pub(in super::super) data_write: Uuid,
-    /// That of the entries in the log that are to be replayed; nil where there are none.
+    /// GUID of the log entries that are to be replayed; nil if there are none.
     pub(in super::super) log: Uuid,
     /// The version of the log.
     pub(in super::super) log_version: u16,
     /// The version of the format.
     pub(in super::super) version: u16,
-    /// Bytes of the log.
+    /// Length of the log in bytes.
     pub(in super::super) log_len: u32,
-    /// Where the log is.
+    /// Offset of the log.
     pub(in super::super) log_offset: u64,
 }
 
 impl Header {
-    /// Its length.
+    /// Length of a header in bytes.
     pub(in super::super) const LEN: usize = 4096;
 
-    /// A copy as it is on disk; None where it is not valid.
+    /// Parses a copy; `None` if it is not valid.
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.get(..Self::LEN)?;
         if !bytes.starts_with(SIGNATURE) || !checksum::holds(bytes) {
@@ -56,7 +55,7 @@ impl Header {
         })
     }
 
-    /// As it stands on disk.
+    /// The on-disk representation.
     pub(in super::super) fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let fields: [&[u8]; 9] = [
@@ -79,10 +78,10 @@ impl Header {
         bytes
     }
 
-    /// Which of the two copies counts.
+    /// Determines which of the two copies is current.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where neither is valid, or both claim to count.
+    /// [`crate::ErrorKind::Corrupt`] if neither is valid, or both claim to be current.
     pub(in super::super) fn current(copies: [Option<Self>; 2]) -> Result<(usize, Self)> {
         match copies {
             [Some(first), Some(second)] if first.sequence == second.sequence && first != second => {
@@ -100,11 +99,10 @@ impl Header {
         }
     }
 
-    /// Refuses what a driver for version 1 does not understand.
+    /// Rejects what a driver for version 1 does not understand.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for other versions, [`crate::ErrorKind::Corrupt`] for a log that
-    /// is out of place.
+    /// [`crate::ErrorKind::Unsupported`] for other versions, [`crate::ErrorKind::Corrupt`] for a misplaced log.
     pub(in super::super) fn check(&self) -> Result<()> {
         if self.version != 1 {
             return Err(Error::unsupported(format!(
@@ -133,7 +131,7 @@ impl Header {
         Ok(())
     }
 
-    /// Whether the log has entries that are to be replayed.
+    /// Whether the log has entries to be replayed.
     pub(in super::super) fn has_log(&self) -> bool {
         !self.log.is_nil()
     }

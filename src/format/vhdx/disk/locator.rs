@@ -8,23 +8,23 @@ use crate::error::{Error, Result};
 const HEADER_LEN: usize = 20;
 const ENTRY_LEN: usize = 12;
 
-/// The type of the locator of a parent that is a VHDX.
+/// The type of a locator whose parent is a VHDX.
 pub(in super::super) const VHDX_PARENT: Uuid = uuid!("b04aefb7-d19e-4a81-b789-25b8e9445913");
 
 /// The pairs of a locator, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Locator {
-    /// What kind of parent is located.
+    /// The kind of parent that it locates.
     pub(in super::super) kind: Uuid,
     /// Keys and values.
     pub(in super::super) pairs: Vec<(String, String)>,
 }
 
 impl Locator {
-    /// A locator as it stands in the metadata.
+    /// Parses a locator from the metadata.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where a text is not in the item.
+    /// [`crate::ErrorKind::Corrupt`] if it is truncated, or a text lies outside of it.
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let bad = || Error::corrupt("The VHDX parent locator is damaged");
         let kind = Uuid::from_bytes_le(array(bytes, 0).ok_or_else(bad)?);
@@ -34,7 +34,7 @@ impl Locator {
             return Err(bad());
         }
         let mut pairs = Vec::new();
-        // Entries may name the same bytes again and again: a locator holds no more text than bytes.
+        // Entries may refer to the same bytes repeatedly: in total, their text must not be longer than the locator.
         let mut left = bytes.len();
         for entry in entries.chunks_exact(ENTRY_LEN).take(count) {
             let mut text = |offset: usize, len: usize| {
@@ -51,7 +51,7 @@ impl Locator {
         Ok(Self { kind, pairs })
     }
 
-    /// As it stands in the metadata.
+    /// The on-disk representation.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Invalid`] for a name that is too long.

@@ -1,15 +1,14 @@
-//! Entries of the log (section 2.3.1): a header, descriptors, and a sector of data for each descriptor
-//! of one.
+//! Log entries (section 2.3.1): a header, descriptors, and a data sector for each data descriptor.
 
 use uuid::Uuid;
 
 use crate::bytes::{array, le32, le64};
 
-/// Bytes of a log sector, and of what a data descriptor changes.
+/// Size of a log sector, and of the page that a data descriptor changes.
 pub(in super::super) const DATA_SECTOR: usize = 4096;
-/// Bytes of an entry's header.
+/// Length of an entry's header.
 pub(in super::super) const ENTRY_HEADER_LEN: usize = 64;
-/// Bytes of a descriptor.
+/// Length of a descriptor.
 pub(in super::super) const DESCRIPTOR_LEN: usize = 32;
 
 const ENTRY: &[u8; 4] = b"loge";
@@ -17,7 +16,7 @@ const ZERO: &[u8; 4] = b"zero";
 const DATA: &[u8; 4] = b"desc";
 const SECTOR: &[u8; 4] = b"data";
 
-/// What of a changed page stands in its descriptor: the bytes at the beginning, and those at the end.
+/// Number of bytes at the beginning and at the end of a changed page that are stored in its descriptor.
 const LEADING: usize = 8;
 const TRAILING: usize = 4;
 
@@ -26,24 +25,24 @@ const TRAILING: usize = 4;
 pub(in super::super) struct EntryHeader {
     /// Over the whole entry.
     pub(in super::super) checksum: u32,
-    /// Bytes of the entry.
+    /// Length of the entry in bytes.
     pub(in super::super) len: u32,
-    /// Where in the log the sequence begins that ends with this entry.
+    /// Offset in the log of the beginning of the sequence that ends with this entry.
     pub(in super::super) tail: u32,
-    /// One more than that of the entry before.
+    /// One more than that of the previous entry.
     pub(in super::super) sequence: u64,
-    /// How many descriptors follow.
+    /// Number of descriptors that follow.
     pub(in super::super) descriptors: u32,
-    /// That of the header of the file while the entry counts.
+    /// The log GUID that the file's header contains while the entry is valid.
     pub(in super::super) log: Uuid,
-    /// The file was at least so long, durably, when the entry was written.
+    /// Minimum length that the file durably had when the entry was written.
     pub(in super::super) flushed: u64,
-    /// The file has to be at least so long when the entry was replayed.
+    /// Minimum length of the file once the entry has been replayed.
     pub(in super::super) last: u64,
 }
 
 impl EntryHeader {
-    /// The header at the beginning of an entry; None where there is none.
+    /// Parses the header at the beginning of an entry; `None` if there is none.
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if !bytes.starts_with(ENTRY) {
             return None;
@@ -60,7 +59,7 @@ impl EntryHeader {
         })
     }
 
-    /// As it stands on disk, its checksum as it is.
+    /// The on-disk representation, with the checksum as it is.
     pub(in super::super) fn to_bytes(&self) -> [u8; ENTRY_HEADER_LEN] {
         let mut bytes = [0; ENTRY_HEADER_LEN];
         bytes[..4].copy_from_slice(ENTRY);
@@ -76,39 +75,39 @@ impl EntryHeader {
     }
 }
 
-/// Bytes of the header with so many descriptors, in whole sectors.
+/// Length of the header with this many descriptors, rounded up to whole sectors.
 pub(in super::super) fn descriptors_len(descriptors: u64) -> u64 {
     (ENTRY_HEADER_LEN as u64 + descriptors * DESCRIPTOR_LEN as u64)
         .next_multiple_of(DATA_SECTOR as u64)
 }
 
-/// What an entry changes.
+/// A change that an entry makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Descriptor {
     /// A range becomes zeroes.
     Zero {
         /// Its length in bytes.
         len: u64,
-        /// Where it begins.
+        /// Its offset in the file.
         offset: u64,
-        /// That of the entry.
+        /// Sequence number of the entry.
         sequence: u64,
     },
-    /// A page gets the data of a sector of the entry.
+    /// A page is replaced by the data of one of the entry's sectors.
     Data {
         /// The last bytes of the page.
         trailing: [u8; TRAILING],
         /// The first bytes of the page.
         leading: [u8; LEADING],
-        /// Where the page is.
+        /// File offset of the page.
         offset: u64,
-        /// That of the entry.
+        /// Sequence number of the entry.
         sequence: u64,
     },
 }
 
 impl Descriptor {
-    /// A descriptor; None for one of an unknown kind.
+    /// Parses a descriptor; `None` if it is of an unknown kind.
     pub(in super::super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (offset, sequence) = (le64(bytes, 16)?, le64(bytes, 24)?);
         if bytes.starts_with(ZERO) {
@@ -128,7 +127,7 @@ impl Descriptor {
         })
     }
 
-    /// That of a page which gets these bytes.
+    /// The descriptor of a page that is replaced by these bytes.
     pub(in super::super) fn of_page(page: &[u8; DATA_SECTOR], offset: u64, sequence: u64) -> Self {
         let mut leading = [0; LEADING];
         let mut trailing = [0; TRAILING];
@@ -142,7 +141,7 @@ impl Descriptor {
         }
     }
 
-    /// As it stands on disk.
+    /// The on-disk representation.
     pub(in super::super) fn to_bytes(self) -> [u8; DESCRIPTOR_LEN] {
         let mut bytes = [0; DESCRIPTOR_LEN];
         let (offset, sequence) = match self {
@@ -173,8 +172,8 @@ impl Descriptor {
     }
 }
 
-/// The sector of an entry that holds a page, except for what stands in the descriptor: the number of the
-/// entry stands there, half in front and half behind.
+/// The data sector of a page, without the bytes that are stored in the descriptor: in their place it has the entry's
+/// sequence number, half at the beginning and half at the end.
 pub(in super::super) fn data_sector(page: &[u8; DATA_SECTOR], sequence: u64) -> [u8; DATA_SECTOR] {
     let mut sector = *page;
     sector[..4].copy_from_slice(SECTOR);
@@ -183,7 +182,7 @@ pub(in super::super) fn data_sector(page: &[u8; DATA_SECTOR], sequence: u64) -> 
     sector
 }
 
-/// The page that a sector and its descriptor hold; None where the sector is not of that entry.
+/// Combines a sector and its descriptor into a page; `None` if the sector does not belong to the entry.
 pub(in super::super) fn page_of(
     sector: &[u8],
     leading: [u8; LEADING],

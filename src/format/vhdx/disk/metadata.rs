@@ -10,16 +10,16 @@ use crate::storage::{Storage, read_exact_at};
 use super::locator::Locator;
 use super::region::Region;
 
-/// The length of the table, behind which items stand.
+/// Length of the table, which is followed by the items.
 const METADATA_TABLE_LEN: usize = 64 << 10;
 
 const SIGNATURE: &[u8; 8] = b"metadata";
 const HEADER_LEN: usize = 32;
-/// Where the table says how many entries it has.
+/// Offset in the table of its number of entries.
 const COUNT_AT: usize = 10;
 const ENTRY_LEN: usize = 32;
 const MAX_ENTRIES: usize = 2047;
-/// No item is longer.
+/// Maximum length of an item.
 const MAX_ITEM: u32 = 1 << 20;
 
 const FILE_PARAMETERS: Uuid = uuid!("caa16737-fa36-4d43-b3b6-33f0aa44e76b");
@@ -35,32 +35,32 @@ const IS_REQUIRED: u32 = 4;
 const LEAVE_ALLOCATED: u32 = 1;
 const HAS_PARENT: u32 = 2;
 
-/// What the items say.
+/// The contents of the items.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Items {
-    /// Bytes of a payload block.
+    /// Size of a payload block in bytes.
     pub(in super::super) block_size: u32,
     /// Blocks stay allocated: a fixed disk.
     pub(in super::super) leave_allocated: bool,
-    /// What is not in the file is in the parent.
+    /// What is not in this file is in the parent.
     pub(in super::super) has_parent: bool,
-    /// Bytes of the disk.
+    /// Size of the disk in bytes.
     pub(in super::super) size: u64,
-    /// The identity of the disk; that of the parent is the same.
+    /// The identity of the disk; the parent has the same.
     pub(in super::super) disk_id: Uuid,
-    /// Bytes of a sector of the disk.
+    /// Size of a logical sector in bytes.
     pub(in super::super) logical_sector: u32,
-    /// Bytes of a physical sector, a hint for the guest.
+    /// Size of a physical sector in bytes, a hint for the guest.
     pub(in super::super) physical_sector: u32,
-    /// Where the parent is.
+    /// Where to find the parent.
     pub(in super::super) locator: Option<Locator>,
 }
 
-/// An item of a region: where it is, relative to the region.
+/// An item, and its position relative to the region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Item {
     id: Uuid,
-    /// Where it begins.
+    /// Its offset.
     pub(in super::super) offset: u32,
     /// Its length in bytes.
     pub(in super::super) len: u32,
@@ -92,24 +92,24 @@ impl Item {
     }
 }
 
-/// The region: its items and where they are.
+/// The region: its items and their positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Metadata {
-    /// What they say.
+    /// The contents of the items.
     pub(in super::super) items: Items,
-    /// The table, in its order.
+    /// The entries of the table, in their order.
     table: Vec<Item>,
 }
 
-/// Bytes to be written, and where in the region.
+/// Offset in the region, and the bytes to write there.
 pub(in super::super) type Patch = (u64, Vec<u8>);
 
 impl Metadata {
     /// Reads the region.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] for an unknown item that is required,
-    /// [`crate::ErrorKind::Corrupt`], or of I/O.
+    /// [`crate::ErrorKind::Unsupported`] for an unknown item that is required, [`crate::ErrorKind::Corrupt`] for
+    /// invalid metadata; if I/O fails.
     pub(in super::super) fn read(storage: &dyn Storage, region: Region) -> Result<Self> {
         let table = read_table(storage, region)?;
         let read = |id: Uuid, what: &str, least: u32| -> Result<memory::IoBuf> {
@@ -151,10 +151,10 @@ impl Metadata {
         Ok(Self { items, table })
     }
 
-    /// Of a new image.
+    /// The metadata of a new image.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] for a name of the parent that is too long.
+    /// [`crate::ErrorKind::Invalid`] if the name of the parent is too long.
     pub(in super::super) fn new(items: Items) -> Result<Self> {
         let mut table = Vec::new();
         let mut end = METADATA_TABLE_LEN as u32;
@@ -182,8 +182,8 @@ impl Metadata {
         Ok(Self { items, table })
     }
 
-    /// The bytes of the beginning of the region: the table, and what stands in the order of the table
-    /// behind it. Of a region that is made or changed here.
+    /// The bytes at the beginning of the region: the table, followed by the items in the order of the table. Only for a
+    /// region that was created here.
     ///
     /// # Errors
     /// As [`Metadata::new`].
@@ -210,12 +210,11 @@ impl Metadata {
         Ok(bytes)
     }
 
-    /// The same items with another parent, or none: what is to be written where, relative to a region of
-    /// that length. The new locator does not lie over anything that counts before; the rest has to be
-    /// changed at once.
+    /// The same items with another parent or none, and what to write where in a region of this length. The new locator
+    /// does not overwrite anything that is still valid; the other patches have to be applied atomically.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Invalid`] where there is no room.
+    /// [`crate::ErrorKind::Invalid`] if there is no space.
     pub(in super::super) fn with_parent(
         &self,
         region_len: u32,
@@ -262,7 +261,7 @@ impl Metadata {
         ));
         if self.items.has_parent != locator.is_some() {
             new.items.has_parent = locator.is_some();
-            // A fixed disk has no parent, and one that had a parent is none.
+            // A fixed disk has no parent, and a disk that had one is not fixed.
             new.items.leave_allocated = false;
             let place = self.place(FILE_PARAMETERS);
             let place = place.ok_or_else(|| Error::corrupt("A VHDX without file parameters"))?;
@@ -273,7 +272,7 @@ impl Metadata {
         Ok((patches, new))
     }
 
-    /// Where an item of that length finds room behind the table.
+    /// Finds space after the table for an item of this length.
     fn room_for(&self, len: u64, region_len: u32) -> Result<u32> {
         let items = self.table.iter().map(|item| (item.offset, item.len));
         let mut used: Vec<(u32, u32)> = items.collect();
@@ -291,12 +290,12 @@ impl Metadata {
         }
     }
 
-    /// Where the size of the disk stands, relative to the region.
+    /// Offset of the disk size in the region.
     pub(in super::super) fn size_place(&self) -> Option<u32> {
         self.place(DISK_SIZE).map(|item| item.offset)
     }
 
-    /// Where the parent locator stands.
+    /// The parent locator's position.
     pub(in super::super) fn locator_place(&self) -> Option<Item> {
         self.place(PARENT_LOCATOR)
     }

@@ -1,5 +1,4 @@
-//! The structures of a VHDX file, one file each. Sections are those of [MS-VHDX]. All numbers are
-//! little-endian.
+//! The structures of a VHDX file, one file each. Section numbers are those of [MS-VHDX]. All numbers are little-endian.
 
 mod bat;
 mod checksum;
@@ -22,5 +21,5 @@ pub(super) use log_entry::{
 pub(super) use metadata::{Items, Metadata};
 pub(super) use region::{REGION_TABLE_LEN, REGION_TABLES, Region, RegionTable};
 
-/// Regions, blocks and the log lie at multiples of this.
+/// Alignment of regions, blocks and the log.
 pub(super) const MIB: u64 = 1 << 20;

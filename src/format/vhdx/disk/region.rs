@@ -1,4 +1,4 @@
-//! The region table (section 2.2.3), of which there are two copies: where the BAT and the metadata are.
+//! The region table (section 2.2.3), of which there are two copies: it locates the BAT and the metadata.
 
 use uuid::{Uuid, uuid};
 
@@ -8,15 +8,15 @@ use crate::memory;
 
 use super::{MIB, checksum};
 
-/// Where the copies stand.
+/// Offsets of the copies.
 pub(in super::super) const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
-/// The length of each.
+/// Length of each copy.
 pub(in super::super) const REGION_TABLE_LEN: usize = 64 << 10;
 
 const SIGNATURE: &[u8; 4] = b"regi";
 const HEADER_LEN: usize = 16;
 const ENTRY_LEN: usize = 32;
-/// The most entries.
+/// Maximum number of entries.
 const MAX_ENTRIES: usize = 2047;
 
 const BAT: Uuid = uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08");
@@ -25,7 +25,7 @@ const METADATA: Uuid = uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e");
 /// A part of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Region {
-    /// Where it begins.
+    /// Its offset in the file.
     pub(in super::super) offset: u64,
     /// Its length in bytes.
     pub(in super::super) len: u32,
@@ -57,12 +57,12 @@ pub(in super::super) struct Other {
 }
 
 impl RegionTable {
-    /// Whether the bytes are a table with a good checksum.
+    /// Whether the bytes are a table with a correct checksum.
     pub(in super::super) fn is_valid(bytes: &[u8]) -> bool {
         bytes.len() == REGION_TABLE_LEN && bytes.starts_with(SIGNATURE) && checksum::holds(bytes)
     }
 
-    /// A copy whose checksum is good.
+    /// Parses a copy with a correct checksum.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Unsupported`] for an unknown region that is required,
@@ -117,10 +117,10 @@ impl RegionTable {
         })
     }
 
-    /// As it stands on disk.
+    /// The on-disk representation.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(in super::super) fn to_bytes(&self) -> Result<Vec<u8>> {
         let known = [(BAT, self.bat, 1u32), (METADATA, self.metadata, 1)];
         let others = self.others.iter().map(|other| (other.id, other.region, 0));
@@ -141,7 +141,7 @@ impl RegionTable {
         Ok(bytes)
     }
 
-    /// Every region with its name for messages.
+    /// All regions, with their names for messages.
     pub(in super::super) fn regions(&self) -> impl Iterator<Item = (&'static str, Region)> {
         let known = [
             ("the block allocation table", self.bat),

@@ -1,5 +1,5 @@
-//! The log (section 2.3): changes of metadata stand in it before they are carried out, so that a crash
-//! leaves either all of an entry or nothing.
+//! The log (section 2.3): changes of metadata are logged before they are carried out, so that a crash leaves either all
+//! of an entry or nothing.
 
 mod overlay;
 mod replay;

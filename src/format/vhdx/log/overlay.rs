@@ -1,4 +1,4 @@
-//! A file as it will be once its log is replayed: what the log changes stands in memory.
+//! A file as it will be once its log is replayed: the changes in the log are held in memory.
 
 use std::collections::BTreeMap;
 use std::io::{IoSlice, IoSliceMut};
@@ -13,30 +13,30 @@ use crate::storage::{Durability, HostFile, Preallocation, Storage, ZeroFlags};
 use super::super::disk::DATA_SECTOR;
 use super::scan::Change;
 
-/// What the patches may take that one more change makes, besides its bytes.
+/// Memory that the patches of one more change may take, besides their data.
 const PATCHES: u64 = 2 << 10;
 
-/// A run of bytes that differs from the file.
+/// A range that differs from the file.
 #[derive(Debug)]
 struct Patch {
     end: u64,
-    /// None: zeroes.
+    /// `None`: zeroes.
     page: Option<IoBuf>,
 }
 
-/// The file with its log replayed, to be read only.
+/// The file with its log replayed, read-only.
 #[derive(Debug)]
 pub(in super::super) struct LogOverlay {
     inner: Arc<dyn Storage>,
     len: u64,
-    /// By their beginning; none overlaps another.
+    /// By their start; no two overlap.
     patches: BTreeMap<u64, Patch>,
-    /// Bytes of pages that may still be kept.
+    /// Bytes of pages that may still be added.
     left: u64,
 }
 
 impl LogOverlay {
-    /// Of a file that will have that length.
+    /// For a file that will have this length.
     pub(super) fn new(inner: Arc<dyn Storage>, len: u64, max_memory: u64) -> Self {
         Self {
             inner,
@@ -46,7 +46,7 @@ impl LogOverlay {
         }
     }
 
-    /// Adds a change over those before it.
+    /// Adds a change on top of the previous ones.
     pub(super) fn add(&mut self, change: Change<'_>) -> Result<()> {
         let (start, end, page) = match change {
             Change::Page(offset, page) => {
@@ -75,7 +75,7 @@ impl LogOverlay {
         Ok(())
     }
 
-    /// Forgets what was said of a range. Pages are never cut: all ranges are of whole pages.
+    /// Removes what is known about a range. Pages are never split, because all ranges consist of whole pages.
     fn clear(&mut self, start: u64, end: u64) {
         if let Some((_, before)) = self.patches.range_mut(..start).next_back()
             && before.end > start
@@ -104,7 +104,7 @@ impl LogOverlay {
         }
     }
 
-    /// The patches that touch a range.
+    /// The patches that overlap a range.
     fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, &Patch)> {
         let before = self.patches.range(..start).next_back();
         let inside = self.patches.range(start..end.max(start));
@@ -197,7 +197,7 @@ impl Storage for LogOverlay {
     }
 
     fn host(&self) -> Option<&dyn HostFile> {
-        // The descriptor knows nothing of what stands in memory.
+        // The file descriptor does not include the changes in memory.
         None
     }
 }

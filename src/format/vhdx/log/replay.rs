@@ -1,4 +1,4 @@
-//! Carries out what the log asks for: in the file, or in memory over a file that is only read.
+//! Replays the log: into the file, or in memory on top of a file that is only read.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use super::scan::{Change, LogArea, Scan, Sequence};
 pub(in super::super) enum Replayed {
     /// There were none.
     Nothing,
-    /// Into the file, durably. The header still names the log.
+    /// Into the file, durably. The header still refers to the log.
     File,
     /// Into memory.
     Memory(Arc<LogOverlay>),
 }
 
-/// Replays the log that the header names, into the file where that is writable.
+/// Replays the log that the header refers to, into the file if `into_file` is set, else into memory.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`] for a file that was cut off, [`crate::ErrorKind::Os`] and others of I/O.
+/// [`crate::ErrorKind::Corrupt`] for a truncated file, [`crate::ErrorKind::Os`] and others if I/O fails.
 pub(in super::super) fn replay(
     storage: &Arc<dyn Storage>,
     header: &Header,

@@ -1,4 +1,4 @@
-//! Finds the sequence of entries that counts, and reads the changes in it.
+//! Finds the sequence of entries that is to be replayed, and reads the changes in it.
 
 use uuid::Uuid;
 
@@ -12,13 +12,13 @@ use super::super::disk::{
 };
 
 const SECTOR: u64 = DATA_SECTOR as u64;
-/// Entries change nothing before this offset: the headers are written without the log.
+/// Entries change nothing before this offset: the headers are not written through the log.
 const FIRST_CHANGE: u64 = 192 << 10;
-/// So many times the length of the log is read in search of entries; what is left over from earlier
-/// rounds is looked at once each.
+/// The search for entries reads at most this many times the length of the log; each entry left over from earlier rounds
+/// is examined once.
 const EFFORT: u64 = 4;
 
-/// Where the log is.
+/// Location of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct LogArea {
     /// Offset in the file.
@@ -30,7 +30,7 @@ pub(in super::super) struct LogArea {
 /// A change that an entry asks for.
 #[derive(Debug)]
 pub(in super::super) enum Change<'a> {
-    /// A page gets these bytes.
+    /// The page at an offset is replaced by these bytes.
     Page(u64, &'a [u8; DATA_SECTOR]),
     /// A range (offset, length) becomes zeroes.
     Zero(u64, u64),
@@ -39,19 +39,19 @@ pub(in super::super) enum Change<'a> {
 /// The entries to be replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sequence {
-    /// Where in the log the first one begins.
+    /// Offset in the log of the first one.
     tail: u64,
-    /// Bytes of all entries.
+    /// Length of all entries together.
     len: u64,
-    /// The number of the last one.
+    /// Sequence number of the last one.
     last: u64,
-    /// What the last one says of the length of the file; see [`EntryHeader`].
+    /// The lengths of the file according to the last one; see [`EntryHeader`].
     pub(super) flushed: u64,
     pub(super) file_len: u64,
 }
 
 impl LogArea {
-    /// As the header says.
+    /// As given by the header.
     pub(in super::super) fn of(header: &Header) -> Self {
         Self {
             offset: header.log_offset,
@@ -59,7 +59,7 @@ impl LogArea {
         }
     }
 
-    /// Reads at a position, around the end of the log.
+    /// Reads at a position, wrapping around at the end of the log.
     fn read(&self, storage: &dyn Storage, buf: &mut [u8], position: u64) -> Result<()> {
         let position = position % self.len.max(1);
         let until_end = (self.len - position).min(buf.len() as u64) as usize;
@@ -76,7 +76,7 @@ impl LogArea {
     }
 }
 
-/// Reads the log of a file for one GUID.
+/// Searches the log of a file for entries with one GUID.
 pub(super) struct Scan<'a> {
     storage: &'a dyn Storage,
     area: LogArea,
@@ -87,7 +87,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Of the entries with that GUID.
+    /// For entries with this GUID.
     pub(super) fn new(storage: &'a dyn Storage, area: LogArea, log: Uuid) -> Result<Self> {
         Ok(Self {
             storage,
@@ -98,10 +98,10 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// The sequence that counts: of those that are complete, the one with the highest number.
+    /// The sequence that is to be replayed: of the complete ones, the one with the highest sequence number.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] for a log whose entries overlap on end, or of I/O.
+    /// [`crate::ErrorKind::Corrupt`] if too much has to be read because entries overlap; if I/O fails.
     pub(super) fn find(&mut self) -> Result<Option<Sequence>> {
         let mut best: Option<Sequence> = None;
         let mut start = 0;
@@ -115,14 +115,14 @@ impl<'a> Scan<'a> {
             {
                 best = Some(found);
             }
-            // Whatever begins later in the run ends with the same entry.
+            // Any sequence that begins later in the run ends with the same entry.
             start = end;
         }
         Ok(best)
     }
 
-    /// The longest run of entries from `start` on, and where it ends; None where there is no entry. No
-    /// sequence where the last entry's does not begin within the run.
+    /// The longest run of entries from `start` on, and its end; `None` if there is no entry. There is no sequence if
+    /// that of the last entry does not begin within the run.
     fn run(&mut self, start: u64) -> Result<Option<(Option<Sequence>, u64)>> {
         let mut at = start;
         let mut last: Option<EntryHeader> = None;
@@ -141,7 +141,7 @@ impl<'a> Scan<'a> {
             return Ok(None);
         };
         let tail = u64::from(last.tail);
-        // The run may pass the end of the log.
+        // The run may wrap around at the end of the log.
         let from = if tail >= start {
             tail
         } else {
@@ -160,7 +160,7 @@ impl<'a> Scan<'a> {
         Ok(Some((sequence, at)))
     }
 
-    /// Whether an entry of the run from `start` on begins at `from`.
+    /// Whether one of the entries from `start` on begins at `from`.
     fn begins(&mut self, start: u64, from: u64) -> Result<bool> {
         let mut at = start;
         while at < from {
@@ -185,7 +185,7 @@ impl<'a> Scan<'a> {
         self.area.read(self.storage, &mut self.sector, at)
     }
 
-    /// The header in the sector that was read, if it can be one.
+    /// The header in the sector that was read, if it is plausible.
     fn understood(&self) -> Option<EntryHeader> {
         let header =
             EntryHeader::from_bytes(&self.sector).filter(|header| header.log == self.log)?;
@@ -196,7 +196,7 @@ impl<'a> Scan<'a> {
         (fits && placed && described && header.sequence > 0).then_some(header)
     }
 
-    /// The entry at a position, if it is a whole one.
+    /// The entry at a position, if it is complete.
     fn entry(&mut self, at: u64) -> Result<Option<EntryHeader>> {
         let Some(header) = self.header(at)? else {
             return Ok(None);
@@ -254,10 +254,10 @@ impl<'a> Scan<'a> {
             && !self.area.overlaps(offset, len)
     }
 
-    /// Hands every change of a sequence over, in their order.
+    /// Passes every change of a sequence to `take`, in order.
     ///
     /// # Errors
-    /// Of I/O, or of `take`.
+    /// If I/O or `take` fails.
     pub(super) fn changes(
         &mut self,
         sequence: Sequence,
@@ -297,7 +297,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// The descriptor at a place of an entry, in the sector that holds it.
+/// The descriptor at a position of an entry, from the sector that contains it.
 fn descriptor_in(sector: &[u8], place: u64) -> Option<Descriptor> {
     let start = (place % SECTOR) as usize;
     Descriptor::from_bytes(sector.get(start..start + DESCRIPTOR_LEN)?)

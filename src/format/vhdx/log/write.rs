@@ -1,6 +1,6 @@
-//! Writes entries. Each is a sequence of its own: when it is written, all that came before is carried out
-//! durably. None is longer than half the log, so that the one before stays whole until the next is: a
-//! crash never makes an older one count.
+//! Writes log entries. Each is a sequence of its own: by the time it is written, everything before it has been carried
+//! out durably. None is longer than half the log, so that the previous one stays intact until the next one is complete:
+//! a crash never brings back an older one.
 
 use uuid::Uuid;
 
@@ -15,14 +15,14 @@ use super::super::disk::{
 use super::scan::LogArea;
 
 const SECTOR: u64 = DATA_SECTOR as u64;
-/// The most pages of an entry of a flush: more do not make it faster.
+/// Maximum number of pages in an entry of a flush: more do not make it faster.
 const MAX_PAGES: u64 = 1024;
 
-/// A page as it is to be, and where.
+/// Offset of a page, and its new content.
 pub(in super::super) type NewPage = (u64, Box<[u8; DATA_SECTOR]>);
 
 impl LogArea {
-    /// The most pages of an entry of a log of that length.
+    /// Maximum number of pages in an entry of a log of this length.
     pub(in super::super) fn room(&self) -> u64 {
         let sectors = self.len / 2 / SECTOR;
         let mut pages = sectors.saturating_sub(1);
@@ -39,17 +39,17 @@ pub(in super::super) struct LogWriter {
     area: LogArea,
     /// The GUID of this session's entries.
     log: Uuid,
-    /// Where the next entry begins.
+    /// Offset in the log of the next entry.
     at: u64,
     sequence: u64,
-    /// The header names the log.
+    /// The header refers to the log.
     pub(in super::super) active: bool,
-    /// Pages of the last entry that are not carried out yet.
+    /// Pages of the last entry that have not been carried out yet.
     pub(in super::super) pending: Vec<NewPage>,
 }
 
 impl LogWriter {
-    /// A log whose entries of earlier sessions do not count any more.
+    /// A log in which entries of earlier sessions are no longer valid.
     pub(in super::super) fn new(area: LogArea) -> Self {
         Self {
             area,
@@ -61,7 +61,7 @@ impl LogWriter {
         }
     }
 
-    /// The header does not name the log any more: what comes next is another session.
+    /// The header no longer refers to the log: what comes next is another session.
     pub(in super::super) fn end(&mut self) {
         self.log = Uuid::new_v4();
         self.active = false;
@@ -72,17 +72,17 @@ impl LogWriter {
         self.log
     }
 
-    /// The most pages that go into one entry of a flush.
+    /// Maximum number of pages in one entry of a flush.
     pub(in super::super) fn most_pages(&self) -> usize {
         self.area.room().min(MAX_PAGES) as usize
     }
 
-    /// The most pages that an entry has room for.
+    /// Maximum number of pages that fit into an entry.
     pub(in super::super) fn room(&self) -> u64 {
         self.area.room()
     }
 
-    /// Writes an entry of a file that has that length, durably. The caller makes the entry durable, too.
+    /// Writes an entry for a file that durably has this length. The caller has to make the entry durable, too.
     pub(in super::super) fn write(
         &mut self,
         storage: &dyn Storage,

@@ -1,5 +1,5 @@
-//! Writing of a new image: grains from a cursor in each extent, tables when they are full, the headers and
-//! the descriptor last.
+//! Writing a new image: grains are allocated in order in each extent, tables are written when they are full, and the
+//! headers and the descriptor last.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::layout::SparseLayout;
 use super::spec::{Spec, Subformat};
 use super::tables::Tables;
 
-/// Bytes of a grain.
+/// Size of a grain in bytes.
 const GRAIN: u64 = SparseLayout::GRAIN * SECTOR;
 
 /// An extent that is being filled.
@@ -31,11 +31,11 @@ const GRAIN: u64 = SparseLayout::GRAIN * SECTOR;
 pub(super) struct NewPart {
     /// The first guest byte.
     start: u64,
-    /// Guest bytes.
+    /// Number of guest bytes.
     len: u64,
     slot: StorageSlot,
     storage: Arc<dyn Storage>,
-    /// New space of the file reads as zeroes.
+    /// New space in the file reads as zeroes.
     fresh: bool,
     sparse: Option<NewSparse>,
 }
@@ -51,15 +51,15 @@ struct SparseState {
     tables: Tables,
     /// The sector of the next grain.
     next: u64,
-    /// The grain that was given the place before it.
+    /// The grain that was placed last.
     last: Option<u64>,
 }
 
 impl NewPart {
-    /// Of `len` bytes from guest offset `start` on; sparse with a layout.
+    /// A part of `len` bytes from guest offset `start` on, which is sparse if it has a layout.
     ///
     /// # Errors
-    /// Where there is no memory, or of asking for the length.
+    /// If memory cannot be allocated, or the length of the file cannot be determined.
     pub(super) fn new(
         start: u64,
         len: u64,
@@ -88,7 +88,7 @@ impl NewPart {
         })
     }
 
-    /// Gives the file its length, or clears what the tables will not fill.
+    /// Sets the length of a flat extent; clears the metadata area of a sparse one, and preallocates its grains.
     fn begin(&self, preallocation: Preallocation, control: &JobControl) -> Result<()> {
         let out = &*self.storage;
         let Some(sparse) = &self.sparse else {
@@ -123,7 +123,7 @@ impl NewPart {
         Ok(())
     }
 
-    /// Gives the grains of a range places in a row.
+    /// Allocates consecutive places for the grains of a range.
     fn place(&self, within: u64, len: u64) -> Result<u64> {
         let Some(sparse) = &self.sparse else {
             return Ok(within);
@@ -144,7 +144,7 @@ impl NewPart {
         Ok(sector * SECTOR)
     }
 
-    /// Writes the tables; the header is still to come.
+    /// Writes the tables; the header is written later.
     fn finish(&self, is_stream: bool) -> Result<()> {
         let Some(sparse) = &self.sparse else {
             return Ok(());
@@ -169,7 +169,7 @@ impl NewPart {
         Ok(())
     }
 
-    /// Gives a compressed grain of so many bytes its place.
+    /// Allocates space for a compressed grain of this length.
     fn place_encoded(&self, within: u64, len: u64) -> Result<u64> {
         let sparse = self.sparse.as_ref().ok_or_else(Error::no_compression)?;
         let state = &mut *sparse.state.lock();
@@ -195,9 +195,9 @@ pub(super) struct VmdkBulk {
     preallocated: bool,
     size: u64,
     descriptor: BString,
-    /// Guest bytes before this are dealt with.
+    /// Guest bytes before this offset are finished.
     next_guest: Mutex<u64>,
-    /// A grain of zeroes as a stream holds it, without its marker.
+    /// A grain of zeroes as stored in a stream, without its marker.
     encoded_zeroes: IoBuf,
 }
 
@@ -205,7 +205,7 @@ impl VmdkBulk {
     /// Begins the extents.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn new(
         spec: &Spec,
         own: Arc<dyn Storage>,
@@ -244,7 +244,7 @@ impl VmdkBulk {
         self.subformat == Subformat::StreamOptimized
     }
 
-    /// The part of a guest offset, and how many bytes from there on it has.
+    /// The part that contains a guest offset, and the number of its bytes from there on.
     fn part(&self, guest: u64) -> Result<(&NewPart, u64)> {
         let at = self.parts.partition_point(|part| part.start <= guest);
         let part = at.checked_sub(1).and_then(|at| self.parts.get(at));
@@ -358,7 +358,7 @@ impl Bulk for VmdkBulk {
         let (part, left) = self.part(guest_offset)?;
         let within = guest_offset - part.start;
         if self.is_stream() {
-            // Zeroes alone: everything else comes encoded.
+            // Only zeroes get here: everything else is encoded.
             let len = len.min(left).min(GRAIN);
             self.check_order(guest_offset, len)?;
             let bytes = GRAIN_MARKER + self.encoded_zeroes.len();
@@ -376,7 +376,7 @@ impl Bulk for VmdkBulk {
         };
         let behind = (within + len).next_multiple_of(GRAIN) - (within + len);
         if behind > 0 && part.sparse.is_some() && !part.fresh {
-            // A larger disk would show what was there.
+            // Otherwise the old content would become visible if the disk grew.
             part.storage
                 .write_zeroes(offset + len, behind, ZeroFlags::empty())?;
         }
@@ -433,7 +433,7 @@ impl Bulk for VmdkBulk {
             if is_own {
                 part.storage.write_at(&self.descriptor, SECTOR)?;
             }
-            // No header must reach the disk before what it points to.
+            // No header may reach the disk before what it refers to.
             if synced {
                 part.storage.sync(durability)?;
             }
@@ -446,7 +446,7 @@ impl Bulk for VmdkBulk {
             }
         }
         if !self.subformat.is_one_file() {
-            // A text without its end could name fewer extents.
+            // A truncated text could name fewer extents.
             let (first, rest) = first_sector(&self.descriptor);
             if !rest.is_empty() {
                 self.own.write_at(rest, SECTOR)?;
@@ -460,10 +460,10 @@ impl Bulk for VmdkBulk {
     }
 }
 
-/// Makes an empty file a part of a disk in parts, durably: flat, or sparse with zeroed grains or without.
+/// Durably turns an empty file into a part of a split disk: flat, or sparse with or without zeroed grains.
 ///
 /// # Errors
-/// Of I/O.
+/// If I/O fails.
 pub(in super::super) fn make_part(
     storage: &Arc<dyn Storage>,
     sectors: u64,
@@ -479,7 +479,7 @@ pub(in super::super) fn make_part(
     let part = NewPart::new(0, sectors.saturating_mul(SECTOR), 0, storage, layout)?;
     part.begin(preallocation, control)?;
     part.finish(false)?;
-    // No header must reach the disk before what it points to.
+    // No header may reach the disk before what it refers to.
     storage.sync(durability)?;
     if let Some((layout, zeroed)) = layout.zip(sparse) {
         let header = header_of(Subformat::TwoGbSparse, zeroed, &layout);
@@ -489,7 +489,7 @@ pub(in super::super) fn make_part(
     Ok(())
 }
 
-/// The header of an extent of a disk of that kind.
+/// The header of an extent of a disk of this kind.
 pub(super) fn header_of(subformat: Subformat, zeroed: bool, layout: &SparseLayout) -> SparseHeader {
     let mut flags = Flags::LINE_ENDS;
     let (version, compression) = match (subformat, zeroed) {

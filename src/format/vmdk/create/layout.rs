@@ -1,40 +1,40 @@
-//! Where the parts of a new sparse extent lie: header, descriptor, redundant tables, tables, grains.
+//! The layout of a new sparse extent: header, descriptor, redundant tables, tables, grains.
 
 use crate::error::Result;
 use crate::memory::{self, IoBuf};
 use crate::size::SECTOR;
 
-/// Sectors of a room for the descriptor.
+/// Sectors that are reserved for the descriptor.
 const DESCRIPTOR: u64 = 20;
 
-/// All numbers are sectors.
+/// Positions and lengths are in sectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SparseLayout {
     pub(super) capacity: u64,
-    /// Grain tables.
+    /// Number of grain tables.
     pub(super) tables: u64,
-    /// First sector of the descriptor; 0 without one.
+    /// First sector of the descriptor; 0 if there is none.
     pub(super) descriptor: u64,
-    /// Its sectors.
+    /// Its length.
     pub(super) descriptor_len: u64,
-    /// The redundant directory; 0 without one.
+    /// First sector of the redundant directory; 0 if there is none.
     pub(super) redundant: u64,
     pub(super) directory: u64,
-    /// Where the grains begin.
+    /// First sector of the grains.
     pub(super) overhead: u64,
 }
 
 impl SparseLayout {
-    /// Sectors of a grain.
+    /// Sectors per grain.
     pub(super) const GRAIN: u64 = 128;
-    /// Entries of a table.
+    /// Entries per table.
     pub(super) const ENTRIES: u64 = 512;
-    /// Sectors of a table.
+    /// Sectors per table.
     pub(super) const TABLE: u64 = Self::ENTRIES * 4 / SECTOR;
-    /// The most bytes of both directories that an open accepts.
+    /// Maximum size of both directories in bytes that is accepted when an image is opened.
     const MAX_DIRECTORIES: u64 = 32 << 20;
 
-    /// Of an extent of so many sectors; None where its tables cannot be counted.
+    /// The layout of an extent of this many sectors; `None` if it would need too many tables.
     pub(super) fn new(capacity: u64, has_descriptor: bool, redundant: bool) -> Option<Self> {
         let tables = capacity.div_ceil(Self::GRAIN * Self::ENTRIES);
         if tables.checked_mul(8)? > Self::MAX_DIRECTORIES {
@@ -59,12 +59,12 @@ impl SparseLayout {
         })
     }
 
-    /// Sectors of a directory.
+    /// Sectors per directory.
     fn directory_len(tables: u64) -> u64 {
         (tables * 4).div_ceil(SECTOR)
     }
 
-    /// The first table of the directory at `directory`.
+    /// First sector of the tables of the directory at `directory`.
     pub(super) fn first_table(&self, directory: u64) -> u64 {
         directory + Self::directory_len(self.tables)
     }
@@ -76,10 +76,10 @@ impl SparseLayout {
             .filter(|directory| *directory != 0)
     }
 
-    /// Bytes of a directory, which are those of the file.
+    /// The on-disk bytes of a directory.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn directory_bytes(&self, directory: u64) -> Result<IoBuf> {
         let first = self.first_table(directory);
         let len = usize::try_from(self.tables * 4).map_err(|_| memory::lack())?;

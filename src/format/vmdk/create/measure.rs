@@ -9,15 +9,15 @@ use super::layout::SparseLayout;
 use super::plan::descriptor_len;
 use super::spec::{Spec, Subformat};
 
-/// See [`crate::format::FormatDriver::measure`]: all files together. What compression leaves is not
-/// known: grains count as if they did not shrink.
+/// See [`crate::format::FormatDriver::measure`]: all files together. How much compression saves is not known, so grains
+/// count in full.
 pub(in super::super) fn measure(
     params: &CreateParams<'_>,
     contents: &mut Contents<'_>,
 ) -> Result<Measured> {
     let spec = Spec::new(params)?;
     let guest = spec.sectors.saturating_mul(SECTOR);
-    // That of the default name, in whole sectors: names of other lengths take their place there too.
+    // For the default name, in whole sectors, which also leave space for names of other lengths.
     let descriptor = match spec.subformat.is_one_file() {
         true => 0,
         false => descriptor_len(Spec::new(params)?)?.next_multiple_of(SECTOR),
@@ -40,7 +40,7 @@ pub(in super::super) fn measure(
         Some(count) => count(grain)?,
         None => 0,
     };
-    // Marker and frame of what does not shrink; the end of the stream.
+    // Marker and framing of incompressible data; the end of the stream.
     let (more, end) = match spec.subformat {
         Subformat::StreamOptimized => (SECTOR, SECTOR),
         _ => (0, 0),

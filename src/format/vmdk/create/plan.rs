@@ -1,4 +1,4 @@
-//! The plan of a new image: its files, and what its descriptor says.
+//! The plan of a new image: its files, and the content of its descriptor.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use super::bulk::{NewPart, VmdkBulk, header_of};
 use super::spec::Spec;
 use super::stream::StreamInOrder;
 
-/// More than what a part takes in memory, except for its name: its line, and where that is made.
+/// More than the memory that a part needs, except for its name: its line, and the buffer in which that is built.
 const PER_PART: u64 = 512;
 
-/// The largest descriptor inside an extent.
+/// Maximum size of a descriptor inside an extent.
 const MAX_INSIDE: usize = 20 * SECTOR as usize;
 
 /// See [`crate::format::FormatDriver::create`].
@@ -37,15 +37,15 @@ pub(in super::super) fn plan(params: &CreateParams<'_>) -> Result<Box<dyn NewIma
         spec,
         descriptor: None,
     };
-    // Names that cannot be written are refused before anything is looked at.
+    // Names that cannot be written are rejected before anything else is examined.
     new.descriptor(0, Some(0))?;
     Ok(Box::new(new))
 }
 
-/// Bytes of the descriptor of a new image without a parent.
+/// Length of the descriptor of a new image without a parent.
 ///
 /// # Errors
-/// Where there is no memory for it.
+/// If memory cannot be allocated.
 pub(super) fn descriptor_len(spec: Spec) -> Result<u64> {
     let new = NewVmdk {
         spec,
@@ -59,7 +59,7 @@ fn random_words() -> Result<[u32; 3]> {
     Ok([random_cid(0)?, random_cid(0)?, random_cid(0)?])
 }
 
-/// An image that is to be made.
+/// An image that is to be created.
 #[derive(Debug)]
 struct NewVmdk {
     spec: Spec,

@@ -15,10 +15,10 @@ use super::super::NAME;
 use super::super::disk::ExtentType;
 use super::layout::SparseLayout;
 
-/// Sectors of each part of a disk in parts of 2 GiB.
+/// Sectors per part of a disk that is split into parts of 2 GiB.
 const PART: u64 = (2 << 30) / SECTOR;
 
-/// The most parts: slots are numbered.
+/// Maximum number of parts, because slots are numbered.
 const MAX_PARTS: u64 = 65_000;
 
 /// Options of `create`.
@@ -74,7 +74,7 @@ pub(in super::super) const SUMMARY: &[(&str, Option<&str>)] = &[
     (COMPRESSION_LEVEL, None),
 ];
 
-/// How a disk lies in files.
+/// How a disk is stored in files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subformat {
     MonolithicSparse,
@@ -82,7 +82,7 @@ pub(super) enum Subformat {
     TwoGbSparse,
     TwoGbFlat,
     StreamOptimized,
-    /// What a datastore of ESX holds.
+    /// As in a datastore of ESX.
     Vmfs,
 }
 
@@ -96,7 +96,7 @@ impl Subformat {
         Self::Vmfs,
     ];
 
-    /// As it stands in the descriptor.
+    /// Its name in the descriptor.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::MonolithicSparse => "monolithicSparse",
@@ -117,22 +117,22 @@ impl Subformat {
             .ok_or_else(|| unknown(name))
     }
 
-    /// Whether files hold the guest bytes as they are.
+    /// Whether files hold the raw guest bytes.
     pub(super) fn is_flat(self) -> bool {
         matches!(self, Self::MonolithicFlat | Self::TwoGbFlat | Self::Vmfs)
     }
 
-    /// Whether the descriptor stands in the only extent.
+    /// Whether the descriptor is inside the only extent.
     pub(super) fn is_one_file(self) -> bool {
         matches!(self, Self::MonolithicSparse | Self::StreamOptimized)
     }
 
-    /// Whether VMware's products are who reads it: hosts that import it, or a datastore.
+    /// Whether it is meant for VMware's products: hosts that import it, or a datastore.
     pub(super) fn is_of_vmware(self) -> bool {
         matches!(self, Self::StreamOptimized | Self::Vmfs)
     }
 
-    /// Its extents in the words of the descriptor.
+    /// The type of its extents in the descriptor.
     pub(super) fn extent_type(self) -> ExtentType {
         match self {
             Self::MonolithicFlat | Self::TwoGbFlat => ExtentType::Flat,
@@ -143,7 +143,7 @@ impl Subformat {
         }
     }
 
-    /// What stands before the extension of the name of part `n`, counted from 1.
+    /// What precedes the extension in the name of part `n`, counted from 1.
     fn suffix(self, n: u64) -> String {
         match self {
             Self::TwoGbSparse => format!("-s{n:03}"),
@@ -153,13 +153,13 @@ impl Subformat {
     }
 }
 
-/// What a new image is to be.
+/// The specification of a new image.
 #[derive(Clone, Debug)]
 pub(super) struct Spec {
-    /// Of a stream's grains.
+    /// For the grains of a stream.
     pub(super) compression: Compression,
     pub(super) subformat: Subformat,
-    /// Sectors of the guest.
+    /// Size of the disk in sectors.
     pub(super) sectors: u64,
     pub(super) adapter: String,
     pub(super) hardware: String,
@@ -218,7 +218,7 @@ impl Spec {
             ));
         }
         if params.backing.is_some() {
-            // A grain with a place hides the parent's.
+            // A grain that has a place hides that of the parent.
             preallocation = Preallocation::Off;
         }
         let level = values.num(COMPRESSION_LEVEL).map(u64::cast_signed);
@@ -267,7 +267,7 @@ impl Spec {
         Ok(())
     }
 
-    /// Where the tables of a sparse part of so many sectors lie.
+    /// The layout of a sparse part of this many sectors.
     pub(super) fn layout(&self, sectors: u64) -> Option<SparseLayout> {
         SparseLayout::new(
             sectors,
@@ -276,7 +276,7 @@ impl Spec {
         )
     }
 
-    /// The sectors of each part.
+    /// The number of sectors of each part.
     pub(super) fn parts(&self) -> Vec<u64> {
         match self.subformat {
             Subformat::TwoGbSparse | Subformat::TwoGbFlat => {
@@ -289,7 +289,7 @@ impl Spec {
         }
     }
 
-    /// The name of part `n` as the descriptor has it.
+    /// The name of part `n` in the descriptor.
     pub(super) fn part_name(&self, n: usize) -> BString {
         if self.subformat.is_one_file() {
             return self.name.clone();
@@ -305,7 +305,7 @@ impl Spec {
         name
     }
 
-    /// Cylinders, heads, sectors, as the adapter has them.
+    /// Cylinders, heads and sectors, depending on the adapter.
     pub(super) fn geometry(&self) -> (u64, u32, u32) {
         let heads: u32 = if self.adapter == "ide" { 16 } else { 255 };
         (self.sectors / (63 * u64::from(heads)), heads, 63)
@@ -316,7 +316,7 @@ fn unknown(value: &str) -> Error {
     Error::invalid_value(printable(value))
 }
 
-/// The directory, its slash included, and the name in it.
+/// The directory, including its slash, and the name in it.
 fn split_name(path: Option<&BStr>) -> (BString, BString) {
     let Some(path) = path else {
         return (BString::default(), "disk.vmdk".into());

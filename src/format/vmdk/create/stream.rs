@@ -1,5 +1,5 @@
-//! A stream that leaves in order, through a pipe: each grain table behind its grains, the directory and a
-//! footer that names it behind them all.
+//! A stream that is written in order, through a pipe: each grain table follows its grains; the directory, and a footer
+//! that refers to it, follow everything else.
 
 use bstr::BString;
 use parking_lot::Mutex;
@@ -31,20 +31,20 @@ pub(super) struct StreamInOrder {
 
 #[derive(Debug)]
 struct State {
-    /// Where the next byte goes, in sectors.
+    /// Position of the next byte, in sectors.
     next: u64,
     directory: Vec<u32>,
-    /// The table that is being filled.
+    /// Number of the table that is being filled.
     table: u64,
     words: Vec<u32>,
     touched: bool,
 }
 
 impl StreamInOrder {
-    /// With the header that its layout in a file would have.
+    /// Takes the header for the same layout in a file.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn new(
         header: SparseHeader,
         descriptor: BString,
@@ -83,7 +83,7 @@ impl State {
         u32::try_from(self.next).map(drop).map_err(|_| too_large())
     }
 
-    /// The table that is being filled leaves, if it names a grain.
+    /// Writes the table that is being filled, if it refers to any grain.
     fn give_table(&mut self, take: &mut TakeBytes<'_>) -> Result<()> {
         if !self.touched {
             return Ok(());
@@ -101,7 +101,7 @@ impl State {
     }
 }
 
-/// Words in whole sectors.
+/// The words as bytes, in whole sectors.
 fn sectors_of(words: &[u32]) -> Result<IoBuf> {
     let mut bytes = memory::zeroed((words.len() * 4).next_multiple_of(SECTOR as usize))?;
     for (place, word) in bytes.chunks_exact_mut(4).zip(words) {

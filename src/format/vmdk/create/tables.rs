@@ -1,4 +1,4 @@
-//! The grain tables of a new extent: entries come in ascending order, and tables leave when they are full.
+//! The grain tables of a new extent: entries are set in ascending order, and tables are written when they are full.
 
 use crate::error::Result;
 use crate::memory;
@@ -7,14 +7,14 @@ use crate::storage::Storage;
 
 use super::layout::SparseLayout;
 
-/// Tables that are held before they are written together.
+/// Number of tables that are collected before they are written together.
 const WINDOW: u64 = 32;
 
 /// The tables that are being filled.
 #[derive(Debug)]
 pub(super) struct Tables {
     layout: SparseLayout,
-    /// The first table of the window.
+    /// Number of the first table of the window.
     first: u64,
     words: Vec<u32>,
     /// Some word of the window is not 0.
@@ -22,10 +22,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// None is filled yet.
+    /// Starts with empty tables.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn new(layout: SparseLayout) -> Result<Self> {
         let count = layout.tables.min(WINDOW) * SparseLayout::ENTRIES;
         Ok(Self {
@@ -36,10 +36,10 @@ impl Tables {
         })
     }
 
-    /// Sets the entry of a grain; none before those that were set already.
+    /// Sets the entry of a grain, which must not come before those that have been set already.
     ///
     /// # Errors
-    /// Of writing tables that are full.
+    /// If full tables cannot be written.
     pub(super) fn set(&mut self, grain: u64, word: u32, out: &dyn Storage) -> Result<()> {
         let table = grain / SparseLayout::ENTRIES;
         if table >= self.first + WINDOW {
@@ -54,10 +54,10 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes what is held. Tables without an entry are holes of the file.
+    /// Writes the tables of the window. A window without any entry remains a hole in the file.
     ///
     /// # Errors
-    /// Of I/O.
+    /// If I/O fails.
     pub(super) fn flush(&mut self, out: &dyn Storage) -> Result<()> {
         if !self.touched {
             return Ok(());

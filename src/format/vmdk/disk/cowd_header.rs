@@ -1,4 +1,4 @@
-//! The header of an extent of a redo log of ESX, "COWD".
+//! The header of an extent of an ESX redo log, "COWD".
 //! Description: libyal, "VMware Virtual Disk (VMDK) format", "The COWD sparse extent data file".
 
 use crate::bytes::le32;
@@ -6,37 +6,37 @@ use crate::error::{Error, Result};
 
 use super::sparse_header::not_vmdk;
 
-/// How it begins.
+/// The first bytes of the header.
 pub(in crate::format::vmdk) const MAGIC: [u8; 4] = *b"COWD";
 
-/// Bytes of the header.
+/// Length of the header.
 pub(in crate::format::vmdk) const HEADER_LEN: usize = 2048;
 
-/// Entries of every grain table.
+/// Entries per grain table.
 pub(in crate::format::vmdk) const TABLE_ENTRIES: u64 = 4096;
 
-/// The largest grain, in sectors: 16 MiB, as of hosted extents.
+/// Maximum grain size in sectors: 16 MiB, as for hosted extents.
 const MAX_GRAIN: u32 = 0x8000;
 
-/// The header; all numbers are sectors.
+/// The header; positions and sizes are in sectors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) struct CowdHeader {
-    /// Sectors of the guest.
+    /// Guest size.
     pub(in crate::format::vmdk) capacity: u32,
-    /// Sectors of a grain.
+    /// Size of a grain.
     pub(in crate::format::vmdk) grain: u32,
     /// First sector of the grain directory.
     pub(in crate::format::vmdk) directory: u32,
-    /// Its entries.
+    /// Number of its entries.
     pub(in crate::format::vmdk) directory_entries: u32,
 }
 
 impl CowdHeader {
-    /// Reads the header.
+    /// Parses the header.
     ///
     /// # Errors
     /// [`crate::ErrorKind::NotAnImage`], [`crate::ErrorKind::Unsupported`] for another version,
-    /// [`crate::ErrorKind::Corrupt`] for numbers that no extent has.
+    /// [`crate::ErrorKind::Corrupt`] for impossible numbers.
     pub(in crate::format::vmdk) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let fields = || {
             let header = Self {

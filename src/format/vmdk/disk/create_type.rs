@@ -1,11 +1,11 @@
-//! The types of disks that descriptors name.
+//! The types of disks as named by descriptors.
 
 use bstr::{BStr, ByteSlice};
 
 use crate::error::{Error, Result};
 use crate::printable::printable;
 
-/// Disks that one file holds.
+/// Disks in a single file.
 const ONE_FILE: [&str; 2] = ["monolithicSparse", "streamOptimized"];
 
 /// Disks whose extents are in other files.
@@ -22,10 +22,10 @@ const WITH_EXTENTS: [&str; 10] = [
     "vmfsSparse",
 ];
 
-/// Its extents are of one kind alone.
+/// All its extents are of the same kind.
 const SE_SPARSE: &str = "seSparse";
 
-/// Refuses a disk of a type that is not known, by its name.
+/// Rejects a disk of an unknown type; the error names the type.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`].
@@ -44,7 +44,7 @@ pub(in crate::format::vmdk) fn check_type(found: &BStr, one_file: bool) -> Resul
     }
 }
 
-/// As [`check_type`], where it is not known what the descriptor stands in.
+/// As [`check_type`], if it is not known whether the descriptor is inside an extent.
 ///
 /// # Errors
 /// As [`check_type`].

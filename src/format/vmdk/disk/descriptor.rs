@@ -17,31 +17,31 @@ use crate::printable::printable;
 /// The content ID of a disk without a parent.
 pub(in crate::format::vmdk) const NO_PARENT: u32 = u32::MAX;
 
-/// The long content ID is to be looked at instead.
+/// Refers to the long content ID instead.
 const USE_LONG: u32 = u32::MAX - 1;
 
-/// The most that is made in memory of a byte of the text: lines of an extent have 16 bytes at least.
+/// Maximum memory per byte of the text: each line of an extent has at least 16 bytes.
 const IN_MEMORY: u64 = 16;
 
-/// The versions of the text.
+/// The supported versions of the text.
 const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
 
-/// A descriptor: its text, and what was understood of it.
+/// A descriptor: its text, and what was parsed from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) struct Descriptor {
     text: BString,
     pub(in crate::format::vmdk) cid: u32,
     pub(in crate::format::vmdk) parent_cid: u32,
-    /// `createType`, as it is written.
+    /// `createType`, as written.
     pub(in crate::format::vmdk) create_type: BString,
-    /// The name of the parent, in UTF-8 where its encoding is known.
+    /// The name of the parent, in UTF-8 if its encoding is known.
     pub(in crate::format::vmdk) parent: Option<BString>,
     /// The name of the file that tracks changes.
     pub(in crate::format::vmdk) change_tracking: Option<BString>,
     pub(in crate::format::vmdk) extents: Vec<ExtentLine>,
 }
 
-/// Who may touch an extent.
+/// Permitted access to an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) enum Access {
     ReadWrite,
@@ -49,7 +49,7 @@ pub(in crate::format::vmdk) enum Access {
     None,
 }
 
-/// What an extent is.
+/// The type of an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) enum ExtentType {
     Flat,
@@ -70,7 +70,7 @@ impl ExtentType {
         Self::SeSparse,
     ];
 
-    /// The word in the descriptor.
+    /// The keyword in the descriptor.
     pub(in crate::format::vmdk) fn word(self) -> &'static str {
         match self {
             Self::Flat => "FLAT",
@@ -89,16 +89,16 @@ pub(in crate::format::vmdk) struct ExtentLine {
     pub(in crate::format::vmdk) access: Access,
     pub(in crate::format::vmdk) sectors: u64,
     pub(in crate::format::vmdk) kind: ExtentType,
-    /// The name of its file, in UTF-8 where its encoding is known; empty of zeroes.
+    /// The name of its file, in UTF-8 if its encoding is known; empty for zeroes.
     pub(in crate::format::vmdk) name: BString,
-    /// The sector of the file with which a flat one begins.
+    /// The sector of the file at which a flat extent begins.
     pub(in crate::format::vmdk) offset: u64,
-    /// Where the line begins in the text.
+    /// Offset of the line in the text.
     pub(in crate::format::vmdk) at: usize,
 }
 
 impl Descriptor {
-    /// Reads the text, up to its first zero byte.
+    /// Parses the text, up to its first zero byte.
     ///
     /// # Errors
     /// [`ErrorKind::NotAnImage`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`].
@@ -118,7 +118,7 @@ impl Descriptor {
             }),
         };
         let Some(version) = value(text, "version") else {
-            // A text that has none of the keys is not known to be a descriptor.
+            // A text that has none of these keys is not necessarily a descriptor.
             let is_one = ["CID", "createType"]
                 .iter()
                 .any(|key| value(text, key).is_some());
@@ -137,7 +137,7 @@ impl Descriptor {
         let mut extents = Vec::new();
         for (at, line) in lines(text) {
             let extent = extent_line(line, at).or_else(|error| {
-                // Of a disk of another type nothing is known, its extents included.
+                // Nothing is known about a disk of another type, including its extents.
                 let named = value(text, "createType");
                 named.map_or(Ok(()), |found| check_any_type(found.as_bstr()))?;
                 Err(error)
@@ -163,7 +163,7 @@ impl Descriptor {
         })
     }
 
-    /// Whether it says the same of the disk, whatever the text looks like.
+    /// Whether it describes the same disk, even if the text differs.
     pub(in crate::format::vmdk) fn says_as(&self, other: &Self) -> bool {
         let same = |(a, b): (&ExtentLine, &ExtentLine)| {
             let b = ExtentLine {
@@ -186,20 +186,20 @@ impl Descriptor {
         self.text.as_bstr()
     }
 
-    /// What it says for a key.
+    /// The value of a key.
     pub(in crate::format::vmdk) fn value(&self, key: &str) -> Option<BString> {
         value(&self.text, key)
     }
 
-    /// Whether the parent's content ID says that there is one.
+    /// Whether there is a parent, according to its content ID or its name.
     pub(in crate::format::vmdk) fn has_parent(&self) -> bool {
         self.parent_cid != NO_PARENT || self.parent.is_some()
     }
 
-    /// As this, with another content ID, the end of the long one included.
+    /// The same with another content ID, also at the end of the long one.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where there is no such line.
+    /// [`crate::ErrorKind::Corrupt`] if there is no such line.
     pub(in crate::format::vmdk) fn with_cid(&self, cid: u32) -> Result<Self> {
         let mut text = set(&self.text, "CID", &format!("{cid:08x}"))?;
         if let Some(long) = value(&text, "ddb.longContentID")
@@ -212,7 +212,7 @@ impl Descriptor {
         Self::parse(&text)
     }
 
-    /// As this, over another parent, or none.
+    /// The same with another parent or none.
     ///
     /// # Errors
     /// As [`Descriptor::with_cid`]; [`crate::ErrorKind::Invalid`] for a name that cannot be written.
@@ -242,10 +242,10 @@ impl Descriptor {
         Self::parse(&text)
     }
 
-    /// As this, with another number of sectors of the extent on line `index`.
+    /// The same with another number of sectors for the extent on line `index`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where there is no such line.
+    /// [`crate::ErrorKind::Corrupt`] if there is no such line.
     pub(in crate::format::vmdk) fn with_sectors(&self, index: usize, sectors: u64) -> Result<Self> {
         let damaged = || Error::corrupt("The descriptor has no such extent");
         let line = self.extents.get(index).ok_or_else(damaged)?;
@@ -268,8 +268,8 @@ impl Descriptor {
 }
 
 impl Descriptor {
-    /// As this, with another number of sectors of the extent on line `last`, behind which there are these
-    /// extents (sectors, kind, name) and no others.
+    /// The same with another number of sectors for the extent on line `last`, followed by these extents (sectors, kind,
+    /// name) and no others.
     ///
     /// # Errors
     /// As [`Descriptor::with_sectors`]; [`crate::ErrorKind::Invalid`] for a name that cannot be written.
@@ -319,20 +319,20 @@ impl Descriptor {
     }
 }
 
-/// What a new descriptor says.
+/// The content of a new descriptor.
 #[derive(Clone, Debug)]
 pub(in crate::format::vmdk) struct NewDescriptor<'a> {
     pub(in crate::format::vmdk) cid: u32,
     pub(in crate::format::vmdk) parent: Option<(&'a BStr, u32)>,
     pub(in crate::format::vmdk) create_type: &'a str,
-    /// Sectors, word, name and offset.
+    /// Sectors, type and name.
     pub(in crate::format::vmdk) extents: &'a [(u64, ExtentType, BString)],
     pub(in crate::format::vmdk) hardware: &'a str,
     pub(in crate::format::vmdk) tools: &'a str,
     pub(in crate::format::vmdk) adapter: &'a str,
     /// Cylinders, heads, sectors.
     pub(in crate::format::vmdk) geometry: (u64, u32, u32),
-    /// The lines that VMware's own tools write beside, with the beginning of a long content ID.
+    /// The beginning of a long content ID, to be written with the additional lines of VMware's own tools.
     pub(in crate::format::vmdk) long_cid: Option<[u32; 3]>,
 }
 
@@ -399,14 +399,14 @@ impl NewDescriptor<'_> {
             out.push(b'\n');
         }
         if self.long_cid.is_some() {
-            // Open tools that the system of the guest looks after.
+            // Open VM tools, which the guest's operating system manages.
             out.extend_from_slice(b"ddb.toolsInstallType = \"4\"\n");
         }
         Ok(out)
     }
 }
 
-/// What a file that a descriptor names is to the disk.
+/// The role of a file that a descriptor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) enum NamedRole {
     Extent,
@@ -420,14 +420,14 @@ pub(in crate::format::vmdk) struct NamedFile {
     pub(in crate::format::vmdk) role: NamedRole,
     /// The name as it is stored.
     pub(in crate::format::vmdk) name: BString,
-    /// Where it stands in the text.
+    /// Its offset in the text.
     pub(in crate::format::vmdk) at: usize,
-    /// Its line says that it is a sparse extent.
+    /// Its line describes a sparse extent.
     pub(in crate::format::vmdk) is_sparse: bool,
 }
 
-/// All files that a text names, whether it can be understood or not: what stands in quotes on any line
-/// that may describe an extent, and the values of keys that are names.
+/// All files that a text names, whether it can be parsed or not: the quoted string on any line that may describe an
+/// extent, and the values of keys that hold names.
 pub(in crate::format::vmdk) fn named_files(text: &[u8]) -> Vec<NamedFile> {
     let end = text.find_byte(0).unwrap_or(text.len());
     let text = text.get(..end).unwrap_or_default();
@@ -473,7 +473,7 @@ pub(in crate::format::vmdk) fn named_files(text: &[u8]) -> Vec<NamedFile> {
     files
 }
 
-/// A content ID that no disk has as it stands for something else is not among them.
+/// A random content ID, other than `other_than` and the reserved ones.
 pub(in crate::format::vmdk) fn random_cid(other_than: u32) -> Result<u32> {
     loop {
         let cid = getrandom::u32()
@@ -484,7 +484,7 @@ pub(in crate::format::vmdk) fn random_cid(other_than: u32) -> Result<u32> {
     }
 }
 
-/// Refuses what would end its line or its quotes.
+/// Rejects names that would end their line or their quotes.
 fn check_name(name: &BStr) -> Result<()> {
     let bad = |byte: &u8| *byte < 0x20 || *byte == b'"';
     match name.iter().any(bad) {
@@ -496,7 +496,7 @@ fn check_name(name: &BStr) -> Result<()> {
     }
 }
 
-/// A line that describes an extent; None where it does not.
+/// Parses a line that describes an extent; `None` if it does not.
 fn extent_line(line: &[u8], at: usize) -> Result<Option<ExtentLine>> {
     let (word, rest) = next_word(line);
     let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
@@ -545,7 +545,7 @@ fn extent_line(line: &[u8], at: usize) -> Result<Option<ExtentLine>> {
         (_, b"") => 0,
         _ => return Err(invalid()),
     };
-    // Behind the offset of a device come its UUID and its name.
+    // After the offset of a device come its UUID and its name.
     if name.is_empty() || !(uuid_or_nothing.is_empty() || kind == ExtentType::Flat) {
         return Err(invalid());
     }
@@ -562,7 +562,7 @@ mod tests {
         ddb.longContentID = \"00112233445566778899aabb0000abcd\"\r\n";
 
     fn text() -> Vec<u8> {
-        // Latin: one byte for each character.
+        // Latin-1: one byte per character.
         TEXT.chars().map(|c| c as u8).collect()
     }
 

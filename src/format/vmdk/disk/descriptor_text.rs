@@ -24,7 +24,7 @@ pub(super) fn decode<'a>(name: &'a [u8], encoding: Option<&'static Encoding>) ->
     }
 }
 
-/// A name in the encoding of a descriptor, as far as it can be written there.
+/// A name in the encoding of a descriptor, unless that cannot represent it.
 pub(super) fn encode<'a>(name: &'a BStr, encoding: Option<&'static Encoding>) -> Cow<'a, [u8]> {
     match (encoding, name.to_str()) {
         (Some(encoding), Ok(text)) => match encoding.encode(text) {
@@ -35,7 +35,7 @@ pub(super) fn encode<'a>(name: &'a BStr, encoding: Option<&'static Encoding>) ->
     }
 }
 
-/// The lines with their places, without line ends.
+/// The lines with their offsets, without line ends.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut at = 0;
     text.split_inclusive(|byte| *byte == b'\n')
@@ -47,7 +47,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         })
 }
 
-/// The line of a key: its place, its length with the line end, and where in it the value stands.
+/// The line of a key: its offset, its length including the line end, and the range of the value within it.
 pub(super) fn find(text: &[u8], key: &str) -> Option<(usize, usize, std::ops::Range<usize>)> {
     lines(text).find_map(|(at, line)| {
         let (name, _) = line.split_once_str("=")?;
@@ -67,7 +67,7 @@ pub(super) fn find(text: &[u8], key: &str) -> Option<(usize, usize, std::ops::Ra
     })
 }
 
-/// Where the value of a key stands in the text.
+/// Offset of a key's value in the text.
 pub(super) fn place(text: &[u8], key: &str) -> Option<usize> {
     let (at, _, value) = find(text, key)?;
     Some(at + value.start)
@@ -79,7 +79,7 @@ pub(super) fn value(text: &[u8], key: &str) -> Option<BString> {
         .map(BString::from)
 }
 
-/// The text with another value of a key.
+/// The text with another value for a key.
 pub(super) fn set(text: &[u8], key: &str, value: &str) -> Result<BString> {
     let (at, _, range) = find(text, key).ok_or_else(|| missing(key))?;
     let mut text = BString::from(text);
@@ -87,7 +87,7 @@ pub(super) fn set(text: &[u8], key: &str, value: &str) -> Result<BString> {
     Ok(text)
 }
 
-/// The text with a line more behind that of a key.
+/// The text with an additional line after that of a key.
 pub(super) fn insert_after(text: &[u8], key: &str, line: &[u8]) -> Result<BString> {
     let (at, len, _) = find(text, key).ok_or_else(|| missing(key))?;
     let mut text = BString::from(text);
@@ -107,7 +107,7 @@ pub(super) fn insert_after(text: &[u8], key: &str, line: &[u8]) -> Result<BStrin
     Ok(text)
 }
 
-/// A content ID: up to eight hexadecimal digits; of more, only the first eight count.
+/// A content ID: up to eight hexadecimal digits; further ones are ignored.
 pub(super) fn hex(word: &[u8]) -> Option<u32> {
     let digits = word
         .iter()
@@ -125,7 +125,7 @@ pub(super) fn next_word(line: &[u8]) -> (&[u8], &[u8]) {
     line.split_at(end)
 }
 
-/// A number of sectors whose bytes can be counted.
+/// A number of sectors whose length in bytes can be represented.
 pub(super) fn number(word: &[u8]) -> Option<u64> {
     let number: u64 = word.to_str().ok()?.parse().ok()?;
     (number <= i64::MAX as u64 / SECTOR).then_some(number)

@@ -1,10 +1,10 @@
-//! Markers of streams: what stands before each compressed grain, and before each table.
+//! Markers in streams, which precede each compressed grain and each table.
 //! Specification: VMware Virtual Disk Format 5.0, "Stream-Optimized Compressed Sparse Extents".
 
 use crate::bytes::{le32, le64, put};
 use crate::size::SECTOR;
 
-/// Bytes before the compressed data of a grain.
+/// Length of the marker before the compressed data of a grain.
 pub(in crate::format::vmdk) const GRAIN_MARKER: usize = 12;
 
 /// The kinds of markers without a grain.
@@ -18,7 +18,7 @@ pub(in crate::format::vmdk) enum Special {
     Directory = 2,
     /// The footer follows.
     Footer = 3,
-    /// Tells how far the writer has come.
+    /// Reports the progress of the writer.
     Progress = 4,
 }
 
@@ -37,7 +37,7 @@ impl Special {
     }
 }
 
-/// The marker before a compressed grain: its first sector in the guest, and the bytes that follow.
+/// The marker before a compressed grain: its first guest sector, and the length of the data that follows.
 pub(in crate::format::vmdk) fn grain_marker(sector: u64, len: u32) -> [u8; GRAIN_MARKER] {
     let mut bytes = [0; GRAIN_MARKER];
     let _ = put(&mut bytes, 0, &sector.to_le_bytes());
@@ -45,12 +45,12 @@ pub(in crate::format::vmdk) fn grain_marker(sector: u64, len: u32) -> [u8; GRAIN
     bytes
 }
 
-/// The guest sector and the length of the data that a grain marker names.
+/// The guest sector and the length of the data in a grain marker.
 pub(in crate::format::vmdk) fn parse_grain(bytes: &[u8]) -> Option<(u64, u32)> {
     Some((le64(bytes, 0)?, le32(bytes, 8)?))
 }
 
-/// A marker that says that so many sectors of a kind follow.
+/// A marker that announces this many sectors of a kind.
 pub(in crate::format::vmdk) fn special(kind: Special, sectors: u64) -> [u8; SECTOR as usize] {
     let mut bytes = [0; SECTOR as usize];
     let _ = put(&mut bytes, 0, &sectors.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What stands on disk, one file for each structure.
+//! The on-disk structures, one file each.
 
 pub(super) mod cowd_header;
 pub(super) mod create_type;

@@ -1,47 +1,47 @@
-//! The headers and table entries of a space-efficient sparse extent of ESXi 6.5 and later. VMware has not
-//! published the format: the facts are those that its logs name.
+//! The headers and table entries of a space-efficient sparse extent of ESXi 6.5 and later. VMware has not published the
+//! format: the facts are those that appear in its logs.
 
 use crate::bytes::le64;
 use crate::error::{Error, Result};
 use crate::size::SECTOR;
 
-/// Bytes of either header that count.
+/// Significant length of either header in bytes.
 pub(in crate::format::vmdk) const HEADER_LEN: usize = 512;
 
 const CONST_MAGIC: u64 = 0xcafe_babe;
 const VOLATILE_MAGIC: u64 = 0xcafe_cafe;
-/// 2.1.
+/// Version 2.1.
 const VERSION: u64 = 0x2_0000_0001;
 
-/// Entries of every grain table: 64 sectors of 8 bytes each.
+/// Entries per grain table: 64 sectors of 8 bytes each.
 pub(in crate::format::vmdk) const TABLE_ENTRIES: u64 = 4096;
 
 /// The only sizes in use, in sectors.
 const GRAIN: u64 = 8;
 const TABLE: u64 = 64;
 
-/// Upper half of an entry of the grain directory that names a table.
+/// Upper half of a grain directory entry that refers to a table.
 const ALLOCATED: u64 = 0x1000_0000;
 
-/// The header that does not change; offsets are in bytes.
+/// The constant header; offsets are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) struct ConstHeader {
-    /// Sectors of the guest.
+    /// Guest size in sectors.
     pub(in crate::format::vmdk) capacity: u64,
-    /// The other header.
+    /// Offset of the volatile header.
     pub(in crate::format::vmdk) volatile: u64,
-    /// The grain directory.
+    /// Offset of the grain directory.
     pub(in crate::format::vmdk) directory: u64,
-    /// Bytes of the grain directory.
+    /// Length of the grain directory in bytes.
     pub(in crate::format::vmdk) directory_len: u64,
-    /// The first grain table.
+    /// Offset of the first grain table.
     pub(in crate::format::vmdk) tables: u64,
-    /// The first grain.
+    /// Offset of the first grain.
     pub(in crate::format::vmdk) grains: u64,
 }
 
 impl ConstHeader {
-    /// Reads the header.
+    /// Parses the header.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Corrupt`] or [`crate::ErrorKind::Unsupported`].
@@ -66,7 +66,7 @@ impl ConstHeader {
                 word(4)
             )));
         }
-        // Behind flags and four reserved words: pairs of offset and size.
+        // After flags and four reserved words: pairs of offset and size.
         let bytes_at = |n: usize| {
             let sectors = word(n);
             let bytes = sectors
@@ -102,10 +102,10 @@ impl ConstHeader {
     }
 }
 
-/// Judges the header that changes.
+/// Checks the volatile header.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Corrupt`]; [`crate::ErrorKind::Unsupported`] where the journal has to be replayed.
+/// [`crate::ErrorKind::Corrupt`]; [`crate::ErrorKind::Unsupported`] if the journal has to be replayed.
 pub(in crate::format::vmdk) fn check_volatile(bytes: &[u8]) -> Result<()> {
     let word = |n: usize| le64(bytes, n * 8).unwrap_or_default();
     if word(0) != VOLATILE_MAGIC {
@@ -122,10 +122,10 @@ pub(in crate::format::vmdk) fn check_volatile(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The number of the grain table that an entry of the grain directory names; None where there is none.
+/// The number of the grain table that a grain directory entry refers to; `None` if there is none.
 ///
 /// # Errors
-/// The entry.
+/// The entry, if it is invalid.
 pub(in crate::format::vmdk) fn table_of(entry: u64) -> Result<Option<u32>, u64> {
     match (entry >> 32, entry as u32) {
         (0, 0) => Ok(None),
@@ -134,28 +134,28 @@ pub(in crate::format::vmdk) fn table_of(entry: u64) -> Result<Option<u32>, u64> 
     }
 }
 
-/// What an entry of a grain table says.
+/// The meaning of a grain table entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::format::vmdk) enum GrainEntry {
-    /// Nothing: the parent shows through.
+    /// Not allocated: the parent shows through.
     Absent,
     /// Zeroes.
     Zero,
-    /// The grain of that number.
+    /// The grain with this number.
     Grain(u64),
 }
 
-/// What an entry of a grain table says.
+/// Decodes a grain table entry.
 ///
 /// # Errors
-/// The entry.
+/// The entry, if it is invalid.
 pub(in crate::format::vmdk) fn grain_of(entry: u64) -> Result<GrainEntry, u64> {
     match entry >> 60 {
-        // Unallocated, and unmapped: the parent shows through both.
+        // Unallocated or unmapped: the parent shows through both.
         0 | 1 => Ok(GrainEntry::Absent),
         2 => Ok(GrainEntry::Zero),
         3 => {
-            // The low 12 bits of the number stand above the others.
+            // The low 12 bits of the number are stored above the others.
             let low = entry >> 48 & 0xfff;
             let high = entry & 0xffff_ffff_ffff;
             Ok(GrainEntry::Grain(high << 12 | low))

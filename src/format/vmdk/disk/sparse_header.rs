@@ -5,52 +5,52 @@ use crate::bytes::{array, le16, le32, le64, put};
 use crate::error::{Error, ErrorKind, Result};
 use crate::size::SECTOR;
 
-/// How a hosted sparse extent begins.
+/// The first bytes of a hosted sparse extent.
 pub(in crate::format::vmdk) const MAGIC: [u8; 4] = *b"KDMV";
 
-/// Bytes of the header.
+/// Length of the header.
 pub(in crate::format::vmdk) const HEADER_LEN: usize = 512;
 
-/// Where the grain directory is only named by the footer.
+/// Stands for a grain directory that only the footer locates.
 pub(in crate::format::vmdk) const GD_AT_END: u64 = u64::MAX;
 
-/// Offset of the byte that says that the extent was not closed.
+/// Offset of the byte that marks an extent that was not closed.
 pub(in crate::format::vmdk) const UNCLEAN_AT: u64 = 72;
 
-/// Offset of the sector and the length of the descriptor, a long number each.
+/// Offset of the first sector and the length of the descriptor, 64 bits each.
 pub(in crate::format::vmdk) const DESCRIPTOR_AT: u64 = 28;
 
-/// The line ends that a transfer as text would have changed.
+/// The line ends that a transfer in text mode would have changed.
 const LINE_ENDS: [u8; 4] = *b"\n \r\n";
 
-/// The largest grain, in sectors: 16 MiB. Products have 64 KiB; what copies a grain holds it in memory.
+/// Maximum grain size in sectors: 16 MiB. Products use 64 KiB; code that copies a grain holds it in memory.
 const MAX_GRAIN: u64 = 0x8000;
 
-/// The same where grains are compressed: 2 MiB.
+/// The same for compressed grains: 2 MiB.
 const MAX_COMPRESSED: u64 = 0x1000;
 
-/// The most entries of a grain table; the specification has 512.
+/// Maximum number of entries in a grain table; the specification has 512.
 const MAX_TABLE: u32 = 1 << 16;
 
 bitflags::bitflags! {
-    /// What a hosted sparse extent uses.
+    /// Features that a hosted sparse extent uses.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(in crate::format::vmdk) struct Flags: u32 {
-        /// The line ends in the header are to be compared.
+        /// The line ends in the header are to be checked.
         const LINE_ENDS = 1;
         /// There is a redundant grain directory.
         const REDUNDANT = 1 << 1;
-        /// Entry 1 of a grain table stands for zeroes.
+        /// A grain table entry of 1 stands for zeroes.
         const ZEROED = 1 << 2;
         /// Grains are compressed.
         const COMPRESSED = 1 << 16;
-        /// Markers stand before grains and tables.
+        /// Markers precede grains and tables.
         const MARKERS = 1 << 17;
     }
 }
 
 impl Flags {
-    /// Those above this must be understood.
+    /// The flags that must be understood.
     const MUST_KNOW: u32 = 0xffff_0000;
 }
 
@@ -59,35 +59,35 @@ impl Flags {
 pub(in crate::format::vmdk) struct SparseHeader {
     pub(in crate::format::vmdk) version: u32,
     pub(in crate::format::vmdk) flags: Flags,
-    /// Sectors of the guest.
+    /// Guest size in sectors.
     pub(in crate::format::vmdk) capacity: u64,
-    /// Sectors of a grain.
+    /// Sectors per grain.
     pub(in crate::format::vmdk) grain: u64,
-    /// First sector of the embedded descriptor; 0 without one.
+    /// First sector of the embedded descriptor; 0 if there is none.
     pub(in crate::format::vmdk) descriptor: u64,
-    /// Its sectors.
+    /// Its length in sectors.
     pub(in crate::format::vmdk) descriptor_len: u64,
-    /// Entries of a grain table.
+    /// Entries per grain table.
     pub(in crate::format::vmdk) table_entries: u32,
     /// First sector of the redundant grain directory.
     pub(in crate::format::vmdk) redundant: u64,
     /// First sector of the grain directory.
     pub(in crate::format::vmdk) directory: u64,
-    /// The directory is named by a footer at the end of the file, which has to stay there.
+    /// A footer at the end of the file locates the directory, and has to stay there.
     pub(in crate::format::vmdk) has_footer: bool,
-    /// Sectors before the first grain.
+    /// Number of sectors before the first grain.
     pub(in crate::format::vmdk) overhead: u64,
-    /// Was not closed properly.
+    /// It was not closed properly.
     pub(in crate::format::vmdk) unclean: bool,
     /// 0 none, 1 deflate.
     pub(in crate::format::vmdk) compression: u16,
 }
 
 impl SparseHeader {
-    /// Reads the header, whose numbers are not judged yet.
+    /// Parses the header, without validating its numbers.
     ///
     /// # Errors
-    /// [`ErrorKind::NotAnImage`], or [`ErrorKind::Corrupt`] where a transfer has changed it.
+    /// [`ErrorKind::NotAnImage`], or [`ErrorKind::Corrupt`] if a transfer has changed it.
     pub(in crate::format::vmdk) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let fields = || {
             Some(Self {
@@ -117,7 +117,7 @@ impl SparseHeader {
         Ok(header)
     }
 
-    /// The bytes of the header.
+    /// The on-disk representation.
     pub(in crate::format::vmdk) fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         for (at, field) in [
@@ -142,7 +142,7 @@ impl SparseHeader {
         bytes
     }
 
-    /// Refuses versions and features that are not known, and numbers that no extent has.
+    /// Rejects unknown versions and features, and impossible numbers.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] or [`ErrorKind::Corrupt`].
@@ -198,19 +198,18 @@ impl SparseHeader {
         Ok(())
     }
 
-    /// Bytes of a grain.
+    /// Size of a grain in bytes.
     pub(in crate::format::vmdk) fn grain_bytes(&self) -> u64 {
         self.grain.saturating_mul(SECTOR)
     }
 
-    /// Entries of the grain directory. The header is valid.
+    /// Number of entries of the grain directory. The header must be valid.
     pub(in crate::format::vmdk) fn directory_entries(&self) -> u64 {
         let span = self.grain.saturating_mul(u64::from(self.table_entries));
         self.capacity.div_ceil(span.max(1))
     }
 
-    /// Refuses grain directories in the place of the header or the descriptor: to write an entry would be the end of
-    /// the image.
+    /// Rejects grain directories that overlap the header or the descriptor: writing an entry would destroy the image.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`].
@@ -240,13 +239,13 @@ impl SparseHeader {
         Ok(())
     }
 
-    /// Whether entry 1 stands for zeroes.
+    /// Whether a grain table entry of 1 stands for zeroes.
     pub(in crate::format::vmdk) fn has_zeroed_grains(&self) -> bool {
         self.version >= 2 && self.flags.contains(Flags::ZEROED)
     }
 
-    /// Whether there is a redundant grain directory. One in the place of the other is none: an entry of it that is
-    /// written would be the end of one that counts.
+    /// Whether there is a redundant grain directory. One that overlaps the primary one does not count: writing an entry
+    /// of it would destroy a valid entry.
     pub(in crate::format::vmdk) fn has_redundant(&self) -> bool {
         let apart = self
             .redundant
@@ -256,7 +255,7 @@ impl SparseHeader {
         self.names_redundant() && is_apart
     }
 
-    /// Where programs that look for a redundant directory find one, in sectors; 0 for nowhere.
+    /// Sector where programs that look for a redundant directory find one; 0 if there is none.
     pub(in crate::format::vmdk) fn redundant_place(&self) -> u64 {
         match (self.names_redundant(), self.has_redundant()) {
             (true, true) => self.redundant,
@@ -270,7 +269,7 @@ impl SparseHeader {
     }
 }
 
-/// The error of a file that is no VMDK.
+/// The error for a file that is not a VMDK.
 pub(in crate::format::vmdk) fn not_vmdk() -> Error {
     Error::new(ErrorKind::NotAnImage, "Image not in VMDK format")
 }

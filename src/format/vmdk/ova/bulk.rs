@@ -1,4 +1,4 @@
-//! Filling a new archive: the disk first, behind room for what stands before it.
+//! Fills a new archive: the disk is written first, after space for what precedes it.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::storage::{Durability, Preallocation, Storage, ZeroFlags};
 
 use super::front::{Front, HASH, Written, back_len};
 
-/// Bytes that are read at a time for the digest.
+/// Number of bytes read at a time to compute the digest.
 const READ: usize = 1 << 20;
 
 /// An archive that is being filled.
 #[derive(Debug)]
 pub(super) struct OvaBulk {
-    // Before the storages, so that nothing writes to them when they go.
+    // Declared before the storages, so that nothing writes to them once they are dropped.
     image: Box<dyn Bulk>,
     own: Arc<dyn Storage>,
     /// The part of it that is the disk's file.
@@ -55,7 +55,7 @@ impl OvaBulk {
         self.populated.fetch_add(len, Ordering::Relaxed);
     }
 
-    /// What is known of the disk now that its file is whole.
+    /// What is known about the disk now that its file is complete.
     fn written(&self) -> Result<Written> {
         let len = self.disk.len()?;
         let mut hasher = HASH.hasher();
@@ -117,7 +117,7 @@ impl Bulk for OvaBulk {
     }
 
     fn alignment(&self) -> u64 {
-        // The place of the disk's file is a matter of the description's length.
+        // The position of the disk's file depends on the length of the description.
         1
     }
 
@@ -159,7 +159,7 @@ impl Bulk for OvaBulk {
             true => self.own.set_len(at + back, Preallocation::Off)?,
             false => self.own.write_zeroes(at, back, ZeroFlags::empty())?,
         }
-        // It is an archive from here on.
+        // From here on, it is an archive.
         self.own.write_at(&self.front.bytes(&written)?, 0)?;
         self.own.sync(durability)
     }

@@ -1,4 +1,4 @@
-//! What readers of OVA would refuse in an archive that somebody else made.
+//! Checks archives that were created elsewhere for what readers of OVA would reject.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,24 +20,24 @@ use super::envelope::{NAME_SPACE, STREAM};
 use super::manifest::{self, hex};
 use super::parse::{Description, DiskEntry};
 
-/// So many members are looked at.
+/// Maximum number of members that are examined.
 const MAX_MEMBERS: usize = 1000;
 
-/// The longest description or manifest.
+/// Maximum length of a description or manifest.
 const MAX_TEXT: u64 = 4 << 20;
 
-/// Bytes that are read at a time for a digest.
+/// Number of bytes read at a time to compute a digest.
 const READ: usize = 1 << 20;
 
-/// So many complaints of one archive are enough.
+/// Maximum number of objections to one archive.
 const MAX_FOUND: usize = 100;
 
 const AGAIN: &str = "Convert its disk with the profile 'ova'";
 const REPACK: &str =
     "Pack the files anew: the description first, then the manifest, then the disks in their order";
 
-/// See [`crate::format::Package::first_image`]: the disk that the description names first, else the first
-/// member that has the name of one.
+/// See [`crate::format::Package::first_image`]: the first disk that the description names, or else the first member
+/// with the name of one.
 pub(super) fn first_image(context: &PackageContext<'_>) -> Result<Option<Arc<dyn Storage>>> {
     let Ok(members) = members(context)? else {
         return Ok(None);
@@ -66,7 +66,7 @@ pub(super) fn check(context: &PackageContext<'_>, found: &mut Vec<Objection>) ->
     Ok(())
 }
 
-/// The members, or why there are none.
+/// The members, or the reason why there are none.
 fn members(context: &PackageContext<'_>) -> Result<Result<Vec<Member>, Objection>> {
     let storage = &**context.storage;
     if !archive::is_archive(storage)? {
@@ -110,7 +110,7 @@ impl Archive<'_> {
         members.find(|(_, member)| member.is_called(name.as_bytes().into()))
     }
 
-    /// The text of a member; None where it is too long or not UTF-8.
+    /// The text of a member; `None` if it is too long or not UTF-8.
     fn text(&self, member: &Member) -> Result<Option<String>> {
         if member.len > MAX_TEXT || member.is_sparse {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Archive<'_> {
     /// A member as a file of its own.
     fn open(&self, member: &Member) -> Option<Arc<dyn Storage>> {
         let file = self.context.storage.clone();
-        // The archive was looked at before: a member that passes its end now was cut meanwhile.
+        // The archive was examined before: a member that extends past its end now has been truncated since.
         let slice = SliceStorage::new(file, member.offset, Some(member.len)).ok()?;
         (!member.is_sparse).then(|| Arc::new(slice) as Arc<dyn Storage>)
     }
@@ -193,7 +193,7 @@ impl Archive<'_> {
     }
 
     fn check_manifest(&self, found: &mut Vec<Objection>) -> Result<()> {
-        // It may be missing.
+        // The manifest is optional.
         let Some((at, member)) = self.ending(".mf") else {
             return Ok(());
         };
@@ -235,7 +235,7 @@ impl Archive<'_> {
                 ));
                 continue;
             };
-            // A digest that is there twice is computed once.
+            // The digest of a file that is listed twice is computed once.
             if verified.contains(&at) {
                 continue;
             }
@@ -463,7 +463,7 @@ fn shown(member: &Member) -> String {
     format!("'{}'", cut(&printable_bytes(&member.name)))
 }
 
-/// Foreign text for a message.
+/// Prepares foreign text for a message.
 fn cut(text: &str) -> String {
     const MOST: usize = 100;
     let shown = printable(text);

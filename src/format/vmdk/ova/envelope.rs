@@ -1,29 +1,29 @@
 //! The description of the machine: an OVF envelope.
 
-/// The name space of descriptions that every product reads.
+/// The namespace of descriptions that every product reads.
 pub(super) const NAME_SPACE: &str = "http://schemas.dmtf.org/ovf/envelope/1";
 
-/// What a disk in the form of a stream is called.
+/// The format of a disk that is a stream.
 pub(super) const STREAM: &str =
     "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
 
 const PROCESSORS: u32 = 2;
 const MEMORY_MIB: u32 = 2048;
 
-/// What the description says of the disk.
+/// What the description says about the disk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disk<'a> {
     /// The name of its file.
     pub(super) file: &'a str,
-    /// Bytes of the file.
+    /// Length of the file in bytes.
     pub(super) file_len: u64,
-    /// Bytes that the guest sees.
+    /// Size that the guest sees, in bytes.
     pub(super) capacity: u64,
-    /// Bytes of these that the disk holds.
+    /// Number of these bytes that the disk holds.
     pub(super) populated: u64,
 }
 
-/// The description of a machine of that name with one disk.
+/// The description of a machine with this name and one disk.
 pub(super) fn envelope(machine: &str, disk: &Disk<'_>) -> String {
     let Disk {
         file_len,
@@ -32,7 +32,7 @@ pub(super) fn envelope(machine: &str, disk: &Disk<'_>) -> String {
         ..
     } = disk;
     let (machine, file) = (escaped(machine), escaped(disk.file));
-    // Elements of an item come in the order of the alphabet, as its schema has them.
+    // The elements of an item are in alphabetical order, as its schema requires.
     format!(
         r#"<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="{NAME_SPACE}" xmlns:ovf="{NAME_SPACE}" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:vmw="http://www.vmware.com/schema/ovf" xmlns:vssd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData">

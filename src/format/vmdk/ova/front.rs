@@ -1,4 +1,4 @@
-//! What stands before the disk in the archive: the description, the digests, and the header of the disk.
+//! What precedes the disk in the archive: the description, the digests, and the header of the disk.
 
 use bstr::{BStr, ByteSlice};
 
@@ -10,35 +10,35 @@ use crate::memory::IoBuf;
 use super::envelope::{Disk, envelope};
 use super::manifest;
 
-/// The longest name from which those of the members are made.
+/// Maximum length of the name from which those of the members are derived.
 const MAX_STEM: usize = 80;
 
-/// The name where the archive has none.
+/// The name if the archive has none.
 const NO_NAME: &str = "disk";
 
-/// The digest of members. Products read it since hardware version 13; what is weaker they begin to refuse.
+/// The hash for digests of members. Products support it since hardware version 13, and begin to reject weaker ones.
 pub(super) const HASH: Hash = Hash::Sha256;
 
-/// What is to stand before a disk. Its length is known before anything is known of the disk's file.
+/// What precedes a disk. Its length is known before anything is known about the disk's file.
 #[derive(Clone, Debug)]
 pub(super) struct Front {
     stem: String,
     capacity: u64,
 }
 
-/// What is known of the disk once it is written.
+/// What is known about the disk once it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Written {
-    /// Bytes of its file.
+    /// Length of its file in bytes.
     pub(super) len: u64,
-    /// Guest bytes that it holds.
+    /// Number of guest bytes that it holds.
     pub(super) populated: u64,
     /// The digest of its file.
     pub(super) digest: Box<[u8]>,
 }
 
 impl Front {
-    /// For a disk of so many guest bytes in an archive at that path.
+    /// For a disk of this many guest bytes, in an archive at this path.
     pub(super) fn new(path: Option<&BStr>, capacity: u64) -> Self {
         Self {
             stem: stem(path),
@@ -64,7 +64,7 @@ impl Front {
         envelope(&self.stem, &disk)
     }
 
-    /// The description at its longest.
+    /// Maximum length of the description.
     fn envelope_len(&self) -> usize {
         self.envelope(u64::MAX, u64::MAX).len()
     }
@@ -74,7 +74,7 @@ impl Front {
         manifest::text(HASH, &[(&first, descriptor), (&second, disk)])
     }
 
-    /// Bytes before those of the disk.
+    /// Number of bytes that precede the disk.
     pub(super) fn len(&self) -> u64 {
         let digest = vec![0; HASH.digest_len()];
         let manifest = self.manifest(&digest, &digest).len();
@@ -82,13 +82,13 @@ impl Front {
         3 * BLOCK + blocks(self.envelope_len()) + blocks(manifest)
     }
 
-    /// These bytes.
+    /// The bytes that precede the disk.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn bytes(&self, disk: &Written) -> Result<IoBuf> {
         let mut descriptor = self.envelope(disk.len, disk.populated);
-        // Behind its last element a description may hold white space.
+        // White space may follow the last element of a description.
         let blank = self.envelope_len().saturating_sub(descriptor.len());
         descriptor.extend(std::iter::repeat_n('\n', blank));
         let digest = HASH.digest(&[descriptor.as_bytes()]);
@@ -113,13 +113,13 @@ impl Front {
     }
 }
 
-/// Zeroes behind a disk of so many bytes: the rest of its block, and the end of the archive.
+/// Number of zeroes after a disk of this many bytes: the rest of its block, and the end of the archive.
 pub(super) fn back_len(disk: u64) -> Result<u64> {
     let padded = archive::padded(disk).ok_or_else(|| Error::os(libc::EFBIG))?;
     Ok(padded - disk + archive::END)
 }
 
-/// The name of the archive without its ending, in characters that every reader takes in a name.
+/// The name of the archive without its extension, in characters that every reader accepts in a name.
 fn stem(path: Option<&BStr>) -> String {
     let name = path.map(|path| path.rsplit_once_str("/").map_or(&**path, |(_, name)| name));
     let name = name.unwrap_or_default();

@@ -1,5 +1,5 @@
-//! An archive that leaves in order. What stands before the disk names its length and digest, so the disk is
-//! made twice: once to know these, once to be given.
+//! An archive that is written in order. What precedes the disk contains its length and digest, so the disk is generated
+//! twice: once to determine these, and once to be written.
 
 use parking_lot::Mutex;
 
@@ -25,7 +25,7 @@ struct State {
     hasher: Hasher,
     len: u64,
     populated: u64,
-    /// What came of the first time.
+    /// The result of the first pass.
     first: Option<Written>,
 }
 
@@ -46,7 +46,7 @@ impl OvaInOrder {
 }
 
 impl State {
-    /// Counts bytes of the disk, and lets them leave the second time.
+    /// Counts bytes of the disk, and writes them in the second pass.
     fn disk_bytes(&mut self, bytes: &[u8], take: &mut TakeBytes<'_>) -> Result<()> {
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;

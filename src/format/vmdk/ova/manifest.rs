@@ -1,4 +1,4 @@
-//! The manifest: the digests of the members, a line each.
+//! The manifest: the digests of the members, one per line.
 
 use std::fmt::Write;
 
@@ -7,16 +7,16 @@ use crate::crypto::Hash;
 /// A line of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
-    /// The digest's name as it stands there.
+    /// The name of the digest, as written.
     pub(super) algorithm: &'a str,
     /// The name of the file.
     pub(super) file: &'a str,
-    /// The digest in hexadecimal digits.
+    /// The digest in hexadecimal.
     pub(super) digest: &'a str,
 }
 
 impl Line<'_> {
-    /// The hash function, where products know it.
+    /// The hash function, if products support it.
     pub(super) fn hash(&self) -> Option<Hash> {
         let name = self.algorithm.replace('-', "").to_ascii_lowercase();
         let hash = Hash::from_name(&name)?;
@@ -24,7 +24,7 @@ impl Line<'_> {
     }
 }
 
-/// A manifest of these files with their digests.
+/// The text of a manifest with the digests of these files.
 pub(super) fn text(hash: Hash, files: &[(&str, &[u8])]) -> String {
     let name = hash.name().to_ascii_uppercase();
     let mut out = String::new();
@@ -43,7 +43,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The lines of a manifest; an error is one that is none.
+/// The lines of a manifest; those that cannot be parsed are errors.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, &str>> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(|line| parse(line).ok_or(line))
@@ -51,7 +51,7 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, &str>> 
 
 fn parse(line: &str) -> Option<Line<'_>> {
     let (algorithm, rest) = line.split_once('(')?;
-    // A name may hold brackets of its own.
+    // A name may contain parentheses of its own.
     let (file, digest) = rest.rsplit_once(')')?;
     let digest = digest.trim_start().strip_prefix('=')?.trim();
     let good = !digest.is_empty() && digest.bytes().all(|byte| byte.is_ascii_hexdigit());

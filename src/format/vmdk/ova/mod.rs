@@ -1,8 +1,8 @@
 //! OVA: a virtual machine in one file, a tar archive with a description (OVF), the digests of the members and
 //! the disk.
 //!
-//! Specification: DMTF DSP0243, Open Virtualization Format, version 1.1; sections 5.1 and 5.3 say what the
-//! archive and the digests look like.
+//! Specification: DMTF DSP0243, Open Virtualization Format, version 1.1; sections 5.1 and 5.3 describe the archive and
+//! the digests.
 
 mod bulk;
 mod check;
@@ -19,7 +19,7 @@ use crate::format::profile::Profile;
 use super::driver::DRIVER;
 use super::profile::{SIZES, check_stream};
 
-/// A machine to be imported.
+/// A machine that is to be imported.
 pub static OVA: Profile = Profile {
     name: "ova",
     product: "an OVA, a virtual machine in one file, for VMware's products and VirtualBox",

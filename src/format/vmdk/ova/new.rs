@@ -30,7 +30,7 @@ pub(super) fn wrap(
     }))
 }
 
-/// An archive that is to be made.
+/// An archive that is to be created.
 #[derive(Debug)]
 struct NewOva {
     image: Box<dyn NewImage>,

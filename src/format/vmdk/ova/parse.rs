@@ -1,29 +1,29 @@
-//! The description of a machine that somebody else wrote.
+//! Parses the description of a machine that was created elsewhere.
 
 use roxmltree::Node;
 
 use crate::xml::{self, Preamble};
 
-/// What the name spaces of all versions begin with.
+/// Common beginning of the namespaces of all versions.
 const ANY_VERSION: &str = "http://schemas.dmtf.org/ovf/envelope/";
 
 /// The resource type of disks.
 const DISK: &str = "17";
 
-/// What a description says of files and disks.
+/// What a description says about files and disks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Description {
-    /// The name space of its elements.
+    /// The namespace of its elements.
     pub(super) name_space: String,
-    /// The files, in the order in which they have to stand in the archive.
+    /// The files, in the order that they must have in the archive.
     pub(super) files: Vec<FileEntry>,
     /// The disks.
     pub(super) disks: Vec<DiskEntry>,
-    /// How many machines there are.
+    /// Number of machines.
     pub(super) machines: usize,
-    /// The identifiers of the disks that the machines have.
+    /// The identifiers of the disks that the machines use.
     pub(super) used: Vec<String>,
-    /// A disk is at a controller that no machine has.
+    /// A controller to which a disk is attached, but which no machine has.
     pub(super) lost_parent: Option<String>,
 }
 
@@ -33,9 +33,9 @@ pub(super) struct FileEntry {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) len: Option<u64>,
-    /// It is stored in parts, under names with a number behind.
+    /// It is stored in parts, whose names end in a number.
     pub(super) in_parts: bool,
-    /// What it was compressed with.
+    /// The method with which it was compressed.
     pub(super) compression: Option<String>,
 }
 
@@ -46,15 +46,15 @@ pub(super) struct DiskEntry {
     /// The identifier of its file; a blank disk has none.
     pub(super) file: Option<String>,
     pub(super) format: String,
-    /// Bytes that the guest sees, where they are a number.
+    /// Size in bytes that the guest sees, if that can be determined.
     pub(super) capacity: Option<u64>,
 }
 
 impl Description {
-    /// From the text.
+    /// Parses the text.
     ///
     /// # Errors
-    /// Why it is none, in words.
+    /// The reason why it is not a description, in words.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let document = xml::parse(text, Preamble::Bare)?;
         let root = document.root_element();
@@ -73,7 +73,7 @@ impl Description {
                 "File" => found.files.push(file(node)),
                 "Disk" => found.disks.push(disk(node)),
                 "VirtualSystem" => found.machines += 1,
-                // Version 2 has disks in elements of their own.
+                // In version 2, disks have elements of their own.
                 "Item" | "StorageItem" => {
                     if let Some(id) = child(node, "InstanceID") {
                         controllers.push(id);
@@ -92,7 +92,7 @@ impl Description {
         Ok(found)
     }
 
-    /// The file of that identifier.
+    /// The file with this identifier.
     pub(super) fn file(&self, id: &str) -> Option<&FileEntry> {
         self.files.iter().find(|file| file.id == id)
     }
@@ -122,7 +122,7 @@ fn disk(node: Node<'_, '_>) -> DiskEntry {
     }
 }
 
-/// Units as CIM writes them: `byte`, `byte * 2^30`.
+/// Parses units in the notation of CIM: `byte`, `byte * 2^30`.
 fn bytes_of(units: &str) -> Option<u64> {
     let units: String = units.chars().filter(|c| !c.is_whitespace()).collect();
     match units.strip_prefix("byte")? {
@@ -134,7 +134,7 @@ fn bytes_of(units: &str) -> Option<u64> {
     }
 }
 
-/// The disk of an item: `ovf:/disk/ID`, in old ones `/disk/ID`.
+/// The disk of an item: `ovf:/disk/ID`, or `/disk/ID` in old descriptions.
 fn host_disk(node: Node<'_, '_>) -> Option<String> {
     let resource = child(node, "HostResource")?;
     let id = resource
@@ -144,13 +144,13 @@ fn host_disk(node: Node<'_, '_>) -> Option<String> {
     Some(id.to_owned())
 }
 
-/// An attribute, whichever name space it is in.
+/// An attribute, regardless of its namespace.
 fn attribute(node: Node<'_, '_>, name: &str) -> Option<String> {
     let found = node.attributes().find(|found| found.name() == name);
     found.map(|found| found.value().to_owned())
 }
 
-/// The text of a child.
+/// The text of a child element.
 fn child(node: Node<'_, '_>, name: &str) -> Option<String> {
     let found = node
         .children()

@@ -1,4 +1,4 @@
-//! Grains that are read before they are needed, and decoded several at once.
+//! Grains that are read before they are needed, and decoded in parallel.
 
 use std::collections::VecDeque;
 
@@ -8,15 +8,15 @@ use crate::crew;
 use crate::error::{Error, Result};
 use crate::memory::{self, IoBuf};
 
-/// What is read ahead takes so much, packed and decoded; one grain may take more.
+/// Memory for what is read ahead, compressed and decoded; a single grain may take more.
 const MOST: u64 = 8 << 20;
 
-/// A grain as it stands in the file.
+/// A grain as stored in the file.
 #[derive(Debug)]
 pub(super) struct Packed {
-    /// Where its marker stands.
+    /// Offset of its marker.
     pub(super) place: u64,
-    /// Where in the guest it begins, and how long it is there.
+    /// Its guest offset, and its length in the guest.
     pub(super) start: u64,
     pub(super) len: usize,
     pub(super) bytes: IoBuf,
@@ -29,13 +29,13 @@ pub(super) struct Grain {
     pub(super) bytes: IoBuf,
 }
 
-/// What is there of the guest behind the grain that is given out.
+/// What is available of the guest after the current grain.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     packed: Vec<Packed>,
     bytes: u64,
     ready: VecDeque<Grain>,
-    /// Why nothing follows them.
+    /// The error that follows them.
     failed: Option<Error>,
 }
 
@@ -45,7 +45,7 @@ impl Ahead {
         self.ready.is_empty() && self.failed.is_none()
     }
 
-    /// Whether no more grains are read before these are decoded.
+    /// Whether these grains have to be decoded before more are read.
     pub(super) fn is_full(&self) -> bool {
         self.bytes >= MOST
     }
@@ -53,20 +53,20 @@ impl Ahead {
     /// Adds a grain.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// If memory cannot be allocated.
     pub(super) fn push(&mut self, packed: Packed) -> Result<()> {
         self.bytes += (packed.bytes.len() + packed.len) as u64;
         memory::push(&mut self.packed, packed)
     }
 
-    /// Decodes what was added; `read` tells whether that is all that can be read.
+    /// Decodes what was added; `read` is an error if nothing more can be read.
     ///
     /// # Errors
-    /// A lack of memory.
+    /// If memory cannot be allocated.
     pub(super) fn decode(&mut self, read: Result<()>) -> Result<()> {
         let packed = std::mem::take(&mut self.packed);
         self.bytes = 0;
-        // Each thread has several, so that none waits long for the last one.
+        // Several shares per thread, so that none has to wait long for the last one.
         let share = packed.len().div_ceil(4 * crew::processors()).max(1);
         let jobs = memory::collect(packed.chunks(share))?;
         for decoded in parallel::each(&jobs, |grains| decode_all(grains))? {
@@ -84,10 +84,10 @@ impl Ahead {
         Ok(())
     }
 
-    /// The next grain; None where more must be read first.
+    /// The next grain; `None` if more has to be read first.
     ///
     /// # Errors
-    /// What was met behind the last one.
+    /// The error that follows the last one.
     pub(super) fn take(&mut self) -> Result<Option<Grain>> {
         match (self.ready.pop_front(), &mut self.failed) {
             (Some(grain), _) => Ok(Some(grain)),
@@ -97,7 +97,7 @@ impl Ahead {
     }
 }
 
-/// Decodes grains up to the first that cannot be.
+/// Decodes grains up to the first that fails.
 fn decode_all(packed: &[Packed]) -> (Vec<Grain>, Option<Error>) {
     let mut decoder = Decoder::new();
     let mut grains = Vec::new();

@@ -1,13 +1,13 @@
-//! The file as it goes by.
+//! A file that is read in order.
 
 use crate::error::{Error, Result};
 use crate::format::NextBytes;
 use crate::size::SECTOR;
 
-/// So much is passed over at a time.
+/// Number of bytes that are skipped at a time.
 const STEP: usize = 32 << 10;
 
-/// What is still to come, and the place in the file that it begins at.
+/// What remains to be read, and its offset in the file.
 pub(super) struct Bytes<'a, 'b> {
     next: &'a mut NextBytes<'b>,
     at: &'a mut u64,
@@ -18,12 +18,12 @@ impl<'a, 'b> Bytes<'a, 'b> {
         Self { next, at }
     }
 
-    /// The place in the file.
+    /// The current offset in the file.
     pub(super) fn at(&self) -> u64 {
         *self.at
     }
 
-    /// Fills `buf` as far as the file goes.
+    /// Fills `buf` as far as the file goes, and returns the length.
     pub(super) fn some(&mut self, buf: &mut [u8]) -> Result<usize> {
         let got = (self.next)(buf)?;
         *self.at = self.at.saturating_add(got as u64);
@@ -33,7 +33,7 @@ impl<'a, 'b> Bytes<'a, 'b> {
     /// Fills `buf`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where the file ends before.
+    /// [`crate::ErrorKind::Corrupt`] if the file ends before.
     pub(super) fn all(&mut self, buf: &mut [u8]) -> Result<()> {
         match self.some(buf)? == buf.len() {
             true => Ok(()),
@@ -41,10 +41,10 @@ impl<'a, 'b> Bytes<'a, 'b> {
         }
     }
 
-    /// Passes over what stands before an offset; false where the file ends before.
+    /// Skips everything before an offset; returns false if the file ends before.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Unsupported`] where that went by already.
+    /// [`crate::ErrorKind::Unsupported`] if that offset has been passed already.
     pub(super) fn go_to(&mut self, offset: u64, what: &str) -> Result<bool> {
         if offset < *self.at {
             let text = format!("the {what} stands before what names it");
@@ -61,7 +61,7 @@ impl<'a, 'b> Bytes<'a, 'b> {
         Ok(true)
     }
 
-    /// As [`Bytes::go_to`], where the file must go on at least to there.
+    /// As [`Bytes::go_to`], but the file must continue at least up to there.
     ///
     /// # Errors
     /// As [`Bytes::go_to`] and [`Bytes::all`].
@@ -72,16 +72,16 @@ impl<'a, 'b> Bytes<'a, 'b> {
         }
     }
 
-    /// Passes over the rest of a sector, which may be missing at the end of the file.
+    /// Skips the rest of a sector, which may be missing at the end of the file.
     ///
     /// # Errors
-    /// Of reading.
+    /// If reading fails.
     pub(super) fn finish_sector(&mut self) -> Result<()> {
         self.go_to(self.at.next_multiple_of(SECTOR), "rest of a sector")
             .map(drop)
     }
 
-    /// The error of a file that ends here, where more must follow.
+    /// The error for a file that ends here although more must follow.
     pub(super) fn cut_off(&self) -> Error {
         Error::corrupt(format!(
             "The stream ends at byte {}, before its end: it was cut off, or is still being written",
@@ -91,7 +91,7 @@ impl<'a, 'b> Bytes<'a, 'b> {
     }
 }
 
-/// The error of a file that says something only behind what it is needed for.
+/// The error for a file that contains something only after the point where it is needed.
 pub(super) fn out_of_order(what: &str) -> Error {
     Error::unsupported(format!(
         "The image cannot be read in order, as {what}; save it to a file first"

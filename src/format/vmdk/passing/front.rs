@@ -1,4 +1,4 @@
-//! What stands before the first grain: the header, the descriptor, and in most files the tables.
+//! What precedes the first grain: the header, the descriptor, and in most files the tables.
 
 use crate::bytes::le32;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use super::tables::Tables;
 /// Reads up to the first grain.
 ///
 /// # Errors
-/// As of opening a file; [`crate::ErrorKind::Unsupported`] for what is no stream.
+/// As when opening a file; [`crate::ErrorKind::Unsupported`] for what is not a stream.
 pub(super) fn read(
     policy: &OpenPolicy,
     bytes: &mut Bytes<'_, '_>,
@@ -68,7 +68,7 @@ fn descriptor(header: &SparseHeader, policy: &OpenPolicy, bytes: &mut Bytes<'_, 
     }
 }
 
-/// The directory in front, and the tables that it names behind it.
+/// Reads the directory before the grains, and the tables that it refers to, which follow it.
 fn named_before(
     header: &SparseHeader,
     tables: &mut Tables,
@@ -89,10 +89,10 @@ fn named_before(
     Ok(())
 }
 
-/// The entries of the directory, which comes next.
+/// Reads the entries of the directory, which comes next.
 ///
 /// # Errors
-/// Of reading, or where there is no memory.
+/// If reading fails, or memory cannot be allocated.
 pub(super) fn directory(header: &SparseHeader, bytes: &mut Bytes<'_, '_>) -> Result<IoBuf> {
     let len = header.directory_entries().saturating_mul(4);
     let mut directory = memory::zeroed(usize::try_from(len).map_err(|_| memory::lack())?)?;

@@ -1,5 +1,5 @@
-//! A stream that is read as it comes, through a pipe: the marker before each grain says where in the guest it
-//! belongs. The tables, wherever they are, only tell whether all grains have come.
+//! A stream that is read in order, through a pipe: the marker before each grain gives its place in the guest. The
+//! tables, wherever they are, only serve to check that no grain is missing.
 
 mod ahead;
 mod bytes;
@@ -21,22 +21,22 @@ use ahead::{Ahead, Grain, Packed};
 use bytes::{Bytes, out_of_order};
 use tables::{Tables, table_len};
 
-/// A stream that goes by.
+/// A stream that is being read.
 #[derive(Debug)]
 struct Passing {
     header: SparseHeader,
     tables: Tables,
-    /// Bytes of the file that went by.
+    /// Number of bytes of the file that have been read.
     at: u64,
-    /// The next byte of the guest that is given.
+    /// The next guest byte to return.
     guest: u64,
-    /// The grain that is given out, and what follows it.
+    /// The current grain, and what follows it.
     grain: Grain,
     ahead: Ahead,
-    /// Where the next grain may begin at the earliest.
+    /// Minimum guest offset of the next grain.
     least: u64,
     table: IoBuf,
-    /// Where the directory stood that came behind the grains.
+    /// Sector of the directory, if it followed the grains.
     directory: Option<u64>,
     has_footer: bool,
     is_ended: bool,
@@ -109,7 +109,7 @@ impl ReadInOrder for Passing {
         while !self.is_over() {
             self.advance(next)?;
         }
-        // Some writers fill their last block.
+        // Some writers pad their last block.
         let mut bytes = Bytes::new(next, &mut self.at);
         let mut rest = [0; SECTOR as usize];
         loop {
@@ -136,7 +136,7 @@ impl Passing {
         self.is_ended && self.ahead.is_empty()
     }
 
-    /// Goes on to the next grain, if there is one.
+    /// Advances to the next grain, if there is one.
     fn advance(&mut self, next: &mut NextBytes<'_>) -> Result<()> {
         if self.ahead.is_empty() && !self.is_ended {
             let read = self.read_ahead(next);
@@ -160,7 +160,7 @@ impl Passing {
         self.header.has_footer
     }
 
-    /// Takes the next marker, and what it stands before.
+    /// Reads the next marker, and what follows it.
     fn step(&mut self, next: &mut NextBytes<'_>) -> Result<()> {
         let (place, has_tables_behind) = (self.at, self.has_tables_behind());
         let mut bytes = Bytes::new(next, &mut self.at);
@@ -169,9 +169,9 @@ impl Passing {
         let (number, len) = marker::parse_grain(&sector).unwrap_or_default();
         let has_grain = got >= GRAIN_MARKER && len > 0;
         match got < sector.len() {
-            // The last grain need not fill its sector.
+            // The last grain does not have to fill its sector.
             true if has_grain && got - GRAIN_MARKER >= len as usize => {}
-            // Where all tables stood in front, they tell whether something is missing.
+            // If all tables came first, they show whether something is missing.
             true if got == 0 && !has_tables_behind => return self.finish(),
             true => return Err(bytes.cut_off()),
             false => {}
@@ -182,7 +182,7 @@ impl Passing {
         }
     }
 
-    /// Takes the grain whose first sector is there.
+    /// Takes the grain whose first sector has been read.
     fn take_grain(
         &mut self,
         place: u64,
@@ -225,7 +225,7 @@ impl Passing {
         self.tables.grain(start / grain, place / SECTOR)
     }
 
-    /// Takes what a marker without a grain stands before: so many sectors.
+    /// Takes what follows a marker without a grain: this many sectors.
     fn take_special(
         &mut self,
         place: u64,
@@ -276,7 +276,7 @@ impl Passing {
             }
             Special::Progress | Special::EndOfStream => {}
         }
-        // A marker may count fewer sectors than what it stands before has.
+        // A marker may announce fewer sectors than what follows it has.
         let end = end.max(bytes.at());
         bytes.must_go_to(end, "next marker")?;
         bytes.finish_sector()

@@ -1,5 +1,5 @@
-//! Whether the grains that went by are those that the tables name. Neither is kept: of both a digest is taken in
-//! the order of the guest, so that disks of any size take little memory.
+//! Checks that the grains that were read are those that the tables refer to. Neither are retained: a digest is computed
+//! of both in guest order, so that disks of any size take little memory.
 
 use sha2::{Digest, Sha256};
 
@@ -10,7 +10,7 @@ use crate::size::SECTOR;
 
 use super::super::disk::SparseHeader;
 
-/// One of the two sides: places of grains, and the tables that they belong to.
+/// One of the two sides: places of grains, and the tables to which they belong.
 #[derive(Debug, Default)]
 struct Side {
     grains: Sha256,
@@ -24,7 +24,7 @@ impl Side {
     }
 }
 
-/// A grain table that went by before the directory.
+/// A grain table that was read before the directory.
 #[derive(Debug)]
 struct Place {
     sector: u64,
@@ -35,11 +35,11 @@ struct Place {
 #[derive(Debug)]
 pub(super) struct Tables {
     per_table: u64,
-    /// Entry 1 stands for zeroes.
+    /// A table entry of 1 stands for zeroes.
     zeroed: bool,
     met: Side,
     named: Side,
-    /// Tables whose number only the directory tells.
+    /// Tables whose number is only known from the directory.
     places: Vec<Place>,
     most: u64,
 }
@@ -56,10 +56,10 @@ impl Tables {
         }
     }
 
-    /// A grain of that number goes by.
+    /// Takes a grain with this number.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn grain(&mut self, number: u64, sector: u64) -> Result<()> {
         let table = u32::try_from(number / self.per_table).unwrap_or(u32::MAX);
         if self.met.tables.last() != Some(&table) {
@@ -69,10 +69,10 @@ impl Tables {
         Ok(())
     }
 
-    /// A table goes by whose number is known.
+    /// Takes a table whose number is known.
     ///
     /// # Errors
-    /// Where there is no memory.
+    /// If memory cannot be allocated.
     pub(super) fn numbered(&mut self, number: u32, table: &[u8]) -> Result<()> {
         match self.take(table) {
             true => Ok(()),
@@ -80,10 +80,10 @@ impl Tables {
         }
     }
 
-    /// A table goes by whose number the directory will tell.
+    /// Takes a table whose number will be known from the directory.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where there are more than the directory has entries; where there is no memory.
+    /// [`crate::ErrorKind::Corrupt`] if there are more than the directory has entries; if memory cannot be allocated.
     pub(super) fn placed(&mut self, sector: u64, table: &[u8]) -> Result<()> {
         if self.places.len() as u64 >= self.most {
             return Err(disagree());
@@ -92,7 +92,7 @@ impl Tables {
         memory::push(&mut self.places, Place { sector, is_empty })
     }
 
-    /// Takes the entries of a table; whether it has none.
+    /// Takes the entries of a table; returns whether it has none.
     fn take(&mut self, table: &[u8]) -> bool {
         let mut is_empty = true;
         for (n, word) in (0..).zip(table.chunks_exact(4)) {
@@ -105,15 +105,15 @@ impl Tables {
         is_empty
     }
 
-    /// Whether an entry, of a table or of the directory, names a place.
+    /// Whether an entry of a table or of the directory refers to a place.
     pub(super) fn is_used(&self, word: u32) -> bool {
         word > u32::from(self.zeroed)
     }
 
-    /// The directory goes by, behind the tables.
+    /// Takes the directory, which follows the tables.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where it names others; where there is no memory.
+    /// [`crate::ErrorKind::Corrupt`] if it refers to others; if memory cannot be allocated.
     pub(super) fn directory(&mut self, directory: &[u8]) -> Result<()> {
         let mut places = std::mem::take(&mut self.places).into_iter();
         for (n, word) in (0..).zip(directory.chunks_exact(4)) {
@@ -133,10 +133,10 @@ impl Tables {
         Ok(())
     }
 
-    /// All went by.
+    /// Compares the two sides once everything has been read.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Corrupt`] where tables name other grains than those that came.
+    /// [`crate::ErrorKind::Corrupt`] if tables refer to other grains than those that were read.
     pub(super) fn end(&mut self) -> Result<()> {
         let met = std::mem::take(&mut self.met);
         let named = std::mem::take(&mut self.named);
@@ -148,7 +148,7 @@ impl Tables {
     }
 }
 
-/// Bytes of a table in whole sectors.
+/// Length of a table in bytes, rounded up to whole sectors.
 pub(super) fn table_len(header: &SparseHeader) -> u64 {
     (u64::from(header.table_entries) * 4).next_multiple_of(SECTOR)
 }

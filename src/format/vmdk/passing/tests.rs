@@ -7,19 +7,19 @@ use crate::format::vmdk::disk::sparse_header::{Flags, GD_AT_END};
 use crate::format::vmdk::encode::encode_grain;
 
 const GRAIN: usize = 4096;
-/// Of a grain table: so that there are several.
+/// Entries per grain table: few, so that there are several tables.
 const ENTRIES: usize = 4;
 const DESCRIPTOR: &str = "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n\
     createType=\"streamOptimized\"\nRW 91 SPARSE \"a.vmdk\"\n";
 
-/// Where the tables stand.
+/// Where the tables are.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Tables {
     InFront,
     Behind,
 }
 
-/// A guest of which the last grain is short, with grains in the first and the third table.
+/// A guest whose last grain is short, with grains in the first and the third table.
 fn guest() -> Vec<u8> {
     let mut bytes = vec![0; 11 * GRAIN + 3 * 512];
     for at in [1, 2, 9, 11] {
@@ -84,7 +84,7 @@ impl Maker {
     }
 }
 
-/// The file of a stream with the grains of those numbers, in that order.
+/// A stream with these grains, in this order.
 fn stream(guest: &[u8], tables: Tables, grains: &[usize]) -> Vec<u8> {
     let count = guest.len().div_ceil(GRAIN).div_ceil(ENTRIES);
     let mut made = Maker {
@@ -135,7 +135,7 @@ fn stream(guest: &[u8], tables: Tables, grains: &[usize]) -> Vec<u8> {
     made.file
 }
 
-/// Reads all of a file, in pieces of that length.
+/// Reads a whole file, in pieces of this length.
 fn read(file: &[u8], piece: usize) -> Result<Vec<u8>> {
     let mut rest = file;
     let mut next = |buf: &mut [u8]| {
@@ -147,7 +147,7 @@ fn read(file: &[u8], piece: usize) -> Result<Vec<u8>> {
     };
     let mut image = open(&OpenPolicy::default(), &mut next)?;
     let len = image.virtual_size() as usize;
-    // What lies about its size is no reason to take memory here.
+    // An image that lies about its size must not make this test allocate much memory.
     let mut guest = vec![0; len.min(1 << 20)];
     let mut at = 0;
     while at < guest.len() {
@@ -192,7 +192,7 @@ fn what_is_cut_off_is_told_wherever_it_ends() {
         let file = stream(&guest, tables, &GRAINS);
         for len in 0..file.len() {
             match read(&file[..len], 4096) {
-                // All grains have come that tables in front name.
+                // All grains to which the tables in front refer have been read.
                 Ok(found) => {
                     assert!(tables == Tables::InFront && file.len() - len <= 2 * 512);
                     assert!(found == guest, "{len}");
@@ -212,7 +212,7 @@ fn grains_that_are_missing_or_not_in_order_are_told() {
     for tables in LAYOUTS {
         let whole = stream(&guest, tables, &GRAINS);
         let missing = stream(&guest, tables, &[1, 2, 11]);
-        // Its tables name a grain that does not come.
+        // Its tables refer to a grain that is missing.
         let cut: Vec<u8> = match tables {
             Tables::InFront => [&whole[..6 * 512], &missing[6 * 512..]].concat(),
             Tables::Behind => {
@@ -239,7 +239,7 @@ fn bytes_that_lie_are_errors_or_change_nothing_but_the_grain() {
     for tables in LAYOUTS {
         let file = stream(&guest, tables, &GRAINS);
         for at in 0..file.len() {
-            // The text of the descriptor says little that matters here.
+            // Most of the descriptor's text does not matter here.
             if at % 512 >= 96 && at / 512 < 6 {
                 continue;
             }

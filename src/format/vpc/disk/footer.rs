@@ -7,29 +7,29 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::Geometry;
 
-/// Bytes of a footer.
+/// Length of a footer in bytes.
 pub(crate) const FOOTER_LEN: usize = 512;
 
-/// What a footer begins with.
+/// The first bytes of a footer.
 pub(crate) const COOKIE: &[u8; 8] = b"conectix";
 
 const CHECKSUM: usize = 0x40;
 
-/// Where a disk that is being cut says so, among bytes that are reserved, and what it says there.
+/// Where a disk that is being truncated says so, in reserved bytes, and what it says there.
 const SHRINK: usize = 0x1f0;
 const SHRINK_TAG: &[u8; 8] = b"shrunk\0\0";
 
-/// Programs whose images are as large as their geometry says, not as their footer does.
+/// Programs whose images have the size of their geometry, not the one in the footer.
 const BY_GEOMETRY: [&[u8; 4]; 2] = [b"vpc ", b"qemu"];
 
-/// How the guest data is held.
+/// How the guest data is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DiskType {
-    /// In a line, the footer behind it.
+    /// Contiguous, followed by the footer.
     Fixed,
-    /// In blocks that are allocated when they are written.
+    /// In blocks that are allocated when they are first written.
     Dynamic,
-    /// In blocks, of which some sectors are in the parent.
+    /// In blocks, some of whose sectors are in the parent.
     Differencing,
 }
 
@@ -56,24 +56,24 @@ impl DiskType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Footer {
     pub(crate) disk_type: DiskType,
-    /// Where the dynamic header stands; all ones in a fixed disk.
+    /// Offset of the dynamic header; all ones in a fixed disk.
     pub(crate) data_offset: u64,
-    /// The program that made the image.
+    /// The program that created the image.
     pub(crate) creator: [u8; 4],
-    /// When it was made, in seconds since 2000.
+    /// When it was created, in seconds since 2000.
     pub(crate) timestamp: u32,
-    /// The size of the disk when it was made, and now.
+    /// The size of the disk when it was created, and now.
     pub(crate) original_size: u64,
     pub(crate) current_size: u64,
     pub(crate) geometry: Geometry,
     pub(crate) uuid: Uuid,
-    /// Where this footer of a fixed disk stood when a shrink began that has not ended: all behind the disk is given up.
+    /// Where this footer of a fixed disk was when an unfinished shrink began: everything past the disk is given up.
     pub(crate) shrunk_from: Option<u64>,
-    /// The bytes, for what stands between the fields.
+    /// The raw bytes, to preserve what is between the fields.
     raw: Vec<u8>,
 }
 
-/// What `bytes` must have at `offset` so that they add up: the complement of the sum of all others.
+/// The checksum that `bytes` must contain at `offset`: the complement of the sum of all other bytes.
 pub(super) fn checksum(bytes: &[u8], offset: usize) -> u32 {
     let own = offset..offset + 4;
     let sum = bytes
@@ -84,7 +84,7 @@ pub(super) fn checksum(bytes: &[u8], offset: usize) -> u32 {
     !sum
 }
 
-/// Nothing there is a footer.
+/// The error if there is no footer.
 pub(crate) fn not_an_image() -> Error {
     Error::new(ErrorKind::NotAnImage, "invalid VPC image")
 }
@@ -93,7 +93,7 @@ impl Footer {
     /// Reads a footer.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::NotAnImage`] where it is none, [`crate::ErrorKind::Corrupt`] or
+    /// [`crate::ErrorKind::NotAnImage`] if it is none, [`crate::ErrorKind::Corrupt`] or
     /// [`crate::ErrorKind::Unsupported`].
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let raw = with_cookie(bytes)?;
@@ -103,7 +103,7 @@ impl Footer {
         }
     }
 
-    /// As [`Footer::from_bytes`], whatever its checksum is.
+    /// As [`Footer::from_bytes`], but ignores the checksum.
     ///
     /// # Errors
     /// As there.
@@ -155,7 +155,7 @@ impl Footer {
             (0x20, &0x0001_0000_u32.to_be_bytes()),
             (0x24, b"Wi2k"),
         ] {
-            // The places lie within the footer.
+            // The fields lie within the footer.
             let _ = put(&mut raw, at, bytes);
         }
         Self {
@@ -175,7 +175,7 @@ impl Footer {
         }
     }
 
-    /// The bytes of the footer. What stands between the fields stays.
+    /// The bytes of the footer. What is between the fields is preserved.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.raw.clone();
         let geometry = [
@@ -193,7 +193,7 @@ impl Footer {
             (0x3c, &self.disk_type.number().to_be_bytes()),
             (0x44, self.uuid.as_bytes()),
         ] {
-            // The places lie within the footer.
+            // The fields lie within the footer.
             let _ = put(&mut bytes, at, value);
         }
         if let Some(from) = self.shrunk_from {
@@ -207,10 +207,10 @@ impl Footer {
         bytes
     }
 
-    /// The virtual size, by the geometry or by the footer's own number, or as the program that made the
-    /// image meant it.
+    /// The virtual size, by the geometry or by the number in the footer, or as the program that created the image meant
+    /// it.
     pub(crate) fn size(&self, by_geometry: Option<bool>) -> u64 {
-        // Where the geometry says nothing, or all that it can, the number counts.
+        // If the geometry is empty or the largest one, the number counts.
         let usual = BY_GEOMETRY.contains(&&self.creator) && self.geometry.total() > 0;
         if by_geometry.unwrap_or(usual) && self.geometry != Geometry::MAX {
             self.geometry.total() * 512
@@ -220,7 +220,7 @@ impl Footer {
     }
 }
 
-/// The bytes of a footer, if they begin as one.
+/// The bytes of a footer, if they begin like one.
 fn with_cookie(bytes: &[u8]) -> Result<&[u8]> {
     let raw = bytes.get(..FOOTER_LEN);
     raw.filter(|raw| raw.starts_with(COOKIE))

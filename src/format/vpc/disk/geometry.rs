@@ -9,19 +9,19 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// The largest; a disk with it is as large as its footer says.
+    /// The largest geometry; a disk with it is as large as its footer says.
     pub(crate) const MAX: Self = Self {
         cylinders: 65535,
         heads: 16,
         sectors: 255,
     };
 
-    /// Sectors of a disk with it.
+    /// Sectors of a disk with this geometry.
     pub(crate) fn total(self) -> u64 {
         u64::from(self.cylinders) * u64::from(self.heads) * u64::from(self.sectors)
     }
 
-    /// The geometry for a disk of so many sectors, which holds no more than they are.
+    /// The geometry for a disk of that many sectors, which holds at most as many.
     pub(crate) fn below(sectors: u64) -> Self {
         let total = sectors.min(Self::MAX.total());
         let (mut tracks, mut heads, mut spt);
@@ -48,7 +48,7 @@ impl Geometry {
         }
     }
 
-    /// The smallest geometry that the calculation gives and that holds so many sectors.
+    /// The smallest geometry that the calculation yields and that holds that many sectors.
     pub(crate) fn at_least(sectors: u64) -> Self {
         if sectors > Self::MAX.total() {
             return Self::MAX;

@@ -9,32 +9,32 @@ use crate::error::{Error, Result};
 use super::footer::checksum;
 use super::locator::{LOCATOR_LEN, LOCATORS, LOCATORS_AT, Locator};
 
-/// Bytes of the header.
+/// Length of the header in bytes.
 pub(crate) const HEADER_LEN: usize = 1024;
 
 const COOKIE: &[u8; 8] = b"cxsparse";
 const CHECKSUM: usize = 0x24;
-/// Where the name of the parent stands.
+/// Offset of the name of the parent.
 const NAME_AT: usize = 0x40;
 
-/// Programs keep such tables in memory that a number of bytes fits 31 bits.
+/// Maximum number of entries: programs keep the table in memory, with a length in bytes that fits 31 bits.
 const MOST_ENTRIES: u32 = i32::MAX as u32 / 4;
 
-/// The largest block.
+/// Maximum size of a block.
 const MAX_BLOCK: u32 = 1 << 30;
 
 /// The header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DynamicHeader {
-    /// Where the table of blocks stands.
+    /// Offset of the table of blocks.
     pub(crate) table_offset: u64,
     pub(crate) entries: u32,
     pub(crate) block_size: u32,
-    /// Names the parent; nil where there is none.
+    /// Identifies the parent; nil if there is none.
     pub(crate) parent: Uuid,
-    /// When the parent was last changed, in seconds of the year 2000 and later; 0 where that is not known.
+    /// When the parent was last changed, in seconds since 2000; 0 if unknown.
     pub(crate) parent_time: u32,
-    /// The bytes, for what stands between the fields.
+    /// The raw bytes, to preserve what is between the fields.
     raw: Vec<u8>,
 }
 
@@ -83,7 +83,7 @@ impl DynamicHeader {
             (8, &u64::MAX.to_be_bytes()),
             (0x18, &0x0001_0000_u32.to_be_bytes()),
         ] {
-            // The places lie within the header.
+            // The fields lie within the header.
             let _ = put(&mut raw, at, bytes);
         }
         Self {
@@ -96,7 +96,7 @@ impl DynamicHeader {
         }
     }
 
-    /// The bytes of the header. What stands between the fields stays.
+    /// The bytes of the header. What is between the fields is preserved.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.raw.clone();
         for (at, value) in [
@@ -106,7 +106,7 @@ impl DynamicHeader {
             (0x28, self.parent.as_bytes()),
             (0x38, &self.parent_time.to_be_bytes()),
         ] {
-            // The places lie within the header.
+            // The fields lie within the header.
             let _ = put(&mut bytes, at, value);
         }
         let sum = checksum(&bytes, CHECKSUM);
@@ -114,7 +114,7 @@ impl DynamicHeader {
         bytes
     }
 
-    /// The names of the parent, for each kind of system.
+    /// The names of the parent, for various kinds of system.
     pub(crate) fn locators(&self) -> impl Iterator<Item = Locator> {
         let table = self.raw.get(LOCATORS_AT..).unwrap_or_default();
         table
@@ -123,22 +123,22 @@ impl DynamicHeader {
             .filter_map(Locator::from_bytes)
     }
 
-    /// Names the parent by these alone; each has `space` bytes of the file.
+    /// Replaces the names of the parent; each occupies `space` bytes of the file.
     pub(crate) fn set_locators(&mut self, locators: &[Locator], space: u32) {
         let mut table = vec![0; LOCATORS * LOCATOR_LEN];
         for (place, locator) in table.chunks_exact_mut(LOCATOR_LEN).zip(locators) {
             place.copy_from_slice(&locator.to_bytes(space));
         }
-        // The places lie within the header.
+        // The table lies within the header.
         let _ = put(&mut self.raw, LOCATORS_AT, &table);
     }
 
-    /// The name of the parent that is there for people: UTF-16, the most significant byte first.
+    /// The human-readable name of the parent: UTF-16, most significant byte first.
     pub(crate) fn parent_name(&self) -> &[u8] {
         self.raw.get(NAME_AT..LOCATORS_AT).unwrap_or_default()
     }
 
-    /// Sets that name, or none where it is too long.
+    /// Sets that name, or clears it if it is too long.
     pub(crate) fn set_parent_name(&mut self, name: &BStr) {
         let units = name.to_string();
         let mut bytes: Vec<u8> = units.encode_utf16().flat_map(u16::to_be_bytes).collect();
@@ -149,7 +149,7 @@ impl DynamicHeader {
         let _ = put(&mut self.raw, NAME_AT, &bytes);
     }
 
-    /// Bytes of the table.
+    /// Length of the table in bytes.
     pub(crate) fn table_len(&self) -> u64 {
         u64::from(self.entries) * 4
     }

@@ -1,4 +1,4 @@
-//! Where the blocks of a dynamic disk stand: each behind its bitmap of sectors.
+//! Where the blocks of a dynamic disk are: each is preceded by its bitmap of sectors.
 
 use std::ops::Range;
 
@@ -6,30 +6,30 @@ use crate::format::blocks::{Entry, FREE, Layout};
 
 use super::{DynamicHeader, FOOTER_LEN, HEADER_LEN};
 
-/// Offsets of the table count sectors.
+/// Offsets in the table count sectors.
 const SECTOR: u64 = 512;
 
 /// The data of new blocks begins at a multiple of this.
 const ALIGNMENT: u64 = 4096;
 
-/// Bytes of the bitmap before a block: whole sectors.
+/// Length of the bitmap before a block in bytes: whole sectors.
 fn bitmap_len(block_size: u64) -> u64 {
     (block_size / SECTOR).div_ceil(8).next_multiple_of(SECTOR)
 }
 
-/// Blocks at any sector, each with its bitmap in front.
+/// Blocks at any sector, each preceded by its bitmap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VpcLayout {
     block_size: u64,
     bitmap: u64,
-    /// Where the dynamic header stands.
+    /// Where the dynamic header is.
     header: (u64, u64),
-    /// Where the table stands.
+    /// Where the table is.
     table: (u64, u64),
 }
 
 impl VpcLayout {
-    /// Of a disk whose dynamic header stands at `at`.
+    /// For a disk whose dynamic header is at `at`.
     pub(crate) fn of(header: &DynamicHeader, at: u64) -> Self {
         let block_size = u64::from(header.block_size);
         Self {
@@ -45,23 +45,23 @@ impl VpcLayout {
         }
     }
 
-    /// The same with the dynamic header elsewhere.
+    /// The same layout with the dynamic header elsewhere.
     pub(crate) fn with_header_at(self, at: u64) -> Self {
         let header = (at, at.saturating_add(HEADER_LEN as u64));
         Self { header, ..self }
     }
 
-    /// Where the dynamic header stands.
+    /// Where the dynamic header is.
     pub(crate) fn header(&self) -> Range<u64> {
         self.header.0..self.header.1
     }
 
-    /// Where the table stands.
+    /// Where the table is.
     pub(crate) fn table(&self) -> Range<u64> {
         self.table.0..self.table.1
     }
 
-    /// Whether the footer, the dynamic header or the table stands in a place.
+    /// Whether the footer, the dynamic header or the table overlaps a range.
     pub(crate) fn is_headers(&self, place: &Range<u64>) -> bool {
         let meets = |other: (u64, u64)| place.start < other.1 && other.0 < place.end;
         place.start < FOOTER_LEN as u64 || meets(self.header) || meets(self.table)

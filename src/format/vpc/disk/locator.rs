@@ -1,32 +1,32 @@
-//! Parent locators: names under which the parent may be found, one for each kind of system.
-//! "Dynamic Disk Header Format" of the specification, and the notes of libvhdi.
+//! Parent locators: names under which the parent may be found, for various kinds of system. "Dynamic Disk Header
+//! Format" of the specification, and the notes of libvhdi.
 
 use bstr::{BString, ByteSlice, ByteVec};
 
 use crate::bytes::{be32, be64};
 use crate::format::{NameStyle, ParentName};
 
-/// Where the entries stand in the header.
+/// Offset of the entries in the header.
 pub(crate) const LOCATORS_AT: usize = 0x240;
-/// Bytes of an entry, and how many there are.
+/// Length of an entry in bytes, and the number of entries.
 pub(crate) const LOCATOR_LEN: usize = 24;
 pub(crate) const LOCATORS: usize = 8;
 
-/// The longest name that is read, in bytes.
+/// Maximum length of a name that is read, in bytes.
 const MAX_NAME: u32 = 64 << 10;
 
-/// A kind of name.
+/// The kind of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Platform {
-    /// A URL of a file.
+    /// A file URL.
     MacUrl,
     /// Relative to the child, in UTF-16.
     WindowsRelative,
     /// Relative to the child, in a code page.
     WindowsRelativeOld,
-    /// With its drive, in UTF-16.
+    /// With a drive letter, in UTF-16.
     WindowsAbsolute,
-    /// With its drive, in a code page.
+    /// With a drive letter, in a code page.
     WindowsAbsoluteOld,
 }
 
@@ -38,7 +38,7 @@ impl Platform {
             b"Wi2r" => Self::WindowsRelativeOld,
             b"W2ku" => Self::WindowsAbsolute,
             b"Wi2k" => Self::WindowsAbsoluteOld,
-            // An alias of Mac OS before X is no name, and others are not known.
+            // An alias of classic Mac OS is not a name, and others are unknown.
             _ => return None,
         })
     }
@@ -53,7 +53,7 @@ impl Platform {
         }
     }
 
-    /// The name that the bytes say.
+    /// The name encoded in the bytes.
     pub(crate) fn name(self, bytes: &[u8]) -> Option<ParentName> {
         let (name, style) = match self {
             Self::MacUrl => (from_url(bytes)?, NameStyle::Posix),
@@ -68,18 +68,18 @@ impl Platform {
     }
 }
 
-/// Where a name stands.
+/// The location of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Locator {
-    /// None where its kind is not known.
+    /// None if its kind is unknown.
     pub(crate) platform: Option<Platform>,
     pub(crate) offset: u64,
-    /// Bytes of the name.
+    /// Length of the name in bytes.
     pub(crate) len: u32,
 }
 
 impl Locator {
-    /// An entry; None where it is empty.
+    /// Decodes an entry; None if it is empty.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let code = bytes.first_chunk::<4>().filter(|code| **code != [0; 4])?;
         Some(Self {
@@ -89,7 +89,7 @@ impl Locator {
         })
     }
 
-    /// The entry for a name that has a sector of the file.
+    /// The entry for a name that occupies `space` bytes of the file.
     pub(crate) fn to_bytes(self, space: u32) -> Vec<u8> {
         let code = self.platform.map_or([0; 4], |platform| *platform.code());
         [
@@ -107,13 +107,13 @@ fn until_zero(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Reads a unit of UTF-16.
+/// Decodes a unit of UTF-16.
 type ReadUnit = fn([u8; 2]) -> u16;
 
-/// What some writers put in front of a text, to tell the order of its bytes.
+/// What some writers put in front of text to indicate the byte order.
 const BYTE_ORDER_MARK: u16 = 0xfeff;
 
-/// The order of the bytes of a name: a mark tells it, or else the letters of its extension do.
+/// The byte order of a name, indicated by a mark, or else by the ASCII characters in it.
 fn byte_order(bytes: &[u8]) -> ReadUnit {
     let (pairs, _) = bytes.as_chunks::<2>();
     let ascii = |unit: ReadUnit| {
@@ -129,7 +129,7 @@ fn byte_order(bytes: &[u8]) -> ReadUnit {
     }
 }
 
-/// The text that 16-bit units say; what is none becomes a replacement character.
+/// The text in 16-bit units; invalid units become replacement characters.
 pub(crate) fn from_utf16(bytes: &[u8], unit: ReadUnit) -> BString {
     let (pairs, _) = bytes.as_chunks::<2>();
     let units = pairs
@@ -143,7 +143,7 @@ pub(crate) fn from_utf16(bytes: &[u8], unit: ReadUnit) -> BString {
     text.into()
 }
 
-/// The path of a URL of a file.
+/// The path in a file URL.
 fn from_url(bytes: &[u8]) -> Option<BString> {
     let rest = until_zero(bytes).strip_prefix(b"file://")?;
     let rest = match rest.strip_prefix(b"localhost/") {
@@ -169,7 +169,7 @@ fn from_url(bytes: &[u8]) -> Option<BString> {
     Some(without_dot(&name).into())
 }
 
-/// A URL of a file with that path.
+/// The file URL for a path.
 pub(crate) fn to_url(name: &[u8]) -> Vec<u8> {
     let mut url = b"file://".to_vec();
     if !name.starts_with(b"/") {
@@ -185,7 +185,7 @@ pub(crate) fn to_url(name: &[u8]) -> Vec<u8> {
     url
 }
 
-/// A relative path as Windows has it, in UTF-16; None where it is no text or has a backslash.
+/// A relative path in Windows form, in UTF-16; None if it is not text or contains a backslash.
 pub(crate) fn to_windows(name: &[u8]) -> Option<Vec<u8>> {
     let text = name.to_str().ok().filter(|text| !text.contains('\\'))?;
     if text.starts_with('/') {
@@ -195,7 +195,7 @@ pub(crate) fn to_windows(name: &[u8]) -> Option<Vec<u8>> {
     Some(path.encode_utf16().flat_map(u16::to_le_bytes).collect())
 }
 
-/// The same name without a dot and slashes in front.
+/// The name without leading dots and slashes.
 pub(crate) fn without_dot(name: &[u8]) -> &[u8] {
     let mut name = name;
     while let Some(rest) = name.strip_prefix(b"./") {
@@ -256,7 +256,7 @@ mod tests {
                 }
             }
         }
-        // Nothing tells: as Windows writes it.
+        // No indication: assume what Windows writes.
         let bytes: Vec<u8> = "\u{30c7}"
             .encode_utf16()
             .flat_map(u16::to_le_bytes)

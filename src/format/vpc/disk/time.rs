@@ -1,11 +1,11 @@
-//! Time as footers and headers have it: "Time Stamp" of the specification.
+//! Time stamps in footers and headers: "Time Stamp" of the specification.
 
 use std::time::{Duration, SystemTime};
 
-/// Time counts from the beginning of the year 2000.
+/// Time is counted from the beginning of the year 2000.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
-/// Seconds since the year 2000, as many as the field holds; 0 before.
+/// Seconds since the year 2000, capped to what the field can hold; 0 for earlier times.
 pub(crate) fn seconds(time: SystemTime) -> u32 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH + EPOCH);
     since.map_or(0, |since| {

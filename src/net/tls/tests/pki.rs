@@ -1,4 +1,4 @@
-//! Certificates for tests, made once by `openssl`.
+//! Certificates for tests, created once by `openssl`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ openssl ca -config crl.conf -gencrl -keyfile ca-key.pem -cert ca-cert.pem -out c
 openssl pkcs8 -topk8 -v2 aes-256-cbc -in client-key.pem -passout pass:letmein -out locked-key.pem
 "#;
 
-/// The directory with all of them; None where there is no `openssl`.
+/// The directory with all of them; None if `openssl` is missing.
 pub(super) fn dir() -> Option<&'static Path> {
     static DIR: OnceLock<Option<tempfile::TempDir>> = OnceLock::new();
     let dir = DIR.get_or_init(|| {
@@ -85,7 +85,7 @@ pub(super) fn x509(endpoint: &str, ca: &str, own: &str, more: &[(&str, &str)]) -
     define(&pairs).unwrap()
 }
 
-/// A directory as other tools have it, with these files under their new names.
+/// A directory laid out as for other tools, with these files under their new names.
 pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
     let made = tempfile::tempdir().unwrap();
     for (from, to) in files {
@@ -96,7 +96,7 @@ pub(super) fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
     (made, path)
 }
 
-/// A connection with a server that begins to listen on this socket.
+/// Connects to a server that is about to listen on this socket.
 pub(super) fn connected(socket: &Path) -> Stream {
     let address = Address::unix(socket.as_os_str().as_encoded_bytes().as_bstr());
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -19,7 +19,7 @@ fn psk(pairs: &[(&str, &str)]) -> Result<TlsCredentials> {
     TlsCredentials::psk(&map)
 }
 
-/// None where the system has no library for it.
+/// None if the system lacks the library for it.
 fn client(keys: &str, priority: &str) -> Option<TlsCredentials> {
     let pairs = [
         ("keys", keys),

@@ -7,8 +7,8 @@ use crate::net::tls::session::{Plain, Session};
 
 pub(super) type Ends = [Box<dyn Session>; 2];
 
-/// Moves bytes between two sessions until neither has any, `step` at a time; what a session says of a wrong
-/// peer ends it.
+/// Moves bytes between two sessions until neither has any left, `step` at a time; stops with the error if a session
+/// rejects its peer.
 pub(super) fn talk(ends: &mut Ends, step: usize) -> Result<()> {
     let mut ways = [Vec::new(), Vec::new()];
     loop {
@@ -79,7 +79,7 @@ fn a_flipped_bit_anywhere_is_an_error_and_never_other_bytes() {
         let mut bad = hello.clone();
         bad[at] ^= 0x10;
         let mut end = server.server_session().unwrap();
-        // Some bits of a first message have no meaning; none may lead to an agreement.
+        // Some bits of a first message have no meaning; none may complete the handshake.
         if end.feed(&bad).is_ok() {
             assert!(end.is_handshaking());
         }
@@ -153,7 +153,7 @@ fn peers_that_are_not_who_they_should_be_are_refused_in_known_words() {
         ),
         "The certificate has been revoked"
     );
-    // The others of that authority are as good as before.
+    // Other certificates of that authority are as good as before.
     talk(&mut ends(&client, &listed), 1 << 20).unwrap();
 }
 
@@ -196,7 +196,7 @@ fn a_directory_is_read_as_other_tools_do() {
     define(&[("dir", dir), ("endpoint", "server")]).unwrap();
     let locked = define(&[("dir", dir)]).unwrap_err();
     assert_eq!(locked.kind(), ErrorKind::NeedsSecret, "{locked}");
-    // The secret of an ID has the text of the ID here.
+    // The secret with an ID is the ID itself here.
     define(&[("dir", dir), ("passwordid", "letmein")]).unwrap();
     let wrong = define(&[("dir", dir), ("passwordid", "letmeout")]).unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::WrongSecret, "{wrong}");

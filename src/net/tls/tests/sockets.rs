@@ -135,7 +135,7 @@ fn garbage_silence_and_floods_end_a_handshake() {
     .concat();
     let error = handshake(
         &|near| {
-            // It hangs up in the middle.
+            // The other end hangs up in the middle.
             let _ = near.write_all(&flood, FOREVER);
         },
         FOREVER,
