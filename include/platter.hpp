@@ -1,16 +1,16 @@
-// Platter for C++17: owning objects and results over the C interface, in this one header.
+// Platter for C++17: owning objects and results on top of the C interface, in this one header.
 //
-// Every call that can fail gives a platter::result: a value, or a platter::error. A result that is not looked at is
-// a warning of the compiler. value() throws the error; in a program without exceptions it ends the program, and
-// operator bool, operator* and error() are what is used:
+// Every call that can fail returns a platter::result: a value, or a platter::error. The compiler warns about a result
+// that is ignored. value() throws the error; in a program without exceptions it aborts the program, so use
+// operator bool, operator* and error() there:
 //
 //     auto image = platter::image::open("disk.qcow2", platter::open_options().format("qcow2"));
 //     if (!image)
 //         return report(image.error().message());
 //     platter::result<void> read = image->read(buffer, 0);
 //
-// Objects are moved, not copied, and are freed with their last owner. get() gives the object of the C interface,
-// whose manual says the rest: which threads may call, which flags there are.
+// Objects are moved, not copied, and are freed with their last owner. get() returns the object of the C interface,
+// whose manual describes the rest: which threads may call, which flags exist.
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 #ifndef PLATTER_HPP
@@ -49,7 +49,7 @@ template <typename T, void (*Free)(T *)> using owner = std::unique_ptr<T, delete
 
 } // namespace detail
 
-/// Bytes to read from: contiguous memory of the caller.
+/// Bytes to read from: contiguous memory owned by the caller.
 class const_bytes {
 public:
     const_bytes(const void *data, std::size_t size) noexcept : data_(data), size_(size) {}
@@ -71,7 +71,7 @@ private:
     std::size_t size_;
 };
 
-/// Bytes to write to: contiguous memory of the caller, such as a vector, an array or a std::span.
+/// Bytes to write to: contiguous memory owned by the caller, such as a vector, an array or a std::span.
 class bytes {
 public:
     bytes(void *data, std::size_t size) noexcept : data_(data), size_(size) {}
@@ -100,7 +100,7 @@ class error
 #endif
 {
 public:
-    /// Takes what a call of the C interface has stored; without an error object the status alone is known.
+    /// Takes the error that a call of the C interface has stored; without an error object only the status is known.
     error(int status, platter_error *taken) : status_(status)
     {
         const detail::owner<platter_error, platter_error_free> owned(taken);
@@ -120,17 +120,17 @@ public:
     }
     /// A PLATTER_STATUS_*.
     int status() const noexcept { return status_; }
-    /// The errno that fits best; 0 for none.
+    /// The best matching errno; 0 for none.
     int os_errno() const noexcept { return errno_; }
     /// A PLATTER_STAGE_*: what was being done.
     std::uint32_t stage() const noexcept { return stage_; }
     /// One line that names the file and the reason.
     const std::string &message() const noexcept { return message_; }
-    /// Where in the file it is, if that is known.
+    /// The offset in the file, if it is known.
     std::optional<std::uint64_t> offset() const noexcept { return offset_; }
     /// The file whose reading, writing or syncing failed, if any did.
     const std::optional<std::string> &file() const noexcept { return file_; }
-    /// What can be done, a line each.
+    /// What the user can do, one line each.
     const std::vector<std::string> &hints() const noexcept { return hints_; }
 #ifdef PLATTER_HPP_EXCEPTIONS
     const char *what() const noexcept override { return message_.c_str(); }
@@ -160,14 +160,14 @@ namespace detail {
 
 } // namespace detail
 
-/// A value, or why there is none.
+/// A value, or the error that prevented it.
 template <typename T> class [[nodiscard]] result {
 public:
     result(T value) : held_(std::in_place_index<0>, std::move(value)) {}
     result(platter::error failed) : held_(std::in_place_index<1>, std::move(failed)) {}
     bool has_value() const noexcept { return held_.index() == 0; }
     explicit operator bool() const noexcept { return has_value(); }
-    /// The value; throws the error.
+    /// Returns the value, or throws the error.
     T &value() &
     {
         check();
@@ -188,7 +188,7 @@ public:
     T &&operator*() && { return std::move(*this).value(); }
     T *operator->() { return &value(); }
     const T *operator->() const { return &value(); }
-    /// The error, where there is no value.
+    /// The error, if there is no value.
     const platter::error &error() const { return *std::get_if<1>(&held_); }
 
 private:
@@ -200,14 +200,14 @@ private:
     std::variant<T, platter::error> held_;
 };
 
-/// Nothing, or why it failed.
+/// Success without a value, or the error.
 template <> class [[nodiscard]] result<void> {
 public:
     result() = default;
     result(platter::error failed) : failed_(std::move(failed)) {}
     bool has_value() const noexcept { return !failed_; }
     explicit operator bool() const noexcept { return has_value(); }
-    /// Throws the error.
+    /// Throws the error, if there is one.
     void value() const
     {
         if (failed_)
@@ -221,7 +221,7 @@ private:
 
 namespace detail {
 
-/// Calls a function whose last parameter is the place of an error.
+/// Calls a function whose last parameter receives the error.
 template <typename... Parameters, typename... Arguments>
 result<void> call(int (*function)(Parameters...), Arguments... arguments)
 {
@@ -232,7 +232,7 @@ result<void> call(int (*function)(Parameters...), Arguments... arguments)
     return {};
 }
 
-/// As call(), of a function that stores a value first.
+/// As call(), for a function whose first parameter receives a value.
 template <typename Value, typename... Parameters, typename... Arguments>
 result<Value> get(int (*function)(Parameters...), Arguments... arguments)
 {
@@ -242,7 +242,7 @@ result<Value> get(int (*function)(Parameters...), Arguments... arguments)
     return value;
 }
 
-/// As get(), of a function that makes an object.
+/// As get(), for a function that creates an object.
 template <typename Owner, typename... Parameters, typename... Arguments>
 result<Owner> make(int (*function)(Parameters...), Arguments... arguments)
 {
@@ -252,7 +252,7 @@ result<Owner> make(int (*function)(Parameters...), Arguments... arguments)
     return Owner(*made);
 }
 
-/// A chain of setters keeps the first failure for the call that ends it.
+/// A chain of setters records its first failure for the call that ends the chain.
 template <typename Self> class settings {
 protected:
     template <typename... Parameters, typename... Arguments>
@@ -272,7 +272,7 @@ protected:
     std::optional<error> failed_;
 
 public:
-    /// The first call that failed; whoever is given the object fails with it.
+    /// The first failure; calls that are given the object fail with it.
     const std::optional<error> &failure() const noexcept { return failed_; }
 };
 
@@ -287,7 +287,7 @@ inline result<std::uint64_t> parse_size(const std::string &text)
     return detail::get<std::uint64_t>(platter_size_parse, text.c_str(), PLATTER_SIZE_IMAGE);
 }
 
-/// The formats, protocols and filters of the library, which owns what it tells of them for ever.
+/// The formats, protocols and filters of the library; it owns the descriptions for ever.
 inline std::vector<const platter_driver_info *> drivers()
 {
     std::vector<const platter_driver_info *> all;
@@ -297,7 +297,7 @@ inline std::vector<const platter_driver_info *> drivers()
     return all;
 }
 
-/// What a driver takes for a PLATTER_OPERATION_*; the library owns it for ever.
+/// The options that a driver accepts for a PLATTER_OPERATION_*; the library owns the descriptions for ever.
 inline result<std::vector<const platter_option_info *>> describe_options(const std::string &driver,
                                                                          std::uint32_t operation)
 {
@@ -310,7 +310,7 @@ inline result<std::vector<const platter_option_info *>> describe_options(const s
             continue;
         }
         const platter_driver_info *known = nullptr;
-        /* It ends with the last option, unless there is no such driver. */
+        /* This is the end of the options, unless there is no such driver. */
         if (option.error().status() != PLATTER_STATUS_NOT_FOUND ||
             platter_driver_find(&known, driver.c_str(), 0, 0, nullptr) != PLATTER_OK)
             return option.error();
@@ -318,7 +318,7 @@ inline result<std::vector<const platter_option_info *>> describe_options(const s
     }
 }
 
-/// The nodes that stand below one of a driver; the library owns what it tells of them for ever.
+/// The children of a driver's nodes; the library owns the descriptions for ever.
 inline result<std::vector<const platter_child_info *>> describe_children(const std::string &driver)
 {
     std::vector<const platter_child_info *> all;
@@ -330,7 +330,7 @@ inline result<std::vector<const platter_child_info *>> describe_children(const s
             continue;
         }
         const platter_driver_info *known = nullptr;
-        /* It ends with the last child, unless there is no such driver. */
+        /* This is the end of the children, unless there is no such driver. */
         if (child.error().status() != PLATTER_STATUS_NOT_FOUND ||
             platter_driver_find(&known, driver.c_str(), 0, 0, nullptr) != PLATTER_OK)
             return child.error();
@@ -355,7 +355,7 @@ public:
         return set(platter_options_set_bool, bag_.get(), key.c_str(), value ? 1u : 0u,
                    0u);
     }
-    /// What is not set is the default.
+    /// An option that is not set has its default.
     options &unset(const std::string &key)
     {
         return set(platter_options_unset, bag_.get(), key.c_str(), 0u);
@@ -374,7 +374,7 @@ public:
             all.emplace_back(*key);
         return all;
     }
-    /// A list such as "cluster_size=64k,lazy_refcounts=on".
+    /// Sets the options of a list such as "cluster_size=64k,lazy_refcounts=on".
     options &parse(const std::string &list)
     {
         return set(platter_options_parse, bag_.get(), list.c_str(), 0u);
@@ -405,32 +405,32 @@ public:
     {
         return set(platter_secrets_add, set_.get(), id.c_str(), secret.data(), secret.size(), 0u);
     }
-    /// A secret by its properties, such as `file` and `format`.
+    /// Adds a secret by its properties, such as `file` and `format`.
     secrets &define(const std::string &id, const properties &of)
     {
         return object(platter_secrets_define, id, of);
     }
-    /// Credentials of TLS: certificates.
+    /// Adds TLS credentials: certificates.
     secrets &add_tls_x509(const std::string &id, const properties &of)
     {
         return object(platter_secrets_add_tls_x509, id, of);
     }
-    /// Credentials of TLS: keys that both ends know.
+    /// Adds TLS credentials: pre-shared keys.
     secrets &add_tls_psk(const std::string &id, const properties &of)
     {
         return object(platter_secrets_add_tls_psk, id, of);
     }
-    /// Rules that say which clients may come in.
+    /// Adds rules for which clients are admitted.
     secrets &add_authorization(const std::string &id, const properties &of)
     {
         return object(platter_secrets_add_authorization, id, of);
     }
-    /// A group of limits for what is read and written.
+    /// Adds a group of limits for reads and writes.
     secrets &add_throttle_group(const std::string &id, const properties &of)
     {
         return object(platter_secrets_add_throttle_group, id, of);
     }
-    /// Is asked for secrets that are not there, from any thread. It must not throw.
+    /// Sets a function to be called for missing secrets, from any thread. It must not throw.
     secrets &ask(std::function<std::optional<std::string>(std::string_view id)> asked)
     {
         using function = decltype(asked);
@@ -483,7 +483,7 @@ public:
     {
         return set(platter_policy_allow_protocol, policy_.get(), protocol.c_str(), 0u);
     }
-    /// A server whose images may be opened.
+    /// Allows images of a server to be opened.
     policy &allow_host(const std::string &host)
     {
         return set(platter_policy_allow_host, policy_.get(), host.c_str(), 0u);
@@ -493,7 +493,8 @@ public:
     {
         return set(platter_policy_set_implicit, policy_.get(), mode, 0u);
     }
-    /// Decides about each file that an image names by a PLATTER_ANSWER_*, on the thread that opens. It must not throw.
+    /// Sets a function that returns a PLATTER_ANSWER_* for each file that an image names, on the thread that opens.
+    /// It must not throw.
     policy &ask(std::function<int(const platter_implicit_file &file, int &fd)> asked)
     {
         using function = decltype(asked);
@@ -515,12 +516,12 @@ public:
     {
         return set(platter_policy_add_directory, policy_.get(), directory.c_str(), 0u);
     }
-    /// Whether images may name files of other protocols than that of host files.
+    /// Whether images may name files on protocols other than that of host files.
     policy &set_implicit_protocols(bool allowed)
     {
         return set(platter_policy_set_implicit_protocols, policy_.get(), allowed ? 1u : 0u, 0u);
     }
-    /// Whether the end of a file is looked at as well to find its format.
+    /// Whether the end of a file is also read to detect its format.
     policy &set_probe_footers(bool on)
     {
         return set(platter_policy_set_probe_footers, policy_.get(), on ? 1u : 0u, 0u);
@@ -549,7 +550,7 @@ private:
     owner policy_;
 };
 
-/// Named nodes of images that are opened one after the other with it.
+/// Named nodes, shared by images that are opened one after the other with it.
 class nodes : public detail::settings<nodes> {
 public:
     nodes()
@@ -568,7 +569,7 @@ private:
 
 class image;
 
-/// Storages of the program under names that locations use.
+/// Storages of the program, under names that locations can use.
 class storages : public detail::settings<storages> {
 public:
     storages() { keep(begin()); }
@@ -598,7 +599,7 @@ private:
     owner set_;
 };
 
-/// Ends waits of images that are opened or used with it, from any thread.
+/// Interrupts, from any thread, the waits of images that are opened or used with it.
 class control : public detail::settings<control> {
 public:
     control()
@@ -609,7 +610,7 @@ public:
             control_ = *std::move(made);
     }
     void cancel() const noexcept { platter_control_cancel(control_.get()); }
-    /// What still waits after so long is ended; 0 for no deadline.
+    /// Sets the time after which waits are interrupted; 0 for no deadline.
     control &deadline(std::uint64_t milliseconds)
     {
         return set(platter_control_set_deadline, control_.get(), milliseconds, 0u);
@@ -633,12 +634,12 @@ public:
     {
         return set(platter_open_options_set_cache, options_.get(), mode.c_str(), 0u);
     }
-    /// An option of the image, keyed as in a `driver=…` string.
+    /// Sets an option of the image, keyed as in a `driver=…` string.
     open_options &option(const std::string &key, const std::string &value)
     {
         return set(platter_open_options_set_option, options_.get(), key.c_str(), value.c_str(), 0u);
     }
-    /// What a compressed file holds: `xz`, `gzip`, `bzip2`, `zstd`, `lz4` or `auto`.
+    /// Sets the compression type of the file: `xz`, `gzip`, `bzip2`, `zstd`, `lz4` or `auto`.
     open_options &decompress(const std::string &kind)
     {
         return set(platter_open_options_set_decompress, options_.get(), kind.c_str(), 0u);
@@ -698,7 +699,7 @@ private:
 
 namespace detail {
 
-/// What a function gives for every index, up to the first that has none.
+/// The results of a function for every index, up to the first index without one.
 template <typename Object>
 std::vector<std::string> lines(const char *(*function)(const Object *, std::size_t),
                                const Object *object)
@@ -711,11 +712,11 @@ std::vector<std::string> lines(const char *(*function)(const Object *, std::size
 
 } // namespace detail
 
-/// What a job or a query found out.
+/// The result of a job or a query.
 class report {
 public:
     explicit report(platter_report *taken) noexcept : report_(taken) {}
-    /// What `--output=json` of the tool prints.
+    /// The output of the tool with `--output=json`.
     result<std::string> json() const
     {
         auto text = detail::get<const char *>(platter_report_json, report_.get(), 0u);
@@ -758,7 +759,7 @@ public:
     {
         return detail::get<platter_extent>(platter_report_extent, report_.get(), index, 0u);
     }
-    /// What the tool prints.
+    /// The text that the tool prints.
     result<std::string> all_text() const
     {
         auto text = detail::get<const char *>(platter_report_text, report_.get(), 0u);
@@ -766,12 +767,12 @@ public:
             return text.error();
         return std::string(*text);
     }
-    /// What the user should know, a line each.
+    /// Warnings for the user, one line each.
     std::vector<std::string> warnings() const
     {
         return detail::lines<platter_report>(platter_report_warning, report_.get());
     }
-    /// What the tool would exit with.
+    /// The exit code that the tool would return.
     result<int> exit_code() const
     {
         return detail::get<int>(platter_report_exit_code, report_.get(), 0u);
@@ -795,11 +796,11 @@ result<report> make_report(int (*function)(Parameters...), Arguments... argument
 
 } // namespace detail
 
-/// Work that takes long.
+/// A long-running operation.
 class job {
 public:
-    /// Is told how many of how many bytes are done, on the thread that runs the job; false cancels it. It must not
-    /// throw.
+    /// Receives the number of bytes done and the total, on the thread that runs the job; returning false cancels the
+    /// job. It must not throw.
     using progress = std::function<bool(std::uint64_t done, std::uint64_t total)>;
 
     explicit job(platter_job *taken) noexcept : job_(taken) {}
@@ -814,7 +815,7 @@ public:
             static_cast<void *>(kept.release()),
             +[](void *user_data) noexcept { delete static_cast<progress *>(user_data); }, 0u);
     }
-    /// Is told each finding or warning as it arises, on the thread that runs the job. It must not throw.
+    /// Sets a function that receives each finding or warning, on the thread that runs the job. It must not throw.
     result<void> on_message(std::function<void(std::string_view line)> told)
     {
         using function = decltype(told);
@@ -831,7 +832,7 @@ public:
     {
         return detail::call(platter_job_set_rate, job_.get(), bytes_per_second, 0u);
     }
-    /// It ends after so long; 0 is never.
+    /// Sets the time after which the job ends; 0 for no deadline.
     result<void> set_deadline(std::uint64_t milliseconds) const
     {
         return detail::call(platter_job_set_deadline, job_.get(), milliseconds, 0u);
@@ -845,28 +846,28 @@ public:
     {
         return detail::get<platter_progress>(platter_job_progress, job_.get(), 0u);
     }
-    /// What a job that failed has left: a check whose repair was refused tells what it found.
+    /// The report of a failed job: a check whose repair was refused reports what it found.
     result<report> failure_report() const
     {
         return detail::make_report(platter_job_failure_report, job_.get(), 0u);
     }
-    /// What it has warned of so far, a line each.
+    /// The warnings so far, one line each.
     std::vector<std::string> warnings() const
     {
         return detail::lines<platter_job>(platter_job_warning, job_.get());
     }
-    /// Runs it on this thread.
+    /// Runs the job on this thread.
     result<report> run()
     {
         if (auto ran = detail::call(platter_job_run, job_.get(), 0u); !ran)
             return ran.error();
         return result_of(0);
     }
-    /// Starts it on a thread of the library.
+    /// Starts the job on a thread of the library.
     result<void> start() { return detail::call(platter_job_start, job_.get(), 0u); }
-    /// Waits for its end.
+    /// Waits for the job to end.
     result<report> wait() { return result_of(PLATTER_JOB_WAIT); }
-    /// Becomes readable when it has ended.
+    /// A descriptor that becomes readable when the job has ended.
     result<int> fd() const { return detail::get<int>(platter_job_fd, job_.get(), 0u); }
     void cancel() const noexcept { platter_job_cancel(job_.get()); }
     result<void> pause() const { return detail::call(platter_job_pause, job_.get(), 0u); }
@@ -894,11 +895,11 @@ result<job> make_job(int (*function)(Parameters...), Arguments... arguments)
 
 } // namespace detail
 
-/// An open image. close() tells whether everything was written; the destructor closes too, and tells nobody.
+/// An open image. close() reports whether everything was written; the destructor closes it without a report.
 class image {
 public:
     explicit image(platter_image *taken) noexcept : image_(taken) {}
-    /// Opens by a location. `flags` are bits of PLATTER_OPEN_* and PLATTER_LOCATION_*.
+    /// Opens an image by location. `flags` are bits of PLATTER_OPEN_* and PLATTER_LOCATION_*.
     static result<image> open(const std::string &location, const open_options &how = {},
                               std::uint32_t flags = 0)
     {
@@ -910,7 +911,7 @@ public:
             return made.error();
         return image(*made);
     }
-    /// Opens by a descriptor, which is duplicated.
+    /// Opens an image by a descriptor, which is duplicated.
     static result<image> open(int fd, const open_options &how = {}, std::uint32_t flags = 0)
     {
         if (how.failure())
@@ -922,7 +923,7 @@ public:
             return made.error();
         return image(*made);
     }
-    /// Opens over a storage of the program; `name` is that of messages.
+    /// Opens an image in a storage of the program; `name` is used in messages.
     static result<image> open(const platter_storage_ops &ops, const std::string &name,
                               void *user_data, platter_free_fn free_fn,
                               const open_options &how = {}, std::uint32_t flags = 0)
@@ -935,7 +936,7 @@ public:
             return made.error();
         return image(*made);
     }
-    /// Has the waits of this image end by a control.
+    /// Lets a control interrupt the waits of this image.
     result<void> use(const platter::control &control) const
     {
         if (control.failure())
@@ -952,13 +953,13 @@ public:
     }
     std::string_view format() const { return platter_image_format(image_.get()); }
     std::string filename() const { return platter_image_filename(image_.get()); }
-    /// Fills all of the buffer from an offset.
+    /// Fills the whole buffer from an offset.
     result<void> read(bytes buffer, std::uint64_t offset) const
     {
         return detail::call(platter_image_read, image_.get(), buffer.data(), buffer.size(), offset,
                             0u);
     }
-    /// Writes all of the buffer at an offset. `flags` is 0 or PLATTER_WRITE_FUA.
+    /// Writes the whole buffer at an offset. `flags` is 0 or PLATTER_WRITE_FUA.
     result<void> write(const_bytes buffer, std::uint64_t offset, std::uint32_t flags = 0) const
     {
         return detail::call(platter_image_write, image_.get(), buffer.data(), buffer.size(), offset,
@@ -978,7 +979,7 @@ public:
         return detail::call(platter_image_prefetch, image_.get(), offset, length, 0u);
     }
     result<void> flush() const { return detail::call(platter_image_flush, image_.get(), 0u); }
-    /// The run of one kind at an offset.
+    /// The extent at an offset: a run of one kind.
     result<platter_extent> extent(std::uint64_t offset, std::uint64_t length) const
     {
         return detail::get<platter_extent>(platter_image_extent, image_.get(), offset, length, 0u);
@@ -994,13 +995,13 @@ public:
         return detail::make_job(platter_resize_job_new, image_.get(), size,
                                 static_cast<const char *>(nullptr), flags);
     }
-    /// PLATTER_FEATURE_*.
+    /// Bits of PLATTER_FEATURE_*.
     result<std::uint32_t> features() const
     {
         return detail::get<std::uint32_t>(platter_image_features, image_.get(), 0u);
     }
     bool is_read_only() const noexcept { return platter_image_is_read_only(image_.get()) != 0; }
-    /// What was strange when it was opened, a line each.
+    /// Warnings from when it was opened, one line each.
     std::vector<std::string> warnings() const
     {
         return detail::lines<platter_image>(platter_image_warning, image_.get());
@@ -1014,7 +1015,7 @@ public:
     {
         return detail::make_job(platter_map_job_new, image_.get(), offset, length, 0u);
     }
-    /// Copies what this layer holds into the image below, or into the one called `base`. The job takes the image over.
+    /// Copies the data of this layer into the image below, or into the one named `base`. The job takes the image over.
     result<job> commit(const std::optional<std::string> &base = {}, const open_options &how = {},
                        std::uint32_t flags = 0) &&
     {
@@ -1041,7 +1042,7 @@ public:
             return of.failure() ? *of.failure() : *held.failure();
         return detail::make_job(platter_amend_job_new, image_.get(), of.get(), held.get(), flags);
     }
-    /// Many requests, whose time is taken. PLATTER_BENCH_WRITE overwrites the disk!
+    /// Times many requests. PLATTER_BENCH_WRITE overwrites the disk.
     result<job> bench(const platter_bench &wanted, std::uint32_t flags = 0) const
     {
         return detail::make_job(platter_bench_job_new, image_.get(), &wanted, flags);
@@ -1054,7 +1055,7 @@ public:
     {
         return detail::make_job(platter_snapshot_create_job_new, image_.get(), name.c_str(), 0u);
     }
-    /// By ID or name, as the others.
+    /// Takes an ID or a name, as the functions below do.
     result<job> apply_snapshot(const std::string &snapshot) const
     {
         return detail::make_job(platter_snapshot_apply_job_new, image_.get(), snapshot.c_str(), 0u);
@@ -1063,7 +1064,7 @@ public:
     {
         return detail::make_job(platter_snapshot_delete_job_new, image_.get(), snapshot.c_str(), 0u);
     }
-    /// Shows it in place of the present disk, read-only, until the image is closed.
+    /// Shows the snapshot in place of the present disk, read-only, until the image is closed.
     result<void> show_snapshot(const std::string &snapshot)
     {
         return detail::call(platter_snapshot_show, image_.get(), snapshot.c_str(), 0u);
@@ -1072,7 +1073,7 @@ public:
     {
         return detail::make_report(platter_bitmap_list, image_.get(), 0u);
     }
-    /// A granularity of 0 is the default of the format.
+    /// A granularity of 0 selects the default of the format.
     result<void> add_bitmap(const std::string &name, std::uint64_t granularity = 0) const
     {
         return detail::call(platter_bitmap_add, image_.get(), name.c_str(), granularity, 0u);
@@ -1093,14 +1094,14 @@ public:
     {
         return detail::call(platter_bitmap_disable, image_.get(), name.c_str(), 0u);
     }
-    /// Adds what a bitmap of another image has as dirty.
+    /// Merges the dirty ranges of a bitmap of another image.
     result<void> merge_bitmap(const std::string &name, const image &from,
                               const std::string &source) const
     {
         return detail::call(platter_bitmap_merge, image_.get(), name.c_str(), from.get(),
                             source.c_str(), 0u);
     }
-    /// The runs of a range that a bitmap has as dirty.
+    /// The runs of a range that are dirty in a bitmap.
     result<report> dirty(const std::string &name, std::uint64_t offset, std::uint64_t length) const
     {
         return detail::make_report(platter_bitmap_dirty, image_.get(), name.c_str(), offset, length, 0u);
@@ -1108,7 +1109,7 @@ public:
     platter_image *get() const noexcept { return image_.get(); }
 
 private:
-    /// A job that exists has the image: nobody else frees it.
+    /// Once a job exists it owns the image, which must not be freed here.
     result<job> taken_over_by(result<job> made)
     {
         if (made)
@@ -1129,7 +1130,7 @@ inline storages &storages::add(const std::string &name, const image &shown)
     return set(platter_storages_add_image, set_.get(), name.c_str(), shown.get(), 0u);
 }
 
-/// A new image to be made.
+/// A new image to be created.
 class creation : public detail::settings<creation> {
 public:
     creation(const std::string &location, const std::string &format, std::uint32_t flags = 0)
@@ -1179,7 +1180,7 @@ public:
             return *failed_;
         return detail::make_job(platter_create_job_new, request_.get(), flags);
     }
-    /// Makes it on this thread.
+    /// Creates it on this thread.
     result<report> run() const
     {
         auto made = make_job();
@@ -1208,15 +1209,15 @@ public:
     {
         return set(platter_convert_add_source, request_.get(), location.c_str(), flags);
     }
-    /// It is read in order.
+    /// Sets a source that is read in order.
     conversion &from(int fd) { return set(platter_convert_set_source_fd, request_.get(), fd, 0u); }
     conversion &snapshot(const std::string &snapshot)
     {
         return set(platter_convert_set_snapshot, request_.get(), snapshot.c_str(), 0u);
     }
-    /// It is written in order.
+    /// Sets a target that is written in order.
     conversion &to(int fd) { return set(platter_convert_set_target_fd, request_.get(), fd, 0u); }
-    /// What a product takes: the name of one of profiles().
+    /// Selects what a product accepts: the name of one of profiles().
     conversion &profile(const std::string &profile)
     {
         return set(platter_convert_set_profile, request_.get(), profile.c_str(), 0u);
@@ -1234,14 +1235,14 @@ public:
     {
         return set(platter_convert_set_checksum, request_.get(), algorithm.c_str(), 0u);
     }
-    /// `which` is PLATTER_CONVERT_SPARSE_SIZE or PLATTER_CONVERT_PARALLEL.
-    /// A PLATTER_CONVERT_CONFLICT_* that the settings have with `flags`, those of the job; 0 for none.
+    /// A PLATTER_CONVERT_CONFLICT_* between the settings and `flags`, those of the job; 0 for none.
     result<std::uint32_t> check(std::uint32_t flags = 0) const
     {
         if (failed_)
             return *failed_;
         return detail::get<std::uint32_t>(platter_convert_check, request_.get(), flags);
     }
+    /// `which` is PLATTER_CONVERT_SPARSE_SIZE or PLATTER_CONVERT_PARALLEL.
     conversion &number(std::uint32_t which, std::uint64_t value)
     {
         return set(platter_convert_set_number, request_.get(), which, value, 0u);
@@ -1256,7 +1257,7 @@ public:
         failed_ = failed_ ? failed_ : how.failure();
         return set(platter_convert_set_source_options, request_.get(), how.get(), flags);
     }
-    /// An empty format is that of the profile.
+    /// An empty format selects that of the profile.
     conversion &to(const std::string &location, const std::string &format, std::uint32_t flags = 0)
     {
         return set(platter_convert_set_target, request_.get(), location.c_str(),
@@ -1296,7 +1297,7 @@ inline result<job> compare(const image &first, const image &second, std::uint32_
     return detail::make_job(platter_compare_job_new, first.get(), second.get(), flags);
 }
 
-/// What an image is; `flags` are bits of PLATTER_INFO_CHAIN, PLATTER_OPEN_FORCE_SHARE and PLATTER_LOCATION_*.
+/// Describes an image; `flags` are bits of PLATTER_INFO_CHAIN, PLATTER_OPEN_FORCE_SHARE and PLATTER_LOCATION_*.
 inline result<report> describe(const std::string &location, const open_options &how = {},
                                std::uint32_t flags = 0)
 {
@@ -1305,7 +1306,7 @@ inline result<report> describe(const std::string &location, const open_options &
     return detail::make_report(platter_image_describe, location.c_str(), how.get(), flags);
 }
 
-/// Whether a file from elsewhere is safe to use, and would be taken by the product of a profile, where one is named.
+/// Whether a file from elsewhere is safe to use, and acceptable to the product of a profile, if one is named.
 inline result<report> inspect(const std::string &location, const open_options &how = {},
                               const std::optional<std::string> &profile = {},
                               std::uint32_t flags = 0)
@@ -1318,7 +1319,7 @@ inline result<report> inspect(const std::string &location, const open_options &h
     return detail::make_report(platter_inspect, location.c_str(), how.get(), flags);
 }
 
-/// As inspect(), of a descriptor.
+/// As inspect(), for a descriptor.
 inline result<report> inspect(int fd, const open_options &how = {})
 {
     if (how.failure())
@@ -1327,7 +1328,7 @@ inline result<report> inspect(int fd, const open_options &how = {})
                                how.get(), 0u);
 }
 
-/// As inspect(), of a storage of the program.
+/// As inspect(), for a storage of the program.
 inline result<report> inspect(const platter_storage_ops &ops, const std::string &name,
                               void *user_data, platter_free_fn free_fn,
                               const open_options &how = {})
@@ -1338,7 +1339,7 @@ inline result<report> inspect(const platter_storage_ops &ops, const std::string 
                                how.get(), 0u);
 }
 
-/// What an NBD server offers. Which of its exports the location names is of no matter.
+/// What an NBD server offers. It does not matter which of its exports the location names.
 inline result<report> exports(const std::string &location, const open_options &how = {},
                               std::uint32_t flags = 0)
 {
@@ -1347,7 +1348,7 @@ inline result<report> exports(const std::string &location, const open_options &h
     return detail::make_report(platter_export_list, location.c_str(), how.get(), flags);
 }
 
-/// The products for which images are made; the library owns what it tells of them for ever.
+/// The products for which images are created; the library owns the descriptions for ever.
 inline std::vector<const platter_profile_info *> profiles()
 {
     std::vector<const platter_profile_info *> all;
@@ -1357,7 +1358,7 @@ inline std::vector<const platter_profile_info *> profiles()
     return all;
 }
 
-/// Copies what an overlay holds into an image of its chain, the next one where none is named. `flags` are bits of
+/// Copies the data of an overlay into an image of its chain, the next one if none is named. `flags` are bits of
 /// PLATTER_COMMIT_* and PLATTER_LOCATION_*.
 inline result<job> commit(const std::string &location, const open_options &how = {},
                           const std::optional<std::string> &base = {}, std::uint32_t flags = 0)
@@ -1401,7 +1402,7 @@ inline result<job> measure(const image &source, const std::string &format, const
                             format.c_str(), of.get(), 0u);
 }
 
-/// Blocks of an image or of a descriptor, to be copied.
+/// A copy of blocks of an image or of a descriptor.
 class copy : public detail::settings<copy> {
 public:
     copy()
@@ -1415,7 +1416,7 @@ public:
     {
         return set(platter_dd_set_input, request_.get(), location.c_str(), flags);
     }
-    /// It is read in order.
+    /// Sets an input that is read in order.
     copy &from(int fd) { return set(platter_dd_set_input_fd, request_.get(), fd, 0u); }
     copy &source(const open_options &how, std::uint32_t flags = 0)
     {
@@ -1430,7 +1431,7 @@ public:
     {
         return set(platter_dd_set_output, request_.get(), location.c_str(), format.c_str(), flags);
     }
-    /// It is written in order.
+    /// Sets an output that is written in order.
     copy &to(int fd) { return set(platter_dd_set_output_fd, request_.get(), fd, 0u); }
     copy &cache(const std::string &mode)
     {
@@ -1469,7 +1470,7 @@ private:
     owner request_;
 };
 
-/// What a server offers of an image: all of it, read-only, under the empty name, unless told otherwise.
+/// What a server offers from an image: all of it, read-only, under the empty name, unless told otherwise.
 class offer : public detail::settings<offer> {
 public:
     /// `flags` are bits of PLATTER_EXPORT_*.
@@ -1503,7 +1504,7 @@ private:
     owner export_;
 };
 
-/// Serves images until it is stopped, which its destructor does.
+/// Serves images until it is stopped, which the destructor also does.
 class server {
 public:
     explicit server(platter_server *taken) noexcept : server_(taken) {}
@@ -1522,14 +1523,14 @@ public:
         return detail::call(platter_server_set_tls, server_.get(), held.get(), credentials.c_str(),
                             authorization ? authorization->c_str() : nullptr, 0u);
     }
-    /// Offers it to clients of NBD from now on.
+    /// Offers an export to NBD clients from now on.
     result<void> add(const offer &offered) const
     {
         if (offered.failure())
             return *offered.failure();
         return detail::call(platter_server_add_export, server_.get(), offered.get(), 0u);
     }
-    /// A negative time is for ever.
+    /// A negative timeout waits for ever.
     result<void> remove(const std::string &name, std::int64_t timeout_ms = -1) const
     {
         return detail::call(platter_server_remove_export, server_.get(), name.c_str(), timeout_ms, 0u);
@@ -1538,24 +1539,24 @@ public:
     {
         return detail::get<platter_offered>(platter_server_get_export, server_.get(), name.c_str(), 0u);
     }
-    /// `unix:PATH`, `inet:HOST:PORT`, `vsock:CID:PORT` or `fd:NUMBER`.
+    /// Listens on `unix:PATH`, `inet:HOST:PORT`, `vsock:CID:PORT` or `fd:NUMBER`.
     result<void> listen(const std::string &address) const
     {
         return detail::call(platter_server_listen, server_.get(), address.c_str(), 0u);
     }
-    /// A client that is connected already.
+    /// Serves a client that is already connected.
     result<void> serve(int input, int output) const
     {
         return detail::call(platter_server_serve_fds, server_.get(), input, output, 0u);
     }
-    /// A file that shows it, by FUSE. `flags` are bits of PLATTER_MOUNT_*.
+    /// Shows the export as a file, by FUSE. `flags` are bits of PLATTER_MOUNT_*.
     result<void> mount(const offer &offered, const std::string &path, std::uint32_t flags = 0) const
     {
         if (offered.failure())
             return *offered.failure();
         return detail::call(platter_server_mount, server_.get(), offered.get(), path.c_str(), flags);
     }
-    /// A block device for virtual machines.
+    /// Offers the export as a block device for virtual machines.
     result<void> listen_vhost_user(const offer &offered, const std::string &path,
                                    std::uint32_t queues = 1) const
     {
@@ -1568,13 +1569,13 @@ public:
     {
         return detail::lines<platter_server>(platter_server_address, server_.get());
     }
-    /// Is readable when clients came or left.
+    /// A descriptor that is readable when clients have connected or disconnected.
     result<int> fd() const { return detail::get<int>(platter_server_fd, server_.get(), 0u); }
     result<platter_server_statistics> statistics() const
     {
         return detail::get<platter_server_statistics>(platter_server_get_statistics, server_.get(), 0u);
     }
-    /// Why a request failed or a client was left, the last time that happened.
+    /// The most recent error for which a request failed or a client was disconnected.
     std::optional<error> last_error() const
     {
         platter_error *failed = platter_server_last_error(server_.get());
@@ -1582,7 +1583,7 @@ public:
             return {};
         return error(platter_error_status(failed), failed);
     }
-    /// A negative time is for ever.
+    /// A negative timeout waits for ever.
     result<void> drain(std::int64_t timeout_ms = -1) const
     {
         return detail::call(platter_server_drain, server_.get(), timeout_ms, 0u);
@@ -1594,7 +1595,7 @@ private:
     detail::owner<platter_server, platter_server_free> server_;
 };
 
-/// Sends the lines of a PLATTER_LOG_* and graver ones to a function, on any thread; it must not throw.
+/// Sends log lines of a PLATTER_LOG_* and more severe ones to a function, on any thread; it must not throw.
 inline result<void> set_log(std::uint32_t level,
                             std::function<void(std::uint32_t level, std::string_view line)> log)
 {
@@ -1609,8 +1610,8 @@ inline result<void> set_log(std::uint32_t level,
         +[](void *user_data) noexcept { delete static_cast<function *>(user_data); }, level, 0u);
 }
 
-/// Switches trace events by their names (`*` and `?` stand for others); they are lines of PLATTER_LOG_TRACE. Gives
-/// how many match.
+/// Switches trace events by their names (`*` and `?` are wildcards); they are lines of PLATTER_LOG_TRACE. Returns how
+/// many match.
 inline result<std::size_t> trace(const std::string &pattern, bool on = true)
 {
     return detail::get<std::size_t>(platter_trace_switch, pattern.c_str(), on ? 1u : 0u, 0u);
@@ -1625,7 +1626,7 @@ inline std::vector<std::string> trace_events()
     return all;
 }
 
-/// A size as people read it: "1.5 MiB".
+/// A human-readable size: "1.5 MiB".
 inline result<std::string> format_size(std::uint64_t bytes)
 {
     auto text = detail::get<char *>(platter_size_format, bytes, 0u);
@@ -1636,10 +1637,10 @@ inline result<std::string> format_size(std::uint64_t bytes)
     return copy;
 }
 
-/// Requests of an image that complete later. It belongs to one thread; the image and the buffers outlive it.
+/// Asynchronous requests to an image. It belongs to one thread; the image and the buffers must outlive it.
 class queue {
 public:
-    /// With at most `depth` requests under way; `flags` are bits of PLATTER_QUEUE_*.
+    /// Opens a queue with at most `depth` requests in flight; `flags` are bits of PLATTER_QUEUE_*.
     static result<queue> open(const image &over, std::uint32_t depth, std::uint32_t flags = 0)
     {
         auto made = detail::get<platter_queue *>(platter_queue_new, over.get(), depth, flags);
@@ -1647,9 +1648,9 @@ public:
             return made.error();
         return queue(*made);
     }
-    /// Becomes readable when something has completed.
+    /// A descriptor that becomes readable when something has completed.
     result<int> fd() { return detail::get<int>(platter_queue_fd, queue_.get(), 0u); }
-    /// Requests that were not reaped yet.
+    /// The number of requests not yet reaped.
     std::size_t outstanding() { return platter_queue_outstanding(queue_.get()); }
     void read(bytes into, std::uint64_t offset, void *user_data, std::uint32_t flags = 0)
     {
@@ -1673,7 +1674,7 @@ public:
     {
         platter_queue_flush(queue_.get(), user_data, flags);
     }
-    /// What has completed, `most` at once; waits for `least` of them, `timeout_ms` long or without an end (-1).
+    /// Returns at most `most` completions; waits for `least` of them, for up to `timeout_ms` or without limit (-1).
     result<std::vector<platter_completion>> reap(std::size_t most, std::size_t least = 0,
                                                  std::int64_t timeout_ms = -1)
     {

@@ -1,4 +1,4 @@
-"""The declarations of the C header, as cffi takes them."""
+"""The declarations of the C header, as cffi accepts them."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def header() -> str:
 
 
 def declarations(text: str) -> str:
-    """Comments, conditions and what is no number are left out."""
+    """Leaves out comments, conditions and definitions that are not numbers."""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     lines = ["struct iovec { void *iov_base; size_t iov_len; };"]
     in_cpp = False

@@ -1,4 +1,4 @@
-"""Makes the module of declarations from the header, which needs no C compiler."""
+"""Builds the module of declarations from the header, which needs no C compiler."""
 
 from setuptools import setup
 

@@ -12,15 +12,15 @@ use crate::capi::report::Content;
 use crate::capi::secret::{copied, platter_secrets};
 use crate::ops::amend::{AmendRequest, amend};
 
-/// Flag of `platter_amend_job_new()`: overwrite a key slot that is in use, erase the last one.
+/// Flag of `platter_amend_job_new()`: allow overwriting a key slot that is in use, and erasing the last one.
 pub const PLATTER_AMEND_FORCE: u32 = 1;
 
-/// Makes a job that changes the options of `image`, which is open for writing. `options` are those that
-/// `platter_option_describe()` lists for `PLATTER_OPERATION_AMEND`; `secrets` (may be NULL for none)
-/// are the ones that they name by ID and the one that opened the image. Both are copied. `flags` is 0
-/// or `PLATTER_AMEND_FORCE`. Nothing else may use the image while the job runs. A job that fails or is
-/// cancelled leaves an image that is valid, each option with its old or its new value. The job keeps
-/// the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+/// Creates a job that changes the options of `image`, which is open for writing. `options` are those that
+/// `platter_option_describe()` lists for `PLATTER_OPERATION_AMEND`; `secrets` (may be NULL for none) are those that the
+/// options name by ID and the one that opened the image. Both are copied. `flags` is 0 or `PLATTER_AMEND_FORCE`.
+/// Nothing else may use the image while the job runs. A job that fails or is cancelled leaves a valid image, each
+/// option with its old or its new value. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`.
 ///
 /// Statuses: INVALID for an unknown option or a value of the wrong type, UNSUPPORTED where the format
 /// changes no options; of the job: INVALID, UNSUPPORTED, READ_ONLY, NEEDS_SECRET, WRONG_SECRET, LIMIT,

@@ -1,4 +1,4 @@
-//! The job that sends many requests to an image and takes the time.
+//! The job that sends many requests to an image and measures the time.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -14,30 +14,30 @@ use crate::ops::bench::{BenchRequest, bench};
 
 /// Flag of `platter_bench_job_new()`: write instead of reading.
 pub const PLATTER_BENCH_WRITE: u32 = 1;
-/// Flag of `platter_bench_job_new()`: do not wait for the requests under way before a flush.
+/// Flag of `platter_bench_job_new()`: do not wait for the requests in flight before a flush.
 pub const PLATTER_BENCH_NO_DRAIN: u32 = 2;
 /// Flag of `platter_bench_job_new()`: as `PLATTER_QUEUE_THREADS`.
 pub const PLATTER_BENCH_THREADS: u32 = 4;
 
-/// What `platter_bench_job_new()` is to send. The caller owns it; `platter_bench_defaults()` fills it.
+/// The requests that `platter_bench_job_new()` sends. The caller owns it; `platter_bench_defaults()` fills it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct platter_bench {
-    /// Requests in all: 75000.
+    /// Total number of requests, by default 75000.
     pub count: u64,
-    /// Requests at a time: 64.
+    /// Number of requests in flight at a time, by default 64.
     pub depth: u64,
-    /// Bytes of each request: 4096.
+    /// Bytes of each request, by default 4096.
     pub buffer_size: u64,
-    /// Guest offset of the first request: 0.
+    /// Guest offset of the first request, by default 0.
     pub offset: u64,
-    /// From the offset of one request to that of the next, which starts over at the end of the image.
-    /// 0 stands for `buffer_size`.
+    /// Distance from the offset of one request to that of the next, which starts over at the end of the image. 0 stands
+    /// for `buffer_size`.
     pub step: u64,
-    /// A flush whenever the number of requests that are left is a multiple of this: 0, for none. Not
-    /// below `depth`, and for writes alone.
+    /// Flush whenever the number of requests left is a multiple of this; by default 0, for never. Not below `depth`,
+    /// and only for writes.
     pub flush_interval: u64,
-    /// The byte to write, 0 to 255: 0.
+    /// The byte to write, 0 to 255, by default 0.
     pub pattern: u32,
     /// 0.
     pub reserved: [u32; 9],
@@ -73,12 +73,11 @@ pub extern "C" fn platter_bench_defaults(
     })
 }
 
-/// Makes a job that sends the requests of `bench` to `image` through a queue of its own and takes the
-/// time. With `PLATTER_BENCH_WRITE` it overwrites the guest's data! `flags` are bits of
-/// `PLATTER_BENCH_*`. The job's summary announces the test, in one line or two. The report has
-/// `requests`, `flushes`, `bytes`, `seconds` and `requests-per-second`; progress counts requests. A
-/// cancelled job has written what it has written. The job keeps the image alive. `*out` belongs to
-/// the caller, who frees it with `platter_job_free()`.
+/// Creates a job that sends the requests of `bench` to `image` through a queue of its own and measures the time. With
+/// `PLATTER_BENCH_WRITE` it overwrites the guest's data. `flags` are bits of `PLATTER_BENCH_*`. The job's summary
+/// announces the test, in one line or two. The report has `requests`, `flushes`, `bytes`, `seconds` and
+/// `requests-per-second`; progress counts requests. What a cancelled job has written stays written. The job keeps the
+/// image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
 ///
 /// Statuses: INVALID; of the job: LIMIT where the buffers would take more than 4 GiB, and those of the
 /// first request that fails. Threads: any. Since 0.1.

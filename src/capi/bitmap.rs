@@ -11,10 +11,9 @@ use crate::capi::text::name;
 use crate::error::Result;
 use crate::ops::bitmap::{self, Change};
 
-/// Reports the persistent dirty bitmaps of an open image, in the order of its directory; none for a
-/// format without them. A bitmap that this image records into is consistent here, although it stays in
-/// use on disk until the image is closed. `*out` belongs to the caller, who frees it with
-/// `platter_report_free()`. `flags` must be 0.
+/// Reports the persistent dirty bitmaps of an open image, in the order of its directory; none for a format without
+/// them. A bitmap that this image records into is consistent here, although it stays marked as in use on disk until the
+/// image is closed. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags` must be 0.
 ///
 /// Statuses: CORRUPT, OS, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -32,12 +31,11 @@ pub extern "C" fn platter_bitmap_list(
     })
 }
 
-/// Reports which of the `length` guest bytes from `offset` on the bitmap `name` has as dirty: what
-/// changed since it was added or cleared, rounded out to its granularity, with what was written
-/// through this open image. A range past the end of the image is cut. Each entry of the report is a
-/// run, as `platter_report_extent()` or by the keys `start` and `length`; the call fails where there are
-/// more than 1,048,576, so ask for the parts of a large image in turn. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags`
-/// must be 0.
+/// Reports which of the `length` guest bytes from `offset` on the bitmap `name` marks as dirty: what has changed since
+/// it was added or cleared, rounded out to its granularity, including what was written through this open image. A range
+/// past the end of the image is truncated. Each entry of the report is a run, as returned by `platter_report_extent()`
+/// or by the keys `start` and `length`; the call fails if there are more than 1,048,576, so query a large image in
+/// parts. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, LIMIT, CORRUPT where the bitmap is inconsistent or damaged, OS, INVALID, CANCELLED by
 /// the control of the image. Threads: any. Since 0.1.
@@ -65,7 +63,7 @@ pub unsafe extern "C" fn platter_bitmap_dirty(
     })
 }
 
-/// Makes a change.
+/// Applies a change to a bitmap.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
@@ -85,9 +83,9 @@ unsafe fn change(
     })
 }
 
-/// Adds an empty bitmap to `image`, which must be writable; it records every write from now on, also of
-/// later users. `granularity` is the guest bytes of a bit, a power of 2 from 512 to 2 GiB, or 0 for
-/// the format's default. The change is on disk when the call returns. `flags` must be 0.
+/// Adds an empty bitmap to `image`, which must be writable; it records every write from now on, including those of
+/// later users. `granularity` is the number of guest bytes per bit, a power of 2 from 512 to 2 GiB, or 0 for the
+/// format's default. The change is on disk when the call returns. `flags` must be 0.
 ///
 /// Statuses: EXISTS, INVALID, LIMIT where it would be too large, UNSUPPORTED, READ_ONLY, NO_SPACE,
 /// OS, CORRUPT; CANCELLED by the control of the image. Nothing has changed then. Threads: any. Since 0.1.
@@ -107,8 +105,7 @@ pub unsafe extern "C" fn platter_bitmap_add(
     unsafe { change(image, name, flags, err, Change::Add(granularity)) }
 }
 
-/// Removes a bitmap, also one that is inconsistent, from `image`, which must be writable. `flags` must
-/// be 0.
+/// Removes a bitmap, even an inconsistent one, from `image`, which must be writable. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, INVALID, READ_ONLY, NO_SPACE, OS, CORRUPT; CANCELLED by the control of the image.
 /// Nothing has changed then. Threads: any. Since 0.1.
@@ -126,8 +123,8 @@ pub unsafe extern "C" fn platter_bitmap_remove(
     unsafe { change(image, name, flags, err, Change::Remove) }
 }
 
-/// Clears all bits of a bitmap of `image`, which must be writable. A write that runs at the same time is
-/// recorded if it ends later. `flags` must be 0.
+/// Clears all bits of a bitmap of `image`, which must be writable. A concurrent write is recorded if it completes
+/// later. `flags` must be 0.
 ///
 /// Statuses: as `platter_bitmap_remove()`; CORRUPT also where the bitmap is inconsistent. Threads: any.
 /// Since 0.1.
@@ -145,8 +142,7 @@ pub unsafe extern "C" fn platter_bitmap_clear(
     unsafe { change(image, name, flags, err, Change::Clear) }
 }
 
-/// Lets a bitmap of `image`, which must be writable, record what is written from now on. `flags` must
-/// be 0.
+/// Enables a bitmap of `image`, which must be writable, to record what is written from now on. `flags` must be 0.
 ///
 /// Statuses: as `platter_bitmap_clear()`. Threads: any. Since 0.1.
 ///
@@ -163,8 +159,8 @@ pub unsafe extern "C" fn platter_bitmap_enable(
     unsafe { change(image, name, flags, err, Change::Enable) }
 }
 
-/// Lets a bitmap of `image`, which must be writable, record no more; what it has stays. `flags` must be
-/// 0.
+/// Disables a bitmap of `image`, which must be writable, so that it records no more; what it has recorded stays.
+/// `flags` must be 0.
 ///
 /// Statuses: as `platter_bitmap_clear()`. Threads: any. Since 0.1.
 ///

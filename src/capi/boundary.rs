@@ -1,5 +1,5 @@
-//! The one way in: every export runs its body here, so that no NULL handle, failure or panic
-//! crosses into C as anything but a status.
+//! The boundary to C: every exported function runs its body here, so that NULL handles, failures and panics reach C
+//! only as a status.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobControl, Working};
 use crate::log::{Level, log};
 
-/// Set on a handle when a panic ran through it: its state is unknown, so later calls are refused.
+/// Set on a handle when a panic has unwound through it: its state is unknown, so later calls are refused.
 #[derive(Debug, Default)]
 pub(super) struct Poison(AtomicBool);
 
@@ -44,19 +44,19 @@ impl Poison {
 pub(super) trait Handle {
     fn poison(&self) -> &Poison;
 
-    /// What ends calls with it, also where they wait for a server.
+    /// The control that ends calls with it, even while they wait for a server.
     fn heeds(&self) -> Option<&Arc<JobControl>> {
         None
     }
 
-    /// Until this is dropped the call heeds that control.
+    /// Makes the call heed that control until the returned guard is dropped.
     fn working(&self) -> Option<Working> {
         let control = self.heeds().filter(|control| !control.is_idle());
         control.map(JobControl::work_here)
     }
 }
 
-/// A value of an out-parameter, with what it is on failure.
+/// The value of an out-parameter, and what it is on failure.
 pub(super) trait OutValue: Sized {
     fn empty() -> Self;
 }
@@ -85,17 +85,17 @@ macro_rules! zero_is_empty {
 
 zero_is_empty!(c_int, u32, u64, usize, f64);
 
-/// The place of a `platter_error **`.
+/// A `platter_error **` parameter.
 pub(super) type ErrOut<'a> = Option<&'a mut MaybeUninit<*mut platter_error>>;
-/// The place of an out-parameter.
+/// An out-parameter.
 pub(super) type Out<'a, T> = Option<&'a mut MaybeUninit<T>>;
 
-/// Runs a body that has no handle.
+/// Runs a body without a handle.
 pub(super) fn call(err: ErrOut<'_>, body: impl FnOnce() -> Result<()>) -> c_int {
     finish(err, caught(None, body))
 }
 
-/// Runs a body whose value leaves through `out`.
+/// Runs a body whose value is returned through `out`.
 pub(super) fn call_out<T: OutValue>(
     out: Out<'_, T>,
     err: ErrOut<'_>,
@@ -108,7 +108,7 @@ pub(super) fn call_out<T: OutValue>(
     finish(err, result)
 }
 
-/// Runs a body over a handle that several threads may share.
+/// Runs a body on a handle that several threads may share.
 pub(super) fn call_ref<H: Handle>(
     handle: Option<&H>,
     name: &str,
@@ -124,7 +124,7 @@ pub(super) fn call_ref<H: Handle>(
     finish(err, result)
 }
 
-/// As [`call_ref`], with a value that leaves through `out`.
+/// As [`call_ref`], with a value that is returned through `out`.
 pub(super) fn call_ref_out<T: OutValue, H: Handle>(
     out: Out<'_, T>,
     handle: Option<&H>,
@@ -143,7 +143,7 @@ pub(super) fn call_ref_out<T: OutValue, H: Handle>(
     finish(err, result)
 }
 
-/// Runs a body over a handle that the calling thread has alone.
+/// Runs a body on a handle that only the calling thread uses.
 pub(super) fn call_mut<H: Handle>(
     handle: Option<&mut H>,
     name: &str,
@@ -166,12 +166,12 @@ pub(super) fn call_mut<H: Handle>(
     finish(err, result)
 }
 
-/// Runs a getter that has no status: `fallback` where it panics.
+/// Runs a getter without a status; returns `fallback` if it panics.
 pub(super) fn get<T>(fallback: T, body: impl FnOnce() -> T) -> T {
     caught(None, || Ok(body())).unwrap_or(fallback)
 }
 
-/// Frees a handle made by `Box::into_raw`; NULL does nothing.
+/// Frees a handle created by `Box::into_raw`; NULL does nothing.
 ///
 /// # Safety
 /// `handle` is NULL or came from `Box::into_raw` and is not used afterwards.
@@ -247,7 +247,7 @@ fn finish(err: ErrOut<'_>, result: Result<()>) -> c_int {
                 log(Level::Debug, || format!("a call fails: {error}"));
                 platter_error::new(&error)
             });
-            // An error that cannot even be told is told by that.
+            // If building the error object panics, that panic is reported instead.
             report(
                 err,
                 &told.unwrap_or_else(|error| platter_error::new(&error)),
@@ -256,7 +256,7 @@ fn finish(err: ErrOut<'_>, result: Result<()>) -> c_int {
     }
 }
 
-/// Hands a copy of `error` to the caller and returns its status.
+/// Passes a copy of `error` to the caller and returns its status.
 pub(super) fn report(err: ErrOut<'_>, error: &platter_error) -> c_int {
     if let Some(err) = err {
         err.write(Box::into_raw(Box::new(error.clone())));
@@ -268,7 +268,7 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What the first call does. Keeps panics of this library off the caller's stderr; others go to the hook that was there.
+/// Runs once, in the first call. Keeps panics of this library off the caller's stderr; others go to the previous hook.
 fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -292,13 +292,13 @@ pub(super) struct UserData {
     free_fn: platter_free_fn,
 }
 
-/// Releases `user_data`; runs exactly once, also when the call that registers it fails.
+/// Releases `user_data`; runs exactly once, even if the call that registers it fails.
 pub type platter_free_fn = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
-// SAFETY: the header says that callbacks and their user data are used from the thread that runs
-// the job or the I/O, and never from two at once unless that callback's page says so.
+// SAFETY: the header says that callbacks and their user data are used from the thread that runs the job or the I/O, and
+// never from two at once unless that callback's documentation says so.
 unsafe impl Send for UserData {}
-// SAFETY: as above; a shared reference lets only the pointer out.
+// SAFETY: as above; a shared reference exposes only the pointer.
 unsafe impl Sync for UserData {}
 
 impl UserData {
@@ -320,8 +320,8 @@ impl Drop for UserData {
     }
 }
 
-/// Lets the tests prove that a panic becomes a status. Only in builds with debug assertions, in no
-/// header and in no shared object.
+/// Lets tests verify that a panic becomes a status. Only in builds with debug assertions, and in neither the header nor
+/// the shared object.
 #[cfg(debug_assertions)]
 mod testing {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -330,7 +330,7 @@ mod testing {
 
     /// cbindgen:ignore
     ///
-    /// The `nth` guarded body from now on panics (1 is the next one); 0 switches this off.
+    /// Makes the `nth` guarded body from now on panic (1 is the next one); 0 disables this.
     #[unsafe(no_mangle)]
     extern "C" fn platter_testing_panic_at(nth: u32) {
         COUNTDOWN.store(nth, Ordering::SeqCst);

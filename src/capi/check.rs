@@ -13,31 +13,30 @@ use crate::ops;
 
 /// Flag of `platter_check_job_new()`: repair leaked clusters.
 pub const PLATTER_CHECK_REPAIR_LEAKS: u32 = 1;
-/// Flag of `platter_check_job_new()`: repair all that can be repaired.
+/// Flag of `platter_check_job_new()`: repair everything that can be repaired.
 pub const PLATTER_CHECK_REPAIR_ALL: u32 = 2;
-/// Flag of `platter_check_job_new()`: changes of the image wait until the job has ended.
+/// Flag of `platter_check_job_new()`: changes to the image wait until the job has ended.
 pub const PLATTER_CHECK_HOLD_CHANGES: u32 = 4;
 
-/// Makes a job that checks the consistency of `image`, which was opened with
-/// `PLATTER_OPEN_FOR_CHECK`. Each finding is a message, a `PLATTER_MESSAGE_NOTE`; the report has the
-/// numbers. The job keeps the image alive. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`. `flags` is a combination of `PLATTER_CHECK_HOLD_CHANGES` and one of
-/// `PLATTER_CHECK_REPAIR_LEAKS` and `PLATTER_CHECK_REPAIR_ALL`, or 0; a repair needs an image that was opened with `PLATTER_OPEN_WRITE` too, and
-/// is followed by a second check, which the report shows. A check that is cancelled changes nothing
-/// from then on.
+/// Creates a job that checks the consistency of `image`, which was opened with `PLATTER_OPEN_FOR_CHECK`. Each finding
+/// is a message, a `PLATTER_MESSAGE_NOTE`; the report has the numbers. The job keeps the image alive. `*out` belongs to
+/// the caller, who frees it with `platter_job_free()`. `flags` is a combination of `PLATTER_CHECK_HOLD_CHANGES` and one
+/// of `PLATTER_CHECK_REPAIR_LEAKS` and `PLATTER_CHECK_REPAIR_ALL`, or 0; a repair requires an image that was also
+/// opened with `PLATTER_OPEN_WRITE`, and is followed by a second check, whose results the report shows. A check that is
+/// cancelled changes nothing from then on.
 ///
-/// What a check tells is of one state of the image. Other threads may go on writing to it through the same handle:
-/// the job waits for the changes that are under way, and where another one changes metadata before it has ended (a
-/// write that allocates, a discard, a snapshot…), it ends with BUSY, has no report, and tells nothing from then on.
-/// Messages from before are true of the state that it began with. Check again at a quieter time, or set
-/// `PLATTER_CHECK_HOLD_CHANGES`: writes and all other changes of the image then wait, each in its call, until the
-/// job has ended; reads do not. A repair always has them wait. A change within a callback of such a job, on the thread
-/// that runs it, is refused with BUSY. Writes of other processes are kept out by locks, unless the image was
-/// opened with `PLATTER_OPEN_FORCE_SHARE`: then they are not known, and what is found may be of no state at all.
+/// The findings of a check are about one state of the image. Other threads may continue to write to it through the same
+/// handle: the job waits for changes in progress, and if a later one changes metadata before the job has ended (a write
+/// that allocates, a discard, a snapshot…), it ends with BUSY, has no report, and reports nothing from then on. Earlier
+/// messages are true of the state that it began with. Check again at a quieter time, or set
+/// `PLATTER_CHECK_HOLD_CHANGES`: writes and all other changes to the image then wait, each in its call, until the job
+/// has ended; reads do not. A repair always makes them wait. A change within a callback of such a job, on the thread
+/// that runs it, is refused with BUSY. Writes of other processes are kept out by locks, unless the image was opened
+/// with `PLATTER_OPEN_FORCE_SHARE`: then they go unnoticed, and the findings may be about no actual state at all.
 ///
-/// Where `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or
-/// used ones like leaked ones, the job ends with CORRUPT and has changed nothing;
-/// `platter_job_failure_report()` then gives the report. `PLATTER_CHECK_REPAIR_ALL` repairs both.
+/// If `PLATTER_CHECK_REPAIR_LEAKS` finds damage that makes leaked clusters look like used ones, or used ones like
+/// leaked ones, the job ends with CORRUPT and has changed nothing; `platter_job_failure_report()` then returns the
+/// report. `PLATTER_CHECK_REPAIR_ALL` repairs both.
 ///
 /// Statuses: INVALID; of the job: BUSY where the image was changed meanwhile, UNSUPPORTED where the format has no
 /// check, CORRUPT where damage keeps it from being carried out, OS. Threads: any. Since 0.1.

@@ -18,14 +18,14 @@ use crate::ops::commit::{CommitRequest, commit, commit_image};
 /// Flag of `platter_commit_job_new()`: leave the overlay as it is instead of emptying it.
 pub const PLATTER_COMMIT_KEEP: u32 = 1;
 
-/// Makes a job that copies what the image at `location` and the layers below it hold down into
-/// `base`, an image of its backing chain; NULL is the one right below. `base` is its name as the layer above
-/// records or sees it, or any other name of the same file from the current directory. A smaller base
-/// grows first. When that is durable, the image is emptied, unless a filter stands above it, or `base` or `PLATTER_COMMIT_KEEP` is
-/// given. The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and
-/// closes them; the policy must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most
-/// one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves part of the data in the base; the
-/// image reads as before. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+/// Creates a job that copies the contents of the image at `location` and of the layers below it down into `base`, an
+/// image of its backing chain; NULL is the one directly below. `base` is its name as the layer above records or sees
+/// it, or any other name of the same file, relative to the current directory. A smaller base is grown first. Once all
+/// this is durable, the image is emptied, unless a filter is above it, or `base` or `PLATTER_COMMIT_KEEP` is given. The
+/// job opens the images for writing, as `options` (may be NULL for the defaults) specify, and closes them; the policy
+/// must allow the chain. `flags` are bits of `PLATTER_COMMIT_*` and at most one `PLATTER_LOCATION_*`. A job that fails
+/// or is cancelled leaves part of the data in the base; the image reads as before. `*out` belongs to the caller, who
+/// frees it with `platter_job_free()`.
 ///
 /// Statuses: INVALID; of the job: those of `platter_image_open()`, INVALID without a backing file,
 /// NOT_FOUND where `base` is not in the chain, UNSUPPORTED, NO_SPACE, OS, CORRUPT. Threads: any. Since
@@ -53,16 +53,16 @@ pub unsafe extern "C" fn platter_commit_job_new(
     })
 }
 
-/// As `platter_commit_job_new()`, of an image that is open for writing, with its backing chain. Where this call
-/// succeeds the job has taken `image` over: it is not used any more, and the job closes it when it ends, however that
-/// is, or is freed. `options` say how the base is opened once more, for writing: with the policy, the secrets and the
-/// storages with which `image` was opened. `flags` are bits of `PLATTER_COMMIT_*`.
+/// As `platter_commit_job_new()`, for an image that is open for writing, with its backing chain. If this call succeeds,
+/// the job has taken over `image`: it must not be used any more, and the job closes it when the job ends, in whatever
+/// way, or is freed. `options` specify how the base is opened once more, for writing: with the policy, the secrets and
+/// the storages with which `image` was opened. `flags` are bits of `PLATTER_COMMIT_*`.
 ///
 /// Statuses: as `platter_commit_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
 /// `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
 ///
 /// # Safety
-/// `base` is NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+/// `base` is NULL or NUL-terminated; the image is not used afterwards if this succeeds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_commit_image_job_new(
     out: Option<&mut MaybeUninit<*mut platter_job>>,

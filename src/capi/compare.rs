@@ -10,13 +10,13 @@ use crate::capi::job::{NewJob, platter_job};
 use crate::capi::report::Content;
 use crate::ops;
 
-/// Flag of `platter_compare_job_new()`: allocation and size must agree too.
+/// Flag of `platter_compare_job_new()`: allocation and size must match too.
 pub const PLATTER_COMPARE_STRICT: u32 = 1;
 
-/// Makes a job that compares the guest bytes of two images; a longer one must end in zeroes. The job
-/// keeps the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
-/// `flags` is 0 or `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error. The job changes nothing,
-/// also when it is cancelled.
+/// Creates a job that compares the guest bytes of two images; the excess of a longer one must be zeroes. The job keeps
+/// the images alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` is 0 or
+/// `PLATTER_COMPARE_STRICT`. Images that differ are a report, not an error. The job changes nothing, even if it is
+/// cancelled.
 ///
 /// Statuses: INVALID; of the job: OS, CORRUPT. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! What a report holds.
+//! The contents of a report.
 
 use bstr::BString;
 
@@ -33,14 +33,14 @@ pub(super) enum Content {
     Create {
         summary: BString,
     },
-    /// An image was changed; its virtual size where that is what changed.
+    /// An image was changed; its virtual size if the operation reports that.
     Done {
         virtual_size: Option<u64>,
     },
 }
 
 impl Content {
-    /// Why the work counts as failed although there is a report of it.
+    /// Why the work counts as failed although it has a report.
     pub(super) fn failure(&self) -> Option<Error> {
         match self {
             Self::Check(outcome) => outcome.refusal(),

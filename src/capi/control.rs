@@ -1,4 +1,4 @@
-//! Ending a call that takes long, from elsewhere.
+//! Cancelling a call that takes long, from elsewhere.
 
 use std::ffi::c_int;
 use std::mem::MaybeUninit;
@@ -10,10 +10,10 @@ use crate::capi::error::platter_error;
 use crate::error::Result;
 use crate::job::JobControl;
 
-/// Ends calls that take long, such as an opening that derives a key: cancelled from another thread
-/// or a signal handler, or by a deadline. Calls heed it where it was set on their options
-/// (`platter_open_options_set_control()`, `platter_create_set_control()`), or on an image
-/// (`platter_image_set_control()`). A job has this by itself.
+/// Cancels calls that take long, such as an open that derives a key, from another thread or a signal handler, or at a
+/// deadline. Calls heed it if it was set on their options (`platter_open_options_set_control()`,
+/// `platter_create_set_control()`) or on an image (`platter_image_set_control()`). A job needs none: it can be
+/// cancelled by itself.
 #[derive(Debug, Default)]
 pub struct platter_control {
     poison: Poison,
@@ -33,8 +33,8 @@ pub(super) fn shared(control: Option<&platter_control>) -> Result<Arc<JobControl
     Ok(control.control.clone())
 }
 
-/// Makes a control. The caller frees it with `platter_control_free()`; options and images on which it was
-/// set, and what was made with those options, go on heeding it. `flags` must be 0.
+/// Creates a control. The caller frees it with `platter_control_free()`; options and images on which it was set, and
+/// what was created with those options, continue to heed it. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -49,10 +49,9 @@ pub extern "C" fn platter_control_new(
     })
 }
 
-/// Ends the calls that heed the control with CANCELLED, those that run and all later ones. What has
-/// been done by then is undone as after a failure. This only stores an atomic; a call that computes
-/// ends within milliseconds, one that waits for a file or a callback when that returns. NULL does
-/// nothing.
+/// Makes the calls that heed the control fail with CANCELLED, those in progress and all later ones. What they have done
+/// by then is undone as after a failure. This only stores an atomic; a call that computes ends within milliseconds, one
+/// that waits for a file or a callback when that returns. NULL does nothing.
 ///
 /// Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -62,8 +61,8 @@ pub extern "C" fn platter_control_cancel(control: Option<&platter_control>) {
     }
 }
 
-/// Ends the calls that heed the control with CANCELLED (and `ETIMEDOUT` as the error's errno) once
-/// `milliseconds` from now have passed; 0 lifts that, also where they have passed. `flags` must be 0.
+/// Makes the calls that heed the control fail with CANCELLED (and `ETIMEDOUT` as the error's errno) once `milliseconds`
+/// from now have passed; 0 removes the deadline, even if it has passed. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

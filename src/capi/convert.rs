@@ -29,13 +29,13 @@ use crate::ops::convert::{
 };
 use crate::storage::stream::Direction;
 
-/// What to convert, and how. What uses it copies it.
+/// The description of a conversion: what to convert, and how. Functions that use it copy it.
 #[derive(Debug)]
 pub struct platter_convert {
     poison: Poison,
     request: ConvertRequest,
     has_target: bool,
-    /// The target is a name as typed: how it is read depends on whether it exists.
+    /// The target is a name as typed; how it is interpreted depends on whether it exists.
     target_is_name: bool,
 }
 
@@ -47,33 +47,33 @@ impl Handle for platter_convert {
 
 /// Flag of `platter_convert_job_new()`: compress the target's clusters.
 pub const PLATTER_CONVERT_COMPRESS: u32 = 1;
-/// Flag of `platter_convert_job_new()`: write into an image that exists.
+/// Flag of `platter_convert_job_new()`: write into an existing image.
 pub const PLATTER_CONVERT_TARGET_EXISTS: u32 = 2;
 /// Flag of `platter_convert_job_new()`: the existing target reads as zeroes.
 pub const PLATTER_CONVERT_TARGET_IS_ZERO: u32 = 4;
-/// Flag of `platter_convert_job_new()`: clusters need not lie in the order of the guest.
+/// Flag of `platter_convert_job_new()`: clusters need not be in guest order.
 pub const PLATTER_CONVERT_OUT_OF_ORDER: u32 = 8;
-/// Flag of `platter_convert_job_new()`: copy inside the host where possible; that is tried anyway.
+/// Flag of `platter_convert_job_new()`: offload copying to the host where possible; this is tried anyway.
 pub const PLATTER_CONVERT_COPY_RANGE: u32 = 16;
-/// Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning each.
+/// Flag of `platter_convert_job_new()`: unreadable parts become zeroes, with a warning for each.
 pub const PLATTER_CONVERT_SALVAGE: u32 = 32;
-/// Flag of `platter_convert_job_new()`: copy the persistent dirty bitmaps of the only source; fails where
-/// the target can have none, or where one is inconsistent.
+/// Flag of `platter_convert_job_new()`: copy the persistent dirty bitmaps of the only source; fails if the target
+/// cannot have any, or if one is inconsistent.
 pub const PLATTER_CONVERT_BITMAPS: u32 = 64;
-/// Flag of `platter_convert_job_new()`, with `PLATTER_CONVERT_BITMAPS`: inconsistent bitmaps are left out,
-/// with a warning each.
+/// Flag of `platter_convert_job_new()`, with `PLATTER_CONVERT_BITMAPS`: skip inconsistent bitmaps, with a warning for
+/// each.
 pub const PLATTER_CONVERT_SKIP_BROKEN_BITMAPS: u32 = 128;
-/// Flag of `platter_convert_job_new()`: the target is the path of a directory, which must not exist. It is
-/// created, and each layer of the only source becomes an image in it, called as the layer is, with the
-/// target's format for an ending, over the image of the layer below it. The options of the target hold for
-/// each. When the job fails or is cancelled, the directory is removed.
+/// Flag of `platter_convert_job_new()`: the target is the path of a directory, which must not exist. It is created, and
+/// each layer of the only source becomes an image in it, named after the layer with the target's format as extension,
+/// on top of the image of the layer below it. The options of the target apply to each. If the job fails or is
+/// cancelled, the directory is removed.
 pub const PLATTER_CONVERT_CHAIN: u32 = 256;
-/// Flag of `platter_convert_job_new()`: overwrite nothing. Where a file of the target is there already the job fails
-/// with EXISTS, whatever it holds; a storage of the program must be empty. Not for a target that exists or a stream.
+/// Flag of `platter_convert_job_new()`: overwrite nothing. If a file of the target exists already, the job fails with
+/// EXISTS, whatever the file contains; a storage of the program must be empty. Not for an existing target or a stream.
 pub const PLATTER_CONVERT_EXCLUSIVE: u32 = 512;
 
-/// Begins the description of a conversion with every default of `qemu-img convert`: into a raw image,
-/// target cache mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
+/// Creates the description of a conversion, with all defaults of `qemu-img convert`: into a raw image, target cache
+/// mode `unsafe`. The caller frees it with `platter_convert_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -96,7 +96,7 @@ pub extern "C" fn platter_convert_new(
     })
 }
 
-/// Adds a source; several are concatenated in the order of the calls. `flags` are at most one
+/// Adds a source; several sources are concatenated in the order of the calls. `flags` are at most one
 /// `PLATTER_LOCATION_*`.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -119,9 +119,9 @@ pub unsafe extern "C" fn platter_convert_add_source(
     })
 }
 
-/// Sets a descriptor to read from instead of any source: a pipe, a socket or a file, from its position
-/// on and in order, as raw bytes or as an image that can be read in order (streamOptimized VMDK). The
-/// descriptor is duplicated; the caller keeps its own. `flags` must be 0.
+/// Sets a descriptor to read from instead of any source: a pipe, a socket or a file, which is read in order from its
+/// current position, as raw bytes or as an image that can be read in order (streamOptimized VMDK). The descriptor is
+/// duplicated; the caller keeps its own. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -138,9 +138,9 @@ pub extern "C" fn platter_convert_set_source_fd(
     })
 }
 
-/// Sets a descriptor to write to instead of the target: raw bytes, from its position on and in order.
-/// The descriptor is duplicated; the caller keeps its own. A broken pipe is an error of the job and no
-/// signal. `flags` must be 0.
+/// Sets a descriptor to write to instead of the target: raw bytes are written in order from its current position. The
+/// descriptor is duplicated; the caller keeps its own. A broken pipe is an error of the job, not a signal. `flags` must
+/// be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -176,8 +176,8 @@ pub extern "C" fn platter_convert_set_source_options(
     })
 }
 
-/// Sets an internal snapshot of the source to convert, by ID or name, or as `snapshot.id=…` or
-/// `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+/// Sets the internal snapshot of the source to convert, by ID or name, or as `snapshot.id=…` or `snapshot.name=…`; NULL
+/// for the current state. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -199,11 +199,12 @@ pub unsafe extern "C" fn platter_convert_set_snapshot(
     })
 }
 
-/// Sets the target and its format. A NULL format guesses that of an existing target, which needs
-/// `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one
-/// `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
+/// Sets the target and its format. If the format is NULL, that of an existing target is guessed, which requires
+/// `PLATTER_CONVERT_TARGET_EXISTS` and a policy that allows it. `flags` are at most one `PLATTER_LOCATION_*`, and
+/// `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since
+/// 0.1.
 ///
 /// # Safety
 /// `location` and `format` are NULL or NUL-terminated.
@@ -230,11 +231,11 @@ pub unsafe extern "C" fn platter_convert_set_target(
     })
 }
 
-/// Makes the image one that a product takes: `profile` is the name of one of `platter_profile_describe()`,
-/// which decides on the format of the target, sets options where they are not set, and rounds the size up to the next
-/// one that the product takes. A disk that is smaller than `size_least` grows to it, of which the job has a warning; one
-/// that is larger than `size_most` is refused as INVALID by the job. An option that was set to another value is refused
-/// by `platter_convert_job_new()`. NULL stands for none. `flags` must be 0.
+/// Makes the target an image that a product accepts: `profile` is the name of a profile from
+/// `platter_profile_describe()`, which determines the format of the target, sets options that are not set, and rounds
+/// the size up to the next one that the product accepts. A disk smaller than `size_least` is grown to that, with a
+/// warning from the job; the job refuses one larger than `size_most` with INVALID. `platter_convert_job_new()` refuses
+/// an option that was set to another value. NULL means no profile. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -256,8 +257,7 @@ pub unsafe extern "C" fn platter_convert_set_profile(
     })
 }
 
-/// Sets the options of the new image; a copy is kept, and they replace those set before. `flags`
-/// must be 0.
+/// Sets the options of the new image; a copy is kept, which replaces those set before. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -276,7 +276,7 @@ pub extern "C" fn platter_convert_set_target_options(
     })
 }
 
-/// Sets the cache mode of the target, as `platter_open_options_set_cache()`. `flags` must be 0.
+/// Sets the cache mode of the target, as `platter_open_options_set_cache()` does. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -297,8 +297,8 @@ pub unsafe extern "C" fn platter_convert_set_target_cache(
     })
 }
 
-/// Sets what opening the target and its backing file may do; a copy is kept. The policy of the
-/// sources is that of `platter_convert_set_source_options()`. `flags` must be 0.
+/// Sets the policy for opening the target and its backing file; a copy is kept. The policy of the sources is set by
+/// `platter_convert_set_source_options()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -317,9 +317,8 @@ pub extern "C" fn platter_convert_set_target_policy(
     })
 }
 
-/// Sets the secrets that options of the
-/// target name by ID; a copy is kept, which replaces those set before.
-/// NULL stands for none. `flags` must be 0.
+/// Sets the secrets to which options of the target refer by ID; a copy is kept, which replaces those set before. NULL
+/// stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -336,9 +335,9 @@ pub extern "C" fn platter_convert_set_secrets(
     })
 }
 
-/// Sets storages that are used in place of files of their names: of the target, and of what it
-/// names. Those of the sources are set by `platter_convert_set_source_options()`; a copy of the set is kept, which replaces the one
-/// before. NULL stands for none. `flags` must be 0.
+/// Sets storages that are used instead of files with the same names, for the target and for what it names. Those of the
+/// sources are set by `platter_convert_set_source_options()`. A copy of the set is kept, which replaces the previous
+/// one. NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -355,8 +354,8 @@ pub extern "C" fn platter_convert_set_storages(
     })
 }
 
-/// Sets the target's backing file and its format; data that it holds already is not copied. Either may
-/// be NULL for none, or where the options name it. What the backing file names itself is opened where
+/// Sets the target's backing file and its format; data that it already contains is not copied. Either may be NULL for
+/// none, or if the options give it. What the backing file itself names is opened if
 /// `platter_convert_set_target_policy()` allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
@@ -386,13 +385,13 @@ pub unsafe extern "C" fn platter_convert_set_backing(
     })
 }
 
-/// Has a checksum of the guest's bytes taken while they are copied, all of the virtual disk, zeroes included:
-/// `algorithm` is `sha256`, or NULL for none. The report has it as the string `sha256`, and as
-/// `container-sha256` that of a compressed file or stream (see `platter_open_options_set_decompress()`), also where the
-/// location describes it (`driver=decompress`) or the backing file is one that is copied; a file that is unpacked in
-/// parts or into a temporary file is read once more for it, and of several files it is that of all their bytes
-/// together. For the checksum alone, `/dev/null` is the target, by `platter_convert_set_target_fd()`.
-/// `flags` must be 0.
+/// Requests a checksum of the guest data, computed while it is copied, over the whole virtual disk, zeroes included:
+/// `algorithm` is `sha256`, or NULL for none. The report has it as the string `sha256`, and the checksum of a
+/// compressed file or stream (see `platter_open_options_set_decompress()`) as `container-sha256`, also if the location
+/// describes it (`driver=decompress`) or it is a backing file that is copied. For that checksum, a file that is
+/// decompressed in parts or into a temporary file is read once more; for several files, it covers all their bytes
+/// together. For the checksums alone, set `/dev/null` as the target with `platter_convert_set_target_fd()`. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -422,14 +421,14 @@ pub unsafe extern "C" fn platter_convert_set_checksum(
     })
 }
 
-/// A number of a conversion: runs of zeroes of at least this many bytes stay sparse; a multiple of 512
-/// up to 16 MiB, 0 allocates everything. The default is 4096.
+/// Number of a conversion: the minimum length in bytes of runs of zeroes that stay sparse; a multiple of 512 up to 16
+/// MiB, 0 allocates everything. The default is 4096.
 pub const PLATTER_CONVERT_SPARSE_SIZE: u32 = 1;
-/// A number of a conversion: pieces of work at a time, 1 to 16. The default follows the machine.
+/// Number of a conversion: how many pieces of work run in parallel, 1 to 16. The default depends on the machine.
 pub const PLATTER_CONVERT_PARALLEL: u32 = 2;
 
-/// Sets a number of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`.
-/// `flags` must be 0.
+/// Sets a numeric parameter of the conversion, `PLATTER_CONVERT_SPARSE_SIZE` or `PLATTER_CONVERT_PARALLEL`. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -456,7 +455,7 @@ pub extern "C" fn platter_convert_set_number(
     })
 }
 
-/// Conflict of a conversion: none, everything fits together.
+/// Conflict of a conversion: none, everything is compatible.
 pub const PLATTER_CONVERT_CONFLICT_NONE: u32 = 0;
 /// Conflict of a conversion: `PLATTER_CONVERT_SKIP_BROKEN_BITMAPS` without `PLATTER_CONVERT_BITMAPS`.
 pub const PLATTER_CONVERT_CONFLICT_SKIP_WITHOUT_BITMAPS: u32 = 3;
@@ -498,10 +497,10 @@ fn number(conflict: Conflict) -> u32 {
     }
 }
 
-/// Whether what was set so far and `flags`, bits of `PLATTER_CONVERT_*`, fit together. `*out` is
-/// `PLATTER_CONVERT_CONFLICT_NONE`, or the first thing that does not, `PLATTER_CONVERT_CONFLICT_*`, for
-/// which `platter_convert_job_new()` would refuse the job. Neither sources nor a target need be set
-/// yet; no file is touched.
+/// Checks whether what has been set so far and `flags`, bits of `PLATTER_CONVERT_*`, are compatible. `*out` is
+/// `PLATTER_CONVERT_CONFLICT_NONE`, or the first conflict, a `PLATTER_CONVERT_CONFLICT_*`, for which
+/// `platter_convert_job_new()` would refuse the job. Neither sources nor a target need to be set yet; no file is
+/// touched.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -517,8 +516,8 @@ pub extern "C" fn platter_convert_check(
     })
 }
 
-/// One line for the user that says what is wrong, as the error of `platter_convert_job_new()` does;
-/// NULL for none and for an unknown number. Lives for ever.
+/// Returns one line for the user that says what is wrong, as the error of `platter_convert_job_new()` does; NULL for
+/// none and for an unknown number. The string lives forever.
 ///
 /// Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -529,10 +528,10 @@ pub extern "C" fn platter_convert_conflict_text(conflict: u32) -> *const c_char 
     found.map_or(std::ptr::null(), |known| known.message().as_ptr())
 }
 
-/// Makes the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before
-/// the job runs; the rate limit is `platter_job_set_rate()`. `*out` belongs to the caller, who frees it
-/// with `platter_job_free()`. A target that the job created is removed when it fails or is cancelled;
-/// an existing target then has part of the data.
+/// Creates the job that converts. `flags` are bits of `PLATTER_CONVERT_*`. Nothing is touched before the job runs;
+/// `platter_job_set_rate()` sets the rate limit. `*out` belongs to the caller, who frees it with `platter_job_free()`.
+/// A target that the job created is removed if the job fails or is cancelled; an existing target then contains part of
+/// the data.
 ///
 /// Statuses: INVALID; of the job: every one of opening, creating, reading and writing. Threads: any.
 /// Since 0.1.
@@ -554,7 +553,7 @@ pub extern "C" fn platter_convert_job_new(
     })
 }
 
-/// The request as far as it is set.
+/// The request as set so far.
 fn with_flags(params: &platter_convert, flags: u32) -> Result<ConvertRequest> {
     check_flags(
         flags,

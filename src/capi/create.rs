@@ -1,4 +1,4 @@
-//! The job that makes an image.
+//! The job that creates an image.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
@@ -26,7 +26,7 @@ use crate::options::Options;
 use crate::policy::OpenPolicy;
 use crate::size::check_image_size;
 
-/// What to create. What uses it copies it.
+/// The description of a new image. Functions that use it copy it.
 #[derive(Debug)]
 pub struct platter_create {
     poison: Poison,
@@ -40,8 +40,8 @@ impl Handle for platter_create {
     }
 }
 
-/// Begins the description of a new image at `location` in `format`. The caller frees it with
-/// `platter_create_free()`. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
+/// Creates the description of a new image at `location` in `format`. The caller frees it with `platter_create_free()`.
+/// `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: any. Since 0.1.
 ///
@@ -81,8 +81,8 @@ pub unsafe extern "C" fn platter_create_new(
     })
 }
 
-/// Sets the virtual size in bytes; it is rounded up to 512. Without it the size is the option `size`,
-/// or that of the backing file. `flags` must be 0.
+/// Sets the virtual size in bytes; it is rounded up to a multiple of 512. Without this call, the size is the option
+/// `size`, or that of the backing file. `flags` must be 0.
 ///
 /// Statuses: INVALID, also for a size over 2^63 - 1. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -99,7 +99,7 @@ pub extern "C" fn platter_create_set_size(
     })
 }
 
-/// Sets the options; a copy is kept, and they replace those set before. `flags` must be 0.
+/// Sets the options; a copy is kept, which replaces those set before. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -121,10 +121,9 @@ pub extern "C" fn platter_create_set_options(
 /// Flag of `platter_create_set_backing()`: the backing file need not exist, and is not opened.
 pub const PLATTER_BACKING_UNSAFE: u32 = 1;
 
-/// Sets the backing file (bytes) and its format as they are to stand in the image; either may be NULL for
-/// none, or where the options name it. A relative name is relative to the image. What the backing file names itself
-/// is opened where `platter_create_set_policy()` allows it. `flags` are bits of `PLATTER_BACKING_UNSAFE` and
-/// `PLATTER_NAME_UNCHECKED`.
+/// Sets the backing file (bytes) and its format as they are to be recorded in the image; either may be NULL for none,
+/// or if the options give it. A relative name is relative to the image. What the backing file itself names is opened if
+/// `platter_create_set_policy()` allows it. `flags` are bits of `PLATTER_BACKING_UNSAFE` and `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -154,7 +153,7 @@ pub unsafe extern "C" fn platter_create_set_backing(
     })
 }
 
-/// Sets what opening the backing file may do; a copy is kept. `flags` must be 0.
+/// Sets the policy for opening the backing file; a copy is kept. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -173,8 +172,7 @@ pub extern "C" fn platter_create_set_policy(
     })
 }
 
-/// Sets the secrets that options such as
-/// `key-secret` name by ID; a copy is kept, which replaces those set before.
+/// Sets the secrets to which options such as `key-secret` refer by ID; a copy is kept, which replaces those set before.
 /// NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -192,9 +190,8 @@ pub extern "C" fn platter_create_set_secrets(
     })
 }
 
-/// Sets storages that are used in place of files of their names: of the new image, its data file and its
-/// backing file; a copy of the set is kept, which replaces the one
-/// before. NULL stands for none. `flags` must be 0.
+/// Sets storages that are used instead of files with the same names, for the new image, its data file and its backing
+/// file. A copy of the set is kept, which replaces the previous one. NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -211,8 +208,8 @@ pub extern "C" fn platter_create_set_storages(
     })
 }
 
-/// Sets what ends the creation beside the job itself: also `platter_create_job_new()`, which opens the
-/// backing file. NULL stands for none. `flags` must be 0.
+/// Sets a control that cancels the creation, in addition to the job itself; it also cancels `platter_create_job_new()`,
+/// which opens the backing file. NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -232,14 +229,14 @@ pub extern "C" fn platter_create_set_control(
     })
 }
 
-/// Flag of `platter_create_job_new()`: overwrite nothing. Where a file of the new image is there already the job
-/// fails with EXISTS, whatever it holds; a storage of the program must be empty.
+/// Flag of `platter_create_job_new()`: overwrite nothing. If a file of the new image exists already, the job fails with
+/// EXISTS, whatever the file contains; a storage of the program must be empty.
 pub const PLATTER_CREATE_EXCLUSIVE: u32 = 1;
 
-/// Makes the job that creates the image. Everything that can be checked without touching the target
-/// is checked here, the backing file is opened for its size; `platter_job_summary()` then has the
-/// line that announces the creation. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`. `flags` is 0 or `PLATTER_CREATE_EXCLUSIVE`. A job that fails or is cancelled leaves no new file.
+/// Creates the job that creates the image. Everything that can be checked without touching the target is checked here,
+/// and the backing file is opened to get its size; `platter_job_summary()` then returns the line that announces the
+/// creation. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` is 0 or
+/// `PLATTER_CREATE_EXCLUSIVE`. A job that fails or is cancelled leaves no new file.
 ///
 /// Statuses: INVALID, UNSUPPORTED, LIMIT, and of opening the backing file; of the job: OS, NO_SPACE,
 /// LOCKED, READ_ONLY, EXISTS. Threads: any. Since 0.1.

@@ -27,14 +27,14 @@ use crate::ops::dd::{DdEnd, DdRequest, check_block_size, dd};
 use crate::size::check_image_size;
 use crate::storage::stream::Direction;
 
-/// What to copy, and how. What uses it copies it.
+/// The description of a copy: what to copy, and how. Functions that use it copy it.
 #[derive(Debug)]
 pub struct platter_dd {
     poison: Poison,
     request: DdRequest,
     has_input: bool,
     has_output: bool,
-    /// The output is a name as typed: how it is read depends on whether it exists.
+    /// The output is a name as typed; how it is interpreted depends on whether it exists.
     output_is_name: bool,
 }
 
@@ -44,27 +44,27 @@ impl Handle for platter_dd {
     }
 }
 
-/// A number of a copy: bytes in a block, 1 to 2147483647. The default is 512.
+/// Number of a copy: block size in bytes, 1 to 2147483647. The default is 512.
 pub const PLATTER_DD_BLOCK_SIZE: u32 = 1;
-/// A number of a copy: the most blocks that are copied. The default is all.
+/// Number of a copy: maximum number of blocks to copy. The default is all.
 pub const PLATTER_DD_COUNT: u32 = 2;
-/// A number of a copy: blocks that are left out at the beginning of the input. The default is 0.
+/// Number of a copy: number of blocks to skip at the beginning of the input. The default is 0.
 pub const PLATTER_DD_SKIP: u32 = 3;
-/// A number of a copy: the size of the input in bytes, and no more is read; a stream that ends
-/// before is an error. The default is up to its end.
+/// Number of a copy: size of the input in bytes; no more is read, and it is an error if a stream ends earlier. By
+/// default, the input is read up to its end.
 pub const PLATTER_DD_INPUT_SIZE: u32 = 4;
-/// A number of a copy: the size of the output in bytes; what the input does not fill reads as zeroes,
-/// and an input that is longer is an error. The default is the size of what is copied.
+/// Number of a copy: size of the output in bytes; what the input does not fill reads as zeroes, and a longer input is
+/// an error. The default is the size of what is copied.
 pub const PLATTER_DD_OUTPUT_SIZE: u32 = 5;
 
-/// Flag of `platter_dd_job_new()`: write into an image that exists.
+/// Flag of `platter_dd_job_new()`: write into an existing image.
 pub const PLATTER_DD_OUTPUT_EXISTS: u32 = 1;
-/// Flag of `platter_dd_job_new()`: overwrite nothing. Where a file of the output is there already the job fails with
-/// EXISTS, whatever it holds; a storage of the program must be empty. Not for an output that exists or a stream.
+/// Flag of `platter_dd_job_new()`: overwrite nothing. If a file of the output exists already, the job fails with
+/// EXISTS, whatever the file contains; a storage of the program must be empty. Not for an existing output or a stream.
 pub const PLATTER_DD_EXCLUSIVE: u32 = 2;
 
-/// Begins the description of a copy with every default of `qemu-img dd`: into a raw image, in blocks of
-/// 512 bytes. The caller frees it with `platter_dd_free()`. `flags` must be 0.
+/// Creates the description of a copy, with all defaults of `qemu-img dd`: into a raw image, in blocks of 512 bytes. The
+/// caller frees it with `platter_dd_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -86,9 +86,8 @@ pub extern "C" fn platter_dd_new(
     })
 }
 
-/// Sets the input: an image, or the path of a pipe or character device, which is read in order: as raw
-/// bytes, or as an image for which that can be done (streamOptimized VMDK). `flags` are at most one
-/// `PLATTER_LOCATION_*`.
+/// Sets the input: an image, or the path of a pipe or character device, which is read in order, as raw bytes or as an
+/// image that can be read in order (streamOptimized VMDK). `flags` are at most one `PLATTER_LOCATION_*`.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -111,8 +110,8 @@ pub unsafe extern "C" fn platter_dd_set_input(
     })
 }
 
-/// Sets a descriptor as the input: it is read in order from its position on, as
-/// `platter_dd_set_input()` has it. It is duplicated; the caller keeps its own. `flags` must be 0.
+/// Sets a descriptor as the input: it is read in order from its current position, as described for
+/// `platter_dd_set_input()`. It is duplicated; the caller keeps its own. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -148,8 +147,8 @@ pub extern "C" fn platter_dd_set_input_options(
     })
 }
 
-/// Sets an internal snapshot of the input to copy, by ID or name, or as `snapshot.id=…` or
-/// `snapshot.name=…`; NULL for the current state. `flags` must be 0.
+/// Sets the internal snapshot of the input to copy, by ID or name, or as `snapshot.id=…` or `snapshot.name=…`; NULL for
+/// the current state. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -174,7 +173,8 @@ pub unsafe extern "C" fn platter_dd_set_snapshot(
 /// Sets the output and its format: a new image, or the path of a pipe or character device, which takes
 /// raw bytes in order. `flags` are at most one `PLATTER_LOCATION_*`, and `PLATTER_NAME_UNCHECKED`.
 ///
-/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since 0.1.
+/// Statuses: INVALID (also an unknown format), UNSUPPORTED (one that another build has). Threads: one at a time. Since
+/// 0.1.
 ///
 /// # Safety
 /// `location` and `format` are NULL or NUL-terminated.
@@ -200,9 +200,8 @@ pub unsafe extern "C" fn platter_dd_set_output(
     })
 }
 
-/// Sets a descriptor as the output: raw bytes are written to it in order from its position on. It is
-/// duplicated; the caller keeps its own. A broken pipe is an error of the job and no signal. `flags`
-/// must be 0.
+/// Sets a descriptor as the output: raw bytes are written to it in order from its current position. It is duplicated;
+/// the caller keeps its own. A broken pipe is an error of the job, not a signal. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -221,8 +220,8 @@ pub extern "C" fn platter_dd_set_output_fd(
     })
 }
 
-/// Sets the cache mode of the output, as `platter_open_options_set_cache()`; `writeback` if not set.
-/// `flags` must be 0.
+/// Sets the cache mode of the output, as `platter_open_options_set_cache()` does; `writeback` if not set. `flags` must
+/// be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -243,7 +242,7 @@ pub unsafe extern "C" fn platter_dd_set_output_cache(
     })
 }
 
-/// Sets what opening an output that exists may do; a copy is kept. The policy of the input is that of
+/// Sets the policy for opening an existing output; a copy is kept. The policy of the input is set by
 /// `platter_dd_set_input_options()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
@@ -263,8 +262,8 @@ pub extern "C" fn platter_dd_set_output_policy(
     })
 }
 
-/// Sets the secrets that options of the output name by ID; a copy is kept, which replaces those set
-/// before. NULL stands for none. `flags` must be 0.
+/// Sets the secrets to which options of the output refer by ID; a copy is kept, which replaces those set before. NULL
+/// stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -281,9 +280,9 @@ pub extern "C" fn platter_dd_set_secrets(
     })
 }
 
-/// Sets storages that are used in place of files of their names: of the output, and of what it names.
-/// Those of the input are set by `platter_dd_set_input_options()`; a copy of the set is kept, which replaces the one
-/// before. NULL stands for none. `flags` must be 0.
+/// Sets storages that are used instead of files with the same names, for the output and for what it names. Those of the
+/// input are set by `platter_dd_set_input_options()`. A copy of the set is kept, which replaces the previous one. NULL
+/// stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -300,7 +299,7 @@ pub extern "C" fn platter_dd_set_output_storages(
     })
 }
 
-/// Sets a number of the copy, one of `PLATTER_DD_*`. `flags` must be 0.
+/// Sets a numeric parameter of the copy, one of `PLATTER_DD_*`. `flags` must be 0.
 ///
 /// Statuses: INVALID, also for a value out of range. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -329,11 +328,10 @@ pub extern "C" fn platter_dd_set_number(
     })
 }
 
-/// Makes the job that copies. `flags` are bits of `PLATTER_DD_*` flags. Nothing is touched before the
-/// job runs. Its report is of the kind `PLATTER_REPORT_CONVERT`. `*out` belongs to the caller, who
-/// frees it with `platter_job_free()`. An output that the job created is removed when it fails or is
-/// cancelled; an output that existed then has part of the data, and what was read from a stream is
-/// gone from it.
+/// Creates the job that copies. `flags` are bits of `PLATTER_DD_*` flags. Nothing is touched before the job runs. Its
+/// report is of the kind `PLATTER_REPORT_CONVERT`. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`. An output that the job created is removed if the job fails or is cancelled; an existing output
+/// then contains part of the data, and what was read from a stream is gone from it.
 ///
 /// Statuses: INVALID; of the job: INVALID for a skip past the end and for an input that is the output
 /// as well, and every one of opening, creating, reading and writing. Threads: any. Since 0.1.

@@ -1,4 +1,4 @@
-//! What formats, protocols and filters there are, what each can do, and the options of each.
+//! The available formats, protocols and filters, what each can do, and the options of each.
 
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -20,12 +20,12 @@ use crate::storage::{self, StorageFeatures};
 
 /// Kind of driver: an image format.
 pub const PLATTER_DRIVER_FORMAT: u32 = 1;
-/// Kind of driver: a protocol, on which image files lie.
+/// Kind of driver: a protocol, by which image files are accessed.
 pub const PLATTER_DRIVER_PROTOCOL: u32 = 2;
-/// Kind of driver: a filter, which stands on other nodes: `driver=throttle,file.driver=…`.
+/// Kind of driver: a filter, which is layered on other nodes: `driver=throttle,file.driver=…`.
 pub const PLATTER_DRIVER_FILTER: u32 = 3;
 
-/// Feature: new images can be made.
+/// Feature: new images can be created.
 pub const PLATTER_FEATURE_CREATE: u32 = 1;
 /// Feature: images can be written.
 pub const PLATTER_FEATURE_WRITE: u32 = 2;
@@ -45,7 +45,7 @@ pub const PLATTER_FEATURE_REPAIR: u32 = 128;
 pub const PLATTER_FEATURE_RESIZE: u32 = 256;
 /// Feature: options of an existing image can be changed.
 pub const PLATTER_FEATURE_AMEND: u32 = 512;
-/// Feature: the size of an image can be measured before it is made.
+/// Feature: the size of an image can be measured before it is created.
 pub const PLATTER_FEATURE_MEASURE: u32 = 1024;
 /// Feature: encryption.
 pub const PLATTER_FEATURE_ENCRYPT: u32 = 2048;
@@ -60,11 +60,11 @@ pub struct platter_driver_info {
     pub name: *const c_char,
     /// `PLATTER_DRIVER_FORMAT`, `PLATTER_DRIVER_PROTOCOL` or `PLATTER_DRIVER_FILTER`.
     pub kind: u32,
-    /// Bits of `PLATTER_FEATURE_*`; 0 for a filter, with which images can what they can without it.
+    /// Bits of `PLATTER_FEATURE_*`; 0 for a filter: images can do the same with it as without it.
     pub features: u32,
 }
 
-/// Operation: making an image.
+/// Operation: creating an image.
 pub const PLATTER_OPERATION_CREATE: u32 = 1;
 /// Operation: opening an image (the keys of `driver=…` strings).
 pub const PLATTER_OPERATION_OPEN: u32 = 2;
@@ -82,12 +82,12 @@ pub const PLATTER_OPTION_BOOL: u32 = 4;
 
 /// Property of an option: its value is the ID of a secret, see `platter_open_options_set_secrets()`.
 pub const PLATTER_OPTION_PROPERTY_SECRET: u32 = 1;
-/// Property of an option: each `*` in its key stands for a place in a list, counted from 0.
+/// Property of an option: each `*` in its key stands for an index into a list, counted from 0.
 pub const PLATTER_OPTION_PROPERTY_LIST: u32 = 2;
-/// Property of an option of opening: nodes of every driver take it.
+/// Property of an option for opening: nodes of every driver accept it.
 pub const PLATTER_OPTION_PROPERTY_COMMON: u32 = 4;
-/// Property of an option of opening: it decides what is read, and so it stands in the name of the image, see
-/// `platter_image_filename()`. The others say how that is opened.
+/// Property of an option for opening: it determines what is read, and is therefore part of the name of the image, see
+/// `platter_image_filename()`. The others determine how that is opened.
 pub const PLATTER_OPTION_PROPERTY_SELECTS: u32 = 8;
 
 /// An option of a driver. The library owns it; it lives for ever.
@@ -100,10 +100,10 @@ pub struct platter_option_info {
     pub name: *const c_char,
     /// One line of help.
     pub help: *const c_char,
-    /// The value when the option is not given, also one that no help prints; NULL where there is none, where it
-    /// follows from other options, the size or the image, and of an amendment where what was stays.
+    /// The value if the option is not given, even one that no help prints; NULL if there is none, if it depends on
+    /// other options, the size or the image, and for an amendment if the old value stays.
     pub default_value: *const c_char,
-    /// The values allowed, ended by NULL; NULL where any value of the type is, and where they are many.
+    /// The allowed values, terminated by NULL; NULL if any value of the type is allowed, and if there are many.
     pub allowed: *const *const c_char,
     /// A type of option: `PLATTER_OPTION_STRING` to `PLATTER_OPTION_BOOL`.
     pub kind: u32,
@@ -111,21 +111,21 @@ pub struct platter_option_info {
     pub properties: u32,
 }
 
-/// A node cannot be described without the child.
+/// Property of a child: a node cannot be described without it.
 pub const PLATTER_CHILD_REQUIRED: u32 = 1;
-/// A list of children: `children.0`, `children.1`…
+/// Property of a child: it is a list of children: `children.0`, `children.1`…
 pub const PLATTER_CHILD_LIST: u32 = 2;
-/// The child is an image: its contents show its format where none is named.
+/// Property of a child: it is an image, whose contents show its format if none is named.
 pub const PLATTER_CHILD_IMAGE: u32 = 4;
 
-/// A child that nodes of a driver can have: what options describe under its name, such as
-/// `file.driver=…`. The library owns it; it lives for ever.
+/// A child that nodes of a driver can have, described by options under its name, such as `file.driver=…`. The library
+/// owns it; it lives for ever.
 #[repr(C)]
 #[derive(Debug)]
 pub struct platter_child_info {
     /// Size of this struct in the library in use; later versions append members.
     pub size: usize,
-    /// The name; that of a list without the numbers: `file`, `backing`, `children`.
+    /// The name, for a list without the indices: `file`, `backing`, `children`.
     pub name: *const c_char,
     /// Bits of `PLATTER_CHILD_*`.
     pub properties: u32,
@@ -149,18 +149,18 @@ impl Entry {
     }
 }
 
-// SAFETY: the pointers lead to strings and lists that the entry owns and nothing changes.
+// SAFETY: the pointers refer to strings and lists that the entry owns and that never change.
 unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
 
-/// The tables of options of a driver.
+/// The option tables of a driver.
 struct Tables {
     create: &'static [OptionSpec],
-    /// What the table of creation leaves out.
+    /// What the creation table leaves out.
     unstated: &'static [Unstated],
     open: &'static [OptionSpec],
-    /// Whether an option of opening decides what is read.
+    /// Whether an option for opening determines what is read.
     selects: Box<dyn Fn(&str) -> bool>,
     amend: &'static [OptionSpec],
 }
@@ -231,7 +231,7 @@ fn entry(
     });
     let common = NODE_OPTIONS.iter();
     let common = common.map(|spec| (*spec, properties(spec) | PLATTER_OPTION_PROPERTY_COMMON));
-    // What is not given stays as it is, except how a new key is made.
+    // Options that are not given keep their values, except those that determine how a new key is created.
     let amend = tables.amend.iter().map(|spec| {
         let more = unstated::of_luks(spec.name);
         (stated(spec, more), properties(spec))
@@ -268,7 +268,7 @@ fn entry(
     }
 }
 
-/// The properties that every table shows.
+/// The properties that options of every table can have.
 fn properties(spec: &OptionSpec) -> u32 {
     [
         (spec.is_secret(), PLATTER_OPTION_PROPERTY_SECRET),
@@ -280,7 +280,7 @@ fn properties(spec: &OptionSpec) -> u32 {
     .sum()
 }
 
-/// An option with what its table leaves out.
+/// An option, completed with what its table leaves out.
 fn stated(spec: &OptionSpec, more: Option<&'static Unstated>) -> OptionSpec {
     let Some(more) = more else {
         return *spec;
@@ -350,7 +350,7 @@ fn describe(
     }
 }
 
-/// The bits of the ABI, which never change, for those of the core, which may.
+/// Maps the bits of the core, which may change, to those of the ABI, which never do.
 pub(super) fn features(features: Features) -> u32 {
     [
         (Features::CREATE, PLATTER_FEATURE_CREATE),
@@ -384,7 +384,7 @@ fn protocol_features(features: StorageFeatures) -> u32 {
     .sum()
 }
 
-/// The driver of that name, or of a further name for it.
+/// The driver with that name or alias.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`].
@@ -396,8 +396,8 @@ pub(super) fn find(name: &str, kind: u32) -> Result<&'static Entry> {
         .ok_or_else(|| unknown_driver(name).with_kind(ErrorKind::NotFound))
 }
 
-/// The driver at `index`, counted from 0: formats by name, then protocols by name, then
-/// filters by name. `*out` lives for ever. `flags` must be 0.
+/// Returns the driver at `index`, counted from 0: formats by name, then protocols by name, then filters by name. `*out`
+/// lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -416,8 +416,8 @@ pub extern "C" fn platter_driver_describe(
     })
 }
 
-/// The driver of that name, or of a further name that users have for it (`vhd` for `vpc`); `kind` is a `PLATTER_DRIVER_*`, or 0 for any.
-/// `*out` lives for ever. `flags` must be 0.
+/// Finds the driver with that name, or with another name that users have for it (`vhd` for `vpc`); `kind` is a
+/// `PLATTER_DRIVER_*`, or 0 for any. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, INVALID. Threads: any. Since 0.1.
 ///
@@ -442,11 +442,11 @@ pub unsafe extern "C" fn platter_driver_find(
     })
 }
 
-/// The option at `index`, counted from 0 and sorted by name, of `driver` for an operation
-/// (`PLATTER_OPERATION_*`): formats have options of all three, protocols of making and opening, filters of
-/// opening. Those of opening are what `platter_open_options_set_option()` and `driver=…` strings take, with those
-/// that every driver takes among them; children have options of their own, see `platter_child_describe()`. An open
-/// image keeps its options: to change one, open the image again. `*out` lives for ever. `flags` must be 0.
+/// Returns the option at `index`, counted from 0 and sorted by name, of `driver` for an operation
+/// (`PLATTER_OPERATION_*`): formats have options for all three, protocols for creating and opening, filters for
+/// opening. Those for opening are what `platter_open_options_set_option()` and `driver=…` strings accept, including
+/// those that every driver accepts; children have options of their own, see `platter_child_describe()`. An open image
+/// keeps its options: to change one, open the image again. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND for an unknown driver and past the last option, INVALID. Threads: any.
 /// Since 0.1.
@@ -482,8 +482,8 @@ pub unsafe extern "C" fn platter_option_describe(
     })
 }
 
-/// The child at `index`, counted from 0 and in the order of the driver, that nodes of `driver` can have.
-/// A protocol has none. `*out` lives for ever. `flags` must be 0.
+/// Returns the child at `index`, counted from 0 and in the driver's order, that nodes of `driver` can have. Protocols
+/// have none. `*out` lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND for an unknown driver and past the last child, INVALID. Threads: any.
 /// Since 0.1.
@@ -512,10 +512,10 @@ pub unsafe extern "C" fn platter_child_describe(
     })
 }
 
-/// The help that `-o help` prints: one line per option, with newlines, headed by its title. For
-/// `PLATTER_OPERATION_CREATE`, `target` (may be NULL) is where the image would be made: the options
-/// of its protocol are listed too. `*out` belongs to the caller, who frees it with
-/// `platter_free()`. `flags` are at most one `PLATTER_LOCATION_*`, for the target.
+/// Returns the help that `-o help` prints: one line per option, with newlines, under a title. For
+/// `PLATTER_OPERATION_CREATE`, `target` (may be NULL) is where the image would be created: the options of its protocol
+/// are listed too. `*out` belongs to the caller, who frees it with `platter_free()`. `flags` is at most one
+/// `PLATTER_LOCATION_*`, for the target.
 ///
 /// Statuses: INVALID (an unknown format, in the words for the user; an operation without such
 /// help), UNSUPPORTED (the driver does not offer the operation), OS where there is no memory. Threads: any. Since 0.1.

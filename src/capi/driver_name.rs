@@ -1,4 +1,4 @@
-//! Names of drivers and of kinds of compression, as setters take them.
+//! Names of drivers and of compressions, as setters accept them.
 
 use std::ffi::c_char;
 
@@ -12,8 +12,8 @@ use crate::ops::known::may_be_recorded;
 use crate::options::Options;
 use crate::printable::printable;
 
-/// Flag of setters that take the name of a format or of a compression: a name that nothing here has is refused
-/// when it is used, by an error that says for what, and not by the setter.
+/// Flag of setters that take the name of a format or of a compression: the setter does not refuse an unknown name. It
+/// is refused when it is used, with an error that says for what.
 pub const PLATTER_NAME_UNCHECKED: u32 = 0x40000;
 
 fn checked(
@@ -32,10 +32,10 @@ fn is_here(name: &str) -> bool {
     find(name, 0).is_ok()
 }
 
-/// The format of an image that there is.
+/// The format of an existing image.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`], as of an opening.
+/// [`crate::ErrorKind::Unsupported`], as for opening.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
@@ -51,7 +51,7 @@ pub(super) unsafe fn opened(format: *const c_char, flags: u32) -> Result<Option<
 /// The format of a new image.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Invalid`], as of a creation.
+/// [`crate::ErrorKind::Invalid`], as for creation.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
@@ -62,10 +62,10 @@ pub(super) unsafe fn made(format: *const c_char, flags: u32) -> Result<String> {
     Ok(name.to_owned())
 }
 
-/// The format of a backing file, as it is recorded: that of another build will do.
+/// The format of a backing file, as it is recorded: one that only other builds have is accepted too.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`], as of a creation.
+/// [`crate::ErrorKind::Unsupported`], as for creation.
 ///
 /// # Safety
 /// `format` is NULL or NUL-terminated.
@@ -82,10 +82,10 @@ pub(super) unsafe fn recorded(
     Ok(format.map(str::to_owned))
 }
 
-/// Refuses options of an opening that name a driver which there is not.
+/// Refuses options for opening that name an unknown driver.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Unsupported`], as of an opening.
+/// [`crate::ErrorKind::Unsupported`], as for opening.
 pub(super) fn check_options(options: &Options) -> Result<()> {
     for (key, value) in options.iter() {
         if key == "driver" || key.ends_with(".driver") {
@@ -96,7 +96,7 @@ pub(super) fn check_options(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The driver of a policy, under the name by which that is asked.
+/// A driver for a policy, by its canonical name, under which the policy looks it up.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Unsupported`].

@@ -1,4 +1,4 @@
-//! What an error tells.
+//! What an error says.
 
 use std::ffi::{c_char, c_int};
 
@@ -7,10 +7,10 @@ use crate::capi::error_object::PLATTER_STAGE_OTHER;
 
 pub use crate::capi::error_object::platter_error;
 
-/// What `platter_error_offset()` returns where no offset is known.
+/// What `platter_error_offset()` returns if no offset is known.
 pub const PLATTER_OFFSET_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
 
-/// The status: a `PLATTER_STATUS_*`. 0 for NULL.
+/// Returns the status, a `PLATTER_STATUS_*`; 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -18,7 +18,7 @@ pub extern "C" fn platter_error_status(error: Option<&platter_error>) -> c_int {
     get(0, || error.map_or(0, |error| error.status))
 }
 
-/// The errno of the system call that failed, else the one that fits the status best. 0 for NULL.
+/// Returns the errno of the system call that failed, or else the one that fits the status best; 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -26,8 +26,8 @@ pub extern "C" fn platter_error_errno(error: Option<&platter_error>) -> c_int {
     get(0, || error.map_or(0, |error| error.errno))
 }
 
-/// One line of UTF-8 for the user that names the file and the reason, with the causes behind colons and without
-/// newline; control characters of names are escaped. Lives as long as the error. `""` for NULL.
+/// Returns one line of UTF-8 for the user that names the file and the reason, with the causes after colons and without
+/// a newline; control characters in names are escaped. The string lives as long as the error. `""` for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -37,8 +37,8 @@ pub extern "C" fn platter_error_message(error: Option<&platter_error>) -> *const
     })
 }
 
-/// Further lines for the user: a remedy, or a question to ask oneself. `index` counts from 0; NULL
-/// past the last one. Lives as long as the error. NULL for NULL.
+/// Returns a further line for the user: a remedy, or a question to consider. `index` counts from 0; NULL past the last
+/// one. The string lives as long as the error. NULL for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -49,8 +49,7 @@ pub extern "C" fn platter_error_hint(error: Option<&platter_error>, index: usize
     })
 }
 
-/// The byte offset at which the file is damaged; `PLATTER_OFFSET_UNKNOWN` where that is not known,
-/// and for NULL.
+/// Returns the byte offset at which the file is damaged; `PLATTER_OFFSET_UNKNOWN` if that is not known, and for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -61,9 +60,9 @@ pub extern "C" fn platter_error_offset(error: Option<&platter_error>) -> u64 {
     })
 }
 
-/// The name of the file whose reading, writing or syncing failed, as it was opened: the image's, a data file's, an extent's, or that
-/// of a layer below; NULL where no I/O failed, and for NULL. The message names it too, except where it has the words
-/// of `qemu-img`. Lives as long as the error.
+/// Returns the name of the file that could not be read, written or synced, as it was opened: that of the image, of a
+/// data file, of an extent, or of a layer below; NULL if no I/O failed, and for NULL. The message names it too, except
+/// where it uses the wording of `qemu-img`. The string lives as long as the error.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -74,7 +73,7 @@ pub extern "C" fn platter_error_file(error: Option<&platter_error>) -> *const c_
     })
 }
 
-/// What the operation was doing when it failed: a `PLATTER_STAGE_*`. `PLATTER_STAGE_OTHER` for NULL.
+/// Returns what the operation was doing when it failed, a `PLATTER_STAGE_*`; `PLATTER_STAGE_OTHER` for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

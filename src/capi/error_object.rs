@@ -1,4 +1,4 @@
-//! The object that tells why a call failed.
+//! The object that says why a call failed.
 
 use std::ffi::{CString, c_int};
 
@@ -6,8 +6,8 @@ use crate::capi::status;
 use crate::capi::text::{c_line, c_string};
 use crate::error::{Error, Stage};
 
-/// Why a call failed. The caller of the failing call owns it and frees it with
-/// `platter_error_free()`; nothing changes it, so any thread may read it.
+/// Why a call failed. The caller of the failing call owns it and frees it with `platter_error_free()`; it never
+/// changes, so any thread may read it.
 #[derive(Clone, Debug)]
 pub struct platter_error {
     pub(super) status: c_int,
@@ -37,15 +37,15 @@ impl platter_error {
     }
 }
 
-/// Stage of an error: not one that programs tell apart.
+/// Stage of an error: none that programs distinguish.
 pub const PLATTER_STAGE_OTHER: u32 = 0;
-/// Stage of an error: looking up where guest bytes live, in a comparison.
+/// Stage of an error: looking up where guest bytes are stored, in a comparison.
 pub const PLATTER_STAGE_BLOCK_STATUS: u32 = 1;
 /// Stage of an error: reading guest bytes, in a comparison.
 pub const PLATTER_STAGE_READ: u32 = 2;
-/// Stage of an error: opening a file or device of this machine itself, before anything is read from it.
+/// Stage of an error: opening a local file or device itself, before anything is read from it.
 pub const PLATTER_STAGE_OPEN: u32 = 3;
-/// Stage of an error: comparing what the children of a filter read as, which must be the same and is not, in a
+/// Stage of an error: comparing the contents of the children of a filter, which must be the same but are not, in a
 /// comparison.
 pub const PLATTER_STAGE_VERIFY: u32 = 4;
 

@@ -1,4 +1,4 @@
-//! Exports: what servers offer of an image.
+//! Exports: images, or windows of them, that servers offer.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
@@ -14,14 +14,13 @@ use crate::serve::{Export, ExportOptions};
 /// Flag of `platter_export_new()`: clients may write. The image must be open for writing.
 pub const PLATTER_EXPORT_WRITE: u32 = 1;
 
-/// Flag of `platter_export_new()`: clients may ask which layer of the chain holds what
-/// (`qemu:allocation-depth`).
+/// Flag of `platter_export_new()`: clients may query which layer of the chain holds what (`qemu:allocation-depth`).
 pub const PLATTER_EXPORT_ALLOCATION_DEPTH: u32 = 2;
 
 /// Length of a window for `platter_export_set_window()`: up to the end of the image.
 pub const PLATTER_EXPORT_REST: u64 = 0xffff_ffff_ffff_ffff;
 
-/// An image, or a window of it, as a server offers it. What uses it copies it; it keeps its image alive.
+/// An image, or a window of it, as a server offers it. Whatever uses it copies it; it keeps its image alive.
 #[derive(Debug)]
 pub struct platter_export {
     poison: Poison,
@@ -35,9 +34,8 @@ impl Handle for platter_export {
     }
 }
 
-/// Describes an export of `image`: all of it, under the empty name, which those clients get that ask for none.
-/// `flags` are bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with
-/// `platter_export_free()`.
+/// Describes an export of `image`: all of it, under the empty name, which clients get that request no name. `flags` are
+/// bits of `PLATTER_EXPORT_*`. `*out` belongs to the caller, who frees it with `platter_export_free()`.
 ///
 /// Statuses: INVALID, READ_ONLY. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -66,13 +64,13 @@ pub extern "C" fn platter_export_new(
     })
 }
 
-/// The export where a server would take it.
+/// Returns the handle of the export if a server would accept it.
 fn checked(export: platter_export) -> Result<*mut platter_export> {
     Export::new(export.image.clone(), export.options.clone())?;
     Ok(Box::into_raw(Box::new(export)))
 }
 
-/// Changes a description, unless no server would take it then.
+/// Changes a description, unless no server would accept the result.
 fn change(
     export: Option<&mut platter_export>,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
@@ -89,7 +87,7 @@ fn change(
     })
 }
 
-/// Sets the name that clients ask for: UTF-8, up to 4096 bytes. `flags` must be 0.
+/// Sets the name that clients request: UTF-8, up to 4096 bytes. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -109,7 +107,7 @@ pub unsafe extern "C" fn platter_export_set_name(
     })
 }
 
-/// Sets what a list of exports says about it: UTF-8, up to 4096 bytes; NULL for nothing. `flags` must be 0.
+/// Sets the description that a list of exports shows: UTF-8, up to 4096 bytes; NULL for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -130,8 +128,8 @@ pub unsafe extern "C" fn platter_export_set_description(
     })
 }
 
-/// Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` reaches to its
-/// end. `flags` must be 0.
+/// Offers `len` bytes of the image from `offset` on instead of all of it; `PLATTER_EXPORT_REST` extends to its end.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID where the window does not lie in the image. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -149,8 +147,8 @@ pub extern "C" fn platter_export_set_window(
     })
 }
 
-/// Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one
-/// of that name (`qemu:dirty-bitmap:NAME`). May be called for several. `flags` must be 0.
+/// Lets clients read a persistent dirty bitmap of the image, or of the first layer of its chain that has one with that
+/// name (`qemu:dirty-bitmap:NAME`). May be called for several bitmaps. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, CORRUPT where it is inconsistent, INVALID, OS. Threads: one at a time. Since 0.1.
 ///
@@ -173,7 +171,7 @@ pub unsafe extern "C" fn platter_export_add_bitmap(
     })
 }
 
-/// The size of the export in bytes; 0 for NULL.
+/// Returns the size of the export in bytes; 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -184,7 +182,7 @@ pub extern "C" fn platter_export_size(export: Option<&platter_export>) -> u64 {
     })
 }
 
-/// Frees a description; servers that took it go on. NULL does nothing.
+/// Frees a description; servers that use it continue. NULL does nothing.
 ///
 /// Threads: one, once. Since 0.1.
 ///
@@ -196,7 +194,7 @@ pub unsafe extern "C" fn platter_export_free(export: *mut platter_export) {
     unsafe { boundary::free(export) }
 }
 
-/// What a description says, unless a panic ran through it or its image.
+/// The export of a description, unless a panic has unwound through it or its image.
 pub(super) fn usable(export: Option<&platter_export>) -> Result<Export> {
     let export = given(export, "export")?;
     export.poison.check()?;

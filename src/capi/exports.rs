@@ -1,4 +1,4 @@
-//! What a server exports.
+//! The exports of a server.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
@@ -9,21 +9,21 @@ use crate::capi::open::{LOCATION_FLAGS, location, merged, platter_open_options};
 use crate::capi::report::{Content, Inner, platter_report};
 use crate::ops;
 
-/// Lists the exports of the server to which `location` leads: `nbd://HOST`, `nbd+unix://?socket=PATH`, or with
-/// `PLATTER_LOCATION_IMAGE_OPTS` `driver=nbd,host=HOST,tls-creds=ID`. Which export it names is of no matter, and none
-/// is opened. Of `options`, which may be NULL for the defaults, the policy, the secrets and the control count, which
-/// ends every wait for the server. `flags` is 0 or one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who frees it
-/// with `platter_report_free()`.
+/// Lists the exports of the server at `location`: `nbd://HOST`, `nbd+unix://?socket=PATH`, or with
+/// `PLATTER_LOCATION_IMAGE_OPTS` `driver=nbd,host=HOST,tls-creds=ID`. It does not matter which export that names, and
+/// none is opened. Of `options`, which may be NULL for the defaults, only the policy, the secrets and the control are
+/// used; the control ends every wait for the server. `flags` is 0 or one `PLATTER_LOCATION_*`. `*out` belongs to the
+/// caller, who frees it with `platter_report_free()`.
 ///
 /// The report has an entry for each export, in the server's order: `name`, `description`, `size` in bytes, `read-only`,
 /// `flags` (those of the protocol), `features` (the names of the known ones: `readonly`, `flush`, `fua`, `rotational`,
-/// `trim`, `zeroes`, `df`, `multi`, `resize`, `cache`, `fast-zero`, `block-status-payload`), `min-block`, `opt-block` and
-/// `max-block` in bytes, `transaction-bits` (32 or 64), `contexts` (the metadata contexts). What the server does not tell
-/// is missing; where it refuses to describe an export, `error` says why. `features` and `contexts` are lists in the
-/// JSON, and texts with a line for each here. The text is that of `qemu-nbd --list`.
+/// `trim`, `zeroes`, `df`, `multi`, `resize`, `cache`, `fast-zero`, `block-status-payload`), `min-block`, `opt-block`
+/// and `max-block` in bytes, `transaction-bits` (32 or 64), `contexts` (the metadata contexts). What the server does
+/// not report is omitted; if it refuses to describe an export, `error` says why. `features` and `contexts` are lists in
+/// the JSON, and strings with one line per item here. The text is that of `qemu-nbd --list`.
 ///
-/// Statuses: UNSUPPORTED where the protocol or the server has no such list, DENIED where the policy or the server forbids
-/// it, LIMIT for more than 16,384 exports or 16 MiB of names, OS, CANCELLED, INVALID. Threads: any. Since 0.1.
+/// Statuses: UNSUPPORTED where the protocol or the server has no such list, DENIED where the policy or the server
+/// forbids it, LIMIT for more than 16,384 exports or 16 MiB of names, OS, CANCELLED, INVALID. Threads: any. Since 0.1.
 ///
 /// # Safety
 /// `location` is NULL or NUL-terminated.

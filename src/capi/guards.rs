@@ -1,10 +1,10 @@
-//! That no panic leaves the library: every function of the C ABI does its work within a guard, or cannot panic.
+//! Tests that no panic leaves the library: every function of the C ABI does its work inside a guard, or cannot panic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::architecture;
 
-/// What catches a panic; all of it stands in `boundary`.
+/// The functions that catch a panic; all of them are in `boundary`.
 const GUARDS: [&str; 8] = [
     "call",
     "call_mut",
@@ -16,8 +16,8 @@ const GUARDS: [&str; 8] = [
     "get",
 ];
 
-/// Functions without a guard, and why they cannot panic. A guard is not for signal handlers: what a thread has of its
-/// own for it may be made by the first use.
+/// Functions without a guard, and why they cannot panic. Guards are not safe in signal handlers: the thread-local state
+/// that they use may be created on first use.
 const UNGUARDED: [(&str, &str); 11] = [
     ("platter_control_cancel", "stores an atomic"),
     (
@@ -50,13 +50,13 @@ const UNGUARDED: [(&str, &str); 11] = [
     ("platter_version_string", "gives a constant"),
 ];
 
-/// A function of a source, with what it calls.
+/// A function in a source file, and what it calls.
 struct Function {
     is_exported: bool,
     calls: BTreeSet<String>,
 }
 
-/// The functions of a source that stand in no block.
+/// The top-level functions of a source file.
 fn functions(code: &str) -> BTreeMap<String, Function> {
     let mut found = BTreeMap::new();
     let mut lines = code.lines();
@@ -83,7 +83,7 @@ fn functions(code: &str) -> BTreeMap<String, Function> {
     found
 }
 
-/// What a body calls by a plain name, or by one of `boundary` or of its own module.
+/// What a body calls by an unqualified name, or by a path into `boundary` or its own module.
 fn calls(body: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = BTreeSet::new();
@@ -108,7 +108,7 @@ fn every_function_is_guarded_or_has_a_reason_why_it_cannot_panic() {
             continue;
         }
         let functions = functions(&code);
-        // A function of the module that runs what it is given within a guard is one too.
+        // A function of the module that itself calls a guard counts as one.
         let is_guarded = |function: &Function| {
             let guards = |call: &String| {
                 GUARDS.contains(&call.as_str())

@@ -31,11 +31,11 @@ use crate::storage::{CallbackStorage, FileOpen, FileStorage, file};
 #[derive(Debug)]
 pub struct platter_image {
     shared: Arc<Shared>,
-    /// What ends calls with this handle.
+    /// Cancels calls with this handle.
     control: Arc<JobControl>,
 }
 
-/// What an image handle, the jobs and the queues on it share.
+/// What an image handle and the jobs and queues on it share.
 #[derive(Debug)]
 pub(super) struct Shared {
     poison: Poison,
@@ -81,7 +81,7 @@ impl Deref for Shared {
     }
 }
 
-/// An image that stays open for as long as a storage shows it.
+/// An image that stays open as long as a storage exposes it.
 struct HeldImage(Arc<Shared>);
 
 impl Deref for HeldImage {
@@ -135,9 +135,8 @@ impl platter_image {
     }
 }
 
-/// Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of
-/// `PLATTER_OPEN_*` and at most one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
-/// with `platter_image_close()`.
+/// Opens the image at `location`. `options` may be NULL for the defaults. `flags` are bits of `PLATTER_OPEN_*` and at
+/// most one `PLATTER_LOCATION_*`. `*out` belongs to the caller, who closes it with `platter_image_close()`.
 ///
 /// Statuses: NOT_FOUND, OS, NOT_AN_IMAGE, CORRUPT, UNSUPPORTED, LOCKED, DENIED, LIMIT, INVALID.
 /// Threads: any. Since 0.1.
@@ -161,12 +160,11 @@ pub unsafe extern "C" fn platter_image_open(
     })
 }
 
-/// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own, but both
-/// share the file's byte locks (images that this process opens exclude each other as by name, through one
-/// descriptor as well) and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name`
-/// (may be NULL) stands for the file in messages and reports, and names inside the image are relative
-/// to it. `options` and `flags` as for
-/// `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it with
+/// Opens the image in an open file. The descriptor is duplicated: the caller keeps its own, but both share the file's
+/// byte locks (images that this process opens exclude each other as if opened by name, even through one descriptor)
+/// and, with the cache modes `none` and `directsync`, the flag `O_DIRECT`. `name` (may be NULL) represents the file in
+/// messages and reports, and names inside the image are relative to it. `options` and `flags` are as for
+/// `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who closes it with
 /// `platter_image_close()`.
 ///
 /// Statuses: as `platter_image_open()`. Threads: any. Since 0.1.
@@ -192,7 +190,7 @@ pub unsafe extern "C" fn platter_image_open_fd(
     })
 }
 
-/// The file of a descriptor of the caller, which is duplicated.
+/// The file behind a descriptor of the caller, which is duplicated.
 pub(super) fn borrowed_file(
     fd: c_int,
     name: Option<&BStr>,
@@ -211,11 +209,10 @@ pub(super) fn borrowed_file(
     file::open_fd(fd, name, &how)
 }
 
-/// Opens the image in storage of the program. `ops` is copied; `name` (may be NULL) stands for the
-/// storage in messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when
-/// the image is closed and its last job or queue freed, or at once when this call fails. `options` and
-/// `flags` as for `platter_image_open()`, without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who ends it
-/// with `platter_image_close()`.
+/// Opens the image in a storage of the program. `ops` is copied; `name` (may be NULL) represents the storage in
+/// messages and reports. `free_fn` (may be NULL) is called once with `user_data`: when the image is closed and its last
+/// job or queue has been freed, or at once if this call fails. `options` and `flags` are as for `platter_image_open()`,
+/// without `PLATTER_LOCATION_*`. `*out` belongs to the caller, who closes it with `platter_image_close()`.
 ///
 /// Statuses: as `platter_image_open()`, and those of the callbacks. Threads: any. Since 0.1.
 ///
@@ -256,12 +253,12 @@ fn opened(image: Image) -> *mut platter_image {
     platter_image::new(image)
 }
 
-/// Sets what ends calls with this handle that can take long, from now on: those on bitmaps, zeroing, discarding,
-/// `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They fail with CANCELLED then;
-/// each says what that leaves. Calls with a buffer of the program end where they wait for a server, and not
-/// otherwise. A sync that the kernel has begun ends by itself alone: where the program must not wait for it, use
-/// `platter_queue_flush()`. Jobs and queues on the image are ended by what they have themselves. The control may
-/// be freed; NULL stands for none. `flags` must be 0.
+/// Sets the control that from now on cancels calls with this handle that can take long: those on bitmaps, zeroing,
+/// discarding, `platter_image_extent()`, `platter_image_flush()` and `platter_image_close()`. They then fail with
+/// CANCELLED; the description of each says what state that leaves. Calls with a buffer of the program are cancelled
+/// only while they wait for a server. A sync that the kernel has started cannot be cancelled: if the program must not
+/// wait for it, use `platter_queue_flush()`. Jobs and queues on the image have their own means of cancellation. The
+/// control may be freed; NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -282,13 +279,12 @@ pub extern "C" fn platter_image_set_control(
     })
 }
 
-/// Ends use of an image: writes out cached metadata, makes completed writes durable as the cache
-/// mode says, releases locks. The handle is gone in every case, also where this reports a failure;
-/// data may be lost then. Where jobs, queues or images that stand on it still hold the image it is flushed now, and
-/// released with the last of them. Ended by the control of the image, it hands what was written to the file without
-/// a sync, and leaves the rest to the next opening of the image, as after a crash: bitmaps that recorded
-/// are inconsistent. NULL does nothing. `flags` must be 0; unknown bits are reported after the image
-/// is closed.
+/// Closes an image: writes out cached metadata, makes completed writes durable as the cache mode requires, and releases
+/// locks. The handle is gone in any case, even if this reports a failure; data may be lost then. If jobs, queues or
+/// images based on it still use the image, it is flushed now, and released with the last of them. If the control of the
+/// image cancels the call, it passes what was written to the file without a sync, and leaves the rest to the next open
+/// of the image, as after a crash: bitmaps that were recording are inconsistent. NULL does nothing. `flags` must be 0;
+/// unknown bits are reported after the image is closed.
 ///
 /// Statuses: OS, NO_SPACE, CANCELLED, INVALID. Threads: one, once. Since 0.1.
 ///
@@ -322,10 +318,10 @@ pub unsafe extern "C" fn platter_image_close(
     })
 }
 
-/// Adds the guest bytes of an open image: what opens the name reads and writes the disk in it, and takes it for
-/// a raw one unless it says another format. The image stays open for as long as the set or what copied it uses it,
-/// as with a job. Those that use the name exclude each other as those of one file do; how the caller uses the image
-/// beside them is the caller's matter. `flags` must be 0.
+/// Adds the guest data of an open image as a storage: whatever opens the name reads and writes the disk in the image,
+/// and takes it for a raw one unless it specifies another format. The image stays open as long as the set or what
+/// copied it uses it, as with a job. Users of the name exclude each other as those of one file do; how the caller uses
+/// the image at the same time is up to the caller. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
 ///
@@ -350,7 +346,7 @@ pub unsafe extern "C" fn platter_storages_add_image(
     })
 }
 
-/// The virtual size in bytes. `flags` must be 0.
+/// Returns the virtual size in bytes. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -366,7 +362,7 @@ pub extern "C" fn platter_image_size(
     })
 }
 
-/// The allocation unit in bytes. `flags` must be 0.
+/// Returns the allocation unit in bytes. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where the format has none, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -387,7 +383,7 @@ pub extern "C" fn platter_image_cluster_size(
     })
 }
 
-/// The name of the format. Lives as long as the image; NULL for NULL.
+/// Returns the name of the format; NULL for NULL. The string lives as long as the image.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -397,10 +393,10 @@ pub extern "C" fn platter_image_format(image: Option<&platter_image>) -> *const 
     })
 }
 
-/// What this image can do, as bits of `PLATTER_FEATURE_*`: those of its format that this image has as well (an
-/// image of an older version may have no bitmaps, one with a data file no compressed clusters), whether or not
-/// it is open for writing. CREATE, MEASURE and ENCRYPT are of formats alone: `platter_driver_find()`. `flags`
-/// must be 0.
+/// Returns what this image can do, as bits of `PLATTER_FEATURE_*`: the features of its format that this image has too
+/// (an image of an older version may have no bitmaps, one with a data file no compressed clusters), whether or not it
+/// is open for writing. CREATE, MEASURE and ENCRYPT apply to formats only: see `platter_driver_find()`. `flags` must be
+/// 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -416,8 +412,8 @@ pub extern "C" fn platter_image_features(
     })
 }
 
-/// Where the image was opened from, as it was given, byte for byte; a plain path whose beginning looks like a
-/// protocol has `./` in front. Lives as long as the image; NULL for NULL.
+/// Returns where the image was opened from, as it was given, byte for byte; a plain path that begins like a protocol is
+/// prefixed with `./`. The string lives as long as the image; NULL for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -427,7 +423,7 @@ pub extern "C" fn platter_image_filename(image: Option<&platter_image>) -> *cons
     })
 }
 
-/// Whether writes are refused: 1 where they are, and for NULL; else 0.
+/// Returns whether writes are refused: 1 if they are, and for NULL; else 0.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -437,8 +433,9 @@ pub extern "C" fn platter_image_is_read_only(image: Option<&platter_image>) -> u
     })
 }
 
-/// What the user should know although the image could be opened: UTF-8, several lines where there is
-/// more to say, without the last newline. `index` counts from 0; NULL past the last one, and for NULL. Lives as long as the image.
+/// Returns what the user should know although the image could be opened: UTF-8, several lines if there is more to say,
+/// without the final newline. `index` counts from 0; NULL past the last one, and for NULL. The string lives as long as
+/// the image.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -452,11 +449,11 @@ pub extern "C" fn platter_image_warning(
     })
 }
 
-/// Ends the use of an image by its handle.
+/// Closes the image of a handle.
 fn close(image: Arc<Image>, control: &JobControl) -> Result<()> {
     match Arc::try_unwrap(image) {
         Ok(image) => image.close_under(control),
-        // Others stand on it.
+        // Others are based on it.
         Err(image) => image.flush(),
     }
 }
@@ -472,10 +469,10 @@ pub(super) fn change_alone<T>(
     changed.ok_or_else(|| busy("Another image stands on the image"))?
 }
 
-/// Takes the image of a handle that nothing else uses over; the handle is gone where this succeeds.
+/// Takes over the image of a handle that nothing else uses; the handle is gone if this succeeds.
 ///
 /// # Safety
-/// `image` is NULL or came from `platter_image::new`, and is not used afterwards where this succeeds.
+/// `image` is NULL or came from `platter_image::new`, and is not used afterwards if this succeeds.
 pub(super) unsafe fn taken_over(
     image: *mut platter_image,
 ) -> Result<(Arc<Image>, Arc<JobControl>)> {

@@ -1,4 +1,4 @@
-//! What an image is.
+//! Information about images.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
@@ -47,9 +47,9 @@ pub unsafe extern "C" fn platter_image_describe(
 }
 
 /// Reports what an open image is, as `platter_image_describe()` does: the image as it is open, wherever it was opened
-/// from, and with `PLATTER_INFO_CHAIN` those below it that are open with it. What an image that is open for writing
-/// has cached is written out first. `flags` is 0 or `PLATTER_INFO_CHAIN`. `*out` belongs to the caller, who frees it
-/// with `platter_report_free()`.
+/// from, and with `PLATTER_INFO_CHAIN` also the images below it that are open with it. If the image is open for
+/// writing, what it has cached is written out first. `flags` is 0 or `PLATTER_INFO_CHAIN`. `*out` belongs to the
+/// caller, who frees it with `platter_report_free()`.
 ///
 /// Statuses: OS, NO_SPACE, CORRUPT, CANCELLED, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! Whether an image from elsewhere may be used.
+//! Whether an image from an untrusted source may be used.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::mem::MaybeUninit;
@@ -19,22 +19,21 @@ use crate::format::profiles;
 use crate::ops;
 use crate::storage::CallbackStorage;
 
-/// Inspects the file at `location`: what it is, every file that it names, and a verdict per guard on
-/// whether it may be used. Opens nothing but that one file, reads a bounded part of it and follows no
-/// name, whatever the policy allows; damage is a verdict, not a failure.
+/// Inspects the file at `location`: what it is, every file that it names, and a verdict per guard on whether it may be
+/// used. Opens only that one file, reads a bounded part of it and follows no name, whatever the policy allows; damage
+/// is a verdict, not a failure.
 ///
-/// Of `options`, which may be NULL for the defaults, the format, the cache mode, the formats that the
-/// policy allows and its limits count. Name the format: then it is a verdict whether the contents are
-/// of that format. `flags` are bits of `PLATTER_OPEN_FORCE_SHARE` and at most one
-/// `PLATTER_LOCATION_*`. `*out` belongs to the caller, who frees it with `platter_report_free()`.
+/// Of `options`, which may be NULL for the defaults, only the format, the cache mode, the formats that the policy
+/// allows and its limits are used. Name the format: then there is a verdict on whether the contents are of that format.
+/// `flags` are bits of `PLATTER_OPEN_FORCE_SHARE` and at most one `PLATTER_LOCATION_*`. `*out` belongs to the caller,
+/// who frees it with `platter_report_free()`.
 ///
-/// The report's entry 0 is the file: `filename`, `format`, `signatures` (joined by `,`), `format-named`,
-/// `encrypted`, `passed`, `file-size`, `virtual-size`, `cluster-size`, `snapshot-count`, `guard-count`,
-/// `reference-count`. After it come the guards: `id`, `verdict` (`pass`, `fail`, `unknown` or
-/// `not-applicable`), `reason`. Then the names: `role` (`backing-file`, `data-file`, `extent` or
-/// `parent-locator`), `name`, `name-bytes` (in hexadecimal, where the name is not UTF-8), `format`,
-/// `protocol`, `offset`, `plain`, `absolute`, `parent`, `json`. `platter_report_exit_code()` is 0 where
-/// every guard passes or does not apply, else 2.
+/// The report's entry 0 is the file: `filename`, `format`, `signatures` (joined by `,`), `format-named`, `encrypted`,
+/// `passed`, `file-size`, `virtual-size`, `cluster-size`, `snapshot-count`, `guard-count`, `reference-count`. It is
+/// followed by the guards: `id`, `verdict` (`pass`, `fail`, `unknown` or `not-applicable`), `reason`; and these by the
+/// names: `role` (`backing-file`, `data-file`, `extent` or `parent-locator`), `name`, `name-bytes` (in hexadecimal, if
+/// the name is not UTF-8), `format`, `protocol`, `offset`, `plain`, `absolute`, `parent`, `json`.
+/// `platter_report_exit_code()` is 0 if every guard passes or does not apply, otherwise 2.
 ///
 /// Statuses: NOT_FOUND, OS, LOCKED, LIMIT, INVALID; UNSUPPORTED for an unknown format. Threads: any.
 /// Since 0.1.
@@ -58,14 +57,13 @@ pub unsafe extern "C" fn platter_inspect(
     })
 }
 
-/// As `platter_inspect()`, and whether a product would take the file: that of `profile`, one of
-/// `platter_profile_describe()`. Without a format in `options`, the file must be of the profile's. Where the
-/// product takes packages, what is said of the image is said of the first one in the file, which is read to its
-/// end.
+/// As `platter_inspect()`, and also whether a product would accept the file: that of `profile`, one of
+/// `platter_profile_describe()`. If `options` name no format, the file must be in that of the profile. If the product
+/// takes packages, what is reported of the image applies to the first one in the file, which is read to its end.
 ///
-/// The report has, beside what `platter_inspect()` says, in entry 0 `profile` and `objection-count`, and after
-/// the names an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them makes the
-/// exit code 2.
+/// In addition to what `platter_inspect()` reports, entry 0 of the report has `profile` and `objection-count`, and
+/// after the names there is an entry for each thing that the product would refuse: `reason`, `remedy`. Any of them
+/// makes the exit code 2.
 ///
 /// Statuses: as `platter_inspect()`; INVALID for an unknown profile. Threads: any. Since 0.1.
 ///
@@ -120,9 +118,9 @@ pub unsafe extern "C" fn platter_inspect_fd(
     })
 }
 
-/// As `platter_inspect()`, for storage of the program; only `size` and `read` are called.
-/// `ops` is copied; `name` (may be NULL) stands for the storage in messages and in the report.
-/// `free_fn` (may be NULL) is called once with `user_data` before this returns. `flags` must be 0.
+/// As `platter_inspect()`, for storage that the program supplies; only `size` and `read` are called. `ops` is copied;
+/// `name` (may be NULL) stands for the storage in messages and in the report. `free_fn` (may be NULL) is called once
+/// with `user_data` before this returns. `flags` must be 0.
 ///
 /// Statuses: as `platter_inspect()`, and those of the callbacks. Threads: any. Since 0.1.
 ///

@@ -1,4 +1,4 @@
-//! Reading and writing of open images.
+//! Reading and writing open images.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -21,12 +21,11 @@ pub const PLATTER_WRITE_FUA: u32 = 1;
 /// A buffer of a vectored call: the system's own `struct iovec`.
 pub use libc::iovec;
 
-/// Fills `buf` with `len` guest bytes at `offset`, never fewer: the range must lie in the image.
-/// `flags` must be 0.
+/// Reads `len` guest bytes at `offset` into `buf`, never fewer: the range must lie within the image. `flags` must be 0.
 ///
-/// Let buffers of 64 KiB and more begin at a page (`aligned_alloc(4096, len)`): large blocks of `malloc`
-/// begin 16 bytes behind one, where some processors copy several times slower; and direct I/O takes
-/// only aligned buffers as they are.
+/// Align buffers of 64 KiB and more to a page (`aligned_alloc(4096, len)`): large blocks from `malloc` start 16 bytes
+/// past a page boundary, where some processors copy several times more slowly; and direct I/O can use only aligned
+/// buffers as they are.
 ///
 /// Statuses: INVALID, OS, CORRUPT. Threads: any, several at once. Since 0.1.
 ///
@@ -49,8 +48,8 @@ pub unsafe extern "C" fn platter_image_read(
     })
 }
 
-/// Writes `len` bytes of `buf` at `offset`; the range must lie in the image. `flags` is 0 or
-/// `PLATTER_WRITE_FUA`. Large buffers are best aligned as for `platter_image_read()`.
+/// Writes `len` bytes of `buf` at `offset`; the range must lie within the image. `flags` is 0 or `PLATTER_WRITE_FUA`.
+/// Large buffers are best aligned as for `platter_image_read()`.
 ///
 /// Statuses: READ_ONLY, INVALID, NO_SPACE, OS, CORRUPT. Threads: any, several at once. Since 0.1.
 ///
@@ -106,8 +105,7 @@ pub unsafe extern "C" fn platter_image_readv(
     })
 }
 
-/// As `platter_image_write()`, from `iovcnt` buffers in turn. A failure may leave the first of them
-/// written.
+/// As `platter_image_write()`, from `iovcnt` buffers in turn. A failure may leave the first ones written.
 ///
 /// Statuses and threads: as `platter_image_write()`. Since 0.1.
 ///
@@ -167,8 +165,8 @@ pub extern "C" fn platter_image_write_zeroes(
     })
 }
 
-/// Gives `len` guest bytes from `offset` back. Whole clusters read afterwards as zeroes, or as the
-/// format defines; parts of clusters at the ends are left alone. `flags` must be 0.
+/// Discards `len` guest bytes from `offset`, which gives their space back. Whole clusters then read as zeroes, or as
+/// the format defines; partial clusters at the ends are left alone. `flags` must be 0.
 ///
 /// Statuses: as `platter_image_write()`; CANCELLED by the control of the image, when a part may be given
 /// back. Threads: any, several at once. Since 0.1.
@@ -188,11 +186,11 @@ pub extern "C" fn platter_image_discard(
     })
 }
 
-/// Has `len` guest bytes from `offset` brought near, so that reading them soon takes less time: into the
-/// page cache, into the memory of an NBD server that offers it (`NBD_CMD_CACHE`), and through the whole
-/// chain. Where neither is at hand they are read and thrown away, which leaves in memory what reading keeps
-/// there; a `copy-on-read` filter copies them. What is on its way may not have come when the call returns.
-/// Nothing changes but the time that reading takes. `flags` must be 0.
+/// Prefetches `len` guest bytes from `offset`, so that reading them soon takes less time: into the page cache, into the
+/// memory of an NBD server that offers it (`NBD_CMD_CACHE`), and through the whole chain. Where neither is available,
+/// they are read and discarded, which leaves in memory what reading caches there; a `copy-on-read` filter copies them.
+/// Data may still be on its way when the call returns. Nothing changes but the time that reading takes. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID where the range does not lie in the image, OS, CORRUPT, CANCELLED by the control of
 /// the image. Threads: any, several at once. Since 0.1.
@@ -212,7 +210,7 @@ pub extern "C" fn platter_image_prefetch(
     })
 }
 
-/// Makes all completed writes durable as the cache mode says. `flags` must be 0.
+/// Makes all completed writes durable, as the cache mode specifies. `flags` must be 0.
 ///
 /// Statuses: OS, NO_SPACE, INVALID; data may be lost then. CANCELLED where the control of the image had ended its
 /// calls before. Threads: any, several at once. Since 0.1.
@@ -229,11 +227,10 @@ pub extern "C" fn platter_image_flush(
     })
 }
 
-/// The longest run of guest bytes of one kind that starts at `offset` and is at most `len` bytes,
-/// looked up through the backing chain: the same that a map tells of these bytes. `len` is not 0 and
-/// the range lies in the image. A run without `PLATTER_EXTENT_ZERO` may still hold zeroes; one with it
-/// reads as zeroes. See `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags`
-/// must be 0.
+/// Returns the longest run of guest bytes of one kind that starts at `offset` and has at most `len` bytes, looked up
+/// through the backing chain: the same as a map reports for these bytes. `len` must not be 0, and the range must lie
+/// within the image. A run without `PLATTER_EXTENT_ZERO` may still hold zeroes; one with it reads as zeroes. See
+/// `PLATTER_EXTENT_UNKNOWN` for images opened without their backing file. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS, CORRUPT, CANCELLED by the control of the image. Threads: any, several at once.
 /// Since 0.1.
@@ -280,7 +277,7 @@ impl From<MapEntry> for platter_extent {
     }
 }
 
-/// Puts the file into a message that the system's words are all of.
+/// Adds the name of the file to a message that is only the operating system's.
 fn named<T>(image: &platter_image, what: &str, done: Result<T>) -> Result<T> {
     done.map_err(|error| {
         let name = error.file().unwrap_or(image.shared().filename());
@@ -289,7 +286,7 @@ fn named<T>(image: &platter_image, what: &str, done: Result<T>) -> Result<T> {
     })
 }
 
-/// The flags of zeroing among those of a call.
+/// The flags for zeroing among those of a call.
 pub(super) fn zero_flags(flags: u32) -> ZeroFlags {
     let mut zero = ZeroFlags::empty();
     zero.set(ZeroFlags::MAY_UNMAP, flags & PLATTER_ZERO_MAY_UNMAP != 0);
@@ -300,14 +297,14 @@ pub(super) fn zero_flags(flags: u32) -> ZeroFlags {
     zero
 }
 
-/// The flags of writing among those of a call.
+/// The flags for writing among those of a call.
 fn write_flags(flags: u32) -> WriteFlags {
     let mut write = WriteFlags::empty();
     write.set(WriteFlags::FUA, flags & PLATTER_WRITE_FUA != 0);
     write
 }
 
-/// The whole range is checked first, so that a bad one changes nothing.
+/// Checks the whole range first, so that an invalid one changes nothing.
 fn check_vector(image: &Image, iov: &[iovec], offset: u64) -> Result<()> {
     let end = iov.iter().try_fold(offset, |end, piece| {
         if piece.iov_base.is_null() && piece.iov_len != 0 {
@@ -354,7 +351,7 @@ unsafe fn source<'a>(buf: *const c_void, len: usize, name: &str) -> Result<&'a [
     Ok(unsafe { std::slice::from_raw_parts(buf.cast(), len) })
 }
 
-/// Refuses a buffer that no slice can be.
+/// Refuses a buffer that cannot be a slice.
 pub(super) fn check_buffer(buf: *const c_void, len: usize, name: &str) -> Result<()> {
     if buf.is_null() && len != 0 {
         return Err(Error::invalid(format!("Parameter '{name}' is NULL")));

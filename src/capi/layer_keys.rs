@@ -1,4 +1,4 @@
-//! What a report of info says of a layer, by keys with dots: all that its JSON has.
+//! What an info report says about a layer, by keys with dots: everything that its JSON has.
 
 use bstr::ByteSlice;
 
@@ -8,7 +8,7 @@ use crate::value::Value;
 
 use super::report_fields::{Fields, snapshot_fields};
 
-/// The members of a layer that have keys of one part.
+/// The members of a layer whose keys have one part.
 pub(super) fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
     Fields::new()
         .add("filename", layer.filename.as_bstr())
@@ -32,7 +32,7 @@ pub(super) fn layer_fields(layer: &LayerInfo) -> Vec<(&'static str, Value)> {
 pub(super) fn find(layer: &LayerInfo, key: &str) -> Option<Value> {
     let mut layer = layer;
     let mut key = key;
-    // A child's report is as its parent's.
+    // A child's report has the structure of its parent's.
     while let Some((child, rest)) = numbered(key, "children") {
         let (name, info) = layer.children.get(child)?;
         match rest.strip_prefix("info.") {
@@ -68,13 +68,13 @@ fn of_snapshot(snapshot: &SnapshotInfo, key: &str) -> Option<Value> {
         .map(|(_, value)| value)
 }
 
-/// The number and the rest of a key of an item of `list`.
+/// The index and the rest of the key of an item of `list`.
 fn numbered<'a>(key: &'a str, list: &str) -> Option<(usize, &'a str)> {
     let (number, rest) = key.strip_prefix(list)?.strip_prefix('.')?.split_once('.')?;
     Some((number.parse().ok()?, rest))
 }
 
-/// The value at a path of keys and numbers.
+/// The value at a path of keys and indices.
 fn walk<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(value, |value, part| match value {
         Value::Object(map) => map.get(part),

@@ -1,4 +1,4 @@
-//! Where an image is, as calls take it.
+//! The location of an image, as a parameter of calls.
 
 use std::ffi::{OsStr, c_char};
 
@@ -14,7 +14,7 @@ pub const PLATTER_LOCATION_IMAGE_OPTS: u32 = 0x20000;
 
 pub(super) const LOCATION_FLAGS: u32 = PLATTER_LOCATION_PATH | PLATTER_LOCATION_IMAGE_OPTS;
 
-/// The location of a parameter, as `flags` say.
+/// The location in a parameter, interpreted as `flags` specify.
 ///
 /// # Safety
 /// `text` is NULL or NUL-terminated.
@@ -40,7 +40,7 @@ pub(super) unsafe fn location(text: *const c_char, name: &str, flags: u32) -> Re
     }
 }
 
-/// As [`location`], for an image to create: `json:` is no protocol there.
+/// As [`location`], for an image to create: `json:` does not introduce a tree there.
 ///
 /// # Safety
 /// `text` is NULL or NUL-terminated.

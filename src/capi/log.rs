@@ -10,30 +10,29 @@ use crate::capi::text::{c_line, c_string, utf8};
 use crate::error::Error;
 use crate::log::Level;
 
-/// Log level: requests of queues and of the clients of a server that fail, whose message no caller gets.
+/// Log level: failed requests of queues and of a server's clients, whose message no caller receives.
 pub const PLATTER_LOG_ERROR: u32 = 1;
-/// Log level: and warnings of jobs, and clients of a server that break the protocol or are left.
+/// Log level: also warnings of jobs, and clients of a server that violate the protocol or are dropped.
 pub const PLATTER_LOG_WARNING: u32 = 2;
-/// Log level: and images that are opened, jobs that begin and end.
+/// Log level: also images that are opened, and jobs that begin and end.
 pub const PLATTER_LOG_INFO: u32 = 3;
-/// Log level: and calls that fail, with the message that the caller gets.
+/// Log level: also calls that fail, with the message that the caller receives.
 pub const PLATTER_LOG_DEBUG: u32 = 4;
 
-/// Log level: and trace events that `platter_trace_switch()` has switched on.
+/// Log level: also trace events that `platter_trace_switch()` has switched on.
 pub const PLATTER_LOG_TRACE: u32 = 5;
 
-/// Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any
-/// thread, also from several at once; it must not call `platter_log_set()`.
+/// Receives a line of the log, without newline; `level` is a `PLATTER_LOG_*`. Called from any thread, possibly from
+/// several at once; it must not call `platter_log_set()`.
 pub type platter_log_fn =
     Option<unsafe extern "C" fn(level: u32, line: *const c_char, user_data: *mut c_void)>;
 
-/// Sends log lines of `level` and graver ones to `log_fn`, for the whole process. NULL for `log_fn`
-/// goes back to the default: silence, or standard error at the level that the environment variable
-/// `PLATTER_LOG` names (`error`, `warning`, `info`, `debug` or `trace`,
-/// which switches all trace events on).
+/// Sends log lines of `level` and more severe ones to `log_fn`, for the whole process. NULL for `log_fn` restores the
+/// default: silence, or standard error at the level that the environment variable `PLATTER_LOG` names (`error`,
+/// `warning`, `info`, `debug` or `trace`, which switches all trace events on).
 ///
-/// `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the
-/// last call of this one has returned, or at once when this call fails. `flags` must be 0.
+/// `free_fn` (may be NULL) is called once with `user_data`: when another function is set and the last call of this one
+/// has returned, or at once if this call fails. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 ///
@@ -75,11 +74,11 @@ pub unsafe extern "C" fn platter_log_set(
     })
 }
 
-/// Switches the trace events whose names match `pattern` on (`on` is 1) or off (0), for the whole process;
-/// all are off at first, and one that is off costs next to nothing. `*` stands for any characters, `?` for
-/// one. `*out` is the number of events that match, which may be 0. Events go as lines
-/// `NAME KEY=VALUE ...` to the function of `platter_log_set()` where that takes `PLATTER_LOG_TRACE`.
-/// Names and keys may change with every release. `flags` must be 0.
+/// Switches the trace events whose names match `pattern` on (`on` is 1) or off (0), for the whole process; all are off
+/// initially, and one that is off costs next to nothing. `*` matches any characters, `?` exactly one. `*out` is the
+/// number of events that match, which may be 0. Events are sent as lines `NAME KEY=VALUE ...` to the function of
+/// `platter_log_set()` if that receives `PLATTER_LOG_TRACE`. Names and keys may change with every release. `flags` must
+/// be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 ///
@@ -101,7 +100,7 @@ pub unsafe extern "C" fn platter_trace_switch(
     })
 }
 
-/// The name of trace event `index`, counted from 0; NULL past the last one. Lives as long as the library.
+/// Returns the name of trace event `index`, counted from 0; NULL past the last one. Lives as long as the library.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

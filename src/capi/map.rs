@@ -18,13 +18,12 @@ use crate::ops;
 /// Length of a map: to the end of the image.
 pub const PLATTER_LENGTH_ALL: u64 = 0xffff_ffff_ffff_ffff;
 
-/// Makes a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length
-/// past the end is cut. Its report has all runs, neighbours of one kind merged; an image of a few
-/// kilobytes can have any number of them, so the job fails where there are more than 1,048,576: map
-/// parts of such an image, or take the runs with `platter_map_each_job_new()`. The job keeps the image
-/// alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0. Where
-/// other threads write to the image meanwhile, each run is as it was when the job came to it. The job changes
-/// nothing, also when it is cancelled.
+/// Creates a job that maps `length` guest bytes of `image` and its backing chain from `start`; a length past the end is
+/// truncated. Its report has all runs, with adjacent runs of one kind merged; an image of a few kilobytes can have any
+/// number of them, so the job fails if there are more than 1,048,576: map parts of such an image, or receive the runs
+/// with `platter_map_each_job_new()`. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`. `flags` must be 0. If other threads write to the image meanwhile, each run is as it was when
+/// the job reached it. The job changes nothing, even if it is cancelled.
 ///
 /// Statuses: INVALID; of the job: LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -51,10 +50,10 @@ pub extern "C" fn platter_map_job_new(
     })
 }
 
-/// Receives a run of a map on the thread that runs the job. `filename` (UTF-8) is the file of the layer
-/// that decides, the one to which `host_offset` belongs: the external data file where the layer has
-/// one; NULL where it is not known. Both live until the callback returns. Non-zero ends the job with
-/// CANCELLED. It must not free the job.
+/// Receives a run of a map on the thread that runs the job. `filename` (UTF-8) is the file of the layer that determines
+/// the contents, the one to which `host_offset` refers: the external data file if the layer has one; NULL if it is not
+/// known. Both live until the callback returns. A non-zero result ends the job with CANCELLED. It must not free the
+/// job.
 pub type platter_extent_fn = Option<
     unsafe extern "C" fn(
         extent: *const platter_extent,
@@ -63,11 +62,10 @@ pub type platter_extent_fn = Option<
     ) -> c_int,
 >;
 
-/// As `platter_map_job_new()`, for any number of runs in little memory: each run is handed to
-/// `extent_fn` in guest order as soon as its end is known, neighbours of one kind merged. A map of
-/// nothing is one run of length 0. The report of the job is a `PLATTER_REPORT_DONE`. Where the job
-/// fails, the runs so far were right. `free_fn` (may be NULL) is called once with `user_data`: when the
-/// job has ended or is freed, or at once when this call fails.
+/// As `platter_map_job_new()`, for any number of runs in little memory: each run is passed to `extent_fn` in guest
+/// order as soon as its end is known, with adjacent runs of one kind merged. A map of nothing is one run of length 0.
+/// The report of the job is a `PLATTER_REPORT_DONE`. If the job fails, the runs so far were right. `free_fn` (may be
+/// NULL) is called once with `user_data`: when the job has ended or is freed, or at once if this call fails.
 ///
 /// Statuses: INVALID; of the job: CANCELLED, OS, CORRUPT. Threads: any. Since 0.1.
 ///
@@ -92,7 +90,7 @@ pub unsafe extern "C" fn platter_map_each_job_new(
         let extent_fn = given(extent_fn, "extent_fn")?;
         let length = (length != PLATTER_LENGTH_ALL).then_some(length);
         let body = move |job: &mut Job, images: &Images| {
-            // All of it moves in, so that `free_fn` is called where the work ends.
+            // Moved in as a whole, so that `free_fn` is called when the work ends.
             let user_data = user_data;
             let image = &images[0];
             let files = ops::map::files(image)?.into_iter();

@@ -1,4 +1,4 @@
-//! The job that tells how large a new image will be.
+//! The job that computes how large a new image will be.
 
 use std::ffi::{c_char, c_int};
 use std::mem::MaybeUninit;
@@ -13,12 +13,11 @@ use crate::capi::text::utf8;
 use crate::ops::create::TargetFormat;
 use crate::ops::measure::{MeasureSource, measure};
 
-/// Makes a job that tells how many bytes a new image in `format` will take: one with the guest
-/// contents of `image` and its backing chain, or, where `image` is NULL, an empty one of `size`
-/// guest bytes. `options` (may be NULL) are those of creation. Nothing is created, no data is
-/// read, and nothing is changed, also when the job is cancelled. The job keeps the image alive. `*out` belongs to the
-/// caller, who frees it with `platter_job_free()`. `flags` must be 0. Where other threads write to the image
-/// meanwhile, each part of it counts as it was when the job came to it.
+/// Creates a job that computes how many bytes a new image in `format` will take: one with the guest contents of `image`
+/// and its backing chain, or, if `image` is NULL, an empty one of `size` guest bytes. `options` (may be NULL) are those
+/// of creation. Nothing is created, no data is read, and nothing is changed, even if the job is cancelled. The job
+/// keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0. If
+/// other threads write to the image meanwhile, each part of it counts as it was when the job reached it.
 ///
 /// Statuses: INVALID, also for an unknown format, UNSUPPORTED for one that cannot be made; of the job:
 /// INVALID for bad options, UNSUPPORTED where the format cannot be measured, OS, CORRUPT. Threads: any. Since 0.1.

@@ -8,12 +8,12 @@ use crate::capi::error::platter_error;
 use crate::error::Result;
 use crate::image::Nodes;
 
-/// The named nodes of images that are opened one after the other, each with this set on its options
-/// (`platter_open_options_set_nodes()`). A node gets its name by `node-name` in a location. No two nodes in the
-/// set have the same name, and a location can name a node of an image that was opened before in the place of a
-/// child (`"file":"NAME"`, `"backing":"NAME"`): the image then stands on that node and reads it, and keeps what it
-/// stands on after the image that was opened before is closed. A node that may be written to is lent to no other image,
-/// and one that is lent is not written to. A name is free again when its image is gone.
+/// The named nodes of images that are opened one after another, each with this set in its options
+/// (`platter_open_options_set_nodes()`). A node gets its name from `node-name` in a location. No two nodes in the set
+/// have the same name. In place of a child, a location can name a node of an image that was opened before
+/// (`"file":"NAME"`, `"backing":"NAME"`): the new image then reads through that node, and keeps it open even after the
+/// earlier image is closed. A node that may be written to is not shared with another image, and a shared node is not
+/// written to. A name is free again once its image is gone.
 #[derive(Debug, Default)]
 pub struct platter_nodes {
     poison: Poison,
@@ -26,7 +26,7 @@ impl Handle for platter_nodes {
     }
 }
 
-/// What is set on options: the set itself, not a copy.
+/// The set to store in options: the set itself, not a copy.
 pub(super) fn shared(nodes: Option<&platter_nodes>) -> Result<Option<Nodes>> {
     let Some(nodes) = nodes else {
         return Ok(None);
@@ -35,8 +35,8 @@ pub(super) fn shared(nodes: Option<&platter_nodes>) -> Result<Option<Nodes>> {
     Ok(Some(nodes.nodes.clone()))
 }
 
-/// Makes an empty set. The caller frees it with `platter_nodes_free()`; options on which it was set, and images
-/// that were opened with them, go on using it. `flags` must be 0.
+/// Creates an empty set. The caller frees it with `platter_nodes_free()`; options on which it was set, and images that
+/// were opened with them, continue to use it. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

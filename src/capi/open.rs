@@ -22,17 +22,17 @@ use crate::image::{DetectZeroes, OpenOptions};
 use crate::options::Options;
 use crate::storage::CacheMode;
 
-/// Flag of calls that open: for writing; without it the image is read-only.
+/// Flag of calls that open: open for writing; without it the image is read-only.
 pub const PLATTER_OPEN_WRITE: u32 = 1;
-/// Flag of calls that open: take no locks that exclude others. Read-only opens alone.
+/// Flag of calls that open: take no locks that exclude others. Only for read-only opens.
 pub const PLATTER_OPEN_FORCE_SHARE: u32 = 2;
-/// Flag of calls that open: leave the backing chain closed.
+/// Flag of calls that open: do not open the backing chain.
 pub const PLATTER_OPEN_NO_BACKING: u32 = 4;
-/// Flag of calls that open: only metadata is wanted; data file and backing chain stay closed.
+/// Flag of calls that open: only metadata is needed; the data file and the backing chain are not opened.
 pub const PLATTER_OPEN_METADATA_ONLY: u32 = 8;
-/// Flag of calls that open: for a check; open although tables are damaged where that is possible.
+/// Flag of calls that open: open for a check, even if tables are damaged, where that is possible.
 pub const PLATTER_OPEN_FOR_CHECK: u32 = 16;
-/// Flag of calls that open: let nothing else write meanwhile, also where the format is raw.
+/// Flag of calls that open: keep everything else from writing in the meantime, even if the format is raw.
 pub const PLATTER_OPEN_DENY_WRITERS: u32 = 32;
 
 pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE
@@ -42,7 +42,7 @@ pub(super) const OPEN_FLAGS: u32 = PLATTER_OPEN_WRITE
     | PLATTER_OPEN_FOR_CHECK
     | PLATTER_OPEN_DENY_WRITERS;
 
-/// How an image is opened: format, cache mode, policy, secrets. What uses it copies it.
+/// How an image is opened: format, cache mode, policy, secrets. Functions that use it copy it.
 #[derive(Debug, Default)]
 pub struct platter_open_options {
     poison: Poison,
@@ -55,7 +55,7 @@ impl Handle for platter_open_options {
     }
 }
 
-/// The options of an open: those of the object (or the defaults) with those of the flags.
+/// The options for opening: those of the object (or the defaults) combined with those of the flags.
 pub(super) fn merged(options: Option<&platter_open_options>, flags: u32) -> Result<OpenOptions> {
     let mut merged = match options {
         Some(options) => {
@@ -86,9 +86,8 @@ pub(super) unsafe fn cache_mode(mode: *const c_char) -> Result<CacheMode> {
     })
 }
 
-/// Makes options with the defaults: the format is guessed where the policy allows it, cache mode
-/// `writeback`, the strict policy. The caller frees them with `platter_open_options_free()`. `flags`
-/// must be 0.
+/// Creates options with the defaults: the format is guessed if the policy allows it, cache mode `writeback`, the strict
+/// policy. The caller frees them with `platter_open_options_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -103,7 +102,7 @@ pub extern "C" fn platter_open_options_new(
     })
 }
 
-/// Sets the format; NULL has it guessed where the policy allows it. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
+/// Sets the format; if NULL, it is guessed if the policy allows that. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -124,13 +123,13 @@ pub unsafe extern "C" fn platter_open_options_set_format(
     })
 }
 
-/// Sets an option of the image, with the key that it has in a `driver=…` string: `encrypt.key-secret`,
-/// `lazy-refcounts`, `file.locking`, `backing.driver`. So it stands beside a path, a descriptor or a storage, and
-/// nothing is escaped. The options are the text of the value as it is, `on` or `off` for a truth; an empty `backing` is
-/// no backing file at all. A later value replaces an earlier one, NULL takes it away. Keys that the image has not, that
-/// the location has too, or that begin with `file.` where the file is open already are refused by the opening.
-/// `platter_option_describe()` lists them with `PLATTER_OPERATION_OPEN`. Where several images are opened with these
-/// options, each has them, and no image that one of them names. `flags` must be 0.
+/// Sets an option of the image, by the key that it has in a `driver=…` string: `encrypt.key-secret`, `lazy-refcounts`,
+/// `file.locking`, `backing.driver`. Options can thus be combined with a path, a descriptor or a storage, and nothing
+/// is escaped. The value is taken verbatim, `on` or `off` for a boolean; an empty `backing` means no backing file at
+/// all. A later value replaces an earlier one; NULL removes it. Opening refuses keys that the image does not have, that
+/// the location has too, or that begin with `file.` if the file is already open. `platter_option_describe()` lists the
+/// keys with `PLATTER_OPERATION_OPEN`. If several images are opened with these options, they apply to each of them, but
+/// to no image that one of them names. `flags` must be 0.
 ///
 /// Statuses: INVALID (an empty key, a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one
 /// at a time. Since 0.1.
@@ -162,8 +161,8 @@ pub unsafe extern "C" fn platter_open_options_set_option(
     })
 }
 
-/// Sets all options of the image at once, as `platter_open_options_set_option()` does one: those of a bag, in which
-/// numbers and truths are set by their own functions. A copy is kept, which replaces those set before; NULL stands
+/// Sets all options of the image at once, as `platter_open_options_set_option()` does for one: those of a bag, in which
+/// numbers and booleans are set by functions of their own. A copy is kept, which replaces those set before; NULL stands
 /// for none. `flags` must be 0.
 ///
 /// Statuses: INVALID (a key that is part of another one), UNSUPPORTED (an unknown driver). Threads: one at a time.
@@ -227,9 +226,8 @@ pub extern "C" fn platter_open_options_set_policy(
     })
 }
 
-/// Sets the secrets that options such as
-/// `key-secret` in a location name by ID; a copy is kept, which replaces those set before.
-/// NULL stands for none. `flags` must be 0.
+/// Sets the secrets to which options such as `key-secret` in a location refer by ID; a copy is kept, which replaces
+/// those set before. NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -246,9 +244,9 @@ pub extern "C" fn platter_open_options_set_secrets(
     })
 }
 
-/// Sets the named nodes of images that are opened one after the other: names are taken in the set, and lead to nodes
-/// of images that were opened with it before. The set itself is kept, not a copy. NULL, the default, stands for a set of
-/// its own for each image, or for each job that opens several. `flags` must be 0.
+/// Sets the set of named nodes for images that are opened one after the other: node names are registered in the set,
+/// and can refer to nodes of images that were opened with it before. The set itself is used, not a copy. NULL, the
+/// default, stands for a separate set for each image, or for each job that opens several. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -265,9 +263,9 @@ pub extern "C" fn platter_open_options_set_nodes(
     })
 }
 
-/// Sets storages that are used in place of files of their names: of the image and of whatever it names, as
-/// far as the policy lets it; a copy of the set is kept, which replaces the one
-/// before. NULL stands for none. `flags` must be 0.
+/// Sets storages that are used instead of files with the same names, for the image and for whatever it names, as far as
+/// the policy allows. A copy of the set is kept, which replaces the previous one. NULL stands for none. `flags` must be
+/// 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -284,9 +282,10 @@ pub extern "C" fn platter_open_options_set_storages(
     })
 }
 
-/// Sets how hard compressed writes to the image try: 1 to 12 for zlib, 22 and less, also below 0, for zstd. A level
-/// that no compression has is refused; one that the compression of the image does not have when it is opened; formats without
-/// compression take any. Without this call the level is the format's default. `flags` must be 0.
+/// Sets the compression level for compressed writes to the image: 1 to 12 for zlib, 22 and less, including negative
+/// levels, for zstd. A level that no compression method has is refused at once, one that the compression method of the
+/// image does not have when the image is opened; formats without compression accept any. Without this call, the level
+/// is the format's default. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -298,19 +297,20 @@ pub extern "C" fn platter_open_options_set_compression_level(
 ) -> c_int {
     call_mut(options, "options", err, |options| {
         check_flags(flags, 0)?;
-        // Zstd has every level that another method has.
+        // Zstd has every level that any other method has.
         Compression::at_level(Method::Zstd, Some(i64::from(level)))?;
         options.options.compression_level = Some(i64::from(level));
         Ok(())
     })
 }
 
-/// Opens what a compressed file holds: that at the location is one, of `kind` (`xz`, `gzip`, `bzip2`, `zstd`, `lz4`),
-/// or with `auto` of the kind that its beginning shows. NULL, the default, takes files as they are. What is
-/// opened so is read-only; a conversion of a plain disk reads it in one pass. Everything else unpacks parts of the file as
-/// they are read, where it tells which part holds what, and keeps the last ones within `PLATTER_LIMIT_DECODER_BYTES`;
-/// else it unpacks the file into a temporary file without a name, in the directory that TMPDIR names (`/var/tmp`), for
-/// which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. `flags` are 0 or `PLATTER_NAME_UNCHECKED`.
+/// Opens the contents of a compressed file: the file at the location is compressed, by `kind` (`xz`, `gzip`, `bzip2`,
+/// `zstd`, `lz4`), or with `auto` by the method that its beginning shows. NULL, the default, takes files as they are.
+/// What is opened this way is read-only; a conversion of a raw disk reads it in one pass. Everything else decompresses
+/// parts of the file as they are read, if the file tells which part holds what, and caches the most recent ones within
+/// `PLATTER_LIMIT_DECODER_BYTES`; otherwise it decompresses the file into a temporary file without a name, in the
+/// directory given by TMPDIR (by default `/var/tmp`), for which the policy has `PLATTER_LIMIT_SPOOL_BYTES`. `flags` are
+/// 0 or `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -335,8 +335,8 @@ pub unsafe extern "C" fn platter_open_options_set_decompress(
     })
 }
 
-/// Sets whether discards reach the host: 0 leaves the space where it is, 1 gives it back, whatever
-/// the location says. `flags` must be 0.
+/// Sets whether discards reach the host: 0 leaves the space allocated, 1 releases it, whatever the location says.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -353,8 +353,8 @@ pub extern "C" fn platter_open_options_set_discard(
     })
 }
 
-/// Sets whether writes are looked through for zeroes, which then take no space as far as the format can: `off`,
-/// `on`, or `unmap`, which lets them become holes; NULL for what the location says. `flags` must be 0.
+/// Sets whether writes are scanned for zeroes, which then take no space as far as the format supports that: `off`,
+/// `on`, or `unmap`, which allows them to become holes; NULL for what the location says. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -376,10 +376,9 @@ pub unsafe extern "C" fn platter_open_options_set_detect_zeroes(
     })
 }
 
-/// Sets what ends an opening that takes long: the derivation of a key, the reading of large tables, the
-/// repair of an image that was not closed. The opening then fails with CANCELLED and leaves the image as it
-/// was. A job that is given these options ends with the control too. NULL stands for none. `flags` must
-/// be 0.
+/// Sets the control that cancels an open that takes long: deriving a key, reading large tables, or repairing an image
+/// that was not closed. The open then fails with CANCELLED and leaves the image as it was. A job that is given these
+/// options is cancelled by the control too. NULL stands for none. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]

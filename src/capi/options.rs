@@ -1,4 +1,4 @@
-//! Bags of options, and the description of what they may hold.
+//! Bags of options: keys and values.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int};
@@ -15,8 +15,8 @@ use crate::capi::text::{c_string, name, utf8};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Options;
 
-/// A bag of options: the keys and values of `-o`. What uses it copies it and checks it: an unknown
-/// key or a bad value is refused there.
+/// A bag of options: the keys and values of `-o`. Whatever uses it copies it and checks it: an unknown key or an
+/// invalid value is refused there.
 #[derive(Debug, Default)]
 pub struct platter_options {
     poison: Poison,
@@ -58,7 +58,7 @@ impl Handle for platter_options {
     }
 }
 
-/// Makes an empty bag. The caller frees it with `platter_options_free()`. `flags` must be 0.
+/// Creates an empty bag. The caller frees it with `platter_options_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -73,8 +73,8 @@ pub extern "C" fn platter_options_new(
     })
 }
 
-/// Adds the entries of a `key=value,key=value` list: `,,` is a literal comma, a bare `key` is `on`,
-/// `nokey` is `off`, a later entry replaces an earlier one. `flags` must be 0.
+/// Adds the entries of a `key=value,key=value` list: `,,` is a literal comma, a bare `key` means `on`, `nokey` means
+/// `off`, and a later entry replaces an earlier one. `flags` must be 0.
 ///
 /// Statuses: INVALID (an empty list, a leading or trailing comma). Threads: one at a time.
 /// Since 0.1.
@@ -140,7 +140,7 @@ pub unsafe extern "C" fn platter_options_set_u64(
     })
 }
 
-/// Sets `key` to `on` where `value` is 1, and to `off` where it is 0. `flags` must be 0.
+/// Sets `key` to `on` if `value` is 1, and to `off` if it is 0. `flags` must be 0.
 ///
 /// Statuses: INVALID (an empty key). Threads: one at a time. Since 0.1.
 ///
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn platter_options_set_bool(
     })
 }
 
-/// Removes `key` where it is set. `flags` must be 0.
+/// Removes `key` if it is set. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -185,8 +185,8 @@ pub unsafe extern "C" fn platter_options_unset(
     })
 }
 
-/// The value of `key` as it was given; NULL where it is not set, and for NULL. Lives until the bag
-/// changes or is freed.
+/// Returns the value of `key` as it was given; NULL if it is not set, and for NULL. Lives until the bag changes or is
+/// freed.
 ///
 /// Threads: any. Since 0.1.
 ///
@@ -207,8 +207,8 @@ pub unsafe extern "C" fn platter_options_get(
     })
 }
 
-/// The key of the entry at `index`, in the order of setting; `*out` lives until the bag changes or is
-/// freed. Ask `platter_options_get()` for its value. `flags` must be 0.
+/// Returns the key of the entry at `index`, in the order in which they were set; `*out` lives until the bag changes or
+/// is freed. `platter_options_get()` returns its value. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last entry, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

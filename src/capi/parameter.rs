@@ -1,4 +1,4 @@
-//! Parameters that must not be NULL, and truths.
+//! Parameters that must not be NULL, and booleans.
 
 use crate::error::{Error, Result};
 
@@ -7,7 +7,7 @@ pub(super) fn given<T>(value: Option<T>, name: &str) -> Result<T> {
     value.ok_or_else(|| Error::invalid(format!("Parameter '{name}' is NULL")))
 }
 
-/// A parameter that is 0 or 1; other numbers stay free for what may come.
+/// A parameter that must be 0 or 1; other values are reserved for future use.
 pub(super) fn truth(value: u32, name: &str) -> Result<bool> {
     match value {
         0 => Ok(false),

@@ -23,7 +23,7 @@ use crate::policy::{
 };
 use crate::printable::printable_bytes;
 
-/// What opening an image may do, and how much it may take. What uses it copies it.
+/// What opening an image may do, and which resources it may use. Functions that use it copy it.
 #[derive(Debug)]
 pub struct platter_policy {
     poison: Poison,
@@ -42,11 +42,10 @@ impl Handle for platter_policy {
     }
 }
 
-/// Preset: no file that an image names is opened, formats are guessed for read-only opens alone. For
-/// images that others made, and what calls use that get no policy.
+/// Preset: no file that an image names is opened, and formats are guessed for read-only opens only. For images that
+/// others made, and the default of calls without a policy.
 pub const PLATTER_POLICY_STRICT: u32 = 0;
-/// Preset: files that an image names are opened, formats are guessed. What the command-line tools
-/// allow.
+/// Preset: files that an image names are opened, and formats are guessed. This is what the command-line tools allow.
 pub const PLATTER_POLICY_PERMISSIVE: u32 = 1;
 
 /// Probing: never guess the format.
@@ -61,23 +60,23 @@ pub const PLATTER_IMPLICIT_DENY: u32 = 0;
 /// Files that an image names: open any.
 pub const PLATTER_IMPLICIT_ALLOW: u32 = 1;
 
-/// Limit: images in a chain.
+/// Limit: number of images in a chain.
 pub const PLATTER_LIMIT_CHAIN_DEPTH: u32 = 1;
-/// Limit: bytes of virtual size.
+/// Limit: virtual size in bytes.
 pub const PLATTER_LIMIT_VIRTUAL_SIZE: u32 = 2;
-/// Limit: bytes of a table that is loaded at once.
+/// Limit: size in bytes of a table that is loaded at once.
 pub const PLATTER_LIMIT_TABLE_BYTES: u32 = 3;
-/// Limit: bytes of metadata cache of one image.
+/// Limit: memory in bytes for the metadata cache of one image.
 pub const PLATTER_LIMIT_CACHE_BYTES: u32 = 4;
-/// Limit: bytes that one compressed unit (cluster, grain, chunk) may decode to.
+/// Limit: number of bytes that one compressed unit (cluster, grain, chunk) may decode to.
 pub const PLATTER_LIMIT_DECOMPRESSED_BYTES: u32 = 5;
-/// Limit: iterations of key derivation that a key slot may ask for.
+/// Limit: number of key derivation iterations that a key slot may require.
 pub const PLATTER_LIMIT_KEY_ITERATIONS: u32 = 6;
-/// Limit: the most memory for decompressing a file that is compressed as a whole, in bytes.
+/// Limit: memory in bytes for decompressing a file that is compressed as a whole.
 pub const PLATTER_LIMIT_DECODER_BYTES: u32 = 7;
-/// Limit: how many times as long as itself such a file may become, from 1 GiB on.
+/// Limit: factor by which such a file may expand, applied from 1 GiB on.
 pub const PLATTER_LIMIT_EXPANSION: u32 = 8;
-/// Limit: the most bytes of the temporary file for what such a file holds, holes not counted.
+/// Limit: size in bytes of the temporary file for the contents of such a file, not counting holes.
 pub const PLATTER_LIMIT_SPOOL_BYTES: u32 = 9;
 
 /// Default of `PLATTER_LIMIT_CHAIN_DEPTH`.
@@ -90,16 +89,16 @@ pub const PLATTER_LIMIT_TABLE_BYTES_DEFAULT: u64 = 33_554_432;
 pub const PLATTER_LIMIT_CACHE_BYTES_DEFAULT: u64 = 16_777_216;
 /// Default of `PLATTER_LIMIT_DECOMPRESSED_BYTES`.
 pub const PLATTER_LIMIT_DECOMPRESSED_BYTES_DEFAULT: u64 = 67_108_864;
-/// Default of `PLATTER_LIMIT_KEY_ITERATIONS`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+/// Default of `PLATTER_LIMIT_KEY_ITERATIONS`, except that `PLATTER_POLICY_PERMISSIVE` has no such limit.
 pub const PLATTER_LIMIT_KEY_ITERATIONS_DEFAULT: u64 = 64_000_000;
 /// Default of `PLATTER_LIMIT_DECODER_BYTES`.
 pub const PLATTER_LIMIT_DECODER_BYTES_DEFAULT: u64 = 268_435_456;
-/// Default of `PLATTER_LIMIT_EXPANSION`, which has none in `PLATTER_POLICY_PERMISSIVE`.
+/// Default of `PLATTER_LIMIT_EXPANSION`, except that `PLATTER_POLICY_PERMISSIVE` has no such limit.
 pub const PLATTER_LIMIT_EXPANSION_DEFAULT: u64 = 100_000;
 /// Default of `PLATTER_LIMIT_SPOOL_BYTES`.
 pub const PLATTER_LIMIT_SPOOL_BYTES_DEFAULT: u64 = 68_719_476_736;
 
-/// Role of a file that an image names: it holds what the overlay does not.
+/// Role of a file that an image names: it holds the data that the overlay does not.
 pub const PLATTER_ROLE_BACKING: u32 = 1;
 /// Role of a file that an image names: it holds the guest data.
 pub const PLATTER_ROLE_DATA_FILE: u32 = 2;
@@ -119,21 +118,21 @@ pub const PLATTER_ANSWER_FD: c_int = 2;
 pub struct platter_implicit_file {
     /// Size of this struct in the library in use; later versions append members.
     pub size: usize,
-    /// The name as it stands in the image.
+    /// The name as recorded in the image.
     pub name: *const c_char,
     /// The image that names it.
     pub named_by: *const c_char,
     /// A `PLATTER_ROLE_*`.
     pub role: u32,
-    /// 1 where it would be opened for writing, else 0.
+    /// 1 if it would be opened for writing, else 0.
     pub writable: u32,
 }
 
-/// Decides about a file that an image names, to be opened or, beside a new image, made: returns a
-/// `PLATTER_ANSWER_*`, or, as a negative `PLATTER_STATUS_*` or `-errno`, why it cannot be had, with which the open then
-/// fails; `-EPERM`, `-EACCES` and anything else refuse as `PLATTER_ANSWER_DENY` does. `*fd` is looked at with
-/// `PLATTER_ANSWER_FD` alone: a descriptor for reading, and for writing too where `file` says so.
-/// Called on the thread that opens, from several at once where several open with this policy.
+/// Callback that decides about a file that an image names and that is to be opened or, alongside a new image, created:
+/// returns a `PLATTER_ANSWER_*`, or a negative `PLATTER_STATUS_*` or `-errno` that says why the file is not available,
+/// with which the open then fails; `-EPERM`, `-EACCES` and any other value refuse it as `PLATTER_ANSWER_DENY` does.
+/// `*fd` is used only with `PLATTER_ANSWER_FD`: a descriptor for reading, and also for writing if `file` says so.
+/// Called on the thread that opens, and on several at once if several open with this policy.
 pub type platter_implicit_fn = Option<
     unsafe extern "C" fn(
         file: *const platter_implicit_file,
@@ -142,8 +141,8 @@ pub type platter_implicit_fn = Option<
     ) -> c_int,
 >;
 
-/// Makes a policy from a preset, a `PLATTER_POLICY_*`. The caller frees it with
-/// `platter_policy_free()`. `flags` must be 0.
+/// Creates a policy from a preset, a `PLATTER_POLICY_*`. The caller frees it with `platter_policy_free()`. `flags` must
+/// be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -167,7 +166,7 @@ pub extern "C" fn platter_policy_new(
     })
 }
 
-/// Allows `format`; once one is named, every other is refused. `flags` must be 0.
+/// Allows `format`; once a format has been named, all others are refused. `flags` must be 0.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -189,10 +188,9 @@ pub unsafe extern "C" fn platter_policy_allow_format(
     })
 }
 
-/// Allows `protocol`, by its driver's name (`file`, `host_device`…); once one is named, opening and
-/// creating through every other fails with DENIED, no matter who names the file. What the caller has open
-/// itself is not asked about: descriptors, also those that a callback of the policy returns, and
-/// callback storages. `flags` must be 0.
+/// Allows `protocol`, by the name of its driver (`file`, `host_device`…); once one has been named, opening and creating
+/// through any other fails with DENIED, no matter who names the file. What the caller has opened itself is not checked:
+/// descriptors, including those that a callback of the policy returns, and callback storages. `flags` must be 0.
 ///
 /// Statuses: UNSUPPORTED (an unknown protocol), INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -215,12 +213,12 @@ pub unsafe extern "C" fn platter_policy_allow_protocol(
     })
 }
 
-/// Allows names inside images to lead to the server `host`: a name, a number, or `*.DOMAIN` for all below a domain,
-/// with `:PORT` behind where only that port is meant (a number of IP version 6 then stands in brackets). Once one is
-/// named, opening what an image names on any other server fails with DENIED, and so does following such a server that
-/// sends on to another one; sockets of this machine have no host and are refused too. Hosts are compared as they are
-/// written. What the caller names itself is not asked about. It allows nothing that
-/// `platter_policy_set_implicit()` and `platter_policy_set_implicit_protocols()` do not. `flags` must be 0.
+/// Allows names inside images to refer to the server `host`: a name, an IP address, or `*.DOMAIN` for everything below
+/// a domain, followed by `:PORT` if only that port is meant (an IPv6 address is then in brackets). Once one has been
+/// named, opening what an image names on any other server fails with DENIED, and so does following a redirect of such a
+/// server to another one; local sockets have no host and are refused too. Hosts are compared as they are written. What
+/// the caller names itself is not checked. This allows nothing that `platter_policy_set_implicit()` and
+/// `platter_policy_set_implicit_protocols()` do not. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -242,7 +240,7 @@ pub unsafe extern "C" fn platter_policy_allow_host(
     })
 }
 
-/// Sets when the format may be guessed, a `PLATTER_PROBING_*`. `flags` must be 0.
+/// Sets when the format may be guessed: a `PLATTER_PROBING_*`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -264,8 +262,8 @@ pub extern "C" fn platter_policy_set_probing(
     })
 }
 
-/// Sets whether files that an image names (backing file, data file, extents) may be opened: a
-/// `PLATTER_IMPLICIT_*`. Replaces directories and a callback set before. `flags` must be 0.
+/// Sets whether files that an image names (backing file, data file, extents) may be opened: a `PLATTER_IMPLICIT_*`.
+/// Replaces any directories and callback set before. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -290,7 +288,7 @@ pub extern "C" fn platter_policy_set_implicit(
     })
 }
 
-/// Refuses what is no directory, below which nothing could lie.
+/// Refuses anything but a directory, below which no file could be.
 fn check_directory(directory: &Path) -> Result<()> {
     let name = printable_bytes(directory.as_os_str().as_bytes());
     let metadata = fs::metadata(directory);
@@ -302,8 +300,8 @@ fn check_directory(directory: &Path) -> Result<()> {
     }
 }
 
-/// Allows files that an image names where their real path lies below `directory`, and below those of
-/// earlier calls; every other is refused. `flags` must be 0.
+/// Allows files that an image names if their real path is below `directory`, or below one of earlier calls; all others
+/// are refused. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, OS, INVALID (it is no directory). Threads: one at a time. Since 0.1.
 ///
@@ -330,9 +328,8 @@ pub unsafe extern "C" fn platter_policy_add_directory(
     })
 }
 
-/// Asks `implicit_fn` for each file that an image names. `free_fn` (may be NULL) is called once with
-/// `user_data`: when nothing uses the callback any more, or at once when this call fails. `flags`
-/// must be 0.
+/// Calls `implicit_fn` for each file that an image names. `free_fn` (may be NULL) is called once with `user_data`: when
+/// nothing uses the callback any more, or at once if this call fails. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -383,7 +380,7 @@ fn answered(answer: c_int, fd: c_int, file: &ImplicitFile<'_>) -> Result<Implici
     match answer {
         PLATTER_ANSWER_OPEN => Ok(ImplicitAnswer::Open),
         PLATTER_ANSWER_FD if fd >= 0 => {
-            // SAFETY: the callback gave this descriptor away with its answer.
+            // SAFETY: the callback passed ownership of this descriptor with its answer.
             Ok(ImplicitAnswer::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
         }
         PLATTER_ANSWER_FD => {
@@ -397,7 +394,7 @@ fn answered(answer: c_int, fd: c_int, file: &ImplicitFile<'_>) -> Result<Implici
     }
 }
 
-/// Why a callback refuses, where it is not the policy that does.
+/// Why a callback refuses, unless it refuses as a matter of policy.
 fn refusal(code: c_int) -> Option<Error> {
     match kind_of(code) {
         Some(ErrorKind::Denied) => None,
@@ -408,11 +405,10 @@ fn refusal(code: c_int) -> Option<Error> {
     }
 }
 
-/// Sets whether (1) or not (0) the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather
-/// than a plain file name; names of data files and extents are always plain. Whatever the policy, what
-/// such a name leads to must be a regular file or a block device, none of procfs or its like, and not
-/// reached through what a process has open (`/dev/fd/N`): else opening fails with INVALID. `flags`
-/// must be 0.
+/// Sets whether (1) or not (0) the name of a backing file inside an image may be `json:{…}` or `protocol:…` rather than
+/// a plain file name; names of data files and extents are always plain. Whatever the policy, the target of such a name
+/// must be a regular file or a block device, must not be part of procfs or the like, and must not be reached through
+/// the open descriptors of a process (`/dev/fd/N`); otherwise opening fails with INVALID. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -429,10 +425,10 @@ pub extern "C" fn platter_policy_set_implicit_protocols(
     })
 }
 
-/// Sets whether (1) or not (0) the format is guessed also from the end of a file at whose beginning nothing is found: a VHD
-/// of fixed size has a footer only. Off in both presets: a guest that may write to the end of its plain disk
-/// can make it look like such an image. While it is on, what looks like a plain disk is not opened for writing
-/// unless its format is named (DENIED). `flags` must be 0.
+/// Sets whether (1) or not (0) the format is also guessed from the end of a file if nothing is found at its beginning:
+/// a fixed-size VHD has only a footer. Off in both presets: a guest that can write to the end of its raw disk can make
+/// it look like such an image. While it is on, what looks like a raw disk is not opened for writing unless its format
+/// is named (DENIED). `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -449,7 +445,7 @@ pub extern "C" fn platter_policy_set_probe_footers(
     })
 }
 
-/// Sets a ceiling, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.
+/// Sets a limit, a `PLATTER_LIMIT_*`; what exceeds it fails with LIMIT. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -481,8 +477,8 @@ pub extern "C" fn platter_policy_set_limit(
     })
 }
 
-/// A ceiling, a `PLATTER_LIMIT_*`, as it is set; of a policy that is new, the default of its preset. What has none is
-/// UINT64_MAX, of `PLATTER_LIMIT_CHAIN_DEPTH` UINT32_MAX. `flags` must be 0.
+/// Returns a limit, a `PLATTER_LIMIT_*`, as it is set; for a new policy, the default of its preset. No limit is
+/// UINT64_MAX, or UINT32_MAX for `PLATTER_LIMIT_CHAIN_DEPTH`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

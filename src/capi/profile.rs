@@ -1,4 +1,4 @@
-//! What products want of the images that they take.
+//! What products require of the images that they accept.
 
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -10,7 +10,7 @@ use crate::capi::text::c_string;
 use crate::error::{Error, ErrorKind};
 use crate::format::profiles::profiles;
 
-/// A product, and what it wants of its images. The library owns it; it lives for ever.
+/// A product, and what it requires of its images. The library owns it; it lives for ever.
 #[repr(C)]
 #[derive(Debug)]
 pub struct platter_profile_info {
@@ -18,13 +18,13 @@ pub struct platter_profile_info {
     pub size: usize,
     /// The name: `azure`.
     pub name: *const c_char,
-    /// The product, for people.
+    /// The name of the product, for display.
     pub product: *const c_char,
     /// The format of its images.
     pub format: *const c_char,
-    /// The options of creation that make them, as `key=value,…`; may be empty.
+    /// The creation options that they need, as `key=value,…`; may be empty.
     pub options: *const c_char,
-    /// What people have to know beside, a sentence each, joined by newlines; may be empty.
+    /// What else users have to know, one sentence each, joined by newlines; may be empty.
     pub notes: *const c_char,
     /// Virtual sizes are multiples of this many bytes.
     pub size_multiple: u64,
@@ -32,7 +32,7 @@ pub struct platter_profile_info {
     pub size_least: u64,
     /// The largest virtual size in bytes.
     pub size_most: u64,
-    /// What the image is put into, `ova`; empty where the file is the image itself.
+    /// The package that contains the image, `ova`; empty if the file is the image itself.
     pub package: *const c_char,
 }
 
@@ -42,7 +42,7 @@ struct Entry {
     _strings: [CString; 6],
 }
 
-// SAFETY: the pointers lead to strings that the entry owns and nothing changes.
+// SAFETY: the pointers refer to strings that the entry owns and that never change.
 unsafe impl Send for Entry {}
 // SAFETY: as above.
 unsafe impl Sync for Entry {}
@@ -85,9 +85,9 @@ fn entries() -> &'static [Entry] {
     })
 }
 
-/// The profile at `index`, counted from 0 and sorted by name: a product with the format, the options and the
-/// sizes of the images that it takes, for `platter_convert_set_profile()` and `platter_inspect_for_profile()`.
-/// `*out` lives for ever. `flags` must be 0.
+/// Returns the profile at `index`, counted from 0 and sorted by name: a product with the format, the options and the
+/// sizes of the images that it accepts, for `platter_convert_set_profile()` and `platter_inspect_for_profile()`. `*out`
+/// lives for ever. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

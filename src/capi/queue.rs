@@ -1,4 +1,4 @@
-//! Queues of requests that complete later.
+//! Queues of asynchronous requests.
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
@@ -17,13 +17,13 @@ use crate::image::Image;
 use crate::log::{Level, log};
 use crate::queue::{Buffer, Completion, Queue, QueueOptions, QueueTarget, Request};
 
-/// Requests on an image that complete later, in any order. A queue belongs to one thread at a time;
-/// an image may have many. It keeps its image alive.
+/// Requests on an image that complete later, in any order. A queue belongs to one thread at a time; an image may have
+/// many queues. A queue keeps its image alive.
 ///
-/// What is in memory is done within the call that submits it: reads of cached data and of zeroes, and
-/// writes to the page cache over bytes that have their place already. The kernel (io_uring, where it
-/// may be used) or threads of the library, which block all signals, do the rest. Requests that
-/// overlap are done in any order, too: to have one after the other, wait for the first.
+/// A request whose bytes are in memory completes within the call that submits it: reads of cached data and of zeroes,
+/// and writes to the page cache over bytes that are already allocated. The kernel (io_uring, if it may be used) or
+/// threads of the library, which block all signals, do the rest. Overlapping requests are also done in any order: if
+/// one must follow the other, wait for the first.
 #[derive(Debug)]
 pub struct platter_queue {
     poison: Poison,
@@ -41,23 +41,22 @@ impl QueueTarget for Shared {
     }
 }
 
-/// Flag of `platter_queue_new()`: no descriptor is wanted, which makes each request a little cheaper.
+/// Flag of `platter_queue_new()`: no descriptor is needed, which makes each request a little cheaper.
 pub const PLATTER_QUEUE_NO_FD: u32 = 1;
-/// Flag of `platter_queue_new()`: threads do what the calls cannot do at once, although the kernel
-/// could.
+/// Flag of `platter_queue_new()`: use threads for what the calls cannot do at once, even if the kernel could do it.
 pub const PLATTER_QUEUE_THREADS: u32 = 2;
 
-/// Flag of a request: others follow at once, so the kernel does not get this one yet. It is
-/// handed over with the next request without this flag, or in `platter_queue_reap()`.
+/// Flag of a request: others follow at once, so this one is not passed to the kernel yet. It is passed on with the next
+/// request without this flag, or in `platter_queue_reap()`.
 pub const PLATTER_REQUEST_MORE: u32 = 0x100;
 
-/// The end of a request. The caller owns it.
+/// The result of a request. The caller owns it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct platter_completion {
-    /// What the request was submitted with.
+    /// The `user_data` with which the request was submitted.
     pub user_data: *mut c_void,
-    /// Bytes read, written, zeroed or discarded: all that were asked for, or 0 after a failure.
+    /// Bytes read, written, zeroed or discarded: all that were requested, or 0 after a failure.
     pub bytes: u64,
     /// `PLATTER_OK` or a `PLATTER_STATUS_*`.
     pub status: i32,
@@ -67,9 +66,9 @@ pub struct platter_completion {
     pub reserved: [u64; 2],
 }
 
-/// Makes a queue on `image`. `depth` is the number of requests that run at once and that room is kept
-/// for, at most 65536; 0 stands for 64. More may be submitted; they wait their turn. `flags` are bits
-/// of `PLATTER_QUEUE_*`. `*out` belongs to the caller, who frees it with `platter_queue_free()`.
+/// Creates a queue on `image`. `depth` is the number of requests that run at once and for which space is reserved, at
+/// most 65536; 0 stands for 64. More may be submitted; they wait their turn. `flags` are bits of `PLATTER_QUEUE_*`.
+/// `*out` belongs to the caller, who frees it with `platter_queue_free()`.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -97,9 +96,9 @@ pub extern "C" fn platter_queue_new(
     })
 }
 
-/// An eventfd (non-blocking, close-on-exec) that is readable while completions wait to be reaped, and
-/// now and then a moment longer. `platter_queue_reap()` resets it: do not read or write it. It belongs
-/// to the queue and is closed with it. `flags` must be 0.
+/// Returns an eventfd (non-blocking, close-on-exec) that is readable while completions wait to be reaped, and
+/// occasionally a moment longer. `platter_queue_reap()` resets it: do not read or write it. It belongs to the queue and
+/// is closed with it. `flags` must be 0.
 ///
 /// Statuses: INVALID, UNSUPPORTED with `PLATTER_QUEUE_NO_FD`; `*out` is -1 then. Threads: one at a
 /// time. Since 0.1.
@@ -110,7 +109,7 @@ pub extern "C" fn platter_queue_fd(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // 0 is a descriptor that somebody might close.
+    // 0 would be a valid descriptor, which a caller might close.
     let mut fd = MaybeUninit::new(-1);
     let place = out.is_some().then_some(&mut fd);
     let status = call_out(place, err, || {
@@ -127,9 +126,9 @@ pub extern "C" fn platter_queue_fd(
     status
 }
 
-/// Submits a read of `len` guest bytes at `offset` into `buf`, which belongs to the library until the
-/// completion is reaped. `flags` is 0 or `PLATTER_REQUEST_MORE`. Every failure is a completion; a NULL
-/// queue does nothing. Large buffers are best aligned as for `platter_image_read()`.
+/// Submits a read of `len` guest bytes at `offset` into `buf`, which belongs to the library until the completion is
+/// reaped. `flags` is 0 or `PLATTER_REQUEST_MORE`. Every failure is reported as a completion; a NULL queue does
+/// nothing. Large buffers are best aligned as for `platter_image_read()`.
 ///
 /// Statuses of the completion: as `platter_image_read()`. Threads: one at a time. Since 0.1.
 ///
@@ -203,8 +202,8 @@ pub unsafe extern "C" fn platter_queue_readv(
     });
 }
 
-/// As `platter_queue_write()`, from `iovcnt` buffers in turn. `iov` itself is copied. A failure may
-/// leave a part written.
+/// As `platter_queue_write()`, from `iovcnt` buffers in turn. `iov` itself is copied. A failure may leave part of the
+/// data written.
 ///
 /// Statuses of the completion: as `platter_image_writev()`. Threads: one at a time. Since 0.1.
 ///
@@ -254,8 +253,8 @@ pub extern "C" fn platter_queue_write_zeroes(
     });
 }
 
-/// Submits a request to give `len` guest bytes from `offset` back to the host. `flags` are bits of
-/// `PLATTER_WRITE_FUA` and `PLATTER_REQUEST_MORE`. Failures and NULL: as `platter_queue_read()`.
+/// Submits a request to discard `len` guest bytes from `offset`, which gives their space back to the host. `flags` are
+/// bits of `PLATTER_WRITE_FUA` and `PLATTER_REQUEST_MORE`. Failures and NULL: as `platter_queue_read()`.
 ///
 /// Statuses of the completion: as `platter_image_discard()`. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -275,9 +274,8 @@ pub extern "C" fn platter_queue_discard(
     });
 }
 
-/// Submits a flush: it makes durable what had completed (reaped or not) when this was called, but
-/// not what is still under way. `flags` is 0 or `PLATTER_REQUEST_MORE`. Failures and NULL: as
-/// `platter_queue_read()`.
+/// Submits a flush: it makes durable what had completed (reaped or not) when this was called, but not what is still in
+/// flight. `flags` is 0 or `PLATTER_REQUEST_MORE`. Failures and NULL: as `platter_queue_read()`.
 ///
 /// Statuses of the completion: as `platter_image_flush()`. Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -289,10 +287,10 @@ pub extern "C" fn platter_queue_flush(
     submit(queue, user_data, flags, 0, || Ok(Request::Flush));
 }
 
-/// Takes up to `max` completions into `completions` and their number into `*out`. Waits until there
-/// are `min` of them, or all that are outstanding where there are fewer, for no longer than
-/// `timeout_ms` milliseconds: 0 does not wait, a negative time is for ever. A time that runs out is no
-/// failure. Signals do not end the wait. `flags` must be 0.
+/// Stores up to `max` completions in `completions` and their number in `*out`. Waits until there are `min` of them, or
+/// all that are outstanding if there are fewer, for no longer than `timeout_ms` milliseconds: 0 does not wait, a
+/// negative timeout waits for ever. Reaching the timeout is not a failure. Signals do not end the wait. `flags`
+/// must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: one at a time. Since 0.1.
 ///
@@ -309,7 +307,7 @@ pub unsafe extern "C" fn platter_queue_reap(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // Not through the poison: what has ended is still available.
+    // Bypasses the poison: completions are still available.
     call_out(out, err, || {
         check_flags(flags, 0)?;
         let queue = &mut given(queue, "queue")?.queue;
@@ -333,7 +331,7 @@ pub unsafe extern "C" fn platter_queue_reap(
     })
 }
 
-/// The number of requests that were submitted and not yet reaped; 0 for NULL.
+/// Returns the number of requests that were submitted and not yet reaped; 0 for NULL.
 ///
 /// Threads: one at a time. Since 0.1.
 #[unsafe(no_mangle)]
@@ -341,9 +339,8 @@ pub extern "C" fn platter_queue_outstanding(queue: Option<&mut platter_queue>) -
     boundary::get(0, || queue.map_or(0, |queue| queue.queue.outstanding()))
 }
 
-/// Frees a queue. Requests that have not begun are not carried out; those that have are waited for,
-/// so that the library is done with every buffer when this returns. No completion is delivered any
-/// more. NULL does nothing.
+/// Frees a queue. Requests that have not begun are not carried out; this waits for those that have, so that the library
+/// no longer uses any buffer when it returns. No more completions are delivered. NULL does nothing.
 ///
 /// Threads: one, once. Since 0.1.
 ///
@@ -355,7 +352,7 @@ pub unsafe extern "C" fn platter_queue_free(queue: *mut platter_queue) {
     unsafe { boundary::free(queue) }
 }
 
-/// Submits what `request` makes; whatever goes wrong is a completion.
+/// Submits the request that `request` builds; any failure becomes a completion.
 fn submit(
     queue: Option<&mut platter_queue>,
     user_data: *mut c_void,
@@ -415,7 +412,7 @@ fn shown(completion: Completion) -> platter_completion {
     let (bytes, status, os_errno) = match completion.result {
         Ok(bytes) => (bytes, PLATTER_OK, 0),
         Err(error) => {
-            // The text has no place in a completion.
+            // A completion cannot hold the message.
             log(Level::Error, || format!("a request fails: {error}"));
             (0, status::of_kind(error.kind()), error.errno())
         }

@@ -18,10 +18,10 @@ use crate::location::Location;
 use crate::ops::rebase::{RebaseRequest, rebase, rebase_image};
 use crate::storage::CacheMode;
 
-/// Flag of `platter_rebase_job_new()`: change the name alone. No backing file is opened, and the guest
-/// may see other data.
+/// Flag of `platter_rebase_job_new()`: change only the name. No backing file is opened, and the guest may see different
+/// data.
 pub const PLATTER_REBASE_NAME_ONLY: u32 = 1;
-/// Flag of `platter_rebase_job_new()`: write what is copied compressed.
+/// Flag of `platter_rebase_job_new()`: compress the data that is copied.
 pub const PLATTER_REBASE_COMPRESS: u32 = 2;
 /// Flag of `platter_rebase_job_new()`: open the new backing file without locks that exclude others.
 pub const PLATTER_REBASE_SHARE_BACKING: u32 = 4;
@@ -31,15 +31,14 @@ const FLAGS: u32 = PLATTER_REBASE_NAME_ONLY
     | PLATTER_REBASE_SHARE_BACKING
     | PLATTER_NAME_UNCHECKED;
 
-/// Makes a job that gives the image at `location` the backing file `backing`, as the name is to stand in
-/// the image; NULL or an empty name is none. What the guest sees stays the same: data that the new
-/// chain does not show is copied into the image first. `backing_format` is recorded and must be given
-/// with a name; `backing_cache` (may be NULL: `writeback`) is the cache mode of the new backing file.
-/// The job opens the images, for writing, as `options` (may be NULL for the defaults) say, and closes
-/// them; the policy must allow the chains. `flags` are bits of `PLATTER_REBASE_*`, `PLATTER_NAME_UNCHECKED` and at
-/// most one `PLATTER_LOCATION_*`. A job that fails or is cancelled leaves the image on its present backing file,
-/// with part of the data copied. `*out` belongs to the caller, who frees it with
-/// `platter_job_free()`.
+/// Creates a job that gives the image at `location` the backing file `backing`, which is the name to record in the
+/// image; NULL or an empty name means none. What the guest sees stays the same: data that the new chain does not
+/// provide is first copied into the image. `backing_format` is recorded and must be given with a name; `backing_cache`
+/// (may be NULL: `writeback`) is the cache mode of the new backing file. The job opens the images, for writing, as
+/// `options` (may be NULL for the defaults) specify, and closes them; the policy must allow the chains. `flags` are
+/// bits of `PLATTER_REBASE_*`, `PLATTER_NAME_UNCHECKED` and at most one `PLATTER_LOCATION_*`. A job that fails or is
+/// cancelled leaves the image on its current backing file, with part of the data copied. `*out` belongs to the caller,
+/// who frees it with `platter_job_free()`.
 ///
 /// Statuses: UNSUPPORTED (an unknown format), INVALID; of the job: those of `platter_image_open()`, UNSUPPORTED where
 /// the format has no backing files, NO_SPACE, LIMIT, OS, CORRUPT. Threads: any. Since 0.1.
@@ -69,17 +68,17 @@ pub unsafe extern "C" fn platter_rebase_job_new(
     })
 }
 
-/// As `platter_rebase_job_new()`, of an image that is open for writing, with its backing chain unless
-/// `PLATTER_REBASE_NAME_ONLY` is given. Where this call succeeds the job has taken `image` over: it is not used any
-/// more, and the job closes it when it ends, however that is, or is freed. `options` say how the new backing file is
-/// opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*` and
+/// As `platter_rebase_job_new()`, for an image that is open for writing, with its backing chain unless
+/// `PLATTER_REBASE_NAME_ONLY` is given. If this call succeeds, the job has taken over `image`: it must not be used any
+/// more, and the job closes it when it ends, however that happens, or is freed. `options` specify how the new backing
+/// file is opened: with which policy, secrets and storages. `flags` are bits of `PLATTER_REBASE_*` and
 /// `PLATTER_NAME_UNCHECKED`.
 ///
 /// Statuses: as `platter_rebase_job_new()`; BUSY where a job, a queue, an export, a storage or another image uses
 /// `image`; of the job: READ_ONLY, INVALID where the backing chain was left closed. Threads: one, once. Since 0.1.
 ///
 /// # Safety
-/// The strings are NULL or NUL-terminated; the image is not used afterwards where this succeeds.
+/// The strings are NULL or NUL-terminated; the image is not used afterwards if this succeeds.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_rebase_image_job_new(
     out: Option<&mut MaybeUninit<*mut platter_job>>,
@@ -106,7 +105,7 @@ pub unsafe extern "C" fn platter_rebase_image_job_new(
     })
 }
 
-/// The backing file that an image is to get.
+/// The backing file to give to an image.
 struct NewBacking {
     name: Option<BString>,
     format: Option<String>,

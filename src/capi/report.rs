@@ -24,11 +24,11 @@ use crate::ops::bitmap::DirtyReport;
 use crate::ops::compare::Comparison;
 use crate::value::{Map, Value};
 
-/// Kind of report: what an image is.
+/// Kind of report: information about an image.
 pub const PLATTER_REPORT_INFO: u32 = 1;
 /// Kind of report: the consistency of an image.
 pub const PLATTER_REPORT_CHECK: u32 = 2;
-/// Kind of report: where the guest bytes live.
+/// Kind of report: where the guest data is stored.
 pub const PLATTER_REPORT_MAP: u32 = 3;
 /// Kind of report: whether two images are the same.
 pub const PLATTER_REPORT_COMPARE: u32 = 4;
@@ -42,7 +42,7 @@ pub const PLATTER_REPORT_SNAPSHOTS: u32 = 11;
 pub const PLATTER_REPORT_BENCH: u32 = 12;
 /// Kind of report: the persistent dirty bitmaps of an image.
 pub const PLATTER_REPORT_BITMAPS: u32 = 13;
-/// Kind of report: the guest bytes that a bitmap has as dirty.
+/// Kind of report: the guest bytes that a bitmap marks as dirty.
 pub const PLATTER_REPORT_DIRTY: u32 = 14;
 
 /// Kind of report: how large a new image will be.
@@ -56,9 +56,9 @@ pub const PLATTER_REPORT_INSPECT: u32 = 15;
 /// Kind of report: what a server exports.
 pub const PLATTER_REPORT_EXPORTS: u32 = 16;
 
-/// What an operation found or did. The caller of the function that made it owns it and frees it with
-/// `platter_report_free()`; it stands on its own, also when its job or image is gone. Nothing changes
-/// it, so several threads may read it.
+/// What an operation found or did. The caller of the function that created it owns it and frees it with
+/// `platter_report_free()`; it is independent of its job or image, and stays valid when they are gone. It never
+/// changes, so several threads may read it.
 #[derive(Debug)]
 pub struct platter_report {
     inner: Arc<Inner>,
@@ -113,7 +113,7 @@ impl Inner {
     }
 
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is not enough memory.
     pub(super) fn json(&self) -> Result<&CString> {
         if let Some(made) = self.json.get() {
             return Ok(made);
@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// # Errors
-    /// Where there is no memory for it.
+    /// If there is not enough memory.
     pub(super) fn text(&self) -> Result<&CString> {
         if let Some(made) = self.text.get() {
             return Ok(made);
@@ -170,7 +170,7 @@ impl Inner {
         Ok(self.text.get_or_init(|| text))
     }
 
-    /// How the text ends.
+    /// The error that ends the text, if it is incomplete.
     fn text_end(&self) -> Result<()> {
         match &self.content {
             Content::Map(report) => report.text_end(),
@@ -193,7 +193,7 @@ impl Inner {
         }
     }
 
-    /// The members of entry `index` with the keys of the JSON.
+    /// The members of entry `index`, by their JSON keys.
     fn fields(&self, index: usize) -> Vec<(&'static str, Value)> {
         match &self.content {
             Content::Info(report) => report.layers.get(index).map(layer_fields),
@@ -243,7 +243,7 @@ impl Inner {
     }
 }
 
-/// The text of a report, with room for the zero byte behind it.
+/// The text of a report, with room for the terminating NUL.
 fn whole(text: Result<Vec<u8>>) -> Result<CString> {
     let made = text.and_then(|mut text| {
         memory::reserve(&mut text, 1)?;
@@ -252,7 +252,7 @@ fn whole(text: Result<Vec<u8>>) -> Result<CString> {
     made.context(|| "Could not make the report".to_owned())
 }
 
-/// The kind of report, a `PLATTER_REPORT_*`. 0 for NULL.
+/// Returns the kind of report, a `PLATTER_REPORT_*`; 0 for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -277,10 +277,10 @@ pub extern "C" fn platter_report_kind(report: Option<&platter_report>) -> u32 {
     })
 }
 
-/// The report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
-/// prints, key for key; for snapshots the list in info; for an inspection one object; for exports a list. It is UTF-8: in
-/// names, what is not is replaced. `*out` lives as long as the report. Names in an image can make it some hundred MiB
-/// long: `platter_report_write()` takes little memory. `flags` must be 0.
+/// Returns the report as JSON, with its final newline: for info, check, map and measure what `qemu-img --output=json`
+/// prints, key for key; for snapshots the list in info; for an inspection one object; for exports a list. It is UTF-8:
+/// in names, anything else is replaced. `*out` lives as long as the report. Names in an image can make it several
+/// hundred MiB long: `platter_report_write()` needs little memory. `flags` must be 0.
 ///
 /// Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -296,10 +296,11 @@ pub extern "C" fn platter_report_json(
     })
 }
 
-/// The report for people, with newlines: what `qemu-img` prints without `--output`, of exports what `qemu-nbd --list` does; `""` for a
-/// conversion. Names stand in it as the bytes that they are, but what of them would steer a terminal is escaped,
-/// as `\u{1b}`. The JSON is UTF-8: it replaces what is not. `*out` lives as long as the report. Where the human form cannot show everything this
-/// still gives what it can; see `platter_report_text_end()`. `flags` must be 0.
+/// Returns the report as text for people, with newlines: what `qemu-img` prints without `--output`, and for exports
+/// what `qemu-nbd --list` prints; `""` for a conversion. Names appear in it byte for byte, except that what would
+/// control a terminal is escaped, as `\u{1b}`. The JSON is UTF-8: it replaces anything else. `*out` lives as long as
+/// the report. If this form cannot show everything, this still returns what it can show; see
+/// `platter_report_text_end()`. `flags` must be 0.
 ///
 /// Statuses: OS where there is no memory for it, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -315,8 +316,8 @@ pub extern "C" fn platter_report_text(
     })
 }
 
-/// How the text of `platter_report_text()` ends: 0 where it is complete, else the error that ends it: a
-/// map with extents that have no plain host bytes. `flags` must be 0.
+/// Returns how the text of `platter_report_text()` ends: 0 if it is complete, else the error that ends it: a map with
+/// extents that are not plain bytes on the host. `flags` must be 0.
 ///
 /// Statuses: UNSUPPORTED, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -331,9 +332,9 @@ pub extern "C" fn platter_report_text_end(
     })
 }
 
-/// The exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts
-/// could not be checked), 2 (corruptions) or 3 (leaks alone); for compare 0 (identical) or 1; for an
-/// inspection 0 (every guard passes) or 2; else 0. `flags` must be 0.
+/// Returns the exit code with which `qemu-img` ends after such a report: for check 0 (consistent), 1 (parts could not
+/// be checked), 2 (corruptions) or 3 (only leaks); for compare 0 (identical) or 1; for an inspection 0 (every guard
+/// passes) or 2; otherwise 0. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -354,9 +355,9 @@ pub extern "C" fn platter_report_exit_code(
     })
 }
 
-/// The number of entries: layers of an info report (the image, then its backing chain), runs of a
-/// map, snapshots, bitmaps, dirty runs, exports, the file, the guards and the names of an inspection; 1 for every
-/// other report. `flags` must be 0.
+/// Returns the number of entries: layers of an info report (the image, then its backing chain), runs of a map,
+/// snapshots, bitmaps, dirty runs, exports, or the file, the guards and the names of an inspection; 1 for every other
+/// report. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -372,23 +373,22 @@ pub extern "C" fn platter_report_count(
     })
 }
 
-/// A number of entry `index`, by the key of the JSON: `virtual-size`, `actual-size`, `leaks`.
+/// Returns a number of entry `index`, by its JSON key: `virtual-size`, `actual-size`, `leaks`.
 ///
-/// A header file cannot list all keys that formats have, but has a `PLATTER_KEY_*` for each that stands alone. What the
-/// JSON of info has deeper down is named by parts with dots, and items of lists by numbers:
+/// A header file cannot list all keys of all formats, but has a `PLATTER_KEY_*` for each that stands alone. Nested
+/// values in the JSON of info are named by parts separated by dots, and items of lists by numbers:
 /// `format-specific.data.refcount-bits`, `snapshots.0.date-sec`, `children.0.info.actual-size`; the number of a list is
 /// that of its items: `format-specific.data.bitmaps`.
 ///
 /// Keys of info: `virtual-size`, `actual-size`, `cluster-size`, `snapshot-count`, `bitmap-count`, `child-count`,
-/// `content-count`.
-/// Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
+/// `content-count`. Check: `check-errors`, `corruptions`, `leaks`, `corruptions-fixed`, `leaks-fixed`,
 /// `image-end-offset`, `total-clusters`, `allocated-clusters`, `fragmented-clusters`, `compressed-clusters`. Map:
-/// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`,
-/// `vm-clock-sec`, `vm-clock-nsec`, `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty
-/// bytes: `start`, `length`. Measure: `required`, `fully-allocated`, `bitmaps` where there are some. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
-/// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize:
-/// `virtual-size`. Bench: `requests`, `flushes`, `bytes`. Of an inspection see `platter_inspect()`, of exports `platter_export_list()`.
-/// `flags` must be 0.
+/// `start`, `length`, `depth`, `offset`. Snapshots: `vm-state-size`, `date-sec`, `date-nsec`, `vm-clock-sec`,
+/// `vm-clock-nsec`, `icount`, `virtual-size`. Bitmaps: `granularity`. Dirty bytes: `start`, `length`. Measure:
+/// `required`, `fully-allocated`, `bitmaps` if there are any. Compare: `offset`. Convert: `virtual-size`, `data-bytes`,
+/// `offloaded-bytes`, `zero-bytes`, `backed-bytes`, `compressed-units`, `compressed-bytes`. Resize: `virtual-size`.
+/// Bench: `requests`, `flushes`, `bytes`. For an inspection see `platter_inspect()`, for exports
+/// `platter_export_list()`. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where this report has no such key or entry, INVALID. Threads: any. Since 0.1.
 ///
@@ -414,8 +414,8 @@ pub unsafe extern "C" fn platter_report_u64(
     })
 }
 
-/// A number of entry `index` that need not be whole, by the key of the JSON; whole ones too. Keys of
-/// bench: `seconds`, `requests-per-second`. `flags` must be 0.
+/// Returns a number of entry `index` that may be fractional, by its JSON key; whole numbers too. Keys of bench:
+/// `seconds`, `requests-per-second`. `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -439,10 +439,9 @@ pub unsafe extern "C" fn platter_report_double(
     })
 }
 
-/// A truth of entry `index`, by the key of the JSON: 1 or 0. Keys of info: `encrypted`, `dirty-flag`. Map:
-/// `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`).
-/// Bitmaps: `enabled`, `inconsistent`. Compare: `identical`,
-/// `size-mismatch`. `flags` must be 0.
+/// Returns a boolean of entry `index`, by its JSON key: 1 or 0. Keys of info: `encrypted`, `dirty-flag`. Map:
+/// `present`, `zero`, `data`, `compressed`, `unknown` (not in the JSON, see `PLATTER_EXTENT_UNKNOWN`). Bitmaps:
+/// `enabled`, `inconsistent`. Compare: `identical`, `size-mismatch`. `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -467,11 +466,11 @@ pub unsafe extern "C" fn platter_report_bool(
     })
 }
 
-/// A text of entry `index`, by the key of the JSON. Names are the bytes that they are, where the JSON replaces
-/// what is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info:
-/// `filename`, `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`.
-/// None of them has passwords, also where the image holds the name with one. Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`. Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`.
-/// `flags` must be 0.
+/// Returns a string of entry `index`, by its JSON key. Names are returned byte for byte, whereas the JSON replaces what
+/// is not UTF-8, except that NUL bytes become U+FFFD. `*out` lives as long as the report. Keys of info: `filename`,
+/// `format`, `backing-filename`, `full-backing-filename`, `backing-filename-format`. None of them contains passwords,
+/// even if the name in the image has one. Check: `filename`, `format`. Snapshots: `id`, `name`. Bitmaps: `name`.
+/// Compare: `reason` (a `PLATTER_REASON_*`). Create: `summary`. `flags` must be 0.
 ///
 /// Statuses: as `platter_report_u64()`. Threads: any. Since 0.1.
 ///
@@ -497,9 +496,9 @@ pub unsafe extern "C" fn platter_report_string(
     })
 }
 
-/// What the user should know beside the report of info, of all its layers: UTF-8, several lines where
-/// there is more to say, without the last newline. `index` counts from 0; NULL past the last one, for
-/// another report and for NULL. Lives as long as the report.
+/// Returns what the user should know in addition to an info report, about all its layers: UTF-8, several lines if there
+/// is more to say, without the final newline. `index` counts from 0; NULL past the last one, for other reports and for
+/// NULL. The string lives as long as the report.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -538,7 +537,7 @@ fn dirty_extent(dirty: &DirtyReport, index: usize) -> Result<platter_extent> {
     })
 }
 
-/// The run at `index` of a map report, or of a report of dirty bytes. `flags` must be 0.
+/// Returns the run at `index` of a map report, or of a report of dirty bytes. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, INVALID for another report. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

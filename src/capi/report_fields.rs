@@ -1,4 +1,4 @@
-//! What an entry of a report says, by the keys of the JSON.
+//! The values of an entry of a report, by the keys of the JSON.
 
 use bstr::{BString, ByteSlice};
 
@@ -14,7 +14,7 @@ use crate::ops::map::MapEntry;
 use crate::ops::measure::MeasureReport;
 use crate::value::{Map, Value};
 
-/// Collects the members that are there.
+/// Collects the members that are present.
 pub(super) struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
@@ -51,7 +51,7 @@ pub(super) fn entry_fields(entry: &MapEntry) -> Vec<(&'static str, Value)> {
         .0
 }
 
-/// Nanoseconds of a second.
+/// Nanoseconds per second.
 const NANO: u64 = 1_000_000_000;
 
 pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Value)> {
@@ -68,7 +68,7 @@ pub(super) fn snapshot_fields(snapshot: &SnapshotInfo) -> Vec<(&'static str, Val
         .0
 }
 
-/// The file, its guards, the names in it.
+/// The file, its guards, the names in it, the objections of the profile.
 pub(super) fn inspect_fields(report: &InspectReport, index: usize) -> Map<String, Value> {
     let Some(index) = index.checked_sub(1) else {
         let mut file = report.fields();
@@ -92,7 +92,7 @@ pub(super) fn inspect_fields(report: &InspectReport, index: usize) -> Map<String
         .unwrap_or_default()
 }
 
-/// The members of an export; lists as texts of a line each.
+/// The members of an export; lists become strings with one line per item.
 pub(super) fn export_fields(report: &ExportsReport, index: usize) -> Map<String, Value> {
     let mut fields = report.exports.get(index).map(exports::fields);
     for (_, value) in fields.iter_mut().flatten() {

@@ -1,4 +1,4 @@
-//! Reports handed out in pieces: a long one is never in memory as a whole.
+//! Reports delivered in pieces: a long one is never in memory as a whole.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fmt;
@@ -14,16 +14,15 @@ use crate::memory;
 /// Flag of `platter_report_write()`: the JSON instead of the text.
 pub const PLATTER_REPORT_WRITE_JSON: u32 = 1;
 
-/// Receives `length` bytes of a report, which live until the callback returns and end anywhere, also within a
-/// character. Non-zero ends the call with CANCELLED. It must not free the report.
+/// Receives `length` bytes of a report, which live until the callback returns and end anywhere, even within a
+/// character. A non-zero result ends the call with CANCELLED. It must not free the report.
 pub type platter_report_write_fn = Option<
     unsafe extern "C" fn(bytes: *const c_char, length: usize, user_data: *mut c_void) -> c_int,
 >;
 
-/// Hands a report to `write_fn` piece by piece, in order and on the calling thread: the same bytes as those of
-/// `platter_report_text()`, or of `platter_report_json()` with the flag `PLATTER_REPORT_WRITE_JSON`, in
-/// little memory however long they are. How the text ends is for `platter_report_text_end()` to say. `flags`
-/// is 0 or that one.
+/// Passes a report to `write_fn` piece by piece, in order and on the calling thread: the same bytes as those of
+/// `platter_report_text()`, or of `platter_report_json()` with the flag `PLATTER_REPORT_WRITE_JSON`, in little memory
+/// however long they are. `platter_report_text_end()` says how the text ends. `flags` is 0 or that flag.
 ///
 /// Statuses: CANCELLED, OS where there is no memory, INVALID. Threads: any. Since 0.1.
 ///
@@ -55,7 +54,7 @@ pub unsafe extern "C" fn platter_report_write(
     })
 }
 
-/// False where the receiver has had enough.
+/// Returns false if the receiver wants no more.
 fn write_text<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> Result<bool> {
     let written = match report.content() {
         Content::Info(report) => report.write_text(out),
@@ -85,10 +84,10 @@ fn write_json<F: FnMut(&[u8]) -> bool>(report: &Inner, out: &mut Pieces<F>) -> R
     Ok(written.is_ok() && out.write_all(b"\n").is_ok())
 }
 
-/// So much is gathered before it is handed out.
+/// Number of bytes to collect before they are passed on.
 const PIECE: usize = 64 << 10;
 
-/// Gathers what is written, and hands it to a receiver, which says whether it wants more.
+/// Collects what is written and passes it to a receiver, which says whether it wants more.
 struct Pieces<F> {
     gathered: Vec<u8>,
     receive: F,

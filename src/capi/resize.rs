@@ -13,26 +13,22 @@ use crate::error::Error;
 use crate::ops::resize::{NewSize, ResizeRequest, preallocation_from_name, resize};
 use crate::storage::Preallocation;
 
-/// Flag of `platter_resize_job_new()`: the size is added to the present one.
+/// Flag of `platter_resize_job_new()`: the size is added to the current one.
 pub const PLATTER_RESIZE_MORE: u32 = 1;
-/// Flag of `platter_resize_job_new()`: the size is taken from the present one.
+/// Flag of `platter_resize_job_new()`: the size is subtracted from the current one.
 pub const PLATTER_RESIZE_LESS: u32 = 2;
-/// Flag of `platter_resize_job_new()`: allow the image to become smaller, which deletes what lies
-/// beyond its new end.
+/// Flag of `platter_resize_job_new()`: allow the image to shrink, which deletes what is beyond its new end.
 pub const PLATTER_RESIZE_SHRINK: u32 = 4;
 
-/// Makes a job that changes the virtual size of `image`, which is open for writing, to `size` bytes,
-/// rounded up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full`
-/// and says how space for what is new is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing
-/// else may use the image while the job runs. A job that is cancelled, or past its deadline, leaves the size as
-/// it was; while a shrink frees what lay behind the new end, the new size, and the next change of size frees
-/// the rest. The report
-/// has the new size as `virtual-size`. The job keeps the image alive. `*out` belongs to the caller,
-/// who frees it with `platter_job_free()`.
+/// Creates a job that changes the virtual size of `image`, which is open for writing, to `size` bytes, rounded
+/// up to 512. `preallocation` (may be NULL: `off`) is `off`, `metadata`, `falloc` or `full` and determines how space
+/// for the grown part is reserved. `flags` are bits of `PLATTER_RESIZE_*`. Nothing else may use the image while the job
+/// runs. A job that is cancelled, or past its deadline, leaves the size as it was; but while a shrink frees what was
+/// beyond the new end, it leaves the new size, and the next resize frees the rest. The report has the new size as
+/// `virtual-size`. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`.
 ///
 /// Statuses: INVALID, also for a size out of range; of the job: INVALID for a sum out of range and for a size that is
-/// smaller without
-/// `PLATTER_RESIZE_SHRINK`, UNSUPPORTED, READ_ONLY, LOCKED, LIMIT, NO_SPACE, OS, CORRUPT. Threads: any.
+/// smaller without `PLATTER_RESIZE_SHRINK`, UNSUPPORTED, READ_ONLY, LOCKED, LIMIT, NO_SPACE, OS, CORRUPT. Threads: any.
 /// Since 0.1.
 ///
 /// # Safety

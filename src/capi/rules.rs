@@ -1,16 +1,16 @@
-//! That every function, constant and structure of the header keeps the rules of the ABI, which no one could repair
-//! once it is released.
+//! Tests that every function, constant and structure of the header follows the rules of the ABI, which cannot be
+//! repaired once it is released.
 
 const HEADER: &str = include_str!("../../include/platter.h");
 
-/// Functions of a status or an error, that answer with a number: they cannot fail.
+/// Functions on a status or an error that return a number: they cannot fail.
 const NUMBERS: [&str; 3] = [
     "platter_error_status",
     "platter_error_errno",
     "platter_status_errno",
 ];
 
-/// The header without its comments and its lines for the preprocessor and for C++.
+/// The header without its comments, preprocessor lines and lines for C++.
 fn code() -> String {
     let mut code = String::new();
     let mut rest = HEADER;
@@ -32,7 +32,7 @@ struct Function {
 }
 
 impl Function {
-    /// Whether it can fail, and says so.
+    /// Whether it can fail, and reports the error.
     fn has_error(&self) -> bool {
         let last = self.parameters.last();
         last.is_some_and(|last| last == "struct platter_error **err")
@@ -47,7 +47,7 @@ fn functions() -> Vec<Function> {
         .filter_map(|item| {
             let (head, parameters) = item.trim().split_once('(')?;
             let at = head.find("platter_").filter(|_| !head.contains('('))?;
-            // The name is the last word; a pointer's star stands in front of it.
+            // The name is the last word; a pointer's star precedes it.
             let name = head.rsplit([' ', '*']).next().filter(|_| at < head.len())?;
             let parameters = parameters.strip_suffix(')')?.split(',');
             let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -181,7 +181,7 @@ fn every_function_tells_its_threads_its_version_and_its_statuses() {
     }
 }
 
-/// The comment of a function on one line, with that of the function which it is said to be as.
+/// The comment of a function on one line, followed by that of the function to which its "As `…`" refers.
 fn told(name: &str) -> String {
     let comments = comments();
     let (_, comment) = comments.iter().find(|(known, _)| known == name).unwrap();
@@ -234,7 +234,7 @@ fn every_job_tells_what_it_leaves_when_it_is_cancelled() {
     assert!(jobs >= 16, "{jobs}");
 }
 
-/// Functions with a name of one word behind the prefix.
+/// Functions whose name has one word after the prefix.
 const SHORT: [&str; 2] = ["platter_free", "platter_inspect"];
 
 #[test]
@@ -268,7 +268,7 @@ fn names_are_of_an_object_and_what_is_done_with_it() {
     let code = code();
     let mut types = 0;
     for item in code.split(';').map(str::trim) {
-        // The last of the members of a structure is told from its end by the brace.
+        // The brace distinguishes the end of a structure from its last member.
         let Some(name) = item.strip_prefix("} ").filter(|name| !name.contains('/')) else {
             continue;
         };
@@ -313,7 +313,7 @@ fn what_is_made_can_be_freed() {
     let made: Vec<_> = made.collect();
     assert!(made.len() > 40, "{made:?}");
     for kind in made {
-        // Closing an image may fail, and consumes it all the same.
+        // Closing an image may fail, but consumes it in any case.
         let end = match kind {
             "platter_image" => "platter_image_close".to_owned(),
             _ => format!("{kind}_free"),
@@ -336,7 +336,7 @@ fn callbacks_get_the_data_of_their_user_and_are_let_go() {
     }
     for function in functions() {
         let takes = |start: &str| function.parameters.iter().any(|each| each.contains(start));
-        // It is called until the function returns, and not afterwards.
+        // Its callback is called only until the function returns.
         let at_once = function.name == "platter_report_write";
         if takes("_fn ") && !takes("struct platter_storage_ops") {
             assert!(takes("void *user_data"), "{}", function.name);

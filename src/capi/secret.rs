@@ -1,4 +1,4 @@
-//! Secrets and other objects that options name by ID: passphrases, keys, limits, certificates.
+//! Secrets and other objects to which options refer by ID: passphrases, keys, limits, certificates.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
@@ -18,7 +18,7 @@ use crate::object::Objects;
 use crate::secret::Secret;
 use crate::throttle::ThrottleLimits;
 
-/// Secrets by ID. What uses them copies them; every copy is wiped when it is freed.
+/// Secrets by ID. Functions that use them copy them; every copy is wiped when it is freed.
 #[derive(Debug, Default)]
 pub struct platter_secrets {
     poison: Poison,
@@ -31,7 +31,7 @@ impl Handle for platter_secrets {
     }
 }
 
-/// The secrets of a parameter; none where it is NULL.
+/// The secrets of a parameter; none if it is NULL.
 pub(super) fn copied(secrets: Option<&platter_secrets>) -> Result<Objects> {
     let Some(secrets) = secrets else {
         return Ok(Objects::default());
@@ -55,8 +55,7 @@ unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
     Ok(unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) })
 }
 
-/// Makes an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must
-/// be 0.
+/// Creates an empty set of secrets. The caller frees it with `platter_secrets_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -71,8 +70,8 @@ pub extern "C" fn platter_secrets_new(
     })
 }
 
-/// Adds the secret `id`: the `len` bytes at `data`, as they are. They are copied; the copy is wiped
-/// when it is freed, the caller's bytes are left alone. `flags` must be 0.
+/// Adds the secret `id`: the `len` bytes at `data`, verbatim. They are copied; the copy is wiped when it is freed, the
+/// caller's bytes are left alone. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
 ///
@@ -97,17 +96,16 @@ pub unsafe extern "C" fn platter_secrets_add(
     })
 }
 
-/// Adds the secret `id` as the properties of a secret object describe it. `properties` is an array
-/// of keys and values in turn that ends with NULL: `data` or `file` (a path), `format` (`raw` or
-/// `base64`), and `keyid` with `iv` where the bytes are encrypted with AES-256-CBC under another secret
-/// of this set. A file is read at once. No message repeats a value but a file's name. `flags` must
-/// be 0.
+/// Adds the secret `id` as described by the properties of a secret object. `properties` is an array of alternating keys
+/// and values, terminated by NULL: `data` or `file` (a path), `format` (`raw` or `base64`), and `keyid` with `iv` if
+/// the bytes are encrypted with AES-256-CBC under another secret of this set. A file is read at once. Messages repeat
+/// no value except the name of a file. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS, LIMIT, NEEDS_SECRET, OS, NOT_FOUND. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
-/// number, behind which stands NULL.
+/// `id` is NULL or NUL-terminated; `properties` is an array of an even number of NUL-terminated strings, followed by
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_define(
     secrets: Option<&mut platter_secrets>,
@@ -121,10 +119,10 @@ pub unsafe extern "C" fn platter_secrets_define(
     unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
-/// Adds an object that is given by an ID and properties, as `add` does it.
+/// Adds an object given by an ID and properties, by means of `add`.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is as [`pairs`] has it.
+/// `id` is NULL or NUL-terminated; `properties` is as [`pairs`] requires.
 unsafe fn add(
     secrets: Option<&mut platter_secrets>,
     id: *const c_char,
@@ -146,8 +144,7 @@ unsafe fn add(
 /// The keys and values of a parameter.
 ///
 /// # Safety
-/// `properties` is NULL or an array of NUL-terminated strings that live for `'a`, even in number, behind
-/// which stands NULL.
+/// `properties` is NULL or an array of an even number of NUL-terminated strings that live for `'a`, followed by NULL.
 unsafe fn pairs<'a>(properties: *const *const c_char) -> Result<BTreeMap<&'a str, &'a BStr>> {
     if properties.is_null() {
         return Err(Error::invalid("Parameter 'properties' is NULL"));
@@ -158,7 +155,7 @@ unsafe fn pairs<'a>(properties: *const *const c_char) -> Result<BTreeMap<&'a str
     while unsafe { !(*at).is_null() } {
         // SAFETY: as above.
         let key = unsafe { utf8(*at, "properties")? };
-        // SAFETY: the key is not the NULL at the end, so one element more is there.
+        // SAFETY: the key is not the NULL at the end, so another element follows.
         at = unsafe { at.add(1) };
         // SAFETY: as above.
         let value = unsafe { optional_name(*at) };
@@ -172,19 +169,18 @@ unsafe fn pairs<'a>(properties: *const *const c_char) -> Result<BTreeMap<&'a str
     Ok(map)
 }
 
-/// Adds the group of limits `id`, which the option `throttle-group` of the filter `throttle` names: all
-/// that is opened with these secrets, or with a copy of them, shares it. `properties` is an array of
-/// keys and values in turn that ends with NULL: `limits.bps-total`, `limits.bps-read` and
-/// `limits.bps-write` in bytes per second, `limits.iops-total`, `limits.iops-read` and
-/// `limits.iops-write` in requests per second; each with `-max` behind it for bursts and `-max-length`
-/// for their length in seconds; `limits.iops-size` is the number of bytes that count as one
-/// request. `x-` may stand for `limits.`. IDs are shared with secrets. `flags` must be 0.
+/// Adds the throttle group `id`, to which the option `throttle-group` of the filter `throttle` refers: everything that
+/// is opened with these secrets, or with a copy of them, shares it. `properties` is an array of alternating keys and
+/// values, terminated by NULL: `limits.bps-total`, `limits.bps-read` and `limits.bps-write` in bytes per second,
+/// `limits.iops-total`, `limits.iops-read` and `limits.iops-write` in requests per second; each with `-max` appended
+/// for bursts, and with `-max-length` for their length in seconds; `limits.iops-size` is the number of bytes that count
+/// as one request. `x-` may be used instead of `limits.`. Groups and secrets share one set of IDs. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
-/// number, behind which stands NULL.
+/// `id` is NULL or NUL-terminated; `properties` is an array of an even number of NUL-terminated strings, followed by
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_add_throttle_group(
     secrets: Option<&mut platter_secrets>,
@@ -200,23 +196,23 @@ pub unsafe extern "C" fn platter_secrets_add_throttle_group(
     unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
-/// Adds the credentials of TLS `id`: certificates, which an option such as `tls-creds` names. `properties` is an
-/// array of keys and values in turn that ends with NULL. `endpoint` is `client` (the default) or `server`. `dir` is a
-/// directory with `ca-cert.pem`, `ca-crl.pem` where there is one, and `server-cert.pem` with `server-key.pem`, or
-/// `client-cert.pem` with `client-key.pem` where there are both. In its place `ca-cert`, `ca-crl`, `cert` and `key`
-/// are the same as text in PEM. `passwordid` names the secret of this set that opens a key which is encrypted
-/// by PKCS #8. `verify-peer` (`on`, the default, or `off`): a client believes only a server whose certificate is of
-/// the authority and for the name that was asked for, a server wants a certificate of its clients. `sanity-check`
-/// (`on` or `off`): refuse at once what every peer would refuse. `priority` chooses versions of TLS, as in
-/// `NORMAL:-VERS-TLS1.3`. All is read at once and copied; the copies of keys are wiped when they are freed. `flags`
-/// must be 0.
+/// Adds the TLS credentials `id`, which consist of certificates; an option such as `tls-creds` refers to them.
+/// `properties` is an array of alternating keys and values, terminated by NULL. `endpoint` is `client` (the default) or
+/// `server`. `dir` is a directory with `ca-cert.pem`, `ca-crl.pem` if there is one, and `server-cert.pem` with
+/// `server-key.pem`, or `client-cert.pem` with `client-key.pem` if there are both. Instead of it, `ca-cert`, `ca-crl`,
+/// `cert` and `key` are the same as PEM text. `passwordid` names the secret of this set that decrypts a key encrypted
+/// with PKCS #8. `verify-peer` (`on`, the default, or `off`): a client trusts only a server whose certificate was
+/// issued by the authority for the name requested, a server requires a certificate from its clients. `sanity-check`
+/// (`on` or `off`): refuse at once what every peer would refuse. `priority` selects versions of TLS, as in
+/// `NORMAL:-VERS-TLS1.3`. Everything is read at once and copied; the copies of keys are wiped when they are freed.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS, LIMIT, NEEDS_SECRET, WRONG_SECRET, NOT_FOUND, UNSUPPORTED, OS. Threads: one at a time.
 /// Since 0.1.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
-/// number, behind which stands NULL.
+/// `id` is NULL or NUL-terminated; `properties` is an array of an even number of NUL-terminated strings, followed by
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_add_tls_x509(
     secrets: Option<&mut platter_secrets>,
@@ -230,19 +226,19 @@ pub unsafe extern "C" fn platter_secrets_add_tls_x509(
     unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
-/// Adds the credentials of TLS `id`: keys that both ends know. `properties` is an array of keys and values in turn
-/// that ends with NULL. `endpoint` is `client` (the default) or `server`. `dir` is a directory with `keys.psk`; in
-/// its place `keys` is the text of it: lines of a name, a colon, and the key in hexadecimal digits. `username` says
-/// whose key a client has, `qemu` where it is not given. `priority` chooses versions of TLS. Needs libssl.so.3, which
-/// is loaded by this call. All is read at once and copied; the copies of keys are wiped when they are freed. `flags`
-/// must be 0.
+/// Adds the TLS credentials `id`, which consist of keys known to both ends. `properties` is an array of alternating
+/// keys and values, terminated by NULL. `endpoint` is `client` (the default) or `server`. `dir` is a directory with
+/// `keys.psk`; instead of it, `keys` is the text of that file: lines of a name, a colon, and the key in hexadecimal
+/// digits. `username` says whose key a client has, by default `qemu`. `priority` selects versions of TLS. Requires
+/// libssl.so.3, which this call loads. Everything is read at once and copied; the copies of keys are wiped when they
+/// are freed. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS, LIMIT, NOT_FOUND, UNSUPPORTED (also where that library is missing), OS. Threads: one at
 /// a time. Since 0.1.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
-/// number, behind which stands NULL.
+/// `id` is NULL or NUL-terminated; `properties` is an array of an even number of NUL-terminated strings, followed by
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_add_tls_psk(
     secrets: Option<&mut platter_secrets>,
@@ -256,18 +252,18 @@ pub unsafe extern "C" fn platter_secrets_add_tls_psk(
     unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
-/// Adds the rules `id`, which say what clients with TLS may come in, by the name that they proved to have: the
-/// distinguished name of their certificate, such as `C=DE,O=Example,CN=client`, or the name of their key.
-/// `properties` is an array of keys and values in turn that ends with NULL: `identity`, the one name that is let in;
-/// or `policy` (`deny`, the default, or `allow`) with rules from `rules.0` on, of which the first that fits
-/// decides: `rules.N.match`, `rules.N.policy` and `rules.N.format`, which is `exact`, the default, or `glob`. `flags`
-/// must be 0.
+/// Adds the rules `id`, which determine which clients are admitted with TLS, by the name that they have proved to have:
+/// the distinguished name of their certificate, such as `C=DE,O=Example,CN=client`, or the name of their key.
+/// `properties` is an array of alternating keys and values, terminated by NULL: `identity`, the only name that is
+/// admitted; or `policy` (`deny`, the default, or `allow`) with rules from `rules.0` on, of which the first that
+/// matches decides: `rules.N.match`, `rules.N.policy` and `rules.N.format`, which is `exact`, the default, or `glob`.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
 ///
 /// # Safety
-/// `id` is NULL or NUL-terminated; `properties` is an array of NUL-terminated strings, even in
-/// number, behind which stands NULL.
+/// `id` is NULL or NUL-terminated; `properties` is an array of an even number of NUL-terminated strings, followed by
+/// NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn platter_secrets_add_authorization(
     secrets: Option<&mut platter_secrets>,
@@ -283,7 +279,7 @@ pub unsafe extern "C" fn platter_secrets_add_authorization(
     unsafe { self::add(secrets, id, properties, flags, err, add) }
 }
 
-/// Takes the secret that a callback was asked for. It lives until the callback returns.
+/// Receives the secret that a callback is asked for. It lives until the callback returns.
 #[derive(Debug, Default)]
 pub struct platter_secret_answer {
     poison: Poison,
@@ -296,8 +292,8 @@ impl Handle for platter_secret_answer {
     }
 }
 
-/// Is asked for the secret `id`, which it gives with `platter_secret_answer_set()`; without that there
-/// is none. Called on the thread that opens or creates, from several at once where several do.
+/// Callback that is asked for the secret `id` and sets it with `platter_secret_answer_set()`; if it does not, there is
+/// no such secret. Called on the thread that opens or creates, and on several at once if several do so.
 pub type platter_secret_fn = Option<
     unsafe extern "C" fn(
         answer: *mut platter_secret_answer,
@@ -306,9 +302,9 @@ pub type platter_secret_fn = Option<
     ),
 >;
 
-/// Sets who is asked for a secret that was not added, each time that it is needed; replaces who was
-/// set before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets
-/// is freed, or when this call fails. `flags` must be 0.
+/// Sets the callback that is asked for a secret that was not added, each time it is needed; replaces the one set
+/// before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets is freed, or when
+/// this call fails. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -339,8 +335,8 @@ pub unsafe extern "C" fn platter_secrets_set_callback(
     })
 }
 
-/// Gives a callback's secret: the `len` bytes at `data`, which are copied; the copy is wiped when it
-/// is freed. A later call replaces an earlier one. `flags` must be 0.
+/// Sets the secret that a callback was asked for: the `len` bytes at `data`, which are copied; the copy is wiped when
+/// it is freed. A later call replaces an earlier one. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: the callback's. Since 0.1.
 ///

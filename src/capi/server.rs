@@ -1,4 +1,4 @@
-//! Servers: images for clients that speak NBD, and for programs of this machine.
+//! Servers, which offer images to NBD clients and to local programs.
 
 use std::ffi::{CString, c_char, c_int};
 use std::mem::MaybeUninit;
@@ -23,22 +23,21 @@ use crate::net::tls::Endpoint;
 use crate::serve::{Limits, MountOptions, Others, Server, Tls, address_from_text};
 use crate::storage::file;
 
-/// Flag of `platter_server_mount()`: writes past the end of the image make it longer.
+/// Flag of `platter_server_mount()`: writes past the end of the image extend it.
 pub const PLATTER_MOUNT_GROWABLE: u32 = 1;
-/// Flag of `platter_server_mount()`: other users may use it too, as the permissions of the file allow them. Where
-/// the system does not let this user have them in, that is an error.
+/// Flag of `platter_server_mount()`: other users may use it too, as far as the permissions of the file allow. It is an
+/// error if the system does not let this user give them access.
 pub const PLATTER_MOUNT_OTHERS: u32 = 2;
-/// Flag of `platter_server_mount()`: as `PLATTER_MOUNT_OTHERS` where the system allows it, else without.
+/// Flag of `platter_server_mount()`: as `PLATTER_MOUNT_OTHERS` if the system allows that, otherwise as without it.
 pub const PLATTER_MOUNT_OTHERS_IF_ALLOWED: u32 = 4;
 
-/// A server that offers images to clients that speak the NBD protocol, which QEMU, libnbd, nbdkit and the
-/// kernel do. Threads of the library, which block all signals, do its work: each client has one, and all of
-/// them share a few more.
+/// A server that offers images to clients of the NBD protocol, such as QEMU, libnbd, nbdkit and the kernel. Its work is
+/// done by threads of the library, which block all signals: one for each client, and a few more that all of them share.
 #[derive(Debug)]
 pub struct platter_server {
     poison: Poison,
     server: Server,
-    /// Where it listens; only ever appended to, so that the strings lent out stay where they are.
+    /// Where it listens; only ever appended to, so that the strings lent out stay in place.
     addresses: Mutex<Vec<CString>>,
 }
 
@@ -57,18 +56,19 @@ pub const PLATTER_SERVER_HANDSHAKE_MS_DEFAULT: u64 = 10_000;
 /// Default of `stall_ms` in the limits of a server.
 pub const PLATTER_SERVER_STALL_MS_DEFAULT: u64 = 60_000;
 
-/// What a server spends on its clients. `platter_server_limits_defaults()` fills it in; the caller owns it.
+/// The limits on what a server spends on its clients. `platter_server_limits_defaults()` fills them in; the caller owns
+/// the structure.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct platter_server_limits {
-    /// Clients that are there at once; more wait to be taken until one leaves.
+    /// Maximum number of concurrent clients; further ones wait until one leaves.
     pub clients: u64,
-    /// Bytes that are on their way between clients and images, of all clients together.
+    /// Maximum number of bytes in transit between clients and images, over all clients.
     pub memory: u64,
-    /// Milliseconds that a client may take to say what it wants; 0 is for ever.
+    /// Timeout for the handshake in milliseconds; 0 for no limit.
     pub handshake_ms: u64,
-    /// Milliseconds that a client may take nothing of the replies that wait for it once it is to be left: because
-    /// the server is drained, its export is removed, or it has ended its requests. 0 is the default.
+    /// How many milliseconds a client that is to be disconnected, because the server is drained, its export is removed,
+    /// or it has ended its requests, may go without accepting any of the replies that wait for it. 0 is the default.
     pub stall_ms: u64,
     /// 0.
     pub reserved: [u64; 4],
@@ -84,21 +84,21 @@ impl OutValue for platter_server_limits {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct platter_server_statistics {
-    /// Clients that are there.
+    /// Clients that are connected.
     pub clients: u64,
-    /// Clients that ever were.
+    /// Clients that have ever been connected.
     pub accepted: u64,
-    /// Requests that were read.
+    /// Requests received.
     pub requests: u64,
-    /// Requests that were answered by an error.
+    /// Requests answered with an error.
     pub failures: u64,
     /// Bytes that clients asked to read.
     pub bytes_read: u64,
     /// Bytes that clients sent to be written.
     pub bytes_written: u64,
-    /// Bytes that are on their way now.
+    /// Bytes in transit now.
     pub memory: u64,
-    /// The most that ever were.
+    /// Maximum number of bytes in transit so far.
     pub most_memory: u64,
     /// 0.
     pub reserved: [u64; 8],
@@ -116,9 +116,9 @@ impl OutValue for platter_server_statistics {
 pub struct platter_offered {
     /// Its size in bytes.
     pub size: u64,
-    /// Where in the image it begins.
+    /// Its offset in the image.
     pub offset: u64,
-    /// Clients that have chosen it.
+    /// Clients that have selected it.
     pub clients: u64,
     /// Dirty bitmaps that clients may read.
     pub bitmaps: u64,
@@ -134,8 +134,8 @@ impl OutValue for platter_offered {
     }
 }
 
-/// Fills in the limits that a server has by default: 256 clients, 256 MiB, ten seconds for the handshake, a minute
-/// for a client that takes nothing. `flags` must be 0.
+/// Fills in the default limits of a server: 256 clients, 256 MiB, ten seconds for the handshake, a minute for a client
+/// that accepts nothing. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -158,8 +158,8 @@ pub extern "C" fn platter_server_limits_defaults(
     })
 }
 
-/// Makes a server without exports and sockets yet. `limits` may be NULL for the defaults; it is copied.
-/// `flags` must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
+/// Creates a server, as yet without exports and sockets. `limits` may be NULL for the defaults; it is copied. `flags`
+/// must be 0. `*out` belongs to the caller, who frees it with `platter_server_free()`.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -188,7 +188,7 @@ fn limits(from: &platter_server_limits) -> Result<Limits> {
     }
     let stall = match from.stall_ms {
         0 => Limits::default().stall,
-        // The end of time is not to be reached by adding.
+        // Adding the timeout to a time must not overflow.
         some => Duration::from_millis(some.min(u64::from(u32::MAX))),
     };
     Ok(Limits {
@@ -199,9 +199,9 @@ fn limits(from: &platter_server_limits) -> Result<Limits> {
     })
 }
 
-/// Offers an export from now on. The description is copied; the server keeps the image alive until it is
-/// stopped. A program that uses the image meanwhile sees what clients write, and clients what it writes.
-/// `flags` must be 0.
+/// Starts offering an export. The description is copied; the server keeps the image alive until it is stopped. A
+/// program that uses the image in the meantime sees what clients write, and clients see what it writes. `flags` must be
+/// 0.
 ///
 /// Statuses: EXISTS where there is one of that name, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -217,10 +217,11 @@ pub extern "C" fn platter_server_add_export(
     })
 }
 
-/// Offers the export `name` no longer (NULL or the empty string is the one without a name): requests of its
-/// clients are refused from now on, those under way are carried out and answered, for which this waits up to
-/// `timeout_ms` milliseconds (-1 is for ever, except for clients that take nothing for a minute); then its clients
-/// are left and the image is let go, as by `platter_server_stop()`. Other exports go on. `flags` must be 0.
+/// Stops offering the export `name` (NULL or the empty string is the one without a name): new requests of its clients
+/// are refused, and those in progress are carried out and answered, for which this waits up to `timeout_ms`
+/// milliseconds (-1 waits forever, except for clients that accept nothing for as long as the limits allow: `stall_ms`);
+/// then its clients are disconnected and the image is released, as by `platter_server_stop()`. Other exports are not
+/// affected. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
 ///
@@ -242,8 +243,8 @@ pub unsafe extern "C" fn platter_server_remove_export(
     })
 }
 
-/// The name of the export of that index, from 0, in the order of their names, as a string of the caller, who frees
-/// it with `platter_free()`. `flags` must be 0.
+/// Returns the name of the export at `index`, counted from 0 in the order of their names, as a string of the caller,
+/// who frees it with `platter_free()`. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND past the last one, OS where there is no memory, INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -265,8 +266,8 @@ pub extern "C" fn platter_server_export_name(
     })
 }
 
-/// How the export `name` is offered and who uses it; NULL or the empty string is the one without a name. `flags`
-/// must be 0.
+/// Returns how the export `name` is offered and how many clients use it; NULL or the empty string is the one without a
+/// name. `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND where there is none of that name, INVALID. Threads: any. Since 0.1.
 ///
@@ -301,16 +302,16 @@ pub unsafe extern "C" fn platter_server_get_export(
     })
 }
 
-/// When a time that is given in milliseconds is over; None for one that is less than 0.
+/// The time at which a timeout in milliseconds expires; None if the timeout is negative.
 fn deadline(timeout_ms: i64) -> Option<Instant> {
     let time = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
     time.and_then(|time| Instant::now().checked_add(time))
 }
 
-/// Has clients begin TLS before anything else, by the credentials that `secrets` (NULL stands for none) hold under the
-/// ID `credentials`, which must be those of a server; `authorization` is the ID of the object there that says which
-/// clients may come in, or NULL for all that the credentials let in. May be called once, before clients come.
-/// `flags` must be 0.
+/// Requires clients to start TLS before anything else, with the credentials that `secrets` (NULL stands for none) has
+/// under the ID `credentials`, which must be those of a server; `authorization` is the ID of the object there that
+/// determines which clients are admitted, or NULL for all that the credentials admit. May be called once, before
+/// clients connect. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 ///
@@ -341,11 +342,11 @@ pub unsafe extern "C" fn platter_server_set_tls(
     })
 }
 
-/// Takes clients at `address` from now on, on a thread of its own: `unix:PATH`, `inet:HOST:PORT` (an IPv6
-/// address in brackets; an empty host is every address of this machine, port 0 is one that is free),
-/// `vsock:CID:PORT`, or `fd:NUMBER`, a socket that listens already and is duplicated. A socket file that is
-/// there is replaced, and removed when the server ends. May be called for several addresses. What was bound
-/// is `platter_server_address()`. `flags` must be 0.
+/// Accepts clients at `address` from now on, on a thread of its own: `unix:PATH`, `inet:HOST:PORT` (an IPv6 address in
+/// brackets; an empty host is every address of this machine, port 0 is one that is free), `vsock:CID:PORT`, or
+/// `fd:NUMBER`, a socket that is already listening and is duplicated. An existing socket file is replaced, and removed
+/// when the server ends. May be called for several addresses. `platter_server_address()` returns what was bound.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.
 ///
@@ -369,8 +370,8 @@ pub unsafe extern "C" fn platter_server_listen(
     })
 }
 
-/// Serves a client that is connected already, on a thread of its own: `input` and `output` are one socket, or
-/// two descriptors such as the standard streams. Both are duplicated. `flags` must be 0.
+/// Serves a client that is already connected, on a thread of its own: `input` and `output` are one socket, or two
+/// descriptors such as the standard streams. Both are duplicated. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -398,12 +399,12 @@ pub extern "C" fn platter_server_serve_fds(
     })
 }
 
-/// Offers an export as a file of this machine, by FUSE: it lies over the file `mountpoint`, whatever that holds,
-/// until the server ends or somebody unmounts it. It counts as one client that came, and left when it is
-/// unmounted. The name of the export is not used; the image is kept alive as by `platter_server_add_export()`.
-/// `flags` are bits of `PLATTER_MOUNT_*`. With `PLATTER_MOUNT_GROWABLE` nothing else may use the image
-/// meanwhile, as with `platter_resize_job_new()`. The file belongs to the user who runs the program, who alone
-/// may use it without a flag. May be called several times.
+/// Offers an export as a local file, by FUSE: it is mounted over the file `mountpoint`, whatever that contains, until
+/// the server ends or somebody unmounts it. It counts as one client, which leaves when it is unmounted. The name of the
+/// export is not used; the image is kept alive as by `platter_server_add_export()`. `flags` are bits of
+/// `PLATTER_MOUNT_*`. With `PLATTER_MOUNT_GROWABLE`, nothing else may use the image in the meantime, as with
+/// `platter_resize_job_new()`. The file belongs to the user who runs the program; unless a flag allows others, only
+/// this user may use it. May be called several times.
 ///
 /// Statuses: INVALID for a mount point that is no file, and where what is growable is not all of an image that is
 /// offered for writing; UNSUPPORTED where the image cannot grow or the system has no FUSE; OS. Threads: any.
@@ -443,11 +444,11 @@ pub unsafe extern "C" fn platter_server_mount(
     })
 }
 
-/// Offers an export as a virtio block device for virtual machines: their front ends, which speak vhost-user, come
-/// to the local socket `path`, one at a time, and each counts as a client. A socket that is there is replaced, and
-/// removed when the server ends. The device has `queues` queues, 1 to 64, and the first 20 bytes of the name of
-/// the export as its serial number. What of the export is less than a sector of 512 bytes at its end is not offered.
-/// The front end shares the memory of its machine and must be trusted; the machine need not be. `flags` must be 0.
+/// Offers an export as a virtio block device for virtual machines: their front ends, which speak vhost-user, connect to
+/// the local socket `path`, one at a time, and each counts as a client. An existing socket is replaced, and removed
+/// when the server ends. The device has `queues` queues, 1 to 64, and the first 20 bytes of the name of the export as
+/// its serial number. A partial sector of less than 512 bytes at the end of the export is not offered. The front end
+/// shares the memory of its machine and must be trusted; the machine need not be. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS. Threads: any. Since 0.1.
 ///
@@ -474,8 +475,9 @@ pub unsafe extern "C" fn platter_server_listen_vhost_user(
     })
 }
 
-/// The address of that index, from 0, at which the server takes clients, with the numbers that the system
-/// chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. Lives as long as the server.
+/// Returns the address at `index`, counted from 0, at which the server accepts clients, with the numbers that the
+/// system chose: a path, `HOST:PORT` or `CID:PORT`. NULL past the last one, and for NULL. The string lives as long as
+/// the server.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -490,9 +492,9 @@ pub extern "C" fn platter_server_address(
     })
 }
 
-/// An eventfd (non-blocking, close-on-exec) that is readable when clients came or left since the last
-/// `platter_server_get_statistics()`, which resets it: do not read or write it. It belongs to the server and
-/// is closed with it. `flags` must be 0.
+/// Returns an eventfd (non-blocking, close-on-exec) that is readable if clients have connected or left since the last
+/// `platter_server_get_statistics()`, which resets it: do not read or write it. It belongs to the server and is closed
+/// with it. `flags` must be 0.
 ///
 /// Statuses: INVALID; `*out` is -1 then. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -502,7 +504,7 @@ pub extern "C" fn platter_server_fd(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // 0 is a descriptor that somebody might close.
+    // Not 0, which is a descriptor that somebody might close.
     let mut fd = MaybeUninit::new(-1);
     let place = out.is_some().then_some(&mut fd);
     let status = call_ref_out(place, server, "server", err, |server| {
@@ -517,7 +519,7 @@ pub extern "C" fn platter_server_fd(
     status
 }
 
-/// What the server has done so far. `flags` must be 0.
+/// Returns what the server has done so far. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -544,9 +546,8 @@ pub extern "C" fn platter_server_get_statistics(
     })
 }
 
-/// Why a request of a client failed, a client was left or could not be taken, the last time that happened, as
-/// an error of its own, which the caller frees with `platter_error_free()`. NULL where all went well, and for
-/// NULL.
+/// Returns why most recently a request of a client failed, or a client was disconnected or could not be accepted, as a
+/// separate error, which the caller frees with `platter_error_free()`. NULL if nothing went wrong, and for NULL.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -559,10 +560,10 @@ pub extern "C" fn platter_server_last_error(server: Option<&platter_server>) -> 
     })
 }
 
-/// Ends a server gently and waits for that: no client is taken any more, requests that come are refused as the
-/// protocol has it, those under way are carried out and answered. Clients are left when they have nothing
-/// under way, when they take nothing of their replies for as long as the limits say (`stall_ms`), or after
-/// `timeout_ms` milliseconds; a negative time is for ever. Afterwards the server is as
+/// Shuts a server down gracefully and waits until that is done: no more clients are accepted, new requests are refused
+/// as the protocol prescribes, and those in progress are carried out and answered. Clients are disconnected when they
+/// have nothing in progress, when they accept none of their replies for as long as the limits allow (`stall_ms`), or
+/// after `timeout_ms` milliseconds; a negative timeout means no limit. Afterwards the server is in the same state as
 /// after `platter_server_stop()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
@@ -580,10 +581,9 @@ pub extern "C" fn platter_server_drain(
     })
 }
 
-/// Ends a server and waits for that: its clients are left at once, what they asked for and is under way is
-/// carried out but not answered, and the images are let go: what was not flushed is made durable by
-/// `platter_image_close()`. The server takes nothing any more, and is of use for its statistics alone.
-/// `flags` must be 0.
+/// Stops a server and waits until that is done: its clients are disconnected at once, requests in progress are carried
+/// out but not answered, and the images are released: `platter_image_close()` makes durable what was not flushed. The
+/// server accepts nothing any more, and only its statistics are still useful. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

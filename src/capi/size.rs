@@ -9,12 +9,11 @@ use crate::capi::text::{c_string, owned, utf8};
 use crate::error::{Error, ErrorKind};
 use crate::size::{self, SizeError};
 
-/// Flag of `platter_size_parse()`: the size of an image; the message says so.
+/// Flag of `platter_size_parse()`: the text is the size of an image, and messages say so.
 pub const PLATTER_SIZE_IMAGE: u32 = 1;
 
-/// Reads a size as users type it: digits, a fraction where a suffix follows, and an optional suffix
-/// `k`, `M`, `G`, `T`, `P` or `E` (powers of 1024) or `b`. `*out` is in bytes, not rounded. `flags`
-/// is 0 or `PLATTER_SIZE_IMAGE`.
+/// Parses a size as users type it: digits, a fraction if a suffix follows, and an optional suffix `k`, `M`, `G`, `T`,
+/// `P` or `E` (powers of 1024) or `b`. `*out` is in bytes, not rounded. `flags` is 0 or `PLATTER_SIZE_IMAGE`.
 ///
 /// Statuses: INVALID (not a size), LIMIT (negative or too large). Threads: any. Since 0.1.
 ///
@@ -44,8 +43,8 @@ pub unsafe extern "C" fn platter_size_parse(
     })
 }
 
-/// Writes a number of bytes as users read it: three significant digits and a unit, `"1.5 KiB"`.
-/// `*out` belongs to the caller, who frees it with `platter_free()`. `flags` must be 0.
+/// Formats a number of bytes as users read it: three significant digits and a unit, `"1.5 KiB"`. `*out` belongs to the
+/// caller, who frees it with `platter_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID, OS where there is no memory. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -16,9 +16,9 @@ use crate::image::Image;
 use crate::job::Job;
 use crate::ops::snapshot;
 
-/// Shows an internal snapshot instead of the current contents, read-only, until the image is closed.
-/// `snapshot` is an ID, else a name, or `snapshot.id=…,snapshot.name=…`. On failure the image shows
-/// what it showed before. `flags` must be 0.
+/// Shows an internal snapshot instead of the current contents, read-only, until the image is closed. `snapshot` is an
+/// ID, or else a name, or `snapshot.id=…,snapshot.name=…`. On failure, the image still shows what it showed before.
+/// `flags` must be 0.
 ///
 /// Statuses: NOT_FOUND, UNSUPPORTED, BUSY while a job uses the image, CORRUPT, OS, INVALID. Threads: one
 /// at a time, and no other call on the image meanwhile. Since 0.1.
@@ -63,7 +63,7 @@ pub extern "C" fn platter_snapshot_list(
 /// What a job does to the image.
 type Change = fn(&Image, &BStr, &mut Job) -> Result<()>;
 
-/// A job that makes a change; its report lists the snapshots as they are then.
+/// A job that makes a change; its report lists the snapshots afterwards.
 ///
 /// # Safety
 /// `name` is NULL or NUL-terminated.
@@ -92,11 +92,10 @@ unsafe fn job(
     })
 }
 
-/// Makes a job that records the current contents of `image`, which must be writable, as an internal
-/// snapshot. `name` may be empty or taken; the new ID is the highest one plus 1. The report of the job
-/// lists the snapshots, the new one last. Cancelled, or past its deadline, the job leaves the image as it
-/// was. The job keeps the image alive. `*out` belongs to the
-/// caller, who frees it with `platter_job_free()`. `flags` must be 0.
+/// Creates a job that records the current contents of `image`, which must be writable, as an internal snapshot. `name`
+/// may be empty or already in use; the new ID is the highest one plus 1. The report of the job lists the snapshots, the
+/// new one last. If it is cancelled or its deadline passes, the job leaves the image as it was. The job keeps the image
+/// alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID; of the job: UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT; LIMIT where there are
 /// too many snapshots. Threads: any. Since 0.1.
@@ -116,11 +115,11 @@ pub unsafe extern "C" fn platter_snapshot_create_job_new(
     unsafe { job(out, image, ("name", name), flags, err, change) }
 }
 
-/// Makes a job that gives `image`, which must be writable, the contents and the virtual size of the
-/// internal snapshot of that ID, or else of that name. Its report lists the snapshots. Cancelled, or past
-/// its deadline, the job leaves the image as it was, or with the snapshot's contents; then the next open
-/// for writing counts its references again. The job keeps the image alive. `*out` belongs to the caller,
-/// who frees it with `platter_job_free()`. `flags` must be 0.
+/// Creates a job that reverts `image`, which must be writable, to the contents and the virtual size of the internal
+/// snapshot with that ID, or else with that name. Its report lists the snapshots. If it is cancelled or its deadline
+/// passes, the job leaves the image as it was, or with the snapshot's contents; in that case the next open for writing
+/// recounts its references. The job keeps the image alive. `*out` belongs to the caller, who frees it with
+/// `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID; of the job: NOT_FOUND, UNSUPPORTED, READ_ONLY, NO_SPACE, OS, CORRUPT. Threads:
 /// any. Since 0.1.
@@ -148,10 +147,10 @@ pub unsafe extern "C" fn platter_snapshot_apply_job_new(
     }
 }
 
-/// Makes a job that deletes the first internal snapshot of that name from `image`, which must be
-/// writable. Its report lists the snapshots that remain. Cancelled, or past its deadline, the job leaves the
-/// image as it was, or without the snapshot; then the next open for writing counts its references
-/// again. The job keeps the image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
+/// Creates a job that deletes the first internal snapshot with that name from `image`, which must be writable. Its
+/// report lists the snapshots that remain. If it is cancelled or its deadline passes, the job leaves the image as it
+/// was, or without the snapshot; in that case the next open for writing recounts its references. The job keeps the
+/// image alive. `*out` belongs to the caller, who frees it with `platter_job_free()`. `flags` must be 0.
 ///
 /// Statuses: as `platter_snapshot_apply_job_new()`. Threads: any. Since 0.1.
 ///

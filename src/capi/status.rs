@@ -22,7 +22,7 @@ pub const PLATTER_STATUS_LOCKED: c_int = -10006;
 pub const PLATTER_STATUS_READ_ONLY: c_int = -10007;
 /// The object to create exists already.
 pub const PLATTER_STATUS_EXISTS: c_int = -10008;
-/// What was named, or the entry at that index, does not exist.
+/// The named object, or the entry at that index, does not exist.
 pub const PLATTER_STATUS_NOT_FOUND: c_int = -10009;
 /// The host file system or device is full.
 pub const PLATTER_STATUS_NO_SPACE: c_int = -10010;
@@ -32,13 +32,13 @@ pub const PLATTER_STATUS_NEEDS_SECRET: c_int = -10011;
 pub const PLATTER_STATUS_WRONG_SECRET: c_int = -10012;
 /// The open policy does not allow it.
 pub const PLATTER_STATUS_DENIED: c_int = -10013;
-/// A ceiling of the open policy or of the format was exceeded.
+/// A limit of the open policy or of the format was exceeded.
 pub const PLATTER_STATUS_LIMIT: c_int = -10014;
 /// The object is in use by another operation of this process.
 pub const PLATTER_STATUS_BUSY: c_int = -10015;
 /// The job or call was cancelled, or its deadline has passed.
 pub const PLATTER_STATUS_CANCELLED: c_int = -10016;
-/// A defect of this library; the object that it happened in refuses further use.
+/// A bug in this library; the object in which it occurred refuses further use.
 pub const PLATTER_STATUS_INTERNAL: c_int = -10017;
 
 struct Status {
@@ -103,8 +103,8 @@ pub(super) fn kind_of(code: c_int) -> Option<ErrorKind> {
         .map(|status| status.kind)
 }
 
-/// The name of a status without its prefix: `"NOT_FOUND"`; `"OK"` for 0, NULL for an unknown one.
-/// Lives for ever.
+/// Returns the name of a status without its prefix: `"NOT_FOUND"`; `"OK"` for 0, NULL for an unknown one. The string
+/// lives forever.
 ///
 /// Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -118,8 +118,8 @@ pub extern "C" fn platter_status_name(status: c_int) -> *const c_char {
         .map_or(std::ptr::null(), |entry| entry.name.as_ptr())
 }
 
-/// The errno that fits a status best: `ENOSPC` for `PLATTER_STATUS_NO_SPACE`; 0 for 0, `EIO` for an
-/// unknown one. `platter_error_errno()` is exact where a system call failed.
+/// Returns the errno that fits a status best: `ENOSPC` for `PLATTER_STATUS_NO_SPACE`; 0 for 0, `EIO` for an unknown
+/// one. `platter_error_errno()` is exact if a system call failed.
 ///
 /// Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]

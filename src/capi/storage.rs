@@ -15,15 +15,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::storage::{StorageCallbacks, ZeroFlags};
 
-/// Storage of the program, on which an image lies. Members that are not needed, and `reserved`, are
-/// NULL.
+/// A storage of the program, which holds an image. Members that are not needed, and `reserved`, are NULL.
 ///
-/// Each callback returns 0, or a negative `PLATTER_STATUS_*` or `-errno`. They are called from any
-/// thread that uses the image, from several at once.
+/// Each callback returns 0, or a negative `PLATTER_STATUS_*` or `-errno`. They are called on any thread that uses the
+/// image, and on several at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct platter_storage_ops {
-    /// Fills all of `buf` from `offset`; the range lies within the size. Required.
+    /// Fills all of `buf` from `offset` on; the range is within the size. Required.
     pub read: Option<
         unsafe extern "C" fn(
             buf: *mut c_void,
@@ -34,8 +33,8 @@ pub struct platter_storage_ops {
     >,
     /// Stores the size in bytes. Called once, when the image is opened. Required.
     pub size: Option<unsafe extern "C" fn(size: *mut u64, user_data: *mut c_void) -> c_int>,
-    /// Writes all of `buf` at `offset`; goes past the end, which moves then, only where `set_size` is
-    /// given. NULL makes the storage read-only.
+    /// Writes all of `buf` at `offset`; the range extends past the end, which then moves, only if `set_size` is given.
+    /// NULL makes the storage read-only.
     pub write: Option<
         unsafe extern "C" fn(
             buf: *const c_void,
@@ -44,23 +43,22 @@ pub struct platter_storage_ops {
             user_data: *mut c_void,
         ) -> c_int,
     >,
-    /// Makes all completed writes durable. Required where `write` is given. Once it has failed, every later
-    /// flush of the image fails without another call, for what was lost stays lost.
+    /// Makes all completed writes durable. Required if `write` is given. Once it has failed, every later flush of the
+    /// image fails without another call, as what was lost stays lost.
     pub flush: Option<unsafe extern "C" fn(user_data: *mut c_void) -> c_int>,
-    /// Sets the size in bytes; a longer storage reads as zeroes in its new part. NULL where the size is
-    /// fixed.
+    /// Sets the size in bytes; if the storage grows, the new part reads as zeroes. NULL if the size is fixed.
     pub set_size: Option<unsafe extern "C" fn(size: u64, user_data: *mut c_void) -> c_int>,
-    /// Makes a range read as zeroes; `flags` are bits of `PLATTER_ZERO_*`. Where it returns
-    /// `PLATTER_STATUS_UNSUPPORTED` it has changed nothing. NULL has zero bytes written.
+    /// Makes a range read as zeroes; `flags` are bits of `PLATTER_ZERO_*`. If it returns `PLATTER_STATUS_UNSUPPORTED`,
+    /// it has changed nothing. If NULL, zero bytes are written.
     pub write_zeroes: Option<
         unsafe extern "C" fn(offset: u64, len: u64, flags: u32, user_data: *mut c_void) -> c_int,
     >,
-    /// Gives a range back; what it reads as afterwards is not defined. NULL where that is not possible.
+    /// Deallocates a range; what it reads as afterwards is undefined. NULL if that is not possible.
     pub discard:
         Option<unsafe extern "C" fn(offset: u64, len: u64, user_data: *mut c_void) -> c_int>,
-    /// Describes the first run at `offset`, at most `len` bytes: stores its length, which is not 0, and
-    /// bits of `PLATTER_EXTENT_DATA` (it occupies space) and `PLATTER_EXTENT_ZERO` (it reads as
-    /// zeroes). NULL where everything is data.
+    /// Describes the first run at `offset`, at most `len` bytes: stores its length, which is not 0, and bits of
+    /// `PLATTER_EXTENT_DATA` (it occupies space) and `PLATTER_EXTENT_ZERO` (it reads as zeroes). NULL if everything is
+    /// data.
     pub extent: Option<
         unsafe extern "C" fn(
             offset: u64,
@@ -70,15 +68,15 @@ pub struct platter_storage_ops {
             user_data: *mut c_void,
         ) -> c_int,
     >,
-    /// Tells why a callback failed, in the program's own words: called with what the callback returned, on the
-    /// same thread and before any other callback on it. Returns one line of UTF-8, which is read before the next
-    /// callback on the thread, or NULL for none. NULL where nothing more is known than the code.
+    /// Says why a callback failed, in the program's own words: called with what the callback returned, on the same
+    /// thread and before any other callback on it. Returns one line of UTF-8, which is read before the next callback on
+    /// the thread, or NULL for none. NULL if nothing more is known than the code.
     pub message: Option<unsafe extern "C" fn(code: c_int, user_data: *mut c_void) -> *const c_char>,
     /// NULL.
     pub reserved: [*mut c_void; 7],
 }
 
-/// What the calls of a table share: the data of the program, and who tells of failures.
+/// What the callbacks of a table share: the data of the program, and the callback that explains failures.
 struct Calls {
     data: UserData,
     message: Option<MessageFn>,
@@ -91,14 +89,14 @@ impl Calls {
         self.data.get()
     }
 
-    /// The error of a callback's return value.
+    /// Converts the return value of a callback.
     fn result(&self, code: c_int) -> Result<()> {
         if code == 0 {
             return Ok(());
         }
         let error = match kind_of(code) {
             Some(kind) => Error::new(kind, "The storage callback failed"),
-            // Numbers that are neither a status nor -errno are a defect of the program.
+            // Numbers that are neither a status nor -errno are a bug in the program.
             None if (-4095..0).contains(&code) => Error::os(-code),
             None => Error::new(
                 ErrorKind::Os,
@@ -111,7 +109,7 @@ impl Calls {
         })
     }
 
-    /// What the program says of a failure.
+    /// What the program says about a failure.
     fn told(&self, code: c_int) -> Option<String> {
         let message = self.message?;
         // SAFETY: the caller keeps both usable until `data` is dropped.
@@ -120,7 +118,7 @@ impl Calls {
     }
 }
 
-/// The callbacks as the core takes them. The user data lives until the last of them is dropped.
+/// The callbacks as the core uses them. The user data lives until the last of them is dropped.
 pub(super) fn callbacks(ops: platter_storage_ops, user_data: UserData) -> Result<StorageCallbacks> {
     let (Some(read), Some(size)) = (ops.read, ops.size) else {
         return Err(Error::invalid("Storage callbacks lack 'read' or 'size'"));

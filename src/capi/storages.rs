@@ -1,4 +1,4 @@
-//! Storages of the program under names of its own.
+//! Storages of the program, under names that it chooses.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int, c_void};
@@ -22,12 +22,12 @@ use crate::storage::{
     StorageOpen, Users, file,
 };
 
-/// Storages of the program under names of its own: open files, tables of callbacks, open images. Where
-/// such a name is used as the path of an image, of a target, of a backing file, of a data file or of an extent, the
-/// storage is used instead of any file of that name: so a whole chain can lie in storages of the program. What has no
-/// name here is a file, also where a new image takes several: their names stand in the descriptor of a VMDK. What an
-/// image names is asked of the policy, whatever it lies in. What uses the set copies it; the storages themselves are
-/// shared.
+/// Storages of the program, under names that it chooses: open files, tables of callbacks, open images. If such a name
+/// is used as the path of an image, of a target, of a backing file, of a data file or of an extent, the storage is used
+/// instead of any file with that name: thus a whole chain can be in storages of the program. A name that is not here
+/// refers to a file, even if a new image consists of several: their names are in the descriptor of a VMDK. The policy
+/// decides about what an image names, whatever storage it is in. Functions that use the set copy it; the storages
+/// themselves are shared.
 #[derive(Debug, Default)]
 pub struct platter_storages {
     poison: Poison,
@@ -40,7 +40,7 @@ impl Handle for platter_storages {
     }
 }
 
-/// A storage under a name.
+/// A named storage.
 #[derive(Clone, Debug)]
 enum Kept {
     File(Arc<OwnedFd>),
@@ -48,7 +48,7 @@ enum Kept {
     Shared(Arc<dyn Storage>, Arc<Users>),
 }
 
-/// A set as the core asks it.
+/// A set as the core queries it.
 #[derive(Debug)]
 struct Names(BTreeMap<BString, Kept>);
 
@@ -87,7 +87,7 @@ impl Kept {
     }
 }
 
-/// The set of a parameter; none where it is NULL.
+/// The set of a parameter; none if it is NULL.
 pub(super) fn copied(
     storages: Option<&platter_storages>,
 ) -> Result<Option<Arc<dyn NamedStorages>>> {
@@ -99,7 +99,7 @@ pub(super) fn copied(
 }
 
 impl platter_storages {
-    /// Adds a storage that stays as it is.
+    /// Adds a storage that every opening uses as it is.
     pub(super) fn add_shared(&mut self, name: &BStr, storage: Arc<dyn Storage>) -> Result<()> {
         self.add(name, Kept::Shared(storage, Users::new()))
     }
@@ -117,7 +117,7 @@ impl platter_storages {
     }
 }
 
-/// Makes an empty set of storages. The caller frees it with `platter_storages_free()`. `flags` must be 0.
+/// Creates an empty set of storages. The caller frees it with `platter_storages_free()`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -132,10 +132,10 @@ pub extern "C" fn platter_storages_new(
     })
 }
 
-/// Adds an open file or block device. The descriptor is duplicated: the caller keeps its own. Locks, and the
-/// flag `O_DIRECT`, are as for `platter_image_open_fd()`. What is written to needs a descriptor that is open for
-/// reading and writing; a new image replaces what the file holds, and is emptied, not removed, where its creation
-/// fails. A name with a colon is used with `PLATTER_LOCATION_PATH`. `flags` must be 0.
+/// Adds an open file or block device. The descriptor is duplicated: the caller keeps its own. Locks and the flag
+/// `O_DIRECT` are as for `platter_image_open_fd()`. Writing requires a descriptor that is open for reading and writing;
+/// a new image replaces the contents of the file, and if its creation fails, the file is emptied, not removed. Use
+/// `PLATTER_LOCATION_PATH` with a name that has a colon. `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS, OS. Threads: one at a time. Since 0.1.
 ///
@@ -160,10 +160,10 @@ pub unsafe extern "C" fn platter_storages_add_fd(
     })
 }
 
-/// Adds storage of the program. `ops` is copied; `size` is called by each opening. Images that use the same
-/// storage of the set at once exclude each other as those in one file do: only readers share it. `free_fn` (may be
-/// NULL) is called once with `user_data`: when the set and everything that copied it are gone, or at once when this
-/// call fails. `flags` must be 0.
+/// Adds a storage of the program. `ops` is copied; each opening calls `size`. Images that use the same storage of the
+/// set at the same time exclude each other as those in one file do: only readers share it. `free_fn` (may be NULL) is
+/// called once with `user_data`: when the set and everything that copied it are gone, or at once if this call fails.
+/// `flags` must be 0.
 ///
 /// Statuses: INVALID, EXISTS. Threads: one at a time. Since 0.1.
 ///
@@ -190,7 +190,7 @@ pub unsafe extern "C" fn platter_storages_add_storage(
     })
 }
 
-/// Frees a set; what copied it goes on with its storages. NULL does nothing.
+/// Frees a set; whatever copied it keeps using its storages. NULL does nothing.
 ///
 /// Threads: one, once. Since 0.1.
 ///

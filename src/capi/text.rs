@@ -38,7 +38,7 @@ pub(super) unsafe fn optional_utf8<'a>(text: *const c_char, name: &str) -> Resul
         .map_err(|_| Error::invalid(format!("Parameter '{name}' is not valid UTF-8")))
 }
 
-/// A parameter of bytes: the name of a file, a snapshot or a bitmap, or what may hold one.
+/// A byte string parameter: the name of a file, a snapshot or a bitmap, or text that may contain one.
 ///
 /// # Safety
 /// As [`utf8`].
@@ -57,7 +57,7 @@ pub(super) unsafe fn optional_name<'a>(text: *const c_char) -> Option<&'a BStr> 
     unsafe { bytes(text) }.map(BStr::new)
 }
 
-/// A parameter of bytes: a path or a location.
+/// A byte string parameter: a path or a location.
 ///
 /// # Safety
 /// As [`utf8`].
@@ -75,8 +75,8 @@ unsafe fn bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
     Some(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// A string for C. A NUL within becomes U+FFFD, so that nothing is cut off and a name is never taken for
-/// another one that ends there.
+/// A string for C. A NUL within it becomes U+FFFD, so that nothing is cut off and a name is never mistaken for another
+/// one that ends there.
 pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
     CString::new(text).unwrap_or_else(|error| {
         let mut bytes = Vec::new();
@@ -90,13 +90,13 @@ pub(super) fn c_string(text: impl Into<Vec<u8>>) -> CString {
     })
 }
 
-/// A line for people: what would steer a terminal, a newline within too, is escaped.
+/// A line for people: control characters of a terminal, including newlines within the line, are escaped.
 pub(super) fn c_line(text: impl AsRef<[u8]>) -> CString {
     let text = text.as_ref().trim_end_with(|c| c == '\n');
     c_string(printable_name(text).into_owned())
 }
 
-/// As [`c_line`], of several lines.
+/// As [`c_line`], for several lines.
 pub(super) fn c_lines(text: &str) -> CString {
     let lines: Vec<_> = text
         .trim_end_matches('\n')
@@ -106,10 +106,10 @@ pub(super) fn c_lines(text: &str) -> CString {
     c_string(lines.join("\n"))
 }
 
-/// An owned copy for the caller, released by `platter_free`.
+/// An owned copy for the caller, to be released with `platter_free`.
 ///
 /// # Errors
-/// Where there is no memory for it.
+/// If there is not enough memory.
 pub(super) fn owned(text: &CStr) -> Result<*mut c_char> {
     // SAFETY: `text` is NUL-terminated.
     let copy = unsafe { libc::strdup(text.as_ptr()) };
@@ -119,7 +119,7 @@ pub(super) fn owned(text: &CStr) -> Result<*mut c_char> {
     }
 }
 
-/// A duplicate of a descriptor that the caller keeps, which has to be open in that direction.
+/// A duplicate of a descriptor that the caller keeps, which must be open in that direction.
 pub(super) fn duplicate_fd(number: c_int, direction: Direction) -> Result<NamedFd> {
     if number < 0 {
         return Err(Error::invalid("Parameter 'fd' is negative"));

@@ -2,16 +2,16 @@
 
 use std::ffi::{CStr, c_char};
 
-/// The first part of the version.
+/// The major version.
 pub const PLATTER_VERSION_MAJOR: u32 = 0;
-/// The second part of the version.
+/// The minor version.
 pub const PLATTER_VERSION_MINOR: u32 = 1;
-/// The third part of the version.
+/// The patch version.
 pub const PLATTER_VERSION_PATCH: u32 = 0;
 /// The version of this header as one number: major × 1000000 + minor × 1000 + patch.
 pub const PLATTER_VERSION_NUMBER: u32 = 1000;
 
-/// The version of the library that is in use, as `PLATTER_VERSION_NUMBER`.
+/// Returns the version of the library in use, in the form of `PLATTER_VERSION_NUMBER`.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -19,7 +19,7 @@ pub extern "C" fn platter_version_number() -> u32 {
     PLATTER_VERSION_NUMBER
 }
 
-/// The version of the library that is in use, as text: `"0.1.0"`. Lives for ever.
+/// Returns the version of the library in use, as text: `"0.1.0"`. Lives for ever.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
-//! That the header has a `#define` for each word that programs compare or give, and that the library has words of
-//! its own.
+//! Tests that the header has a `#define` for each word that programs compare or pass, and that the library does not use
+//! the tool's words.
 
 use std::collections::BTreeSet;
 
@@ -13,9 +13,9 @@ use crate::policy::ImplicitRole;
 use crate::storage;
 
 const HEADER: &str = include_str!("../../include/platter.h");
-/// What a comparison tells.
+/// The source with the results of a comparison.
 const REPORT_FIELDS: &str = include_str!("report_fields.rs");
-/// Where the keys of reports stand.
+/// The sources that contain the keys of reports.
 const SOURCES: [&str; 5] = [
     include_str!("report.rs"),
     REPORT_FIELDS,
@@ -24,7 +24,7 @@ const SOURCES: [&str; 5] = [
     include_str!("../ops/exports.rs"),
 ];
 
-/// The words of a group, and that each name is made of its word.
+/// The words of a group; checks that each name is derived from its word.
 fn defined(group: &str) -> BTreeSet<String> {
     let prefix = format!("#define {group}");
     let lines = HEADER.lines().filter_map(|line| line.strip_prefix(&prefix));
@@ -42,7 +42,7 @@ fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> BTreeSet<String> {
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// The words of a group are those that the library has.
+/// Checks that the words of a group are those that the library has.
 fn assert_defined<'a>(group: &str, known: impl IntoIterator<Item = &'a str>) {
     let (defined, known) = (defined(group), words(known));
     let missing: Vec<_> = known.difference(&defined).collect();
@@ -104,12 +104,12 @@ fn the_header_names_every_option_of_opening() {
     let filters = filters.flat_map(|driver| driver.open_options);
     let options = formats.chain(protocols).chain(filters).chain(NODE_OPTIONS);
     let options = options.map(|spec| spec.name);
-    // Places in lists have numbers.
+    // Keys of list items contain an index.
     let options = options.filter(|name| !name.contains('*'));
     assert_defined("PLATTER_OPEN_OPT_", options.chain(["driver"]));
 }
 
-/// Every table of options of every driver, with those of all nodes.
+/// Every option table of every driver, and that of all nodes.
 fn tables() -> Vec<&'static [OptionSpec]> {
     let formats = registry::drivers().iter().flat_map(|driver| {
         [
@@ -142,7 +142,7 @@ fn every_default_is_a_value_that_its_option_takes() {
 fn options_of_secrets_are_those_whose_help_says_so() {
     for spec in tables().into_iter().flatten() {
         let help = spec.help.to_lowercase();
-        // QEMU's words for a change of keys say less.
+        // QEMU's help for changing keys says less.
         let of_change = ["new-secret", "old-secret"];
         let says = of_change.iter().any(|key| spec.name.ends_with(key))
             || ["id of secret", "id of the secret"]
@@ -171,7 +171,7 @@ fn the_header_names_every_key_of_a_report() {
     assert!(keys.contains("virtual-size") && keys.contains("container-sha256"));
 }
 
-/// What the tool calls the numbers of its operands and options when it refuses them.
+/// How the tool names its numeric operands and options when it refuses them.
 const OPERANDS: [&str; 6] = [
     "bs specified",
     "size specified.",
@@ -181,15 +181,15 @@ const OPERANDS: [&str; 6] = [
     "Must specify image",
 ];
 
-/// Whether a word is an option of one letter, such as `-c`.
+/// Whether a word is a single-letter option, such as `-c`.
 fn is_letter(word: &str) -> bool {
     matches!(word.as_bytes(), [b'-', letter] if letter.is_ascii_alphabetic())
 }
 
-/// What a message advises is for any program: the tool adds what it calls that.
+/// The advice in a message is for any program: the tool adds its own names for it.
 #[test]
 fn no_message_names_an_option_or_a_command_of_the_tool() {
-    // The help of an option, as it is printed since there is such an option.
+    // The help of an option, as it has been printed ever since the option was introduced.
     let known = ["using 'qemu-img convert' with subformat=dynamic."];
     let mut sources = architecture::sources();
     assert!(
@@ -242,7 +242,7 @@ fn the_manual_lists_the_environment_that_is_read() {
             "{module:?}"
         );
     }
-    // Names from a list.
+    // It takes the names from a list.
     assert_eq!(readers, ["storage::http::proxy"]);
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         assert!(listed.contains(name), "{name}");

@@ -1,11 +1,11 @@
-"""Five tasks with disk images. `python3 -m doctest tasks.py` runs what their descriptions show."""
+"""Five tasks with disk images. `python3 -m doctest tasks.py` runs the examples in their descriptions."""
 
 import os
 import platter
 
 
 def take_upload(upload, format, target):
-    """Copies what a stranger has sent, an open file, into an image of one's own.
+    """Copies an untrusted upload, an open file, into an image of one's own.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -19,7 +19,7 @@ def take_upload(upload, format, target):
     Traceback (most recent call last):
     PermissionError: ...
 
-    What cannot be looked at is refused as well: here a table of snapshots that is said to be too large.
+    What cannot be inspected is refused as well: here a snapshot table whose stated size is too large.
 
     >>> with open(f"{folder}/sent", "r+b") as upload:
     ...     _ = upload.seek(60)
@@ -60,7 +60,7 @@ def read_chain(overlay, directory, offset, length):
 
 
 class Memory:
-    """A storage of the program: bytes in memory."""
+    """A storage that the program provides: bytes in memory."""
 
     def __init__(self, contents=b""):
         self.contents = bytearray(contents)
@@ -86,7 +86,7 @@ class Memory:
 
 
 def convert_in_memory(disk):
-    """Makes a qcow2 image of a raw disk, both in memory.
+    """Converts a raw disk to a qcow2 image, both in memory.
 
     >>> convert_in_memory(bytes(1 << 20))[:4]
     b'QFI\\xfb'
@@ -98,7 +98,7 @@ def convert_in_memory(disk):
 
 
 def back_up(source, copy):
-    """Copies what has changed since the last backup into a raw copy; gives the number of bytes.
+    """Copies what has changed since the last backup into a raw copy; returns the number of bytes.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -126,13 +126,13 @@ def back_up(source, copy):
                 part = min(1 << 20, offset + length - at)
                 target.write(at, image.read(at, part))
         target.flush()
-        # Only now: after a run that fails, the next one copies the same again.
+        # Only now, so that after a failed run the next one copies the same again.
         (image.add_bitmap if first else image.clear_bitmap)("backup")
         return sum(length for _, length in runs)
 
 
 def read_encrypted(image, passphrase):
-    """Reads the first sector of an encrypted image that is open; the passphrase comes from a function.
+    """Reads the first sector of an encrypted image in an open file; the passphrase comes from a function.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()

@@ -8,7 +8,7 @@ from typing import Any, Callable, List, Optional, Union
 from ._native import ffi
 from .errors import from_status
 
-#: The shared object, of the one ABI that this package knows.
+#: The shared object, with the one ABI that this package supports.
 SONAME = "libplatter.so.0.1"
 
 lib: Any = ffi.dlopen(os.environ.get("PLATTER_LIBRARY") or SONAME)
@@ -24,7 +24,7 @@ _STAGES = {
 
 
 def call(function: Callable[..., int], *arguments: Any) -> None:
-    """Calls a function whose last parameter is the place of an error."""
+    """Calls a function whose last parameter receives an error."""
     error = ffi.new("platter_error **")
     status = function(*arguments, error)
     if status != 0:
@@ -32,7 +32,7 @@ def call(function: Callable[..., int], *arguments: Any) -> None:
 
 
 def taken(error: Any, status: int) -> Exception:
-    """The exception of an error, which is freed."""
+    """Converts an error to an exception, and frees the error."""
     if error == ffi.NULL:
         return from_status(name_of(status), f"Status {status}", 0, None, (), None)
     try:
@@ -56,17 +56,17 @@ def taken(error: Any, status: int) -> Exception:
 
 
 def name_of(status: int) -> str:
-    """As CORRUPT."""
+    """The name of a status, such as CORRUPT."""
     return text(lib.platter_status_name(status))
 
 
 def text(string: Any) -> str:
-    """A string of the library. What is not UTF-8 survives, as in names of files."""
+    """A string of the library. Bytes that are not UTF-8 are preserved, as in file names."""
     return os.fsdecode(ffi.string(string))
 
 
 def optional_text(string: Any) -> Optional[str]:
-    """As text(); None where there is none."""
+    """As text(); None if there is none."""
     return None if string == ffi.NULL else text(string)
 
 
@@ -84,7 +84,7 @@ def optional_name(value: Optional[Name]) -> Any:
 
 
 def made(kind: str, function: Callable[..., int], *arguments: Any) -> Any:
-    """An object of the library that a function makes; it is freed with the last reference."""
+    """An object of the library that a function creates; it is freed with the last reference."""
     place = ffi.new(f"{kind} **")
     call(function, place, *arguments)
     return ffi.gc(place[0], getattr(lib, f"{kind}_free"))

@@ -1,4 +1,4 @@
-"""What calls take: locations, sizes, options, secrets, policies."""
+"""Arguments of calls: locations, sizes, options, secrets, policies."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ._library import Name, call, lib, made, name, number, optional_name
 from ._native import ffi
 from .storage import Storages, named
 
-#: A path (``os.PathLike``), a location as the tool takes it (a path, ``json:…``, a URI), or its options.
+#: A path (``os.PathLike``), a location as the tool accepts it (a path, ``json:…``, a URI), or its options.
 Location = Union[str, bytes, "os.PathLike[Any]", Mapping[str, Any]]
 #: Bytes, or text such as ``10G``.
 Size = Union[int, str]
-#: Secrets by ID, or who is asked for them. Other objects that options name by ID stand among them, as their
+#: Secrets by ID, or a function that returns them. Other objects that options name by ID are given here too, as their
 #: properties: ``{"tls": {"qom-type": "tls-creds-x509", "dir": "/etc/pki/nbd"}}``.
 Secrets = Union[
     Mapping[str, Union[str, bytes, Mapping[str, str]]], Callable[[str], Optional[bytes]]
 ]
-#: What formats and protocols take, by name.
+#: Options of formats and protocols, by name.
 Options = Mapping[str, Union[str, int, bool]]
 
 
@@ -131,7 +131,7 @@ def _define(known: Any, key: str, properties: Dict[str, str]) -> None:
 
 
 class Nodes:
-    """Named nodes of images that are opened one after the other with it: names lead to nodes of those before."""
+    """Named nodes of images that are opened with it in turn: names can refer to nodes of earlier images."""
 
     def __init__(self) -> None:
         #: The object of the library.
@@ -141,7 +141,7 @@ class Nodes:
 class Implicit(NamedTuple):
     """A file that an image names."""
 
-    #: As it stands in the image.
+    #: The name as stored in the image.
     name: str
     #: The image.
     named_by: str
@@ -151,8 +151,8 @@ class Implicit(NamedTuple):
     writable: bool
 
 
-#: Decides about a file that an image names: true opens it by its name, a descriptor is used in its place and belongs
-#: to the library then, and anything else refuses it. An OSError that it raises is that of the open.
+#: Decides about a file that an image names: true opens it by its name, a descriptor is used in its place and then
+#: belongs to the library, and anything else refuses it. An OSError that it raises becomes that of the open.
 Decide = Callable[[Implicit], Union[bool, int, None]]
 
 
@@ -180,7 +180,7 @@ _ROLES = {
     lib.PLATTER_ROLE_DATA_FILE: "data-file",
     lib.PLATTER_ROLE_EXTENT: "extent",
 }
-# Where it raises anything else, which is printed, the file is refused.
+# If it raises anything else, the exception is printed and the file is refused.
 _decide = ffi.callback("platter_implicit_fn", _decided, error=lib.PLATTER_ANSWER_DENY)
 
 _PROBING = {
@@ -193,11 +193,11 @@ _PROBING = {
 class Policy:
     """What opening an image may do.
 
-    The default is strict: nothing that an image names is opened, and no format is guessed of an image that is
-    written to. ``permissive`` is what the command line does. ``implicit`` says of the files that an image names
-    whether they are opened, or is asked for each. ``probing`` says when a format is guessed: ``never``, ``read-only`` or
-    ``always``; ``probe_footers`` looks at the end of files for it too. ``implicit_protocols`` lets backing files have
-    names that are no plain paths.
+    The default is strict: nothing that an image names is opened, and the format of an image that is written to is
+    not guessed. ``permissive`` is what the command line does. ``implicit`` says whether the files that an image names
+    are opened, or is called for each. ``probing`` says when a format is guessed: ``never``, ``read-only`` or
+    ``always``; ``probe_footers`` looks at the end of files for it too. ``implicit_protocols`` allows backing files
+    whose names are not plain paths.
     """
 
     def __init__(
@@ -272,7 +272,7 @@ def opening(
     nodes: Optional[Nodes] = None,
     control: Any = None,
 ) -> Any:
-    """The options of an opening."""
+    """The options of an open."""
     made_options = made("platter_open_options", lib.platter_open_options_new, 0)
     call(lib.platter_open_options_set_format, made_options, optional_name(format), 0)
     if cache is not None:
@@ -301,7 +301,7 @@ _secrets = secrets
 
 
 def interruptible(function: Callable[..., int], make: Callable[[Any], Tuple[Any, ...]]) -> None:
-    """Calls a function that can take long on a thread of its own, so that an interrupt ends it."""
+    """Calls a function that can take long on a thread of its own, so that an interrupt can cancel it."""
     control = made("platter_control", lib.platter_control_new, 0)
     arguments = make(control)
     failed: Dict[str, BaseException] = {}

@@ -1,4 +1,4 @@
-"""What goes wrong, by the statuses of the library."""
+"""Exceptions, by the statuses of the library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Error(Exception):
     """A call of the library failed."""
 
-    #: The status, as ``CORRUPT``.
+    #: The status, such as ``CORRUPT``.
     status: str = "INTERNAL"
 
     def __init__(
@@ -28,22 +28,22 @@ class Error(Exception):
         self.message = message
         #: The errno that fits best.
         self.errno = errno
-        #: Where in the file it is, if that is known.
+        #: The offset in the file, if known.
         self.offset = offset
-        #: What can be done, a line each.
+        #: Possible remedies, one line each.
         self.hints = hints
         #: The file whose reading, writing or syncing failed, if any did.
         self.file = file
-        #: What was being done where it failed, as far as that is told apart: ``open``, ``read`` or ``block-status``.
+        #: The step that failed, as far as it is distinguished: ``open``, ``read`` or ``block-status``.
         self.stage = stage
-        #: What was found before it failed: a repair that is refused leaves what the check says.
+        #: What was found before it failed: a repair that is refused leaves the report of the check.
         self.report: Optional[Report] = None
-        #: What a job has warned of before it failed, a line each.
+        #: The warnings of a job before it failed, one line each.
         self.warnings: Tuple[str, ...] = ()
 
 
 class Invalid(Error):
-    """A parameter makes no sense."""
+    """A parameter is invalid."""
 
     status = "INVALID"
 
@@ -55,13 +55,13 @@ class OperatingSystemError(Error):
 
 
 class Unsupported(Error):
-    """The format, the storage or the host cannot do it."""
+    """The format, the storage or the host does not support it."""
 
     status = "UNSUPPORTED"
 
 
 class NotAnImage(Error):
-    """The file is no image of the format."""
+    """The file is not an image of the format."""
 
     status = "NOT_AN_IMAGE"
 
@@ -73,25 +73,25 @@ class Corrupt(Error):
 
 
 class Locked(Error):
-    """Somebody else uses the image."""
+    """The image is in use elsewhere."""
 
     status = "LOCKED"
 
 
 class ReadOnly(Error):
-    """The image is not open for writing, or cannot be."""
+    """The image is not open for writing, or cannot be opened for it."""
 
     status = "READ_ONLY"
 
 
 class Exists(Error):
-    """There is one of that name already."""
+    """Something of that name already exists."""
 
     status = "EXISTS"
 
 
 class NotFound(Error):
-    """There is none of that name."""
+    """Nothing of that name exists."""
 
     status = "NOT_FOUND"
 
@@ -109,7 +109,7 @@ class NeedsSecret(Error):
 
 
 class WrongSecret(Error):
-    """The secret does not fit."""
+    """The secret is wrong."""
 
     status = "WRONG_SECRET"
 
@@ -121,7 +121,7 @@ class Denied(Error):
 
 
 class LimitExceeded(Error):
-    """The image is beyond a limit of the policy or of its format."""
+    """The image exceeds a limit of the policy or of its format."""
 
     status = "LIMIT"
 
@@ -133,13 +133,13 @@ class Busy(Error):
 
 
 class Cancelled(Error):
-    """The work was cancelled, or its deadline has come."""
+    """The operation was cancelled, or its deadline has passed."""
 
     status = "CANCELLED"
 
 
 class InternalError(Error):
-    """A defect of the library."""
+    """A defect in the library."""
 
     status = "INTERNAL"
 

@@ -38,15 +38,15 @@ class Extent(NamedTuple):
     data: bool
     #: It reads as zeroes.
     zero: bool
-    #: Some layer of the chain says what is there.
+    #: Some layer of the chain defines its contents.
     present: bool
     #: It is stored compressed.
     compressed: bool
     #: The layer that holds it: 0 is the image.
     depth: int
-    #: Where in that layer's file it lies, if it does as it is.
+    #: Its offset in that layer's file, if it is stored there as is.
     host_offset: Optional[int]
-    #: It is not known what a read would give: a backing file is not open.
+    #: What a read would return is not known: a backing file is not open.
     unknown: bool
 
 
@@ -92,7 +92,7 @@ class Image:
         return self._handle
 
     def close(self) -> None:
-        """Writes out what is cached and ends the use. A failure means that data may be lost."""
+        """Writes out what is cached and closes the image. A failure means that data may be lost."""
         handle, self._handle = self._handle, None
         if handle is not None:
             call(lib.platter_image_close, handle, 0)
@@ -104,7 +104,7 @@ class Image:
 
     @property
     def cluster_size(self) -> int:
-        """The unit of allocation in bytes; 0 where there is none."""
+        """The allocation unit in bytes; 0 if there is none."""
         try:
             return int(number("uint32_t", lib.platter_image_cluster_size, self.handle, 0))
         except NotFound:
@@ -112,7 +112,7 @@ class Image:
 
     @property
     def features(self) -> int:
-        """What it can do: bits of ``PLATTER_FEATURE_*``, as those of :class:`Driver`."""
+        """What it supports: bits of ``PLATTER_FEATURE_*``, as those of :class:`Driver`."""
         return int(number("uint32_t", lib.platter_image_features, self.handle, 0))
 
     @property
@@ -127,25 +127,25 @@ class Image:
 
     @property
     def read_only(self) -> bool:
-        """Whether nothing can be written."""
+        """Whether the image cannot be written to."""
         return bool(lib.platter_image_is_read_only(self.handle))
 
     @property
     def warnings(self) -> Tuple[str, ...]:
-        """What was strange when it was opened, a line each."""
+        """What was unusual when it was opened, one line each."""
         return jobs.lines(lib.platter_image_warning, self.handle)
 
     def __len__(self) -> int:
         return self.size
 
     def read(self, offset: int, length: int) -> bytes:
-        """So many bytes from an offset; the range lies in the image."""
+        """Reads ``length`` bytes at an offset; the range must lie within the image."""
         data = bytearray(length)
         self.readinto(offset, data)
         return bytes(data)
 
     def readinto(self, offset: int, buffer: Union[bytearray, memoryview]) -> None:
-        """Fills a buffer from an offset."""
+        """Fills a buffer with the bytes at an offset."""
         place = ffi.from_buffer(buffer, require_writable=True)
         call(lib.platter_image_read, self.handle, place, len(place), offset, 0)
 
@@ -156,24 +156,24 @@ class Image:
         call(lib.platter_image_write, self.handle, place, len(place), offset, flags)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
-        """Makes a range read as zeroes; ``unmap`` lets it become a hole."""
+        """Makes a range read as zeroes; ``unmap`` allows it to become a hole."""
         flags = lib.PLATTER_ZERO_MAY_UNMAP if unmap else 0
         call(lib.platter_image_write_zeroes, self.handle, offset, length, flags)
 
     def discard(self, offset: int, length: int) -> None:
-        """Gives the space of a range back."""
+        """Releases the space of a range."""
         call(lib.platter_image_discard, self.handle, offset, length, 0)
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Has a range brought near, so that reading it soon takes less time."""
+        """Prefetches a range, so that reading it soon takes less time."""
         call(lib.platter_image_prefetch, self.handle, offset, length, 0)
 
     def flush(self) -> None:
-        """Makes all that was written durable."""
+        """Makes everything that was written durable."""
         call(lib.platter_image_flush, self.handle, 0)
 
     def extents(self, offset: int = 0, length: Optional[int] = None) -> Iterator[Extent]:
-        """The runs of a range, one after the other.
+        """Yields the runs of a range, one after the other.
 
         >>> import platter, tempfile
         >>> from pathlib import Path
@@ -211,9 +211,9 @@ class Image:
         progress: Optional[Progress] = None,
         message: Optional[Message] = None,
     ) -> Report:
-        """Checks the consistency; ``repair`` is ``leaks`` or ``all``. ``message`` is told each finding.
+        """Checks the consistency; ``repair`` is ``leaks`` or ``all``. ``message`` is called with each finding.
 
-        Where other threads change the image meanwhile that is ``BUSY``, unless they are held back.
+        If other threads change the image in the meantime, this fails with ``BUSY``, unless they are held back.
         """
         flags = {
             None: 0,
@@ -233,7 +233,7 @@ class Image:
         preallocation: Optional[str] = None,
         progress: Optional[Progress] = None,
     ) -> Report:
-        """Changes the virtual size; a smaller one loses data, and needs ``shrink``."""
+        """Changes the virtual size; a smaller one loses data, and requires ``shrink``."""
         flags = lib.PLATTER_RESIZE_SHRINK if shrink else 0
         job = made(
             "platter_job",
@@ -262,16 +262,16 @@ class Image:
         return jobs.run(job)
 
     def snapshots(self) -> List[Mapping[str, Any]]:
-        """The internal snapshots, as ``info`` tells them."""
+        """The internal snapshots, as ``info`` reports them."""
         found = jobs.query(lib.platter_snapshot_list, self.handle, 0).json()
         return list(found)
 
     def show_snapshot(self, snapshot: str) -> None:
-        """Shows an internal snapshot in place of the present disk, read-only, until the image is closed."""
+        """Shows an internal snapshot in place of the current disk, read-only, until the image is closed."""
         call(lib.platter_snapshot_show, self.handle, name(snapshot), 0)
 
     def info(self) -> Mapping[str, Any]:
-        """What the image is, as ``info --output=json`` tells."""
+        """Describes the image, as ``info --output=json`` does."""
         found: Mapping[str, Any] = jobs.query(lib.platter_image_info, self.handle, 0).json()
         return found
 
@@ -284,7 +284,7 @@ class Image:
         progress: Optional[Progress] = None,
         **numbers: int,
     ) -> Report:
-        """Sends many requests and takes the time; ``write`` overwrites the disk. ``numbers`` are ``count``,
+        """Sends many requests and measures the time; ``write`` overwrites the disk. ``numbers`` are ``count``,
         ``depth``, ``buffer_size``, ``offset``, ``step``, ``flush_interval`` and ``pattern``."""
         request = ffi.new("platter_bench *")
         call(lib.platter_bench_defaults, request, 0)
@@ -301,7 +301,7 @@ class Image:
         self._snapshot(lib.platter_snapshot_create_job_new, snapshot)
 
     def apply_snapshot(self, snapshot: str) -> None:
-        """Goes back to an internal snapshot, by ID or name."""
+        """Reverts to an internal snapshot, by ID or name."""
         self._snapshot(lib.platter_snapshot_apply_job_new, snapshot)
 
     def delete_snapshot(self, snapshot: str) -> None:
@@ -312,7 +312,7 @@ class Image:
         jobs.run(made("platter_job", function, self.handle, name(snapshot), 0))
 
     def add_bitmap(self, bitmap: str, granularity: int = 0) -> None:
-        """Lets a persistent dirty bitmap record what is written from now on."""
+        """Adds a persistent dirty bitmap that records what is written from now on."""
         call(lib.platter_bitmap_add, self.handle, name(bitmap), granularity, 0)
 
     def remove_bitmap(self, bitmap: str) -> None:
@@ -324,15 +324,15 @@ class Image:
         return list(jobs.query(lib.platter_bitmap_list, self.handle, 0).json())
 
     def enable_bitmap(self, bitmap: str) -> None:
-        """Lets a dirty bitmap record again."""
+        """Makes a dirty bitmap record again."""
         call(lib.platter_bitmap_enable, self.handle, name(bitmap), 0)
 
     def disable_bitmap(self, bitmap: str) -> None:
-        """Lets a dirty bitmap record no more; what it has stays."""
+        """Stops a dirty bitmap from recording; what it has recorded stays."""
         call(lib.platter_bitmap_disable, self.handle, name(bitmap), 0)
 
     def merge_bitmap(self, bitmap: str, source: str, image: Optional[Image] = None) -> None:
-        """Adds what another bitmap has as dirty, one of this image or of another."""
+        """Adds what is dirty in another bitmap, of this image or of another."""
         other = ffi.NULL if image is None else image.handle
         call(lib.platter_bitmap_merge, self.handle, name(bitmap), other, name(source), 0)
 
@@ -343,7 +343,7 @@ class Image:
     def dirty(
         self, bitmap: str, offset: int = 0, length: Optional[int] = None
     ) -> List[Tuple[int, int]]:
-        """Offset and length of the runs that a bitmap has as dirty."""
+        """Offset and length of the runs that are dirty in a bitmap."""
         length = self.size - offset if length is None else length
         report = jobs.query(
             lib.platter_bitmap_dirty, self.handle, name(bitmap), offset, length, 0
@@ -374,7 +374,8 @@ def open(  # As the built-in function of the same name.
     for_check: bool = False,
     deny_writers: bool = False,
 ) -> Image:
-    """Opens an image by its location or by a descriptor. ``options`` are those of its driver. An interrupt ends an opening that takes long."""
+    """Opens an image by its location or by a descriptor. ``options`` are those of its driver. An interrupt aborts an
+    open that takes long."""
     flags = 0
     for wanted, flag in (
         (writable, lib.PLATTER_OPEN_WRITE),

@@ -1,4 +1,4 @@
-"""What formats, protocols and filters there are, and what they take."""
+"""The available formats, protocols and filters, and their options."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ class Option(NamedTuple):
     type: str
     #: One line.
     help: str
-    #: What holds where it is not given; None where that is settled otherwise.
+    #: The value that applies if it is not given; None if that is determined otherwise.
     default: Optional[str]
-    #: The values that it takes; empty where they are many.
+    #: The values that it accepts; empty if there are many.
     allowed: Tuple[str, ...]
     #: Whether its value is the ID of a secret.
     is_secret: bool
-    #: Whether every driver takes it.
+    #: Whether every driver accepts it.
     is_common: bool
-    #: Whether it decides what is read.
+    #: Whether it determines what is read.
     selects: bool
 
 
 class Child(NamedTuple):
-    """A node below another one: what options describe under its name, such as ``file.driver``."""
+    """A node below another one, described by options under its name, such as ``file.driver``."""
 
-    #: That of a list stands without its numbers.
+    #: The name of a list is given without its numbers.
     name: str
     #: Whether nothing is opened without it.
     is_required: bool
     #: Whether there are several: ``children.0``, ``children.1``…
     is_list: bool
-    #: Whether it is an image, whose contents show its format where none is named.
+    #: Whether it is an image, whose format is determined from its contents if none is named.
     is_image: bool
 
 
@@ -70,7 +70,7 @@ class Driver(NamedTuple):
     features: int
 
     def options(self, operation: str = "open") -> List[Option]:
-        """What it takes when an image is opened (``open``), made (``create``) or changed (``amend``).
+        """The options that it accepts when an image is opened (``open``), created (``create``) or changed (``amend``).
 
         >>> [nbd] = [driver for driver in drivers() if driver.name == "nbd"]
         >>> next(option.allowed for option in nbd.options() if option.name == "server.type")
@@ -82,7 +82,7 @@ class Driver(NamedTuple):
         return _all("platter_option_info", _option, lib.platter_option_describe, name(self.name), code)
 
     def children(self) -> List[Child]:
-        """The nodes that stand below one of this driver.
+        """The nodes below a node of this driver.
 
         >>> [quorum] = [driver for driver in drivers() if driver.name == "quorum"]
         >>> [(child.name, child.is_list) for child in quorum.children()]
@@ -101,26 +101,26 @@ def drivers() -> List[Driver]:
 
 
 class Profile(NamedTuple):
-    """A product, with the images that it takes."""
+    """A product, with the images that it accepts."""
 
     name: str
-    #: The product, for people.
+    #: The name of the product, for display.
     product: str
     format: str
     #: The options of creation, as ``key=value,…``.
     options: str
-    #: What people have to know beside, a sentence each.
+    #: What else users have to know, one sentence each.
     notes: Tuple[str, ...]
     #: Virtual sizes are multiples of this, from the least to the most.
     size_multiple: int
     size_least: int
     size_most: int
-    #: What the image is put into, ``ova``; empty where the file is the image itself.
+    #: What the image is packaged in, ``ova``; empty if the file is the image itself.
     package: str
 
 
 def profiles() -> List[Profile]:
-    """The products for which :func:`convert` makes images, and :func:`inspect` judges them.
+    """The products for which :func:`convert` creates images and :func:`inspect` assesses them.
 
     >>> next(profile.format for profile in profiles() if profile.name == "azure")
     'vpc'

@@ -1,4 +1,4 @@
-"""Work that takes long: run with progress, ended by an interrupt."""
+"""Long operations: run with progress, cancelled by an interrupt."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from ._library import call, lib, made, number, optional_text, text
 from ._native import ffi
 from .errors import Error
 
-#: Is told how many of how many bytes are done. What it raises ends the work.
+#: Called with the number of bytes done and the total. An exception that it raises cancels the operation.
 Progress = Callable[[int, int], object]
 
-#: Is told each finding or warning as it arises, on the thread of the job.
+#: Called with each finding or warning as it arises, on the thread of the job.
 Message = Callable[[str], object]
 
-#: Milliseconds between two looks at the progress.
+#: Milliseconds between two checks of the progress.
 LOOK = 100
 
 
 class Report:
-    """What a job or a query found out; it is read as JSON, or by its keys."""
+    """The result of a job or a query; it is read as JSON, or by its keys."""
 
     def __init__(self, handle: Any, warnings: Tuple[str, ...] = ()) -> None:
         #: The object of the library.
@@ -32,7 +32,7 @@ class Report:
         return int(number("size_t", lib.platter_report_count, self.handle, 0))
 
     def json(self) -> Any:
-        """The same values that ``--output=json`` of the tool has."""
+        """The same values as the tool's ``--output=json``."""
         place = ffi.new("const char **")
         call(lib.platter_report_json, place, self.handle, 0)
         return json.loads(ffi.string(place[0]))
@@ -49,18 +49,18 @@ class Report:
         return int(number("uint64_t", lib.platter_report_u64, self.handle, index, key_bytes, 0))
 
     def string(self, key: str, index: int = 0) -> str:
-        """A text by its key."""
+        """A string by its key."""
         place = ffi.new("const char **")
         call(lib.platter_report_string, place, self.handle, index, key.encode(), 0)
         return text(place[0])
 
     def flag(self, key: str, index: int = 0) -> bool:
-        """A truth by its key."""
+        """A boolean by its key."""
         key_bytes = key.encode()
         return bool(number("uint32_t", lib.platter_report_bool, self.handle, index, key_bytes, 0))
 
     def numbers(self, keys: Iterable[str]) -> Dict[str, int]:
-        """Those of the numbers that the report has."""
+        """Those of the numbers that the report contains."""
         found = {}
         for key in keys:
             try:
@@ -76,12 +76,12 @@ class Report:
 
     @property
     def warnings(self) -> Tuple[str, ...]:
-        """What the user should know, a line each: what the job has warned of, and what the report has."""
+        """What the user should know, one line each: the warnings of the job, and those of the report."""
         return self._warnings + lines(lib.platter_report_warning, self.handle)
 
 
 def lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
-    """What a function gives for every index, up to the first that has none."""
+    """What a function returns for every index, up to the first that has none."""
     found: List[str] = []
     while (line := optional_text(function(handle, len(found)))) is not None:
         found.append(line)
@@ -89,7 +89,7 @@ def lines(function: Callable[..., Any], handle: Any) -> Tuple[str, ...]:
 
 
 def query(function: Callable[..., int], *arguments: Any) -> Report:
-    """What a function reports at once."""
+    """The report that a function returns at once."""
     return Report(made("platter_report", function, *arguments))
 
 
@@ -150,7 +150,7 @@ _free = ffi.callback("platter_free_fn", _dropped)
 
 
 def _left(job: Any) -> Optional[Report]:
-    """The report of a job that failed, where it left one."""
+    """The report of a job that failed, if it left one."""
     try:
         return query(lib.platter_job_failure_report, job, 0)
     except Error:

@@ -1,4 +1,4 @@
-"""What the library tells of what it does."""
+"""What the library logs about its work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Callable, Optional, Set
 from ._library import call, lib, name, number
 from ._native import ffi
 
-#: Is told the level and the line, on any thread.
+#: Called with the level and the line, on any thread.
 Log = Callable[[str, str], object]
 
 _LEVELS = {
@@ -35,7 +35,7 @@ _free = ffi.callback("platter_free_fn", _dropped)
 
 
 def set_log(log: Optional[Log], level: str = "warning") -> None:
-    """Sends the lines of a level and of graver ones to a function, for the whole process; None ends that.
+    """Sends the lines of a level and of more severe ones to a function, for the whole process; None stops that.
 
     >>> lines = []
     >>> set_log(lambda level, line: lines.append(level), "debug")
@@ -50,6 +50,6 @@ def set_log(log: Optional[Log], level: str = "warning") -> None:
 
 
 def trace(pattern: str, on: bool = True) -> int:
-    """Switches trace events by their names (``*`` and ``?``); they are lines of the level ``trace``. Gives their
+    """Switches trace events by name (``*`` and ``?``); they are lines of the level ``trace``. Returns their
     number."""
     return int(number("size_t", lib.platter_trace_switch, name(pattern), on, 0))

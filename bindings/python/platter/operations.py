@@ -1,4 +1,4 @@
-"""What is done with whole images: create, convert, compare, commit, rebase, measure, info, inspect."""
+"""Operations on whole images: create, convert, compare, commit, rebase, measure, info, inspect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def create(
     exclusive: bool = False,
     progress: Optional[Progress] = None,
 ) -> Report:
-    """Makes a new image; what is there already is replaced, unless ``exclusive``."""
+    """Creates a new image; an existing one is replaced, unless ``exclusive``."""
     where, flags = location_of(location)
     request = made("platter_create", lib.platter_create_new, where, name(format), flags)
     if size is not None:
@@ -62,9 +62,9 @@ def create(
 class Conversion(NamedTuple):
     """What a conversion did."""
 
-    #: Numbers of the report, by their keys: ``virtual-size``, ``data-bytes``, ``zero-bytes``…
+    #: Numbers of the report, by key: ``virtual-size``, ``data-bytes``, ``zero-bytes``…
     numbers: Mapping[str, int]
-    #: The digest of the guest's bytes, where one was asked for.
+    #: The digest of the guest's bytes, if one was requested.
     checksum: Optional[str]
     warnings: Sequence[str]
 
@@ -117,7 +117,7 @@ def convert(
     rate: Optional[int] = None,
     timeout: Optional[float] = None,
 ) -> Conversion:
-    """Copies one image, or several behind each other, into another. ``storages`` hold for both sides. A number is a
+    """Copies one image, or several concatenated, into another. ``storages`` apply to both sides. A number is a
     descriptor, which is read or written in order. The format is ``raw``, or that of the ``profile``. With ``chain``
     the target is a new directory, in which each layer becomes an image.
 
@@ -268,7 +268,7 @@ def dd(
 
 
 def _flags(*wanted: Tuple[bool, int]) -> int:
-    """The bits of what is wanted."""
+    """Combines the flags that are wanted."""
     return sum(flag for is_wanted, flag in wanted if is_wanted)
 
 
@@ -281,7 +281,7 @@ def _several(source: Union[Location, Sequence[Location]]) -> Sequence[Location]:
 def compare(
     first: Image, second: Image, *, strict: bool = False, progress: Optional[Progress] = None
 ) -> Optional[int]:
-    """None where both have the same guest bytes, else the offset at which they differ."""
+    """None if both have the same guest bytes, otherwise the offset at which they differ."""
     flags = lib.PLATTER_COMPARE_STRICT if strict else 0
     job = made("platter_job", lib.platter_compare_job_new, first.handle, second.handle, flags)
     report = jobs.run(job, progress=progress)
@@ -350,7 +350,7 @@ def measure(
     size: Optional[Size] = None,
     options: Optional[Options] = None,
 ) -> Mapping[str, int]:
-    """How large a new image would be: of a given size, or with the content of an image.
+    """How large a new image would be, of a given size or with the contents of an image.
 
     >>> measure("raw", size="1M")["required"]
     1048576
@@ -380,7 +380,7 @@ def info(
     storages: Optional[Storages] = None,
     force_share: bool = False,
 ) -> Union[Mapping[str, Any], List[Mapping[str, Any]]]:
-    """What an image is, as ``info --output=json`` tells; with ``chain`` a list with its backing files."""
+    """Describes an image, as ``info --output=json`` does; with ``chain`` a list that includes its backing files."""
     where, flags = location_of(location)
     how = opening(format=format, policy=policy, secrets=secrets, storages=storages)
     flags |= lib.PLATTER_INFO_CHAIN if chain else 0
@@ -398,10 +398,10 @@ def inspect(
     policy: Optional[Policy] = None,
     storages: Optional[Storages] = None,
 ) -> Mapping[str, Any]:
-    """Whether a file from elsewhere is safe to use as an image, and would be taken by the product of a ``profile``.
+    """Whether a file from elsewhere is safe to use as an image, and the product of a ``profile`` would accept it.
     Nothing that it names is opened. The location may be a descriptor."""
     if isinstance(location, int) and profile is not None:
-        # A profile is asked of a name.
+        # Inspection for a profile requires a name.
         storages = Storages({f"/dev/fd/{location}": location})
         location = f"/dev/fd/{location}"
     how = opening(format=format, policy=policy, storages=storages)

@@ -1,4 +1,4 @@
-"""Images for other programs and machines: an NBD server, files by FUSE, block devices of virtual machines."""
+"""Images for other programs and machines: an NBD server, files through FUSE, block devices for virtual machines."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Offered(NamedTuple):
     size: int
     #: Where in the image it begins.
     offset: int
-    #: How many clients have chosen it.
+    #: How many clients have selected it.
     clients: int
     writable: bool
 
 
 class Export:
-    """What a server offers of an image: all of it, read-only, under the empty name, unless told otherwise."""
+    """What a server offers of an image: all of it, read-only, under the empty name, unless specified otherwise."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Export:
 class Server:
     """Serves images until it is stopped. Use it in a ``with`` statement, or call :meth:`stop`.
 
-    It keeps the images alive that it offers; close them after it. Times are in seconds.
+    It keeps the images that it offers alive; close them after it. Times are in seconds.
 
     >>> import platter, tempfile
     >>> from pathlib import Path
@@ -109,33 +109,33 @@ class Server:
     def set_tls(
         self, secrets: Secrets, credentials: str, authorization: Optional[str] = None
     ) -> None:
-        """Has clients begin TLS before anything else, by the credentials of that ID among the secrets."""
+        """Requires clients to start TLS before anything else, with the credentials of that ID among the secrets."""
         kept = secrets_of(secrets)
         rules = optional_name(authorization)
         call(lib.platter_server_set_tls, self.handle, kept, name(credentials), rules, 0)
 
     def add(self, export: Export) -> None:
-        """Offers it to clients of NBD from now on."""
+        """Offers it to NBD clients from now on."""
         call(lib.platter_server_add_export, self.handle, export.handle, 0)
 
     def remove(self, export: str = "", timeout: Optional[float] = None) -> None:
-        """Offers that export no longer; what is under way has so long to end."""
+        """Stops offering that export; requests in flight have ``timeout`` to complete."""
         wait = _milliseconds(timeout)
         call(lib.platter_server_remove_export, self.handle, name(export), wait, 0)
 
     def listen(self, address: str) -> None:
-        """Takes clients at ``unix:PATH``, ``inet:HOST:PORT``, ``vsock:CID:PORT`` or ``fd:NUMBER``."""
+        """Accepts clients at ``unix:PATH``, ``inet:HOST:PORT``, ``vsock:CID:PORT`` or ``fd:NUMBER``."""
         call(lib.platter_server_listen, self.handle, name(address), 0)
 
     def serve(self, source: int, target: Optional[int] = None) -> None:
-        """Serves a client that is connected already, by one socket or two descriptors."""
+        """Serves a client that is already connected, through one socket or two descriptors."""
         output = source if target is None else target
         call(lib.platter_server_serve_fds, self.handle, source, output, 0)
 
     def mount(
         self, export: Export, path: Name, *, growable: bool = False, others: Optional[bool] = False
     ) -> None:
-        """Shows it as a file that lies over ``path``. ``others`` lets other users in; None: where that is allowed."""
+        """Shows it as a file mounted over ``path``. ``others`` gives other users access; None: if that is allowed."""
         flags = lib.PLATTER_MOUNT_GROWABLE if growable else 0
         if others is None:
             flags |= lib.PLATTER_MOUNT_OTHERS_IF_ALLOWED
@@ -144,19 +144,19 @@ class Server:
         call(lib.platter_server_mount, self.handle, export.handle, name(path), flags)
 
     def listen_vhost_user(self, export: Export, path: Name, queues: int = 1) -> None:
-        """Offers it as a block device to virtual machines, whose front ends come to that local socket."""
+        """Offers it as a block device to virtual machines, whose front ends connect to that local socket."""
         call(
             lib.platter_server_listen_vhost_user, self.handle, export.handle, name(path), queues, 0
         )
 
     @property
     def addresses(self) -> Tuple[str, ...]:
-        """Where it takes clients: a path, ``HOST:PORT`` or ``CID:PORT``, with the numbers that the system chose."""
+        """Where it accepts clients: a path, ``HOST:PORT`` or ``CID:PORT``, with the numbers that the system chose."""
         return jobs.lines(lib.platter_server_address, self.handle)
 
     @property
     def fd(self) -> int:
-        """A descriptor that is readable when clients came or left since :attr:`statistics` was read."""
+        """A descriptor that is readable if clients have connected or left since :attr:`statistics` was read."""
         return int(number("int", lib.platter_server_fd, self.handle, 0))
 
     @property
@@ -169,12 +169,12 @@ class Server:
 
     @property
     def last_error(self) -> Optional[Exception]:
-        """Why a request of a client failed or a client was left, the last time that happened."""
+        """Why a request of a client failed or a client was dropped, the last time that happened."""
         error = lib.platter_server_last_error(self.handle)
         return None if error == ffi.NULL else taken(error, lib.platter_error_status(error))
 
     def __iter__(self) -> Iterator[Offered]:
-        """What is offered to clients of NBD."""
+        """What is offered to NBD clients."""
         return iter(self._offered())
 
     def _offered(self) -> List[Offered]:
@@ -199,11 +199,11 @@ class Server:
             names.append(text(ffi.gc(place[0], lib.platter_free)))
 
     def drain(self, timeout: Optional[float] = None) -> None:
-        """Ends it gently: what is under way is answered, for so long."""
+        """Stops it gracefully: requests in flight are answered, for up to ``timeout``."""
         call(lib.platter_server_drain, self.handle, _milliseconds(timeout), 0)
 
     def stop(self) -> None:
-        """Ends it: clients are left at once, and images are let go."""
+        """Stops it: clients are dropped at once, and images are released."""
         call(lib.platter_server_stop, self.handle, 0)
 
 
@@ -217,7 +217,7 @@ def exports(
     policy: Optional[Policy] = None,
     secrets: Optional[Secrets] = None,
 ) -> List[Mapping[str, Any]]:
-    """What an NBD server offers. Which of its exports ``location`` names is of no matter. An interrupt ends it."""
+    """What an NBD server offers. Which of its exports ``location`` names does not matter. An interrupt cancels it."""
     place = ffi.new("platter_report **")
     where, flags = location_of(location)
 

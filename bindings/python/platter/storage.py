@@ -1,4 +1,4 @@
-"""Storages of the program under names of its own: descriptors, Python objects, open images."""
+"""Storages that the program provides under names of its own: descriptors, Python objects, open images."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Storage(Protocol):
-    """Bytes that the program keeps. Methods are called from any thread, from several at once.
+    """Bytes that the program stores. Methods may be called from any thread, and from several at once.
 
-    Beside these methods an object may have ``write(offset, data)`` with ``flush()``, without which it is
-    read-only, and ``resize(size)``, without which its size is fixed. An ``OSError`` gives its errno and its words to
-    who reads or writes.
+    Besides these methods an object may have ``write(offset, data)`` with ``flush()``, without which it is
+    read-only, and ``resize(size)``, without which its size is fixed. The errno and the message of an ``OSError`` are
+    passed on to whoever reads or writes.
     """
 
     def size(self) -> int:
         """The size in bytes."""
 
     def read(self, offset: int, length: int) -> bytes:
-        """Exactly so many bytes, which lie within the size."""
+        """Returns exactly ``length`` bytes, which lie within the size."""
 
 
 #: What a name may stand for: a descriptor or a file with one, a storage, or an image.
@@ -35,12 +35,12 @@ Kept = Union[int, IO[Any], Storage, "Image"]
 _kept: Set[Any] = set()
 _members = dict(ffi.typeof("platter_storage_ops").fields)
 
-#: What the last method that failed on a thread said of it.
+#: The message of the last method that failed on a thread.
 _failed = threading.local()
 
 
 def _callback(kind: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A callback of a type of the library."""
+    """Makes a callback of one of the library's types."""
 
     def made_callback(function: Callable[..., Any]) -> Any:
         return ffi.callback(kind, function)
@@ -49,7 +49,7 @@ def _callback(kind: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _status(function: Any) -> Any:
-    """Calls a method of a storage; gives 0 or a negative errno."""
+    """Calls a method of a storage; returns 0 or a negative errno."""
 
     def guarded(*arguments: Any) -> int:
         try:
@@ -59,7 +59,7 @@ def _status(function: Any) -> Any:
             words = str(error.strerror or error)
             _failed.words = ffi.new("char[]", words.encode(errors="replace").replace(b"\0", b" "))
             return -(error.errno or errno.EIO)
-        except BaseException:  # No exception crosses the library.
+        except BaseException:  # No exception may propagate into the library.
             sys.unraisablehook(
                 type(
                     "Unraisable",
@@ -138,11 +138,11 @@ def _operations(storage: Storage) -> Any:
 
 
 class Storages:
-    """Storages under names: where such a name is the path of an image, a target or a backing file, the storage
+    """Storages under names: if such a name is the path of an image, a target or a backing file, the storage
     is used instead of a file.
 
     Images that use a storage of the same set exclude each other as those in one file do. The set keeps what was
-    added; an image that was opened with it does so too.
+    added alive; so does an image that was opened with it.
 
     >>> import platter, tempfile
     >>> with tempfile.TemporaryFile() as file:
@@ -159,7 +159,7 @@ class Storages:
             self.add(key, kept)
 
     def add(self, key: str, kept: Kept) -> None:
-        """Adds one under a name that is not taken."""
+        """Adds one under a name that is not in use."""
         from .image import Image
 
         if isinstance(kept, Image):

@@ -55,7 +55,7 @@ class Memory:
 
 
 class Reading:
-    """Bytes that are only read."""
+    """Read-only bytes."""
 
     def __init__(self, data):
         self.data = data

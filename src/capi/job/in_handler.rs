@@ -1,5 +1,5 @@
-//! What a signal handler may do with a job: no guard, no lock and no memory, unless a call is refused and the caller
-//! wants to know why.
+//! What a signal handler may do with a job: no guard, no lock and no allocation, unless a call is refused and the
+//! caller wants to know why.
 
 use std::ffi::c_int;
 
@@ -40,7 +40,7 @@ impl Refusal<'_> {
     }
 }
 
-/// Does `action`, which stores atomics and wakes threads alone.
+/// Performs `action`, which only stores atomics and wakes threads.
 pub(super) fn control(
     job: Option<&platter_job>,
     flags: u32,
@@ -53,7 +53,7 @@ pub(super) fn control(
     )
 }
 
-/// As [`control`] with a rate, which only jobs that move guest data have.
+/// As [`control`], for a rate limit, which only jobs that move guest data support.
 pub(super) fn set_rate(
     job: Option<&platter_job>,
     bytes_per_second: u64,

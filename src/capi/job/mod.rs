@@ -1,4 +1,4 @@
-//! Jobs: long work with progress, cancel, pause, a rate limit and a deadline.
+//! Jobs: long-running work with progress, cancellation, pausing, a rate limit and a deadline.
 
 mod in_handler;
 mod run;
@@ -20,8 +20,8 @@ use crate::job::{Job, JobControl};
 
 use run::{Channel, MessageCallback, ProgressCallback, Runner};
 
-/// Long work: made by a `platter_*_job_new()`, run once, then asked for its result. Functions that
-/// take it as `const` may be called from any thread while it runs.
+/// Long-running work: created by a `platter_*_job_new()`, run once, then queried for its result. Functions that take it
+/// as `const` may be called from any thread while it runs.
 #[derive(Debug)]
 pub struct platter_job {
     runner: Arc<Runner>,
@@ -38,10 +38,10 @@ impl Handle for platter_job {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct platter_progress {
-    /// Done so far, in bytes of guest data that are moved or the unit of the job.
+    /// Amount done so far, in bytes of guest data moved or in the unit of the job.
     pub done: u64,
-    /// The whole: an estimate at first, exact at the end; 0 until anything is known. A job that has ended well has
-    /// done all of it, and it is at least 1.
+    /// The total: an estimate at first, exact at the end; 0 until anything is known. A job that has succeeded has done
+    /// all of it, and the total is at least 1.
     pub total: u64,
     /// 0.
     pub reserved: [u64; 2],
@@ -55,16 +55,16 @@ impl OutValue for platter_progress {
 
 /// Kind of message: a finding of a check, or another line of the job's normal output.
 pub const PLATTER_MESSAGE_NOTE: u32 = 1;
-/// Kind of message: the user should know although the work goes on.
+/// Kind of message: something that the user should know, although the work goes on.
 pub const PLATTER_MESSAGE_WARNING: u32 = 2;
 
-/// A message of a job. The library owns it; it lives until the callback returns.
+/// A message from a job. The library owns it; it lives until the callback returns.
 #[repr(C)]
 #[derive(Debug)]
 pub struct platter_message {
     /// Size of this struct in the library in use; later versions append members.
     pub size: usize,
-    /// UTF-8 without the last newline: one line, of a warning sometimes more.
+    /// UTF-8 without the final newline: one line, sometimes more for a warning.
     pub text: *const c_char,
     /// A `PLATTER_MESSAGE_*`.
     pub kind: u32,
@@ -72,8 +72,8 @@ pub struct platter_message {
     pub reserved: u32,
 }
 
-/// Receives progress, at most every 100 ms or 1 %, and once at the end; non-zero cancels the job.
-/// Called on the thread that runs the job. It must not free the job.
+/// Receives progress, at most every 100 ms or 1 %, and once at the end; a non-zero result cancels the job. Called on
+/// the thread that runs the job. It must not free the job.
 pub type platter_progress_fn = Option<
     unsafe extern "C" fn(progress: *const platter_progress, user_data: *mut c_void) -> c_int,
 >;
@@ -85,17 +85,17 @@ pub type platter_message_fn =
 /// Flag of `platter_job_result()`: wait for the end of the job.
 pub const PLATTER_JOB_WAIT: u32 = 1;
 
-/// State of a job: made, and not run yet.
+/// State of a job: created, and not run yet.
 pub const PLATTER_JOB_STATE_NEW: u32 = 1;
-/// State of a job: it runs.
+/// State of a job: it is running.
 pub const PLATTER_JOB_STATE_RUNNING: u32 = 2;
-/// State of a job: it was begun, and is held, or will be at its next step, until `platter_job_resume()`.
+/// State of a job: it was started, and is paused, or will be at its next step, until `platter_job_resume()`.
 pub const PLATTER_JOB_STATE_PAUSED: u32 = 3;
-/// State of a job: it ended well; `platter_job_result()` has its report.
+/// State of a job: it succeeded; `platter_job_result()` returns its report.
 pub const PLATTER_JOB_STATE_DONE: u32 = 4;
-/// State of a job: it ended with an error, which `platter_job_result()` tells.
+/// State of a job: it failed with an error, which `platter_job_result()` returns.
 pub const PLATTER_JOB_STATE_FAILED: u32 = 5;
-/// State of a job: it ended because it was cancelled, or late.
+/// State of a job: it ended because it was cancelled, or past its deadline.
 pub const PLATTER_JOB_STATE_CANCELLED: u32 = 6;
 
 /// The images that a job uses; a panic poisons them together with the job.
@@ -103,7 +103,7 @@ pub(super) type Images = Vec<Arc<image::Shared>>;
 /// The work of a job.
 pub(super) type Body = Box<dyn FnOnce(&mut Job, &Images) -> Result<Content> + Send>;
 
-/// A job before its handle exists: constructors may already use its messages.
+/// A job before its handle exists: constructors may already send messages through it.
 pub(super) struct NewJob {
     channel: Arc<Channel>,
     pub(super) job: Job,
@@ -121,7 +121,7 @@ impl NewJob {
         }
     }
 
-    /// One that moves guest data, at a rate if that is set.
+    /// A job that moves guest data, with a rate limit if one is set.
     pub(super) fn with_rate() -> Self {
         Self {
             heeds_rate: true,
@@ -129,13 +129,13 @@ impl NewJob {
         }
     }
 
-    /// One that `control` ends too.
+    /// Makes `control` end it too.
     pub(super) fn heeding(self, control: &Arc<JobControl>) -> Self {
         self.job.control().heed(control);
         self
     }
 
-    /// The handle of one that opens its images, or owns them, and reports nothing but that it is done.
+    /// The handle of a job that opens or owns its images, and reports only that it is done.
     pub(super) fn into_owner(
         self,
         name: &'static str,
@@ -165,8 +165,8 @@ impl NewJob {
     }
 }
 
-/// Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the
-/// job is freed or another callback is set, or at once when this call fails. `flags` must be 0.
+/// Sets the callback for progress. `free_fn` (may be NULL) is called once with `user_data`: when the job is freed or
+/// another callback is set, or at once if this call fails. `flags` must be 0.
 ///
 /// Statuses: BUSY once the job runs, INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn platter_job_set_progress(
     })
 }
 
-/// Sets the callback for messages: the findings of a check, and warnings. `free_fn` as with
+/// Sets the callback for messages: the findings of a check, and warnings. `free_fn` is used as by
 /// `platter_job_set_progress()`. `flags` must be 0.
 ///
 /// Statuses: BUSY once the job runs, INVALID. Threads: one at a time. Since 0.1.
@@ -227,8 +227,8 @@ pub unsafe extern "C" fn platter_job_set_message(
     })
 }
 
-/// The line that announces the job, without newline: `Formatting '…', fmt=…` for a creation; NULL
-/// for jobs without one, and for NULL. Lives as long as the job.
+/// Returns the line that announces the job, without newline: `Formatting '…', fmt=…` for a creation; NULL for jobs
+/// without one, and for NULL. Lives as long as the job.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -270,8 +270,8 @@ pub unsafe extern "C" fn platter_job_run(
     }
 }
 
-/// Starts the job on a thread of its own, which blocks all signals. `platter_job_fd()` tells its end,
-/// `platter_job_result()` how it ended. `flags` must be 0.
+/// Starts the job on a thread of its own, which blocks all signals. `platter_job_fd()` signals its end,
+/// `platter_job_result()` returns how it ended. `flags` must be 0.
 ///
 /// Statuses: BUSY (it was run before), OS, INVALID. Threads: one at a time. Since 0.1.
 ///
@@ -291,8 +291,8 @@ pub unsafe extern "C" fn platter_job_start(
     })
 }
 
-/// An eventfd (non-blocking, close-on-exec) that becomes readable when the job ends, and stays so
-/// until it is read. It belongs to the job and is closed with it. `flags` must be 0.
+/// Returns an eventfd (non-blocking, close-on-exec) that becomes readable when the job ends, and stays readable until
+/// it is read. It belongs to the job and is closed with it. `flags` must be 0.
 ///
 /// Statuses: OS, INVALID; `*out` is -1 then. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -302,7 +302,7 @@ pub extern "C" fn platter_job_fd(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // 0 is a descriptor that somebody might close.
+    // 0 would be a valid descriptor, which a caller might close.
     let mut fd = MaybeUninit::new(-1);
     let place = out.is_some().then_some(&mut fd);
     let status = call_ref_out(place, job, "job", err, |job| {
@@ -317,9 +317,8 @@ pub extern "C" fn platter_job_fd(
     status
 }
 
-/// How the job ended. `out` may be NULL; else `*out` is the report, which belongs to the caller, who
-/// frees it with `platter_report_free()`. May be called more than once. `flags` is 0 or
-/// `PLATTER_JOB_WAIT`.
+/// Returns how the job ended. `out` may be NULL; otherwise `*out` is the report, which belongs to the caller, who frees
+/// it with `platter_report_free()`. May be called more than once. `flags` is 0 or `PLATTER_JOB_WAIT`.
 ///
 /// Statuses: BUSY while the job has not ended (with `PLATTER_JOB_WAIT`: has not begun), those of the
 /// work, CANCELLED, INVALID. Threads: any. Since 0.1.
@@ -332,7 +331,7 @@ pub extern "C" fn platter_job_result(
 ) -> c_int {
     let out = out.map(|out| out.write(std::ptr::null_mut()));
     let mut failure = None;
-    // Not through the poison: the result of a job that ended badly is still available.
+    // Bypasses the poison: the result of a job that panicked is still available.
     let status = boundary::call(err.as_deref_mut(), || {
         check_flags(flags, PLATTER_JOB_WAIT)?;
         let job = given(job, "job")?;
@@ -352,9 +351,9 @@ pub extern "C" fn platter_job_result(
     }
 }
 
-/// The report of a job that failed, where it left one: a check whose repair was refused ends with
-/// CORRUPT, and this is what it found. `*out` belongs to the caller, who frees it with
-/// `platter_report_free()`. `flags` is 0 or `PLATTER_JOB_WAIT`.
+/// Returns the report of a job that failed, if it left one: a check whose repair was refused ends with CORRUPT, and
+/// this is what it found. `*out` belongs to the caller, who frees it with `platter_report_free()`. `flags` is 0 or
+/// `PLATTER_JOB_WAIT`.
 ///
 /// Statuses: NOT_FOUND (the job succeeded, or left no report), BUSY while the job has not ended (with
 /// `PLATTER_JOB_WAIT`: has not begun), INVALID. Threads: any. Since 0.1.
@@ -372,7 +371,7 @@ pub extern "C" fn platter_job_failure_report(
     })
 }
 
-/// Where the job stands: `*out` is a `PLATTER_JOB_STATE_*`. `flags` must be 0.
+/// Returns the state of the job: `*out` is a `PLATTER_JOB_STATE_*`. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -382,14 +381,14 @@ pub extern "C" fn platter_job_state(
     flags: u32,
     err: Option<&mut MaybeUninit<*mut platter_error>>,
 ) -> c_int {
-    // Not through the poison: a job that ended badly still has a state.
+    // Bypasses the poison: a job that panicked still has a state.
     boundary::call_out(out, err, || {
         check_flags(flags, 0)?;
         Ok(given(job, "job")?.runner.stand())
     })
 }
 
-/// How far the job has come. `flags` must be 0.
+/// Returns how far the job has come. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -405,9 +404,9 @@ pub extern "C" fn platter_job_progress(
     })
 }
 
-/// A warning of the job: UTF-8, seldom more than one line. `index` counts from 0 in the order of time; NULL past the
-/// last one, and for NULL. The first 1,000 are kept, and a line that says that there were more; a callback
-/// (`platter_job_set_message()`) gets them all. Lives as long as the job.
+/// Returns a warning of the job: UTF-8, rarely more than one line. `index` counts from 0 in chronological order; NULL
+/// past the last one, and for NULL. The first 1,000 are retained, and a line that says that there were more; a callback
+/// (`platter_job_set_message()`) receives them all. Lives as long as the job.
 ///
 /// Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -417,8 +416,8 @@ pub extern "C" fn platter_job_warning(job: Option<&platter_job>, index: usize) -
     })
 }
 
-/// Asks the job to end; it ends with CANCELLED unless it was done already. What it leaves behind is
-/// said where the job is made. This only stores an atomic. NULL does nothing.
+/// Asks the job to end; it ends with CANCELLED unless it was already done. What it leaves behind is documented at the
+/// function that creates the job. This only stores an atomic. NULL does nothing.
 ///
 /// Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -428,8 +427,8 @@ pub extern "C" fn platter_job_cancel(job: Option<&platter_job>) {
     }
 }
 
-/// Holds the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. In a signal handler `err` is
-/// NULL. `flags` must be 0.
+/// Pauses the job at its next step until `platter_job_resume()` or `platter_job_cancel()`. In a signal handler, `err`
+/// must be NULL. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -441,7 +440,7 @@ pub extern "C" fn platter_job_pause(
     in_handler::control(job, flags, err, JobControl::pause)
 }
 
-/// Lets a paused job go on, at once. In a signal handler `err` is NULL. `flags` must be 0.
+/// Lets a paused job continue, at once. In a signal handler, `err` must be NULL. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -453,10 +452,10 @@ pub extern "C" fn platter_job_resume(
     in_handler::control(job, flags, err, JobControl::resume)
 }
 
-/// Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 lifts the
-/// limit. It counts at once, also for a job that waits already: what was copied before is then waited for
-/// at the new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of
-/// snapshots) refuse a limit. In a signal handler `err` is NULL. `flags` must be 0.
+/// Limits the job to `bytes_per_second` of guest data that it copies, compares or sends; 0 removes the limit. It takes
+/// effect at once, even for a job that is already waiting: the wait for what was copied before is then adjusted to the
+/// new rate. Jobs that move no guest data (check, create, measure, map, amend, resize and those of snapshots) refuse a
+/// limit. In a signal handler, `err` must be NULL. `flags` must be 0.
 ///
 /// Statuses: UNSUPPORTED, INVALID. Threads: any; safe in a signal handler. Since 0.1.
 #[unsafe(no_mangle)]
@@ -469,9 +468,9 @@ pub extern "C" fn platter_job_set_rate(
     in_handler::set_rate(job, bytes_per_second, flags, err)
 }
 
-/// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once
-/// `milliseconds` from now have passed, whether it runs by then, is paused or has not begun; 0 lifts
-/// that. What the job leaves behind is the same as when it is cancelled. `flags` must be 0.
+/// Ends the job with CANCELLED (and `ETIMEDOUT` as the error's errno) at its next step once `milliseconds` from now
+/// have passed, whether it is then running, paused or not yet started; 0 removes the deadline. What the job leaves
+/// behind is the same as when it is cancelled. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: any. Since 0.1.
 #[unsafe(no_mangle)]
@@ -489,7 +488,7 @@ pub extern "C" fn platter_job_set_deadline(
     })
 }
 
-/// Frees a job. One that runs is cancelled, and this waits for its end. NULL does nothing.
+/// Frees a job. One that is running is cancelled, and this waits for it to end. NULL does nothing.
 ///
 /// Threads: one, once. Since 0.1.
 ///
@@ -505,7 +504,7 @@ pub unsafe extern "C" fn platter_job_free(job: *mut platter_job) {
     unsafe { boundary::free(job) }
 }
 
-/// The error of a job in the wrong state.
+/// The error for a job in the wrong state.
 fn busy(message: &str) -> Error {
     Error::new(ErrorKind::Busy, message)
 }

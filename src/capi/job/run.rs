@@ -1,4 +1,4 @@
-//! The running of a job behind its handle.
+//! Runs the job behind a handle.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd};
@@ -59,12 +59,12 @@ impl MessageCallback {
     }
 }
 
-/// What goes from the running work to the caller.
+/// What the running work reports to the caller.
 #[derive(Default)]
 pub(super) struct Channel {
     progress: Mutex<Option<Arc<ProgressCallback>>>,
     message: Mutex<Option<Arc<MessageCallback>>>,
-    // Only ever appended to, so that the strings lent out stay where they are.
+    // Only ever appended to, so that the strings lent to the caller stay valid.
     warnings: Mutex<Vec<CString>>,
 }
 
@@ -151,7 +151,7 @@ pub(super) fn shown(progress: Progress) -> platter_progress {
     }
 }
 
-/// Work that was taken to be run.
+/// Work that was taken in order to run it.
 pub(super) struct Work {
     job: Job,
     images: Images,
@@ -165,11 +165,11 @@ enum State {
     Ready(Box<Work>),
     /// On that thread, once it has begun.
     Running(Option<ThreadId>),
-    /// How, and the report that a failure left.
+    /// How it ended, and the report that a failure left.
     Ended(Outcome, Option<Arc<report::Inner>>),
 }
 
-/// A job behind its handle.
+/// The job behind a handle.
 pub(super) struct Runner {
     name: &'static str,
     poison: Poison,
@@ -240,7 +240,7 @@ impl Runner {
         }
     }
 
-    /// Takes the work to be run.
+    /// Takes the work in order to run it.
     pub(super) fn begin(&self) -> Result<Box<Work>> {
         let mut state = self.state.lock();
         match std::mem::replace(&mut *state, State::Running(None)) {
@@ -252,7 +252,7 @@ impl Runner {
         }
     }
 
-    /// Runs the work on this thread. It ends in every case: others may wait for that.
+    /// Runs the work on this thread. The job always reaches its end state: others may be waiting for that.
     pub(super) fn execute(&self, work: Work) -> Outcome {
         let (outcome, left) = unwound(|| self.carry_out(work)).unwrap_or_else(|error| {
             self.poison.set();
@@ -266,14 +266,14 @@ impl Runner {
         outcome
     }
 
-    /// The work, and all that is let go with it; how it ended, and the report that a failure left.
+    /// Does the work and releases what it holds; returns how it ended, and the report that a failure left.
     fn carry_out(&self, work: Work) -> (Outcome, Option<Arc<report::Inner>>) {
         let Work {
             mut job,
             images,
             body,
         } = work;
-        // Images that were opened before the job hear of its end too.
+        // Images that were opened before the job heed its control too.
         let _working = job.control().work_here();
         let this = std::thread::current().id();
         *self.state.lock() = State::Running(Some(this));
@@ -290,7 +290,7 @@ impl Runner {
                 image.poison().set();
             }
         }
-        // The images are released before anybody hears of the end, and a failure of that is one of the job.
+        // The images are released before the end is announced, and a failure to release them is one of the job.
         let released = caught(None, || {
             for line in job.control().take_left() {
                 job.warn(line);
@@ -329,7 +329,7 @@ impl Runner {
         let mut thread = self.thread.lock();
         let work = self.begin()?;
         let runner = self.clone();
-        // The work waits in a slot, so that it survives a thread that could not be started.
+        // The work is passed through a slot, so that it is not lost if the thread cannot be started.
         let slot = Arc::new(Mutex::new(Some(work)));
         let given = slot.clone();
         let spawned = without_signals(|| {
@@ -337,7 +337,7 @@ impl Runner {
                 let Some(work) = given.lock().take() else {
                     return;
                 };
-                // The result waits in the runner.
+                // The result is stored in the runner.
                 let _ = runner.execute(*work);
             })
         });
@@ -355,7 +355,7 @@ impl Runner {
         }
     }
 
-    /// Where the job stands: a `PLATTER_JOB_STATE_*`.
+    /// The state of the job: a `PLATTER_JOB_STATE_*`.
     pub(super) fn stand(&self) -> u32 {
         match &*self.state.lock() {
             State::Ready(_) => PLATTER_JOB_STATE_NEW,
@@ -374,7 +374,7 @@ impl Runner {
         self.end_of_work(wait).map(|(outcome, _)| outcome)
     }
 
-    /// The report that a job left which failed.
+    /// The report that a failed job left.
     pub(super) fn left(&self, wait: bool) -> Result<Arc<report::Inner>> {
         let (_, left) = self.end_of_work(wait)?;
         left.ok_or_else(|| Error::new(ErrorKind::NotFound, "The job left no report of a failure"))
@@ -394,7 +394,7 @@ impl Runner {
         }
     }
 
-    /// The eventfd, made when it is first asked for.
+    /// The eventfd, created on first use.
     pub(super) fn event_fd(&self) -> Result<c_int> {
         let mut event = self.event.lock();
         if let Some(event) = &*event {
@@ -409,7 +409,7 @@ impl Runner {
         Ok(event.insert(made).as_fd().as_raw_fd())
     }
 
-    /// Before the handle goes: cancels work that runs and waits for its end.
+    /// Called before the handle is freed: cancels running work and waits for it to end.
     pub(super) fn end(&self) {
         if matches!(*self.state.lock(), State::Running(_)) {
             self.control.cancel();
