@@ -1,4 +1,4 @@
-/* What the programs of the C tests share: checks that say where they fail. */
+/* Shared by the C test programs: checks that report where they fail. */
 #ifndef PLATTER_FFI_CHECK_H
 #define PLATTER_FFI_CHECK_H
 
@@ -39,7 +39,7 @@
         }                                                                                         \
     } while (0)
 
-/* A call that must succeed; it ends in `&err`. */
+/* A call that must succeed; its last argument is `&err`. */
 #define OK(call)                                                                                  \
     do {                                                                                          \
         platter_error *err = (platter_error *)1;                                                  \
@@ -52,7 +52,7 @@
         CHECK(err == NULL);                                                                       \
     } while (0)
 
-/* A call that must fail with a status and a message that contains `text`; it ends in `&err`. */
+/* A call that must fail with the expected status and a message that contains `text`; its last argument is `&err`. */
 #define FAILS(call, expected, text)                                                               \
     do {                                                                                          \
         platter_error *err = NULL;                                                                \
@@ -74,14 +74,14 @@
         platter_error_free(err);                                                                  \
     } while (0)
 
-/* Runs a job that must end well. */
+/* Runs a job that must succeed, and frees it. */
 static inline void run(platter_job *job)
 {
     OK(platter_job_run(job, 0, &err));
     platter_job_free(job);
 }
 
-/* The same, for its report. */
+/* The same, returning its report. */
 static inline platter_report *result_of(platter_job *job)
 {
     platter_report *report;
@@ -91,7 +91,7 @@ static inline platter_report *result_of(platter_job *job)
     return report;
 }
 
-/* Makes an image. */
+/* Creates an image. */
 static inline void make_image(const char *path, const char *format, uint64_t size,
                               const char *options)
 {
@@ -111,7 +111,7 @@ static inline void make_image(const char *path, const char *format, uint64_t siz
     platter_create_free(create);
 }
 
-/* Opens an image, with its format named unless it is NULL. */
+/* Opens an image in the given format, which is guessed if NULL. */
 static inline platter_image *open_image(const char *path, const char *format, uint32_t flags)
 {
     platter_open_options *options;
@@ -123,14 +123,14 @@ static inline platter_image *open_image(const char *path, const char *format, ui
     return image;
 }
 
-/* Bytes that tell where they belong. */
+/* Fills a buffer with bytes that depend on their offset. */
 static inline void fill_pattern(unsigned char *buf, size_t len, uint64_t offset)
 {
     for (size_t i = 0; i < len; i++)
         buf[i] = (unsigned char)((offset + i) * 2654435761u >> 13);
 }
 
-/* A part of a disk that holds them. */
+/* The size of a part of a disk that holds this pattern. */
 #define PART ((size_t)64 << 10)
 
 static inline void write_part(const platter_image *image, uint64_t offset)

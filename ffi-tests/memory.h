@@ -1,10 +1,10 @@
-/* A file in memory as a storage of the program. */
+/* A file in memory, used as a storage of the program. */
 #ifndef PLATTER_FFI_MEMORY_H
 #define PLATTER_FFI_MEMORY_H
 
 #include "check.h"
 
-/* Its owner frees `bytes`. */
+/* The owner frees `bytes`. */
 struct memory {
     unsigned char *bytes;
     uint64_t size, capacity;
@@ -19,7 +19,7 @@ static inline struct memory new_memory(uint64_t size, uint64_t capacity)
     return m;
 }
 
-/* One that `mem_destroy` frees as a whole. */
+/* Allocated on the heap, and freed entirely by `mem_destroy`. */
 static inline struct memory *heap_memory(uint64_t size, uint64_t capacity)
 {
     struct memory *m = malloc(sizeof *m);
@@ -78,7 +78,7 @@ static inline int mem_set_size(uint64_t size, void *user_data)
     return 0;
 }
 
-/* Counts how often it is let go. */
+/* Counts how often it is released. */
 static inline void mem_free(void *user_data)
 {
     ((struct memory *)user_data)->frees++;

@@ -1,5 +1,5 @@
-/* What the programs share that follow one disk from place to place: bytes that it should hold, a policy and secrets for
- * whatever opens it, a server, and a client that writes. */
+/* Shared by the programs that follow one disk from place to place: the bytes that it should hold, a policy and secrets
+ * for opening it, a server, and a client that writes. */
 #ifndef PLATTER_FFI_WORKFLOW_H
 #define PLATTER_FFI_WORKFLOW_H
 
@@ -10,7 +10,7 @@
 static unsigned char bytes[MAX_SIZE], found[MAX_SIZE], expected[MAX_SIZE];
 
 static platter_policy *policy;
-/* NULL where nothing needs them. */
+/* NULL if no secrets are needed. */
 static platter_secrets *secrets;
 
 /* `format` may be NULL. */
@@ -46,7 +46,7 @@ static inline void make_overlay(const char *path, const char *base)
     run(job);
 }
 
-/* All of a disk into a raw image. */
+/* Copies a whole disk into a raw image. */
 static inline void copy_whole(const char *from, const char *format, const char *to)
 {
     platter_open_options *options = opening(format);

@@ -25,7 +25,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     struct common common;
     platter_options *options;
@@ -33,7 +33,7 @@ struct request {
     uint32_t flags;
 };
 
-/* Changes the options of an open image; false after a message. */
+/* Changes the options of an open image; returns false after printing an error. */
 static bool amend(const platter_image *image, const struct request *request)
 {
     const struct job_display display = common_display(true);
@@ -56,7 +56,7 @@ static bool amend(const platter_image *image, const struct request *request)
     return true;
 }
 
-/* Lists what the format of an image, or the one that was named, can change. */
+/* Lists the options that can be amended in the named format, or else in the image's. */
 static bool print_help(const char *format)
 {
     char *text = NULL;
@@ -72,7 +72,7 @@ static bool print_help(const char *format)
     return true;
 }
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     for (int option; (option = options_next()) != -1;) {

@@ -38,7 +38,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     struct common common;
     platter_bench bench;
@@ -46,7 +46,7 @@ struct request {
     bool native;
 };
 
-/* Whether `number` lies in the range; reported if not. */
+/* Whether `number` is in the range; prints an error if not. */
 static bool in_range(uint64_t number, uint64_t least, uint64_t most, const char *what)
 {
     if (number >= least && number <= most)
@@ -56,7 +56,7 @@ static bool in_range(uint64_t number, uint64_t least, uint64_t most, const char 
     return false;
 }
 
-/* Reads a number without suffix; false after a message. */
+/* Parses a number without a suffix; returns false after printing an error. */
 static bool read_number(uint64_t *number, const char *text, uint64_t least, uint64_t most,
                         const char *what)
 {
@@ -68,13 +68,13 @@ static bool read_number(uint64_t *number, const char *text, uint64_t least, uint
         print_error("Invalid %s specified: '%s'.", what, text);
         return false;
     }
-    /* A negative number comes out as a large one. */
+    /* A negative number wraps to a large one. */
     if (errno == ERANGE)
         *number = UINT64_MAX;
     return in_range(*number, least, most, what);
 }
 
-/* Reads a size with an optional suffix; false after a message. */
+/* Parses a size with an optional suffix; returns false after printing an error. */
 static bool read_size(uint64_t *number, const char *text, uint64_t least, uint64_t most,
                       const char *what)
 {
@@ -108,7 +108,7 @@ static bool read_aio(struct request *request, const char *name)
     return true;
 }
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     platter_bench *bench = &request->bench;
@@ -169,7 +169,7 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* Whether the options fit together; reported if not. */
+/* Whether the options are consistent; prints an error if not. */
 static bool is_consistent(const struct request *request)
 {
     const platter_bench *bench = &request->bench;

@@ -24,10 +24,10 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* A change, in the order of the command line. */
+/* One change to make; they are applied in the order given on the command line. */
 struct action {
     int code;
-    const char *source; /* of a merge */
+    const char *source; /* of a merge, else unused */
 };
 
 struct request {
@@ -90,7 +90,7 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* What makes no sense together; NULL where all does. */
+/* The message for options that conflict or are missing; NULL if there are none. */
 static const char *broken_rule(const struct request *request)
 {
     if (request->count == 0)

@@ -8,9 +8,9 @@
 #include "open.h"
 #include "print.h"
 
-/* The exit code where the format cannot do what was asked. */
+/* The exit code if the format does not support the operation. */
 enum { NOT_SUPPORTED = 63 };
-/* No exit code: the report could not be printed, and a message says so. */
+/* Not an exit code: the report could not be printed, and an error has been printed. */
 enum { NOT_JUDGED = -1 };
 
 static const struct option_entry options[] = {
@@ -29,7 +29,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* The findings say what is wrong; qemu-img ends with the words of an errno after them. */
+/* The findings have said what is wrong; after them qemu-img prints only the text of an errno. */
 static void print_failure(platter_error *error, bool unsure)
 {
     const bool damage = platter_error_status(error) == PLATTER_STATUS_CORRUPT;
@@ -44,7 +44,7 @@ static void print_failure(platter_error *error, bool unsure)
     }
 }
 
-/* A check without a result; `left` is what it found where leaks could not be repaired. */
+/* Handles a check that failed; `left` holds its findings if it could not repair the leaks. */
 static int fail(platter_error *error, platter_report *left, const struct common *common)
 {
     int code = 1;
@@ -52,7 +52,7 @@ static int fail(platter_error *error, platter_report *left, const struct common 
     if (left != NULL && platter_report_exit_code(&code, left, 0, NULL) != PLATTER_OK)
         code = 1;
     if (left == NULL || code == 1) {
-        /* Only wrong refcounts keep a check from its verdict. */
+        /* Only wrong refcounts prevent a check from reaching a verdict. */
         print_failure(error, left != NULL);
         platter_report_free(left);
         return 1;

@@ -1,4 +1,4 @@
-/* The commands of the tool, one file each. */
+/* The commands of the tool, each in a file of its own. */
 #ifndef COMMANDS_H
 #define COMMANDS_H
 

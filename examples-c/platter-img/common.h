@@ -1,4 +1,4 @@
-/* What the commands have in common: options that most of them take, and how they end. */
+/* What the commands share: the options that most of them take, and their exit status. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -8,7 +8,7 @@
 #include "jobs.h"
 #include "open.h"
 
-/* What the options say that most commands take. */
+/* Values of the options that most commands take. */
 struct common {
     struct open_request image; /* -f, --image-opts, -U */
     bool json;                 /* --output */
@@ -16,7 +16,7 @@ struct common {
     bool quiet;                /* -q */
 };
 
-/* Entries for the tables of options. */
+/* Entries for the option tables. */
 #define OPTION_FORMAT {'f', "format", "FMT", "the format of the image; guessed if not given"}
 #define OPTION_IMAGE_OPTS                                                                        \
     {OPT_IMAGE_OPTS, "image-opts", NULL,                                                         \
@@ -27,20 +27,20 @@ struct common {
 #define OPTION_QUIET {'q', "quiet", NULL, "print nothing but errors"}
 #define OPTION_PROGRESS {'p', "progress", NULL, "show the progress"}
 
-/* Keeps an option of the kind above; any other is left to the command. */
+/* Stores an option of the kind above; any other is left to the command. */
 void common_option(struct common *common, int code);
-/* Whether the image may be opened as the options say; false after a message. */
+/* Whether the options for opening the image are valid; prints an error if not. */
 bool common_image_is_valid(const struct common *common);
 
-/* Prints a report and frees it; false after a message. */
+/* Prints a report and frees it; returns false after printing an error. */
 bool common_print(platter_report *report, bool json);
-/* The same, unless `quiet`, and gives the exit status that the report asks for; `failure` after a message. */
+/* The same, but prints nothing if `quiet`; returns the report's exit status, or `failure` after printing an error. */
 int common_judge(platter_report *report, bool json, bool quiet, int failure);
 
-/* What is shown of a job: SIGUSR1 prints the progress where no progress line does. */
+/* How a job is displayed: SIGUSR1 prints the progress unless there is a progress line. */
 struct job_display common_display(bool output_optional);
-/* Runs the job that a call with this status has made, for those who need no report, and ends the
- * progress line; false after a message. */
+/* Runs the job created by a call that returned `status`, for callers that need no report, and ends the
+ * progress line; returns false after printing an error. */
 bool common_run(int status, platter_job *job, const struct job_display *display, platter_error *error);
 
 #endif

@@ -25,7 +25,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* The exit code for an error of the comparison itself. */
+/* The exit code for a comparison that failed. */
 static int failure_code(const platter_error *error)
 {
     switch (platter_error_stage(error)) {

@@ -69,12 +69,12 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     struct open_request source;
     const char *snapshot;
     platter_convert *convert;
-    const char *format; /* NULL until -O or its default */
+    const char *format; /* NULL until set by -O or to the default */
     const char *profile;
     const char *cache;
     const char *backing;
@@ -84,11 +84,11 @@ struct request {
     uint64_t rate;
     bool progress;
     bool quiet;
-    uint32_t flags; /* PLATTER_CONVERT_ */
+    uint32_t flags; /* PLATTER_CONVERT_* */
     platter_report *report;
 };
 
-/* A number of workers; 0, which the library refuses, for one that is out of every range. */
+/* Parses the number of workers; returns 0, which the library rejects, if it is out of range. */
 static uint64_t parse_parallel(const char *text)
 {
     char *end = NULL;
@@ -103,7 +103,7 @@ static uint64_t parse_parallel(const char *text)
     return errno != 0 || number < 0 ? 0 : (uint64_t)number;
 }
 
-/* A conflict of options in the words of the command line; those of the library for the others. */
+/* Describes a conflict in terms of command-line options, or else with the library's text. */
 static const char *conflict_text(uint32_t conflict)
 {
     switch (conflict) {
@@ -128,7 +128,7 @@ static const char *conflict_text(uint32_t conflict)
     }
 }
 
-/* Whether what is set so far fits together with the flags; false after a message. */
+/* Whether the settings so far are compatible with the flags; prints an error if not. */
 static bool fits(const platter_convert *convert, uint32_t flags)
 {
     uint32_t conflict = PLATTER_CONVERT_CONFLICT_NONE;
@@ -143,7 +143,7 @@ static bool fits(const platter_convert *convert, uint32_t flags)
     return false;
 }
 
-/* Sets a number whose range the library knows; false after `refusal`. */
+/* Sets a number, whose range the library checks; returns false after printing `refusal`. */
 static bool set_number(const struct request *request, uint32_t which, uint64_t value,
                        const char *refusal)
 {
@@ -153,7 +153,7 @@ static bool set_number(const struct request *request, uint32_t which, uint64_t v
     return false;
 }
 
-/* Has a checksum taken; false after a message. */
+/* Requests a checksum; returns false after printing an error. */
 static bool set_checksum(platter_convert *convert, const char *algorithm)
 {
     platter_error *error = NULL;
@@ -164,7 +164,7 @@ static bool set_checksum(platter_convert *convert, const char *algorithm)
     return false;
 }
 
-/* Whether a name is that of what stdout is, and not a file: the disk itself goes there. */
+/* Whether `name` refers to the same file as stdout, so that the disk itself is written there. */
 static bool is_stdout(const char *name)
 {
     struct stat target = {0};
@@ -174,7 +174,7 @@ static bool is_stdout(const char *name)
            target.st_dev == out.st_dev && target.st_ino == out.st_ino;
 }
 
-/* Prints the checksums that were taken, on stderr where the disk goes to stdout. */
+/* Prints the checksums that were computed, on stderr if the disk is written to stdout. */
 static void print_checksums(const platter_report *report, const char *target)
 {
     static const char *const keys[] = {"sha256", "container-sha256"};
@@ -186,7 +186,7 @@ static void print_checksums(const platter_report *report, const char *target)
             fprintf(out, "%s: %s\n", keys[i], value);
 }
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     for (int option; (option = options_next()) != -1;) {
@@ -295,7 +295,7 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* Lets the profile decide on the target; false after a message. */
+/* Applies the profile to the target; returns false after printing an error. */
 static bool set_profile(const struct request *request)
 {
     platter_error *error = NULL;
@@ -310,7 +310,7 @@ static bool set_profile(const struct request *request)
     return false;
 }
 
-/* Whether the options fit together; false after a message. */
+/* Whether the options are consistent; prints an error if not. */
 static bool options_fit(const struct request *request)
 {
     platter_error *error = NULL;
@@ -329,7 +329,7 @@ static bool options_fit(const struct request *request)
     return true;
 }
 
-/* Sets how the target is made or opened; false with the error. */
+/* Sets how the target is created or opened; returns false with `*error` set, or unset after printing an error. */
 static bool describe_target(const struct request *request, const char *target,
                             platter_error **error)
 {
@@ -353,7 +353,7 @@ static bool describe_target(const struct request *request, const char *target,
     return set;
 }
 
-/* Sets what is converted; false with the error, or after a message and without one. */
+/* Sets the sources; returns false with `*error` set, or unset after printing an error. */
 static bool describe_sources(const struct request *request, char **names, int count,
                              platter_error **error)
 {
@@ -378,7 +378,7 @@ static int convert_images(struct request *request, char **names, int count)
 {
     const struct job_display display = {
         .progress_by_signal = !progress_is_shown(),
-        /* That bitmaps are missing is never kept quiet. */
+        /* Warnings about missing bitmaps are never suppressed. */
         .hide_warnings =
             request->quiet && (request->flags & PLATTER_CONVERT_SKIP_BROKEN_BITMAPS) == 0,
         .output_optional = true,
@@ -399,7 +399,7 @@ static int convert_images(struct request *request, char **names, int count)
     return done ? 0 : 1;
 }
 
-/* What is refused once the progress is shown; false after a message. */
+/* Checks that come only after the progress line has started; prints an error if one fails. */
 static bool can_begin(const struct request *request)
 {
     return !options_conflict_with_format(request->source.image_opts, request->source.format) &&
@@ -420,7 +420,7 @@ static int checked_convert(struct request *request)
     if (request->format == NULL && request->profile == NULL && !request->target_image_opts)
         request->format = "raw";
     if (creation_help_asked())
-        /* A name alone is that of a source. */
+        /* A single name is that of a source. */
         return creation_print_help(request->format, count > 1 ? names[count - 1] : NULL) ? 0 : 1;
     if (count < 2) {
         print_error("Must specify image file name");
@@ -435,7 +435,7 @@ static int checked_convert(struct request *request)
     if (code == 0)
         progress_complete();
     progress_end();
-    /* On lines of their own, behind that of the progress. */
+    /* On separate lines, after the progress line. */
     if (code == 0)
         print_checksums(request->report, names[count - 1]);
     platter_report_free(request->report);

@@ -23,7 +23,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     const char *format;
     const char *backing;
@@ -35,7 +35,7 @@ struct request {
     platter_options *options;
 };
 
-/* Sets everything but the name and format; false with the error. */
+/* Sets everything but the name and the format; returns false with `*error` set. */
 static bool describe(platter_create *create, const struct request *request,
                      const platter_policy *policy, platter_error **error)
 {
@@ -79,7 +79,7 @@ static int create_image(const char *name, const struct request *request)
     return report != NULL ? 0 : 1;
 }
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     for (int option; (option = options_next()) != -1;) {
@@ -108,7 +108,7 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* Acts on the operands: IMAGE and SIZE. */
+/* Creates the image given by the operands IMAGE and SIZE. */
 static int create_operands(struct request *request)
 {
     const int count = options_operand_count();

@@ -27,7 +27,7 @@ static const char *value_end(const char *value)
     }
 }
 
-/* Whether one element of the list is "help" or "?" and nothing else. */
+/* Whether an element of the list is exactly "help" or "?". */
 static bool has_help(const char *list)
 {
     while (*list != '\0') {

@@ -26,7 +26,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     struct common common;
     const char *input;  /* NULL for standard input */
@@ -37,7 +37,7 @@ struct request {
     platter_dd *dd;
 };
 
-/* Reads a plain number, as in C decimal, octal or hexadecimal. */
+/* Parses a plain number: decimal, octal or hexadecimal, as in C. */
 static uint64_t number(const char *text, const char *what)
 {
     char *end = NULL;
@@ -72,7 +72,7 @@ static uint64_t block_size(const char *text)
     return bytes;
 }
 
-/* Reads KEY=VALUE; false after a message. */
+/* Parses KEY=VALUE; returns false after printing an error. */
 static bool read_operand(struct request *request, const char *operand)
 {
     const size_t key = strcspn(operand, "=");
@@ -113,7 +113,7 @@ static bool read_operand(struct request *request, const char *operand)
     return false;
 }
 
-/* Reads the options and operands; false after a message. */
+/* Parses the options and operands; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     for (int code; (code = options_next()) != -1;) {

@@ -10,8 +10,8 @@ void descriptors_fill(void)
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) != -1 || errno != EBADF)
             continue;
-        /* Neither to be read nor written, nor to be taken for an image through /dev/stdin, as /dev/null
-         * would. The lowest number that is free is this one. */
+        /* It can be neither read nor written, nor opened as an image through /dev/stdin, unlike
+         * /dev/null. open() returns the lowest free descriptor, which is this one. */
         if (open("/", O_PATH | O_DIRECTORY) != fd)
             exit(1);
     }

@@ -26,7 +26,7 @@ bool exports_print(const char *name, const struct open_request *request, bool js
     return printed;
 }
 
-/* Appends ",key=value" to a list of options, whose commas are doubled. */
+/* Appends ",key=value" to a list of options, doubling the commas in the value. */
 static void add(FILE *list, const char *key, const char *value)
 {
     if (value == NULL)
@@ -39,7 +39,7 @@ static void add(FILE *list, const char *key, const char *value)
     }
 }
 
-/* The server as a list of options, which the caller frees; NULL after a message. */
+/* Describes the server as a list of options, which the caller frees; returns NULL after printing an error. */
 static char *described(const struct exports_server *server)
 {
     char *text = NULL;
@@ -66,14 +66,14 @@ static char *described(const struct exports_server *server)
     return text;
 }
 
-/* Whether the object that --tls-creds names is missing or of another kind. */
+/* Whether the error is that the object named by --tls-creds is missing or of the wrong type. */
 static bool is_about_credentials(const char *message)
 {
     return strncmp(message, "No TLS credentials", strlen("No TLS credentials")) == 0 ||
            strncmp(message, "Expected TLS credentials", strlen("Expected TLS credentials")) == 0;
 }
 
-/* The error about the server at `name` without the words of the library in front of its reason; frees it. */
+/* Prints the error about the server at `name` without the library's prefix, and frees it. */
 static void print_reason(platter_error *error, const char *name)
 {
     const char *words = "Could not list the exports of '";
@@ -90,7 +90,7 @@ static void print_reason(platter_error *error, const char *name)
     platter_error_free(error);
 }
 
-/* Whether the server describes all its exports: qemu-nbd lists none else; false after a message. */
+/* Whether the server has described all its exports, as qemu-nbd lists all or none; prints an error if not. */
 static bool is_complete(const platter_report *report)
 {
     size_t count = 0;

@@ -1,4 +1,4 @@
-/* Lists of what servers export. */
+/* Lists the exports of servers. */
 #ifndef EXPORTS_H
 #define EXPORTS_H
 
@@ -6,19 +6,19 @@
 
 #include "open.h"
 
-/* Prints the exports of the server to which `name` leads; false after a message. */
+/* Prints the exports of the server that `name` refers to; returns false after printing an error. */
 bool exports_print(const char *name, const struct open_request *request, bool json);
 
-/* What `qemu-nbd --list` asks for. */
+/* The options of `qemu-nbd --list`. */
 struct exports_server {
-    const char *socket; /* a local socket, or NULL for the host and the port */
+    const char *socket; /* a Unix socket, or NULL to use `host` and `port` */
     const char *host;
     const char *port;
     const char *tls_creds; /* ID of an object, or NULL */
-    const char *tls_host;  /* the name in the server's certificate, or NULL for that of the host */
+    const char *tls_host;  /* the name in the server's certificate, or NULL for `host` */
 };
 
-/* Prints the exports of a server as qemu-nbd does; false after a message. */
+/* Prints the exports of a server in the format of qemu-nbd; returns false after printing an error. */
 bool exports_print_as_peer(const struct exports_server *server);
 
 #endif

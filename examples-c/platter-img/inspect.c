@@ -1,4 +1,4 @@
-/* inspect: whether a file from elsewhere may be used as a disk image. */
+/* inspect: whether a file from an untrusted source may be used as a disk image. */
 #include <string.h>
 
 #include "commands.h"
@@ -21,7 +21,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* The strict policy, with the ceiling; NULL after a message. */
+/* Options with the strict policy and the size limit; returns NULL after printing an error. */
 static platter_open_options *how_to_inspect(const char *format, const char *max_size)
 {
     const uint64_t limit =

@@ -7,7 +7,7 @@
 #include "progress.h"
 #include "signals.h"
 
-/* qemu-img names itself before what it says of a snapshot table that cannot be read. */
+/* Whether it is a message about an unreadable snapshot table, which qemu-img prefixes with its own name. */
 static bool names_itself(const char *line)
 {
     static const char unread[] = "ERROR failed to read the snapshot table";
@@ -37,7 +37,7 @@ static void show_message(const platter_message *message, void *user_data)
 platter_report *jobs_run(platter_job *job, const struct job_display *display, platter_error **error)
 {
     platter_report *report = NULL;
-    /* The library hands it back as it is; the callback only reads it. */
+    /* A copy, because user data is not const; the callback only reads it. */
     struct job_display shown = *display;
 
     if (display->output_optional)

@@ -10,7 +10,7 @@
 #include "signals.h"
 #include "trace.h"
 
-/* The release of qemu-img whose options, output and exit codes this tool keeps to. */
+/* The version of qemu-img whose options, output and exit codes this tool follows. */
 #define COMPATIBLE_VERSION "10.0.2"
 
 static const struct command *const commands[] = {
@@ -38,7 +38,7 @@ static void print_version(void)
 {
     const char *version = platter_version_string();
 
-    /* Scripts read the number after "qemu-img version" to learn what the tool can do. */
+    /* Scripts parse the number after "qemu-img version" to detect features. */
     if (strcmp(print_program(), "qemu-img") == 0)
         printf("qemu-img version " COMPATIBLE_VERSION " (Platter %s)\n", version);
     else
@@ -46,7 +46,7 @@ static void print_version(void)
                version);
 }
 
-/* Prints the names of the formats and protocols in lines of at most 78 columns. */
+/* Prints the names of the formats and protocols, in lines of at most 78 columns. */
 static void print_formats(void)
 {
     const platter_driver_info *driver = NULL;
@@ -85,7 +85,7 @@ static void print_help(void)
     print_formats();
 }
 
-/* Handles the options in front of the command; gives the index of the command. */
+/* Handles the options before the command; returns the index of the command. */
 static int standard_options(int argc, char **argv)
 {
     static const struct option options[] = {

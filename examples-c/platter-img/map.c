@@ -20,11 +20,11 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* Where the runs go, one after the other: there may be any number of them. */
+/* State for printing the runs one by one, since there may be any number of them. */
 struct map_printer {
     bool json;
     bool begun;
-    /* Why the map is cut short, unless standard output takes no more. */
+    /* Why printing stopped early; NULL if it did not, or because writing to stdout failed. */
     const char *failure;
 };
 
@@ -46,7 +46,7 @@ static void print_json(const platter_extent *extent)
     putchar('}');
 }
 
-/* A number in a column of its own, with 0x unless it is 0. */
+/* Prints a number in its column, with 0x unless it is 0. */
 static void print_column(uint64_t number)
 {
     printf("%#-16" PRIx64, number);
@@ -97,7 +97,7 @@ static bool print_map(platter_image *image, uint64_t start, uint64_t length, boo
         return true;
     }
     if (printer.failure != NULL || print_failed()) {
-        /* The library only knows that it was asked to end. */
+        /* The library only knows that the callback stopped it. */
         platter_error_free(error);
         if (printer.failure != NULL)
             print_error("%s", printer.failure);

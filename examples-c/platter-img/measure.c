@@ -24,7 +24,7 @@ static const struct option_entry options[] = {
     OPTION_END,
 };
 
-/* What the command line asks for. */
+/* The parsed command line. */
 struct request {
     struct common common;
     const char *format;
@@ -34,7 +34,7 @@ struct request {
     uint64_t size;
 };
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct request *request)
 {
     for (int code; (code = options_next()) != -1;) {
@@ -61,7 +61,7 @@ static bool parse(struct request *request)
     return true;
 }
 
-/* Prints and frees the error; a wrong option has a second line. */
+/* Prints and frees the error, with a second line if an option is wrong. */
 static void refused(platter_error *error, const char *format)
 {
     const bool wrong_option = strncmp(platter_error_message(error), "Invalid parameter '", 19) == 0;
@@ -88,7 +88,7 @@ static int measure(const struct request *request, const platter_image *image)
     return common_print(report, request->common.json) ? 0 : 1;
 }
 
-/* Acts on the operand, the image to measure for. */
+/* Handles the operand, the image to measure. */
 static int measure_operand(struct request *request)
 {
     const int count = options_operand_count();

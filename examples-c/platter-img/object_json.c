@@ -1,5 +1,5 @@
-/* The JSON form of an object: strings, numbers and truth values, and objects of them, whose keys get the
- * key of the object and a dot in front. */
+/* The JSON form of an object: strings, numbers and booleans, and nested objects of these, whose keys are
+ * prefixed with the key of the object and a dot. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,7 @@ static bool syntax_error(const struct reader *reader)
     return false;
 }
 
-/* Appends a code point as UTF-8; the buffer has room for what the escape took. */
+/* Appends a code point as UTF-8; it is never longer than the escape sequence was, so the buffer suffices. */
 static size_t put_utf8(char *out, unsigned long point)
 {
     if (point < 0x80) {
@@ -50,7 +50,7 @@ static size_t put_utf8(char *out, unsigned long point)
     return 4;
 }
 
-/* Reads four hexadecimal digits behind "\u". */
+/* Reads the four hexadecimal digits after "\u". */
 static bool read_hex(struct reader *reader, unsigned long *value)
 {
     *value = 0;
@@ -85,7 +85,7 @@ static bool read_unicode(struct reader *reader, char *out, size_t *length)
     return true;
 }
 
-/* Reads a string in double or single quotes; NULL after a message. */
+/* Reads a string in double or single quotes; returns NULL after printing an error. */
 static char *read_string(struct reader *reader)
 {
     const char quote = *reader->at;
@@ -136,7 +136,7 @@ wrong:
     return NULL;
 }
 
-/* Reads a value; `is_string` tells which kind it was. NULL after a message. */
+/* Reads a value; `is_string` receives whether it was a string. Returns NULL after printing an error. */
 static char *read_value(struct reader *reader, bool *is_string)
 {
     const size_t length = strcspn(reader->at, ",} \t\r\n");
@@ -160,7 +160,7 @@ static char *read_value(struct reader *reader, bool *is_string)
     return text;
 }
 
-/* `outer` and `key` with a dot in between; takes `key`. NULL after a message. */
+/* Joins `outer` and `key` with a dot; takes ownership of `key`. Returns NULL after printing an error. */
 static char *joined(const char *outer, char *key)
 {
     const size_t length = strlen(outer) + 1 + strlen(key) + 1;
@@ -177,7 +177,7 @@ static char *joined(const char *outer, char *key)
 
 static bool read_members(struct object *object, struct reader *reader, const char *outer);
 
-/* Reads a member; its key is prefixed by `outer`, which is NULL for the object itself. */
+/* Reads a member; its key is prefixed with `outer`, which is NULL for the outermost object. */
 static bool read_member(struct object *object, struct reader *reader, const char *outer)
 {
     char *key = read_string(reader);
@@ -221,7 +221,7 @@ static bool read_member(struct object *object, struct reader *reader, const char
     return object_set(object, key, value);
 }
 
-/* Reads the members of an object from its brace to behind the closing one. */
+/* Reads the members of an object, from its opening brace through the closing one. */
 static bool read_members(struct object *object, struct reader *reader, const char *outer)
 {
     reader->at++;

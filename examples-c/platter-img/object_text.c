@@ -11,7 +11,7 @@ void object_wipe_text(char *text)
         explicit_bzero(text, strlen(text));
 }
 
-/* Frees a text that may be a secret. */
+/* Wipes and frees a text that may be a secret. */
 static void free_text(char *text)
 {
     object_wipe_text(text);
@@ -81,7 +81,7 @@ static char *copy_of(const char *text, size_t length)
     return copy;
 }
 
-/* Copies up to the next single comma, a doubled one standing for itself; moves `text` behind it. */
+/* Copies up to the next single comma, where a doubled comma stands for one; advances `text` past it. */
 static char *take_value(const char **text)
 {
     const char *from = *text;

@@ -5,34 +5,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* One key of an object. */
+/* One property of an object. */
 struct property {
     char *key;
     char *value;
     struct property *next;
 };
 
-/* A definition as it was written; the type is under "qom-type". */
+/* A definition as it was given; the type is stored under "qom-type". */
 struct object {
-    bool anonymous; /* TLS credentials that prove nothing */
+    bool anonymous; /* anonymous TLS credentials */
     struct property *properties;
-    bool help; /* it asks for help and defines nothing */
+    bool help; /* asks for help and defines nothing */
     struct object *next;
 };
 
-/* Reads a definition; NULL after a message. */
+/* Parses a definition; returns NULL after printing an error. */
 struct object *object_parse(const char *text);
-/* Reads the JSON form into `object`; false after a message. */
+/* Parses the JSON form into `object`; returns false after printing an error. */
 bool object_parse_json(struct object *object, const char *text);
 /* The value of `key`, or NULL. */
 const char *object_get(const struct object *object, const char *key);
-/* Sets `key`, in place of an earlier value; takes both strings. False without memory. */
+/* Sets `key`, replacing an earlier value; takes ownership of both strings. Returns false if out of memory. */
 bool object_set(struct object *object, char *key, char *value);
-/* Frees an object; its texts are wiped first. */
+/* Frees an object after wiping its strings. */
 void object_free(struct object *object);
-/* Wipes a text that may be a secret; NULL does nothing. */
+/* Wipes a string that may be a secret; does nothing for NULL. */
 void object_wipe_text(char *text);
-/* Whether a secret has such a property. Whatever else is no key may be part of a secret, and is not shown. */
+/* Whether a secret has such a property. Any other text may be part of a secret and must not be shown. */
 bool object_is_secret_key(const char *text, size_t length);
 
 #endif

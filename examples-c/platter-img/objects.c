@@ -9,7 +9,7 @@
 
 /* The objects defined so far. */
 static struct object *objects;
-/* Those of them that options refer to, such as secrets; NULL if none is. */
+/* Those that options refer to, such as secrets; NULL if there are none. */
 static platter_secrets *secrets;
 
 /* The types that may be defined. */
@@ -28,15 +28,15 @@ static bool is_one_of(const char *text, const char *const *list, size_t count)
     return false;
 }
 
-/* How the library takes an object, and what "help" says of it. */
+/* How an object of this type is added to the library, and its help text. */
 struct kind {
     const char *type;
     int (*add)(platter_secrets *, const char *, const char *const *, uint32_t, platter_error **);
-    const char *needs; /* a property that must be there, or NULL */
+    const char *needs; /* a required property, or NULL */
     const char *properties;
 };
 
-/* Those of the types that options refer to; the others have no effect on any option of this tool. */
+/* The types that options refer to; the others have no effect on any option of this tool. */
 static const struct kind kinds[] = {
     {"authz-list", platter_secrets_add_authorization, NULL,
      "  policy=<QAuthZListPolicy>\n  rules=<QAuthZListRule>\n"},
@@ -52,7 +52,7 @@ static const struct kind kinds[] = {
      "  priority=<string>\n  sanity-check=<bool>\n  verify-peer=<bool>\n"},
 };
 
-/* The kind of a type, or NULL. */
+/* The entry of `kinds` for a type, or NULL. */
 static const struct kind *kind_of(const char *type)
 {
     for (size_t i = 0; type != NULL && i < sizeof kinds / sizeof kinds[0]; i++)
@@ -94,7 +94,7 @@ static void list(const char *type)
         puts("throttle-group options:");
         puts("  limits=<ThrottleLimits>");
         for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
-            /* By the alphabet. */
+            /* In alphabetical order. */
             if (i == 4)
                 puts("  x-iops-size=<int>");
             printf("  x-%s-max-length=<int>\n", limits[i]);
@@ -108,21 +108,21 @@ static void list(const char *type)
         printf("  %s\n", types[i]);
 }
 
-/* The library wipes what it has when it frees it. */
+/* The library wipes the secrets when it frees them. */
 static void forget_secrets(void)
 {
     platter_secrets_free(secrets);
     secrets = NULL;
 }
 
-/* Makes the set of secrets, which the end of the process takes away. */
+/* Creates the set of secrets, which is freed when the process exits. */
 static bool have_secrets(platter_error **error)
 {
     return secrets != NULL ||
            (atexit(forget_secrets) == 0 && platter_secrets_new(&secrets, 0, error) == PLATTER_OK);
 }
 
-/* Gives an object to the library; false after a message. */
+/* Adds an object to the library's secrets; returns false after printing an error. */
 static bool keep(const struct object *object, const struct kind *kind)
 {
     const char *id = object_get(object, "id");
@@ -153,7 +153,7 @@ static bool keep(const struct object *object, const struct kind *kind)
     return kept;
 }
 
-/* Whether a secret has no properties but its own: others may be part of what is secret. */
+/* Whether a secret has only known properties: any other may be part of the secret itself. */
 static bool has_secret_keys(const struct object *object)
 {
     for (const struct property *p = object->properties; p != NULL; p = p->next) {
@@ -166,7 +166,7 @@ static bool has_secret_keys(const struct object *object)
     return true;
 }
 
-/* Checks a definition; what belongs to the library goes there. */
+/* Checks a definition, and adds it to the library if it is of use there. */
 static bool is_valid(const struct object *object)
 {
     const char *type = object_get(object, "qom-type");
@@ -178,7 +178,7 @@ static bool is_valid(const struct object *object)
         return false;
     }
     if (!is_one_of(type, types, TYPE_COUNT)) {
-        /* Not its text: a secret alone, without a type, stands here too. */
+        /* Does not quote the value, which may be a secret that was given without a type. */
         print_error("Parameter 'qom-type' does not accept this value; \"--object help\" lists the types");
         return false;
     }
@@ -239,7 +239,7 @@ enum objects_outcome objects_add(char *definition)
         return OBJECTS_REFUSED;
     }
     object->anonymous = strcmp(object_get(object, "qom-type"), "tls-creds-anon") == 0;
-    /* The library has its own copy of what is secret. */
+    /* The library has its own copy of the secret. */
     for (struct property *p = object->properties; p != NULL; p = p->next)
         if (strcmp(p->key, "id") != 0)
             object_wipe_text(p->value);

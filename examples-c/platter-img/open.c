@@ -20,7 +20,7 @@ platter_policy *open_policy(void)
     return policy;
 }
 
-/* The named nodes of all images of the command. */
+/* The named nodes of all images that the command opens. */
 static platter_nodes *nodes;
 
 static void forget_nodes(void)
@@ -29,14 +29,14 @@ static void forget_nodes(void)
     nodes = NULL;
 }
 
-/* Makes the set of named nodes, which the end of the process takes away. */
+/* Creates the set of named nodes, which is freed when the process exits. */
 static bool have_nodes(platter_error **error)
 {
     return nodes != NULL ||
            (atexit(forget_nodes) == 0 && platter_nodes_new(&nodes, 0, error) == PLATTER_OK);
 }
 
-/* Sets a ceiling where one is asked for. */
+/* Sets a limit if one was given. */
 static bool set_limit(platter_policy *policy, uint32_t limit, const char *text, const char *what,
                       platter_error **error)
 {
@@ -77,7 +77,7 @@ platter_open_options *open_options(const struct open_request *request)
     return options;
 }
 
-/* Behind a value, in which a comma is doubled, and the comma that ends it. */
+/* Skips a value, in which commas are doubled, and the comma that ends it. */
 static const char *behind_value(const char *value)
 {
     for (;;) {
@@ -88,10 +88,10 @@ static const char *behind_value(const char *value)
     }
 }
 
-/* Warns of each option that a description switches by its name alone, as QEMU's tool does. */
+/* Warns about each boolean option given by its name alone, as QEMU's tool does. */
 static void warn_of_short_forms(const char *description)
 {
-    /* The first word by itself would name an image that is open. */
+    /* A first word without a value would be the name of an open image. */
     bool is_first = true;
 
     while (*description != '\0') {
@@ -163,7 +163,7 @@ bool open_close(platter_image *image)
 
     if (platter_image_close(image, 0, &error) == PLATTER_OK)
         return true;
-    // After an error of the work itself this one says nothing new.
+    // If the command itself has failed, this error adds nothing.
     if (print_had_error())
         platter_error_free(error);
     else

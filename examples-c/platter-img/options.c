@@ -9,7 +9,7 @@
 #include "objects.h"
 #include "print.h"
 
-/* Enough for the longest table; a longer one is a mistake that every run shows. */
+/* Enough for the longest table; if a table is longer, every run of its command fails. */
 enum { MAX_ENTRIES = 48 };
 
 static const struct command *current;
@@ -19,8 +19,8 @@ static char short_options[2 * MAX_ENTRIES + 2];
 static struct option long_options[MAX_ENTRIES + 1];
 static bool untrusted;
 
-/* Whether an option that qemu-img does not have is given. Only then it counts: else it would make
- * abbreviations ambiguous that mean something to qemu-img. */
+/* Whether an option that qemu-img does not have is given in full. It is registered only then: otherwise
+ * it would make abbreviations ambiguous that qemu-img accepts. */
 static bool is_given_in_full(const char *name)
 {
     const size_t length = strlen(name);
@@ -35,7 +35,7 @@ static bool is_given_in_full(const char *name)
     return false;
 }
 
-/* What getopt calls it; an argument that may be left out stands in brackets, with its '='. */
+/* The constant for getopt; an optional argument is in brackets, together with its '='. */
 static int argument_kind(const char *argument)
 {
     if (argument == NULL)
@@ -80,14 +80,14 @@ void options_begin(const struct command *command, int argc, char **argv)
         print_error("Out of memory");
         print_exit(1, 1);
     }
-    /* getopt's own messages begin with argv[0]. */
+    /* getopt's messages begin with argv[0]. */
     snprintf(name, length, *command->name != '\0' ? "%s %s" : "%s", print_invoked(), command->name);
     argv[0] = name;
     current = command;
     argument_count = argc;
     arguments = argv;
     build_tables(command->options);
-    optind = 0; /* starts again after the options in front of the command */
+    optind = 0; /* restart parsing after the options before the command */
 }
 
 int options_next(void)
@@ -197,7 +197,7 @@ uint64_t options_size(const char *text, const char *what)
     print_exit(1, 1);
 }
 
-/* Prints `text` with each of its lines after `indent`. */
+/* Prints `text` with each line preceded by `indent`. */
 static void print_lines(const char *indent, const char *text)
 {
     while (*text != '\0') {

@@ -1,13 +1,13 @@
-/* Command-line options: one table per command feeds both getopt_long and the help. */
+/* Command-line options: one table per command serves both getopt_long and the help. */
 #ifndef OPTIONS_H
 #define OPTIONS_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Options without a letter. */
+/* Codes of options without a short form. */
 enum {
-    OPT_OPERAND = 1, /* what options_next gives for an operand, in a command with `in_order` */
+    OPT_OPERAND = 1, /* what options_next returns for an operand, in a command with `in_order` */
     OPT_OBJECT = 256,
     OPT_IMAGE_OPTS,
     OPT_TARGET_IMAGE_OPTS,
@@ -27,8 +27,8 @@ enum {
     OPT_DISABLE,
     OPT_MERGE,
     OPT_UNTRUSTED,
-    /* Options that qemu-img does not have, and that are not abbreviated; behind those that a command has for
-     * itself. */
+    /* Options that qemu-img does not have, and that cannot be abbreviated; numbered after those specific to
+     * a command. */
     OPT_OWN = 1024,
     OPT_CHAIN = OPT_OWN,
     OPT_PROFILE,
@@ -40,27 +40,27 @@ enum {
     OPT_LIST
 };
 
-/* One spelling of an option. Several entries with one code are aliases. */
+/* One spelling of an option. Entries with the same code are aliases. */
 struct option_entry {
-    int code;             /* the letter, or one of OPT_ */
+    int code;             /* the letter, or one of OPT_* */
     const char *name;     /* the long name, or NULL */
-    const char *argument; /* what the help calls its argument, or NULL if it takes none; [=ARG] if it may be left out */
-    const char *help;     /* lines joined by '\n'; NULL keeps an alias out of the help */
+    const char *argument; /* name of the argument in the help; NULL for none, [=ARG] if optional */
+    const char *help;     /* lines separated by '\n'; NULL hides an alias from the help */
 };
 
 /* A command of the tool. */
 struct command {
     const char *name;
     const char *summary;                 /* one line for the list of commands */
-    const char *synopsis;                /* what may follow the command's name; lines joined by '\n' */
+    const char *synopsis;                /* what may follow the command's name; lines separated by '\n' */
     const struct option_entry *options;  /* ends with a code of 0 */
-    const char *operands;                /* the help of the operands */
-    bool in_order;                       /* options_next gives the operands too, as they come */
-    int failure;                         /* the exit status of an error past the options' syntax */
-    int (*run)(void);                    /* gives the exit status */
+    const char *operands;                /* help on the operands */
+    bool in_order;                       /* options_next also returns the operands, in order */
+    int failure;                         /* the exit status of errors other than in the syntax of options */
+    int (*run)(void);                    /* returns the exit status */
 };
 
-/* The entry that every command shares, and the end of a table. */
+/* Entries shared by all commands, and the end of a table. */
 #define OPTION_HELP {'h', "help", NULL, "print this help and end"}
 #define OPTION_UNTRUSTED                                                                         \
     {OPT_UNTRUSTED, "untrusted", NULL,                                                           \
@@ -70,22 +70,22 @@ struct command {
     {OPT_OBJECT, "object", "OBJDEF", "define an object, such as a secret, that options refer to"}
 #define OPTION_END {0, NULL, NULL, NULL}
 
-/* Starts to parse the arguments of `command`; one command runs per process. */
+/* Starts parsing the arguments of `command`; only one command runs per process. */
 void options_begin(const struct command *command, int argc, char **argv);
 
-/* The code of the next option, or -1 after the last. Answers --help and --object, reports a wrong
- * option, and ends the process for these. */
+/* The code of the next option, or -1 after the last. Handles --help and --object itself; ends the process
+ * after help, or after reporting a wrong option. */
 int options_next(void);
 
-/* The argument of the option that options_next found; NULL where one was left out. */
+/* The argument of the option that options_next returned; NULL if it was left out. */
 const char *options_argument(void);
 
-/* For a command with `in_order`: the argument that options_next will look at, or NULL; and the same
- * taken away from it. */
+/* For a command with `in_order`: the argument that options_next will look at next, or NULL; the second
+ * function also consumes it. */
 const char *options_peek(void);
 const char *options_skip(void);
 
-/* The operands, once options_next gave -1. */
+/* The operands, once options_next has returned -1. */
 int options_operand_count(void);
 char **options_operands(void);
 
@@ -95,13 +95,13 @@ bool options_untrusted(void);
 /* For --output: true for json, false for human; anything else ends the process. */
 bool options_output_is_json(const char *text);
 
-/* Ends the process unless there is exactly one operand. */
+/* The only operand; ends the process unless there is exactly one. */
 const char *options_one_image(void);
 
-/* Ends the process if both were given: a specification says the format itself. */
+/* Whether both were given, which is an error that it prints: a full description includes the format. */
 bool options_conflict_with_format(bool image_opts, const char *format);
 
-/* The byte count in `text`; a wrong one ends the process with a message that names it as `what`. */
+/* Parses a size in bytes; if it is invalid, prints an error that calls it `what` and ends the process. */
 uint64_t options_size(const char *text, const char *what);
 
 /* Prints the help of `command`. */

@@ -10,7 +10,7 @@
 #include "objects.h"
 #include "print.h"
 
-/* Creates the file of the overlay; its path, which the caller frees, or NULL after a message. */
+/* Creates the file of the overlay; returns its path, which the caller frees, or NULL after printing an error. */
 static char *make_file(void)
 {
     const char *directory = getenv("TMPDIR");
@@ -33,8 +33,8 @@ static char *make_file(void)
     return path;
 }
 
-/* The description of the overlay, whose backing image is described by `image_opts`: every key of that gets
- * "backing." in front. NULL without memory. */
+/* The description of the overlay, whose backing image is described by `image_opts`: every key of the latter
+ * is prefixed with "backing.". NULL if out of memory. */
 static char *describe(const char *path, const char *image_opts)
 {
     static const char prefix[] = "backing.";
@@ -68,7 +68,7 @@ static char *describe(const char *path, const char *image_opts)
     return text;
 }
 
-/* Makes an empty overlay of that size; with `backing`, it names it. */
+/* Creates an empty overlay of that size, which records `backing` unless it is NULL. */
 static bool create(const char *path, uint64_t size, const char *backing, const char *format)
 {
     platter_create *create = NULL;
@@ -107,7 +107,7 @@ platter_image *overlay_open(const platter_image *base, const char *name,
     uint64_t size = 0;
 
     path = make_file();
-    /* Beside the overlay, a relative name means another file. */
+    /* A relative name would be resolved from the overlay's directory. */
     if (!request->image_opts)
         absolute = realpath(name, NULL);
     if (path != NULL && platter_image_size(&size, base, 0, &error) != PLATTER_OK) {

@@ -1,4 +1,4 @@
-/* A temporary overlay: what is written to it is gone when it is closed. */
+/* A temporary overlay: writes to it are discarded when it is closed. */
 #ifndef OVERLAY_H
 #define OVERLAY_H
 
@@ -6,7 +6,7 @@
 
 #include "open.h"
 
-/* Opens an overlay without a name on an image that is open as `base`; NULL after a message. */
+/* Opens an unlinked overlay over the image `name`, open as `base`; returns NULL after printing an error. */
 platter_image *overlay_open(const platter_image *base, const char *name,
                             const struct open_request *request,
                             const platter_open_options *options);

@@ -12,7 +12,7 @@ static const char *program = "platter-img";
 static const char *running;
 static const char *hint_format;
 static bool had_error;
-static int write_errno; /* of the first failure to write to stdout */
+static int write_errno; /* of the first failed write to stdout */
 static bool output_optional;
 
 void print_set_program(const char *path)
@@ -45,12 +45,12 @@ void print_set_hint(const char *format)
 
 void print_start(void)
 {
-    /* Room for everything but reports: it is only written where the cause of a failure is kept. */
+    /* Large enough for everything but reports, so that it is flushed only where errno gets recorded. */
     if (!isatty(STDOUT_FILENO))
         setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 }
 
-/* Keeps the cause of the first failure; the stream itself only remembers that there was one. */
+/* Records the errno of the first failure; the stream itself only records that there was one. */
 static void note_written(bool written)
 {
     if (!written && write_errno == 0)
@@ -67,7 +67,7 @@ void print_progress(const char *format, ...)
 {
     va_list arguments;
 
-    /* Past the stream, which would keep what could not be written for the report. */
+    /* Bypasses the stream, which would retain unwritten progress and output it with the report. */
     print_flush();
     va_start(arguments, format);
     vdprintf(STDOUT_FILENO, format, arguments);
@@ -86,7 +86,7 @@ bool print_failed(void)
     return write_errno != 0;
 }
 
-/* Keeps the order of both streams where they end in one terminal or file. */
+/* Keeps stdout and stderr in order when both go to the same terminal or file. */
 static void begin_message(void)
 {
     print_flush();
@@ -134,7 +134,7 @@ void print_try_help(void)
         fprintf(stderr, "Try '%s --help' for more info\n", invoked);
 }
 
-/* What the library advises, and what qemu-img says, which names its own commands. */
+/* Advice of the library, and the equivalent of qemu-img, which names its own commands. */
 static const struct {
     const char *library, *tool;
 } advice[] = {
@@ -155,7 +155,7 @@ static const struct {
      "clean copy if the image cannot be opened for writing"},
 };
 
-/* What the library says is wrong, where qemu-img names its own options. */
+/* Error messages of the library for which qemu-img names its own options. */
 static const struct {
     const char *library, *tool;
 } wordings[] = {
@@ -181,7 +181,7 @@ size_t print_length_said_twice(const platter_error *error)
     const char *message = platter_error_message(error);
     const char *last = NULL;
 
-    /* Of a file that another one names, the words about both stand in the message. */
+    /* If another image refers to the file, the message has this prefix for both. */
     if (platter_error_stage(error) != PLATTER_STAGE_OPEN ||
         strncmp(message, begin, sizeof begin - 1) != 0 || strstr(message + 1, begin) != NULL)
         return 0;
@@ -190,7 +190,7 @@ size_t print_length_said_twice(const platter_error *error)
     return last == NULL ? 0 : (size_t)(last - message) + sizeof end - 1;
 }
 
-/* Whether the line is "A repair of NAME replays the log", of a name in quotes. */
+/* Prints qemu-img's advice if the line is "A repair of NAME replays the log", with the name in quotes. */
 static bool print_replay(const char *line, size_t length)
 {
     static const char begin[] = "A repair of ", end[] = " replays the log";
@@ -263,7 +263,7 @@ void print_snapshot_error(platter_error *error, const char *snapshot)
 void print_warning(const char *text)
 {
     print_flush();
-    /* The warning about a guessed raw format brings its own heading. */
+    /* The warning about a guessed raw format has its own prefix. */
     if (strncmp(text, "WARNING: ", 9) != 0)
         fprintf(stderr, "%s: warning: ", program);
     print_advice(text);

@@ -5,7 +5,7 @@
 #include "print.h"
 #include "profiles.h"
 
-/* A line of its own for each note. */
+/* Prints each note on a line of its own. */
 static void print_notes(const char *notes)
 {
     while (*notes != '\0') {

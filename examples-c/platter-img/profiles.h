@@ -1,10 +1,10 @@
-/* What products want of the images that they take. */
+/* Profiles: what products require of the images that they accept. */
 #ifndef PROFILES_H
 #define PROFILES_H
 
 #include <stdbool.h>
 
-/* Prints every profile with its options and sizes; false after a message. */
+/* Prints every profile with its options and sizes; returns false after printing an error. */
 bool profiles_print(void);
 
 #endif

@@ -51,7 +51,7 @@ int progress_callback(const platter_progress *progress, void *user_data)
 
 void progress_reach_end(void)
 {
-    /* Where nothing was to be moved, nothing was reported. */
+    /* If there was nothing to move, no progress was reported. */
     if (last_shown < 100.0)
         show(100.0);
 }

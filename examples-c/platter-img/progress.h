@@ -5,14 +5,14 @@
 #include <platter.h>
 #include <stdbool.h>
 
-/* Whether the line is shown; without it SIGUSR1 alone prints the progress. */
+/* Whether the line is shown; without it, progress is printed only on SIGUSR1. */
 void progress_enable(bool shown);
 bool progress_is_shown(void);
 /* Prints 0 %. */
 void progress_start(void);
 /* The callback for jobs. */
 int progress_callback(const platter_progress *progress, void *user_data);
-/* After a job that went well: prints 100 % unless that was printed. */
+/* After a job has succeeded: prints 100 % unless that has been printed already. */
 void progress_reach_end(void);
 /* Prints 100 %. */
 void progress_complete(void);

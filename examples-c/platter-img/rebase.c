@@ -36,7 +36,7 @@ struct backing {
     const char *cache;
 };
 
-/* Sets how hard compression tries; false after a message. */
+/* Sets the compression level; returns false after printing an error. */
 static bool set_level(platter_open_options *open, const char *text)
 {
     platter_error *error = NULL;

@@ -31,7 +31,7 @@ static bool is_preallocation(const char *name)
     return false;
 }
 
-/* Reads [+-]SIZE; false after a message. */
+/* Parses [+-]SIZE; returns false after printing an error. */
 static bool read_size(const char *text, uint64_t *bytes, uint32_t *flags)
 {
     if (*text == '+')
@@ -55,7 +55,7 @@ static bool read_size(const char *text, uint64_t *bytes, uint32_t *flags)
     }
 }
 
-/* The refusal to shrink comes with a warning. */
+/* Prints the error; if shrinking was refused, its hint becomes a warning. */
 static void report_failure(platter_error *error)
 {
     static const char refusal[] = "Use the --shrink option";
@@ -116,7 +116,7 @@ static int run(void)
         switch (option) {
         case OPT_OPERAND:
             keep_operand(options_argument(), names, &count);
-            /* Right behind the image "-1G" is a size, not an option. */
+            /* Directly after the image, "-1G" is a size, not an option. */
             if (count == 1 && is_negative(options_peek()))
                 keep_operand(options_skip(), names, &count);
             break;

@@ -38,7 +38,7 @@ enum {
     OPT_QUEUES
 };
 
-/* What both have. */
+/* The options that `serve` and the drop-in share. */
 #define SERVING_OPTIONS                                                                          \
     {'k', "socket", "PATH", "take clients at this local socket"},                               \
     {'b', "bind", "IFACE", "take clients at this address of the machine"},                      \
@@ -123,7 +123,7 @@ static void init(struct serving *serving, bool drop_in)
         serving->limits.clients = 1;
 }
 
-/* A number as C writes it. */
+/* Parses a number in C notation. */
 static bool read_number(uint64_t *number, const char *text)
 {
     char *end = NULL;
@@ -263,7 +263,7 @@ static bool add_bitmap(struct serving *serving, const char *name)
         print_error("There are more than %d bitmaps", SERVING_MAX_BITMAPS);
         return false;
     }
-    /* The peer looks for the last one first. */
+    /* The peer looks up the last one first. */
     if (serving->drop_in) {
         memmove(serving->bitmaps + 1, serving->bitmaps,
                 serving->bitmap_count * sizeof serving->bitmaps[0]);
@@ -275,7 +275,7 @@ static bool add_bitmap(struct serving *serving, const char *name)
     return true;
 }
 
-/* Whether -L goes with the other options; false after a message. */
+/* Whether -L is compatible with the other options; prints an error if not. */
 static bool can_list(const struct serving *serving)
 {
     const char *reason = NULL;
@@ -293,7 +293,7 @@ static bool can_list(const struct serving *serving)
     return reason == NULL;
 }
 
-/* What both say about the end of the options; false after a message. */
+/* The checks that both commands make once all options are parsed; returns false after printing an error. */
 static bool is_valid(const struct serving *serving)
 {
     if (serving->detect_zeroes != NULL && strcmp(serving->detect_zeroes, "unmap") == 0 &&
@@ -338,7 +338,7 @@ static bool is_valid(const struct serving *serving)
     return true;
 }
 
-/* What the drop-in says of texts that the protocol cannot carry; false after a message. */
+/* Checks, for the drop-in, that the texts fit into the protocol; returns false after printing an error. */
 static bool texts_fit(const struct serving *serving)
 {
     enum { LONGEST = 4096 };
@@ -352,7 +352,7 @@ static bool texts_fit(const struct serving *serving)
     return false;
 }
 
-/* What the drop-in says in place of attaching a device of the kernel. */
+/* The error that the drop-in prints instead of attaching a kernel device. */
 static void refuse_device(const char *device, const char *words)
 {
     const int fd = open(device, O_RDWR | O_CLOEXEC);
@@ -366,7 +366,7 @@ static void refuse_device(const char *device, const char *words)
                 "nbd-client attaches an export that is served with -k or -p");
 }
 
-/* What --fuse and --vhost-user say about the other options; false after a message. */
+/* Checks the other options against --fuse and --vhost-user; returns false after printing an error. */
 static bool fits(struct serving *serving, bool writable, bool given_others, bool given_queues)
 {
     const bool clients = serving->socket != NULL || serving->host != NULL || serving->port != NULL ||
@@ -401,7 +401,7 @@ static bool fits(struct serving *serving, bool writable, bool given_others, bool
     return true;
 }
 
-/* Whether an option is about what is served: a list has no use for it. */
+/* Whether an option concerns the image to serve, and so makes no sense with a list. */
 static bool is_per_device(int code)
 {
     switch (code) {
@@ -421,7 +421,7 @@ static bool is_per_device(int code)
     }
 }
 
-/* Reads the options; false after a message. */
+/* Parses the options; returns false after printing an error. */
 static bool parse(struct serving *serving)
 {
     bool aio = false, discard = false, writable = false, others = false, queues = false;
@@ -535,7 +535,7 @@ static const struct command command_nbd = {
     .run = NULL,
 };
 
-/* Lists what another server exports; false after a message. */
+/* Lists what another server exports; returns false after printing an error. */
 static bool list(const struct serving *serving)
 {
     const struct exports_server server = {

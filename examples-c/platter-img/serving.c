@@ -14,17 +14,17 @@
 #include "overlay.h"
 #include "print.h"
 
-/* How long the end waits for requests that are under way. */
+/* How long to wait for requests in flight before ending. */
 enum { DRAIN_MS = 5000 };
 
-/* The first descriptor that a service manager hands over. */
+/* The first descriptor that a service manager passes. */
 enum { FIRST_FD = 3 };
 
-/* The end of the pipe to the parent that waits with --fork; -1 without. */
+/* The write end of the pipe to the parent, which waits with --fork; -1 otherwise. */
 static int parent = -1;
 
-/* An error of the library, after words of the tool in the place of `instead`, if that is its beginning; frees
- * it. */
+/* Prints an error of the library after `words`, which replace `instead` if the message begins with it; frees
+ * the error. */
 static void print_after(const char *words, const char *instead, platter_error *error)
 {
     const char *hint = NULL;
@@ -39,7 +39,7 @@ static void print_after(const char *words, const char *instead, platter_error *e
     platter_error_free(error);
 }
 
-/* The sockets that a service manager handed over; -1 after a message. */
+/* The number of sockets passed by a service manager; returns -1 after printing an error. */
 static int activation(const struct serving *serving)
 {
     const char *pid = getenv("LISTEN_PID");
@@ -73,7 +73,7 @@ static int activation(const struct serving *serving)
     return number > 1024 ? 1024 : (int)number;
 }
 
-/* Forks, and in the parent waits until the child serves; false after a message. */
+/* Forks; the parent waits until the child is serving, and exits. Returns false after printing an error. */
 static bool go_to_background(void)
 {
     int ends[2];
@@ -93,11 +93,11 @@ static bool go_to_background(void)
     close(ends[1]);
     while (read(ends[0], &ready, 1) < 0 && errno == EINTR)
         ;
-    /* A child that cannot serve has said why. */
+    /* A child that cannot serve has printed why. */
     _exit(ready == 1 ? 0 : 1);
 }
 
-/* Tells the parent that clients are taken now. */
+/* Tells the parent that clients can connect now. */
 static void leave_parent(void)
 {
     const char ready = 1;
@@ -109,7 +109,7 @@ static void leave_parent(void)
         dup2(null, fd);
     if (null > STDERR_FILENO)
         close(null);
-    /* A parent that is gone needs no answer. */
+    /* If the parent has exited, no one is waiting. */
     if (write(parent, &ready, 1) < 0)
         close(parent);
 }
@@ -132,7 +132,7 @@ static bool write_pid(const char *path)
     return written;
 }
 
-/* Opens the image itself; NULL after a message. */
+/* Opens the image itself; returns NULL after printing an error. */
 static platter_image *open_named(const struct serving *serving, const platter_open_options *options,
                                  uint32_t flags)
 {
@@ -160,7 +160,7 @@ static platter_image *open_named(const struct serving *serving, const platter_op
     return NULL;
 }
 
-/* Opens an overlay on the image, which is gone in the end; NULL after a message. */
+/* Opens a temporary overlay over the image; returns NULL after printing an error. */
 static platter_image *open_overlay(const struct serving *serving,
                                    const platter_open_options *options)
 {
@@ -182,7 +182,7 @@ static platter_image *open_overlay(const struct serving *serving,
     return image;
 }
 
-/* Opens the image as the options say; NULL after a message. */
+/* Opens the image according to the options; returns NULL after printing an error. */
 static platter_image *open_served(const struct serving *serving)
 {
     const bool writes = !serving->read_only && serving->snapshot == NULL;
@@ -192,7 +192,7 @@ static platter_image *open_served(const struct serving *serving)
     platter_open_options *options = NULL;
 
     if (serving->overlay) {
-        /* What is gone afterwards needs no sync. */
+        /* A temporary file needs no syncing. */
         request.format = "qcow2";
         request.cache = request.cache != NULL ? request.cache : "unsafe";
     }
@@ -229,7 +229,7 @@ static platter_image *open_served(const struct serving *serving)
     return image;
 }
 
-/* Offers the image, to clients, as a file or as a device; false after a message. */
+/* Exports the image to NBD clients, as a file or as a device; returns false after printing an error. */
 static bool offer(platter_server *server, const platter_image *image, const struct serving *serving)
 {
     const uint32_t how = (serving->growable ? PLATTER_MOUNT_GROWABLE : 0) | serving->others;
@@ -269,7 +269,7 @@ static bool listen_at(platter_server *server, const char *address)
     return false;
 }
 
-/* Has clients begin TLS where the options say so; false after a message. */
+/* Makes clients use TLS if the options say so; returns false after printing an error. */
 static bool protect(platter_server *server, const struct serving *serving)
 {
     platter_error *error = NULL;
@@ -282,8 +282,8 @@ static bool protect(platter_server *server, const struct serving *serving)
     return false;
 }
 
-/* Has the sockets that this thread makes get a label of SELinux, or with NULL the usual one; false after a
- * message. */
+/* Sets the SELinux label of the sockets that this thread creates, NULL for the default; returns false after
+ * printing an error. */
 static bool label_sockets(const char *label)
 {
     const int fd = open("/proc/thread-self/attr/sockcreate", O_RDWR | O_CLOEXEC);
@@ -299,7 +299,7 @@ static bool label_sockets(const char *label)
     return done;
 }
 
-/* Takes clients where the options say; false after a message. */
+/* Starts listening for clients according to the options; returns false after printing an error. */
 static bool take_clients(platter_server *server, const struct serving *serving, int activated)
 {
     const char *host = serving->host != NULL ? serving->host
@@ -336,11 +336,11 @@ static bool take_clients(platter_server *server, const struct serving *serving, 
     done = serving->selinux_label == NULL || label_sockets(serving->selinux_label);
     done = done && listen_at(server, address);
     free(address);
-    /* Others that this thread makes are not meant. */
+    /* The label must not apply to other sockets that this thread creates. */
     return done && (serving->selinux_label == NULL || label_sockets(NULL));
 }
 
-/* Waits for the signal that ends it, or for the last client to leave; false after a message. */
+/* Waits for a signal to end, or for the last client to disconnect; returns false after printing an error. */
 static bool wait_for_end(platter_server *server, const struct serving *serving, int signals)
 {
     platter_error *error = NULL;
@@ -371,7 +371,7 @@ static bool wait_for_end(platter_server *server, const struct serving *serving, 
     }
 }
 
-/* Signals that end it, as a descriptor; they are blocked from here on. */
+/* A descriptor for the signals that end the server; they are blocked from here on. */
 static int ending_signals(void)
 {
     sigset_t set;
@@ -384,7 +384,7 @@ static int ending_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-/* Serves an image that is open; false after a message. */
+/* Serves an open image; returns false after printing an error. */
 static bool serve(const platter_image *image, const struct serving *serving, int activated)
 {
     platter_server *server = NULL;
@@ -423,7 +423,7 @@ int serving_run(struct serving *serving)
 
     if (activated < 0)
         return 1;
-    /* A label that cannot be is refused before anything else. */
+    /* An invalid label is rejected before anything else. */
     if (serving->selinux_label != NULL &&
         !(label_sockets(serving->selinux_label) && label_sockets(NULL)))
         return 1;

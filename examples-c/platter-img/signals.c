@@ -16,7 +16,7 @@ static void on_stop(int number)
 
     caught = number;
     if (job != NULL)
-        platter_job_cancel(job); /* stores an atomic, nothing else */
+        platter_job_cancel(job); /* only stores an atomic, so it is safe here */
 }
 
 static void on_progress_request(int number)
@@ -40,7 +40,7 @@ void signals_start(void)
 
     ignore.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &ignore, NULL);
-    /* A limit on the size of files is an error of the write, which cleans up, and not the end. */
+    /* Exceeding the file size limit is then a write error, after which we clean up, and does not kill us. */
     sigaction(SIGXFSZ, &ignore, NULL);
     mask_progress_signal(SIG_BLOCK);
 }
@@ -54,10 +54,10 @@ void signals_watch(const platter_job *job, bool progress_by_signal)
 
         sigaction(stopping[i], NULL, &old);
         if (old.sa_handler == SIG_IGN)
-            continue; /* under nohup it stays ignored */
+            continue; /* stays ignored, for example under nohup */
         action.sa_handler = on_stop;
         sigemptyset(&action.sa_mask);
-        /* The second Ctrl-C kills at once, should the first take too long. */
+        /* A second Ctrl-C kills immediately, in case the first takes too long. */
         action.sa_flags = (int)(SA_RESTART | (int)SA_RESETHAND);
         sigaction(stopping[i], &action, NULL);
     }
@@ -81,7 +81,7 @@ void signals_unwatch(void)
         sigaction(stopping[i], NULL, &action);
         if (action.sa_handler != on_stop)
             continue;
-        /* With no job to end, a signal ends the process at once. */
+        /* Without a job to cancel, a signal ends the process immediately. */
         action.sa_handler = SIG_DFL;
         sigaction(stopping[i], &action, NULL);
     }

@@ -35,7 +35,7 @@ static void list_events(void)
         puts(name);
 }
 
-/* Sends what happens from now on to stderr or the file. */
+/* Starts logging events to stderr or the file. */
 static bool start_listening(void)
 {
     platter_error *error = NULL;
@@ -49,7 +49,7 @@ static bool start_listening(void)
     return true;
 }
 
-/* "PATTERN" or, to switch off, "-PATTERN"; a name that is no event's is warned of, as by QEMU's tool. */
+/* Takes "PATTERN" or, to switch off, "-PATTERN"; warns if no event has that name, as QEMU's tool does. */
 static enum trace_outcome switch_events(const char *pattern)
 {
     const bool off = pattern[0] == '-';
@@ -76,7 +76,7 @@ static enum trace_outcome switch_events(const char *pattern)
     return TRACE_ACCEPTED;
 }
 
-/* One pattern per line; empty lines and those that begin with '#' are left out. */
+/* Reads one pattern per line; empty lines and those that begin with '#' are skipped. */
 static enum trace_outcome switch_by_file(const char *path)
 {
     enum trace_outcome outcome = TRACE_ACCEPTED;
@@ -110,7 +110,7 @@ static enum trace_outcome log_to(const char *path)
         print_error("Error opening logfile %s: %s", path, strerror(errno));
         return TRACE_REFUSED;
     }
-    /* Lines of a process that dies are there all the same. */
+    /* Line buffering, so that no complete line is lost if the process is killed. */
     setvbuf(stream, NULL, _IOLBF, 0);
     if (log_file != NULL)
         fclose(log_file);

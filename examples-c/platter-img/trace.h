@@ -1,4 +1,4 @@
-/* --trace: switches the library's trace events on and writes them out, as QEMU's tools do. */
+/* --trace: enables the library's trace events and logs them, as QEMU's tools do. */
 #ifndef TRACE_H
 #define TRACE_H
 
@@ -6,7 +6,7 @@
 
 enum trace_outcome { TRACE_ACCEPTED, TRACE_LISTED, TRACE_REFUSED };
 
-/* Does what "[[enable=]PATTERN][,events=FILE][,file=FILE]" says; a refusal was reported already. */
+/* Carries out "[[enable=]PATTERN][,events=FILE][,file=FILE]"; prints the error if it is rejected. */
 enum trace_outcome trace_accept(const char *text);
 
 #endif

@@ -1,5 +1,5 @@
-/* Copies what has changed since the last run into a raw copy, which exists already: backup-changes IMAGE COPY
- * The first run finds no bitmap: it adds one and copies everything. */
+/* Copies what has changed since the last run into an existing raw copy: backup-changes IMAGE COPY
+ * The first run finds no bitmap, copies everything, and adds one. */
 #include <platter.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +44,7 @@ static int copy_changes(const platter_image *from, const platter_image *to, uint
     return status;
 }
 
-/* The bitmap is cleared last: a run that fails leaves it as it was, and the next one copies the same again. */
+/* The bitmap is cleared last: a run that fails leaves it unchanged, and the next one copies the same data again. */
 static int back_up(const platter_image *image, const platter_image *target, platter_error **error)
 {
     uint64_t size = 0;

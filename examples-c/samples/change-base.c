@@ -1,4 +1,4 @@
-/* Gives an overlay another backing file, or none, and leaves what its machine sees as it is:
+/* Gives an overlay another backing file, or none, without changing what the guest sees:
  * change-base OVERLAY DIRECTORY-OF-BACKING-FILES [BASE FORMAT] */
 #include <platter.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@ static int options_for(platter_open_options **out, const char *directory, platte
     platter_policy *policy = NULL;
     int status = platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, error);
 
-    /* Both chains have to lie there, the present one and the new one. */
+    /* The files of both chains, the current one and the new one, must be in this directory. */
     if (status == PLATTER_OK)
         status = platter_policy_add_directory(policy, directory, 0, error);
     if (status == PLATTER_OK)

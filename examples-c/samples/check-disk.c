@@ -1,6 +1,6 @@
-/* Checks an image and gives back the space that it has lost; one that is damaged is left as it is:
+/* Checks an image and reclaims leaked space; a damaged image is left as it is:
  * check-disk IMAGE FORMAT
- * Ends with 0 where the image is consistent now, with 2 where it is damaged. */
+ * Exits with 0 if the image is now consistent, with 2 if it is damaged. */
 #include <platter.h>
 #include <stdio.h>
 
@@ -42,7 +42,7 @@ static int open_it(platter_image **out, const char *path, const char *format, ui
     return status;
 }
 
-/* `repair` is 0, or what of PLATTER_CHECK_REPAIR_* may be done. */
+/* `repair` is 0, or the permitted repairs, PLATTER_CHECK_REPAIR_*. */
 static int check(struct findings *found, char **argv, uint32_t repair, platter_error **error)
 {
     platter_image *image = NULL;
@@ -62,7 +62,7 @@ static int check(struct findings *found, char **argv, uint32_t repair, platter_e
         status = count(found, report, error);
     platter_report_free(report);
     platter_job_free(job);
-    /* What a repair has written counts once this has succeeded. */
+    /* The repair has taken effect only once closing has succeeded. */
     if (status == PLATTER_OK)
         return platter_image_close(image, 0, error);
     platter_image_close(image, 0, NULL);
@@ -80,7 +80,7 @@ int main(int argc, char **argv)
         return 2;
     }
     status = check(&found, argv, 0, &error);
-    /* Space that nothing uses is lost, and no harm is done by giving it back; anything else is for a person. */
+    /* Leaked space is used by nothing, so reclaiming it is safe; anything else needs a human decision. */
     if (status == PLATTER_OK && found.leaks > 0 && found.corruptions == 0 && found.errors == 0) {
         status = check(&found, argv, PLATTER_CHECK_REPAIR_LEAKS, &error);
         if (status == PLATTER_OK)

@@ -1,10 +1,10 @@
-/* Takes an image that a stranger has sent, on standard input: check-upload FORMAT TARGET < UPLOAD
- * What is inspected is what is converted, whatever happens to the name of the file meanwhile. */
+/* Accepts an image from an untrusted sender on standard input: check-upload FORMAT TARGET < UPLOAD
+ * What is inspected is what is converted, whatever happens to the file's name in the meantime. */
 #include <platter.h>
 #include <stdio.h>
 #include <unistd.h>
 
-/* Whether the upload may be used: 0, or a status with an error or a report of what speaks against it. */
+/* Whether the upload may be used: 0, or a status with an error or after printing a report of the problems. */
 static int inspect(const char *format, platter_error **error)
 {
     platter_open_options *options = NULL;
@@ -12,7 +12,7 @@ static int inspect(const char *format, platter_error **error)
     int exit_code = 0, status;
 
     status = platter_open_options_new(&options, 0, error);
-    /* Never guessed: the sender of the file would choose what it is taken for. */
+    /* The format is never guessed, because then the sender of the file could choose it. */
     if (status == PLATTER_OK)
         status = platter_open_options_set_format(options, format, 0, error);
     if (status == PLATTER_OK)
@@ -31,7 +31,7 @@ static int inspect(const char *format, platter_error **error)
     return status;
 }
 
-/* Copies what the guest sees into a new image that has nothing of the upload but that. */
+/* Copies what the guest sees, and nothing else of the upload, into a new image. */
 static int keep(const char *format, const char *target, platter_error **error)
 {
     platter_open_options *options = NULL;

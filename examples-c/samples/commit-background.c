@@ -1,5 +1,5 @@
-/* Commits an overlay into its backing file on a thread of the library, while this one takes commands, a letter each,
- * from standard input: p to pause, r to go on, s for 1 MiB a second, f for full speed, c to cancel:
+/* Commits an overlay into its backing file on a thread of the library, while this thread reads one-letter commands
+ * from standard input: p to pause, r to resume, s for 1 MiB per second, f for full speed, c to cancel:
  * commit-background OVERLAY DIRECTORY-OF-BACKING-FILES */
 #include <platter.h>
 #include <poll.h>
@@ -27,7 +27,7 @@ static int begin(platter_job **out, const char *overlay, const char *directory, 
     return status;
 }
 
-/* Each counts at once, whatever the job does or waits for. */
+/* Each takes effect immediately, whatever the job is doing or waiting for. */
 static int obey(platter_job *job, char command, platter_error **error)
 {
     switch (command) {
@@ -59,7 +59,7 @@ static int show(platter_job *job, platter_error **error)
     return status;
 }
 
-/* Until the job has ended; a program with a loop of events adds the two descriptors to that. */
+/* Waits until the job has ended; a program with an event loop adds both descriptors to it instead. */
 static int watch(platter_job *job, platter_error **error)
 {
     enum { END, COMMANDS };

@@ -1,5 +1,5 @@
-/* Converts from one storage of the program to another: here a raw disk in memory becomes a qcow2 image in memory,
- * whose bytes go to standard output: convert-in-memory > IMAGE */
+/* Converts between two storages of the program: here a raw disk in memory becomes a qcow2 image in memory, whose
+ * bytes are written to standard output: convert-in-memory > IMAGE */
 #include <errno.h>
 #include <platter.h>
 #include <pthread.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Callbacks come from several threads at once: writes that move the end take turns. */
+/* Callbacks may run on several threads at once; the lock serializes reads, writes and changes of size. */
 struct memory {
     pthread_mutex_t lock;
     unsigned char *bytes;

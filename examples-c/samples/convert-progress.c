@@ -1,4 +1,4 @@
-/* Converts an image and shows how far it is: convert-progress SOURCE TARGET FORMAT */
+/* Converts an image and shows the progress: convert-progress SOURCE TARGET FORMAT */
 #include <platter.h>
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
-/* Tells what an image is, each layer of it, and how much of its disk is data: describe-disk IMAGE DIRECTORY */
+/* Describes an image, each of its layers, and how much of its disk is data: describe-disk IMAGE DIRECTORY */
 #include <platter.h>
 #include <stdio.h>
 
-/* A name, a format and two numbers for each layer, the image first. */
+/* Prints the name, the format and two sizes of each layer, the image first. */
 static int layers(const platter_image *image, platter_error **error)
 {
     platter_report *report = NULL;
@@ -20,7 +20,7 @@ static int layers(const platter_image *image, platter_error **error)
             status = platter_report_string(&format, report, i, PLATTER_KEY_FORMAT, 0, error);
         if (status == PLATTER_OK)
             status = platter_report_u64(&size, report, i, PLATTER_KEY_VIRTUAL_SIZE, 0, error);
-        /* Not every storage knows what it occupies. */
+        /* Not every storage knows how much space it occupies. */
         if (status == PLATTER_OK &&
             platter_report_u64(&space, report, i, PLATTER_KEY_ACTUAL_SIZE, 0, NULL) != PLATTER_OK)
             space = 0;
@@ -32,7 +32,7 @@ static int layers(const platter_image *image, platter_error **error)
     return status;
 }
 
-/* Bytes that a layer holds as data, each run asked for in turn: a large map needs no memory. */
+/* Counts the bytes that some layer holds as data, one run at a time, so that a large map needs no memory. */
 static int data(const platter_image *image, platter_error **error)
 {
     uint64_t size = 0, bytes = 0;

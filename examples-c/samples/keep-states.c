@@ -1,4 +1,4 @@
-/* Keeps earlier states of a disk within its image: keep-states IMAGE, which lists them, or
+/* Keeps earlier states of a disk as snapshots within its image: keep-states IMAGE, which lists them, or
  * keep-states IMAGE take|return|drop NAME */
 #include <platter.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ static int change(const platter_image *image, const char *verb, const char *name
     return status;
 }
 
-/* The ID, the time in seconds since 1970, and the name of each. */
+/* Prints the ID, the time in seconds since 1970, and the name of each. */
 static int list(const platter_image *image, platter_error **error)
 {
     platter_report *report = NULL;

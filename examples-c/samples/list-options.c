@@ -1,4 +1,4 @@
-/* Lists what formats, protocols and filters take, so that no program reads help: list-options [DRIVER] */
+/* Lists the options of formats, protocols and filters, so that no program parses help text: list-options [DRIVER] */
 #include <platter.h>
 #include <stdio.h>
 
@@ -16,7 +16,7 @@ static const char *type(const platter_option_info *option)
     }
 }
 
-/* What a form for the option would show: what it takes, and what holds where nothing is given. */
+/* Prints what a form for the option would show: the values that it accepts, and its default. */
 static void show(const platter_option_info *option)
 {
     const char *before = " (";
@@ -33,7 +33,7 @@ static void show(const platter_option_info *option)
     printf("): %s\n", option->help);
 }
 
-/* The options of one operation. Those that every driver takes are left out. */
+/* Prints the options of one operation, except those that every driver takes. */
 static void options(const platter_driver_info *driver, uint32_t operation, const char *title)
 {
     const platter_option_info *option;
@@ -48,7 +48,7 @@ static void options(const platter_driver_info *driver, uint32_t operation, const
     }
 }
 
-/* What it stands on, each with options of its own: `file.driver`, `file.filename`. */
+/* Prints the driver's children, each with options of its own: `file.driver`, `file.filename`. */
 static void children(const platter_driver_info *driver)
 {
     const platter_child_info *child;

@@ -1,10 +1,10 @@
-/* Makes the disk of a new machine: it begins as what the template holds, takes no space for that, and overwrites no
- * file: make-disk TEMPLATE DISK BYTES */
+/* Creates the disk of a new virtual machine: an overlay over a template, whose data takes no extra space. No existing
+ * file is overwritten: make-disk TEMPLATE DISK BYTES */
 #include <platter.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What platter_option_describe() lists for qcow2; here small writes copy less of the template. */
+/* Any options that platter_option_describe() lists for qcow2; with these, small writes copy less of the template. */
 static int add_options(platter_create *create, platter_error **error)
 {
     platter_options *options = NULL;
@@ -32,7 +32,7 @@ static int make(const char *template, const char *disk, uint64_t size, platter_e
         status = platter_create_set_size(create, size, 0, error);
     if (status == PLATTER_OK)
         status = add_options(create, error);
-    /* Everything is checked here, and nothing is touched yet. */
+    /* This checks everything, without touching anything yet. */
     if (status == PLATTER_OK)
         status = platter_create_job_new(&job, create, PLATTER_CREATE_EXCLUSIVE, error);
     if (status == PLATTER_OK) {

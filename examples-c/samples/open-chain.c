@@ -1,4 +1,4 @@
-/* Reads an overlay whose backing files are opened by this program, and by nothing else:
+/* Reads an overlay whose backing files are opened only by this program itself:
  * open-chain OVERLAY DIRECTORY */
 #include <errno.h>
 #include <fcntl.h>
@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Names lead nowhere but to files of one directory, which this program opens itself. */
+/* Resolves names only to files of one directory, and opens those itself. */
 static int answer(const platter_implicit_file *file, int *fd, void *user_data)
 {
     const int *directory = user_data;
@@ -14,7 +14,7 @@ static int answer(const platter_implicit_file *file, int *fd, void *user_data)
     if (file->role != PLATTER_ROLE_BACKING || file->writable || strchr(file->name, '/') != NULL)
         return PLATTER_ANSWER_DENY;
     *fd = openat(*directory, file->name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    /* Otherwise the error says what openat() did. */
+    /* On failure, the library's error reports the errno of openat(). */
     return *fd < 0 ? -errno : PLATTER_ANSWER_FD;
 }
 
@@ -24,7 +24,7 @@ static int open_overlay(platter_image **out, const char *path, int *directory, p
     platter_policy *policy = NULL;
     int status = platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, error);
 
-    /* Each file that an image names is asked for; what the chain may be made of is said here. */
+    /* The callback is called for each file that an image names; the rest limits the formats and depth of the chain. */
     if (status == PLATTER_OK)
         status = platter_policy_set_callback(policy, answer, directory, NULL, 0, error);
     if (status == PLATTER_OK)

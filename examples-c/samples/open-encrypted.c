@@ -1,11 +1,11 @@
-/* Reads the first sector of an encrypted qcow2 image that is open already; the passphrase is asked for when it is
+/* Reads the first sector of an encrypted qcow2 image from a descriptor; the passphrase is requested when it is
  * needed: open-encrypted PASSPHRASE-FILE < IMAGE */
 #include <platter.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Gives the passphrase that the file holds, a line; nothing where it cannot be read. */
+/* Supplies the passphrase, the first line of the file; nothing if it cannot be read. */
 static void give(platter_secret_answer *answer, const char *id, void *user_data)
 {
     FILE *file = fopen(user_data, "r");
@@ -34,7 +34,7 @@ static int open_it(platter_image **out, char *passphrase_file, platter_error **e
         status = platter_open_options_set_format(options, "qcow2", 0, error);
     if (status == PLATTER_OK)
         status = platter_open_options_set_secrets(options, secrets, 0, error);
-    /* The secret goes by its ID, and its option beside the descriptor: no name is put together. */
+    /* An option refers to the secret by its ID; options are set beside the descriptor, so no description is needed. */
     if (status == PLATTER_OK)
         status = platter_open_options_set_option(options, PLATTER_OPEN_OPT_ENCRYPT_FORMAT, "luks", 0,
                                                  error);

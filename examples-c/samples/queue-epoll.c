@@ -1,4 +1,4 @@
-/* Reads an image with 16 requests under way, from the loop of events of the program, and adds its bytes up:
+/* Reads an image with 16 requests in flight, from the event loop of the program, and adds up its bytes:
  * queue-epoll IMAGE */
 #include <platter.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@ struct request {
 
 static uint64_t next, size, sum;
 
-/* Submits the next part of the image into a buffer that is free; errors come with the completion. */
+/* Submits a read of the next part of the image into a free buffer; errors are reported in the completion. */
 static void submit(platter_queue *queue, struct request *request)
 {
     if (next == size)

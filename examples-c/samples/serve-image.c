@@ -1,4 +1,4 @@
-/* Offers a disk image, read-only, to one NBD client after the other: serve-image IMAGE SOCKET
+/* Serves a disk image, read-only, to NBD clients until the last of them has disconnected: serve-image IMAGE SOCKET
  * Try it with: nbdinfo "nbd+unix:///?socket=SOCKET" */
 #include <platter.h>
 #include <poll.h>
@@ -23,7 +23,7 @@ int main(int argc, char **argv)
         platter_server_add_export(server, export, 0, &error) == PLATTER_OK &&
         platter_server_listen(server, address, 0, &error) == PLATTER_OK &&
         platter_server_fd(&fd, server, 0, &error) == PLATTER_OK) {
-        /* Until the first client has come and all have left. */
+        /* Until at least one client has connected and all have disconnected. */
         while (now.accepted == 0 || now.clients > 0) {
             struct pollfd event = {.fd = fd, .events = POLLIN};
 

@@ -1,4 +1,4 @@
-/* Makes a qcow2 image of the raw bytes on standard input, or sends what an image holds to standard output:
+/* Creates a qcow2 image from raw bytes on standard input, or writes the contents of an image to standard output:
  * through-pipes in IMAGE < DISK, through-pipes out IMAGE > DISK */
 #include <platter.h>
 #include <stdio.h>

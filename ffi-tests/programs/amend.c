@@ -1,4 +1,4 @@
-/* Options of an image that exists: described, changed, refused; and the keys of an encrypted one. */
+/* Options of an existing image: described, changed, rejected; and the keys of an encrypted image. */
 #include "check.h"
 
 static int try_amend(platter_image *image, const char *list, const platter_secrets *secrets)

@@ -1,4 +1,4 @@
-/* Every function with NULL and with bad arguments: a status that names the parameter, never a crash. */
+/* Every function with NULL and with invalid arguments: an error that names the parameter, never a crash. */
 #include "check.h"
 
 #include <pthread.h>
@@ -11,7 +11,7 @@
 
 #define NO_FLAG(call) FAILS(call, PLATTER_STATUS_INVALID, "unknown bits 0x80000000")
 
-/* A bit that no call knows. */
+/* A flag bit that no call knows. */
 #define BAD 0x80000000u
 
 static int frees;
@@ -55,7 +55,7 @@ static void on_secret(platter_secret_answer *answer, const char *id, void *user_
     (void)answer, (void)id, (void)user_data;
 }
 
-/* Every out is emptied on failure. */
+/* Output parameters start with this value, to check that they are cleared on failure. */
 #define POISONED ((void *)0x5a5a)
 
 static void basics(void)
@@ -93,7 +93,7 @@ static void basics(void)
     NO_FLAG(platter_size_format(&text, 1, BAD, &err));
     CHECK(text == NULL);
 
-    /* An error may be left aside. */
+    /* The error parameter may be NULL. */
     CHECK(platter_size_parse(&size, "x", 0, NULL) == PLATTER_STATUS_INVALID);
 
     NO_FLAG(platter_log_set(log_line, &frees, count_free, PLATTER_LOG_ERROR, BAD, &err));
@@ -1026,7 +1026,7 @@ static void queues(void)
           "'min'");
     CHECK(count == 0);
 
-    /* Without a queue there is nobody to tell. */
+    /* Without a queue there is no way to report an error. */
     platter_queue_read(NULL, buf, 4, 0, NULL, 0);
     platter_queue_write(NULL, buf, 4, 0, NULL, 0);
     platter_queue_readv(NULL, iov, 1, 0, NULL, 0);

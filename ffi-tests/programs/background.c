@@ -1,19 +1,19 @@
 /* Every kind of job: started in the background, waited for with poll, paused and resumed, cancelled,
- * with a rate, and with a deadline; all of them also changed while the job waits. */
+ * with a rate limit, and with a deadline; each of these also applied while the job is waiting. */
 #include "check.h"
 
 #include <poll.h>
 
 #define SIZE ((uint64_t)8 << 20)
 
-/* Of data in each disk: enough that a job with a rate has to wait for it, in whatever pieces it works. */
+/* Bytes of data in each disk: enough that a rate-limited job has to wait, whatever the size of its requests. */
 #define DATA (SIZE - (256 << 10))
 
-/* The images that a job uses; closed once it is freed. */
+/* The images that a job uses; closed after it is freed. */
 static platter_image *images[2];
 static platter_open_options *options;
 
-/* Nothing here is to be kept over a power cut. */
+/* Nothing here has to survive a power failure. */
 static platter_image *open_for_writing(const char *name)
 {
     platter_image *image;
@@ -51,7 +51,7 @@ static void make_disks(void)
     platter_create_free(create);
     platter_policy_free(policy);
     platter_image *image = open_for_writing("top.qcow2");
-    /* A half: that is what a commit moves, and the other half a rebase. */
+    /* Half of the disk: a commit moves this half, a rebase the other. */
     OK(platter_image_write(image, data, SIZE / 2, 0, 0, &err));
     OK(platter_image_close(image, 0, &err));
 }
@@ -93,7 +93,7 @@ static platter_job *make_dd(void)
     return job;
 }
 
-/* To a descriptor, in order. */
+/* Converts to a descriptor, sequentially. */
 static platter_job *make_stream(void)
 {
     platter_convert *convert;
@@ -110,7 +110,7 @@ static platter_job *make_stream(void)
     return job;
 }
 
-/* From a descriptor, in order. */
+/* Opens a descriptor for converting from, sequentially. */
 static int open_plain(void)
 {
     static unsigned char data[SIZE];
@@ -161,7 +161,7 @@ static platter_job *make_dd_in(void)
     return dd_from(open_plain());
 }
 
-/* Of an image that is open, under a name. */
+/* Converts an open image, which is added under a name. */
 static platter_job *make_convert_image(void)
 {
     platter_storages *storages;
@@ -217,7 +217,7 @@ static platter_job *make_commit(void)
     return job;
 }
 
-/* The job takes the image over. */
+/* The job takes ownership of the image. */
 static platter_job *make_commit_image(void)
 {
     platter_job *job;
@@ -331,9 +331,9 @@ static platter_job *make_bench(void)
 struct kind {
     const char *name;
     platter_job *(*make)(void);
-    bool rated;   /* moves guest data, at a rate if that is set */
-    bool changes; /* the disks that are there */
-    bool twin;    /* waits as another kind does */
+    bool rated;   /* moves guest data, at a rate if one is set */
+    bool changes; /* modifies the existing disks */
+    bool twin;    /* waits in the same way as another kind */
 };
 
 static const struct kind kinds[] = {
@@ -369,7 +369,7 @@ static void stands(const platter_job *job, uint32_t expected)
     CHECK_U64(state, expected);
 }
 
-/* Whether the job ends within the time. */
+/* Whether the job ends within that time. */
 static bool ends_within(platter_job *job, int milliseconds)
 {
     struct pollfd poller = {.fd = -1, .events = POLLIN};
@@ -411,7 +411,7 @@ static void ends_cancelled(platter_job *job, int os_errno)
     CHECK(access("new.qcow2", F_OK) != 0);
 }
 
-/* The disks as they were. */
+/* Restores the disks if the job has modified them. */
 static void renew(const struct kind *kind)
 {
     unlink("new.qcow2");
@@ -427,7 +427,7 @@ static platter_job *begun_at_rest(const struct kind *kind)
     return job;
 }
 
-/* A pause that has begun gives way to a cancel, and to a deadline. */
+/* A paused job can be ended by cancelling and by a deadline. */
 static void changes_in_a_pause(const struct kind *kind)
 {
     platter_job *job = begun_at_rest(kind);
@@ -441,7 +441,7 @@ static void changes_in_a_pause(const struct kind *kind)
     ends_cancelled(job, ETIMEDOUT);
 }
 
-/* A job that would take weeks. */
+/* Starts a job that would take weeks. */
 static platter_job *begun_slowly(const struct kind *kind)
 {
     platter_job *job = kind->make();
@@ -451,13 +451,13 @@ static platter_job *begun_slowly(const struct kind *kind)
     return job;
 }
 
-/* What waits for its rate gives way to a cancel, a deadline and a pause, and to another rate. */
+/* A job waiting because of its rate limit reacts to cancelling, a deadline, a pause and a new rate. */
 static void changes_in_a_wait(const struct kind *kind)
 {
     platter_job *job = begun_slowly(kind);
     platter_job_cancel(job);
     ends_cancelled(job, ECANCELED);
-    /* What was moved need not be again. */
+    /* Otherwise data that has been moved would not be moved again. */
     renew(kind);
 
     job = begun_slowly(kind);
@@ -480,12 +480,12 @@ static void changes_in_a_wait(const struct kind *kind)
     renew(kind);
 }
 
-/* While data moves, so does the progress. */
+/* The progress advances while data is moved. */
 static void moves(const struct kind *kind)
 {
     platter_job *job = kind->make();
     platter_progress now;
-    /* A second and more for each piece but the first. */
+    /* At this rate, each request but the first takes a second or more. */
     OK(platter_job_set_rate(job, 1 << 20, 0, &err));
     OK(platter_job_start(job, 0, &err));
     do {
@@ -512,7 +512,7 @@ static platter_job *make_full_pipe(int fd)
     return job;
 }
 
-/* A job that waits for a pipe, from which nothing comes or which nobody reads, gives way to a cancel and a deadline. */
+/* A job blocked on a pipe that is empty, or full and not read, can be ended by cancelling and by a deadline. */
 static void waits_for_pipes(void)
 {
     static platter_job *(*const makes[])(int fd) = {convert_from, dd_from, make_full_pipe};
@@ -536,7 +536,7 @@ static void waits_for_pipes(void)
 int main(void)
 {
     platter_policy *policy;
-    /* Stacks with which no thread could start, if the library took them from the environment. */
+    /* A stack size with which no thread could start, if the library took it from the environment. */
     CHECK(setenv("RUST_MIN_STACK", "99999999999999", 1) == 0);
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_open_options_new(&options, 0, &err));
@@ -551,7 +551,7 @@ int main(void)
         if (kind->twin)
             continue;
 #endif
-        /* Names the job that a failed check is about. */
+        /* Identifies the job if a check fails. */
         fprintf(stderr, "%s\n", kind->name);
 
         platter_job *job = kind->make();
@@ -566,7 +566,7 @@ int main(void)
         OK(platter_job_start(job, 0, &err));
         ends_cancelled(job, ETIMEDOUT);
 
-        /* All that was cancelled has left the images as they were: it can still be done. */
+        /* The cancelled jobs have left the images intact: the job can still be carried out. */
         job = kind->make();
         OK(platter_job_pause(job, 0, &err));
         OK(platter_job_set_deadline(job, 1, 0, &err));
@@ -586,7 +586,7 @@ int main(void)
         }
 
         job = kind->make();
-        /* What moves no guest data refuses a rate. */
+        /* A job that moves no guest data rejects a rate. */
         if (kind->rated)
             OK(platter_job_set_rate(job, 1 << 30, 0, &err));
         else

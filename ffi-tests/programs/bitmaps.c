@@ -9,7 +9,7 @@ static size_t count_of(platter_report *report)
     return count;
 }
 
-/* The first dirty run of a bitmap, and how many there are. */
+/* Returns the number of dirty runs of a bitmap, and stores the first in `first`. */
 static size_t dirty(const platter_image *image, const char *name, platter_extent *first)
 {
     platter_report *report;

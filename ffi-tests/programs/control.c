@@ -1,17 +1,17 @@
-/* Ending what takes long: openings by a control, jobs by a deadline, and rates that change. */
+/* Ending long operations: opening by a control, jobs by a deadline; and rates that change. */
 #include "check.h"
 
 #include <poll.h>
 #include <pthread.h>
 
-/* A bit that no flag has. */
+/* A bit that no flag uses. */
 #define BAD 0x80000000u
 #define OPTIONS_OF(name) "driver=luks,key-secret=s,file.filename=" name
 
 static platter_secrets *secrets;
 static platter_control *control;
 
-/* A volume whose header asks for minutes of key derivation. */
+/* Creates a volume whose header requires minutes of key derivation. */
 static void make_slow_volume(const char *name)
 {
     static const unsigned char iterations[] = {0x10, 0, 0, 0};
@@ -60,7 +60,7 @@ static void openings(void)
     platter_report *report;
     OK(platter_control_new(&control, 0, &err));
     platter_open_options *options = options_with_control();
-    /* Opened in time, a deadline does not matter any more. */
+    /* A deadline that has been lifted no longer matters. */
     OK(platter_control_set_deadline(control, 1, 0, &err));
     usleep(2000);
     OK(platter_control_set_deadline(control, 0, 0, &err));
@@ -81,7 +81,7 @@ static void openings(void)
                              &err),
           PLATTER_STATUS_CANCELLED, "slow.luks");
     CHECK(pthread_join(thread, NULL) == 0);
-    /* It stays so for what heeds it, also once the handle is gone. */
+    /* It stays cancelled for its users, even after the handle has been freed. */
     platter_control_free(control);
     FAILS(platter_image_describe(&report, "disk.raw", options, 0, &err), PLATTER_STATUS_CANCELLED,
           "");
@@ -91,7 +91,7 @@ static void openings(void)
     platter_open_options_free(options);
 }
 
-/* A job ends while it opens its images: by its own deadline, and by the control of its options. */
+/* A job can be ended while it opens its images: by its own deadline, and by the control in its options. */
 static void jobs_that_open(void)
 {
     for (int own = 0; own < 2; own++) {
@@ -118,7 +118,7 @@ static void jobs_that_open(void)
     }
 }
 
-/* The creation ends before and within its job. */
+/* A creation can be ended before and during its job. */
 static void creations(void)
 {
     platter_create *create;
@@ -128,7 +128,7 @@ static void creations(void)
     OK(platter_create_new(&create, "new.luks", "luks", 0, &err));
     OK(platter_create_set_size(create, 1 << 20, 0, &err));
     OK(platter_options_new(&bag, 0, &err));
-    /* Half a minute of derivation. */
+    /* Half a minute of key derivation. */
     OK(platter_options_parse(bag, "key-secret=s,iter-time=30000", 0, &err));
     OK(platter_create_set_options(create, bag, 0, &err));
     OK(platter_create_set_secrets(create, secrets, 0, &err));
@@ -151,7 +151,7 @@ static void creations(void)
     platter_control_free(control);
 }
 
-/* Calls on an open image end by a control of the image; what was written before stays. */
+/* Calls on an open image can be ended by the control of the image; earlier writes are kept. */
 static void calls_on_an_image(void)
 {
     unsigned char bytes[512], seen[512];
@@ -195,7 +195,7 @@ static void calls_on_an_image(void)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* A limit that is lifted lets go what waits for it. */
+/* Lifting a rate limit wakes the job that is waiting because of it. */
 static void rates(void)
 {
     platter_job *job;
@@ -212,7 +212,7 @@ static void rates(void)
     OK(platter_job_result(NULL, job, 0, &err));
     platter_job_free(job);
 
-    /* What cannot be honoured is refused. */
+    /* A rate that cannot be honoured is rejected. */
     OK(platter_map_job_new(&job, a, 0, PLATTER_LENGTH_ALL, 0, &err));
     FAILS(platter_job_set_rate(job, 1, 0, &err), PLATTER_STATUS_UNSUPPORTED, "'map'");
     OK(platter_job_set_rate(job, 0, 0, &err));
@@ -221,7 +221,7 @@ static void rates(void)
     OK(platter_image_close(b, 0, &err));
 }
 
-/* What a job told of its progress. */
+/* The progress reported by a job. */
 struct steps {
     uint64_t done, total, longest;
     int count;
@@ -239,7 +239,7 @@ static int on_progress(const platter_progress *progress, void *user_data)
     return 0;
 }
 
-/* Progress counts what is moved, not what the images could hold, and moves with it. */
+/* Progress counts the data to be moved, not the size of the images, and advances as it is moved. */
 static void progress(void)
 {
     static unsigned char chunk[1 << 20];
@@ -268,7 +268,7 @@ static void progress(void)
     struct steps steps = {0};
     OK(platter_commit_job_new(&job, "top.qcow2", NULL, options, PLATTER_LOCATION_PATH, &err));
     OK(platter_job_set_progress(job, on_progress, &steps, NULL, 0, &err));
-    /* So slow that every thread of the job has its share. */
+    /* Slow enough that every thread of the job gets a share. */
     OK(platter_job_set_rate(job, 64 << 20, 0, &err));
     OK(platter_job_run(job, 0, &err));
     platter_job_free(job);
@@ -276,7 +276,7 @@ static void progress(void)
     CHECK_U64(steps.done, 40 << 20);
     CHECK(steps.count > 4 && steps.longest < 40 << 20);
 
-    /* Of what is small, and where there is nothing to move. */
+    /* With little data to move, and with none. */
     static const size_t lengths[] = {512, 65536, 0};
     for (size_t n = 0; n < sizeof lengths / sizeof *lengths; n++) {
         platter_progress end;

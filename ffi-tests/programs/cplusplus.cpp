@@ -1,4 +1,4 @@
-// The header in C++: a round trip with owning pointers.
+// The C header used from C++: a round trip with owning pointers.
 #include "check.h"
 
 #include <memory>

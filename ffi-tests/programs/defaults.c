@@ -1,12 +1,12 @@
-/* What introspection says of an option that is not given is what a format does then, and each value that it lists
- * is taken. */
+/* The defaults that introspection reports are those that the formats use, and each value that it lists is
+ * accepted. */
 #include "check.h"
 
 #define SIZE "4194304"
 
 static platter_secrets *secrets;
 
-/* Where options of LUKS stand within another format. */
+/* The prefix of LUKS options within another format. */
 #define INNER "encrypt."
 
 static void give_key(platter_options *bag, const char *inner)
@@ -18,16 +18,16 @@ static void give_key(platter_options *bag, const char *inner)
     OK(platter_options_set(bag, name, "10", 0, &err));
 }
 
-/* An option of LUKS in another format. */
+/* Whether it is an option of LUKS within another format. */
 static bool is_inner(const char *key)
 {
     return strncmp(key, INNER, strlen(INNER)) == 0 && strcmp(key, PLATTER_OPT_ENCRYPT_FORMAT) != 0;
 }
 
-/* Whether the last image was not made because a cipher, a hash or the like is unknown. */
+/* Whether creating the last image failed because a cipher, a hash or the like is unknown. */
 static bool unknown;
 
-/* `value` may be NULL: as if the option was not given. */
+/* `value` may be NULL: the option is not given. */
 static int make(const char *path, const char *format, const char *key, const char *value)
 {
     platter_create *create;
@@ -58,7 +58,7 @@ static int make(const char *path, const char *format, const char *key, const cha
     return status;
 }
 
-/* What the report of an image says of its format, without what is random in each. */
+/* The report on an image as JSON, with the values masked that are random in each. */
 static char *described(const char *path, const char *format)
 {
     platter_open_options *options;
@@ -79,7 +79,7 @@ static char *described(const char *path, const char *format)
     return kept;
 }
 
-/* Equal except in how many digits a random number has. */
+/* Checks that they are equal except for the number of digits of random numbers. */
 static void same(const char *a, const char *b)
 {
     for (; *a != '\0' && *b != '\0'; a++, b++) {
@@ -91,7 +91,7 @@ static void same(const char *a, const char *b)
     }
 }
 
-/* So many bytes of an image may be random: identifiers, and the checksums over them. */
+/* Maximum number of random bytes in an image: identifiers, and the checksums over them. */
 #define RANDOM 160
 
 static unsigned char *contents(const char *path, size_t *len)
@@ -106,7 +106,7 @@ static unsigned char *contents(const char *path, size_t *len)
     return bytes;
 }
 
-/* Whether two images are the same except what is random. */
+/* Checks that two images are the same except for random bytes. */
 static void same_bytes(const unsigned char *a, size_t a_len, const unsigned char *b, size_t b_len)
 {
     size_t other = 0;
@@ -116,7 +116,7 @@ static void same_bytes(const unsigned char *a, size_t a_len, const unsigned char
     CHECK(other <= RANDOM);
 }
 
-/* Each value that is listed is taken, or not with what else is the default; another one is none. */
+/* Each listed value is accepted, unless it conflicts with the other defaults; an unlisted one is rejected. */
 static void try_values(const char *format, const platter_option_info *option)
 {
     static const char *const listed[] = {"subformat",   "adapter_type", "cipher-alg",    "cipher-mode",
@@ -127,7 +127,7 @@ static void try_values(const char *format, const platter_option_info *option)
     for (size_t i = 0; i < sizeof listed / sizeof *listed; i++)
         few = few || strcmp(inner, listed[i]) == 0;
     CHECK(!few || option->allowed != NULL);
-    /* Those of volumes are tried once; a hash of the generator is looked at where it is used. */
+    /* Values of inner volumes are tried only with LUKS itself; a generator's hash is checked only where it is used. */
     if (!few || inner != option->name || strcmp(inner, "ivgen-hash-alg") == 0)
         return;
     for (const char *const *value = option->allowed; *value != NULL; value++) {
@@ -141,7 +141,7 @@ static void try_values(const char *format, const platter_option_info *option)
 
 static void try_option(const char *format, const platter_option_info *option)
 {
-    /* Such an image is not made without more; and how long a key was derived is not seen. */
+    /* The former need further options, and the time spent on key derivation is not visible in the image. */
     static const char *const left_out[] = {"data_file_raw", "detached-header", "iter-time",
                                            "encrypt.iter-time", "encrypt.key-secret"};
     for (size_t i = 0; i < sizeof left_out / sizeof *left_out; i++)
@@ -157,7 +157,7 @@ static void try_option(const char *format, const platter_option_info *option)
         char *without = described("disk", format);
         same(given, without);
         unsigned char *bytes_without = contents("disk", &without_len);
-        /* A volume is a key, and random as a whole. */
+        /* An encrypted volume has a random key, so all of it is random. */
         if (strcmp(format, "luks") != 0 && !is_inner(option->name))
             same_bytes(bytes, given_len, bytes_without, without_len);
         free(bytes);
@@ -168,7 +168,7 @@ static void try_option(const char *format, const platter_option_info *option)
     try_values(format, option);
 }
 
-/* Keys take long to derive where each instruction does. */
+/* Key derivation takes long where every instruction does. */
 static bool is_slow(const char *key)
 {
 #ifdef SLOW_RUN
@@ -189,16 +189,16 @@ static const platter_option_info *find(const char *driver, uint32_t operation, c
     }
 }
 
-/* The value of an option when it is not given. */
+/* Checks the default value of an option. */
 static void expect(const char *driver, const char *key, const char *expected)
 {
     CHECK_STR(find(driver, PLATTER_OPERATION_CREATE, key)->default_value, expected);
 }
 
-/* What amending says of what its table leaves out. */
+/* The defaults of options for amending. */
 static void of_amendments(void)
 {
-    /* What is not given stays, except how a new key is made. */
+    /* Options that are not given stay as they are, so only those for creating a new key have defaults. */
     const platter_option_info *option =
         find("qcow2", PLATTER_OPERATION_AMEND, PLATTER_OPT_ENCRYPT_ITER_TIME);
     CHECK_STR(option->default_value, "2000");
@@ -215,7 +215,7 @@ int main(void)
         if (driver->kind != PLATTER_DRIVER_FORMAT || !(driver->features & PLATTER_FEATURE_CREATE))
             continue;
 #ifdef SLOW_RUN
-        /* Keys take long to derive there. */
+        /* Key derivation takes long here. */
         if (strcmp(driver->name, "luks") == 0)
             continue;
 #endif

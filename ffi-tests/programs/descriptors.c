@@ -1,10 +1,10 @@
-/* Descriptors: one file by several of them; and that the library keeps away from 0 to 2, also while they
+/* Descriptors: one file through several of them; and that the library does not use 0 to 2, even while they
  * are closed. */
 #include "check.h"
 
 #include <poll.h>
 
-/* What the program prints in the end; 0 to 2 stay closed until then. */
+/* Where the program prints its result at the end; 0 to 2 stay closed until then. */
 static int output;
 
 static bool closed(int fd)
@@ -23,7 +23,7 @@ static void standard_streams_are_closed(int line)
 }
 #define UNTOUCHED() standard_streams_are_closed(__LINE__)
 
-/* Gives the backing file by a descriptor, which has the lowest number that is free. */
+/* Answers with a descriptor of the backing file, which has the lowest free number. */
 static int give_low_fd(const platter_implicit_file *file, int *fd, void *user_data)
 {
     (void)user_data;
@@ -55,7 +55,7 @@ static void queue_requests(platter_image *image)
             OK(platter_queue_fd(&event, queue, 0, &err));
         CHECK(event > 2);
         UNTOUCHED();
-        /* In place the second time, where a ring takes it, and durable. */
+        /* The second write is in place, so that a ring can take it, and durable. */
         platter_queue_write(queue, buf, sizeof buf, 1 << 20, NULL, 0);
         platter_queue_flush(queue, NULL, 0);
         for (int left = 2; left > 0; left -= (int)count) {
@@ -105,7 +105,7 @@ static int open_path(platter_image **image, const char *path, const char *format
     return status;
 }
 
-/* A conversion of what `from` leads to, in order or as an image, to what `to` leads to. */
+/* Converts the descriptor `from` sequentially, or the image `source` unless it is NULL, to the descriptor `to`. */
 static int converts(int from, const char *source, int to, platter_error **error)
 {
     platter_convert *convert;
@@ -129,7 +129,7 @@ static int converts(int from, const char *source, int to, platter_error **error)
     return status;
 }
 
-/* One file by two descriptors, a duplicate, or a name: who writes is alone, as with two names. */
+/* One file through two descriptors, a duplicate, or a name: a writer excludes all others, as with two names. */
 static void one_file_twice(void)
 {
     static unsigned char data[65536], before[65536], after[65536];
@@ -153,7 +153,7 @@ static void one_file_twice(void)
               "lock");
         OK(platter_image_write(a, data, sizeof data, 0, 0, &err));
         OK(platter_image_close(a, 0, &err));
-        /* Readers share; the first that goes takes nothing from the other. */
+        /* Readers share; closing the first does not release the other's lock. */
         OK(open_fd(&a, first, "qcow2", 0, &err));
         OK(open_fd(&b, fds[i], "qcow2", 0, &err));
         OK(platter_image_close(a, 0, &err));
@@ -163,7 +163,7 @@ static void one_file_twice(void)
         FAILS(open_fd(&b, fds[i], "qcow2", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, "lock");
         OK(platter_image_close(a, 0, &err));
     }
-    /* Plain disks as well, though their locks let other processes write. */
+    /* Raw disks as well, although their locks allow other processes to write. */
     const char *already = "in this process already";
     for (size_t i = 0; i < 3; i++) {
         OK(open_fd(&a, first, "raw", PLATTER_OPEN_WRITE, &err));
@@ -178,7 +178,7 @@ static void one_file_twice(void)
         FAILS(open_fd(&b, fds[i], "raw", PLATTER_OPEN_WRITE, &err), PLATTER_STATUS_LOCKED, already);
         OK(platter_image_close(a, 0, &err));
     }
-    /* Unless one of them wants to be alone, whichever comes first. */
+    /* With a different error if one of them denies other writers, whichever comes first. */
     for (size_t i = 0; i < 3; i++)
         for (int late = 0; late < 2; late++) {
             const uint32_t alone = PLATTER_OPEN_WRITE | PLATTER_OPEN_DENY_WRITERS;
@@ -189,7 +189,7 @@ static void one_file_twice(void)
                   PLATTER_STATUS_LOCKED, "lock");
             OK(platter_image_close(a, 0, &err));
         }
-    /* Parts of one that do not touch are disks of their own. */
+    /* Parts of one file that do not overlap are separate disks. */
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));
     const char *parts[] = {"driver=raw,offset=0,size=32768,file.filename=link.qcow2",
@@ -202,7 +202,7 @@ static void one_file_twice(void)
     FAILS(platter_image_open(&c, parts[2], options, writes, &err), PLATTER_STATUS_LOCKED, already);
     OK(platter_image_close(b, 0, &err));
     OK(platter_image_close(a, 0, &err));
-    /* Who wants no locks takes none. */
+    /* With locking off, no locks are taken. */
     OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_open(&b, "driver=qcow2,file.locking=off,file.filename=one.qcow2", options,
                           PLATTER_LOCATION_IMAGE_OPTS, &err));
@@ -210,7 +210,7 @@ static void one_file_twice(void)
     OK(platter_image_close(a, 0, &err));
     platter_open_options_free(options);
 
-    /* A stream onto an image that is open, or onto its own source, changes nothing. */
+    /* A stream to an open image, or to its own source, changes nothing. */
     CHECK(pread(first, before, sizeof before, 0) == sizeof before);
     OK(open_fd(&a, again, "qcow2", PLATTER_OPEN_WRITE, &err));
     FAILS(converts(-1, "base.raw", first, &err), PLATTER_STATUS_LOCKED, "lock");
@@ -221,7 +221,7 @@ static void one_file_twice(void)
     CHECK(pread(first, after, sizeof after, 0) == sizeof after);
     CHECK(memcmp(before, after, sizeof before) == 0);
 
-    /* Nor does a commit get into the way of who has the base open. */
+    /* Nor does a commit interfere with an image that has the base open. */
     make_overlay("over.qcow2", "one.qcow2");
     OK(open_fd(&a, first, "qcow2", PLATTER_OPEN_WRITE, &err));
     platter_policy *policy;
@@ -270,7 +270,7 @@ int main(void)
     UNTOUCHED();
     OK(platter_image_close(image, 0, &err));
 
-    /* What a policy gives away is moved. */
+    /* A descriptor supplied by the policy's callback is moved. */
     platter_policy *policy;
     OK(platter_policy_new(&policy, PLATTER_POLICY_STRICT, 0, &err));
     OK(platter_policy_set_callback(policy, give_low_fd, NULL, NULL, 0, &err));
@@ -282,7 +282,7 @@ int main(void)
     platter_policy_free(policy);
     platter_open_options_free(options);
 
-    /* Files that a job makes, its event, and streams. */
+    /* Files that a job creates, its eventfd, and streams. */
     for (int streams = 0; streams <= 1; streams++) {
         platter_convert *convert;
         platter_job *job;

@@ -1,4 +1,4 @@
-/* What formats, protocols and filters there are, and their options: no program needs to read help text. */
+/* The formats, protocols and filters, and their options: no program has to parse help text. */
 #include "check.h"
 
 static const platter_option_info *find(const char *driver, uint32_t operation, const char *name)
@@ -88,7 +88,7 @@ int main(void)
     FAILS(platter_driver_find(&filter, "throttle", PLATTER_DRIVER_FILTER + 1, 0, &err),
           PLATTER_STATUS_INVALID, "Unknown kind of driver");
 
-    /* What has options of its own where it is chosen. */
+    /* An option whose value selects further options. */
     option = find("rbd", PLATTER_OPERATION_CREATE, PLATTER_OPT_ENCRYPT_FORMAT);
     CHECK(option != NULL && option->allowed != NULL && option->default_value == NULL);
     CHECK_STR(option->allowed[0], "luks");
@@ -100,7 +100,7 @@ int main(void)
     option = find("rbd", PLATTER_OPERATION_CREATE, PLATTER_OPT_ENCRYPT_KEY_SECRET);
     CHECK(option != NULL && option->properties == PLATTER_OPTION_PROPERTY_SECRET);
 
-    /* What a node can stand on. */
+    /* The children of a node. */
     const platter_child_info *child = child_of("throttle", "file");
     CHECK(child != NULL && child->properties == PLATTER_CHILD_REQUIRED);
     child = child_of("quorum", "children");

@@ -1,5 +1,5 @@
-/* Every call that takes an image takes it in each way: as a path, as a descriptor, as callbacks of the program, and
- * in the disk of an open image. A table of calls by ways, and options of the image beside each. */
+/* Every call that takes an image accepts it in each way: as a path, as a descriptor, as callbacks of the program, and
+ * within the disk of an open image. A table of calls and ways, each also with options of the image. */
 #include "memory.h"
 
 #include <sys/mman.h>
@@ -8,7 +8,7 @@
 #define SIZE ((uint64_t)2 << 20)
 #define ROOM ((uint64_t)8 << 20)
 
-/* A way in which the program has a file. */
+/* A way in which the program provides a file. */
 struct way {
     const char *name;
     void (*add)(platter_storages *storages, const char *name);
@@ -71,7 +71,7 @@ static const struct way ways[] = {
 #endif
 };
 
-/* The files of a call, each held in the same way. */
+/* The files of a call, all provided in the same way. */
 struct files {
     platter_storages *storages;
     platter_open_options *qcow2;
@@ -113,7 +113,7 @@ static platter_image *open_one(const struct files *files, const char *name, uint
     return image;
 }
 
-/* "disk": a qcow2 image with a part of data. */
+/* Creates "disk": a qcow2 image with one part of data. */
 static void with_data(const struct files *files)
 {
     create(files, "disk", "qcow2", NULL);
@@ -129,7 +129,7 @@ static void check_file(const struct files *files, const char *name)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* "over", with data of its own, on "disk". */
+/* Creates "over", with data of its own, over "disk". */
 static void with_overlay(const struct files *files)
 {
     with_data(files);
@@ -210,7 +210,7 @@ static void call_describe(const struct files *files)
     OK(platter_report_u64(&size, report, 1, PLATTER_KEY_VIRTUAL_SIZE, 0, &err));
     CHECK_U64(size, SIZE);
 
-    /* Also what stands deep in the JSON has its getter. */
+    /* The getters also reach values nested deep in the JSON. */
     uint64_t number;
     const char *string;
     uint32_t truth;
@@ -235,7 +235,7 @@ static void call_describe(const struct files *files)
     FAILS(platter_report_u64(&number, report, 0, "format-specific.data..", 0, &err),
           PLATTER_STATUS_NOT_FOUND, "");
 
-    /* One that is open is described as it is. */
+    /* An open image is described in the same way. */
     platter_image *image = open_one(files, "over", 0);
     platter_report *of_open;
     const char *json, *json_of_open;
@@ -338,7 +338,7 @@ static void call_rebase(const struct files *files)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* Of images that are open: the job has them from then on, and closes them. */
+/* With open images: the job takes ownership of them, and closes them. */
 static void call_commit_open(const struct files *files)
 {
     with_overlay(files);
@@ -352,7 +352,7 @@ static void call_commit_open(const struct files *files)
     check_part(image, 8 * PART);
     OK(platter_image_close(image, 0, &err));
 
-    /* One that is never run closes it too. */
+    /* A job that is never run also closes it. */
     image = open_one(files, "over", PLATTER_OPEN_WRITE);
     OK(platter_commit_image_job_new(&job, image, NULL, files->qcow2, PLATTER_COMMIT_KEEP, &err));
     platter_job_free(job);
@@ -375,7 +375,7 @@ static void call_rebase_open(const struct files *files)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* What is in use, read-only, open for a check or without its chain is left as it is. */
+/* An image that is in use, read-only, or open for a check or without its chain is left as it is. */
 static void refuse_open(const struct files *files)
 {
     static const struct {
@@ -569,7 +569,7 @@ static void call_serve(const struct files *files)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* Options of the image stand beside each way, and are refused where they say nothing true. */
+/* Options of the image can be set with each way, and are rejected if the image does not have them. */
 static void call_options(const struct files *files)
 {
     with_overlay(files);
@@ -595,7 +595,7 @@ static void call_options(const struct files *files)
     platter_open_options_free(options);
 }
 
-/* What is exclusive makes the new image and overwrites nothing. */
+/* Exclusive creation creates a new image and never overwrites one. */
 static void call_exclusive(const struct files *files)
 {
     platter_create *create;
@@ -606,7 +606,7 @@ static void call_exclusive(const struct files *files)
     OK(platter_create_job_new(&job, create, PLATTER_CREATE_EXCLUSIVE, &err));
     int made = platter_job_run(job, 0, NULL);
     platter_job_free(job);
-    /* Every disk of an open image has a size, so nothing in it is new. */
+    /* The disk of an open image always has a size, so creation there finds it existing. */
     CHECK(made == 0 || made == PLATTER_STATUS_EXISTS);
     if (made != 0)
         with_data(files);
@@ -698,7 +698,7 @@ static void a_table_of_calls_by_ways(void)
         }
 }
 
-/* An image that is opened over a file of the program takes its options beside it, and none of the file. */
+/* An image opened over a file of the program accepts options for itself, but none for the file. */
 static void options_beside_what_is_open(void)
 {
     make_image("open.qcow2", "qcow2", SIZE, NULL);
@@ -722,7 +722,7 @@ static void options_beside_what_is_open(void)
     OK(platter_image_open(&image, "open.qcow2", options, PLATTER_OPEN_WRITE, &err));
     OK(platter_image_close(image, 0, &err));
 
-    /* What the location says is not said once more. */
+    /* An option given in the location cannot be set again. */
     FAILS(platter_image_open(&image, "driver=qcow2,file.locking=on,file.filename=open.qcow2", options,
                              PLATTER_LOCATION_IMAGE_OPTS, &err),
           PLATTER_STATUS_INVALID, "'locking'");
@@ -730,13 +730,13 @@ static void options_beside_what_is_open(void)
     FAILS(platter_image_open(&image, "open.qcow2", options, 0, &err), PLATTER_STATUS_INVALID,
           "'raw'");
 
-    /* A key is a whole one, and the setter says so. */
+    /* A key must be complete, which the setter checks. */
     FAILS(platter_open_options_set_option(options, "file.", "x", 0, &err), PLATTER_STATUS_INVALID,
           "key");
     FAILS(platter_open_options_set_option(options, "file.locking.x", "x", 0, &err),
           PLATTER_STATUS_INVALID, "");
 
-    /* A bag has numbers and truths. */
+    /* A set of options can hold numbers and booleans. */
     platter_options *bag;
     OK(platter_options_new(&bag, 0, &err));
     OK(platter_options_set_bool(bag, "lazy-refcounts", 1, 0, &err));
@@ -748,7 +748,7 @@ static void options_beside_what_is_open(void)
     OK(platter_image_close(image, 0, &err));
     OK(platter_open_options_set_options(options, NULL, 0, &err));
 
-    /* A stream is bytes in order and has no options. */
+    /* A stream is a plain sequence of bytes and has no options. */
     int ends[2];
     CHECK(pipe(ends) == 0);
     close(ends[1]);
@@ -770,7 +770,7 @@ static void options_beside_what_is_open(void)
     close(fd);
 }
 
-/* A name of the set is that of its storage, also where a pipe is called so. */
+/* A name in the set refers to its storage, even if a pipe has the same name. */
 static void a_storage_called_as_a_pipe(void)
 {
     CHECK(mkfifo("fifo", 0600) == 0);

@@ -22,7 +22,7 @@ static void write_file(const char *path, const void *bytes, size_t len)
     CHECK(file != NULL && fwrite(bytes, 1, len, file) == len && fclose(file) == 0);
 }
 
-/* Copies that are handed out are made by this one. */
+/* Makes the strdup below fail, which the library uses to copy strings for the caller. */
 static bool no_memory;
 
 char *strdup(const char *text)
@@ -32,7 +32,7 @@ char *strdup(const char *text)
     return copy == NULL ? NULL : memcpy(copy, text, size);
 }
 
-/* A text that cannot be handed out is an error, and no success without one. */
+/* If a string cannot be copied for the caller, the call fails instead of succeeding without it. */
 static void without_memory(void)
 {
     char *text = (char *)1;
@@ -78,7 +78,7 @@ static int failing_extent(uint64_t offset, uint64_t len, uint64_t *run, uint32_t
     return failing->extent ? -EIO : 0;
 }
 
-/* What a comparison was doing when it failed is told by the error, not by its words. */
+/* An error has a field for the stage at which a comparison failed, so that its text need not be parsed. */
 static void compare_stage(struct failing failing, uint32_t stage, const char *text)
 {
     static const platter_storage_ops ops = {
@@ -104,7 +104,7 @@ static void compare_stage(struct failing failing, uint32_t stage, const char *te
     platter_open_options_free(options);
 }
 
-/* The log of the calls that fail, and of the jobs. */
+/* Number of log lines about failed calls and jobs. */
 static int told;
 
 static void on_line(uint32_t level, const char *line, void *user_data)
@@ -140,7 +140,7 @@ static void job_names_once(platter_job *job)
     platter_job_free(job);
 }
 
-/* Whatever opens a file that is not there says its name, and says it once. */
+/* Whatever opens a file that does not exist names it exactly once. */
 static void each_call_names_a_file_once(void)
 {
     platter_error *error = NULL;
@@ -200,7 +200,7 @@ int main(void)
     platter_error_free(error);
     each_call_names_a_file_once();
 
-    /* One line of UTF-8, whatever the name is. */
+    /* The message is one line of UTF-8, whatever the name is. */
     error = opening("odd\xff\n\x1bname", NULL, 0);
     CHECK_STR(platter_error_message(error),
               "Could not open 'odd\xef\xbf\xbd\\u{a}\\u{1b}name': No such file or directory");
@@ -219,7 +219,7 @@ int main(void)
     CHECK_STR(platter_error_message(error), "Could not open 'zero.raw': Unknown driver 'bogus'");
     platter_error_free(error);
 
-    /* A damaged table: corrupt, with the offset. */
+    /* A damaged table: the status is corrupt, and the offset is set. */
     make_image("bad.qcow2", "qcow2", 1 << 20, NULL);
     FILE *file = fopen("bad.qcow2", "r+b");
     CHECK(file != NULL && fseek(file, 40, SEEK_SET) == 0);
@@ -231,7 +231,7 @@ int main(void)
     CHECK_U64(platter_error_offset(error), 40);
     platter_error_free(error);
 
-    /* An image in use says by whom it might be, as a hint. */
+    /* For an image in use, a hint says who might be using it. */
     make_image("busy.qcow2", "qcow2", 1 << 20, NULL);
     platter_image *image = open_image("busy.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     error = opening("busy.qcow2", "qcow2", PLATTER_OPEN_WRITE);
@@ -242,7 +242,7 @@ int main(void)
     platter_error_free(error);
     OK(platter_image_close(image, 0, &err));
 
-    /* A wrong option names the right ones. */
+    /* The error about an unknown option lists the known ones. */
     platter_create *create;
     platter_options *bag;
     platter_job *job;
@@ -260,7 +260,7 @@ int main(void)
     platter_options_free(bag);
     platter_create_free(create);
 
-    /* So does one of opening, of a format as of a protocol. */
+    /* So does that about an option for opening, of a format or a protocol. */
     platter_open_options *how;
     OK(platter_open_options_new(&how, 0, &err));
     OK(platter_open_options_set_format(how, "qcow2", 0, &err));

@@ -1,8 +1,8 @@
-/* Images of any format, each as the options that open it: a map tells of every run what the call for a run tells of it,
- * and of any part of it. */
+/* Images of any format, each given as the options that open it: a map reports for every run the same as the call for
+ * one run does, and the same as for any part of it. */
 #include "workflow.h"
 
-/* What a run tells of the part of it that begins at `at`. */
+/* The part of a run from `at` up to `end` at most. */
 static platter_extent part_of(platter_extent run, uint64_t at, uint64_t end)
 {
     const uint64_t skipped = at - run.offset;
@@ -57,7 +57,7 @@ static void judge(const char *location)
 
 int main(int argc, char **argv)
 {
-    /* The first is the passphrase of those that are encrypted. */
+    /* The first argument is the passphrase of the encrypted images. */
     CHECK(argc > 2);
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_secrets_new(&secrets, 0, &err));

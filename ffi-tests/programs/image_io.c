@@ -37,7 +37,7 @@ static void round_trip(const char *path, const char *format)
     CHECK_STR(platter_image_filename(image), path);
     CHECK(!platter_image_is_read_only(image));
 
-    /* Lengths and offsets of any kind. */
+    /* Arbitrary lengths and offsets. */
     put(image, 0, 512, 0);
     put(image, 65536 - 7, 65536 + 13, 0);
     put(image, SIZE - 1, 1, PLATTER_WRITE_FUA);
@@ -55,7 +55,7 @@ static void round_trip(const char *path, const char *format)
     OK(platter_image_flush(image, 0, &err));
     OK(platter_image_close(image, 0, &err));
 
-    /* What was written is there when it is opened again, through the vectored calls too. */
+    /* What was written is still there after reopening, also with the vectored calls. */
     image = open_image(path, format, 0);
     CHECK(platter_image_is_read_only(image));
     unsigned char a[3], b[509], want[512];
@@ -79,7 +79,7 @@ static void round_trip(const char *path, const char *format)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* A map says what each call for a run says. */
+/* A map reports the same as the call for each run. */
 static void same_as_map(platter_image *image)
 {
     platter_job *job;
@@ -102,7 +102,7 @@ static void same_as_map(platter_image *image)
     platter_job_free(job);
 }
 
-/* The runs of an image cover it without a gap. */
+/* The runs of an image cover it without gaps. */
 static void extents(const char *path, const char *format)
 {
     platter_image *image = open_image(path, format, 0);
@@ -127,7 +127,7 @@ static void extents(const char *path, const char *format)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* An overlay without its backing file says neither data nor zero where a read is refused. */
+/* An overlay opened without its backing file reports neither data nor zero where a read is refused. */
 static void unknown(void)
 {
     platter_policy *policy;
@@ -169,7 +169,7 @@ static void by_descriptor(void)
     OK(platter_image_open_fd(&image, fd, "named", options, PLATTER_OPEN_WRITE, &err));
     CHECK_STR(platter_image_filename(image), "named");
     put(image, 3 << 20, 4096, 0);
-    /* The caller keeps the descriptor, and may close it at any time. */
+    /* The descriptor still belongs to the caller, who may close it at any time. */
     CHECK(close(fd) == 0);
     expect(image, 3 << 20, 4096, 0);
     OK(platter_image_close(image, 0, &err));
@@ -202,7 +202,7 @@ static void locations(void)
     FAILS(platter_image_open(&image, "json:{", NULL, PLATTER_LOCATION_PATH, &err),
           PLATTER_STATUS_NOT_FOUND, "json:{");
 
-    /* Paths are bytes. */
+    /* Paths are byte strings. */
     CHECK(link("d.raw", "d-\xff\xfe.raw") == 0);
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));
@@ -211,7 +211,7 @@ static void locations(void)
     expect(image, 0, 512, 0);
     OK(platter_image_close(image, 0, &err));
 
-    /* Every cache mode gives the same bytes. */
+    /* Every cache mode reads the same bytes. */
     static const char *const modes[] = {"writeback", "writethrough", "unsafe"};
     for (size_t i = 0; i < 3; i++) {
         OK(platter_open_options_set_cache(options, modes[i], 0, &err));
@@ -223,7 +223,7 @@ static void locations(void)
     platter_open_options_free(options);
 }
 
-/* What an image can do may be less than what its format can. */
+/* An image may support fewer features than its format. */
 static void features(void)
 {
     const platter_driver_info *driver;

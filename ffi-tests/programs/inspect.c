@@ -1,4 +1,4 @@
-/* Inspecting a file from elsewhere: by path, by descriptor, and over storage of the program. */
+/* Inspecting a file from an untrusted source: by path, by descriptor, and over storage of the program. */
 #include "check.h"
 
 #include <sys/stat.h>
@@ -58,7 +58,7 @@ static void put32(unsigned char *at, uint32_t value)
         at[i] = (unsigned char)(value >> (24 - 8 * i));
 }
 
-/* A qcow2 header that names a host file as its backing file and another as its data file. */
+/* Makes a qcow2 header that names one host file as its backing file and another as its data file. */
 static void make_upload(struct upload *upload, const char *backing, const char *data_file)
 {
     unsigned char *header = upload->bytes;
@@ -142,7 +142,7 @@ static void expect_attack(const platter_report *report)
           PLATTER_STATUS_NOT_FOUND, "offset");
 }
 
-/* Where the contents cannot be understood, every guard that looks at them fails or is unknown. */
+/* If the contents cannot be parsed, every guard that examines them fails or is unknown. */
 static void of_what_is_no_image(void)
 {
     static struct upload junk;
@@ -156,7 +156,7 @@ static void of_what_is_no_image(void)
     OK(platter_open_options_new(&options, 0, &err));
     for (size_t d = 0; platter_driver_describe(&driver, d, 0, NULL) == PLATTER_OK; d++) {
         platter_report *report;
-        /* Any bytes are a raw disk. */
+        /* Any bytes are a valid raw disk. */
         if (driver->kind != PLATTER_DRIVER_FORMAT || strcmp(driver->name, "raw") == 0)
             continue;
         OK(platter_open_options_set_format(options, driver->name, 0, &err));
@@ -192,14 +192,14 @@ int main(void)
     const char *text = NULL;
     int fd;
 
-    /* The policy would allow everything; inspecting opens nothing all the same. */
+    /* The policy would allow everything, but inspecting opens no other files. */
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_policy_set_callback(policy, never_asked, NULL, NULL, 0, &err));
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
     OK(platter_open_options_set_format(options, "qcow2", 0, &err));
 
-    /* Opening the FIFO would never come back. */
+    /* Opening the FIFO would block forever. */
     CHECK(mkfifo("fifo", 0600) == 0);
     make_upload(&upload, "json:{\"driver\":\"file\",\"filename\":\"fifo\"}", "/etc/passwd");
     OK(platter_inspect_storage(&report, &ops, "upload", &upload, free_upload, options, 0, &err));
@@ -214,7 +214,7 @@ int main(void)
     make_upload(&upload, "fifo", "/etc/passwd");
     fd = open("upload", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     CHECK(fd >= 0 && write(fd, upload.bytes, sizeof upload.bytes) == (ssize_t)sizeof upload.bytes);
-    /* By descriptor: the name may meanwhile lead to something else. */
+    /* By descriptor: the name may refer to something else in the meantime. */
     CHECK(rename("upload", "moved") == 0 && symlink("/etc/passwd", "upload") == 0);
     FAILS(platter_inspect(&report, "nowhere", options, 0, &err), PLATTER_STATUS_NOT_FOUND, "nowhere");
     OK(platter_open_options_set_format(options, "raw", 0, &err));
@@ -226,14 +226,14 @@ int main(void)
     platter_report_free(report);
     CHECK(close(fd) == 0);
 
-    /* By path, with the library's default options, of a good image. */
+    /* By path, with the library's default options, a good image. */
     make_image("good.qcow2", "qcow2", 1 << 20, NULL);
     OK(platter_inspect(&report, "good.qcow2", NULL, PLATTER_LOCATION_PATH, &err));
     CHECK(truth_of(report, 0, "passed"));
     CHECK(!truth_of(report, 0, "format-named"));
     platter_report_free(report);
 
-    /* Of what cannot be understood nothing is known, and nothing passes. */
+    /* If the contents cannot be parsed, nothing is known and the file does not pass. */
     make_image("disk.vmdk", "vmdk", 1 << 20, NULL);
     OK(platter_open_options_set_format(options, "qcow2", 0, &err));
     OK(platter_inspect(&report, "disk.vmdk", options, 0, &err));

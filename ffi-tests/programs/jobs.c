@@ -16,7 +16,7 @@ static void count_free(void *user_data)
     frees++;
 }
 
-/* A conversion of the test disk. */
+/* Creates a conversion of the test disk. */
 static platter_job *conversion(const char *target, const char *format, uint32_t flags)
 {
     platter_convert *convert;
@@ -86,7 +86,7 @@ static void cancelled_by_the_callback(void)
     FAILS(platter_job_result(&report, job, 0, &err), PLATTER_STATUS_CANCELLED, "");
     CHECK(report == NULL);
     platter_job_free(job);
-    /* Nothing half-done is left. */
+    /* No partial target is left. */
     CHECK(access("b.qcow2", F_OK) != 0);
 }
 
@@ -119,7 +119,7 @@ static void started(void)
     platter_job_free(job);
     platter_report_free(report);
 
-    /* An eventfd that is asked for after the end is readable at once. */
+    /* An eventfd requested after the job has ended is readable immediately. */
     job = conversion("d.raw", "raw", 0);
     OK(platter_job_start(job, 0, &err));
     OK(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err));
@@ -127,14 +127,14 @@ static void started(void)
     wait_readable(fd);
     platter_job_free(job);
 
-    /* Freeing a job that runs cancels it and waits for its end. */
+    /* Freeing a running job cancels it and waits for it to end. */
     job = conversion("e.qcow2", "qcow2", 0);
     OK(platter_job_set_rate(job, 1 << 20, 0, &err));
     OK(platter_job_start(job, 0, &err));
     platter_job_free(job);
     CHECK(access("e.qcow2", F_OK) != 0);
 
-    /* So does one that never ran. */
+    /* A job that was never run can be freed as well. */
     job = conversion("f.qcow2", "qcow2", 0);
     platter_job_free(job);
     CHECK(access("f.qcow2", F_OK) != 0);
@@ -152,7 +152,7 @@ static void *cancel_later(void *job)
 static void cancelled_by_a_thread(void)
 {
     platter_job *job = conversion("g.qcow2", "qcow2", 0);
-    /* Slow enough for the other thread to see it run. */
+    /* Slow enough for the other thread to see it running. */
     OK(platter_job_set_rate(job, 4 << 20, 0, &err));
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, cancel_later, job) == 0);

@@ -1,4 +1,4 @@
-/* The layout of every struct of the ABI, which never changes but by appending. */
+/* The layout of every struct of the ABI, which only ever changes by appending. */
 #include "check.h"
 
 #if UINTPTR_MAX == UINT64_MAX
@@ -85,7 +85,7 @@ AT(platter_message, kind, 16);
 AT(platter_message, reserved, 20);
 #endif
 
-/* Numbers that programs have compiled in. */
+/* Numbers that are compiled into programs. */
 _Static_assert(PLATTER_OK == 0 && PLATTER_STATUS_INVALID == -10001 && PLATTER_STATUS_OS == -10002 &&
                    PLATTER_STATUS_UNSUPPORTED == -10003 && PLATTER_STATUS_NOT_AN_IMAGE == -10004 &&
                    PLATTER_STATUS_CORRUPT == -10005 && PLATTER_STATUS_LOCKED == -10006 &&

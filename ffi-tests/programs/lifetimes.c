@@ -1,4 +1,4 @@
-/* Objects may be freed in any order: what needs another keeps it alive. */
+/* Objects may be freed in any order: an object that needs another keeps it alive. */
 #include "check.h"
 
 static int frees;
@@ -42,7 +42,7 @@ static void image_before_job(void)
     OK(platter_job_result(&report, job, 0, &err));
     OK(platter_job_result(&same, job, 0, &err));
     CHECK(frees == 0);
-    /* A job that never runs lets go of its images too. */
+    /* A job that is never run also releases its images. */
     platter_job_free(other);
     CHECK(frees == 1);
     const char *json, *again;
@@ -63,7 +63,7 @@ static void parameters_before_use(void)
     char path[] = "p.raw", format[] = "raw";
     OK(platter_create_new(&create, path, format, 0, &err));
     OK(platter_create_set_size(create, 4096, 0, &err));
-    /* Strings were copied. */
+    /* The strings were copied. */
     memset(path, 'x', sizeof path - 1);
     memset(format, 'x', sizeof format - 1);
     OK(platter_create_job_new(&job, create, 0, &err));
@@ -99,7 +99,7 @@ static void fails_named(platter_nodes *nodes, const char *location, uint32_t fla
 #define BASE "driver=qcow2,node-name=base,file.driver=file,file.node-name=file,file.filename=base.qcow2"
 #define ABOVE "driver=qcow2,file.driver=file,file.filename=above.qcow2,backing=base"
 
-/* Images that stand on nodes of one that was opened before. */
+/* Images that use nodes of an image opened earlier. */
 static void nodes_of_another_image(void)
 {
     platter_nodes *nodes, *others;
@@ -119,7 +119,7 @@ static void nodes_of_another_image(void)
     fails_named(NULL, ABOVE, 0, PLATTER_STATUS_INVALID, "Cannot find device='base'");
     fails_named(nodes, "driver=raw,file=file", PLATTER_OPEN_WRITE, PLATTER_STATUS_LOCKED,
                 "Permission conflict on node 'file'");
-    /* Outside the set a name is one among those of its image. */
+    /* Without the set, node names are local to their image. */
     OK(platter_image_close(open_named(NULL, BASE, 0), 0, &err));
     platter_image *above = open_named(nodes, ABOVE, PLATTER_OPEN_WRITE);
     platter_image *file = open_named(nodes, "driver=raw,file=file", 0);

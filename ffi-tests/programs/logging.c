@@ -13,7 +13,7 @@ static void on_line(uint32_t level, const char *line, void *user_data)
         images++;
 }
 
-/* At the level of calls that fail, each gives the message that its caller gets. */
+/* At debug level, each failed call logs the message that its caller gets. */
 static char failure[200];
 static int failures;
 
@@ -36,7 +36,7 @@ static void fail(void)
     CHECK(failures == 0 || strcmp(failure, expected) == 0);
 }
 
-/* Warnings of jobs, and requests of queues that fail, which no caller gets the message of. */
+/* Warnings of jobs and failed requests of queues, whose messages no caller gets. */
 static int warnings, errors;
 
 static void on_trouble(uint32_t level, const char *line, void *user_data)
@@ -127,7 +127,7 @@ int main(void)
     OK(platter_log_set(NULL, NULL, NULL, 0, 0, &err));
     CHECK(frees == 6);
 
-    /* Trace events: off until a pattern switches them on, and only at their level. */
+    /* Trace events are off until a pattern enables them, and are logged only at their level. */
     const char *name = NULL;
     size_t count = 0, listed = 0;
     while ((name = platter_trace_event(listed)) != NULL)

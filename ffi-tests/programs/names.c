@@ -1,4 +1,4 @@
-/* Names are bytes: what goes in comes out again, and only JSON replaces what is not UTF-8. */
+/* Names are byte strings: they are returned unchanged, and only JSON replaces what is not UTF-8. */
 #include "check.h"
 
 #define BASE "b\xe9" "d.raw"
@@ -37,7 +37,7 @@ static void overlay(const char *name, const char *backing)
     platter_policy_free(policy);
 }
 
-/* The name of the backing file as a report has it. */
+/* Checks the name of the backing file in a report. */
 static void check_backing(const char *name, const char *expected)
 {
     platter_open_options *options = trusting();
@@ -147,7 +147,7 @@ static void of_secrets(void)
     platter_secrets_free(secrets);
 }
 
-/* A path that looks like a protocol can be used again as it is shown. */
+/* A path that looks like a protocol is displayed in a form that can be used again. */
 static void with_colons(void)
 {
     platter_open_options *options = trusting();

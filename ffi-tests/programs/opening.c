@@ -1,15 +1,15 @@
-/* Introspection lists the options of opening that each driver takes, all of them and no others, with what each is when
- * it is not given and the values that it takes. */
+/* Introspection lists exactly the options for opening that each driver takes, with the default and the accepted values
+ * of each. */
 #include "check.h"
 
 #include <sys/stat.h>
 
 #define LONGEST 1024
 #define MOST_KEYS 512
-/* What filters are opened below. */
+/* What filters are placed below. */
 #define FILTERED "\"driver\": \"raw\", \"offset\": 0, \"file\": {"
 
-/* What describes a node so far that the values of its options are looked at; no server answers there. */
+/* The minimum description of a node with which its options' values are checked; no server answers there. */
 static const struct {
     const char *driver, *rest;
 } places[] = {
@@ -22,7 +22,7 @@ static const struct {
     {"ssh", ", \"server\": {\"host\": \"127.0.0.1\", \"port\": \"1\"}, \"path\": \"/x\", \"user\": \"u\""},
 };
 
-/* Describes a node of a driver; whether all is there that it takes to look at the values of its options. */
+/* Describes a node of a driver; returns whether that suffices for the values of its options to be checked. */
 static bool describe(char *location, const platter_driver_info *driver)
 {
     bool whole = driver->kind == PLATTER_DRIVER_FILTER || (driver->features & PLATTER_FEATURE_CREATE);
@@ -34,7 +34,7 @@ static bool describe(char *location, const platter_driver_info *driver)
             rest = places[i].rest;
             whole = true;
         }
-    /* Beside a filter that shows a file, an option would be that of the image in it. */
+    /* With a filter at the top, an option would be taken for one of the image in the file. */
     const bool below = driver->kind == PLATTER_DRIVER_FILTER;
     snprintf(location, LONGEST, "json:{%s\"driver\": \"%s\"%s",
              below ? FILTERED : "", driver->name, rest);
@@ -56,7 +56,7 @@ static bool describe(char *location, const platter_driver_info *driver)
     return whole;
 }
 
-/* The status of an opening with one option more, and what its error says. */
+/* The status of opening with one additional option; `says` receives the error message. */
 static int try(const char *location, const char *key, const char *value, char *says)
 {
     platter_open_options *options;
@@ -64,7 +64,7 @@ static int try(const char *location, const char *key, const char *value, char *s
     platter_error *error = NULL;
     char at[LONGEST];
     size_t len = strstr(location, FILTERED) != NULL ? (size_t)snprintf(at, sizeof at, "file.") : 0;
-    /* The first place of each list. */
+    /* The first element of each list. */
     for (const char *from = key; *from != '\0'; from++)
         at[len++] = *from == '*' ? '0' : *from;
     at[len] = '\0';
@@ -85,7 +85,7 @@ static bool is_unknown(const char *says)
     return strstr(says, " support the option '") != NULL;
 }
 
-/* Whether an error says that an option does not take its value. */
+/* Whether an error says that an option does not accept its value. */
 static bool is_refused(const char *says)
 {
     static const char *const words[] = {"accept value", "invalid parameter value", "nsupported value",
@@ -98,7 +98,7 @@ static bool is_refused(const char *says)
     return false;
 }
 
-/* A check that says what was opened. */
+/* A check that prints what was opened if it fails. */
 static void expect(bool holds, const char *location, const char *key, const char *says)
 {
     if (!holds)
@@ -124,7 +124,7 @@ static const char *some_value(const platter_option_info *option)
     }
 }
 
-/* Each value that is told is taken, and another word is not. */
+/* Each value that is reported is accepted, and another word is rejected. */
 static void try_values(const char *location, const platter_option_info *option)
 {
     char says[LONGEST];
@@ -156,7 +156,7 @@ static const platter_option_info *find(const char *driver, const char *key)
     return NULL;
 }
 
-/* What formats are opened over that are only read: it is none of them. */
+/* An empty file, for formats that cannot be created; it is not a valid image of any of them. */
 static void make_empty(const char *format)
 {
     char path[LONGEST];
@@ -191,7 +191,7 @@ static void make(const char *format)
     platter_create_free(create);
 }
 
-/* Each driver is tried, and of the keys that it does not have each; where each instruction takes long, a few. */
+/* Tries every driver, with every key that it does not have; where every instruction takes long, only a few. */
 #ifdef SLOW_RUN
 #define DRIVERS_APART 5
 #define KEYS_APART 32
@@ -200,7 +200,7 @@ static void make(const char *format)
 #define KEYS_APART 1
 #endif
 
-/* The keys that any driver has. */
+/* The keys of all drivers. */
 static const char *keys[MOST_KEYS];
 static size_t key_count;
 
@@ -213,7 +213,7 @@ static void note(const char *key)
     keys[key_count++] = key;
 }
 
-/* Whether a key says of a node where it lies. */
+/* Whether a key specifies where a node is located. */
 static bool is_place(const char *driver, const char *key)
 {
     const platter_child_info *child;
@@ -252,7 +252,7 @@ static void unknown(const platter_driver_info *driver)
     }
 }
 
-/* What is told of some options. */
+/* The properties of some options. */
 static void properties(void)
 {
     const platter_option_info *option = find("qcow2", PLATTER_OPEN_OPT_ENCRYPT_KEY_SECRET);

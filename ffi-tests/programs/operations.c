@@ -1,4 +1,4 @@
-/* create, convert, check, map and compare end to end. */
+/* create, convert, check, map, compare, commit, rebase and resize, end to end. */
 #include "check.h"
 
 #include <pthread.h>
@@ -44,7 +44,7 @@ static void check_clean(const char *path)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* A refcount that is lost: leaks alone cannot be repaired, all can. */
+/* A lost refcount: repairing only leaks is not possible, repairing everything is. */
 static void check_lost(const char *path)
 {
     static unsigned char file[1 << 20], after[1 << 20];
@@ -86,10 +86,10 @@ static void check_lost(const char *path)
     check_clean(path);
 }
 
-/* An image that is written to while it is checked. */
+/* An image that is written to during a check. */
 struct live {
     platter_image *image;
-    int expected; /* of each change */
+    int expected; /* status of each change */
     bool done;
 };
 
@@ -123,7 +123,7 @@ static int write_from_here(const platter_progress *progress, void *user_data)
     return 0;
 }
 
-/* A check tells what is true of one state of the image, or nothing. */
+/* A check reports on one consistent state of the image, or fails. */
 static void check_live(const char *path)
 {
     struct live live = {open_image(path, "qcow2", PLATTER_OPEN_WRITE), 0, false};
@@ -188,7 +188,7 @@ static void walked(void *user_data)
     ((struct walk *)user_data)->frees++;
 }
 
-/* The runs of a map one by one are those of its report. */
+/* The runs of a map passed one by one are those of its report. */
 static void map_one_by_one(platter_image *image, const platter_report *whole, size_t runs)
 {
     struct walk walk = {.report = whole};
@@ -201,7 +201,7 @@ static void map_one_by_one(platter_image *image, const platter_report *whole, si
     platter_report_free(report);
     CHECK(walk.seen == runs && walk.frees == 1);
 
-    /* The callback may end it; a job that never runs frees its data too, and so does a call that fails. */
+    /* The callback may stop the job; a job that is never run frees the user data too, and so does a call that fails. */
     walk = (struct walk){.report = whole, .stop_after = 2};
     OK(platter_map_each_job_new(&job, image, 0, PLATTER_LENGTH_ALL, next_run, &walk, walked, 0,
                                 &err));
@@ -223,7 +223,7 @@ int main(void)
     make_small("live.qcow2");
     check_live("live.qcow2");
 
-    /* create: the summary comes before anything is touched. */
+    /* create: the summary is available before anything is touched. */
     platter_create *create;
     platter_options *bag;
     platter_job *job;
@@ -283,7 +283,7 @@ int main(void)
     platter_options_free(bag);
     OK(platter_convert_set_target_cache(convert, "writeback", 0, &err));
 
-    /* What does not fit together is told before, and refused with the same words. */
+    /* Conflicting options are reported in advance, and rejected with the same text. */
     static const struct {
         uint32_t flags, conflict;
     } cases[] = {
@@ -319,7 +319,7 @@ int main(void)
     OK(platter_image_close(image, 0, &err));
     compare("base.qcow2", "qcow2", "flat.raw", "raw", 0);
 
-    /* Strict: the compressed image is allocated differently. */
+    /* Strict: the images are allocated differently. */
     platter_image *a = open_image("base.qcow2", "qcow2", 0), *b = open_image("flat.raw", "raw", 0);
     OK(platter_compare_job_new(&job, a, b, PLATTER_COMPARE_STRICT, &err));
     report = result_of(job);
@@ -329,7 +329,7 @@ int main(void)
     OK(platter_image_close(a, 0, &err));
     OK(platter_image_close(b, 0, &err));
 
-    /* An overlay: data shows through, the map says from which layer. */
+    /* An overlay: data of the base shows through, and the map reports the layer. */
     platter_policy *policy;
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_create_new(&create, "top.qcow2", "qcow2", 0, &err));
@@ -362,7 +362,7 @@ int main(void)
     platter_report_free(report);
     OK(platter_image_close(image, 0, &err));
 
-    /* What an overlay holds goes down; then the base alone shows it. */
+    /* A commit moves the overlay's data into the base, which then holds it by itself. */
     OK(platter_image_open(&image, "top.qcow2", open, PLATTER_OPEN_WRITE, &err));
     OK(platter_image_write(image, "down", 4, 70000, 0, &err));
     OK(platter_image_close(image, 0, &err));
@@ -380,13 +380,13 @@ int main(void)
     OK(platter_image_close(image, 0, &err));
     check_clean("base.qcow2");
 
-    /* Without a backing file the overlay holds all that it shows. */
+    /* Rebased to no backing file, the overlay itself holds all data. */
     OK(platter_rebase_job_new(&job, "top.qcow2", NULL, NULL, NULL, open, 0, &err));
     platter_report_free(result_of(job));
     check_clean("top.qcow2");
     compare("top.qcow2", "qcow2", "base.qcow2", "qcow2", 1);
 
-    /* A compressed image cannot be shown for people in full, and says so. */
+    /* The map of a compressed image has no complete human-readable form, which is reported. */
     image = open_image("small.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     report = result_of(job);
@@ -399,14 +399,14 @@ int main(void)
     platter_report_free(report);
     OK(platter_image_close(image, 0, &err));
 
-    /* A format without a check says so. */
+    /* A format that does not support checks reports that. */
     image = open_image("flat.raw", "raw", PLATTER_OPEN_FOR_CHECK);
     OK(platter_check_job_new(&job, image, 0, &err));
     FAILS(platter_job_run(job, 0, &err), PLATTER_STATUS_UNSUPPORTED, "does not support checks");
     platter_job_free(job);
     OK(platter_image_close(image, 0, &err));
 
-    /* Another size: larger at will, smaller only where that is allowed. */
+    /* Resizing: an image can always grow, but shrinks only if that is allowed. */
     image = open_image("flat.raw", "raw", PLATTER_OPEN_WRITE);
     OK(platter_resize_job_new(&job, image, 1000, "off", PLATTER_RESIZE_MORE, &err));
     report = result_of(job);

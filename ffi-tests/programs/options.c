@@ -1,4 +1,4 @@
-/* Bags of options, and the introspection of what they may hold. */
+/* Sets of options, and the introspection of what they may hold. */
 #include "check.h"
 
 static void bags(void)
@@ -13,7 +13,7 @@ static void bags(void)
     CHECK_STR(platter_options_get(bag, "nocow"), "off");
     CHECK(platter_options_get(bag, "size") == NULL);
 
-    /* A later value replaces an earlier one; several lists add up. */
+    /* A later value replaces an earlier one; several lists accumulate. */
     OK(platter_options_parse(bag, "cluster_size=2M,compat=1.1", 0, &err));
     CHECK_STR(platter_options_get(bag, "cluster_size"), "2M");
     CHECK_STR(platter_options_get(bag, "compat"), "1.1");
@@ -65,7 +65,7 @@ static void sizes(void)
     platter_free(text);
 }
 
-/* What a setter can see it refuses, unless what is named is to be refused where it is used. */
+/* A setter rejects the mistakes that it can detect, unless PLATTER_NAME_UNCHECKED defers that to the time of use. */
 static void mistakes(void)
 {
     platter_open_options *how;

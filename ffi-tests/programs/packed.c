@@ -1,7 +1,7 @@
-/* Compressed files as sources, checksums, and levels of compression. */
+/* Compressed files as sources, checksums, and compression levels. */
 #include "check.h"
 
-/* 512 zeroes as gzip packs them. */
+/* 512 zeroes compressed with gzip. */
 static const unsigned char packed[] = {
     0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0x63, 0x60, 0x18,
     0x05, 0x23, 0x19, 0x00, 0x00, 0x78, 0x75, 0xaa, 0xb2, 0x00, 0x02, 0x00, 0x00,
@@ -56,7 +56,7 @@ static void opens(void)
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_EXPANSION, 1, 0, &err));
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_SPOOL_BYTES, 0, 0, &err));
     options = unpacking("gzip", policy);
-    /* Zeroes take nothing. */
+    /* Zeroes take up no space in the temporary file. */
     OK(platter_image_open(&image, "disk.gz", options, 0, &err));
     OK(platter_image_close(image, 0, &err));
     platter_open_options_free(options);
@@ -77,7 +77,7 @@ static int size_packed(uint64_t *size, void *user_data)
     return 0;
 }
 
-/* What is open already is unpacked as what is named. */
+/* Open files and storages are decompressed in the same way as named files. */
 static void opens_what_is_open(void)
 {
     static const platter_storage_ops ops = {.read = read_packed, .size = size_packed};
@@ -101,7 +101,7 @@ static void opens_what_is_open(void)
         CHECK_U64(size, 512);
         OK(platter_image_close(image, 0, &err));
     }
-    /* What is not compressed says so. */
+    /* A file that is not compressed is an error. */
     copy[0] ^= 1;
     FAILS(platter_image_open_storage(&image, &ops, "disk.gz", copy, NULL, options, 0, &err),
           PLATTER_STATUS_INVALID, "disk.gz");
@@ -132,7 +132,7 @@ static void converts(void)
     platter_report_free(report);
     platter_job_free(job);
 
-    /* Without being asked for there is none. */
+    /* Without a request for a checksum there is none. */
     OK(platter_convert_set_checksum(convert, NULL, 0, &err));
     OK(platter_convert_job_new(&job, convert, 0, &err));
     OK(platter_job_run(job, 0, &err));

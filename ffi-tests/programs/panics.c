@@ -1,10 +1,10 @@
-/* A defect of the library becomes a status, and the object it happened in refuses further use. */
+/* A panic in the library becomes a status, and the object in which it happened rejects further use. */
 #include "check.h"
 
 #include <poll.h>
 
 #ifdef PLATTER_TESTING
-/* Only in builds with debug assertions; in no header. */
+/* Only in builds with debug assertions; not in any header. */
 void platter_testing_panic_at(uint32_t nth);
 
 static int frees;
@@ -25,7 +25,7 @@ int main(void)
     CHECK(size == 0);
     OK(platter_size_parse(&size, "1k", 0, &err));
 
-    /* A bag is poisoned for good, and can still be freed. */
+    /* A set of options is poisoned permanently, but can still be freed. */
     platter_options *bag;
     OK(platter_options_new(&bag, 0, &err));
     platter_testing_panic_at(1);
@@ -33,7 +33,7 @@ int main(void)
     FAILS(platter_options_set(bag, "a", "b", 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
     platter_options_free(bag);
 
-    /* An image is not written out any more: what is on disk stays as it was. */
+    /* An image is no longer written: its contents on disk stay as they were. */
     platter_image *image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_image_write(image, "x", 1, 0, PLATTER_WRITE_FUA, &err));
     platter_testing_panic_at(1);
@@ -41,7 +41,7 @@ int main(void)
     char byte;
     FAILS(platter_image_read(image, &byte, 1, 0, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
-    /* Its locks are gone with it. */
+    /* Its locks have been released with it. */
     image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_image_read(image, &byte, 1, 0, 0, &err));
     CHECK(byte == 'x');
@@ -56,20 +56,20 @@ int main(void)
     platter_job_free(job);
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
 
-    /* On a thread of the library. */
+    /* A job on a thread of the library. */
     image = open_image("a.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     struct pollfd poller = {.fd = -1, .events = POLLIN};
     OK(platter_job_fd(&poller.fd, job, 0, &err));
     platter_testing_panic_at(2);
     OK(platter_job_start(job, 0, &err));
-    /* Another call from here could take the place of the work. */
+    /* Another call from here could trigger the panic instead of the work. */
     CHECK(poll(&poller, 1, 60000) == 1);
     FAILS(platter_job_result(NULL, job, 0, &err), PLATTER_STATUS_INTERNAL, "injected");
     platter_job_free(job);
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
 
-    /* A request is a completion all the same, and both the queue and its image refuse more. */
+    /* A request still yields a completion, and both the queue and its image reject further requests. */
     image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     platter_queue *queue;
     platter_completion done;
@@ -85,7 +85,7 @@ int main(void)
     FAILS(platter_image_close(image, 0, &err), PLATTER_STATUS_INTERNAL, "unusable");
     platter_queue_free(queue);
 
-    /* What is let go behind the work is the third: the job ends all the same, on whatever thread. */
+    /* The third guard is the cleanup after the work: the job ends nevertheless, on either thread. */
     image = open_image("a.qcow2", "qcow2", 0);
     OK(platter_map_job_new(&job, image, 0, PLATTER_LENGTH_ALL, 0, &err));
     platter_testing_panic_at(3);
@@ -100,7 +100,7 @@ int main(void)
     FAILS(platter_job_result(NULL, job, PLATTER_JOB_WAIT, &err), PLATTER_STATUS_INTERNAL, "injected");
     platter_job_free(job);
 
-    /* A getter gives what it gives for NULL. */
+    /* A getter returns what it returns for NULL. */
     platter_testing_panic_at(1);
     CHECK(platter_image_format(image) == NULL);
     CHECK_STR(platter_image_format(image), "qcow2");

@@ -1,4 +1,4 @@
-/* What opening may do: formats, guessing, files that an image names. */
+/* What opening is allowed to do: formats, guessing, files that an image names. */
 #include "check.h"
 
 static int frees, asked;
@@ -54,7 +54,7 @@ static void expect_pattern(platter_image *image)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* A file that is handed over; right after that its name leads elsewhere. */
+/* A file that is passed by descriptor; immediately afterwards its name refers to something else. */
 struct handover {
     const char *path;
     uint32_t role, writable;
@@ -79,7 +79,7 @@ static void move_back(const struct handover *handover)
     CHECK(unlink(handover->path) == 0 && rename("moved", handover->path) == 0);
 }
 
-/* A data file by descriptor, read and written; nothing goes through its name. */
+/* A data file is read and written through its descriptor; its name is never used. */
 static void hand_over_data_file(void)
 {
     struct handover handover = {"data.raw", PLATTER_ROLE_DATA_FILE, 0, 0};
@@ -103,14 +103,14 @@ static void hand_over_data_file(void)
         OK(platter_image_close(image, 0, &err));
         move_back(&handover);
     }
-    /* What was written is in the file that was handed over. */
+    /* What was written is in the file that was passed. */
     handover.writable = 0;
     OK(try_open(&image, "data.qcow2", 0, &err));
     expect_pattern(image);
     move_back(&handover);
 }
 
-/* commit writes to the backing file: the callback is asked again, and hands it over for writing. */
+/* commit writes to the backing file: the callback is called again, and passes a writable descriptor. */
 static int hand_over_base(const platter_implicit_file *file, int *fd, void *user_data)
 {
     int *writable = user_data;
@@ -155,7 +155,7 @@ static void hand_over_to_commit(void)
     expect_pattern(image);
 }
 
-/* The constants of the header are what a new policy has. */
+/* A new policy has the limits that the constants in the header specify. */
 static void limits_by_default(void)
 {
     static const struct {
@@ -187,7 +187,7 @@ static void limits_by_default(void)
     }
 }
 
-/* A callback tells why a file cannot be had. */
+/* A callback reports why a file cannot be opened. */
 static void reasons(struct answer *answer)
 {
     static const struct {
@@ -233,7 +233,7 @@ int main(void)
     platter_job_free(job);
     platter_create_free(create);
 
-    /* The library's own default refuses what an image names, and guessing where it writes. */
+    /* The library's default denies files that an image names, and guessing the format for writing. */
     fresh(PLATTER_POLICY_STRICT);
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "top.qcow2");
     CHECK(image == NULL);
@@ -254,7 +254,7 @@ int main(void)
     OK(platter_policy_allow_format(policy, "raw", 0, &err));
     FAILS(try_open(&image, "top.qcow2", 0, &err), PLATTER_STATUS_DENIED, "qcow2");
 
-    /* The end of a file says what it is where that is asked for. */
+    /* The end of a file is probed only if that is requested. */
     fresh(PLATTER_POLICY_PERMISSIVE);
     FILE *disk = fopen("disk.img", "wb");
     CHECK(disk != NULL && fseek(disk, 4096, SEEK_SET) == 0);
@@ -270,7 +270,7 @@ int main(void)
     CHECK(truncate("disk.img", 4096) == 0);
     OK(try_open(&image, "disk.img", 0, &err));
     OK(platter_image_close(image, 0, &err));
-    /* Its guest could write a footer. */
+    /* The guest could write a footer into it. */
     FAILS(try_open(&image, "disk.img", PLATTER_OPEN_WRITE, &err),
           PLATTER_STATUS_DENIED, "name the format");
 
@@ -332,7 +332,7 @@ int main(void)
     OK(platter_policy_set_limit(policy, PLATTER_LIMIT_TABLE_BYTES, 7, 0, &err));
     FAILS(try_open(&image, "base.qcow2", 0, &err), PLATTER_STATUS_LIMIT, "table");
 
-    /* A callback decides, and may hand over an open file. */
+    /* A callback decides, and may pass an open file. */
     struct answer answer = {PLATTER_ANSWER_OPEN, NULL};
     fresh(PLATTER_POLICY_PERMISSIVE);
     OK(platter_policy_set_callback(policy, decide, &answer, count_free, 0, &err));
@@ -352,7 +352,7 @@ int main(void)
     CHECK(frees == 0);
     platter_policy_free(policy);
     platter_open_options_free(options);
-    /* The open image may still use the policy; afterwards nothing does. */
+    /* The open image may still be using the policy; after it is closed, nothing does. */
     expect_pattern(image);
     CHECK(frees == 1);
     policy = NULL;

@@ -1,4 +1,4 @@
-/* Images for products, what a product would refuse, and whole chains. */
+/* Images for products, what a product would reject, and whole chains. */
 #include "check.h"
 
 static const platter_profile_info *find(const char *name)
@@ -105,7 +105,7 @@ int main(void)
     OK(platter_convert_set_profile(both, "esxi", 0, &err));
     OK(platter_convert_check(&conflict, both, PLATTER_CONVERT_TARGET_EXISTS, &err));
     CHECK_U64(conflict, PLATTER_CONVERT_CONFLICT_PROFILE_OF_EXISTING);
-    /* What the profile decides is known before the job is made. */
+    /* What the profile decides is known when the job is created. */
     platter_options *ide;
     platter_job *job;
     OK(platter_options_new(&ide, 0, &err));

@@ -61,11 +61,11 @@ static void every_kind(const char *path, const char *format, uint32_t flags)
     ends_well(queue, &tag, sizeof in);
     CHECK(memcmp(in, out, sizeof in) == 0);
 
-    /* In place now, from several buffers, and durable. */
+    /* Now in place, from several buffers, and durable. */
     fill_pattern(out, sizeof out, 77);
     struct iovec iov[3] = {{out, 1000}, {NULL, 0}, {out + 1000, 2000}};
     platter_queue_writev(queue, iov, 3, 5000, &tag, PLATTER_REQUEST_MORE);
-    /* The list is copied. */
+    /* The iovec array has been copied. */
     memset(iov, 0xff, sizeof iov);
     ends_well(queue, &tag, 3000);
     platter_queue_write(queue, out, 3000, 5000, NULL, PLATTER_WRITE_FUA);
@@ -96,7 +96,7 @@ static void every_kind(const char *path, const char *format, uint32_t flags)
     platter_queue_free(queue);
     OK(platter_image_close(image, 0, &err));
 
-    /* What is not in the page cache takes another way. */
+    /* Data that is not in the page cache takes another path. */
     image = open_image(path, format, 0);
     queue = new_queue(image, 8, flags);
     int file = open(path, O_RDONLY);
@@ -146,7 +146,7 @@ static void errors(uint32_t flags)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* Storage whose reads of the guest's data wait until the gate opens. */
+/* Storage whose reads of guest data wait until the gate is opened. */
 struct gate {
     pthread_mutex_t lock;
     pthread_cond_t opened;
@@ -235,7 +235,7 @@ static void waiting_and_overflow(void)
     OK(platter_queue_reap(&count, queue, done, 8, 8, -1, 0, &err));
     CHECK(count == 0);
 
-    /* Far more than the depth: two run, the others wait their turn, none is refused. */
+    /* Far more requests than the depth: two run, the others wait their turn, none is rejected. */
     for (size_t i = 0; i < 50; i++)
         platter_queue_read(queue, bufs[i], sizeof bufs[i], i, bufs[i], 0);
     CHECK_U64(platter_queue_outstanding(queue), 50);
@@ -259,7 +259,7 @@ static void waiting_and_overflow(void)
     CHECK_U64(total, 50);
     CHECK_U64(platter_queue_outstanding(queue), 0);
 
-    /* More than one may be left for the next call, and the fd says so. */
+    /* A completion may be left for the next call, for which the fd stays readable. */
     for (size_t i = 0; i < 3; i++)
         platter_queue_read(queue, bufs[i], 16, i, NULL, 0);
     OK(platter_queue_reap(&count, queue, done, 3, 3, -1, 0, &err));
@@ -275,7 +275,7 @@ static void waiting_and_overflow(void)
     OK(platter_queue_reap(&count, queue, NULL, 0, 0, 0, 0, &err));
     CHECK(count == 0 && !readable(fd));
 
-    /* Freeing waits for what has begun; what has not begun is dropped. */
+    /* Freeing waits for requests that have started; those that have not are dropped. */
     set_gate(&gate, false);
     gate.waiting = 0;
     for (size_t i = 0; i < 50; i++)
@@ -326,7 +326,7 @@ static void the_image_may_go_first(void)
     ends_well(queue, NULL, 1);
     CHECK(byte == 'x');
     platter_queue_free(queue);
-    /* Its locks are gone with it. */
+    /* Its locks have been released with it. */
     image = open_image("e.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_image_close(image, 0, &err));
 }

@@ -1,6 +1,6 @@
-/* A job whose server says nothing any more ends when its deadline has passed. The arguments are the kind of the job, the
- * image, and `first` where the deadline counts from the beginning; else it counts from a line of standard input, which is
- * waited for once the job is in the middle. */
+/* A job whose server no longer responds ends when its deadline has passed. The arguments are the kind of job, the
+ * image, and `first` if the deadline counts from the start; otherwise it counts from a line on standard input, which
+ * the program waits for once the job is partly done. */
 #include "check.h"
 
 static platter_open_options *options;

@@ -1,5 +1,5 @@
-/* A disk that moves from a web server to a cluster of Ceph: a base behind https, a local overlay over it that a server
- * offers by NBD, a client that writes, a copy of the base in the cluster, and a commit into that. The arguments are the
+/* A disk that moves from a web server to a Ceph cluster: a base behind https, a local overlay over it that a server
+ * exports over NBD, a client that writes, a copy of the base in the cluster, and a commit into it. Arguments: the
  * URL of the base, the name of the image in the cluster, and the size of both. */
 #include "workflow.h"
 
@@ -31,7 +31,7 @@ int main(int argc, char **argv)
     OK(platter_image_read(web, expected, size, 0, 0, &err));
     OK(platter_image_close(web, 0, &err));
 
-    /* A machine runs on the overlay, whose base is still with the web server. */
+    /* A virtual machine uses the overlay, whose base is still on the web server. */
     make_overlay("disk.qcow2", base);
     platter_image *disk = opened("disk.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     platter_server *server = serving(disk, "disk", NULL);
@@ -44,7 +44,7 @@ int main(int argc, char **argv)
     platter_server_free(server);
     OK(platter_image_close(disk, 0, &err));
 
-    /* The base moves into the cluster, and what was written follows it. */
+    /* The base is copied into the cluster, and what was written is committed into it. */
     copy_whole(base, "raw", cluster);
     platter_open_options *options = opening("qcow2");
     OK(platter_rebase_job_new(&job, "disk.qcow2", cluster, "raw", NULL, options, 0, &err));

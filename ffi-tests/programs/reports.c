@@ -20,7 +20,7 @@ struct pieces {
     size_t length;
 };
 
-/* Each piece is what follows in the whole. */
+/* Each piece continues the whole where the last one ended. */
 static int follows(const char *bytes, size_t length, void *user_data)
 {
     struct pieces *pieces = user_data;
@@ -35,7 +35,7 @@ static int takes_none(const char *bytes, size_t length, void *user_data)
     return 1;
 }
 
-/* A report in pieces is the report. */
+/* A report written in pieces is the same as the whole report. */
 static void check_pieces(const platter_report *report)
 {
     struct pieces text = {0}, json = {0};
@@ -62,7 +62,7 @@ int main(void)
     platter_job_free(job);
     platter_create_free(create);
 
-    /* info of one image: nothing that it names is opened. */
+    /* info on one image: no file that it names is opened. */
     CHECK(rename("base.raw", "away.raw") == 0);
     platter_report *report;
     OK(platter_image_describe(&report, "top.qcow2", NULL, 0, &err));
@@ -100,7 +100,7 @@ int main(void)
     FAILS(platter_report_write(report, takes_none, NULL, 0, &err), PLATTER_STATUS_CANCELLED, "");
     platter_report_free(report);
 
-    /* The chain. */
+    /* info on the whole chain. */
     platter_open_options *options;
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
@@ -118,7 +118,7 @@ int main(void)
     FAILS(platter_image_describe(&report, "top.qcow2", NULL, PLATTER_INFO_CHAIN, &err), PLATTER_STATUS_DENIED,
           "");
 
-    /* check: findings are messages, the numbers a report. */
+    /* check: findings are messages, the counts are in the report. */
     platter_image *image = open_image("top.qcow2", "qcow2",
                                       PLATTER_OPEN_FOR_CHECK | PLATTER_OPEN_NO_BACKING);
     OK(platter_check_job_new(&job, image, 0, &err));

@@ -1,4 +1,4 @@
-/* Secrets: an encrypted image is made, refused without its secret, and read with it. */
+/* Secrets: an encrypted image is created, not opened without its secret, and read with it. */
 #include "check.h"
 
 static platter_image *open_disk(platter_secrets *secrets, int expected, const char *text)
@@ -21,7 +21,7 @@ static platter_image *open_disk(platter_secrets *secrets, int expected, const ch
     return image;
 }
 
-/* Who knows the secret. */
+/* State of a callback that knows the secret. */
 struct vault {
     const unsigned char *key;
     size_t len;
@@ -29,7 +29,7 @@ struct vault {
     int left;
 };
 
-/* A bit that no flag has. */
+/* A bit that no flag uses. */
 #define BAD 0x80000000u
 
 static void ask(platter_secret_answer *answer, const char *id, void *user_data)
@@ -49,7 +49,7 @@ static void leave(void *user_data)
     vault->left++;
 }
 
-/* An image without a name is unlocked as others are: an option names the secret. */
+/* An image without a name is unlocked like any other: an option refers to the secret. */
 static void by_descriptor(const platter_secrets *secrets)
 {
     platter_open_options *options;
@@ -70,7 +70,7 @@ static void by_descriptor(const platter_secrets *secrets)
 
 int main(void)
 {
-    /* A passphrase is text, so that every other tool can give it too. */
+    /* A passphrase is text, so that every other tool can supply it too. */
     static const unsigned char key[] = {'k', 'e', 0xc3, 0xbf, 1};
     static const unsigned char binary[] = {0, 1, 2, 0, 255};
     platter_secrets *secrets;
@@ -177,7 +177,7 @@ int main(void)
     open_disk(secrets, PLATTER_STATUS_WRONG_SECRET, "Invalid password");
     platter_secrets_free(secrets);
 
-    /* Whoever knows it is asked, once for each time that it is needed. */
+    /* The callback that knows it is called once each time that it is needed. */
     struct vault vault = {key, sizeof key, 0, 0};
     OK(platter_secrets_new(&secrets, 0, &err));
     OK(platter_secrets_set_callback(secrets, ask, &vault, leave, 0, &err));

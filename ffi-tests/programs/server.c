@@ -1,4 +1,4 @@
-/* Servers: exports, addresses, a client by hand, events, statistics, the end, and lifetimes. */
+/* Servers: exports, addresses, a hand-written client, events, statistics, shutdown, and lifetimes. */
 #include "check.h"
 
 #include <poll.h>
@@ -24,7 +24,7 @@ static void transmit(int fd, const void *buf, size_t len)
     CHECK(write(fd, buf, len) == (ssize_t)len);
 }
 
-/* Takes the export in the old way, which ends in its size. */
+/* Selects the export with the old option NBD_OPT_EXPORT_NAME; the reply begins with its size. */
 static uint64_t handshake(int fd, const char *name)
 {
     const size_t len = strlen(name);
@@ -45,7 +45,7 @@ static uint64_t handshake(int fd, const char *name)
     return size;
 }
 
-/* Sends a request and takes the beginning of its reply; the errno of the protocol. */
+/* Sends a request and receives the header of its reply; returns the protocol's error value. */
 static unsigned request(int fd, unsigned command, uint64_t offset, const void *data, unsigned len)
 {
     unsigned char head[28] = {0x25, 0x60, 0x95, 0x13, 0, 0, 0, (unsigned char)command, 1, 2, 3};
@@ -112,7 +112,7 @@ static void a_client_reads_and_writes(void)
     CHECK(request(ends[0], 0, 8192, NULL, sizeof in) == 0);
     receive(ends[0], in, sizeof in);
     CHECK(memcmp(in, out, sizeof in) == 0);
-    /* The program and its clients see the same. */
+    /* The program and its clients see the same data. */
     memset(in, 0, sizeof in);
     OK(platter_image_read(image, in, sizeof in, 8192, 0, &err));
     CHECK(memcmp(in, out, sizeof in) == 0);
@@ -161,7 +161,7 @@ static void clients_come_to_addresses(void)
     FAILS(platter_server_listen(server, "inet:nowhere", 0, &err), PLATTER_STATUS_INVALID,
           "is not an address");
 
-    /* A list of what is there, as clients see it. */
+    /* The list of exports, as clients see it. */
     OK(platter_policy_new(&policy, PLATTER_POLICY_PERMISSIVE, 0, &err));
     OK(platter_open_options_new(&options, 0, &err));
     OK(platter_open_options_set_policy(options, policy, 0, &err));
@@ -196,7 +196,7 @@ static void clients_come_to_addresses(void)
         wait_for_event(server);
     } while (clients(server) > 0);
 
-    /* The image lives on behind its handle. */
+    /* The image stays open after its handle is closed. */
     OK(platter_image_close(image, 0, &err));
     const int client = socket(AF_UNIX, SOCK_STREAM, 0);
     CHECK(connect(client, (struct sockaddr *)&name, sizeof name) == 0);
@@ -214,7 +214,7 @@ static void clients_come_to_addresses(void)
     CHECK(stat("s.sock", &found) != 0);
 }
 
-/* Where this user can mount, else the status says why not. */
+/* Works if this user can mount; otherwise the status says why not. */
 static void an_image_is_a_file(void)
 {
     unsigned char byte;
@@ -234,7 +234,7 @@ static void an_image_is_a_file(void)
         CHECK_U64(clients(server), 1);
         CHECK_U64((uint64_t)lseek(fd, 0, SEEK_END), SIZE);
         CHECK(pread(fd, &byte, 1, 8192) == 1);
-        /* A file that is open does not hold up the end. */
+        /* An open file does not delay the shutdown. */
         OK(platter_server_drain(server, 1000, 0, &err));
         CHECK(pread(fd, &byte, 1, 500000) < 0);
         close(fd);
@@ -264,7 +264,7 @@ static void an_image_is_a_device(void)
     CHECK(connect(front, (struct sockaddr *)&name, sizeof name) == 0);
     wait_for_event(server);
     CHECK_U64(clients(server), 1);
-    /* A front end that stays does not hold up the end. */
+    /* A front end that stays connected does not delay the shutdown. */
     OK(platter_server_drain(server, 1000, 0, &err));
     CHECK_U64(clients(server), 0);
     close(front);
@@ -273,7 +273,7 @@ static void an_image_is_a_device(void)
     OK(platter_image_close(image, 0, &err));
 }
 
-/* An export goes away under its client, and another image takes its name. */
+/* An export is removed while a client uses it, and another image takes its name. */
 static void exports_come_and_go(void)
 {
     unsigned char byte;
@@ -312,7 +312,7 @@ static void exports_come_and_go(void)
     close(ends[0]);
     FAILS(platter_server_get_export(&offered, server, "disk", 0, &err), PLATTER_STATUS_NOT_FOUND,
           "no export 'disk'");
-    /* The image is let go: it can be opened for writing again. */
+    /* The image is released: it can be opened for writing again. */
     platter_export_free(export);
     OK(platter_image_close(image, 0, &err));
     image = open_image("a.qcow2", "qcow2", PLATTER_OPEN_WRITE);

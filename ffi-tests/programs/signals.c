@@ -1,4 +1,4 @@
-/* Cancel, pause, resume and rate from a signal handler; the library's threads take no signals. */
+/* Cancel, pause, resume and rate from a signal handler; the library's threads receive no signals. */
 #include "check.h"
 
 #include <pthread.h>
@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 #include <sys/time.h>
 
-/* What the handlers act on; NULL once no job is to be touched any more. */
+/* The job that the handlers act on; NULL once they must not touch it any more. */
 static platter_job *volatile job;
 static pthread_t main_thread;
 static volatile sig_atomic_t handled, elsewhere;
@@ -20,7 +20,7 @@ static void on_signal(int number)
     platter_job_cancel(job);
 }
 
-/* To a file by its name, or, without one, to a descriptor. */
+/* Creates a conversion to the file `target` or, if that is NULL, to a descriptor. */
 static platter_job *conversion_to(const char *target, int fd)
 {
     platter_convert *convert;
@@ -72,7 +72,7 @@ static void on_lift(int number)
     accept(platter_job_set_rate(job, 0, 0, NULL));
 }
 
-/* A moment, in microseconds, is long enough for some of the work, also where that runs a hundred times more slowly. */
+/* A period, in microseconds, that suffices for some of the work, even if that runs a hundred times more slowly. */
 #ifdef SLOW_RUN
 enum { MOMENT = 20000 };
 #else
@@ -85,7 +85,7 @@ static void tick(void)
     accept(setitimer(ITIMER_REAL, &timer, NULL) == 0 ? PLATTER_OK : PLATTER_STATUS_OS);
 }
 
-/* Everything in turn, whatever the interrupted thread is at. The next comes a moment after this one. */
+/* Calls each function in turn, whatever the interrupted thread is doing. The next call comes a moment later. */
 static void on_tick(int number)
 {
     (void)number;
@@ -114,7 +114,7 @@ static void handle(int number, void (*handler)(int))
     CHECK(sigaction(number, &action, NULL) == 0);
 }
 
-/* A job that runs elsewhere is held, let go and hurried. */
+/* A job on another thread is paused, sped up and resumed. */
 static void steered(void)
 {
     uint32_t state;
@@ -136,7 +136,7 @@ static void steered(void)
     CHECK(refused == 0);
     platter_job_free(job);
 
-    /* Refusals are told by the status where there is no room for more. */
+    /* Without an error parameter, a rejection is reported by the status alone. */
     platter_create *create;
     platter_job *still;
     OK(platter_create_new(&create, "still.qcow2", "qcow2", 0, &err));
@@ -150,7 +150,7 @@ static void steered(void)
     platter_create_free(create);
 }
 
-/* One that runs on the interrupted thread. */
+/* A job that runs on the interrupted thread. */
 static void interrupted(void)
 {
     struct itimerval stop = {{0, 0}, {0, 0}};
@@ -178,7 +178,7 @@ static void on_limit(int number)
     handled++;
 }
 
-/* A file that would become too long is an error, whatever the program does with SIGXFSZ. */
+/* Exceeding the file size limit is an error, and the program's SIGXFSZ handler is not called. */
 static void limited(void)
 {
     static unsigned char data[1 << 20];
@@ -215,7 +215,7 @@ static void limited(void)
     FAILS(platter_job_run(file, 0, &err), PLATTER_STATUS_OS, "File too large");
     platter_job_free(file);
     CHECK(access("c.qcow2", F_OK) != 0);
-    /* In order, to a file of the program. */
+    /* Sequentially, to a descriptor of the program. */
     int to = open("stream.raw", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     CHECK(to >= 0);
     platter_job *stream = conversion_to(NULL, to);
@@ -245,7 +245,7 @@ int main(void)
     CHECK(sigaction(SIGALRM, &action, NULL) == 0);
     struct itimerval timer = {{0, 5000}, {0, 20000}};
 
-    /* On the caller's thread: the signal goes to it, not to the workers. */
+    /* On the caller's thread: the signal is delivered to it, not to the workers. */
     job = conversion("a.qcow2");
     OK(platter_job_set_rate(job, 2 << 20, 0, &err));
     CHECK(setitimer(ITIMER_REAL, &timer, NULL) == 0);
@@ -266,7 +266,7 @@ int main(void)
     CHECK(access("b.qcow2", F_OK) != 0);
     struct itimerval stop = {{0, 0}, {0, 0}};
     CHECK(setitimer(ITIMER_REAL, &stop, NULL) == 0);
-    /* A signal of the stopped timer may still be on its way: it would end the next job. */
+    /* A signal from the stopped timer may still be pending and would cancel the next job. */
     handle(SIGALRM, SIG_IGN);
     job = NULL;
     platter_job_free(next);

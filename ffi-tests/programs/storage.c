@@ -1,4 +1,4 @@
-/* Storage of the program: a table of callbacks over a buffer, with its lifetime counted. */
+/* Storage of the program: a table of callbacks over a buffer, which counts how often it is freed. */
 #include "check.h"
 
 struct memory {
@@ -6,7 +6,7 @@ struct memory {
     uint64_t size, capacity;
     int reads, writes, flushes, zeroes, frees;
     int fail_reads, fail_flush;
-    int asked; /* why a callback failed */
+    int asked; /* calls of the callback that explains a failure */
 };
 
 static int mem_read(void *buf, size_t len, uint64_t offset, void *user_data)
@@ -148,7 +148,7 @@ int main(void)
     OK(platter_image_close(image, 0, &err));
     CHECK(m.frees == 1);
 
-    /* It is a whole image: written out and opened as a file it has the same bytes. */
+    /* It is a complete image: written to a file and opened from there, it has the same data. */
     FILE *file = fopen("copy.qcow2", "wb");
     CHECK(file != NULL && fwrite(m.bytes, 1, m.size, file) == m.size && fclose(file) == 0);
     image = open_image("copy.qcow2", "qcow2", 0);
@@ -183,7 +183,7 @@ int main(void)
     OK(platter_image_close(image, 0, &err));
     CHECK(m.frees == 3);
 
-    /* The program tells why in its own words; the status and the errno stay those of the code. */
+    /* The program supplies its own message; the status and the errno are still those of the returned code. */
     platter_storage_ops telling = read_only;
     telling.message = mem_message;
     OK(open_over(&image, &telling, &m, "qcow2", 0, &err));
@@ -220,7 +220,7 @@ int main(void)
     FAILS(open_over(&image, &reserved, &m, "qcow2", 0, &err), PLATTER_STATUS_INVALID, "reserved");
     CHECK(m.frees == 6);
 
-    /* A failing flush is reported by close, which still ends the image. */
+    /* A failed flush is reported by close, which still closes the image. */
     OK(open_over(&image, &OPS, &m, "qcow2", PLATTER_OPEN_WRITE, &err));
     OK(platter_image_write(image, data, sizeof data, 1 << 20, 0, &err));
     m.fail_flush = -EIO;

@@ -1,5 +1,5 @@
-/* Storages of the program under names of its own: everything that takes a location takes them, whole chains
- * included, and they keep the rules of files. */
+/* Storages of the program under names of its own: everything that takes a location accepts them, including whole
+ * chains, and they follow the same rules as files. */
 #include "memory.h"
 
 #include <sys/mman.h>
@@ -59,7 +59,7 @@ static void create(const platter_storages *storages, const char *name, const cha
     platter_create_free(create);
 }
 
-/* Converts a source of the set into the raw disk `copy` of it. */
+/* Converts a source in the set to the raw disk `copy` in the set. */
 static void convert_to_copy(const platter_storages *storages, const char *source,
                             const platter_open_options *options)
 {
@@ -76,7 +76,7 @@ static void convert_to_copy(const platter_storages *storages, const char *source
     platter_convert_free(convert);
 }
 
-/* A chain of which no layer is a file of a name: the base in memory, the overlay in a descriptor. */
+/* A chain in which no layer is a named file: the base is in memory, the overlay in a descriptor. */
 static void a_chain(void)
 {
     struct memory base = new_memory(0, ROOM);
@@ -96,7 +96,7 @@ static void a_chain(void)
     image = open_named(storages, "overlay.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     check_part(image, 0);
     write_part(image, SIZE - PART);
-    /* The base is in use, so nobody writes to it. */
+    /* The base is in use, so it cannot be opened for writing. */
     platter_open_options *options = opening(storages, "vmdk");
     platter_image *other;
     FAILS(platter_image_open(&other, "base.vmdk", options, PLATTER_OPEN_WRITE, &err),
@@ -104,13 +104,13 @@ static void a_chain(void)
     OK(platter_image_open(&other, "base.vmdk", options, 0, &err));
     OK(platter_image_close(other, 0, &err));
     platter_open_options_free(options);
-    /* So is the overlay, by its writer. */
+    /* Nor can the overlay, which already has a writer. */
     options = opening(storages, "qcow2");
     FAILS(platter_image_open(&other, "overlay.qcow2", options, PLATTER_OPEN_WRITE, &err),
           PLATTER_STATUS_LOCKED, "lock");
     platter_open_options *overlay_options = options;
 
-    /* What copied the set goes on. */
+    /* Objects that copied the set continue to work. */
     platter_storages_free(storages);
     CHECK(base.frees == 0);
     check_part(image, SIZE - PART);
@@ -135,7 +135,7 @@ static void a_chain(void)
     free(base.bytes);
 }
 
-/* From memory to memory, from there to a descriptor, and a part of it by dd; no file is touched. */
+/* From memory to memory, from there to a descriptor, and a part of it with dd; no file is touched. */
 static void conversions(void)
 {
     struct memory source = new_memory(SIZE, ROOM), target = new_memory(0, ROOM), part = new_memory(0, ROOM);
@@ -200,7 +200,7 @@ static void on_secret(platter_secret_answer *answer, const char *id, void *user_
     OK(platter_secret_answer_set(answer, "pass", 4, 0, &err));
 }
 
-/* An encrypted image in a descriptor, whose passphrase a callback gives. */
+/* An encrypted image in a descriptor, whose passphrase a callback supplies. */
 static void an_encrypted_descriptor(void)
 {
     int fd = memfd_create("secret", MFD_CLOEXEC);
@@ -244,7 +244,7 @@ static void an_encrypted_descriptor(void)
     close(fd);
 }
 
-/* The disk in an open image is converted, and written to, by its name. */
+/* The disk of an open image is converted, and written to, by its name in the set. */
 static void an_open_image(void)
 {
     struct memory disk = new_memory(0, ROOM), copy = new_memory(0, ROOM);
@@ -277,7 +277,7 @@ static void an_open_image(void)
     free(copy.bytes);
 }
 
-/* What cannot be written to is refused before anything is touched. */
+/* Storages that cannot be written to are rejected before anything is touched. */
 static void refusals(void)
 {
     struct memory disk = new_memory(SIZE, ROOM);
@@ -294,7 +294,7 @@ static void refusals(void)
     platter_image *image;
     FAILS(platter_image_open(&image, "disk", options, PLATTER_OPEN_WRITE, &err),
           PLATTER_STATUS_READ_ONLY, "'disk'");
-    /* A name that the set does not know is that of a file. */
+    /* A name that is not in the set refers to a file. */
     FAILS(platter_image_open(&image, "no-such", options, 0, &err), PLATTER_STATUS_NOT_FOUND,
           "no-such");
     platter_open_options_free(options);
@@ -352,8 +352,8 @@ static int broken_read(void *buf, size_t len, uint64_t offset, void *user_data)
     return -EIO;
 }
 
-/* Images of several files, each in a storage: data files and extents are found by their names, and an error says
- * which one it is of. */
+/* Images of several files, each in a storage: data files and extents are found by their names, and an error reports
+ * which file it concerns. */
 static void images_of_several_files(void)
 {
     static const struct {
@@ -383,7 +383,7 @@ static void images_of_several_files(void)
         OK(platter_image_close(image, 0, &err));
         platter_storages_free(storages);
 
-        /* The part that holds the data fails, and is the one that the error names. */
+        /* The file that holds the data fails, and the error names it. */
         storages = new_storages();
         platter_storage_ops broken = mem_ops;
         broken.read = broken_read;
@@ -402,7 +402,7 @@ static void images_of_several_files(void)
         platter_error_free(error);
         platter_open_options_free(options);
 
-        /* Where it is not in the set, it is a file that is not there. */
+        /* If it is not in the set, its name refers to a file, which does not exist. */
         platter_storages *alone = new_storages();
         add_memory(alone, kinds[i].name, &head);
         options = opening(alone, kinds[i].format);

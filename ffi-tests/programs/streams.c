@@ -8,7 +8,7 @@ enum { LEN = 200000 };
 static unsigned char content[LEN];
 static unsigned char found[LEN + 512];
 
-/* Runs the job; its status and, where it failed, its message. */
+/* Runs and frees the job; returns its status and, if it failed, stores its message. */
 static int outcome(platter_job *job, char *message, size_t room)
 {
     platter_error *err = NULL;
@@ -58,7 +58,7 @@ int main(void)
     const int in = file_of("in", content, LEN);
     const int out = file_of("out", "", 0);
 
-    /* From a descriptor's position on, by blocks, to a descriptor. */
+    /* From a descriptor, starting at its position, in blocks, to a descriptor. */
     CHECK(lseek(in, 100, SEEK_SET) == 100);
     OK(platter_dd_new(&dd, 0, &err));
     OK(platter_dd_set_input_fd(dd, in, 0, &err));
@@ -78,7 +78,7 @@ int main(void)
     CHECK(read_all(out, found, sizeof found) == 3072);
     CHECK(memcmp(found, content + 2100, 3000) == 0);
 
-    /* From a descriptor into a compressible format, with more room than it fills. */
+    /* From a descriptor into qcow2, with a disk larger than the data. */
     CHECK(lseek(in, 0, SEEK_SET) == 0);
     OK(platter_dd_new(&dd, 0, &err));
     OK(platter_dd_set_input_fd(dd, in, 0, &err));
@@ -94,7 +94,7 @@ int main(void)
     CHECK(found[0] == 0 && found[511] == 0);
     OK(platter_image_close(image, 0, &err));
 
-    /* A pipe that nobody reads is an error, not a signal. */
+    /* A pipe without a reader is an error, not a signal. */
     CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
     CHECK(pipe(fds) == 0);
     CHECK(close(fds[0]) == 0);
@@ -114,7 +114,7 @@ int main(void)
     platter_convert_free(convert);
     CHECK(close(fds[1]) == 0);
 
-    /* A stream that ends too early leaves no target. */
+    /* A stream that ends prematurely leaves no target. */
     CHECK(lseek(in, 0, SEEK_SET) == 0);
     OK(platter_dd_new(&dd, 0, &err));
     OK(platter_dd_set_input_fd(dd, in, 0, &err));
@@ -126,7 +126,7 @@ int main(void)
     CHECK(access("short.raw", F_OK) != 0);
     platter_dd_free(dd);
 
-    /* A whole conversion between descriptors, through the other object. */
+    /* A whole conversion between descriptors, with a platter_convert instead. */
     CHECK(lseek(in, 0, SEEK_SET) == 0);
     CHECK(lseek(out, 0, SEEK_SET) == 0);
     OK(platter_convert_new(&convert, 0, &err));

@@ -1,4 +1,4 @@
-/* A backup through this interface alone: a base behind TLS, an overlay over it that a server offers with a dirty
+/* A backup using only this interface: a base behind TLS, an overlay over it that a server exports with a dirty
  * bitmap, a client that writes, one that copies what is dirty, and a commit into the base. */
 #include "workflow.h"
 
@@ -6,7 +6,7 @@
 #define CLUSTER ((uint64_t)65536)
 
 #ifdef SLOW_RUN
-/* Keys that both ends know: valgrind takes digests of the assembler behind certificates for undefined bytes. */
+/* Pre-shared keys: valgrind regards the digests that assembler code computes for certificates as undefined bytes. */
 static void make_credentials(void)
 {
     const char *server[] = {"keys", "client:00112233445566778899aabbccddeeff", "endpoint", "server", NULL};
@@ -17,7 +17,7 @@ static void make_credentials(void)
     OK(platter_secrets_add_authorization(secrets, "backup", rule, 0, &err));
 }
 #else
-/* An authority, and certificates of it for both ends. */
+/* Creates a certificate authority, and certificates from it for both ends. */
 static const char *const certificates =
     "set -e\n"
     "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -keyout ca.key \\\n"
@@ -46,7 +46,7 @@ static void make_credentials(void)
 }
 #endif
 
-/* Where the base is: what the overlay records as its backing file. */
+/* The location of the base, as the overlay records it for its backing file. */
 static void name_base(char *name, size_t room, const platter_server *server)
 {
     const char *port = strrchr(platter_server_address(server, 0), ':') + 1;
@@ -58,10 +58,10 @@ static void name_base(char *name, size_t room, const platter_server *server)
     CHECK(len > 0 && (size_t)len < room);
 }
 
-/* Copies what the bitmap of the export has as dirty; how much that was. */
+/* Copies what is dirty in the bitmap of the export; returns the number of bytes. */
 static uint64_t copy_dirty(const char *export, const char *dirty_bytes, const char *to)
 {
-    /* Of a bitmap, the client tells what is clean as data. */
+    /* The client reports the clean parts of a bitmap as data. */
     platter_image *bitmap = opened(dirty_bytes, NULL, PLATTER_LOCATION_IMAGE_OPTS);
     platter_image *source = opened(export, "raw", 0);
     platter_image *target = opened(to, "raw", PLATTER_OPEN_WRITE);
@@ -91,7 +91,7 @@ int main(void)
     OK(platter_secrets_new(&secrets, 0, &err));
     make_credentials();
 
-    /* The base lies with a server that wants TLS and knows its clients. */
+    /* The base is on a server that requires TLS and authorizes its clients. */
     make_image("base.qcow2", "qcow2", SIZE, NULL);
     platter_image *base = open_image("base.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     fill_pattern(expected, SIZE / 2, 0);
@@ -101,7 +101,7 @@ int main(void)
     OK(platter_server_listen(archive, "inet:127.0.0.1:0", 0, &err));
     name_base(base_name, sizeof base_name, archive);
 
-    /* Over it a local image, which notes what changes from the full backup on. */
+    /* Over it, a local image, which tracks changes from the full backup on. */
     make_overlay("disk.qcow2", base_name);
     platter_image *disk = opened("disk.qcow2", "qcow2", PLATTER_OPEN_WRITE);
     OK(platter_bitmap_add(disk, "monday", CLUSTER, 0, &err));
@@ -114,7 +114,7 @@ int main(void)
     write_as_client(export, 5 * CLUSTER + 100, 1000, 2);
     write_as_client(export, SIZE - 512, 512, 3);
 
-    /* From now on another bitmap has what the next backup takes. */
+    /* From now on, another bitmap tracks changes for the next backup. */
     OK(platter_bitmap_add(disk, "tuesday", CLUSTER, 0, &err));
     OK(platter_bitmap_disable(disk, "monday", 0, &err));
     CHECK_U64(copy_dirty(export,
@@ -135,7 +135,7 @@ int main(void)
     platter_report_free(dirty);
     OK(platter_image_close(disk, 0, &err));
 
-    /* What was written goes into the base, through TLS. */
+    /* What was written is committed into the base, over TLS. */
     platter_open_options *options = opening("qcow2");
     OK(platter_commit_job_new(&job, "disk.qcow2", NULL, options, 0, &err));
     platter_open_options_free(options);

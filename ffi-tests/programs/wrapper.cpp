@@ -1,4 +1,4 @@
-// The C++ header: owning objects, results, and errors that are thrown or not.
+// The C++ header: owning objects, results, and errors with and without exceptions.
 #include <platter.hpp>
 
 #include <array>
@@ -102,7 +102,7 @@ void a_conversion_with_progress()
     const auto ended = cancelled.run();
     CHECK(!ended && ended.error().status() == PLATTER_STATUS_CANCELLED);
 
-    // What a job warns of stays, also where it ends well.
+    // The warnings of a job are kept, even if it succeeds.
     platter::creation("tiny.raw", "raw").size(512).run().value();
     auto grown = platter::conversion()
                      .from("tiny.raw")
@@ -122,7 +122,7 @@ void failures()
     CHECK(!missing);
     CHECK(missing.error().status() == PLATTER_STATUS_NOT_FOUND);
     CHECK(missing.error().message().find("missing.qcow2") != std::string::npos);
-    // The first setter that failed is what the end of the chain tells.
+    // The end of a chain reports the first setter that failed.
     const auto refused = platter::image::open("disk.raw", platter::open_options().cache("bogus"));
     CHECK(!refused && refused.error().status() == PLATTER_STATUS_INVALID);
     CHECK(!refused.error().hints().empty());
@@ -148,7 +148,7 @@ void storages_and_secrets()
     storages.add("vault", fileno(file));
     platter::secrets secrets;
     secrets.add("key", std::string_view("passphrase"));
-    // Of old images, whose key takes no time.
+    // An old format, whose key needs no slow derivation.
     platter::creation("vault", "qcow")
         .size(1 << 20)
         .use(platter::options().parse("encrypt.format=aes,encrypt.key-secret=key"))
