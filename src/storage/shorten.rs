@@ -22,21 +22,23 @@ pub(crate) fn cut(storage: &dyn Storage, end: u64) -> Result<()> {
     }
 }
 
-/// Cuts off what lies behind `end`; where a file only grows, it stays there and reads as zeroes.
+/// Makes the storage end at `end`; if it only grows and is longer, what lies behind reads as zeroes.
 ///
 /// # Errors
-/// Of the storage.
-pub(crate) fn cut_or_zero(storage: &dyn Storage, end: u64) -> Result<()> {
-    cut(storage, end)?;
+/// If the storage fails.
+pub(crate) fn end_at(storage: &dyn Storage, end: u64) -> Result<()> {
+    if storage.limits().fixed_len {
+        return Ok(());
+    }
     let len = storage.len()?;
-    match storage.limits().fixed_len {
-        true => Ok(()),
-        false => zero(
+    match len > end && !can_cut(storage, end) {
+        true => zero(
             storage,
             end,
             len,
             ZeroFlags::MAY_UNMAP,
             &JobControl::default(),
         ),
+        false => storage.set_len(end, Preallocation::Off),
     }
 }

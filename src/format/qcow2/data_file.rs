@@ -160,7 +160,7 @@ impl Qcow2 {
     /// Truncates the data file to `len` if its length follows the image's.
     pub(super) fn cut_data_file(&self, len: u64) -> Result<()> {
         match &self.data_file {
-            Some(data) if self.data_file_grows() => shorten::cut_or_zero(&**data, len),
+            Some(data) if self.data_file_grows() => shorten::end_at(&**data, len),
             _ => Ok(()),
         }
     }

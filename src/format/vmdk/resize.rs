@@ -210,7 +210,7 @@ impl Vmdk {
                 ..
             } if new < old => {
                 part_len.store(new, Ordering::Release);
-                shorten::cut_or_zero(&**storage, offset + new)?;
+                shorten::end_at(&**storage, offset + new)?;
             }
             PartKind::Sparse(sparse) if new < old => {
                 sparse.len.store(new, Ordering::Release);
