@@ -38,6 +38,11 @@ impl Error {
         Self::unsupported("Image format driver does not support resize")
     }
 
+    /// A format whose images only grow.
+    pub fn no_shrink() -> Self {
+        Self::unsupported("Shrinking images is currently not supported")
+    }
+
     /// A part of an image, such as its backing file, that the format cannot record.
     pub fn not_recorded(what: &str, format: &str) -> Self {
         Self::unsupported(format!("{what} not supported for file format '{format}'"))

@@ -221,7 +221,7 @@ impl<I: Deref<Target = Image> + Debug + Send + Sync> Storage for ImageStorage<I>
     fn check_shrink(&self, len: u64) -> Result<()> {
         let shrinks = len < self.image.len();
         match shrinks && !self.image.resizer()?.can_shrink() {
-            true => Err(Error::no_resize()),
+            true => Err(Error::no_shrink()),
             false => Ok(()),
         }
     }

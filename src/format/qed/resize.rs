@@ -25,9 +25,7 @@ impl Resize for Qed {
         }
         let old = self.blocks.len();
         if len < old {
-            return Err(Error::unsupported(
-                "Shrinking images is currently not supported",
-            ));
+            return Err(Error::no_shrink());
         }
         if !self.blocks.keeper.header().can_hold(len) {
             return Err(Error::invalid("Invalid image size specified"));
