@@ -36,6 +36,7 @@ mod nfs;
 pub mod null;
 #[cfg(feature = "nvme")]
 mod nvme;
+mod outage;
 mod prefetch;
 mod rbd;
 mod recent;

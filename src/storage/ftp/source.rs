@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
+use crate::storage::outage::Outage;
 use crate::storage::remote::{
     self, Buffer, Counted, Failure, Lanes, Next, Sink, Tries, absent_at_first, ended, opening,
     violation,
@@ -34,6 +35,7 @@ pub(super) struct Source {
     extended: AtomicBool,
     /// The server has been seen to start where it is told to.
     begins_inside: AtomicBool,
+    outage: Outage,
 }
 
 impl Source {
@@ -46,6 +48,7 @@ impl Source {
             known: Mutex::default(),
             extended: AtomicBool::new(true),
             begins_inside: AtomicBool::new(false),
+            outage: Outage::default(),
         }
     }
 
@@ -216,16 +219,17 @@ impl remote::Source for Source {
         control: &JobControl,
     ) -> Result<()> {
         let mut at = start;
-        let mut tries = Tries::new(self.settings.terms.retry);
+        let mut tries = Tries::new(&self.outage, self.settings.terms.retry);
         while at < end {
             let before = at;
-            let Err(failure) = self.attempt(&mut at, end, sink, control) else {
+            let attempt = self.attempt(&mut at, end, sink, control);
+            if at > before {
+                tries.succeeded();
+            }
+            let Err(failure) = attempt else {
                 continue;
             };
             control.check()?;
-            if at > before {
-                tries = Tries::new(self.settings.terms.retry);
-            }
             let over = failure.next == Next::Nothing;
             if over || !tries.wait(failure.after, control)? {
                 let error = failure.error;

@@ -419,6 +419,33 @@ fn a_server_that_cannot_encrypt_for_now_is_asked_again() {
 }
 
 #[test]
+fn once_retries_were_in_vain_each_read_connects_once_until_one_succeeds() {
+    let is_up = Arc::new(AtomicBool::new(true));
+    let server = Server::new({
+        let is_up = is_up.clone();
+        move |_| (!is_up.load(SeqCst)).then_some(Act::HangUp)
+    });
+    let options = "retry-timeout=1";
+    let storage = server
+        .open_with(options, &Objects::new(), &Arc::default())
+        .unwrap();
+    let times = || {
+        let before = server.count("HELLO");
+        read_error(&*storage);
+        server.count("HELLO") - before
+    };
+    is_up.store(false, SeqCst);
+    assert!(times() > 1);
+    for _ in 0..3 {
+        assert_eq!(times(), 1);
+    }
+    is_up.store(true, SeqCst);
+    check(&*storage, 3_000_000, 1000);
+    is_up.store(false, SeqCst);
+    assert!(times() > 1);
+}
+
+#[test]
 fn what_a_server_says_before_it_goes_is_told() {
     // Unasked, after the reply to a command.
     let server = Server::new(|asked| {

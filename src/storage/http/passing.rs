@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
-use crate::storage::remote::{self, Failure, Lanes, Next, Sink, Tries, cut};
+use crate::storage::remote::{self, Failure, Lanes, Next, Sink, cut};
 
 use super::flow::Flow;
 use super::source::{SPOOL_HINT, Source, changed};
@@ -48,9 +48,10 @@ impl Passing {
 
     /// Receives the next unit, over another connection if one is lost.
     fn forward(&self, state: &mut State, control: &JobControl) -> Result<()> {
-        let mut tries = Tries::new(self.source.terms().retry);
+        let mut tries = self.source.tries();
         loop {
             let Err(failure) = self.try_forward(state, control) else {
+                tries.succeeded();
                 return Ok(());
             };
             state.flow = None;

@@ -8,6 +8,7 @@ use crate::job::JobControl;
 use crate::memory::{self, IoBuf};
 use crate::net::Url;
 use crate::policy::{ImplicitAnswer, ImplicitFile, ImplicitRole, OpenPolicy};
+use crate::storage::outage::Outage;
 use crate::storage::remote::{
     self, Buffer, Counted, Failure, Lanes, Next, Sink, Terms, Tries, absent_at_first, cut, opening,
     violation,
@@ -50,6 +51,7 @@ pub(super) struct Source {
     /// It is named by another image.
     named_by_image: bool,
     state: Mutex<State>,
+    outage: Outage,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +118,7 @@ impl Source {
             policy,
             named_by_image,
             state: Mutex::default(),
+            outage: Outage::default(),
         }
     }
 
@@ -126,6 +129,11 @@ impl Source {
     /// The terms on which the server is queried.
     pub(super) fn terms(&self) -> &Terms {
         self.client.terms()
+    }
+
+    /// The retries of a request for bytes of the image.
+    pub(super) fn tries(&self) -> Tries<'_> {
+        Tries::new(&self.outage, self.terms().retry)
     }
 
     pub(super) fn policy(&self) -> &OpenPolicy {
@@ -444,18 +452,19 @@ impl remote::Source for Source {
         control: &JobControl,
     ) -> Result<()> {
         let mut at = start;
-        let mut tries = Tries::new(self.client.terms().retry);
+        let mut tries = self.tries();
         let mut missing = 0;
         let mut afresh = false;
         while at < end {
             let before = at;
-            let Err(failure) = self.attempt(&mut at, end, afresh, sink, control) else {
+            let attempt = self.attempt(&mut at, end, afresh, sink, control);
+            if at > before {
+                tries.succeeded();
+            }
+            let Err(failure) = attempt else {
                 continue;
             };
             control.check()?;
-            if at > before {
-                tries = Tries::new(self.client.terms().retry);
-            }
             let error = failure.error;
             missing += u32::from(failure.next == Next::Elsewhere);
             afresh |= failure.next == Next::Elsewhere;

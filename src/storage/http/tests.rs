@@ -6,6 +6,7 @@ mod server;
 mod without_ranges;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -122,6 +123,37 @@ fn busy_servers_are_asked_again_and_missing_images_are_not() {
         found,
         format!("Could not read '{url}' at offset 65536: The requested URL returned error: 500")
     );
+}
+
+#[test]
+fn once_retries_were_in_vain_each_read_asks_once_until_one_succeeds() {
+    const FAILING: usize = 1 << 20;
+    const GOOD: usize = 2 << 20;
+    let is_up = Arc::new(AtomicBool::new(true));
+    let server = Server::new({
+        let is_up = is_up.clone();
+        move |asked| match is_up.load(Ordering::SeqCst) {
+            true => (asked.answer(), true),
+            false => (status(503, ""), true),
+        }
+    });
+    let storage = server
+        .open_with("retry-timeout=1", &Objects::new())
+        .unwrap();
+    let times = || {
+        let before = server.asked().len();
+        error(storage.read_at(&mut [0; 100], FAILING as u64));
+        server.asked().len() - before
+    };
+    is_up.store(false, Ordering::SeqCst);
+    assert!(times() > 1);
+    for _ in 0..3 {
+        assert_eq!(times(), 1);
+    }
+    is_up.store(true, Ordering::SeqCst);
+    check(&*storage, GOOD, 100);
+    is_up.store(false, Ordering::SeqCst);
+    assert!(times() > 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
+use crate::storage::outage::Outage;
 
 /// Initial pause between a failed request and its retry.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -88,6 +89,7 @@ pub(in crate::storage) fn opening<T>(
     control: &JobControl,
     attempt: impl Fn() -> Result<T, Failure>,
 ) -> Result<T> {
+    let outage = Outage::default();
     let mut tries = None;
     let mut missing = 0;
     loop {
@@ -99,7 +101,7 @@ pub(in crate::storage) fn opening<T>(
         let counts = failure.next == Next::Elsewhere || failure.error.errno() == libc::EPROTO;
         missing += u32::from(counts);
         let over = failure.next == Next::Nothing || missing > MAX_MISSING;
-        let tries = tries.get_or_insert_with(|| Tries::new(retry));
+        let tries = tries.get_or_insert_with(|| Tries::new(&outage, retry));
         if over || !tries.wait(failure.after, control)? {
             return Err(failure.error);
         }
@@ -108,17 +110,28 @@ pub(in crate::storage) fn opening<T>(
 
 /// Schedules the retries of a request.
 #[derive(Debug)]
-pub(in crate::storage) struct Tries {
+pub(in crate::storage) struct Tries<'a> {
+    outage: &'a Outage,
+    retry: Duration,
     until: Option<Instant>,
     pause: Duration,
 }
 
-impl Tries {
-    pub(in crate::storage) fn new(time: Duration) -> Self {
+impl<'a> Tries<'a> {
+    /// For at most `retry`, or not at all where that was in vain before.
+    pub(in crate::storage) fn new(outage: &'a Outage, retry: Duration) -> Self {
         Self {
-            until: Instant::now().checked_add(time),
+            outage,
+            retry,
+            until: Instant::now().checked_add(outage.limit(retry)),
             pause: PAUSE,
         }
+    }
+
+    /// Bytes have come: what fails from now on is retried from the beginning.
+    pub(in crate::storage) fn succeeded(&mut self) {
+        self.outage.end();
+        *self = Self::new(self.outage, self.retry);
     }
 
     /// Waits for the next retry; false where it would come too late.
@@ -133,6 +146,7 @@ impl Tries {
             return Ok(false);
         };
         if again >= until {
+            self.outage.begin();
             return Ok(false);
         }
         control.sleep(pause)?;

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::job::JobControl;
 use crate::storage::batch::Broken;
+use crate::storage::outage::Outage;
 use crate::storage::unflushed::Unflushed;
 
 /// The pauses between attempts to reconnect.
@@ -64,12 +65,35 @@ pub(in crate::storage) struct Lasting<C> {
     current: RwLock<Arc<C>>,
     /// Held while reconnecting.
     renewing: Mutex<()>,
-    /// The number of times reconnecting has failed, and the last reason.
-    failures: Mutex<(u64, Option<Broken>)>,
+    failures: Mutex<Failures>,
+    outage: Outage,
     unflushed: Unflushed,
     sync_failed: AtomicBool,
     /// The connection error that lost written data, reported to all later calls.
     loss: Mutex<Option<Broken>>,
+}
+
+/// What is known of attempts to reconnect that were given up.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u64,
+    last: Option<Broken>,
+    /// Until when the last one stands for another one: an attempt that took long is not repeated at once.
+    stands_until: Option<Instant>,
+}
+
+impl Failures {
+    /// The error that another attempt would only repeat, for a caller that saw `before` failures.
+    fn repeated(&self, before: u64) -> Option<Error> {
+        let is_recent = self
+            .stands_until
+            .is_some_and(|until| Instant::now() < until);
+        let last = self
+            .last
+            .as_ref()
+            .filter(|_| self.count != before || is_recent);
+        last.map(Broken::error)
+    }
 }
 
 impl<C> Lasting<C> {
@@ -78,6 +102,7 @@ impl<C> Lasting<C> {
             current: RwLock::new(Arc::new(connection)),
             renewing: Mutex::default(),
             failures: Mutex::default(),
+            outage: Outage::default(),
             unflushed: Unflushed::default(),
             sync_failed: AtomicBool::new(false),
             loss: Mutex::default(),
@@ -124,7 +149,7 @@ impl<C> Lasting<C> {
     ) -> Result<T> {
         let mut lost = 0;
         loop {
-            let before = self.failures.lock().0;
+            let before = self.failures.lock().count;
             let connection = self.current();
             let error = match work(&connection) {
                 Ok(done) => return Ok(done),
@@ -186,7 +211,7 @@ impl<C> Lasting<C> {
     }
 
     /// Replaces the connection `lost`. If reconnecting has failed since the caller saw `before` failures, it is not
-    /// repeated by each caller that was waiting.
+    /// repeated by each caller that was waiting; once the server was waited for in vain, each caller tries once.
     fn renew(
         &self,
         whose: &impl Renew<Connection = C>,
@@ -198,10 +223,8 @@ impl<C> Lasting<C> {
         if !Arc::ptr_eq(&self.current(), lost) {
             return Ok(());
         }
-        if let (now, Some(broken)) = &*self.failures.lock()
-            && *now != before
-        {
-            return Err(broken.error());
+        if let Some(error) = self.failures.lock().repeated(before) {
+            return Err(error);
         }
         if self.unflushed.is_any() || self.check().is_err() {
             // The server may have restarted, and lost what it had in memory.
@@ -212,17 +235,19 @@ impl<C> Lasting<C> {
             self.sync_failed.store(true, Ordering::Release);
             return Err(loss);
         }
-        let end = Instant::now() + whose.patience();
+        let end = Instant::now() + self.outage.limit(whose.patience());
         let mut pauses = PAUSES.iter().copied();
         loop {
             let pause = pauses.next().unwrap_or(PAUSES[PAUSES.len() - 1]);
             whose.control().sleep(pause)?;
+            let began = Instant::now();
             let fresh = whose
                 .renew()
                 .and_then(|fresh| whose.accept(lost, &fresh).map(|()| fresh));
             match fresh {
                 Ok(fresh) => {
                     *self.current.write() = Arc::new(fresh);
+                    self.outage.end();
                     return Ok(());
                 }
                 // A different file, or a cancelled job; anything else may be a server that is not ready yet.
@@ -234,8 +259,13 @@ impl<C> Lasting<C> {
                 // A server that does not respond has already been given its time.
                 Err(last) if Instant::now() >= end || last.errno() == libc::ETIMEDOUT => {
                     let last = last.context(format!("Connection to '{}': {error}", whose.shown()));
+                    self.outage.begin();
                     let mut failures = self.failures.lock();
-                    *failures = (failures.0 + 1, Some(Broken::of(&last)));
+                    *failures = Failures {
+                        count: failures.count + 1,
+                        last: Some(Broken::of(&last)),
+                        stands_until: Some(Instant::now() + began.elapsed()),
+                    };
                     return Err(last);
                 }
                 Err(_) => {}
@@ -260,10 +290,14 @@ mod tests {
 
     use super::*;
 
+    /// From this number on there is no server.
+    const ABSENT: u32 = 1 << 16;
+
     /// Connections are numbers; those below `good` are lost.
     struct Numbers {
         next: AtomicU32,
         good: u32,
+        patience: Duration,
         control: JobControl,
     }
 
@@ -282,12 +316,20 @@ mod tests {
             *connection < self.good
         }
 
+        fn patience(&self) -> Duration {
+            self.patience
+        }
+
         fn may_renew(&self, _lost: &u32) -> bool {
             true
         }
 
         fn renew(&self) -> Result<u32> {
-            Ok(self.next.fetch_add(1, Ordering::Relaxed))
+            match self.next.fetch_add(1, Ordering::Relaxed) {
+                u32::MAX => unreachable!("they are few"),
+                ABSENT.. => Err(Error::os(libc::ECONNREFUSED)),
+                number => Ok(number),
+            }
         }
 
         fn accept(&self, lost: &u32, fresh: &u32) -> Result<()> {
@@ -300,6 +342,7 @@ mod tests {
         let numbers = Numbers {
             next: AtomicU32::new(1),
             good,
+            patience: Duration::from_secs(15),
             control: JobControl::default(),
         };
         (numbers, Lasting::new(0))
@@ -319,6 +362,39 @@ mod tests {
         let (whose, lasting) = numbers(4);
         let error = lasting.run(&whose, of(4)).unwrap_err();
         assert_eq!(error.errno(), libc::EPIPE);
+    }
+
+    #[test]
+    fn a_server_that_was_waited_for_in_vain_is_tried_once_by_each_until_it_is_back() {
+        let (mut whose, lasting) = numbers(1);
+        whose.patience = Duration::from_millis(100);
+        whose.next.store(ABSENT, Ordering::Relaxed);
+        let attempts = |lasting: &Lasting<u32>, whose: &Numbers| {
+            let before = whose.next.load(Ordering::Relaxed);
+            let error = lasting.run(whose, of(1)).unwrap_err();
+            assert!(
+                error.to_string().starts_with("Connection to 'x': "),
+                "{error}"
+            );
+            whose.next.load(Ordering::Relaxed) - before
+        };
+        assert!(attempts(&lasting, &whose) > 1);
+        for _ in 0..3 {
+            lasting.failures.lock().stands_until = None;
+            assert_eq!(attempts(&lasting, &whose), 1);
+        }
+        // An attempt that took long is not repeated at once.
+        lasting.failures.lock().stands_until = Some(Instant::now() + Duration::from_secs(3600));
+        assert_eq!(attempts(&lasting, &whose), 0);
+        lasting.failures.lock().stands_until = None;
+        whose.next.store(1, Ordering::Relaxed);
+        assert_eq!(lasting.run(&whose, of(1)).unwrap(), 1);
+        // From then on it is waited for again.
+        whose.good = 2;
+        whose.next.store(ABSENT, Ordering::Relaxed);
+        let error = lasting.run(&whose, of(2)).unwrap_err();
+        assert_eq!(error.errno(), libc::ECONNREFUSED);
+        assert!(whose.next.load(Ordering::Relaxed) > ABSENT + 1);
     }
 
     #[test]
