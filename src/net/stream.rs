@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -19,6 +20,7 @@ pub struct Stream {
     tls: Option<Channel>,
     socket: Socket,
     peer: Address,
+    is_shut: AtomicBool,
 }
 
 impl Stream {
@@ -31,6 +33,7 @@ impl Stream {
             tls: None,
             socket: Socket::new(socket)?,
             peer,
+            is_shut: AtomicBool::new(false),
         })
     }
 
@@ -56,6 +59,7 @@ impl Stream {
             tls: None,
             socket: Socket::from_two(input, output)?,
             peer: Address::unix(name),
+            is_shut: AtomicBool::new(false),
         })
     }
 
@@ -225,8 +229,14 @@ impl Stream {
 
     /// Shuts down the connection, from any thread: one that is waiting on it notices at once.
     pub fn shutdown(&self) {
+        self.is_shut.store(true, Ordering::Release);
         self.say_goodbye();
         self.socket.shutdown();
+    }
+
+    /// Whether [`Stream::shutdown`] has been called, for a thread that is waiting for something else.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Acquire)
     }
 
     fn say_goodbye(&self) {

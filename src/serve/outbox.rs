@@ -536,9 +536,9 @@ impl Outbox {
         }
     }
 
-    /// Whether the client can no longer be answered.
-    pub(super) fn has_failed(&self) -> bool {
-        self.state.lock().failed
+    /// Whether the connection has been shut down, so that the client can no longer be answered.
+    pub(super) fn is_shut(&self) -> bool {
+        self.stream.is_shut()
     }
 
     /// When the client last accepted something, if replies are waiting for it.
@@ -628,7 +628,7 @@ mod tests {
         outbox.write(Sender::Connection);
         outbox.send([packet()], Sender::Worker);
         assert_eq!(load.now(), (0, 0));
-        assert!(outbox.has_failed());
+        assert!(outbox.is_shut());
         far.read_exact(&mut [0], Wait::forever()).unwrap_err();
     }
 

@@ -167,11 +167,6 @@ impl Shared {
         self.clients.lock().stopped || self.offer.is_ending()
     }
 
-    /// Whether all clients are being disconnected, however they are served.
-    pub(super) fn leaves_all(&self) -> bool {
-        self.clients.lock().stopped
-    }
-
     /// Waits until one more client may connect, or the server stops.
     pub(super) fn wait_for_place(&self) {
         let mut clients = self.clients.lock();

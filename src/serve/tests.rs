@@ -776,3 +776,46 @@ fn a_removed_export_answers_what_it_has_and_refuses_the_rest() {
     let gone = server.remove_export("gated".into(), None).unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::NotFound);
 }
+
+#[test]
+fn an_export_is_removed_although_a_client_of_it_waits_for_memory() {
+    let limits = Limits {
+        memory: 1 << 20,
+        ..Limits::default()
+    };
+    let server = Server::new(limits).unwrap();
+    let storage = Gated::new(pattern(1 << 20));
+    let options = OpenOptions {
+        format: Some("raw".into()),
+        policy: OpenPolicy::permissive(),
+        ..OpenOptions::default()
+    };
+    let gated = Arc::new(Image::open_storage(storage.clone(), &options).unwrap());
+    let other = raw(pattern(1 << 20), false);
+    for (image, name) in [(&gated, ""), (&other, "other")] {
+        let export = Export::new(image.clone(), named(name, false)).unwrap();
+        server.add_export(export).unwrap();
+    }
+    let holder = Client::ready(&server, Headers::Simple);
+    let mut waiting = Client::greeted(&server);
+    waiting.agree(Headers::Simple);
+    waiting.go("other");
+    storage.set_open(false);
+    storage
+        .waiting
+        .store(0, std::sync::atomic::Ordering::Release);
+    let all = request(Command::READ, 0, 1 << 20);
+    holder.send(&all, &[]);
+    storage.wait_for_one();
+    waiting.send(&all, &[]);
+    while server.statistics().requests < 2 {
+        std::thread::yield_now();
+    }
+    let removed = server.remove_export("other".into(), Some(std::time::Instant::now()));
+    removed.unwrap();
+    assert_eq!(Arc::strong_count(&other), 1);
+    // It may have been refused before it came to wait.
+    while waiting.stream.read(&mut [0], FOREVER).unwrap() > 0 {}
+    storage.set_open(true);
+    assert!(holder.reply(all.cookie, 1 << 20)[0].1 == pattern(1 << 20));
+}

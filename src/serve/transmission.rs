@@ -3,7 +3,7 @@
 use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -31,6 +31,8 @@ use crate::storage::{AskedAnew, Storage, ZeroFlags};
 const MOST_REQUESTS: usize = 128;
 /// Maximum number of bytes of one client in progress, unless a single request has more.
 const MOST_BYTES: u64 = 32 << 20;
+/// Interval at which a thread that waits for memory checks whether its client has been disconnected.
+const LOOK: Duration = Duration::from_millis(50);
 /// Long reads and writes are split into pieces of this size, at multiples of it.
 const PIECE: u64 = 1 << 20;
 /// Replies up to this size are batched in one buffer.
@@ -570,12 +572,14 @@ impl<'a> Reader<'a> {
         self.flush();
         loop {
             self.connection.shared.release_decoded();
-            if let Some(held) = budget.take(len, Instant::now() + PATIENCE)? {
-                return Ok(held);
-            }
-            let is_left = self.connection.shared.leaves_all();
-            if is_left || self.connection.outbox.has_failed() {
-                return Err(Error::os(libc::EPIPE));
+            let end = Instant::now() + PATIENCE;
+            while Instant::now() < end {
+                if let Some(held) = budget.take(len, Instant::now() + LOOK)? {
+                    return Ok(held);
+                }
+                if self.connection.outbox.is_shut() {
+                    return Err(Error::os(libc::EPIPE));
+                }
             }
             self.connection.shared.end_idle_holder(PATIENCE);
         }
