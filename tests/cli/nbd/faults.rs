@@ -40,6 +40,9 @@ enum Effect {
     /// It makes an image in the place of the one that is there: there is one of them, or none. Its name has no place
     /// for a delay.
     Makes,
+    /// It fills the export with a disk, from its beginning, of which a part is there when it has failed. Its name has no
+    /// place for a delay.
+    Fills,
 }
 
 const fn reads(line: &'static str) -> Case {
@@ -93,7 +96,14 @@ const fn makes(line: &'static str, disk: &'static str) -> Case {
     }
 }
 
-const CASES: [Case; 33] = [
+const fn fills(line: &'static str, disk: &'static str) -> Case {
+    Case {
+        effect: Effect::Fills,
+        ..makes(line, disk)
+    }
+}
+
+const CASES: [Case; 35] = [
     reads("info --image-opts Q"),
     reads("map --image-opts Q"),
     reads("check --image-opts Q"),
@@ -171,6 +181,14 @@ const CASES: [Case; 33] = [
     ),
     makes(
         "dd -f raw -O qcow2 bs=64k if=new.raw of=nbd+unix:///?socket=N",
+        "new.raw",
+    ),
+    fills(
+        "dd -f raw -O raw bs=64k if=new.raw of=nbd+unix:///?socket=N",
+        "new.raw",
+    ),
+    fills(
+        "convert -t writeback -n -f raw -O raw new.raw nbd+unix:///?socket=N",
         "new.raw",
     ),
 ];
@@ -304,6 +322,11 @@ impl<'a> Tried<'a> {
         if self.sound.borrow().contains(&key) {
             return;
         }
+        if case.effect == Effect::Fills {
+            let disk = bytes(dir, case.disks[1]);
+            assert!(!done || key.1.starts_with(&disk), "{what}");
+            return;
+        }
         let is_image = key.1.starts_with(b"QFI\xfb");
         if case.effect == Effect::Makes && !done && !is_image {
             return;
@@ -387,7 +410,7 @@ impl<'a> Tried<'a> {
         }
         assert!(!err.contains("panic"), "{what}: {err}");
         let requests = server.requests();
-        let waits = delay > 0 && case.effect != Effect::Makes;
+        let waits = delay > 0 && !matches!(case.effect, Effect::Makes | Effect::Fills);
         let slow = fault.is_some_and(|(_, fault)| fault == Fault::Slow);
         assert!(done || fault.is_some() && !waits && !slow, "{what}: {err}");
         if case.line.contains("out.raw") {
