@@ -27,6 +27,18 @@ pub fn said_once(error: &str) -> String {
     }
 }
 
+/// Where a disk of which nothing is said at the places that are `unsure` differs from what it should hold.
+pub fn first_wrong(bytes: &[u8], wanted: &[u8], unsure: &[bool]) -> Option<usize> {
+    assert_eq!(bytes.len(), wanted.len());
+    // Pages are compared at once, which is what takes time.
+    const PAGE: usize = 4096;
+    let pages = bytes.chunks(PAGE).zip(wanted.chunks(PAGE)).enumerate();
+    pages
+        .filter(|(_, (page, wanted))| page != wanted)
+        .flat_map(|(n, (page, _))| n * PAGE..n * PAGE + page.len())
+        .find(|&at| !unsure[at] && bytes[at] != wanted[at])
+}
+
 /// Random numbers that are the same in every run (xorshift); the seed is not 0.
 pub struct Random(pub u64);
 

@@ -53,13 +53,19 @@ pub fn tag_of(sector: &[u8]) -> Option<u64> {
 
 impl Below for Base {
     fn read_below(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        for (i, byte) in buf.iter_mut().enumerate() {
-            let at = offset as usize + i;
-            *byte = if (at as u64) < self.0 {
-                base_tag(at / SECTOR).to_le_bytes()[at % 8]
-            } else {
-                0
-            };
+        let there = self.0.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (mut rest, behind) = buf.split_at_mut(there);
+        behind.fill(0);
+        let mut at = offset as usize;
+        while !rest.is_empty() {
+            let (part, next) = rest.split_at_mut(rest.len().min(SECTOR - at % SECTOR));
+            let mut tag = base_tag(at / SECTOR).to_le_bytes();
+            tag.rotate_left(at % 8);
+            for word in part.chunks_mut(8) {
+                word.copy_from_slice(&tag[..word.len()]);
+            }
+            at += part.len();
+            rest = next;
         }
         Ok(())
     }

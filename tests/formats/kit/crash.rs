@@ -11,6 +11,7 @@ use platter::storage::{Durability, Storage};
 use super::sample::{Sample, samples};
 use super::shelf::{self, Access, FILES};
 use super::work::Change;
+use crate::common::first_wrong;
 use crate::random::Random;
 use crate::states::{self, STALE};
 
@@ -136,8 +137,7 @@ fn judge<'a>(
     let mut touched = flushed.undefined.clone();
     since.for_each(|change| touched[change.range()].fill(true));
     // What is being written may be torn; all else must be as it was.
-    let wrong = (0..now.len()).find(|&at| !touched[at] && now[at] != flushed.bytes[at]);
-    match wrong {
+    match first_wrong(&now, &flushed.bytes, &touched) {
         None => Ok(()),
         Some(at) => Err(format!(
             "byte {at} is {:#x}, not {:#x} (stale bytes are {STALE:#x})",

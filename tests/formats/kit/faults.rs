@@ -8,6 +8,7 @@ use platter::storage::{Storage, ZeroFlags};
 use super::sample::{Sample, only, samples};
 use super::shelf::{self, Access, FILES};
 use super::work::{Change, same};
+use crate::common::first_wrong;
 use crate::random::Random;
 
 /// Files of memory with these bytes, the first of which can be made to fail.
@@ -106,7 +107,7 @@ fn changes(sample: &Sample, calls: Calls, errno: i32) {
         let image = shelf::open(sample, &files, Access::Check)
             .unwrap_or_else(|error| panic!("{}: call {nth} of {calls:?}: {error}", sample.name));
         let now = shelf::contents(&image).expect("a read");
-        let wrong = (0..now.len()).find(|&at| !touched[at] && now[at] != before[at]);
+        let wrong = first_wrong(&now, &before, &touched);
         assert_eq!(wrong, None, "{}: call {nth} of {calls:?}", sample.name);
         if !struck {
             return;

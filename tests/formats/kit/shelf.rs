@@ -40,16 +40,25 @@ fn base_len(sample: &Sample) -> u64 {
     sample.size / 2 / 512 * 512
 }
 
+/// The bytes below an overlay; zeroes for any other.
+fn below(sample: &Sample) -> Vec<u8> {
+    let mut bytes = vec![0; base_len(sample) as usize];
+    for (n, sector) in (0..).zip(bytes.chunks_mut(512)) {
+        sector.fill(base_byte(sample, n * 512));
+    }
+    bytes
+}
+
 /// The guest bytes of an empty image.
 pub fn empty(sample: &Sample) -> Vec<u8> {
-    (0..sample.size).map(|at| base_byte(sample, at)).collect()
+    let mut bytes = below(sample);
+    bytes.resize(sample.size as usize, 0);
+    bytes
 }
 
 /// The file that is the backing file.
 pub fn base(sample: &Sample) -> Vec<u8> {
-    let bytes: Vec<u8> = (0..base_len(sample))
-        .map(|at| base_byte(sample, at))
-        .collect();
+    let bytes = below(sample);
     if sample.base_format == "raw" {
         return bytes;
     }

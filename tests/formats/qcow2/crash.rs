@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::common::{Dir, Random};
+use crate::common::{Dir, Random, first_wrong};
 use platter::storage::memory::MemoryStorage;
 use platter::storage::testing::{Calls, Event, Fault, FaultyStorage, LoggingStorage};
 use platter::storage::{CacheMode, Storage, ZeroFlags};
@@ -55,8 +55,7 @@ struct Model {
 
 impl Model {
     fn agree(&self, bytes: &[u8]) -> Result<(), usize> {
-        let wrong = (0..bytes.len()).find(|&i| !self.unsure[i] && self.bytes[i] != bytes[i]);
-        wrong.map_or(Ok(()), Err)
+        first_wrong(bytes, &self.bytes, &self.unsure).map_or(Ok(()), Err)
     }
 }
 

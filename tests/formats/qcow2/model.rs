@@ -228,7 +228,9 @@ impl Run {
 
     fn same(&self, bytes: &[u8], offset: u64) {
         let model = &self.model[offset as usize..offset as usize + bytes.len()];
-        if let Some(at) = bytes.iter().zip(model).position(|(a, b)| a != b) {
+        if bytes != model {
+            let mut pairs = bytes.iter().zip(model);
+            let at = pairs.position(|(a, b)| a != b).expect("a difference");
             panic!(
                 "{}: byte {} is {:#x}, not {:#x}",
                 self.config.name,
