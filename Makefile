@@ -4,6 +4,7 @@
 #   make check            every test
 #   make crash            crash replay with new seeds for CRASH_MINUTES= (10); CRASH_SEED= runs one again
 #   make interop          test programs of libnbd and nbd-server against the server of images
+#   make packages         the Debian packages as their rules build them, and lintian over them
 #   make network          every command over every protocol with large disks, and transfers that are interrupted
 #   make fuzz             every fuzz target for FUZZ_SECONDS= (600); FUZZ_TARGETS= names some
 #   make install          DESTDIR=, PREFIX=, LIBDIR=, INCLUDEDIR=, BINDIR=, MANDIR=, DATADIR=, DOCDIR=
@@ -132,6 +133,11 @@ network: all
 interop: all
 	sh ci/interop.sh $(BUILD)/platter-img
 
+packages:
+	rm -rf $(BUILD)/tree
+	$(MAKE) --no-print-directory install DESTDIR='$(CURDIR)/$(BUILD)/tree' PREFIX=/usr
+	sh ci/debian.sh '$(CURDIR)/$(BUILD)/tree'
+
 FUZZ_SECONDS ?= 600
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_SEED=$${FUZZ_SEED:-0} sh ci/fuzz.sh
@@ -220,4 +226,4 @@ clean:
 
 FORCE:
 
-.PHONY: all rust man html completions python python-source sdist dist check crash interop network fuzz demo bench header header-check install uninstall clean FORCE
+.PHONY: all rust man html completions python python-source sdist dist check crash interop packages network fuzz demo bench header header-check install uninstall clean FORCE

@@ -1,9 +1,11 @@
 #!/bin/sh
 # The Debian packages, built from the tarball, take every file that `make install PREFIX=/usr` has put below TREE, each
-# once, and no other; they have the version of the crate, and lintian finds nothing in them: debian.sh TREE
+# once, and no other; they have the version of the crate, and lintian finds nothing in them: debian.sh TREE [built]
+# With `built`, the archive of Rust is that in build/, for it takes as long as all else: the tarball is checked for what
+# the compiler reads. Without, the packages build their own with the flags of Debian, as `make packages` does.
 set -eu
 
-tree=$1
+tree=$1 rust=${2:-}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for list in debian/*.install; do
@@ -30,16 +32,24 @@ grep -Fqx "Package: libplatter$abi" debian/control || { echo "debian/control is 
 for tool in dh dpkg-buildpackage lintian; do
     command -v $tool >/dev/null || { echo "SKIPPED: the Debian packages (need $tool)" >&2; exit 0; }
 done
-# What was built so far is there for thin LTO, in a copy: their flags for C would have it built again for all others.
-mkdir "$work/target"
-built=${CARGO_TARGET_DIR:-target}/release
-[ ! -d "$built" ] || cp -a "$built" "$work/target/"
-export CARGO_TARGET_DIR="$work/target"
+cargo=${CARGO:-cargo}
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+root=$PWD
 sh packaging/dist.sh "$version" "$work" >/dev/null
 tar -C "$work" -xf "$work/platter-$version.tar.gz"
 cd "$work/platter-$version"
+if [ "$rust" = built ]; then
+    CARGO_TARGET_DIR=$target $cargo check --quiet --locked --offline --lib
+    # In place of cargo: it has the archive, and what goes with it is told.
+    mkdir -p "$work/target/release"
+    cp "$root/build/rust.a" "$work/target/release/libplatter.a"
+    printf '#!/bin/sh\n[ "$1" = rustc ] && cat %s >&2\n' "$root/build/rust.log" >"$work/cargo"
+    chmod 755 "$work/cargo"
+    export CARGO="$work/cargo"
+fi
+export CARGO_TARGET_DIR="$work/target"
 # Cargo and rustc need not come from packages.
-LTO=thin DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d -Ppkg.platter.rustup >"$work/log" 2>&1 ||
+DEB_BUILD_OPTIONS=noautodbgsym dpkg-buildpackage -us -uc -b -d -Ppkg.platter.rustup >"$work/log" 2>&1 ||
     { cat "$work/log" >&2; exit 1; }
 for package in "$work"/*.deb; do
     dpkg-deb --fsys-tarfile "$package" | tar -t | sed 's|^\./||' | grep -v '/$'

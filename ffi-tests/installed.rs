@@ -65,6 +65,7 @@ fn with_an_installed_tree() {
         Command::new("sh")
             .arg("ci/debian.sh")
             .arg(tree.path(""))
+            .arg("built")
             .current_dir(root()),
     ));
     thread::scope(|scope| {
