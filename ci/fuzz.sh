@@ -1,8 +1,8 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZ_SECONDS of processor time (60) from its seeds, two side by side. FUZZ_TARGETS names some
-# of them, FUZZ_SEED starts the random numbers, which are the same in every run unless it is 0, and FUZZ_TIMEOUT (60) is how
-# many seconds an input may take. FUZZ_PROFILE=quick builds in half the time what runs more slowly. With `build` it builds
-# them and runs none.
+# Runs every fuzz target for FUZZ_SECONDS of processor time (60) from its seeds, or for twice as long where it waits for
+# anything else, two side by side. FUZZ_TARGETS names some of them, FUZZ_SEED starts the random numbers, which are the same
+# in every run unless it is 0, and FUZZ_TIMEOUT (60) is how many seconds an input may take. FUZZ_PROFILE=quick builds in
+# half the time what runs more slowly. With `build` it builds them and runs none.
 # `cargo fuzz run TARGET` does the same with a nightly compiler and address checks; this needs no more
 # than the stable one and a C++ compiler.
 set -eu
@@ -32,9 +32,12 @@ wait "$build"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Whether process $1 has time left.
+# Whether process $1, which began in second $2, has time left.
 has_time() {
     [ -r "/proc/$1/stat" ] || return 1
+    # Without what the main thread has waited for a processor, in nanoseconds.
+    waited=$(cut -d ' ' -f 2 "/proc/$1/schedstat" 2>/dev/null || echo 0)
+    [ $(($(date +%s) - $2 - waited / 1000000000)) -lt $((2 * seconds)) ] || return 1
     # Behind the name: the state, ten others, then the time in user and system mode.
     # shellcheck disable=SC2046
     set -- $(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) Z
@@ -55,14 +58,15 @@ run() {
         -rss_limit_mb=1024 -malloc_limit_mb=256 -artifact_prefix="$scratch/$1-" -print_final_stats=1 \
         "$scratch/$1" $seeds >"$scratch/$1.log" 2>&1 &
     fuzzer=$!
+    began=$(date +%s)
     trap 'kill "$fuzzer" 2>/dev/null || :; exit 1' TERM
-    while has_time "$fuzzer"; do
+    while has_time "$fuzzer" "$began"; do
         sleep 1
     done
     # It ends after the input at hand, and says how many there were.
     kill -USR1 "$fuzzer" 2>/dev/null || :
     if wait "$fuzzer"; then
-        echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs in $seconds seconds"
+        echo "$1: $(sed -n 's/^stat::number_of_executed_units: *//p' "$scratch/$1.log") runs in $(($(date +%s) - began)) seconds"
     else
         tail -n 60 "$scratch/$1.log" >&2
         mkdir -p fuzz/artifacts

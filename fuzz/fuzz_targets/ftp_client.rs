@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use platter_fuzz::tcp::{bytes, read_from, with_server};
+use platter_fuzz::tcp::{bytes, lose_patience, read_from, with_server};
 
 #[derive(Arbitrary, Debug)]
 struct Case {
@@ -80,6 +80,7 @@ impl Server<'_> {
                 Some(Act::Lines(_)) => {}
                 Some(act) => {
                     self.fault.store(true, SeqCst);
+                    lose_patience(&stream);
                     let bytes = match act {
                         Act::Unknown => b"500 What?\r\n".to_vec(),
                         Act::Code(code, text) => {

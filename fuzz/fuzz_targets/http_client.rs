@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use platter_fuzz::tcp::{bytes, read_from, with_server};
+use platter_fuzz::tcp::{bytes, lose_patience, read_from, with_server};
 
 #[derive(Arbitrary, Debug)]
 struct Case {
@@ -55,6 +55,9 @@ impl Server<'_> {
             let Some((answer, goes_on)) = self.answer(&String::from_utf8_lossy(&text)) else {
                 return;
             };
+            if self.fault.load(SeqCst) {
+                lose_patience(&stream);
+            }
             if stream.write_all(&answer).is_err() || !goes_on {
                 return;
             }

@@ -6,12 +6,12 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use platter::storage::Durability;
 use platter::storage::testing::sftp_over;
+use platter_fuzz::tcp::{PATIENCE, SHORT};
 
 /// The longest file.
 const MOST: usize = 1 << 20;
@@ -117,7 +117,7 @@ fn reply(file: &mut Vec<u8>, request: &[u8], most: usize) -> Vec<u8> {
 }
 
 fn serve(case: &Case, mut stream: UnixStream, fault: &AtomicBool) -> Option<()> {
-    let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+    let _ = stream.set_read_timeout(Some(PATIENCE));
     let mut file = vec![7; usize::from(case.len)];
     let mut turns = case.turns.iter();
     let mut len = [0; 4];
@@ -139,6 +139,7 @@ fn serve(case: &Case, mut stream: UnixStream, fault: &AtomicBool) -> Option<()> 
             Some(act) => act,
         };
         fault.store(true, SeqCst);
+        let _ = stream.set_read_timeout(Some(SHORT));
         let id = request.get(1..5).unwrap_or(&[0; 4]).to_vec();
         let sent = match act {
             Act::Status { code, text } => packet(

@@ -7,8 +7,16 @@ use std::time::Duration;
 
 use platter::{Image, Location, OpenOptions, OpenPolicy};
 
-/// How long a server waits for a client that may be waiting for it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a server waits for a client that may be slow.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it does where something was wrong, so that the client may be waiting for it.
+pub const SHORT: Duration = Duration::from_millis(20);
+
+/// Waits no longer than [`SHORT`] from now on.
+pub fn lose_patience(stream: &TcpStream) {
+    let _ = stream.set_read_timeout(Some(SHORT));
+    let _ = stream.set_write_timeout(Some(SHORT));
+}
 
 /// Lets `serve` have every connection, each in a thread, while `client` runs, which gets the port.
 pub fn with_server(serve: impl Fn(TcpStream) + Sync, client: impl FnOnce(u16)) {
