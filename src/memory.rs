@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::error::Result;
 pub(crate) use crate::lack::{keep_reserve, lack};
 pub use crate::sys::IoBuf;
+pub(crate) use crate::sys::{Payload, lend};
 
 /// `len` zero bytes.
 ///

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use super::IoBuf;
 use super::library::{self, Library, functions};
-use super::pending::{Pending, Request, Running};
+use super::pending::{Held, Pending, Request, Running};
+use super::{IoBuf, Payload};
 
 /// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"libgfapi.so.0";
@@ -309,29 +309,29 @@ impl OpenFile {
 
     fn start(
         &self,
-        bytes: IoBuf,
+        held: Held,
         call: impl FnOnce(*mut u8, *mut c_void) -> c_int,
     ) -> Result<Pending, i32> {
         self.running
-            .start(bytes, |at, request| given(call(at, request)).map(|_| ()))
+            .start(held, |at, request| given(call(at, request)).map(|_| ()))
     }
 
     /// Starts to fill `bytes` from `offset`.
     pub(crate) fn read(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let (read, len) = (self.library.requests.read, bytes.len());
-        self.start(bytes, |at, request| {
+        self.start(Held::Room(bytes), |at, request| {
             // SAFETY: its own handle; `len` writable bytes that the request keeps until it has completed.
             unsafe { read(self.handle, at.cast(), len, offset, 0, ended, request) }
         })
     }
 
     /// Starts to write `bytes` at `offset`.
-    pub(crate) fn write(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
+    pub(crate) fn write(&self, offset: u64, bytes: Payload) -> Result<Pending, i32> {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let len = c_int::try_from(bytes.len()).map_err(|_| libc::EFBIG)?;
         let write = self.library.requests.write;
-        self.start(bytes, |at, request| {
+        self.start(Held::Bytes(bytes), |at, request| {
             // SAFETY: its own handle; `len` readable bytes that the request keeps until it has completed.
             unsafe { write(self.handle, at.cast(), len, offset, 0, ended, request) }
         })
@@ -341,7 +341,7 @@ impl OpenFile {
     pub(crate) fn set_len(&self, len: u64) -> Result<Pending, i32> {
         let len = i64::try_from(len).map_err(|_| libc::EFBIG)?;
         let set_len = self.library.requests.set_len;
-        self.start(IoBuf::new(), |_, request| {
+        self.start(Held::None, |_, request| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { set_len(self.handle, len, ended, request) }
         })
@@ -350,7 +350,7 @@ impl OpenFile {
     /// Starts to make completed writes durable.
     pub(crate) fn sync(&self) -> Result<Pending, i32> {
         let sync = self.library.requests.sync;
-        self.start(IoBuf::new(), |_, request| {
+        self.start(Held::None, |_, request| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { sync(self.handle, ended, request) }
         })
@@ -361,7 +361,7 @@ impl OpenFile {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let len = usize::try_from(len).map_err(|_| libc::EFBIG)?;
         let discard = self.library.requests.discard;
-        self.start(IoBuf::new(), |_, request| {
+        self.start(Held::None, |_, request| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { discard(self.handle, offset, len, ended, request) }
         })
@@ -372,7 +372,7 @@ impl OpenFile {
         let offset = i64::try_from(offset).map_err(|_| libc::EFBIG)?;
         let len = i64::try_from(len).map_err(|_| libc::EFBIG)?;
         let zero = self.library.requests.zero;
-        self.start(IoBuf::new(), |_, request| {
+        self.start(Held::None, |_, request| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { zero(self.handle, offset, len, ended, request) }
         })

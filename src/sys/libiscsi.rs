@@ -12,8 +12,8 @@ use std::ptr::{self, NonNull};
 use once_cell::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::IoBuf;
 use super::library::{Library, functions};
+use super::{IoBuf, Payload};
 use crate::secret::Secret;
 
 /// The only version whose interface is supported here, and the package that contains it.
@@ -151,7 +151,7 @@ pub(crate) enum Data {
     None,
     /// To be filled by the target; initially zero.
     In(IoBuf),
-    Out(IoBuf),
+    Out(Payload),
 }
 
 /// A SCSI command.
@@ -413,7 +413,7 @@ impl Session {
                     (f.scsi_task_add_data_in_buffer)(task, len, data.as_mut_ptr())
                 }
                 Data::Out(data) if len > 0 => {
-                    (f.scsi_task_add_data_out_buffer)(task, len, data.as_mut_ptr())
+                    (f.scsi_task_add_data_out_buffer)(task, len, data.as_ptr().cast_mut())
                 }
                 _ => 0,
             };

@@ -14,8 +14,8 @@ use std::ptr::{self, NonNull};
 
 use once_cell::sync::OnceCell;
 
-use super::IoBuf;
 use super::library::{Library, functions, remedy};
+use super::{IoBuf, Payload};
 
 /// The supported versions, the newest first, and whether an offset comes before a buffer.
 const NAMES: [(&CStr, Order); 4] = [
@@ -185,7 +185,7 @@ pub(crate) enum Request {
     Stat,
     /// Fills the buffer from the offset on; at most as long as the server accepts.
     Read(u64, IoBuf),
-    Write(u64, IoBuf),
+    Write(u64, Payload),
     SetLen(u64),
     Sync,
     Unlink(CString),
@@ -257,8 +257,25 @@ struct Flight {
     outcome: NonNull<Outcome>,
     token: u64,
     kind: Kind,
-    /// Data of a read or a write; stays in place when its owner is moved.
-    data: IoBuf,
+    data: Data,
+}
+
+/// The data of a request, which stays in place when its owner is moved.
+enum Data {
+    None,
+    Read(IoBuf),
+    Write(Payload),
+}
+
+impl Data {
+    /// Its address, which the library only writes to if it is that of a read.
+    fn parts(&mut self) -> (*mut u8, usize) {
+        match self {
+            Self::None => (ptr::null_mut(), 0),
+            Self::Read(buf) => (buf.as_mut_ptr(), buf.len()),
+            Self::Write(bytes) => (bytes.as_ptr().cast_mut(), bytes.len()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -408,16 +425,17 @@ impl Client {
             Request::Close => Kind::Close,
             _ => Kind::Plain,
         };
-        let mut buf = match &mut request {
-            Request::Read(_, buf) | Request::Write(_, buf) => std::mem::take(buf),
-            _ => IoBuf::new(),
+        let mut held = match &mut request {
+            Request::Read(_, buf) => Data::Read(std::mem::take(buf)),
+            Request::Write(_, bytes) => Data::Write(std::mem::take(bytes)),
+            _ => Data::None,
         };
-        let (data, len) = (buf.as_mut_ptr(), buf.len());
+        let (data, len) = held.parts();
         let flight = Box::into_raw(Box::new(Flight {
             outcome: self.outcome,
             token,
             kind,
-            data: buf,
+            data: held,
         }));
         let own = flight.cast::<c_void>();
         // SAFETY: its own context and file; texts are copied; buffers belong to the flight, which lives until its
@@ -501,7 +519,8 @@ unsafe extern "C" fn on_done(
             })
         } else {
             // Not negative.
-            let count = (result as usize).min(flight.data.len());
+            let (at, len) = flight.data.parts();
+            let count = (result as usize).min(len);
             Ok(match flight.kind {
                 Kind::Plain | Kind::Close => Answer::Done,
                 Kind::Open => {
@@ -520,10 +539,12 @@ unsafe extern "C" fn on_done(
                 }
                 Kind::Read(order) => {
                     if order == Order::OffsetFirst && count > 0 {
-                        let to = flight.data.as_mut_ptr();
-                        ptr::copy_nonoverlapping(data.cast::<u8>(), to, count);
+                        ptr::copy_nonoverlapping(data.cast::<u8>(), at, count);
                     }
-                    Answer::Read(std::mem::take(&mut flight.data), count)
+                    match flight.data {
+                        Data::Read(buf) => Answer::Read(buf, count),
+                        _ => Answer::Done,
+                    }
                 }
                 Kind::Write => Answer::Written(count),
             })

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use once_cell::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::IoBuf;
 use super::librados::{IoCtx, Pool, errno};
 use super::library::{Library, functions};
-use super::pending::{Pending, Request, Running};
+use super::pending::{Held, Pending, Request, Running};
+use super::{IoBuf, Payload};
 
 /// The only version whose interface is supported here, and the package that contains it.
 const NAME: &CStr = c"librbd.so.1";
@@ -432,10 +432,10 @@ impl Image {
     /// Starts a request.
     fn start(
         &self,
-        bytes: IoBuf,
+        held: Held,
         call: impl FnOnce(*mut c_char, *mut Completion) -> c_int,
     ) -> Result<Pending, i32> {
-        self.running.start(bytes, |at, request| {
+        self.running.start(held, |at, request| {
             let mut completion = ptr::null_mut();
             // SAFETY: the function takes back the request when it has completed.
             let made =
@@ -452,16 +452,16 @@ impl Image {
     /// Starts to fill all of `bytes` from `offset`.
     pub(crate) fn read(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
         let len = bytes.len();
-        self.start(bytes, |at, completion| {
+        self.start(Held::Room(bytes), |at, completion| {
             // SAFETY: its own handle; `len` writable bytes that the request keeps until it has completed.
             unsafe { (self.f.rbd_aio_read)(self.handle, offset, len, at, completion) }
         })
     }
 
     /// Starts to write all of `bytes` at `offset`.
-    pub(crate) fn write(&self, offset: u64, bytes: IoBuf) -> Result<Pending, i32> {
+    pub(crate) fn write(&self, offset: u64, bytes: Payload) -> Result<Pending, i32> {
         let len = bytes.len();
-        self.start(bytes, |at, completion| {
+        self.start(Held::Bytes(bytes), |at, completion| {
             // SAFETY: its own handle; `len` readable bytes that the request keeps until it has completed.
             unsafe { (self.f.rbd_aio_write)(self.handle, offset, len, at, completion) }
         })
@@ -469,7 +469,7 @@ impl Image {
 
     /// Starts to make a range read as zeroes; the space of whole objects is deallocated.
     pub(crate) fn write_zeroes(&self, offset: u64, len: usize) -> Result<Pending, i32> {
-        self.start(IoBuf::new(), |_, completion| {
+        self.start(Held::None, |_, completion| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_write_zeroes)(self.handle, offset, len, completion, 0, 0) }
         })
@@ -477,7 +477,7 @@ impl Image {
 
     /// Starts to deallocate a range.
     pub(crate) fn discard(&self, offset: u64, len: u64) -> Result<Pending, i32> {
-        self.start(IoBuf::new(), |_, completion| {
+        self.start(Held::None, |_, completion| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_discard)(self.handle, offset, len, completion) }
         })
@@ -485,7 +485,7 @@ impl Image {
 
     /// Starts to flush completed writes.
     pub(crate) fn flush(&self) -> Result<Pending, i32> {
-        self.start(IoBuf::new(), |_, completion| {
+        self.start(Held::None, |_, completion| {
             // SAFETY: its own handle; no memory is passed.
             unsafe { (self.f.rbd_aio_flush)(self.handle, completion) }
         })

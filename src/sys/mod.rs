@@ -28,6 +28,7 @@ pub(crate) mod mount;
 pub(crate) mod open;
 pub(crate) mod openssl;
 pub(crate) mod page_cache;
+mod payload;
 pub(crate) mod pending;
 mod pool;
 pub(crate) mod reopen;
@@ -46,6 +47,7 @@ pub(crate) mod vfio;
 
 pub(crate) use aligned::AlignedBuf;
 pub use io_buf::IoBuf;
+pub(crate) use payload::{Payload, lend};
 #[cfg(feature = "nvme")]
 pub(crate) use shared_memory::SharedMemory;
 

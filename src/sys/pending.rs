@@ -6,9 +6,28 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::IoBuf;
+use super::{IoBuf, Payload};
 
-/// The result of a request, or an errno, along with its buffer.
+/// The memory of a request.
+pub(super) enum Held {
+    /// To be filled.
+    Room(IoBuf),
+    Bytes(Payload),
+    None,
+}
+
+impl Held {
+    /// Its address, which a library only writes to if the memory is to be filled.
+    fn address(&mut self) -> *mut u8 {
+        match self {
+            Self::Room(room) => room.as_mut_ptr(),
+            Self::Bytes(bytes) => bytes.as_ptr().cast_mut(),
+            Self::None => std::ptr::null_mut(),
+        }
+    }
+}
+
+/// The result of a request, or an errno, along with what it was to fill.
 type Outcome = (Result<u64, i32>, IoBuf);
 
 /// Number of requests that the library is still working on.
@@ -23,17 +42,17 @@ struct Count {
 pub(super) struct Running(Arc<Count>);
 
 impl Running {
-    /// Starts a request: `call` passes it and the address of its buffer, which stays in place, to the library, which
+    /// Starts a request: `call` passes it and the address of its memory, which stays in place, to the library, which
     /// passes it to [`Request::taken_back`] once. If `call` fails, the library must not have taken it.
     pub(super) fn start(
         &self,
-        mut bytes: IoBuf,
+        mut held: Held,
         call: impl FnOnce(*mut u8, *mut c_void) -> Result<(), i32>,
     ) -> Result<Pending, i32> {
-        let at = bytes.as_mut_ptr();
+        let at = held.address();
         let shared = Arc::new(Shared {
             count: self.0.clone(),
-            state: Mutex::new(State::Running(bytes)),
+            state: Mutex::new(State::Running(held)),
             done: Condvar::new(),
         });
         let given = Arc::into_raw(shared.clone()).cast_mut().cast::<c_void>();
@@ -66,8 +85,8 @@ struct Shared {
 }
 
 enum State {
-    /// The library has the address of the buffer, so it must not be accessed here.
-    Running(IoBuf),
+    /// The library has the address of the memory, so it must not be accessed here.
+    Running(Held),
     Done(Outcome),
     Taken,
 }
@@ -78,7 +97,7 @@ pub(super) struct Request(Arc<Shared>);
 impl Request {
     /// # Safety
     /// `given` must be what [`Running::start`] passed to the library, for the first time; the library must no longer
-    /// access its buffer.
+    /// access its memory.
     pub(super) unsafe fn taken_back(given: *mut c_void) -> Self {
         // SAFETY: by the caller.
         Self(unsafe { Arc::from_raw(given.cast_const().cast::<Shared>()) })
@@ -87,8 +106,12 @@ impl Request {
     /// Completes it with this result.
     pub(super) fn end(self, outcome: Result<u64, i32>) {
         let mut state = self.0.state.lock();
-        if let State::Running(bytes) = std::mem::replace(&mut *state, State::Taken) {
-            *state = State::Done((outcome, bytes));
+        if let State::Running(held) = std::mem::replace(&mut *state, State::Taken) {
+            let room = match held {
+                Held::Room(room) => room,
+                Held::Bytes(_) | Held::None => IoBuf::new(),
+            };
+            *state = State::Done((outcome, room));
         }
         self.0.done.notify_all();
     }
@@ -104,7 +127,7 @@ impl Drop for Request {
     }
 }
 
-/// A request that has been started. If dropped, it still runs to completion, and then its buffer is freed.
+/// A request that has been started. If dropped, it still runs to completion, and then its memory is freed.
 pub(crate) struct Pending {
     shared: Arc<Shared>,
     started: Instant,

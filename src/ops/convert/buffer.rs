@@ -1,7 +1,10 @@
 //! The buffer of a range being processed. Page-aligned: the kernel copies to such memory twice as fast as to an odd
 //! address, and direct I/O needs no bounce buffer.
 
+use std::sync::Arc;
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory;
 use crate::sys::AlignedBuf;
 
 /// The alignment of every buffer.
@@ -9,7 +12,7 @@ const PAGE: usize = 4096;
 
 /// A buffer of fixed size that is allocated on first use.
 pub(super) struct Buffer {
-    bytes: Option<AlignedBuf>,
+    bytes: Option<Arc<AlignedBuf>>,
     capacity: usize,
 }
 
@@ -27,15 +30,14 @@ impl Buffer {
     /// # Errors
     /// If there is no memory for the buffer, or the range is not within it.
     pub fn room(&mut self, at: usize, len: usize) -> Result<&mut [u8]> {
-        let bytes = match &mut self.bytes {
-            Some(bytes) => bytes,
-            empty => {
-                let bytes = AlignedBuf::zeroed(self.capacity, PAGE);
-                empty.insert(bytes.map_err(|error| Error::io(&error))?)
-            }
-        };
+        // A write that is no longer waited for may still need the memory.
+        if self.bytes.as_mut().and_then(Arc::get_mut).is_none() {
+            let bytes = AlignedBuf::zeroed(self.capacity, PAGE);
+            self.bytes = Some(Arc::new(bytes.map_err(|error| Error::io(&error))?));
+        }
+        let bytes = self.bytes.as_mut().and_then(Arc::get_mut);
         let range = at..at.saturating_add(len);
-        bytes.get_mut(range).ok_or_else(|| {
+        bytes.and_then(|bytes| bytes.get_mut(range)).ok_or_else(|| {
             Error::new(
                 ErrorKind::Internal,
                 format!("{len} bytes at {at} of a buffer of {}", self.capacity),
@@ -49,5 +51,34 @@ impl Buffer {
             Some(bytes) => &bytes[at..at + len],
             None => &[],
         }
+    }
+
+    /// Lends the memory to the writes that `call` makes.
+    pub fn lend<T>(&self, call: impl FnOnce() -> T) -> T {
+        match &self.bytes {
+            Some(bytes) => memory::lend(bytes, call),
+            None => call(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Payload;
+
+    #[test]
+    fn what_a_write_still_needs_is_left_to_it() {
+        let mut buffer = Buffer::new(8192);
+        buffer.room(0, 8192).unwrap().fill(1);
+        let written = buffer.lend(|| Payload::of(buffer.get(4096, 4096)).unwrap());
+        assert_eq!(written.as_ptr(), buffer.get(4096, 1).as_ptr());
+        buffer.room(0, 8192).unwrap().fill(2);
+        assert_eq!(*written, [1; 4096]);
+        assert_eq!(buffer.get(0, 8192), [2; 8192]);
+        // Once nothing needs it, the memory is used again.
+        let at = buffer.get(0, 1).as_ptr();
+        drop(buffer.lend(|| Payload::of(buffer.get(0, 8192)).unwrap()));
+        assert_eq!(buffer.room(0, 8192).unwrap().as_ptr(), at);
     }
 }

@@ -156,7 +156,7 @@ impl Work<'_> {
                 *turn = prepared.turn;
                 RANGE.emit(|| format!("turn={} bytes={}", prepared.turn, prepared.len));
                 let begun = Instant::now();
-                self.sink.write(&prepared)?;
+                prepared.buf.lend(|| self.sink.write(&prepared))?;
                 order.write_took(begun.elapsed());
                 control.advance(prepared.moved);
                 order.written(prepared.buf);

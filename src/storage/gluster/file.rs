@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
-use crate::memory::{self, IoBuf};
+use crate::memory::{IoBuf, Payload};
 use crate::storage::ReadRange;
 use crate::storage::aside::{aside, aside_or_undo, ended};
 use crate::storage::modes::Preallocation;
@@ -299,7 +299,7 @@ impl Protocol for Gluster {
         opened.kept.store(true, Ordering::Release);
         let mut under_way = Vec::with_capacity(pieces.len());
         for (offset, piece) in pieces {
-            let bytes = memory::copied(piece)?;
+            let bytes = Payload::of(piece)?;
             under_way.push(file.write(*offset, bytes).map_err(Error::os)?);
         }
         let counts = under_way.iter().map(|pending| wait(pending, control));

@@ -2,7 +2,7 @@
 
 use crate::bytes::{be16, be32, be64};
 use crate::error::{Error, Result};
-use crate::memory::{self, IoBuf};
+use crate::memory::{self, IoBuf, Payload};
 use crate::sys::libiscsi::{Command, Data};
 
 /// Sense keys.
@@ -104,7 +104,7 @@ pub(super) fn read(blocks: Blocks, short: bool, data: IoBuf) -> Command {
 }
 
 /// Writes blocks; `through` writes through the cache of the unit.
-pub(super) fn write(blocks: Blocks, through: bool, data: IoBuf) -> Command {
+pub(super) fn write(blocks: Blocks, through: bool, data: Payload) -> Command {
     let flags = if through { 0x08 } else { 0 };
     command(&long(0x8a, flags, blocks), Data::Out(data))
 }
@@ -112,7 +112,7 @@ pub(super) fn write(blocks: Blocks, through: bool, data: IoBuf) -> Command {
 /// Writes the same data to all blocks, or unmaps them if that makes no difference.
 pub(super) fn write_same(blocks: Blocks, may_unmap: bool, block: IoBuf) -> Command {
     let flags = if may_unmap { 0x08 } else { 0 };
-    command(&long(0x93, flags, blocks), Data::Out(block))
+    command(&long(0x93, flags, blocks), Data::Out(block.into()))
 }
 
 /// Unmaps blocks.
@@ -123,7 +123,7 @@ pub(super) fn unmap(blocks: Blocks) -> Result<Command> {
     list[8..16].copy_from_slice(&blocks.first.to_be_bytes());
     list[16..20].copy_from_slice(&blocks.count.to_be_bytes());
     let cdb = [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0];
-    Ok(command(&cdb, Data::Out(list)))
+    Ok(command(&cdb, Data::Out(list.into())))
 }
 
 /// Makes everything written so far durable.
@@ -344,7 +344,7 @@ mod tests {
         let read = super::read(short, true, IoBuf::new());
         assert_eq!(read.cdb[..10], [0x28, 0, 1, 2, 3, 4, 0, 5, 6, 0]);
         assert_eq!(read.cdb_len, 10);
-        assert_eq!(write(blocks, true, IoBuf::new()).cdb[..2], [0x8a, 8]);
+        assert_eq!(write(blocks, true, IoBuf::new().into()).cdb[..2], [0x8a, 8]);
         assert_eq!(write_same(blocks, true, IoBuf::new()).cdb[..2], [0x93, 8]);
         let unmap = unmap(blocks).unwrap();
         let Data::Out(list) = unmap.data else {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result, ResultExt};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
-use crate::memory::{self, IoBuf};
+use crate::memory::{self, IoBuf, Payload};
 use crate::net::Address;
 use crate::storage::align::{Parts, in_pieces};
 use crate::storage::batch::Broken;
@@ -396,7 +396,7 @@ impl Blocks for IscsiStorage {
                 let mut commands = Vec::with_capacity(batch.len().div_ceil(most));
                 for part in batch.chunks(most) {
                     let blocks = self.blocks(at, part.len() as u64);
-                    commands.push(scsi::write(blocks, through, memory::copied(part)?));
+                    commands.push(scsi::write(blocks, through, Payload::of(part)?));
                     at += part.len() as u64;
                 }
                 Ok(commands)

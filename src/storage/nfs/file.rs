@@ -7,7 +7,7 @@ use bstr::BString;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::JobControl;
-use crate::memory;
+use crate::memory::{self, Payload};
 use crate::storage::ReadRange;
 use crate::storage::remote_file::{Found, How, Protocol, Room};
 use crate::sys::libnfs::{Answer, Reply, Request};
@@ -15,8 +15,11 @@ use crate::sys::libnfs::{Answer, Reply, Request};
 use super::client::{Opened, open, refused};
 use super::options::Settings;
 
-/// Maximum payload of one request: long requests are cheaper for the server, and most servers accept no more.
-const PIECE: usize = 1 << 20;
+/// Maximum payload of a read: long requests are cheaper for the server, and most servers accept no more.
+const READ: usize = 1 << 20;
+/// Maximum payload of a write, which is copied several times on its way: what fits into the cache of a processor costs
+/// less than the requests that it takes.
+const WRITE: usize = 512 << 10;
 
 /// Identifies the file.
 #[derive(Debug)]
@@ -75,8 +78,8 @@ impl Protocol for Nfs {
     fn room(&self, opened: &Opened) -> Room {
         let (read, write) = opened.limits;
         Room {
-            read: read.min(PIECE),
-            write: write.min(PIECE),
+            read: read.min(READ),
+            write: write.min(WRITE),
         }
     }
 
@@ -113,7 +116,7 @@ impl Protocol for Nfs {
     ) -> Result<Vec<usize>> {
         let mut requests = Vec::with_capacity(pieces.len());
         for (offset, piece) in pieces {
-            requests.push(Request::Write(*offset, memory::copied(piece)?));
+            requests.push(Request::Write(*offset, Payload::of(piece)?));
         }
         let replies = opened.link.run(requests, control)?.into_iter();
         let written = |reply| match answer(reply)? {

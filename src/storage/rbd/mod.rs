@@ -4,6 +4,7 @@
 mod client;
 mod creation;
 mod encryption;
+mod gather;
 mod options;
 mod silence;
 mod status;

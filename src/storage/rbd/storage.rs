@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::extent::StorageExtent;
 use crate::job::JobControl;
-use crate::memory::{self, IoBuf};
+use crate::memory::{self, IoBuf, Payload};
 use crate::storage::aside::{aside, aside_stepwise, ended};
 use crate::storage::details::{
     StorageDetails, StorageReport, StorageSnapshot, StorageSnapshots, StoredImage,
@@ -29,6 +29,7 @@ use crate::sys::pending::Pending;
 
 use super::client::{Client, connect, failed};
 use super::encryption::{TELLING, Wanted, told_by};
+use super::gather::gather;
 use super::options::Settings;
 use super::silence::{Asked, Silence, is_no_answer};
 use super::status::{Runs, Status};
@@ -577,33 +578,20 @@ impl Storage for RbdStorage {
             return Ok(());
         }
         self.change(offset, end, |image| {
-            let start = |at: u64, piece: IoBuf| {
-                let pending = image.write(at, piece);
-                pending.map_err(|errno| self.error(errno))
-            };
             let mut under_way = Vec::new();
             let mut at = offset;
-            // A request takes a single buffer.
-            let mut piece = IoBuf::new();
-            for buf in bufs {
-                let mut rest: &[u8] = buf;
-                while !rest.is_empty() {
-                    let (now, later) = rest.split_at(rest.len().min(PIECE - piece.len()));
-                    piece.extend_from_slice(now)?;
-                    rest = later;
-                    if piece.len() == PIECE {
-                        under_way.push(start(at, std::mem::take(&mut piece))?);
-                        at = at.saturating_add(PIECE as u64);
-                    }
-                    if under_way.len() == BATCH / PIECE {
-                        self.wait_all(&under_way)?;
-                        under_way.clear();
-                    }
+            let send = |payload: Payload| {
+                let len = payload.len() as u64;
+                let pending = image.write(at, payload);
+                under_way.push(pending.map_err(|errno| self.error(errno))?);
+                at = at.saturating_add(len);
+                if under_way.len() == BATCH / PIECE {
+                    self.wait_all(&under_way)?;
+                    under_way.clear();
                 }
-            }
-            if !piece.is_empty() {
-                under_way.push(start(at, piece)?);
-            }
+                Ok(())
+            };
+            gather(bufs, PIECE, send)?;
             self.wait_all(&under_way)
         })
     }
