@@ -64,6 +64,18 @@ if ! have qemu-system-x86_64 || [ ! -e "${CARGO_TARGET_DIR:-target}/machine/loop
     skip 'tests with a virtual machine (need qemu-system-x86 and the kernel of ci/machine.sh)'
 fi
 
+# A minute of each fuzz target, built and run in what all else leaves of the processors; they are C++ at their root.
+fuzz=
+if have g++ || have clang++ || have c++; then
+    $CARGO fetch --manifest-path fuzz/Cargo.toml
+    fuzz_log=$(mktemp)
+    trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
+    FUZZ_PROFILE=quick FUZZ_TIMEOUT=600 chrt --idle 0 sh ci/fuzz.sh >"$fuzz_log" 2>&1 &
+    fuzz=$!
+else
+    skip 'the fuzz targets (need a C++ compiler)'
+fi
+
 # The C tests link the shared object and the installed tree.
 make --no-print-directory all
 sh ci/symbols.sh
@@ -86,18 +98,6 @@ if have curl && have apt-get && have openssl && have qemu-img && sh ci/interop.s
     sh ci/interop.sh build/platter-img
 else
     skip 'the test programs of libnbd and nbd-server (need curl, apt-get, openssl and their sources)'
-fi
-
-# A minute of each fuzz target, built and run in what the tests leave of the processors; they are C++ at their root.
-fuzz=
-if have g++ || have clang++ || have c++; then
-    $CARGO fetch --manifest-path fuzz/Cargo.toml
-    fuzz_log=$(mktemp)
-    trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
-    FUZZ_PROFILE=quick FUZZ_TIMEOUT=600 chrt --idle 0 sh ci/fuzz.sh >"$fuzz_log" 2>&1 &
-    fuzz=$!
-else
-    skip 'the fuzz targets (need a C++ compiler)'
 fi
 
 apart=
