@@ -105,6 +105,12 @@ impl<T> Batch<T> {
         }
     }
 
+    /// Whether a wait would end at once.
+    pub(super) fn is_done(&self) -> bool {
+        let replies = self.replies.lock();
+        replies.missing == 0 || replies.broken.is_some()
+    }
+
     /// Whether no thread is waiting any longer.
     pub(super) fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Acquire)

@@ -176,6 +176,14 @@ impl<E: Engine> Link<E> {
         control: &JobControl,
     ) -> Result<Vec<E::Reply>> {
         control.check()?;
+        self.start(requests)?.wait(control)
+    }
+
+    /// Sends the requests; the replies can be waited for.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub(super) fn start(&self, requests: Vec<E::Request>) -> Result<Arc<Batch<E::Reply>>> {
         let batch = Batch::new(requests.len());
         let mut state = self.shared.state.lock();
         if let Some(broken) = &state.broken {
@@ -188,7 +196,7 @@ impl<E: Engine> Link<E> {
         }
         drop(state);
         self.shared.wake.signal();
-        batch.wait(control)
+        Ok(batch)
     }
 }
 
@@ -252,15 +260,24 @@ fn serve<E: Engine>(
     let mut tokens = 0;
     let mut looked = Instant::now();
     let mut parting = None;
+    let mut told = false;
     loop {
         shared.wake.clear();
         let stop = take_up(shared, engine, waiting, &mut tokens)?;
         if stop {
-            if parting.is_none() && !(waiting.is_empty() && engine.part()) {
+            let end = *parting.get_or_insert_with(|| Instant::now() + FAREWELL);
+            let mut left = waiting.values();
+            // What was given up is not waited for.
+            if Instant::now() >= end || left.any(|waiter| waiter.batch.is_abandoned()) {
                 return Ok(());
             }
-            let end = *parting.get_or_insert_with(|| Instant::now() + FAREWELL);
-            if engine.is_over() || Instant::now() >= end {
+            if waiting.is_empty() && !told {
+                told = engine.part();
+                if !told {
+                    return Ok(());
+                }
+            }
+            if told && engine.is_over() {
                 return Ok(());
             }
         }

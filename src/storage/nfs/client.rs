@@ -15,6 +15,7 @@ use crate::storage::remote_file::{How, check_regular, make, unmake};
 use crate::sys::libnfs::{self, Answer, Client, NfsError, Reply, Request, Stat};
 
 use super::options::Settings;
+use super::write_back::WriteBack;
 
 /// Timeout for mounting from one address of a host, and for each request until the file is open.
 const MOUNT: Duration = Duration::from_secs(20);
@@ -45,6 +46,7 @@ pub(super) struct Opened {
     pub(super) stat: Stat,
     /// Maximum payload of a read and of a write.
     pub(super) limits: (usize, usize),
+    pub(super) write_back: WriteBack,
 }
 
 fn lost(reason: impl Into<String>) -> Error {
@@ -222,6 +224,7 @@ fn open_in(
     Ok(Opened {
         limits: (limit(read), limit(write)),
         stat,
+        write_back: WriteBack::default(),
         link: Link::new("nfs", mount)?,
     })
 }

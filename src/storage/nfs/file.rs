@@ -123,7 +123,11 @@ impl Protocol for Nfs {
             Answer::Written(count) => Ok(count),
             _ => Err(strange()),
         };
-        replies.map(written).collect()
+        let counts: Vec<usize> = replies.map(written).collect::<Result<_>>()?;
+        let sent = counts.iter().map(|count| *count as u64).sum();
+        let ask = || opened.link.start(vec![Request::Sync]);
+        opened.write_back.sent(sent, control, ask)?;
+        Ok(counts)
     }
 
     fn set_len(&self, opened: &Opened, len: u64, control: &JobControl) -> Result<()> {
@@ -131,7 +135,8 @@ impl Protocol for Nfs {
     }
 
     fn flush(&self, opened: &Opened, control: &JobControl) -> Result<()> {
-        ask(opened, Request::Sync, control)
+        let flush = || ask(opened, Request::Sync, control);
+        opened.write_back.flush(control, flush)
     }
 
     fn remove(&self, opened: &Opened, control: &Arc<JobControl>) -> Result<()> {

@@ -5,6 +5,7 @@
 mod client;
 mod file;
 mod options;
+mod write_back;
 
 use std::sync::Arc;
 
