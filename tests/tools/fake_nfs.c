@@ -254,6 +254,10 @@ int nfs_ftruncate_async(struct nfs *nfs, struct file *file, uint64_t len, done c
 int nfs_fsync_async(struct nfs *nfs, struct file *file, done callback, void *given)
 {
 	check(nfs, file);
+	if (getenv("PLATTER_FAKE_FULL") != NULL) {
+		errno = ENOSPC;
+		return plain(nfs, -1, callback, given);
+	}
 	return plain(nfs, fsync(file->fd), callback, given);
 }
 

@@ -2,6 +2,7 @@
 //! of `tests/tools`, so that neither a server nor the library is needed.
 
 use std::path::Path;
+use std::process::Command;
 
 use super::{bytes, disk};
 use crate::build::fake_nfs;
@@ -13,11 +14,19 @@ const KNOWN: [(u32, bool); 4] = [(13, false), (14, false), (16, true), (17, true
 
 /// Runs a line with the libraries of a directory before those of the system.
 fn run(line: &str, dir: &Dir, libraries: &Path) -> Ran {
+    ran(&mut command(line, dir, libraries))
+}
+
+fn command(line: &str, dir: &Dir, libraries: &Path) -> Command {
     let mut command = ours_command(&words(line), dir.root());
     command
         .env("LD_LIBRARY_PATH", libraries)
         .env("PLATTER_FAKE_DIR", dir.root())
         .env("PLATTER_FAKE_TRACE", dir.path("trace"));
+    command
+}
+
+fn ran(command: &mut Command) -> Ran {
     let output = command.output().expect("the tool");
     Ran {
         code: output.status.code().unwrap_or(-1),
@@ -115,4 +124,31 @@ fn unknown_versions_are_refused_and_not_called() {
         assert_eq!(ran.err.lines().count(), 1, "{line}: {ran:?}");
     }
     assert!(!dir.path("trace").exists());
+}
+
+#[test]
+fn disks_of_the_server_that_become_full_end_a_conversion_before_it_has_sent_everything() {
+    let (dir, libraries) = (Dir::new(), Dir::new());
+    let (version, buffer_first) = KNOWN[0];
+    hide_known(libraries.root());
+    let name = format!("libnfs.so.{version}");
+    std::fs::copy(fake_nfs(&name, buffer_first), libraries.path(&name)).expect("a copy");
+    std::fs::write(dir.path("long.raw"), vec![7; 200 << 20]).expect("a disk");
+    disk(&dir, "short.raw");
+    let line =
+        |name: &str| format!("convert -f raw -O raw {name}.raw nfs://127.0.0.1/exp/{name}.there");
+    let full = |name: &str| {
+        let mut command = command(&line(name), &dir, libraries.root());
+        ran(command.env("PLATTER_FAKE_FULL", "1"))
+    };
+    let long = full("long");
+    assert_eq!(long.code, 1, "{long:?}");
+    assert!(long.err.contains("No space left on device"), "{long:?}");
+    assert_eq!(long.err.lines().count(), 1, "{long:?}");
+    assert!(!dir.path("long.there").exists());
+    // With the default cache mode no flush is wanted, and little is written when it suits the server.
+    assert_eq!(full("short").code, 0);
+    let long = run(&line("long"), &dir, libraries.root());
+    assert_eq!(long.code, 0, "{long:?}");
+    assert!(bytes(&dir, "long.there") == bytes(&dir, "long.raw"));
 }
