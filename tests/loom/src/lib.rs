@@ -15,14 +15,16 @@ mod printable;
 mod sys {
     mod aligned;
     mod io_buf;
+    mod payload;
     mod pool;
     pub(crate) use aligned::AlignedBuf;
     pub use io_buf::IoBuf;
+    pub(crate) use payload::{Payload, lend};
 }
 #[path = "../../../src/lack.rs"]
 mod lack;
 #[path = "../../../src/memory.rs"]
-#[allow(dead_code, reason = "the parts use some of it")]
+#[allow(dead_code, unused_imports, reason = "the parts use some of it")]
 mod memory;
 #[allow(dead_code, reason = "the models use the core of each part")]
 #[path = "../../../src/format/qcow2"]
