@@ -66,6 +66,19 @@ if ! have qemu-system-x86_64 || [ ! -e "${CARGO_TARGET_DIR:-target}/machine/loop
     skip 'tests with a virtual machine (need qemu-system-x86 and the kernel of ci/machine.sh)'
 fi
 
+# Ends the run if a fuzz target has failed, and else tells how many inputs each had.
+wait_for_fuzz() {
+    [ -n "$fuzz" ] || return 0
+    wait "$fuzz" || { cat "$fuzz_log" >&2; exit 1; }
+    grep ' runs in ' "$fuzz_log"
+    fuzz=
+}
+
+# The same, if they have ended.
+look_at_fuzz() {
+    [ -z "$fuzz" ] || kill -0 "$fuzz" 2>/dev/null || wait_for_fuzz
+}
+
 # A minute of each fuzz target, built and run in what all else leaves of the processors; they are C++ at their root.
 fuzz=
 if have g++ || have clang++ || have c++; then
@@ -78,8 +91,13 @@ else
     skip 'the fuzz targets (need a C++ compiler)'
 fi
 
+# The cache, the limbo list and the ranges in flight under every interleaving of their threads. They share sources with
+# the crate, which a build of the crate alone does not prove; so they come before what takes long.
+(cd tests/loom && $CARGO test --target-dir ../../target/loom models)
+
 # The C tests link the shared object and the installed tree.
 make --no-print-directory all
+look_at_fuzz
 sh ci/symbols.sh
 sh ci/header.sh
 sh ci/manual.sh
@@ -102,6 +120,7 @@ else
     skip 'the test programs of libnbd and nbd-server (need curl, apt-get, openssl and their sources)'
 fi
 
+look_at_fuzz
 apart=
 if [ "$(id -u)" = 0 ] && have ip && sh ci/private-network.sh true; then
     apart='sh ci/private-network.sh'
@@ -110,6 +129,7 @@ else
 fi
 # shellcheck disable=SC2086
 $apart $CARGO test $unit_tests
+look_at_fuzz
 if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
     $apart $CARGO test --test ffi
 else
@@ -123,9 +143,6 @@ else
     skip 'the installed tree (needs cmake, zsh and fish)'
 fi
 
-# The cache, the limbo list and the ranges in flight under every interleaving of their threads.
-(cd tests/loom && $CARGO test --target-dir ../../target/loom models)
-
 # Loop devices need root, and a kernel that has them.
 if [ "$(id -u)" = 0 ] && loop=$(losetup -f 2>/dev/null) && [ -b "$loop" ]; then
     if modprobe xfs 2>/dev/null || grep -qw xfs /proc/filesystems; then
@@ -138,11 +155,7 @@ else
     skip 'block devices (needs root and loop devices)'
 fi
 
-if [ -n "$fuzz" ]; then
-    wait "$fuzz" || { cat "$fuzz_log" >&2; exit 1; }
-    grep ' runs in ' "$fuzz_log"
-    fuzz=
-fi
+wait_for_fuzz
 
 if [ "$skipped" -gt 0 ]; then
     echo "$skipped group(s) of tests were SKIPPED for lack of tools; see above" >&2
