@@ -303,8 +303,8 @@ pub type platter_secret_fn = Option<
 >;
 
 /// Sets the callback that is asked for a secret that was not added, each time it is needed; replaces the one set
-/// before. `free_fn`, if not NULL, is called once with `user_data` when the last copy of the secrets is freed, or when
-/// this call fails. `flags` must be 0.
+/// before. `free_fn` (may be NULL) is called once with `user_data`: when nothing uses the callback any more, or at once
+/// if this call fails. `flags` must be 0.
 ///
 /// Statuses: INVALID. Threads: one at a time. Since 0.1.
 ///
