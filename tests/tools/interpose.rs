@@ -6,14 +6,19 @@
     reason = "defines C functions and passes their arguments on to the kernel"
 )]
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use libc::{iovec, off_t, size_t, ssize_t};
+
+use crate::common::Dir;
 
 /// Which call fails.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +80,7 @@ fn plans() -> std::sync::MutexGuard<'static, Vec<Arc<Plan>>> {
 
 /// Whether the call fails now; sets errno then.
 fn strikes(fd: c_int, call: char) -> bool {
-    if ARMED.load(Ordering::Relaxed) == 0 {
+    if ARMED.load(Ordering::Relaxed) == 0 || TELLING.get() {
         return false;
     }
     let link = format!("/proc/self/fd/{fd}\0");
@@ -130,6 +135,12 @@ static WATCHING: AtomicUsize = AtomicUsize::new(0);
 /// Shared by changes until they are told; a sync is told alone.
 static ORDER: RwLock<()> = RwLock::new(());
 
+thread_local! {
+    /// Whether the calls of this thread are those of a watcher that is told of one. They are nothing to it, and it
+    /// would wait for itself if it were told of them.
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Changes are told until this is dropped.
 pub struct Watching(Arc<dyn Watch>);
 
@@ -154,7 +165,7 @@ impl Drop for Watching {
 }
 
 fn watcher(fd: c_int) -> Option<Arc<dyn Watch>> {
-    if WATCHING.load(Ordering::Relaxed) == 0 {
+    if WATCHING.load(Ordering::Relaxed) == 0 || TELLING.get() {
         return None;
     }
     let path = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
@@ -162,6 +173,14 @@ fn watcher(fd: c_int) -> Option<Arc<dyn Watch>> {
     let mut all = watched.iter();
     let found = all.find(|(below, _)| path.as_os_str().as_bytes().starts_with(below));
     found.map(|(_, watch)| watch.clone())
+}
+
+/// Tells of a change of a file that is open for as long as this runs.
+fn report(watch: &dyn Watch, fd: c_int, change: Change) {
+    TELLING.set(true);
+    // SAFETY: the caller keeps it open meanwhile.
+    watch.changed(unsafe { BorrowedFd::borrow_raw(fd) }, change);
+    TELLING.set(false);
 }
 
 /// Carries a call out and tells what it has changed, which depends on its result.
@@ -172,8 +191,7 @@ fn tell<T>(fd: c_int, call: impl FnOnce() -> T, change: impl FnOnce(&T) -> Optio
     let _shared = ORDER.read().unwrap_or_else(PoisonError::into_inner);
     let result = call();
     if let Some(change) = change(&result) {
-        // SAFETY: whoever makes the call keeps it open meanwhile.
-        watch.changed(unsafe { BorrowedFd::borrow_raw(fd) }, change);
+        report(&*watch, fd, change);
     }
     result
 }
@@ -274,8 +292,7 @@ macro_rules! faulty_sync {
             }
             if let Some(watch) = watcher(fd) {
                 let _alone = ORDER.write().unwrap_or_else(PoisonError::into_inner);
-                // SAFETY: whoever makes the call keeps it open meanwhile.
-                watch.changed(unsafe { BorrowedFd::borrow_raw(fd) }, Change::Sync);
+                report(&*watch, fd, Change::Sync);
             }
             0
         }
@@ -303,4 +320,46 @@ extern "C" fn copy_file_range(
     // SAFETY: the caller keeps to the contract of the function, which is the kernel's.
     let call = || unsafe { libc::syscall(libc::SYS_copy_file_range, from, at, fd, to, n, flags) };
     tell(fd, call, |done| wrote(begin?, *done as isize)) as ssize_t
+}
+
+/// Changes each file once more whenever it is told of a change.
+#[derive(Default)]
+struct Meddler(Mutex<Vec<Change>>);
+
+impl Watch for Meddler {
+    fn changed(&self, fd: BorrowedFd<'_>, change: Change) {
+        let file = File::from(fd.try_clone_to_owned().expect("a descriptor"));
+        file.read_exact_at(&mut [0], 0).expect("a read");
+        file.write_all_at(b"b", 0).expect("a write");
+        file.sync_data().expect("a sync");
+        self.0.lock().expect("no panic").push(change);
+    }
+}
+
+#[test]
+fn what_a_watcher_does_itself_is_told_to_nobody() {
+    let dir = Dir::new();
+    let root = dir.root().canonicalize().expect("a path");
+    let watch = Arc::new(Meddler::default());
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(root.join("f"))
+        .expect("a file");
+    let watching = Watching::new(&root, watch.clone());
+    file.write_all_at(b"a", 0).expect("a write");
+    file.sync_data().expect("a sync");
+    file.write_all_at(b"a", 1).expect("a write");
+    drop(watching);
+    file.write_all_at(b"a", 2).expect("a write");
+    let told = watch.0.lock().expect("no panic");
+    assert!(
+        matches!(
+            told[..],
+            [Change::Bytes(0, 1), Change::Sync, Change::Bytes(1, 1)]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(std::fs::read(root.join("f")).expect("the file"), b"baa");
 }
