@@ -131,6 +131,12 @@ pub fn scan() -> &'static Path {
     OBJECT.get_or_init(|| preloaded("scan"))
 }
 
+/// A shared object that makes keys of Ceph's encryption cheap; see its source.
+pub fn cheap_keys() -> &'static Path {
+    static OBJECT: OnceLock<PathBuf> = OnceLock::new();
+    OBJECT.get_or_init(|| preloaded("cheap_keys"))
+}
+
 /// The program of a virtual machine; see its source.
 pub fn guest() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();

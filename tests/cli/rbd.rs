@@ -10,6 +10,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use crate::beside::{Beside, here, peer_has};
+use crate::build::tool;
 use crate::common::{Dir, Ran, Random};
 use crate::far_bases::{self, BASES, End, FarBases, When};
 use crate::pair::{ours, ours_command, words};
@@ -497,10 +498,8 @@ fn encrypted_images_are_made_and_read() {
         let image = fresh();
         let name = cluster.name(&image);
         let encrypt = format!("encrypt.format={format},encrypt.key-secret=s");
-        ran(
-            &format!("create {secret} -q -f raw -o {encrypt} {name} 2101248"),
-            &dir,
-        );
+        let create = format!("create {secret} -q -f raw -o {encrypt} {name} 2101248");
+        encrypted::created(tool(), &create, &dir);
         let options = format!("driver=rbd,pool=rbd,image={image},conf={conf},{encrypt}");
         let line =
             format!("{secret} -n --image-opts driver=raw,file.filename=a.raw --target-image-opts");
