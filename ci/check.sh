@@ -66,38 +66,12 @@ if ! have qemu-system-x86_64 || [ ! -e "${CARGO_TARGET_DIR:-target}/machine/loop
     skip 'tests with a virtual machine (need qemu-system-x86 and the kernel of ci/machine.sh)'
 fi
 
-# Ends the run if a fuzz target has failed, and else tells how many inputs each had.
-wait_for_fuzz() {
-    [ -n "$fuzz" ] || return 0
-    wait "$fuzz" || { cat "$fuzz_log" >&2; exit 1; }
-    grep ' runs in ' "$fuzz_log"
-    fuzz=
-}
-
-# The same, if they have ended.
-look_at_fuzz() {
-    [ -z "$fuzz" ] || kill -0 "$fuzz" 2>/dev/null || wait_for_fuzz
-}
-
-# A minute of each fuzz target, built and run in what all else leaves of the processors; they are C++ at their root.
-fuzz=
-if have g++ || have clang++ || have c++; then
-    $CARGO fetch --manifest-path fuzz/Cargo.toml
-    fuzz_log=$(mktemp)
-    trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
-    FUZZ_PROFILE=quick FUZZ_TIMEOUT=600 chrt --idle 0 sh ci/fuzz.sh >"$fuzz_log" 2>&1 &
-    fuzz=$!
-else
-    skip 'the fuzz targets (need a C++ compiler)'
-fi
-
 # The cache, the limbo list and the ranges in flight under every interleaving of their threads. They share sources with
 # the crate, which a build of the crate alone does not prove; so they come before what takes long.
 (cd tests/loom && $CARGO test --target-dir ../../target/loom models)
 
 # The C tests link the shared object and the installed tree.
 make --no-print-directory all
-look_at_fuzz
 sh ci/symbols.sh
 sh ci/header.sh
 sh ci/manual.sh
@@ -120,7 +94,31 @@ else
     skip 'the test programs of libnbd and nbd-server (need curl, apt-get, openssl and their sources)'
 fi
 
-look_at_fuzz
+# Ends the run if a fuzz target has failed, and else tells how many inputs each had.
+wait_for_fuzz() {
+    [ -n "$fuzz" ] || return 0
+    wait "$fuzz" || { cat "$fuzz_log" >&2; exit 1; }
+    grep ' runs in ' "$fuzz_log"
+    fuzz=
+}
+
+# The same, if they have ended.
+look_at_fuzz() {
+    [ -z "$fuzz" ] || kill -0 "$fuzz" 2>/dev/null || wait_for_fuzz
+}
+
+# A minute of each fuzz target, built and run in what the tests leave of the processors; they are C++ at their root.
+fuzz=
+if have g++ || have clang++ || have c++; then
+    $CARGO fetch --manifest-path fuzz/Cargo.toml
+    fuzz_log=$(mktemp)
+    trap '[ -z "$fuzz" ] || kill "$fuzz" 2>/dev/null || :; rm -f "$fuzz_log"' EXIT
+    FUZZ_PROFILE=quick FUZZ_TIMEOUT=600 chrt --idle 0 sh ci/fuzz.sh >"$fuzz_log" 2>&1 &
+    fuzz=$!
+else
+    skip 'the fuzz targets (need a C++ compiler)'
+fi
+
 apart=
 if [ "$(id -u)" = 0 ] && have ip && sh ci/private-network.sh true; then
     apart='sh ci/private-network.sh'
