@@ -133,6 +133,7 @@ if [ -n "${PLATTER_SKIP_QEMU:-}" ]; then
 else
     $apart $CARGO test --test '*'
 fi
+look_at_fuzz
 $apart $CARGO test --doc
 have dh && have lintian || skip 'the Debian packages (need debhelper and lintian)'
 if have cmake && have zsh && have fish; then

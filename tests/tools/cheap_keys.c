@@ -1,5 +1,5 @@
-/* Preloaded into a program that makes images with the encryption of Ceph: to derive a key of theirs from a passphrase takes
- * as little as it may, and not the two seconds of a processor that each use of them would take otherwise. */
+/* Preloaded into a program that makes images with the encryption of Ceph: to derive one of their keys from a passphrase
+ * takes as little as it may, where each use of an image would otherwise take seconds of a processor. */
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
